@@ -1,0 +1,145 @@
+//! Durations as people write them: `"1m30s"`, ISO 8601 `"PT90S"`, or a number of seconds.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+
+/// A length of time, never negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// A span of this many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Span(Duration::from_secs(seconds))
+    }
+
+    /// A span of this many milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Span(Duration::from_millis(millis))
+    }
+
+    fn from_seconds(seconds: f64) -> Result<Self, String> {
+        Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| {
+            format!("`{seconds}` is not a duration: a number of seconds, zero or more, is wanted")
+        })
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Span(duration)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(seconds) = text.trim().parse::<f64>() {
+            return Span::from_seconds(seconds);
+        }
+        text.parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|signed| Duration::try_from(signed).ok())
+            .map(Span)
+            .ok_or_else(|| {
+                format!("`{text}` is not a duration: write `1m30s`, `250ms`, `PT90S` or a number of seconds")
+            })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let (hours, minutes, seconds, rest) =
+            (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60, millis % 1_000);
+        let mut written = false;
+        for (amount, unit) in [(hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms")] {
+            if amount > 0 {
+                write!(f, "{amount}{unit}")?;
+                written = true;
+            }
+        }
+        if written { Ok(()) } else { f.write_str("0s") }
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Whole milliseconds read best as words; anything finer keeps its value as seconds.
+        if self.0.subsec_nanos() % 1_000_000 == 0 {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_f64(self.0.as_secs_f64())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Number(seconds)) => Span::from_seconds(seconds).map_err(de::Error::custom),
+            Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
+            Err(_) => Err(de::Error::custom(
+                "a duration is wanted: `1m30s`, `250ms`, `PT90S` or a number of seconds",
+            )),
+        }
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A length of time: `\"1m30s\"`, ISO 8601 `\"PT90S\"`, or a number of seconds",
+            "type": ["string", "number"],
+            "format": "duration",
+            "minimum": 0
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_of_writing_ninety_seconds_is_the_same() {
+        for text in ["\"1m30s\"", "\"PT90S\"", "90", "90.0", "\"90\"", "\"1m 30s\"", "\"PT1M30S\""] {
+            let span: Span = serde_json::from_str(text).unwrap();
+            assert_eq!(span, Span::seconds(90), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_ways_to_write_one() {
+        for text in ["-1", "\"-1s\"", "\"soon\"", "true", "\"\"", "[]", "\"5 apples\""] {
+            let error = serde_json::from_str::<Span>(text).unwrap_err().to_string();
+            assert!(error.contains("duration"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_duration_reads_back_as_it_was_written() {
+        for span in [Span::seconds(0), Span::millis(250), Span::seconds(3_661), Span(Duration::from_nanos(1_500))] {
+            let text = serde_json::to_string(&span).unwrap();
+            assert_eq!(serde_json::from_str::<Span>(&text).unwrap(), span, "{text}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What happened in a run, append-only, and what follows from it. The verdict is a fold over
+//! the events: the same function reads a journal that is being written and one from last year.
+
+mod event;
+mod fold;
+mod verdict;
+
+pub use event::*;
+pub use fold::*;
+pub use verdict::*;

@@ -1,0 +1,12 @@
+//! The language everyone in Backburn speaks: the experiment document, what a probe's value is
+//! judged by, who is picked, the journal and its verdict, and the messages between controller and
+//! agent. No I/O, no clock, no tokio: everything here is a pure function over plain data.
+
+pub mod document;
+pub mod duration;
+pub mod journal;
+pub mod problem;
+pub mod wire;
+
+pub use duration::Span;
+pub use problem::Problem;

@@ -1,0 +1,339 @@
+//! What a controller and an agent say to each other: one JSON object a line, either way. The
+//! same messages go over a socket pair to a local agent and over TLS to a fleet's.
+//!
+//! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
+
+use crate::document::{HostProvider, HostRule};
+use crate::{Problem, Span};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// What an injection is called, everywhere: in the journal, the ledger, and in the name of
+/// whatever is made for it on a host. Lower-case letters, digits and `-`, at most 32 of them.
+pub type InjectionId = String;
+
+/// What a controller says to an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum Command {
+    /// I am here; the lease is renewed for this long.
+    Beat {
+        /// How long the agent may keep its faults without hearing the next one.
+        lease: Span,
+    },
+    /// What would be done? Nothing is touched.
+    Plan {
+        /// Comes back with the answer.
+        request: u64,
+        /// What is wanted.
+        injection: InjectionRequest,
+    },
+    /// Do it.
+    Inject {
+        /// Comes back with the answer.
+        request: u64,
+        /// What is wanted.
+        injection: InjectionRequest,
+    },
+    /// Put this one back. The answer is [`Report::Ended`].
+    Revert {
+        /// Which.
+        injection: InjectionId,
+    },
+    /// Put everything of this agent back. The answers are [`Report::Ended`], each, then [`Report::AllReverted`].
+    RevertAll {
+        /// Comes back with the answer.
+        request: u64,
+    },
+    /// Measure a figure of the host.
+    Measure {
+        /// Comes back with the answer.
+        request: u64,
+        /// Which.
+        metric: HostProvider,
+    },
+    /// From now on, watch these by yourself and revert everything when one strikes.
+    Watch {
+        /// The rules; they take the place of those before.
+        rules: Vec<WatchRule>,
+    },
+    /// Revert what is left and end.
+    Goodbye,
+}
+
+/// A host rule that an agent watches by itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WatchRule {
+    /// The abort rule's name.
+    pub name: String,
+    /// The figure and its limit.
+    pub host: HostRule,
+    /// How often it is looked at.
+    pub every: Span,
+    /// How many failures in a row strike.
+    pub failures: u32,
+}
+
+/// One fault on one agent, for a limited time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InjectionRequest {
+    /// Its name.
+    pub id: InjectionId,
+    /// The run it belongs to.
+    pub run: String,
+    /// The fault's name.
+    pub fault: String,
+    /// The fault's arguments.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
+    /// How long it lasts; none for a one-shot fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Span>,
+    /// How often a one-shot fault is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// What random picks come from.
+    pub seed: u64,
+    /// The most victims, from the run's blast radius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_victims: Option<u32>,
+}
+
+/// What an agent says to a controller.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum Report {
+    /// The first thing an agent says, after its ledger is settled.
+    Hello(Hello),
+    /// The answer to [`Command::Plan`].
+    Planned {
+        /// Of the command.
+        request: u64,
+        /// What would be done.
+        plan: PlanView,
+    },
+    /// The answer to [`Command::Inject`]: it is done, and was seen to be.
+    Injected {
+        /// Of the command.
+        request: u64,
+        /// Which.
+        injection: InjectionId,
+        /// What was done.
+        plan: PlanView,
+    },
+    /// The answer to a `Plan` or an `Inject` that will not be done. Nothing is left of it
+    /// unless an [`Report::Ended`] for the same injection, sent before this, says so.
+    Refused {
+        /// Of the command.
+        request: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// What a fault is seen to do while it acts. Sent when it first takes effect, when that changes, and about each second.
+    Effect {
+        /// Which.
+        injection: InjectionId,
+        /// What is seen.
+        effect: Effect,
+    },
+    /// An injection has ended and what it owed was looked at.
+    Ended(Ended),
+    /// The answer to [`Command::RevertAll`], after every [`Report::Ended`].
+    AllReverted {
+        /// Of the command.
+        request: u64,
+        /// What could not be proved gone.
+        owed: Vec<Owed>,
+    },
+    /// The answer to [`Command::Measure`].
+    Measured {
+        /// Of the command.
+        request: u64,
+        /// The figure, or why there is none.
+        value: Result<f64, String>,
+    },
+    /// A rule of [`Command::Watch`] struck; everything is being reverted.
+    Struck {
+        /// The rule's name.
+        rule: String,
+        /// What was seen, in a few words.
+        seen: String,
+    },
+}
+
+/// An agent introduces itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Hello {
+    /// The agent's name; the host's where nothing else is said.
+    pub agent: String,
+    /// The version of its program.
+    pub version: String,
+    /// Given and found.
+    pub labels: BTreeMap<String, String>,
+    /// What it can inject.
+    pub faults: Vec<FaultDescription>,
+    /// What it found owed by agents that died, and put back.
+    pub recovered: Vec<Ended>,
+    /// What it found owed and could not put back.
+    pub owed: Vec<Owed>,
+}
+
+/// A fault, as people and controllers see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FaultDescription {
+    /// Its name, e.g. `process-pause`.
+    pub name: String,
+    /// What it does, in one line.
+    pub summary: String,
+    /// Whether it is over once done; else it has a duration.
+    pub one_shot: bool,
+    /// The JSON Schema of its arguments.
+    pub schema: Value,
+    /// Arguments that make sense.
+    pub example: Value,
+}
+
+/// What would be done, exactly, with its undo.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Who is hit.
+    pub victims: Vec<Victim>,
+    /// What is done, in order. Undone in the opposite order.
+    pub changes: Vec<ChangeView>,
+    /// What people should know: a fallback taken, somebody spared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What is hit on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Victim {
+    /// What it is, e.g. `process`, `file-system`, `memory`.
+    pub kind: String,
+    /// Which one, for the ledger: `4711@123456` is a process's id and start time in ticks since boot.
+    pub id: String,
+    /// Which one, for people, e.g. `nginx (4711)`.
+    pub name: String,
+}
+
+/// One reversible alteration, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// The kind of change, e.g. `helper`, `signal`.
+    pub kind: String,
+    /// What is done.
+    pub apply: String,
+    /// What puts it back.
+    pub undo: String,
+    /// What ends it when every process of ours is dead.
+    pub if_we_die: String,
+}
+
+/// What a fault is seen to do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Whether it is seen to act at all.
+    pub acts: bool,
+    /// What is seen, in a few words, e.g. `3 of 3 processes stopped`.
+    pub seen: String,
+    /// Figures, by name with the unit at its end, e.g. `cpu-seconds`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// Why something is not done: which rule, and what would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The rule, e.g. `no-match`, `protected`, `overlap`, `policy`, `blast-radius`, `arguments`, `not-permitted`, `ledger`, `failed`.
+    pub rule: String,
+    /// What was wrong.
+    pub what: String,
+    /// What would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// For `arguments`: each problem; paths start at the arguments' own root `$`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+impl Refusal {
+    /// A refusal by this rule.
+    pub fn new(rule: &str, what: impl Into<String>) -> Self {
+        Refusal { rule: rule.into(), what: what.into(), hint: None, problems: Vec::new() }
+    }
+
+    /// The same refusal, saying what would do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (rule: {})", self.what, self.rule)?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an injection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Its duration was over, or a one-shot fault was done.
+    Done,
+    /// The controller asked.
+    Asked,
+    /// No beat came in time.
+    Lease,
+    /// The link to the controller closed.
+    Link,
+    /// A host rule struck.
+    Rule,
+    /// A change failed or had gone by itself.
+    Failed,
+    /// The agent was told to end.
+    Shutdown,
+    /// The agent died; its guardian or the next start put it back.
+    Died,
+    /// Somebody reverted it by hand.
+    ByHand,
+}
+
+/// An injection has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub injection: InjectionId,
+    /// Why.
+    pub cause: Cause,
+    /// Whether every change of it was observed to be gone.
+    pub clean: bool,
+    /// What was not, in words for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residue: Vec<String>,
+    /// From the decision to end it to observed gone.
+    pub took: Span,
+    /// What a one-shot fault found out, e.g. whether a supervisor brought the process back: the last effect seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+}
+
+/// What an agent owes and could not put back: somebody has to look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// Which injection.
+    pub injection: InjectionId,
+    /// Its fault.
+    pub fault: String,
+    /// What is still there, in words for people.
+    pub residue: Vec<String>,
+}
