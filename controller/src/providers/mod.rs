@@ -1,0 +1,136 @@
+//! Who does the work of an activity: one file for each kind. A provider measures or does and
+//! says what came back; it never judges. What it measures not answering is told apart from the
+//! check itself being broken, because the first is a finding and the second is none.
+//!
+//! Nothing here blocks the runtime, and whatever is started is gone when its future is dropped.
+
+mod dns;
+mod http;
+mod process;
+mod prometheus;
+mod python;
+mod tcp;
+mod tls;
+
+use crate::link::Caller;
+use backburn_experiments::Span;
+use backburn_experiments::document::Provider;
+use serde_json::{Map, Value};
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+/// The most that is kept of a body or a program's output, in bytes. More is a broken check:
+/// a probe is no download, and the runner's memory is not the document's to fill.
+const MOST: usize = 16 << 20;
+
+/// How long an answer over the network is waited for where nothing is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measured {
+    /// The value.
+    Output(Value),
+    /// What is measured did not answer, and why we think so: judged outside.
+    NoAnswer(String),
+    /// The check itself is broken: judged unknown.
+    Broken(String),
+}
+
+/// What providers need besides their own arguments.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// The experiment's configuration, for `python`.
+    pub configuration: Map<String, Value>,
+    /// The experiment's secrets by scope, for `python`.
+    pub secrets: Map<String, Value>,
+    /// The agent, for `host`.
+    pub agent: Option<Caller>,
+}
+
+/// Asks the provider. `longest` holds where the provider has no time-out of its own.
+pub async fn measure(provider: &Provider, longest: Option<Span>, around: &Around) -> Measured {
+    let outcome = match provider {
+        Provider::Http(http) => http::measure(http, longest).await,
+        Provider::Process(process) => process::measure(process, longest).await,
+        Provider::Python(python) => python::measure(python, longest, around).await,
+        Provider::Tcp(tcp) => tcp::measure(tcp, longest).await,
+        Provider::Dns(dns) => dns::measure(dns, longest).await,
+        Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
+        Provider::Host(host) => match &around.agent {
+            Some(agent) => within(longest, agent.measure(host.clone())).await.and_then(|figure| {
+                figure.map(Value::from).map_err(NoValue::Broken)
+            }),
+            None => Err(NoValue::Broken("no agent takes part that could be asked for a figure of its host".into())),
+        },
+        Provider::Fault(fault) => {
+            Err(NoValue::Broken(format!("`{}` is a fault: agents inject it, nobody measures it", fault.fault)))
+        }
+    };
+    match outcome {
+        Ok(output) => Measured::Output(output),
+        Err(NoValue::NoAnswer(why)) => Measured::NoAnswer(why),
+        Err(NoValue::Broken(why)) => Measured::Broken(why),
+    }
+}
+
+/// Why there is no value.
+#[derive(Debug)]
+enum NoValue {
+    NoAnswer(String),
+    Broken(String),
+}
+
+impl NoValue {
+    /// From an error of the network: whoever refuses, resets or cannot be reached did not answer.
+    fn from_network(error: &io::Error, doing: &str) -> Self {
+        use io::ErrorKind as Kind;
+        let why = format!("{doing}: {}", plain(error));
+        match error.kind() {
+            Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::NotConnected
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::AddrNotAvailable
+            // What a local packet filter answers when it drops what we send.
+            | Kind::PermissionDenied => NoValue::NoAnswer(why),
+            _ => NoValue::Broken(why),
+        }
+    }
+}
+
+/// An operating system's error in words, without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+/// The answer, or that there was none in time. No limit where there is none.
+async fn within<T>(longest: Option<Span>, answer: impl Future<Output = T>) -> Result<T, NoValue> {
+    match longest {
+        Some(Span(longest)) => tokio::time::timeout(longest, answer)
+            .await
+            .map_err(|_| NoValue::NoAnswer(format!("no answer within {}", Span(longest)))),
+        None => Ok(answer.await),
+    }
+}
+
+/// The provider's own time-out, else the activity's, else 5 s: never none over a network.
+fn limit(own: Option<Span>, longest: Option<Span>) -> Span {
+    own.or(longest).unwrap_or(Span(DEFAULT_TIMEOUT))
+}
+
+/// A value as the text that it stands for: text as it is, anything else as JSON.
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

@@ -1,0 +1,51 @@
+//! A Python function, so that the Chaos Toolkit's extension packages work as they are. The user's
+//! own `python3` runs it in a child process, JSON in and JSON out (`call.py`).
+
+use super::{Around, NoValue, process};
+use backburn_experiments::Span;
+use backburn_experiments::document::PythonProvider;
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use tokio::process::Command;
+
+/// What the function returned. An `ActivityFailed`, a connection error or a time-out that it
+/// raises is no answer, anything else a broken check.
+pub(super) async fn measure(
+    provider: &PythonProvider,
+    longest: Option<Span>,
+    around: &Around,
+) -> Result<Value, NoValue> {
+    let interpreter = std::env::var_os("BACKBURN_PYTHON").unwrap_or_else(|| OsString::from("python3"));
+    let name = interpreter.to_string_lossy().into_owned();
+    let mut command = Command::new(interpreter);
+    command.arg("-c").arg(include_str!("call.py"));
+    let input = json!({
+        "module": provider.module,
+        "func": provider.func,
+        "arguments": provider.arguments.clone().unwrap_or_default(),
+        "configuration": around.configuration,
+        "secrets": secrets(provider, around),
+    });
+    let output = process::run(command, input.to_string().as_bytes(), longest, &name).await?;
+    let answer: Map<String, Value> = serde_json::from_slice(&output.stdout).map_err(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        NoValue::Broken(format!("`{name}` ended without an answer ({}): {last}", output.status))
+    })?;
+    let place = format!("{}.{}", provider.module, provider.func);
+    match answer.into_iter().next() {
+        Some((kind, value)) if kind == "output" => Ok(value),
+        Some((kind, why)) if kind == "no-answer" => {
+            Err(NoValue::NoAnswer(format!("`{place}`: {}", super::text_of(&why))))
+        }
+        Some((_, why)) => Err(NoValue::Broken(format!("`{place}`: {}", super::text_of(&why)))),
+        None => Err(NoValue::Broken(format!("`{place}`: the answer is empty"))),
+    }
+}
+
+/// The scopes that the function asks for, put together; nothing where it asks for none.
+fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Value>> {
+    let scopes = provider.secrets.as_ref()?;
+    let found = scopes.iter().filter_map(|scope| around.secrets.get(scope)?.as_object());
+    Some(found.flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
+}
