@@ -1,0 +1,299 @@
+//! What this host can do, and what is missing: tried where a try harms nobody, read where not.
+
+use crate::helpers::{has_capability, yama_scope};
+use crate::metrics::{memory_available, memory_total};
+use crate::processes::ProcessTable;
+use nix::sys::ptrace;
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use std::fmt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Whether a host has something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It has.
+    Yes,
+    /// It has not.
+    No,
+    /// With a limit that is told.
+    Partly,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What, in a word or two.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub ok: Answer,
+    /// What was seen.
+    pub seen: String,
+    /// What that means for faults, and what would do, where it is not all there.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ok = match self.ok {
+            Answer::Yes => "yes",
+            Answer::No => "no",
+            Answer::Partly => "partly",
+        };
+        write!(f, "{:<22} {ok:<7} {}", self.name, self.seen)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n{:30} hint: {hint}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+fn finding(name: &'static str, ok: Answer, seen: impl Into<String>, hint: &str) -> Finding {
+    let hint = (ok != Answer::Yes).then(|| hint.to_owned());
+    Finding { name, ok, seen: seen.into(), hint }
+}
+
+/// Examines this host. `state_dir` is where the agent keeps its ledger.
+pub fn examine(state_dir: &Path) -> Vec<Finding> {
+    vec![
+        kernel(),
+        rights(),
+        processes(),
+        pidfds(),
+        tracing(),
+        timers(),
+        control_groups(),
+        pressure(),
+        memory(),
+        swap(),
+        nameless_files(),
+        state_folder(state_dir),
+    ]
+}
+
+fn kernel() -> Finding {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let ok = if version >= (5, 4) { Answer::Yes } else { Answer::No };
+    let seen = format!("Linux {release} {}", system.machine().to_string_lossy());
+    finding("kernel", ok, seen, "Linux 5.4 or later is wanted")
+}
+
+fn rights() -> Finding {
+    // include/uapi/linux/capability.h
+    const WANTED: [(u32, &str, &str); 5] = [
+        (5, "CAP_KILL", "signals to other users' processes"),
+        (19, "CAP_SYS_PTRACE", "tracing and looking into other users' processes"),
+        (21, "CAP_SYS_ADMIN", "namespaces, mounts and control groups"),
+        (12, "CAP_NET_ADMIN", "network faults"),
+        (24, "CAP_SYS_RESOURCE", "raising limits, and an `oom_score_adj` below the one inherited"),
+    ];
+    let user = rustix::process::geteuid();
+    let seen = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
+    let missing: Vec<_> = WANTED.iter().filter(|(number, _, _)| !has_capability(*number)).collect();
+    if missing.is_empty() {
+        return finding("rights", Answer::Yes, format!("{seen}, with every capability of use"), "");
+    }
+    let ok = if missing.len() == WANTED.len() && !user.is_root() { Answer::No } else { Answer::Partly };
+    let names: Vec<&str> = missing.iter().map(|(_, name, _)| *name).collect();
+    let lost: Vec<String> = missing.iter().map(|(_, name, what)| format!("{what} ({name})")).collect();
+    let hint = format!("missing for {}; run as root for them. This user's own processes can be hit in any case", lost.join(", "));
+    finding("rights", ok, format!("{seen}, without {}", names.join(", ")), &hint)
+}
+
+fn processes() -> Finding {
+    let table = ProcessTable::default();
+    let hint = "other users' processes can't be found; run as root, or mount `/proc` without `hidepid`";
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let options = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next()? == "/proc").then_some(fields.nth(1)?)
+    });
+    let hidden = options.flat_map(|options| options.split(',')).find(|option| option.starts_with("hidepid="));
+    match (table.pids(), hidden) {
+        (Err(error), _) => finding("process table", Answer::No, format!("/proc: {error}"), "mount `/proc`"),
+        (Ok(pids), Some(option)) if !matches!(option, "hidepid=0" | "hidepid=off") && !has_capability(19) => {
+            finding("process table", Answer::Partly, format!("{} processes, the rest hidden by {option}", pids.len()), hint)
+        }
+        (Ok(pids), _) => finding("process table", Answer::Yes, format!("{} processes", pids.len()), ""),
+    }
+}
+
+fn pidfds() -> Finding {
+    let hint = "a process could be mistaken for a later one with the same id, so no fault on processes is done; Linux 5.3 or later has them, a seccomp profile may hide them";
+    let table = ProcessTable::default();
+    let own = table.identify(std::process::id() as i32);
+    match own.map(|own| table.open_pidfd_checked(own)) {
+        Some(Ok(Some(_))) => finding("pidfd", Answer::Yes, "a process can be pinned down", ""),
+        Some(Err(error)) => finding("pidfd", Answer::No, format!("pidfd_open: {error}"), hint),
+        _ => finding("pidfd", Answer::No, "our own process could not be found", hint),
+    }
+}
+
+/// Seizes a child of our own for a moment.
+fn tracing() -> Finding {
+    let scope = yama_scope();
+    let hint = "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
+    let outcome = patient_child().and_then(|child| {
+        let pid = Pid::from_raw(child.id() as i32);
+        let outcome = ptrace::seize(pid, ptrace::Options::PTRACE_O_EXITKILL);
+        end(child)?;
+        outcome.map_err(std::io::Error::from)
+    });
+    match outcome {
+        Err(error) => finding("tracing", Answer::No, format!("a child of ours can't be traced: {error}"), hint),
+        Ok(()) if has_capability(19) && scope < 3 => {
+            finding("tracing", Answer::Yes, format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"), "")
+        }
+        Ok(()) if scope == 0 => {
+            let seen = "tried, without CAP_SYS_PTRACE: processes of this user only";
+            finding("tracing", Answer::Partly, seen, "run as root to hold other users' processes")
+        }
+        Ok(()) => {
+            let seen = format!("children only: `kernel.yama.ptrace_scope` is {scope}");
+            finding("tracing", Answer::Partly, seen, hint)
+        }
+    }
+}
+
+/// A child that waits for its input, which never comes.
+fn patient_child() -> std::io::Result<Child> {
+    Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+fn end(mut child: Child) -> std::io::Result<()> {
+    child.kill()?;
+    child.wait().map(|_| ())
+}
+
+fn timers() -> Finding {
+    let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+    match Timer::new(ClockId::CLOCK_MONOTONIC, kill) {
+        Ok(_) => finding("deadline", Answer::Yes, "a timer that kills can be set, so the kernel ends helpers", ""),
+        Err(error) => finding(
+            "deadline",
+            Answer::No,
+            format!("timer_create: {error}"),
+            "helpers can't be given a deadline, so none is started; a seccomp profile or the limit of pending signals (`ulimit -i`) may be the cause",
+        ),
+    }
+}
+
+fn control_groups() -> Finding {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let kinds = |wanted: &str| -> Vec<String> {
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        fields.filter(|fields| fields.get(2) == Some(&wanted)).map(|fields| fields[1].to_owned()).collect()
+    };
+    let (one, two) = (kinds("cgroup"), kinds("cgroup2"));
+    let controllers: Vec<String> = two
+        .iter()
+        .filter_map(|folder| std::fs::read_to_string(Path::new(folder).join("cgroup.controllers")).ok())
+        .map(|controllers| controllers.trim().to_owned())
+        .filter(|controllers| !controllers.is_empty())
+        .collect();
+    let freezer_v1 = one.iter().any(|folder| folder.ends_with("/freezer"));
+    let seen = match (one.is_empty(), two.is_empty()) {
+        (true, true) => return finding("control groups", Answer::No, "none mounted", "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` want them"),
+        (true, false) => "version 2",
+        (false, true) => "version 1",
+        (false, false) => "hybrid: version 1, and version 2 beside it",
+    };
+    let controllers = if controllers.is_empty() { "none".into() } else { controllers.join(" ") };
+    let freezer = match (freezer_v1, two.is_empty()) {
+        (true, false) => "versions 1 and 2",
+        (true, true) => "version 1, where a kill waits for the thaw",
+        (false, false) => "version 2",
+        (false, true) => "none",
+    };
+    let seen = format!("{seen}; controllers of version 2: {controllers}; freezer: {freezer}");
+    finding("control groups", Answer::Yes, seen, "")
+}
+
+fn pressure() -> Finding {
+    match std::fs::read_to_string("/proc/pressure/cpu") {
+        Ok(_) => finding("pressure", Answer::Yes, "stall information is there", ""),
+        Err(error) => finding(
+            "pressure",
+            Answer::No,
+            format!("/proc/pressure/cpu: {error}"),
+            "the `*-pressure-percent` figures can't be had; start the kernel with `psi=1`",
+        ),
+    }
+}
+
+fn memory() -> Finding {
+    let mib = |bytes: u64| bytes >> 20;
+    match memory_total().and_then(|total| Ok((total, memory_available()?))) {
+        Ok((total, available)) => {
+            finding("memory", Answer::Yes, format!("{} MiB available of {} MiB", mib(available), mib(total)), "")
+        }
+        Err(error) => finding("memory", Answer::No, format!("{}: {}", error.at, error.what), &error.hint),
+    }
+}
+
+fn swap() -> Finding {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    match swaps.lines().count().saturating_sub(1) {
+        0 => finding("swap", Answer::Yes, "none: memory that is taken stays in memory", ""),
+        areas => finding(
+            "swap",
+            Answer::Partly,
+            format!("{areas} in use"),
+            "`memory-fill` may be swapped out, and then slows the storage rather than filling memory",
+        ),
+    }
+}
+
+fn nameless_files() -> Finding {
+    let folder = std::env::temp_dir();
+    let mode = Mode::RUSR | Mode::WUSR;
+    let hint = "`disk-fill` makes a file with a name there and removes the name at once";
+    match rustix::fs::open(&folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, mode) {
+        Ok(_) => finding("nameless files", Answer::Yes, format!("in {}", folder.display()), ""),
+        Err(error) => finding("nameless files", Answer::No, format!("{}: {error}", folder.display()), hint),
+    }
+}
+
+fn state_folder(folder: &Path) -> Finding {
+    let name = "state folder";
+    let shown = folder.display();
+    let hint = "nothing is injected without a ledger; name another folder with `--state`, or run as root";
+    // Made by the first injection, so until then its nearest ancestor counts.
+    let Some(there) = folder.ancestors().find(|folder| folder.is_dir()) else {
+        return finding(name, Answer::No, format!("{shown}: no such folder"), hint);
+    };
+    if let Err(error) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        return finding(name, Answer::No, format!("{}: can't be written to: {error}", there.display()), hint);
+    }
+    let kind = file_system(there);
+    let made = if there == folder { "" } else { ", yet to be made" };
+    match kind.as_str() {
+        "tmpfs" | "ramfs" => finding(
+            name,
+            Answer::Partly,
+            format!("{shown} on {kind}{made}"),
+            "what is owed is forgotten at a reboot; so is what our faults did to processes, memory and nameless files",
+        ),
+        kind => finding(name, Answer::Yes, format!("{shown} on {kind}{made}"), ""),
+    }
+}
+
+/// The kind of file system that a folder is on, from the mount with the longest path above it.
+fn file_system(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let at = fields.next()?;
+        folder.starts_with(at).then_some((at.len(), fields.next()?))
+    });
+    // Of two at one place, the later one is on top.
+    mounted.max_by_key(|(length, _)| *length).map_or_else(|| "an unknown file system".into(), |(_, kind)| kind.into())
+}

@@ -1,0 +1,114 @@
+//! Keeping processors busy: each thread works for its share of every short period, counted in its
+//! own processor time, and sleeps for the rest.
+
+use super::Failed;
+use super::life::Life;
+use backburn_experiments::Span;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// What a share is a share of: short against anything that a service would call a pause.
+const PERIOD: Duration = Duration::from_millis(20);
+/// How long is watched before the load is called ready.
+const LOOK: Duration = Duration::from_millis(40);
+
+pub(super) fn run(
+    workers: usize,
+    load_percent: f64,
+    cpus: Option<&[usize]>,
+    ramp: Option<Span>,
+    life: &Life,
+) -> Result<(), Failed> {
+    if workers == 0 || !(load_percent > 0.0 && load_percent <= 100.0) || cpus.is_some_and(<[usize]>::is_empty) {
+        return Err(Failed::new("no load: at least one worker, more than 0 and up to 100% and a processor are wanted"));
+    }
+    let ramp = ramp.map_or(Duration::ZERO, Duration::from);
+    let (tell, started) = mpsc::channel();
+    for worker in 0..workers {
+        let cpu = cpus.map(|cpus| cpus[worker % cpus.len()]);
+        let tell = tell.clone();
+        let work = move || {
+            if tell.send(pin(cpu)).is_ok() {
+                drop(tell);
+                work(load_percent / 100.0, ramp);
+            }
+        };
+        std::thread::Builder::new()
+            .stack_size(64 * 1024)
+            .spawn(work)
+            .map_err(|error| Failed::new(format!("could not start thread {worker} of {workers}: {error}")))?;
+    }
+    for _ in 0..workers {
+        started.recv().map_err(|_| Failed::new("a thread ended before it began to work"))??;
+    }
+    let before = process_time();
+    std::thread::sleep(LOOK);
+    let used = process_time().saturating_sub(before);
+    let threads = if workers == 1 { "thread" } else { "threads" };
+    life.ready(format!("{workers} {threads} used {} ms of processor time in {} ms", used.as_millis(), LOOK.as_millis()))?;
+    life.wait_for_ever()
+}
+
+fn pin(cpu: Option<usize>) -> Result<(), Failed> {
+    let Some(cpu) = cpu else {
+        return Ok(());
+    };
+    let failed = |why: &str| {
+        Failed::new(format!("processor {cpu}: a thread can't be kept on it: {why}"))
+            .hint("`nproc` and `taskset -cp $$` tell which processors there are and may be used")
+    };
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(failed("no such processor"));
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|error| failed(&error.to_string()))
+}
+
+/// Works for ever. What a period did not give, e.g. on a crowded machine, is not made up for later.
+fn work(share: f64, ramp: Duration) {
+    let start = Instant::now();
+    loop {
+        let begin = Instant::now();
+        let grown = match ramp.is_zero() {
+            true => 1.0,
+            false => (start.elapsed().as_secs_f64() / ramp.as_secs_f64()).min(1.0),
+        };
+        let quota = PERIOD.mul_f64(share * grown);
+        if quota >= PERIOD {
+            while begin.elapsed() < PERIOD {
+                burn();
+            }
+            continue;
+        }
+        let before = thread_time();
+        while thread_time().saturating_sub(before) < quota && begin.elapsed() < PERIOD {
+            burn();
+        }
+        std::thread::sleep(PERIOD.saturating_sub(begin.elapsed()));
+    }
+}
+
+/// Some tens of microseconds of arithmetic.
+fn burn() {
+    let mut value = 1_u64;
+    for step in 0..20_000_u64 {
+        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step));
+    }
+    black_box(value);
+}
+
+fn thread_time() -> Duration {
+    reading(ClockId::ThreadCPUTime)
+}
+
+fn process_time() -> Duration {
+    reading(ClockId::ProcessCPUTime)
+}
+
+fn reading(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}

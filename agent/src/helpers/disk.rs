@@ -1,0 +1,128 @@
+//! Filling a file system with a file that has no name, so that the kernel frees it when this
+//! process dies, and never so far that less than the reserve stays free.
+
+use super::Failed;
+use super::life::Life;
+use super::role::size;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, ftruncate, open, unlink};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The most taken between two looks at what is free.
+const STEP: u64 = 64 << 20;
+/// The same where it must be written.
+const WRITTEN_STEP: u64 = 1 << 20;
+/// Less than this is not worth a try.
+const LEAST: u64 = 4096;
+/// How long filling may go on before it is called ready; it goes on after.
+const SOON: Duration = Duration::from_millis(200);
+/// How often is looked at what others need, once filled.
+const WATCH: Duration = Duration::from_millis(100);
+
+pub(super) fn run(directory: &Path, bytes: u64, reserve: u64, name: &str, life: &Life) -> Result<(), Failed> {
+    life.first_to_be_killed()?;
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failed::new(format!("{}: {what}: {error}", directory.display()))
+    };
+    let file = nameless(directory, name).map_err(|error| {
+        failed("no file can be made in it", &error).hint("name a folder that exists and that the agent may write to")
+    })?;
+    let free = || match fstatvfs(&file) {
+        Ok(system) => Ok(system.f_bavail * system.f_frsize),
+        Err(error) => Err(failed("can't tell how much is free", &error)),
+    };
+    let before = free()?;
+    if before < reserve.saturating_add(LEAST) {
+        let what = format!("nothing filled: {} free, of which {} are to stay", size(before), size(reserve));
+        return Err(failed("full enough", &what).hint("lower `reserve`, or name another folder"));
+    }
+    let mut filling = Filling { file: File::from(file.try_clone().map_err(|error| failed("can't be used", &error))?), length: 0, step: STEP, block: Vec::new() };
+    let start = Instant::now();
+    let (mut more, mut said) = (true, false);
+    loop {
+        let now = free()?;
+        if now < reserve {
+            more = false;
+            filling.give_back(reserve - now).map_err(|error| failed("can't give back", &error))?;
+        } else if more {
+            let step = filling.step.min(bytes - filling.length).min(now - reserve);
+            more = step > 0 && filling.take(step).map_err(|error| failed("can't be filled", &error))?;
+        }
+        more &= filling.length < bytes;
+        if !said && (!more || start.elapsed() >= SOON) {
+            if filling.length == 0 {
+                return Err(failed("nothing filled", &"not even one block could be had")
+                    .hint("a quota may be used up, or the files' number limited"));
+            }
+            said = true;
+            life.ready(format!("{} of {} filled, {} free", size(filling.length), size(bytes), size(free()?)))?;
+        }
+        if !more {
+            std::thread::sleep(WATCH);
+        }
+    }
+}
+
+/// A file without a name; where the file system knows none, one that has its name for a moment.
+fn nameless(directory: &Path, name: &str) -> Result<OwnedFd, Errno> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    // With O_EXCL it can't be given a name later either.
+    match open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, mode) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let path = directory.join(name);
+            let file = open(&path, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC, mode)?;
+            unlink(&path)?;
+            Ok(file)
+        }
+        other => other,
+    }
+}
+
+struct Filling {
+    file: File,
+    length: u64,
+    step: u64,
+    /// What is written where nothing can be reserved; empty until then.
+    block: Vec<u8>,
+}
+
+impl Filling {
+    /// Takes so much more, or less where not so much can be had. Returns whether to go on.
+    fn take(&mut self, step: u64) -> Result<bool, Errno> {
+        let taken = match self.block.is_empty() {
+            true => fallocate(&self.file, FallocateFlags::empty(), self.length, step).map(|()| step),
+            false => {
+                let end = self.block.len().min(usize::try_from(step).unwrap_or(usize::MAX));
+                self.file.write_at(&self.block[..end], self.length).map(|count| count as u64).map_err(|error| {
+                    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+                })
+            }
+        };
+        match taken {
+            Ok(taken) => self.length += taken,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.block.is_empty() => {
+                // Noise, so that a file system that compresses takes it in full.
+                self.block = vec![0; WRITTEN_STEP as usize];
+                ChaCha8Rng::seed_from_u64(0).fill_bytes(&mut self.block);
+                self.step = WRITTEN_STEP;
+            }
+            // What was possible is done.
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) if step <= LEAST => return Ok(false),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => self.step = (step / 2).max(LEAST),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn give_back(&mut self, bytes: u64) -> Result<(), Errno> {
+        self.length = self.length.saturating_sub(bytes.next_multiple_of(LEAST));
+        ftruncate(&self.file, self.length)
+    }
+}

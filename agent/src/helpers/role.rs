@@ -1,0 +1,184 @@
+//! What a helper does, as data: on its command line, in the plan and in the ledger.
+
+use crate::processes::{ProcessId, ProcessTable};
+use backburn_experiments::Span;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+
+/// What a helper does as long as it lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Role {
+    /// Holds processes still by tracing them (ptrace). They run on when it dies.
+    Hold {
+        /// Who.
+        victims: Vec<ProcessId>,
+    },
+    /// Keeps processors busy.
+    Cpu {
+        /// How many threads.
+        workers: usize,
+        /// How much of a processor each of them takes, in percent.
+        load_percent: f64,
+        /// The processors, by number, over which the threads are spread and on which they stay.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpus: Option<Vec<usize>>,
+        /// How long the load takes to grow from nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ramp: Option<Span>,
+    },
+    /// Takes memory.
+    Memory {
+        /// How much, in bytes.
+        bytes: u64,
+        /// How much must stay available (`MemAvailable`), in bytes: never taken, and given back when others need it.
+        reserve_bytes: u64,
+        /// How long taking it is spread over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ramp: Option<Span>,
+    },
+    /// Fills a file system.
+    Disk {
+        /// A folder on it.
+        directory: PathBuf,
+        /// How much, in bytes.
+        bytes: u64,
+        /// How much must stay free to everyone, in bytes.
+        reserve_bytes: u64,
+        /// What the file is called for a moment on a file system without nameless files.
+        name: String,
+    },
+    /// Asks processes to end, and kills those that have not done so in time.
+    Terminate {
+        /// Who.
+        victims: Vec<ProcessId>,
+        /// How long they have, in milliseconds.
+        grace_ms: u64,
+    },
+}
+
+impl Role {
+    /// What it does, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Role::Hold { victims } => format!("hold {} by tracing", listed(victims)),
+            Role::Cpu { workers, load_percent, cpus, ramp } => {
+                let threads = if *workers == 1 { "thread" } else { "threads" };
+                let mut text = format!("{workers} {threads}, each busy for {load_percent}% of the time");
+                if let Some(cpus) = cpus {
+                    let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+                    text += &format!(", on processors {}", cpus.join(", "));
+                }
+                text + &over(*ramp)
+            }
+            Role::Memory { bytes, reserve_bytes, ramp } => format!(
+                "take {} of memory{}, with {} always left available",
+                size(*bytes),
+                over(*ramp),
+                size(*reserve_bytes)
+            ),
+            Role::Disk { directory, bytes, reserve_bytes, .. } => format!(
+                "fill {} in a nameless file in {}, with {} always left free",
+                size(*bytes),
+                directory.display(),
+                size(*reserve_bytes)
+            ),
+            Role::Terminate { victims, grace_ms } => {
+                format!("SIGTERM to {}, and SIGKILL to those left after {}", listed(victims), Span::millis(*grace_ms))
+            }
+        }
+    }
+
+    /// What its death brings, for people.
+    pub fn describe_end(&self) -> &'static str {
+        match self {
+            Role::Hold { .. } => "the kernel lets the held processes run on",
+            Role::Cpu { .. } => "its threads end with it",
+            Role::Memory { .. } => "the kernel frees the memory",
+            Role::Disk { .. } => "the kernel frees the file, which has no name",
+            Role::Terminate { .. } => "those not dead yet are not killed",
+        }
+    }
+
+    /// What it holds alone, as `kind:which`.
+    pub fn holds(&self) -> Vec<String> {
+        match self {
+            Role::Hold { victims } | Role::Terminate { victims, .. } => {
+                victims.iter().map(|id| format!("process:{id}")).collect()
+            }
+            Role::Cpu { cpus: None, .. } => vec!["cpu".into()],
+            Role::Cpu { cpus: Some(cpus), .. } => cpus.iter().map(|cpu| format!("cpu:{cpu}")).collect(),
+            Role::Memory { .. } => vec!["memory".into()],
+            Role::Disk { directory, .. } => {
+                // Two folders of one file system are one thing to fill.
+                let device = rustix::fs::stat(directory).map(|folder| folder.st_dev);
+                vec![device.map_or_else(|_| format!("disk:{}", directory.display()), |device| format!("disk:{device}"))]
+            }
+        }
+    }
+
+    /// What is still there of it although it is dead, in words for people.
+    ///
+    /// # Errors
+    /// Where that can't be looked at.
+    pub fn residue(&self, table: &ProcessTable) -> io::Result<Option<String>> {
+        match self {
+            // A tracer's death and its tracees' release are one step of the kernel's, so whoever
+            // is still held by one of ours is not released.
+            Role::Hold { victims } => {
+                let held = |id: &&ProcessId| {
+                    table.state(**id) == Some('t')
+                        && table.tracer(id.pid).and_then(|tracer| table.name(tracer)).as_deref()
+                            == Some(crate::processes::HELPER_NAME)
+                };
+                let held: Vec<ProcessId> = victims.iter().filter(held).copied().collect();
+                Ok((!held.is_empty()).then(|| format!("{} still held", listed(&held))))
+            }
+            Role::Disk { directory, name, .. } => {
+                let file = directory.join(name);
+                Ok(file.try_exists()?.then(|| format!("{} is still there", file.display())))
+            }
+            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
+        }
+    }
+
+    /// Removes what its death may leave: a file's name, where it died in the moment that it had one.
+    ///
+    /// # Errors
+    /// Where that can't be removed.
+    pub fn clear_away(&self) -> io::Result<()> {
+        let Role::Disk { directory, name, .. } = self else {
+            return Ok(());
+        };
+        match std::fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn over(ramp: Option<Span>) -> String {
+    ramp.map(|ramp| format!(", growing over {ramp}")).unwrap_or_default()
+}
+
+fn listed(victims: &[ProcessId]) -> String {
+    let pids: Vec<String> = victims.iter().map(|id| id.pid.to_string()).collect();
+    match pids.as_slice() {
+        [pid] => format!("process {pid}"),
+        pids => format!("processes {}", pids.join(", ")),
+    }
+}
+
+/// A number of bytes, for people.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    let places = usize::from(unit > 0 && amount.fract() > 0.049);
+    format!("{amount:.places$} {}", UNITS[unit])
+}

@@ -1,0 +1,102 @@
+//! Reading the process table. Nothing here touches a process: who there is, who a selector means,
+//! who must be spared, and whether a process is still the one that was meant.
+//!
+//! A process is always its id *and* its start time, since the kernel gives ids out again.
+
+mod matching;
+mod ours;
+mod pick;
+mod pidfd;
+mod scan;
+mod selector;
+mod sockets;
+mod spare;
+
+pub(crate) use scan::HELPER_NAME;
+pub use scan::{ProcessTable, Stat};
+pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use spare::Protection;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{borrow::Cow, fmt, str::FromStr};
+
+/// A process that can't be mistaken for a later one with the same id. Written `4711@123456`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// The process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start: u64,
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.pid, self.start)
+    }
+}
+
+impl FromStr for ProcessId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once('@')
+            .and_then(|(pid, start)| {
+                let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+                Some(ProcessId { pid, start: start.parse().ok()? })
+            })
+            .ok_or_else(|| {
+                format!("`{text}` is not a process: its id and start time are wanted, like `4711@123456`")
+            })
+    }
+}
+
+impl Serialize for ProcessId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for ProcessId {
+    fn schema_name() -> Cow<'static, str> {
+        "ProcessId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A process's id and its start time in ticks since boot, like `4711@123456`",
+            "type": "string",
+            "pattern": "^[0-9]+@[0-9]+$"
+        })
+    }
+}
+
+/// A process, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Which one.
+    pub id: ProcessId,
+    /// Its name: `comm`, or the program's base name where the kernel cut that short at 15 bytes.
+    pub name: String,
+    /// Its state: `R`, `S`, `D`, `T` stopped, `t` held by a tracer, `Z` dead and not yet waited for.
+    pub state: char,
+    /// Its parent's process id.
+    pub parent: i32,
+    /// Its effective user id.
+    pub uid: u32,
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.id.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests;
