@@ -7,20 +7,23 @@
 
 use crate::Span;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// An experiment: what should hold, what is done to it, to whom, and how far it may go.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub struct Document {
     /// The version of the format, `1.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// What the experiment claims, in one line.
+    #[schemars(length(min = 1))]
     pub title: String,
     /// What it teaches, and why it should hold.
+    #[schemars(length(min = 1))]
     pub description: String,
     /// Words to find it by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -66,6 +69,23 @@ pub struct Document {
     /// The Chaos Toolkit's controls; kept, not played.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
+    /// The Chaos Toolkit's dry mode: what is only said, not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry: Option<Dry>,
+}
+
+/// What a dry run leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dry {
+    /// Probes are not measured.
+    Probes,
+    /// Actions are not done.
+    Actions,
+    /// Neither.
+    Activities,
+    /// Pauses are not waited for.
+    Pause,
 }
 
 /// A configured value: a literal, or where to find it.
@@ -90,14 +110,14 @@ pub enum Source {
 
 /// A value from the environment.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct FromEnvironment {
     /// The variable's name.
     pub key: String,
     /// The value where the variable is not set. Left out, a missing variable is an error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
-    /// What the text becomes: `str`, `int`, `float`, `bool` or `json`.
+    /// What the text becomes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_var_type: Option<VariableType>,
 }
@@ -108,15 +128,19 @@ pub struct FromEnvironment {
 #[allow(missing_docs)]
 pub enum VariableType {
     Str,
+    String,
+    Bytes,
     Int,
+    Integer,
     Float,
+    Number,
     Bool,
     Json,
 }
 
 /// A value from a file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct FromFile {
     /// The file's path.
     pub path: String,
@@ -124,9 +148,10 @@ pub struct FromFile {
 
 /// What must hold: named probes with tolerances.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Hypothesis {
     /// What holds, in one line.
+    #[schemars(length(min = 1))]
     pub title: String,
     /// How it is measured; each has a tolerance.
     #[serde(default)]
@@ -145,9 +170,10 @@ pub enum Step {
 
 /// The name of an activity that stands elsewhere in the document.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Reference {
     /// The name.
+    #[schemars(length(min = 1))]
     #[serde(rename = "ref")]
     pub name: String,
 }
@@ -164,12 +190,13 @@ pub enum Kind {
 
 /// A probe or an action.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Activity {
     /// `probe` measures, `action` does.
     #[serde(rename = "type")]
     pub kind: Kind,
     /// Its name, in the journal and for `ref`.
+    #[schemars(length(min = 1))]
     pub name: String,
     /// Who does the work.
     pub provider: Provider,
@@ -196,15 +223,19 @@ pub struct Activity {
     pub from: Option<String>,
     /// How many of the agents in `from` must be in tolerance, instead of every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub quorum: Option<u32>,
     /// The Chaos Toolkit's controls; kept, not played.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
+    /// The dry mode of this activity alone; goes before the experiment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry: Option<Dry>,
 }
 
 /// Waits before and after an activity.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Pauses {
     /// Before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,9 +269,10 @@ pub enum Provider {
 
 /// An HTTP request.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct HttpProvider {
     /// Where to, `http://` or `https://`.
+    #[schemars(length(min = 1))]
     pub url: String,
     /// `GET` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,9 +306,10 @@ pub enum HttpTimeout {
 
 /// A program that is run. Never through a shell.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct ProcessProvider {
     /// The program: a path, or a name found along `PATH`.
+    #[schemars(length(min = 1))]
     pub path: String,
     /// A list is argv; an object is its keys and values in turn; a string is split into words, never given to a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,11 +324,13 @@ pub struct ProcessProvider {
 
 /// A function of a Python module.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct PythonProvider {
     /// The module, as in `import`.
+    #[schemars(length(min = 1))]
     pub module: String,
     /// The function in it.
+    #[schemars(length(min = 1))]
     pub func: String,
     /// Keyword arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,7 +342,7 @@ pub struct PythonProvider {
 
 /// A TCP connection.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct TcpProvider {
     /// The host's name or address.
     pub host: String,
@@ -320,7 +355,7 @@ pub struct TcpProvider {
 
 /// A DNS question.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct DnsProvider {
     /// Who is asked, `host` or `host:port`. The system's resolver where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,7 +372,7 @@ pub struct DnsProvider {
 
 /// A Prometheus query with one number as its answer.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct PrometheusProvider {
     /// The server, e.g. `http://127.0.0.1:9090`.
     pub url: String,
@@ -350,7 +385,7 @@ pub struct PrometheusProvider {
 
 /// A figure of the agent's host.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct HostProvider {
     /// Which figure.
     pub metric: HostMetric,
@@ -383,7 +418,7 @@ pub enum HostMetric {
 
 /// A fault: one kind of harm, on the agents of a target, for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct FaultProvider {
     /// The fault's name, e.g. `process-pause`; `backburn faults` lists them.
     pub fault: String,
@@ -413,7 +448,7 @@ pub enum TargetOf {
 
 /// A named set of agents, chosen by labels.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Target {
     /// All must match; a list means any of its values.
     pub labels: BTreeMap<String, LabelMatch>,
@@ -451,7 +486,8 @@ pub enum Select {
 
 /// The most that a run may touch. Passing one is a refusal before anything is injected.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub struct BlastRadius {
     /// The most agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -469,7 +505,7 @@ pub struct BlastRadius {
 
 /// The most agents that a run may touch.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct AgentCeiling {
     /// In number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -482,9 +518,10 @@ pub struct AgentCeiling {
 
 /// A condition that ends a run at once. Exactly one of `probe` and `host`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct AbortRule {
     /// What it means when it strikes, in a few words.
+    #[schemars(length(min = 1))]
     pub name: String,
     /// A hypothesis probe by its name, or a probe with a tolerance in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -513,7 +550,7 @@ pub enum ProbeOf {
 
 /// A figure of the host and the side of a limit on which it is a failure. Exactly one of `below` and `above`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct HostRule {
     /// Which figure.
     pub metric: HostMetric,
@@ -530,7 +567,7 @@ pub struct HostRule {
 
 /// How soon the hypothesis must hold again.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Recovery {
     /// From the last revert. The time it took is recorded.
     pub within: Span,
@@ -538,7 +575,8 @@ pub struct Recovery {
 
 /// When an experiment runs by itself. Exactly one of `cron`, `at` and `random`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub struct Schedule {
     /// Five fields: minute, hour, day of month, month, day of week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -574,7 +612,8 @@ pub struct Schedule {
 
 /// Runs at random.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub struct RandomSchedule {
     /// The mean time from one run to the next.
     pub mean_time_between: Span,
@@ -585,7 +624,7 @@ pub struct RandomSchedule {
 
 /// Days and hours.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Window {
     /// Days, e.g. `["MON", "TUE"]` or `["MON-FRI"]`. Every day where left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -617,7 +656,7 @@ pub enum CatchUp {
 
 /// Strategies; flags of the command line go before them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Runtime {
     /// When the hypothesis is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -629,7 +668,7 @@ pub struct Runtime {
 
 /// When the hypothesis is looked at.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct HypothesisRuntime {
     /// The strategy.
     pub strategy: HypothesisStrategy,
@@ -637,7 +676,7 @@ pub struct HypothesisRuntime {
 
 /// When the rollbacks are played.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct RollbacksRuntime {
     /// The strategy.
     pub strategy: RollbackStrategy,
@@ -707,7 +746,7 @@ pub enum ToleranceRule {
 
 /// Text matches a regular expression.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct RegexTolerance {
     /// The expression (Rust's `regex` syntax).
     pub pattern: String,
@@ -718,15 +757,15 @@ pub struct RegexTolerance {
 
 /// A JSONPath finds something.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct JsonpathTolerance {
     /// The path (RFC 9535, and what of the Chaos Toolkit's dialect differs).
     pub path: String,
     /// The part of the value that is looked at: `body`, `stdout`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// What must be found: every one of these.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What must be found: exactly this, or exactly these in this order.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub expect: Option<Value>,
     /// How many must be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -735,7 +774,7 @@ pub struct JsonpathTolerance {
 
 /// A number lies between two, both included.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct RangeTolerance {
     /// The lowest and the highest.
     pub range: (f64, f64),
@@ -746,7 +785,7 @@ pub struct RangeTolerance {
 
 /// A value compares.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct CompareTolerance {
     /// A JSONPath to what is compared. The whole value where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -779,7 +818,7 @@ pub enum CompareOp {
 
 /// Another probe judges.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct ProbeTolerance {
     /// Its name.
     #[serde(default)]
@@ -789,6 +828,11 @@ pub struct ProbeTolerance {
     /// What its own answer is judged by. Left out, the answer itself must be true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
+}
+
+/// Keeps `null` apart from nothing at all, which `Option` alone does not.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 fn is_false(value: &bool) -> bool {

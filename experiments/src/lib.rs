@@ -2,10 +2,16 @@
 //! judged by, who is picked, the journal and its verdict, and the messages between controller and
 //! agent. No I/O, no clock, no tokio: everything here is a pure function over plain data.
 
+pub mod abort;
+pub mod argv;
 pub mod document;
 pub mod duration;
 pub mod journal;
 pub mod problem;
+pub mod redact;
+pub mod schema;
+pub mod substitute;
+pub mod tolerance;
 pub mod wire;
 
 pub use duration::Span;

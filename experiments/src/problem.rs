@@ -48,3 +48,37 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
+
+/// What would do instead of `word`: the nearest of `known`, else all of them.
+pub fn meant(word: &str, known: &[&str]) -> Option<String> {
+    match nearest(word, known.iter().copied()) {
+        _ if known.is_empty() => None,
+        Some(near) if known.len() <= 8 => {
+            let others: Vec<&str> = known.iter().copied().filter(|other| *other != near).collect();
+            match others.is_empty() {
+                true => Some(format!("did you mean `{near}`?")),
+                false => Some(format!("did you mean `{near}`? There are also {}", list_words(&others))),
+            }
+        }
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None if known.len() == 1 => Some(format!("only {} is", list_words(known))),
+        None => Some(format!("known are {}", list_words(known))),
+    }
+}
+
+/// Words for a message, each in back-ticks.
+pub fn list_words(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The JSON path of a key of the object at `at`.
+pub fn at_key(at: &str, key: &str) -> String {
+    let plain = key.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    if plain { format!("{at}.{key}") } else { format!("{at}['{}']", key.replace('\\', "\\\\").replace('\'', "\\'")) }
+}
+
+/// The JSON path of a member of the list at `at`.
+pub fn at_index(at: &str, index: usize) -> String {
+    format!("{at}[{index}]")
+}

@@ -1,0 +1,121 @@
+//! Keeps secrets out of whatever people see: journals, logs, reports, the API.
+
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+/// What stands where a secret stood.
+pub const REDACTED: &str = "***";
+
+/// Replaces the values of secrets, wherever they stand.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    /// As text, the longest first, so that a secret within another leaves nothing of it.
+    needles: Vec<String>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Redactor({} secrets)", self.needles.len())
+    }
+}
+
+impl Redactor {
+    /// For these secrets. Lists and objects count by their members; `true`, `false`, `null` and
+    /// empty text are no secrets.
+    pub fn new<'v>(values: impl IntoIterator<Item = &'v Value>) -> Self {
+        let mut needles = Vec::new();
+        values.into_iter().for_each(|value| collect(value, &mut needles));
+        needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        needles.dedup();
+        Redactor { needles }
+    }
+
+    /// The text without the secrets.
+    pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut redacted = Cow::Borrowed(text);
+        for needle in &self.needles {
+            if redacted.contains(needle.as_str()) {
+                redacted = Cow::Owned(redacted.replace(needle.as_str(), REDACTED));
+            }
+        }
+        redacted
+    }
+
+    /// The value without the secrets, keys included.
+    pub fn value(&self, value: Value) -> Value {
+        if self.needles.is_empty() {
+            return value;
+        }
+        match value {
+            Value::String(text) => match self.text(&text) {
+                Cow::Borrowed(_) => Value::String(text),
+                Cow::Owned(redacted) => Value::String(redacted),
+            },
+            Value::Number(number) => {
+                let text = number.to_string();
+                match self.needles.contains(&text) {
+                    true => Value::String(REDACTED.into()),
+                    false => Value::Number(number),
+                }
+            }
+            Value::Array(list) => list.into_iter().map(|member| self.value(member)).collect(),
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(key, member)| (self.text(&key).into_owned(), self.value(member)));
+                Value::Object(Map::from_iter(fields))
+            }
+            other => other,
+        }
+    }
+}
+
+fn collect(value: &Value, needles: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.is_empty() => {}
+        Value::String(text) => {
+            needles.push(text.clone());
+            // What of it shows in a line of JSON, and in JSON within that.
+            let mut written = text.clone();
+            for _ in 0..2 {
+                let quoted = Value::String(written.clone()).to_string();
+                let inner = quoted[1..quoted.len() - 1].to_owned();
+                if inner == written {
+                    break;
+                }
+                needles.push(inner.clone());
+                written = inner;
+            }
+            // Programs print a secret from a file without its line ends.
+            let trimmed = text.trim();
+            if !trimmed.is_empty() && trimmed != text {
+                needles.push(trimmed.to_owned());
+            }
+        }
+        Value::Number(number) => needles.push(number.to_string()),
+        Value::Array(list) => list.iter().for_each(|member| collect(member, needles)),
+        Value::Object(fields) => fields.values().for_each(|member| collect(member, needles)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_is_replaced_wherever_it_stands() {
+        let secrets = [json!("hunter2"), json!(4711), json!("a\"b\nc"), json!({"deep": ["hunter2hunter2"]}), json!("")];
+        let redactor = Redactor::new(&secrets);
+        assert_eq!(redactor.text("x-hunter2-y 4711"), "x-***-y ***");
+        assert_eq!(redactor.text("hunter2hunter2"), "***");
+        let line = json!({"k": "a\"b\nc"}).to_string();
+        assert_eq!(redactor.text(&line), "{\"k\":\"***\"}");
+        assert_eq!(redactor.text(&json!(line).to_string()), "\"{\\\"k\\\":\\\"***\\\"}\"");
+        assert_eq!(
+            redactor.value(json!({"hunter2": [4711, 47110, "hunter2!", true, null]})),
+            json!({"***": ["***", 47110, "***!", true, null]})
+        );
+        assert!(matches!(redactor.text("nothing"), Cow::Borrowed(_)));
+        assert!(!format!("{redactor:?}").contains("hunter2"));
+    }
+}

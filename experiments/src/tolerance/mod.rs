@@ -1,0 +1,232 @@
+//! What a probe's value is judged by: compiled once, then a pure function of the value.
+//!
+//! The answers are the Chaos Toolkit's (chaoslib/hypothesis.py, lib 1.44). Where that raises, the
+//! check itself is broken and the answer is an error: unknown, never false and never fine.
+
+mod jsonpath;
+mod python;
+
+use crate::document::{
+    CompareOp, CompareTolerance, Provider, ProbeTolerance, RangeTolerance, RegexTolerance, Tolerance, ToleranceRule,
+};
+use python::{at_most, equal, kind_of, truthy};
+use regex::Regex;
+use serde_json::{Map, Value};
+use serde_json_path::JsonPath;
+use std::cmp::Ordering;
+
+/// A tolerance, compiled.
+#[derive(Debug, Clone)]
+pub struct Judge(Rule);
+
+#[derive(Debug, Clone)]
+enum Rule {
+    Is(Value),
+    StatusOrIs(i64),
+    OneOf(Vec<Value>),
+    Regex { regex: Regex, target: Option<String> },
+    Jsonpath { path: JsonPath, target: Option<String>, expect: Option<Value>, count: Option<u64> },
+    Range { least: f64, most: f64, target: Option<String> },
+    Compare { path: Option<JsonPath>, op: CompareOp, with: Value },
+    Probe { probe: Box<ProbeTolerance>, inner: Box<Judge> },
+    Truthy,
+}
+
+impl Judge {
+    /// Compiles a tolerance. The error says what of it is wrong: an expression or a path that cannot be read.
+    pub fn compile(tolerance: &Tolerance) -> Result<Judge, String> {
+        let rule = match tolerance {
+            Tolerance::Boolean(flag) => Rule::Is(Value::Bool(*flag)),
+            Tolerance::Integer(number) => Rule::StatusOrIs(*number),
+            Tolerance::Text(text) => Rule::Is(Value::String(text.clone())),
+            Tolerance::AnyOf(list) => Rule::OneOf(list.clone()),
+            Tolerance::Rule(rule) => match rule.as_ref() {
+                ToleranceRule::Regex(RegexTolerance { pattern, target }) => {
+                    Rule::Regex { regex: compile_regex(pattern)?, target: target.clone() }
+                }
+                ToleranceRule::Jsonpath(wanted) => Rule::Jsonpath {
+                    path: jsonpath::compile(&wanted.path)?,
+                    target: wanted.target.clone(),
+                    expect: wanted.expect.clone(),
+                    count: wanted.count,
+                },
+                ToleranceRule::Range(RangeTolerance { range: (least, most), target }) => {
+                    if least > most {
+                        return Err(format!("nothing lies between {least} and {most}: the lower one comes first"));
+                    }
+                    Rule::Range { least: *least, most: *most, target: target.clone() }
+                }
+                ToleranceRule::Compare(CompareTolerance { path, op, value }) => Rule::Compare {
+                    path: path.as_deref().map(jsonpath::compile).transpose()?,
+                    op: *op,
+                    with: value.clone(),
+                },
+                ToleranceRule::Probe(probe) => {
+                    let inner = match &probe.tolerance {
+                        Some(tolerance) => Judge::compile(tolerance)?,
+                        None => Judge(Rule::Truthy),
+                    };
+                    Rule::Probe { probe: probe.clone(), inner: Box::new(inner) }
+                }
+            },
+        };
+        Ok(Judge(rule))
+    }
+
+    /// Whether a value is in tolerance. An error means that the check is broken, e.g. a regular
+    /// expression that is given a number. A tolerance that is a probe has to be measured first:
+    /// see [`Judge::probe`].
+    pub fn accepts(&self, value: &Value) -> Result<bool, String> {
+        match &self.0 {
+            Rule::Is(wanted) => Ok(equal(value, wanted)),
+            Rule::StatusOrIs(wanted) => Ok(equal(status_of(value).unwrap_or(value), &Value::from(*wanted))),
+            Rule::OneOf(list) => one_of(list, value),
+            Rule::Regex { regex, target } => match part(value, target.as_deref())? {
+                // Python's `$` matches before a line end that ends the text, too.
+                Value::String(text) => Ok(regex.is_match(text)
+                    || text.strip_suffix('\n').is_some_and(|without| regex.is_match(without))),
+                other => Err(format!("a regular expression needs text, and this is {}", kind_of(other))),
+            },
+            Rule::Jsonpath { path, target, expect, count } => {
+                let value = part(value, target.as_deref())?;
+                let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+                let found = path.query(parsed.as_ref().unwrap_or(value)).all();
+                Ok(match (expect, count) {
+                    (Some(Value::Array(wanted)), _) => {
+                        found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| equal(a, b))
+                    }
+                    (Some(wanted), _) => matches!(found[..], [only] if equal(only, wanted)),
+                    (None, Some(count)) => found.len() as u64 == *count,
+                    (None, None) => !found.is_empty(),
+                })
+            }
+            Rule::Range { least, most, target } => {
+                let number = match part(value, target.as_deref())? {
+                    Value::Number(number) => number.as_f64(),
+                    Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
+                    Value::String(text) => text.trim().parse().ok(),
+                    other => return Err(format!("a range needs a number, and this is {}", kind_of(other))),
+                };
+                match number {
+                    Some(number) if number.is_nan() => Err("a range needs a number, and this is not one".into()),
+                    Some(number) => Ok(*least <= number && number <= *most),
+                    None => Ok(false),
+                }
+            }
+            Rule::Compare { path, op, with } => compare(path.as_ref(), *op, with, value),
+            Rule::Probe { probe, .. } => {
+                Err(format!("the tolerance is the probe `{}`, which has not been measured", probe.name))
+            }
+            Rule::Truthy => Ok(truthy(value)),
+        }
+    }
+
+    /// Where the tolerance is a probe: who is asked, with `value` among the arguments, and what the
+    /// answer is judged by. Where that provider fails, the value is out of tolerance.
+    pub fn probe(&self, value: &Value) -> Option<Result<(Provider, &Judge), String>> {
+        let Rule::Probe { probe, inner } = &self.0 else { return None };
+        Some(asking(&probe.provider, value).map(|provider| (provider, inner.as_ref())))
+    }
+
+    /// Whether the tolerance is a probe that has to be measured.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.0, Rule::Probe { .. })
+    }
+}
+
+fn compile_regex(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|error| match &error {
+        regex::Error::Syntax(text) => {
+            // The library draws the place under the pattern; its last line says what is wrong.
+            let what = text.lines().last().unwrap_or(text).trim_start_matches("error: ");
+            format!("the regular expression `{pattern}` cannot be read: {what}")
+        }
+        other => format!("the regular expression `{pattern}` cannot be used: {other}"),
+    })
+}
+
+/// The provider, given the value that it is to judge.
+fn asking(provider: &Provider, value: &Value) -> Result<Provider, String> {
+    let mut provider = provider.clone();
+    let into = |arguments: &mut Option<Value>| match arguments {
+        None | Some(Value::Null) => {
+            *arguments = Some(Value::Object(Map::from_iter([("value".to_owned(), value.clone())])));
+            Ok(())
+        }
+        Some(Value::Object(fields)) => {
+            fields.insert("value".into(), value.clone());
+            Ok(())
+        }
+        Some(_) => Err("the probe's arguments must be an object, to take the `value`".to_owned()),
+    };
+    match &mut provider {
+        Provider::Python(python) => {
+            python.arguments.get_or_insert_default().insert("value".into(), value.clone());
+        }
+        Provider::Http(http) => into(&mut http.arguments)?,
+        Provider::Process(process) => into(&mut process.arguments)?,
+        _ => return Err("only an http, process or python provider can be given a value to judge".into()),
+    }
+    Ok(provider)
+}
+
+fn status_of(value: &Value) -> Option<&Value> {
+    value.as_object()?.get("status")
+}
+
+/// The part of a value that a rule looks at; the whole where it has no such part.
+fn part<'v>(value: &'v Value, target: Option<&str>) -> Result<&'v Value, String> {
+    match (target, value) {
+        (None | Some(""), _) => Ok(value),
+        (Some(target), Value::Object(fields)) => Ok(fields.get(target).unwrap_or(value)),
+        (Some(target), other) => Err(format!("there is no `{target}` in {}", kind_of(other))),
+    }
+}
+
+fn one_of(list: &[Value], value: &Value) -> Result<bool, String> {
+    let is_member = |value: &Value| list.iter().any(|member| equal(value, member));
+    match (status_of(value), list) {
+        (Some(status), _) => Ok(is_member(status)),
+        (None, [least, most]) => Ok(at_most(least, value)? && at_most(value, most)?),
+        (None, _) => Ok(is_member(value)),
+    }
+}
+
+fn compare(path: Option<&JsonPath>, op: CompareOp, with: &Value, value: &Value) -> Result<bool, String> {
+    let parsed = match (path, value) {
+        (Some(_), Value::String(text)) => serde_json::from_str::<Value>(text).ok(),
+        _ => None,
+    };
+    let value = match path {
+        None => value,
+        Some(path) => match path.query(parsed.as_ref().unwrap_or(value)).all()[..] {
+            [one] => one,
+            ref found => return Err(format!("the path finds {} values, and one is compared", found.len())),
+        },
+    };
+    let order = || match (value, with) {
+        (Value::Number(a), Value::Number(b)) => {
+            let floats = a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b));
+            Ok(a.as_i64().zip(b.as_i64()).map(|(a, b)| a.cmp(&b)).or(floats).unwrap_or(Ordering::Equal))
+        }
+        (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
+        (a, b) => Err(format!("{} and {} do not compare", kind_of(a), kind_of(b))),
+    };
+    match op {
+        CompareOp::Equal => Ok(equal(value, with)),
+        CompareOp::NotEqual => Ok(!equal(value, with)),
+        CompareOp::Less => Ok(order()?.is_lt()),
+        CompareOp::LessOrEqual => Ok(order()?.is_le()),
+        CompareOp::GreaterOrEqual => Ok(order()?.is_ge()),
+        CompareOp::Greater => Ok(order()?.is_gt()),
+        CompareOp::Contains => match (value, with) {
+            (Value::String(text), Value::String(inner)) => Ok(text.contains(inner.as_str())),
+            (Value::Array(list), member) => Ok(list.iter().any(|one| equal(one, member))),
+            (Value::Object(fields), Value::String(key)) => Ok(fields.contains_key(key)),
+            (a, b) => Err(format!("{} cannot contain {}", kind_of(a), kind_of(b))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

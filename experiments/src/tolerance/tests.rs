@@ -1,0 +1,141 @@
+//! Tolerances against answers that were taken down from the Chaos Toolkit, and laws that must hold.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn judge(tolerance: Value) -> Judge {
+    Judge::compile(&serde_json::from_value(tolerance).unwrap()).unwrap()
+}
+
+#[test]
+fn each_kind_of_tolerance_answers_as_the_toolkit_does() {
+    let http = json!({"status": 200, "headers": {}, "body": "{\"a\": [1, 2]}"});
+    let process = json!({"status": 0, "stdout": "12\n", "stderr": ""});
+    for (tolerance, value, answer) in [
+        (json!(true), json!(true), Some(true)),
+        (json!(true), json!(1), Some(true)),
+        (json!(200), http.clone(), Some(true)),
+        (json!(200), json!({"code": 200}), Some(false)),
+        (json!("x"), json!("x"), Some(true)),
+        (json!([200, 204, 301]), http.clone(), Some(true)),
+        (json!([1, 5]), json!(3), Some(true)),
+        (json!([1, 5]), json!("3"), None),
+        (json!([1, 5, 3]), json!("3"), Some(false)),
+        (json!([5, 1]), json!(9), Some(false)),
+        (json!({"type": "regex", "target": "stdout", "pattern": "^12$"}), process.clone(), Some(true)),
+        (json!({"type": "regex", "pattern": "1"}), process.clone(), None),
+        (json!({"type": "range", "target": "stdout", "range": [1, 12]}), process.clone(), Some(true)),
+        (json!({"type": "range", "range": [1, 12]}), json!("x"), Some(false)),
+        (json!({"type": "range", "range": [1, 12]}), json!(null), None),
+        (json!({"type": "range", "range": [1, 12], "target": "x"}), json!(3), None),
+        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body"}), http.clone(), Some(true)),
+        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "count": 1}), http.clone(), Some(false)),
+        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "expect": [1, 2]}), http.clone(), Some(true)),
+        (json!({"type": "jsonpath", "path": "$.a", "target": "body", "expect": null}), http.clone(), Some(false)),
+        (json!({"type": "compare", "path": "$.status", "op": "<", "value": 300}), http.clone(), Some(true)),
+        (json!({"type": "compare", "path": "$.nothing", "op": "<", "value": 300}), http.clone(), None),
+        (json!({"type": "compare", "op": "contains", "value": "b"}), json!("abc"), Some(true)),
+        (json!({"type": "compare", "op": ">=", "value": "b"}), json!(3), None),
+    ] {
+        assert_eq!(judge(tolerance.clone()).accepts(&value).ok(), answer, "{tolerance} on {value}");
+    }
+}
+
+#[test]
+fn a_probe_is_asked_with_the_value_and_its_answer_is_judged() {
+    let provider = json!({"type": "python", "module": "m", "func": "f", "arguments": {"a": 1}});
+    let outer = judge(json!({"type": "probe", "name": "p", "provider": provider, "tolerance": [1, 3]}));
+    assert!(outer.is_probe() && outer.accepts(&json!(1)).is_err());
+    let (provider, inner) = outer.probe(&json!(7)).unwrap().unwrap();
+    assert_eq!(serde_json::to_value(provider).unwrap()["arguments"], json!({"a": 1, "value": 7}));
+    assert_eq!(inner.accepts(&json!(2)), Ok(true));
+    let bare = judge(json!({"type": "probe", "name": "p", "provider": {"type": "http", "url": "http://x"}}));
+    let (_, inner) = bare.probe(&json!(null)).unwrap().unwrap();
+    assert_eq!([json!(0), json!("x"), json!([])].map(|answer| inner.accepts(&answer).unwrap()), [false, true, false]);
+    assert!(judge(json!(1)).probe(&json!(1)).is_none());
+}
+
+#[test]
+fn what_cannot_be_compiled_says_why() {
+    for tolerance in [
+        json!({"type": "regex", "pattern": "("}),
+        json!({"type": "jsonpath", "path": "$["}),
+        json!({"type": "range", "range": [3, 1]}),
+    ] {
+        assert!(Judge::compile(&serde_json::from_value(tolerance).unwrap()).is_err());
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-5i64..5).prop_map(Value::from),
+        (-5.0f64..5.0).prop_map(Value::from),
+        "[a-c0-9]{0,3}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((prop_oneof!["status", "body", "[ab]"], inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_tolerance() -> impl Strategy<Value = Value> {
+    let target = prop_oneof![Just(json!(null)), Just(json!("body")), Just(json!("status"))];
+    prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (-5i64..5).prop_map(Value::from),
+        "[a-c0-9]{0,3}".prop_map(Value::from),
+        prop::collection::vec(any_value(), 0..4).prop_map(Value::from),
+        ("[a-c().*^$|\\[\\]]{0,5}", target.clone())
+            .prop_map(|(pattern, target)| json!({"type": "regex", "pattern": pattern, "target": target})),
+        ("\\$[a-c.*@?()\\[\\]=0-9 ]{0,8}", target.clone(), prop::option::of(any_value())).prop_map(|(path, target, expect)| {
+            let mut rule = json!({"type": "jsonpath", "path": path, "target": target});
+            if let Some(expect) = expect {
+                rule["expect"] = expect;
+            }
+            rule
+        }),
+        (-5.0f64..5.0, -5.0f64..5.0, target).prop_map(|(a, b, target)| json!({"type": "range", "range": [a, b], "target": target})),
+        (prop_oneof!["<", "<=", "==", "!=", ">=", ">", "contains"], any_value())
+            .prop_map(|(op, value)| json!({"type": "compare", "op": op, "value": value})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_tolerance_panics_on_any_value(tolerance in any_tolerance(), value in any_value()) {
+        let tolerance: Tolerance = serde_json::from_value(tolerance).unwrap();
+        if let Ok(judge) = Judge::compile(&tolerance) {
+            prop_assert_eq!(judge.accepts(&value), judge.accepts(&value.clone()));
+        }
+    }
+
+    #[test]
+    fn a_range_accepts_exactly_what_lies_in_it(a in -50i64..50, b in -50i64..50, x in -60i64..60) {
+        let (least, most) = (a.min(b), a.max(b));
+        let within = least <= x && x <= most;
+        prop_assert_eq!(judge(json!({"type": "range", "range": [least, most]})).accepts(&json!(x)), Ok(within));
+        prop_assert_eq!(judge(json!([least, most])).accepts(&json!(x)), Ok(within));
+        prop_assert_eq!(judge(json!({"type": "range", "range": [least, most]})).accepts(&json!(x.to_string())), Ok(within));
+    }
+
+    #[test]
+    fn a_list_accepts_its_members_as_values_and_as_status(list in prop::collection::vec(-9i64..9, 3..8), x in -9i64..9) {
+        let judge = judge(json!(list));
+        prop_assert_eq!(judge.accepts(&json!(x)), Ok(list.contains(&x)));
+        prop_assert_eq!(judge.accepts(&json!({"status": x})), Ok(list.contains(&x)));
+    }
+
+    #[test]
+    fn the_comparisons_agree_with_each_other(a in any_value(), b in any_value()) {
+        let with = |op: &str| judge(json!({"type": "compare", "op": op, "value": b})).accepts(&a);
+        prop_assert_eq!(with("=="), with("!=").map(|unequal| !unequal));
+        prop_assert_eq!(with("<"), with(">=").map(|not_less| !not_less));
+        prop_assert_eq!(with(">"), with("<=").map(|not_more| !not_more));
+    }
+}
