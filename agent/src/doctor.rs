@@ -14,7 +14,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Whether a host has something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// It has.
     Yes,
@@ -25,7 +26,7 @@ pub enum Answer {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// What, in a word or two.
     pub name: &'static str,
@@ -54,7 +55,12 @@ impl fmt::Display for Finding {
 
 fn finding(name: &'static str, ok: Answer, seen: impl Into<String>, hint: &str) -> Finding {
     let hint = (ok != Answer::Yes).then(|| hint.to_owned());
-    Finding { name, ok, seen: seen.into(), hint }
+    Finding {
+        name,
+        ok,
+        seen: seen.into(),
+        hint,
+    }
 }
 
 /// Examines this host. `state_dir` is where the agent keeps its ledger.
@@ -78,9 +84,15 @@ pub fn examine(state_dir: &Path) -> Vec<Finding> {
 fn kernel() -> Finding {
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let ok = if version >= (5, 4) { Answer::Yes } else { Answer::No };
+    let ok = if version >= (5, 4) {
+        Answer::Yes
+    } else {
+        Answer::No
+    };
     let seen = format!("Linux {release} {}", system.machine().to_string_lossy());
     finding("kernel", ok, seen, "Linux 5.4 or later is wanted")
 }
@@ -89,39 +101,94 @@ fn rights() -> Finding {
     // include/uapi/linux/capability.h
     const WANTED: [(u32, &str, &str); 5] = [
         (5, "CAP_KILL", "signals to other users' processes"),
-        (19, "CAP_SYS_PTRACE", "tracing and looking into other users' processes"),
+        (
+            19,
+            "CAP_SYS_PTRACE",
+            "tracing and looking into other users' processes",
+        ),
         (21, "CAP_SYS_ADMIN", "namespaces, mounts and control groups"),
         (12, "CAP_NET_ADMIN", "network faults"),
-        (24, "CAP_SYS_RESOURCE", "raising limits, and an `oom_score_adj` below the one inherited"),
+        (
+            24,
+            "CAP_SYS_RESOURCE",
+            "raising limits, and an `oom_score_adj` below the one inherited",
+        ),
     ];
     let user = rustix::process::geteuid();
-    let seen = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
-    let missing: Vec<_> = WANTED.iter().filter(|(number, _, _)| !has_capability(*number)).collect();
+    let seen = if user.is_root() {
+        "root".to_owned()
+    } else {
+        format!("user {}", user.as_raw())
+    };
+    let missing: Vec<_> = WANTED
+        .iter()
+        .filter(|(number, _, _)| !has_capability(*number))
+        .collect();
     if missing.is_empty() {
-        return finding("rights", Answer::Yes, format!("{seen}, with every capability of use"), "");
+        return finding(
+            "rights",
+            Answer::Yes,
+            format!("{seen}, with every capability of use"),
+            "",
+        );
     }
-    let ok = if missing.len() == WANTED.len() && !user.is_root() { Answer::No } else { Answer::Partly };
+    let ok = if missing.len() == WANTED.len() && !user.is_root() {
+        Answer::No
+    } else {
+        Answer::Partly
+    };
     let names: Vec<&str> = missing.iter().map(|(_, name, _)| *name).collect();
-    let lost: Vec<String> = missing.iter().map(|(_, name, what)| format!("{what} ({name})")).collect();
-    let hint = format!("missing for {}; run as root for them. This user's own processes can be hit in any case", lost.join(", "));
-    finding("rights", ok, format!("{seen}, without {}", names.join(", ")), &hint)
+    let lost: Vec<String> = missing
+        .iter()
+        .map(|(_, name, what)| format!("{what} ({name})"))
+        .collect();
+    let hint = format!(
+        "missing for {}; run as root for them. This user's own processes can be hit in any case",
+        lost.join(", ")
+    );
+    finding(
+        "rights",
+        ok,
+        format!("{seen}, without {}", names.join(", ")),
+        &hint,
+    )
 }
 
 fn processes() -> Finding {
     let table = ProcessTable::default();
-    let hint = "other users' processes can't be found; run as root, or mount `/proc` without `hidepid`";
+    let hint =
+        "other users' processes can't be found; run as root, or mount `/proc` without `hidepid`";
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let options = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         (fields.next()? == "/proc").then_some(fields.nth(1)?)
     });
-    let hidden = options.flat_map(|options| options.split(',')).find(|option| option.starts_with("hidepid="));
+    let hidden = options
+        .flat_map(|options| options.split(','))
+        .find(|option| option.starts_with("hidepid="));
     match (table.pids(), hidden) {
-        (Err(error), _) => finding("process table", Answer::No, format!("/proc: {error}"), "mount `/proc`"),
-        (Ok(pids), Some(option)) if !matches!(option, "hidepid=0" | "hidepid=off") && !has_capability(19) => {
-            finding("process table", Answer::Partly, format!("{} processes, the rest hidden by {option}", pids.len()), hint)
+        (Err(error), _) => finding(
+            "process table",
+            Answer::No,
+            format!("/proc: {error}"),
+            "mount `/proc`",
+        ),
+        (Ok(pids), Some(option))
+            if !matches!(option, "hidepid=0" | "hidepid=off") && !has_capability(19) =>
+        {
+            finding(
+                "process table",
+                Answer::Partly,
+                format!("{} processes, the rest hidden by {option}", pids.len()),
+                hint,
+            )
         }
-        (Ok(pids), _) => finding("process table", Answer::Yes, format!("{} processes", pids.len()), ""),
+        (Ok(pids), _) => finding(
+            "process table",
+            Answer::Yes,
+            format!("{} processes", pids.len()),
+            "",
+        ),
     }
 }
 
@@ -132,14 +199,20 @@ fn pidfds() -> Finding {
     match own.map(|own| table.open_pidfd_checked(own)) {
         Some(Ok(Some(_))) => finding("pidfd", Answer::Yes, "a process can be pinned down", ""),
         Some(Err(error)) => finding("pidfd", Answer::No, format!("pidfd_open: {error}"), hint),
-        _ => finding("pidfd", Answer::No, "our own process could not be found", hint),
+        _ => finding(
+            "pidfd",
+            Answer::No,
+            "our own process could not be found",
+            hint,
+        ),
     }
 }
 
 /// Seizes a child of our own for a moment.
 fn tracing() -> Finding {
     let scope = yama_scope();
-    let hint = "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
+    let hint =
+        "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
     let outcome = patient_child().and_then(|child| {
         let pid = Pid::from_raw(child.id() as i32);
         let outcome = ptrace::seize(pid, ptrace::Options::PTRACE_O_EXITKILL);
@@ -147,13 +220,26 @@ fn tracing() -> Finding {
         outcome.map_err(std::io::Error::from)
     });
     match outcome {
-        Err(error) => finding("tracing", Answer::No, format!("a child of ours can't be traced: {error}"), hint),
-        Ok(()) if has_capability(19) && scope < 3 => {
-            finding("tracing", Answer::Yes, format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"), "")
-        }
+        Err(error) => finding(
+            "tracing",
+            Answer::No,
+            format!("a child of ours can't be traced: {error}"),
+            hint,
+        ),
+        Ok(()) if has_capability(19) && scope < 3 => finding(
+            "tracing",
+            Answer::Yes,
+            format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"),
+            "",
+        ),
         Ok(()) if scope == 0 => {
             let seen = "tried, without CAP_SYS_PTRACE: processes of this user only";
-            finding("tracing", Answer::Partly, seen, "run as root to hold other users' processes")
+            finding(
+                "tracing",
+                Answer::Partly,
+                seen,
+                "run as root to hold other users' processes",
+            )
         }
         Ok(()) => {
             let seen = format!("children only: `kernel.yama.ptrace_scope` is {scope}");
@@ -164,7 +250,11 @@ fn tracing() -> Finding {
 
 /// A child that waits for its input, which never comes.
 fn patient_child() -> std::io::Result<Child> {
-    Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 fn end(mut child: Child) -> std::io::Result<()> {
@@ -173,9 +263,17 @@ fn end(mut child: Child) -> std::io::Result<()> {
 }
 
 fn timers() -> Finding {
-    let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+    let kill = SigEvent::new(SigevNotify::SigevSignal {
+        signal: Signal::SIGKILL,
+        si_value: 0,
+    });
     match Timer::new(ClockId::CLOCK_MONOTONIC, kill) {
-        Ok(_) => finding("deadline", Answer::Yes, "a timer that kills can be set, so the kernel ends helpers", ""),
+        Ok(_) => finding(
+            "deadline",
+            Answer::Yes,
+            "a timer that kills can be set, so the kernel ends helpers",
+            "",
+        ),
         Err(error) => finding(
             "deadline",
             Answer::No,
@@ -188,24 +286,42 @@ fn timers() -> Finding {
 fn control_groups() -> Finding {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kinds = |wanted: &str| -> Vec<String> {
-        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        fields.filter(|fields| fields.get(2) == Some(&wanted)).map(|fields| fields[1].to_owned()).collect()
+        let fields = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        fields
+            .filter(|fields| fields.get(2) == Some(&wanted))
+            .map(|fields| fields[1].to_owned())
+            .collect()
     };
     let (one, two) = (kinds("cgroup"), kinds("cgroup2"));
     let controllers: Vec<String> = two
         .iter()
-        .filter_map(|folder| std::fs::read_to_string(Path::new(folder).join("cgroup.controllers")).ok())
+        .filter_map(|folder| {
+            std::fs::read_to_string(Path::new(folder).join("cgroup.controllers")).ok()
+        })
         .map(|controllers| controllers.trim().to_owned())
         .filter(|controllers| !controllers.is_empty())
         .collect();
     let freezer_v1 = one.iter().any(|folder| folder.ends_with("/freezer"));
     let seen = match (one.is_empty(), two.is_empty()) {
-        (true, true) => return finding("control groups", Answer::No, "none mounted", "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` want them"),
+        (true, true) => {
+            return finding(
+                "control groups",
+                Answer::No,
+                "none mounted",
+                "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` want them",
+            );
+        }
         (true, false) => "version 2",
         (false, true) => "version 1",
         (false, false) => "hybrid: version 1, and version 2 beside it",
     };
-    let controllers = if controllers.is_empty() { "none".into() } else { controllers.join(" ") };
+    let controllers = if controllers.is_empty() {
+        "none".into()
+    } else {
+        controllers.join(" ")
+    };
     let freezer = match (freezer_v1, two.is_empty()) {
         (true, false) => "versions 1 and 2",
         (true, true) => "version 1, where a kill waits for the thaw",
@@ -231,17 +347,30 @@ fn pressure() -> Finding {
 fn memory() -> Finding {
     let mib = |bytes: u64| bytes >> 20;
     match memory_total().and_then(|total| Ok((total, memory_available()?))) {
-        Ok((total, available)) => {
-            finding("memory", Answer::Yes, format!("{} MiB available of {} MiB", mib(available), mib(total)), "")
-        }
-        Err(error) => finding("memory", Answer::No, format!("{}: {}", error.at, error.what), &error.hint),
+        Ok((total, available)) => finding(
+            "memory",
+            Answer::Yes,
+            format!("{} MiB available of {} MiB", mib(available), mib(total)),
+            "",
+        ),
+        Err(error) => finding(
+            "memory",
+            Answer::No,
+            format!("{}: {}", error.at, error.what),
+            &error.hint,
+        ),
     }
 }
 
 fn swap() -> Finding {
     let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
     match swaps.lines().count().saturating_sub(1) {
-        0 => finding("swap", Answer::Yes, "none: memory that is taken stays in memory", ""),
+        0 => finding(
+            "swap",
+            Answer::Yes,
+            "none: memory that is taken stays in memory",
+            "",
+        ),
         areas => finding(
             "swap",
             Answer::Partly,
@@ -255,25 +384,52 @@ fn nameless_files() -> Finding {
     let folder = std::env::temp_dir();
     let mode = Mode::RUSR | Mode::WUSR;
     let hint = "`disk-fill` makes a file with a name there and removes the name at once";
-    match rustix::fs::open(&folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, mode) {
-        Ok(_) => finding("nameless files", Answer::Yes, format!("in {}", folder.display()), ""),
-        Err(error) => finding("nameless files", Answer::No, format!("{}: {error}", folder.display()), hint),
+    match rustix::fs::open(
+        &folder,
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC,
+        mode,
+    ) {
+        Ok(_) => finding(
+            "nameless files",
+            Answer::Yes,
+            format!("in {}", folder.display()),
+            "",
+        ),
+        Err(error) => finding(
+            "nameless files",
+            Answer::No,
+            format!("{}: {error}", folder.display()),
+            hint,
+        ),
     }
 }
 
 fn state_folder(folder: &Path) -> Finding {
     let name = "state folder";
     let shown = folder.display();
-    let hint = "nothing is injected without a ledger; name another folder with `--state`, or run as root";
+    let hint =
+        "nothing is injected without a ledger; name another folder with `--state`, or run as root";
     // Made by the first injection, so until then its nearest ancestor counts.
     let Some(there) = folder.ancestors().find(|folder| folder.is_dir()) else {
         return finding(name, Answer::No, format!("{shown}: no such folder"), hint);
     };
-    if let Err(error) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        return finding(name, Answer::No, format!("{}: can't be written to: {error}", there.display()), hint);
+    if let Err(error) = rustix::fs::access(
+        there,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    ) {
+        return finding(
+            name,
+            Answer::No,
+            format!("{}: can't be written to: {error}", there.display()),
+            hint,
+        );
     }
     let kind = file_system(there);
-    let made = if there == folder { "" } else { ", yet to be made" };
+    let made = if there == folder {
+        ""
+    } else {
+        ", yet to be made"
+    };
     match kind.as_str() {
         "tmpfs" | "ramfs" => finding(
             name,
@@ -295,5 +451,7 @@ fn file_system(folder: &Path) -> String {
         folder.starts_with(at).then_some((at.len(), fields.next()?))
     });
     // Of two at one place, the later one is on top.
-    mounted.max_by_key(|(length, _)| *length).map_or_else(|| "an unknown file system".into(), |(_, kind)| kind.into())
+    mounted
+        .max_by_key(|(length, _)| *length)
+        .map_or_else(|| "an unknown file system".into(), |(_, kind)| kind.into())
 }

@@ -1,1 +1,25 @@
-//! What touches a host.
+//! What touches a host. A fault is a pure function from arguments and a look at the host to a
+//! plan; a plan is a list of changes; the engine is the only caller of their deeds, and writes
+//! what it will owe into the ledger first.
+//!
+//! ```text
+//! arguments ──fault──▶ plan ──ledger──▶ apply ──▶ observe ──▶ … ──▶ undo ──▶ observe ──▶ gone
+//! ```
+
+pub mod changes;
+pub mod cli;
+pub mod doctor;
+pub mod engine;
+pub mod faults;
+pub mod guardian;
+pub mod helpers;
+pub mod host;
+pub mod ledger;
+pub mod link;
+pub mod metrics;
+pub mod policy;
+pub mod processes;
+pub mod watch;
+pub mod worker;
+
+pub use cli::main;

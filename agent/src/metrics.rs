@@ -18,7 +18,11 @@ pub struct NoFigure {
 
 impl NoFigure {
     fn new(at: &Path, what: impl ToString, hint: &str) -> Self {
-        NoFigure { at: at.display().to_string(), what: what.to_string(), hint: hint.into() }
+        NoFigure {
+            at: at.display().to_string(),
+            what: what.to_string(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -47,7 +51,11 @@ impl Default for Metrics {
 impl Metrics {
     /// From another folder that looks like `/proc`. The first look at the processors is now.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        let mut metrics = Metrics { root: root.into(), last: None, share: None };
+        let mut metrics = Metrics {
+            root: root.into(),
+            last: None,
+            share: None,
+        };
         metrics.last = metrics.cpu_time().ok();
         metrics
     }
@@ -70,7 +78,9 @@ impl Metrics {
             HostMetric::IoPressurePercent => self.pressure("io"),
             HostMetric::Processes => {
                 let pids = crate::processes::ProcessTable::at(&self.root).pids();
-                let count = pids.map_err(|error| NoFigure::new(&self.root, error, "is `/proc` mounted?"))?.len();
+                let count = pids
+                    .map_err(|error| NoFigure::new(&self.root, error, "is `/proc` mounted?"))?
+                    .len();
                 Ok(count as f64)
             }
         }
@@ -97,7 +107,11 @@ impl Metrics {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(NoFigure::new(&self.root.join("stat"), "the processors' time stands still", "is this a real `/proc`?"))
+        Err(NoFigure::new(
+            &self.root.join("stat"),
+            "the processors' time stands still",
+            "is this a real `/proc`?",
+        ))
     }
 
     fn cpu_time(&self) -> Result<CpuTime, NoFigure> {
@@ -106,21 +120,36 @@ impl Metrics {
         // proc(5): user nice system idle iowait irq softirq steal guest guest_nice; the last two
         // are in the first two already.
         let line = text.lines().find_map(|line| line.strip_prefix("cpu "));
-        let ticks: Vec<u64> =
-            line.unwrap_or_default().split_ascii_whitespace().take(8).filter_map(|tick| tick.parse().ok()).collect();
+        let ticks: Vec<u64> = line
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .take(8)
+            .filter_map(|tick| tick.parse().ok())
+            .collect();
         if ticks.len() < 4 {
-            return Err(NoFigure::new(&path, "no line of the processors' time", "is this a real `/proc`?"));
+            return Err(NoFigure::new(
+                &path,
+                "no line of the processors' time",
+                "is this a real `/proc`?",
+            ));
         }
         let all = ticks.iter().sum();
         let idle = ticks[3] + ticks.get(4).copied().unwrap_or_default();
-        Ok(CpuTime { busy: all - idle, all })
+        Ok(CpuTime {
+            busy: all - idle,
+            all,
+        })
     }
 
     fn load(&self) -> Result<f64, NoFigure> {
         let path = self.root.join("loadavg");
         let text = read(&path, "is `/proc` mounted?")?;
-        let first = text.split_ascii_whitespace().next().and_then(|load| load.parse().ok());
-        first.ok_or_else(|| NoFigure::new(&path, "no load average in it", "is this a real `/proc`?"))
+        let first = text
+            .split_ascii_whitespace()
+            .next()
+            .and_then(|load| load.parse().ok());
+        first
+            .ok_or_else(|| NoFigure::new(&path, "no load average in it", "is this a real `/proc`?"))
     }
 
     fn pressure(&self, of: &str) -> Result<f64, NoFigure> {
@@ -128,7 +157,10 @@ impl Metrics {
         let path = self.root.join("pressure").join(of);
         let text = read(&path, hint)?;
         let line = text.lines().find_map(|line| line.strip_prefix("some "));
-        let share = line.and_then(|line| line.split_ascii_whitespace().find_map(|part| part.strip_prefix("avg10=")));
+        let share = line.and_then(|line| {
+            line.split_ascii_whitespace()
+                .find_map(|part| part.strip_prefix("avg10="))
+        });
         share
             .and_then(|share| share.parse().ok())
             .ok_or_else(|| NoFigure::new(&path, "no share of the last 10 s in it", hint))
@@ -155,22 +187,36 @@ fn meminfo(root: &Path, key: &str) -> Result<u64, NoFigure> {
     let path = root.join("meminfo");
     let text = read(&path, "is `/proc` mounted?")?;
     let line = text.lines().find_map(|line| line.strip_prefix(key));
-    let kib: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| NoFigure::new(&path, format!("no `{key}` in it"), "Linux 3.14 or later has it"))
+    let kib: Option<u64> =
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| {
+        NoFigure::new(
+            &path,
+            format!("no `{key}` in it"),
+            "Linux 3.14 or later has it",
+        )
+    })
 }
 
 fn disk_free(path: &Path) -> Result<f64, NoFigure> {
     let hint = "`path` names a file or folder on the file system that is meant";
     let system = rustix::fs::statvfs(path).map_err(|error| NoFigure::new(path, error, hint))?;
     if system.f_blocks == 0 {
-        return Err(NoFigure::new(path, "this file system has no blocks to count", hint));
+        return Err(NoFigure::new(
+            path,
+            "this file system has no blocks to count",
+            hint,
+        ));
     }
     Ok(percent(system.f_bavail, system.f_blocks))
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        100.0 * part as f64 / whole as f64
+    }
 }
 
 fn read(path: &Path, hint: &str) -> Result<String, NoFigure> {

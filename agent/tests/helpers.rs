@@ -23,7 +23,9 @@ print('ready', flush=True)
 spin()";
 
 fn hold(victims: &[&Victim]) -> Role {
-    Role::Hold { victims: victims.iter().map(|victim| victim.id).collect() }
+    Role::Hold {
+        victims: victims.iter().map(|victim| victim.id).collect(),
+    }
 }
 
 fn signal(id: ProcessId, signal: Signal) {
@@ -36,25 +38,45 @@ fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_
     let victim = python(BUSY);
     let role = hold(&[&victim]);
     let mut helper = Helper::start(&role, LONG);
-    assert!(helper.ready().contains("1 of 1 processes stopped, 4 threads"), "{}", helper.said);
-    assert_eq!(table.name(helper.id.pid).as_deref(), Some("backburn-helper"));
+    assert!(
+        helper
+            .ready()
+            .contains("1 of 1 processes stopped, 4 threads"),
+        "{}",
+        helper.said
+    );
+    assert_eq!(
+        table.name(helper.id.pid).as_deref(),
+        Some("backburn-helper")
+    );
     for thread in table.threads(victim.id.pid) {
         assert_eq!(table.thread_stat(victim.id.pid, thread).unwrap().state, 't');
-        assert_eq!(table.thread_tracer(victim.id.pid, thread), Some(helper.id.pid));
+        assert_eq!(
+            table.thread_tracer(victim.id.pid, thread),
+            Some(helper.id.pid)
+        );
     }
     let before = table.cpu_seconds(victim.id);
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(table.cpu_seconds(victim.id), before, "it ran while it was held");
+    assert_eq!(
+        table.cpu_seconds(victim.id),
+        before,
+        "it ran while it was held"
+    );
     let effect = helpers::evidence(&role, helper.id.pid, &table);
     assert!(effect.acts, "{effect:?}");
     assert_eq!(effect.seen, "1 of 1 processes stopped");
 
     let begin = Instant::now();
     helper.kill();
-    until("it runs on", || table.state(victim.id) == Some('R') && table.tracer(victim.id.pid).is_none());
+    until("it runs on", || {
+        table.state(victim.id) == Some('R') && table.tracer(victim.id.pid).is_none()
+    });
     println!("released after {:?}", begin.elapsed());
     assert!(!helpers::evidence(&role, helper.id.pid, &table).acts);
-    until("it uses time again", || table.cpu_seconds(victim.id) > before);
+    until("it uses time again", || {
+        table.cpu_seconds(victim.id) > before
+    });
     assert_eq!(role.residue(&table).unwrap(), None);
 }
 
@@ -80,7 +102,9 @@ fn a_process_killed_while_it_is_held_reaches_its_own_parent() {
     let mut helper = Helper::start(&hold(&[&victim, &other]), LONG);
     helper.ready();
     signal(victim.id, Signal::SIGKILL);
-    until("its parent hears of it", || victim.child.try_wait().unwrap().is_some());
+    until("its parent hears of it", || {
+        victim.child.try_wait().unwrap().is_some()
+    });
     let table = ProcessTable::default();
     let effect = helpers::evidence(&hold(&[&victim, &other]), helper.id.pid, &table);
     assert_eq!(effect.seen, "1 of 2 processes stopped, 1 gone");
@@ -92,7 +116,7 @@ fn no_signal_is_lost_by_holding_and_letting_go() {
     // Real-time signals queue, and the interpreter's own handler writes a byte for each delivery,
     // so every single one must be counted.
     const ROUNDS: usize = 20;
-    const EACH: usize = 200;
+    const EACH: usize = 5000;
     let mut victim = python(&format!(
         "
 import os, signal
@@ -121,7 +145,9 @@ for _ in range({EACH}): os.kill({}, signal.SIGRTMIN + 3)",
         assert_eq!(table.state(victim.id), Some('t'), "round {round}");
         helper.kill();
     }
-    until("every signal has arrived", || victim.child.try_wait().unwrap().is_some());
+    until("every signal has arrived", || {
+        victim.child.try_wait().unwrap().is_some()
+    });
     assert_eq!(victim.line(), (ROUNDS * EACH).to_string());
 }
 
@@ -132,7 +158,10 @@ fn a_signal_sent_to_a_held_process_arrives_when_it_is_let_go() {
     helper.ready();
     signal(victim.id, Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(50));
-    assert!(victim.child.try_wait().unwrap().is_none(), "it died while it was held");
+    assert!(
+        victim.child.try_wait().unwrap().is_none(),
+        "it died while it was held"
+    );
     helper.kill();
     until("it ends", || victim.child.try_wait().unwrap().is_some());
 }
@@ -154,7 +183,10 @@ while True:
         let mut helper = Helper::start(&role, LONG);
         helper.ready();
         let threads = table.threads(victim.id.pid);
-        assert_eq!(helpers::evidence(&role, helper.id.pid, &table).seen, "1 of 1 processes stopped");
+        assert_eq!(
+            helpers::evidence(&role, helper.id.pid, &table).seen,
+            "1 of 1 processes stopped"
+        );
         std::thread::sleep(Duration::from_millis(10));
         assert_eq!(table.threads(victim.id.pid), threads);
         helper.kill();
@@ -166,15 +198,33 @@ while True:
 fn a_recycled_id_is_never_hit() {
     let table = ProcessTable::default();
     let mut stranger = Victim::sleep();
-    let meant = ProcessId { start: stranger.id.start + 1, ..stranger.id };
+    let meant = ProcessId {
+        start: stranger.id.start + 1,
+        ..stranger.id
+    };
     assert!(table.open_pidfd_checked(meant).unwrap().is_none());
     assert!(table.open_pidfd_checked(stranger.id).unwrap().is_some());
 
-    let helper = Helper::start(&Role::Hold { victims: vec![meant] }, LONG);
-    assert!(helper.failed().contains("is there any more"), "{}", helper.said);
+    let helper = Helper::start(
+        &Role::Hold {
+            victims: vec![meant],
+        },
+        LONG,
+    );
+    assert!(
+        helper.failed().contains("is there any more"),
+        "{}",
+        helper.said
+    );
     assert_eq!(table.tracer(stranger.id.pid), None);
 
-    let mut helper = Helper::start(&Role::Terminate { victims: vec![meant], grace_ms: 0 }, LONG);
+    let mut helper = Helper::start(
+        &Role::Terminate {
+            victims: vec![meant],
+            grace_ms: 0,
+        },
+        LONG,
+    );
     helper.ready();
     assert!(helper.child.wait().unwrap().success());
     assert!(stranger.child.try_wait().unwrap().is_none());
@@ -187,11 +237,22 @@ fn a_process_that_is_traced_already_is_refused_and_says_by_whom() {
     let victim = Victim::sleep();
     let mut first = Helper::start(&hold(&[&victim]), LONG);
     first.ready();
-    assert_eq!(helpers::may_hold(&table, victim.id), Err(helpers::NotHeld::Traced(first.id.pid)));
+    assert_eq!(
+        helpers::may_hold(&table, victim.id),
+        Err(helpers::NotHeld::Traced(first.id.pid))
+    );
     let other = Victim::sleep();
     let second = Helper::start(&hold(&[&other, &victim]), LONG);
-    assert!(second.failed().contains(&format!("process {} traces it already", first.id.pid)), "{}", second.said);
-    until("the other is let go", || table.tracer(other.id.pid).is_none());
+    assert!(
+        second
+            .failed()
+            .contains(&format!("process {} traces it already", first.id.pid)),
+        "{}",
+        second.said
+    );
+    until("the other is let go", || {
+        table.tracer(other.id.pid).is_none()
+    });
     first.kill();
     assert_eq!(helpers::may_hold(&table, victim.id), Ok(()));
 }
@@ -204,8 +265,12 @@ fn the_deadline_ends_a_helper_even_when_it_is_stopped() {
     helper.ready();
     signal(helper.id, Signal::SIGSTOP);
     until("the helper stops", || table.state(helper.id) == Some('T'));
-    until("it is killed", || helper.child.try_wait().unwrap().is_some());
-    until("the victim runs on", || table.tracer(victim.id.pid).is_none() && table.state(victim.id) == Some('S'));
+    until("it is killed", || {
+        helper.child.try_wait().unwrap().is_some()
+    });
+    until("the victim runs on", || {
+        table.tracer(victim.id.pid).is_none() && table.state(victim.id) == Some('S')
+    });
 }
 
 #[test]
@@ -238,7 +303,9 @@ time.sleep(60)",
     signal(parent.id, Signal::SIGKILL);
     until("the victim runs on", || table.state(victim.id) == Some('S'));
     println!("released after {:?}", begin.elapsed());
-    until("the helper is gone", || table.find_marked(&mark).unwrap().is_empty());
+    until("the helper is gone", || {
+        table.find_marked(&mark).unwrap().is_empty()
+    });
 }
 
 #[test]
@@ -254,22 +321,45 @@ fn a_control_c_at_the_terminal_does_not_reach_a_helper() {
 fn terminating_asks_first_and_kills_those_left() {
     let table = ProcessTable::default();
     let mut polite = Victim::sleep();
-    let mut deaf = python("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)");
-    let role = Role::Terminate { victims: vec![polite.id, deaf.id], grace_ms: 300 };
+    let mut deaf = python(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
+    );
+    let role = Role::Terminate {
+        victims: vec![polite.id, deaf.id],
+        grace_ms: 300,
+    };
     let mut helper = Helper::start(&role, LONG);
     helper.ready();
-    until("the polite one ends", || polite.child.try_wait().unwrap().is_some());
+    until("the polite one ends", || {
+        polite.child.try_wait().unwrap().is_some()
+    });
     assert!(deaf.child.try_wait().unwrap().is_none());
-    assert_eq!(helpers::evidence(&role, helper.id.pid, &table).seen, "1 of 2 processes gone");
-    until("the deaf one is killed", || deaf.child.try_wait().unwrap().is_some());
+    assert_eq!(
+        helpers::evidence(&role, helper.id.pid, &table).seen,
+        "1 of 2 processes gone"
+    );
+    until("the deaf one is killed", || {
+        deaf.child.try_wait().unwrap().is_some()
+    });
     assert!(helper.child.wait().unwrap().success());
-    assert_eq!(helpers::evidence(&role, 0, &table).seen, "2 of 2 processes gone");
+    assert_eq!(
+        helpers::evidence(&role, 0, &table).seen,
+        "2 of 2 processes gone"
+    );
 }
 
 #[test]
 fn nobody_is_killed_when_the_helper_dies_within_the_grace() {
-    let mut deaf = python("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)");
-    let mut helper = Helper::start(&Role::Terminate { victims: vec![deaf.id], grace_ms: 200 }, LONG);
+    let mut deaf = python(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
+    );
+    let mut helper = Helper::start(
+        &Role::Terminate {
+            victims: vec![deaf.id],
+            grace_ms: 200,
+        },
+        LONG,
+    );
     helper.ready();
     helper.kill();
     std::thread::sleep(Duration::from_millis(400));

@@ -240,6 +240,9 @@ pub struct Effect {
     /// Figures, by name with the unit at its end, e.g. `cpu-seconds`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
+    /// What the fault was told to expect and did not see, e.g. that a supervisor brings a process back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmet: Option<String>,
 }
 
 /// Why something is not done: which rule, and what would do.

@@ -22,8 +22,13 @@ pub(super) fn run(
     ramp: Option<Span>,
     life: &Life,
 ) -> Result<(), Failed> {
-    if workers == 0 || !(load_percent > 0.0 && load_percent <= 100.0) || cpus.is_some_and(<[usize]>::is_empty) {
-        return Err(Failed::new("no load: at least one worker, more than 0 and up to 100% and a processor are wanted"));
+    if workers == 0
+        || !(load_percent > 0.0 && load_percent <= 100.0)
+        || cpus.is_some_and(<[usize]>::is_empty)
+    {
+        return Err(Failed::new(
+            "no load: at least one worker, more than 0 and up to 100% and a processor are wanted",
+        ));
     }
     let ramp = ramp.map_or(Duration::ZERO, Duration::from);
     let (tell, started) = mpsc::channel();
@@ -39,16 +44,26 @@ pub(super) fn run(
         std::thread::Builder::new()
             .stack_size(64 * 1024)
             .spawn(work)
-            .map_err(|error| Failed::new(format!("could not start thread {worker} of {workers}: {error}")))?;
+            .map_err(|error| {
+                Failed::new(format!(
+                    "could not start thread {worker} of {workers}: {error}"
+                ))
+            })?;
     }
     for _ in 0..workers {
-        started.recv().map_err(|_| Failed::new("a thread ended before it began to work"))??;
+        started
+            .recv()
+            .map_err(|_| Failed::new("a thread ended before it began to work"))??;
     }
     let before = process_time();
     std::thread::sleep(LOOK);
     let used = process_time().saturating_sub(before);
     let threads = if workers == 1 { "thread" } else { "threads" };
-    life.ready(format!("{workers} {threads} used {} ms of processor time in {} ms", used.as_millis(), LOOK.as_millis()))?;
+    life.ready(format!(
+        "{workers} {threads} used {} ms of processor time in {} ms",
+        used.as_millis(),
+        LOOK.as_millis()
+    ))?;
     life.wait_for_ever()
 }
 
@@ -57,8 +72,10 @@ fn pin(cpu: Option<usize>) -> Result<(), Failed> {
         return Ok(());
     };
     let failed = |why: &str| {
-        Failed::new(format!("processor {cpu}: a thread can't be kept on it: {why}"))
-            .hint("`nproc` and `taskset -cp $$` tell which processors there are and may be used")
+        Failed::new(format!(
+            "processor {cpu}: a thread can't be kept on it: {why}"
+        ))
+        .hint("`nproc` and `taskset -cp $$` tell which processors there are and may be used")
     };
     if cpu >= CpuSet::MAX_CPU {
         return Err(failed("no such processor"));
@@ -96,7 +113,11 @@ fn work(share: f64, ramp: Duration) {
 fn burn() {
     let mut value = 1_u64;
     for step in 0..20_000_u64 {
-        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step));
+        value = black_box(
+            value
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(step),
+        );
     }
     black_box(value);
 }

@@ -25,13 +25,20 @@ const SOON: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const WATCH: Duration = Duration::from_millis(100);
 
-pub(super) fn run(directory: &Path, bytes: u64, reserve: u64, name: &str, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(
+    directory: &Path,
+    bytes: u64,
+    reserve: u64,
+    name: &str,
+    life: &Life,
+) -> Result<(), Failed> {
     life.first_to_be_killed()?;
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failed::new(format!("{}: {what}: {error}", directory.display()))
     };
     let file = nameless(directory, name).map_err(|error| {
-        failed("no file can be made in it", &error).hint("name a folder that exists and that the agent may write to")
+        failed("no file can be made in it", &error)
+            .hint("name a folder that exists and that the agent may write to")
     })?;
     let free = || match fstatvfs(&file) {
         Ok(system) => Ok(system.f_bavail * system.f_frsize),
@@ -39,20 +46,37 @@ pub(super) fn run(directory: &Path, bytes: u64, reserve: u64, name: &str, life: 
     };
     let before = free()?;
     if before < reserve.saturating_add(LEAST) {
-        let what = format!("nothing filled: {} free, of which {} are to stay", size(before), size(reserve));
+        let what = format!(
+            "nothing filled: {} free, of which {} are to stay",
+            size(before),
+            size(reserve)
+        );
         return Err(failed("full enough", &what).hint("lower `reserve`, or name another folder"));
     }
-    let mut filling = Filling { file: File::from(file.try_clone().map_err(|error| failed("can't be used", &error))?), length: 0, step: STEP, block: Vec::new() };
+    let mut filling = Filling {
+        file: File::from(
+            file.try_clone()
+                .map_err(|error| failed("can't be used", &error))?,
+        ),
+        length: 0,
+        step: STEP,
+        block: Vec::new(),
+    };
     let start = Instant::now();
     let (mut more, mut said) = (true, false);
     loop {
         let now = free()?;
         if now < reserve {
             more = false;
-            filling.give_back(reserve - now).map_err(|error| failed("can't give back", &error))?;
+            filling
+                .give_back(reserve - now)
+                .map_err(|error| failed("can't give back", &error))?;
         } else if more {
             let step = filling.step.min(bytes - filling.length).min(now - reserve);
-            more = step > 0 && filling.take(step).map_err(|error| failed("can't be filled", &error))?;
+            more = step > 0
+                && filling
+                    .take(step)
+                    .map_err(|error| failed("can't be filled", &error))?;
         }
         more &= filling.length < bytes;
         if !said && (!more || start.elapsed() >= SOON) {
@@ -61,7 +85,12 @@ pub(super) fn run(directory: &Path, bytes: u64, reserve: u64, name: &str, life: 
                     .hint("a quota may be used up, or the files' number limited"));
             }
             said = true;
-            life.ready(format!("{} of {} filled, {} free", size(filling.length), size(bytes), size(free()?)))?;
+            life.ready(format!(
+                "{} of {} filled, {} free",
+                size(filling.length),
+                size(bytes),
+                size(free()?)
+            ))?;
         }
         if !more {
             std::thread::sleep(WATCH);
@@ -73,10 +102,18 @@ pub(super) fn run(directory: &Path, bytes: u64, reserve: u64, name: &str, life: 
 fn nameless(directory: &Path, name: &str) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     // With O_EXCL it can't be given a name later either.
-    match open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, mode) {
+    match open(
+        directory,
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC,
+        mode,
+    ) {
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
             let path = directory.join(name);
-            let file = open(&path, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC, mode)?;
+            let file = open(
+                &path,
+                OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
+                mode,
+            )?;
             unlink(&path)?;
             Ok(file)
         }
@@ -96,12 +133,22 @@ impl Filling {
     /// Takes so much more, or less where not so much can be had. Returns whether to go on.
     fn take(&mut self, step: u64) -> Result<bool, Errno> {
         let taken = match self.block.is_empty() {
-            true => fallocate(&self.file, FallocateFlags::empty(), self.length, step).map(|()| step),
+            true => {
+                fallocate(&self.file, FallocateFlags::empty(), self.length, step).map(|()| step)
+            }
             false => {
-                let end = self.block.len().min(usize::try_from(step).unwrap_or(usize::MAX));
-                self.file.write_at(&self.block[..end], self.length).map(|count| count as u64).map_err(|error| {
-                    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
-                })
+                let end = self
+                    .block
+                    .len()
+                    .min(usize::try_from(step).unwrap_or(usize::MAX));
+                self.file
+                    .write_at(&self.block[..end], self.length)
+                    .map(|count| count as u64)
+                    .map_err(|error| {
+                        error
+                            .raw_os_error()
+                            .map_or(Errno::IO, Errno::from_raw_os_error)
+                    })
             }
         };
         match taken {

@@ -13,7 +13,11 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
         Role::Cpu { .. } => of_helper(helper, table, busy),
         Role::Memory { .. } => of_helper(helper, table, |id, table| {
             let bytes = table.resident_bytes(id)?;
-            Some(effect(bytes > 0, format!("{} of memory taken", size(bytes)), &[("resident-bytes", bytes as f64)]))
+            Some(effect(
+                bytes > 0,
+                format!("{} of memory taken", size(bytes)),
+                &[("resident-bytes", bytes as f64)],
+            ))
         }),
         Role::Disk { directory, .. } => of_helper(helper, table, |id, table| {
             let bytes = filled(id.pid, table)?;
@@ -29,23 +33,42 @@ fn of_helper(
     look: impl FnOnce(ProcessId, &ProcessTable) -> Option<Effect>,
 ) -> Effect {
     let id = table.identify(helper).filter(|id| table.alive(*id));
-    id.and_then(|id| look(id, table)).unwrap_or_else(|| effect(false, "the helper is gone".into(), &[]))
+    id.and_then(|id| look(id, table))
+        .unwrap_or_else(|| effect(false, "the helper is gone".into(), &[]))
 }
 
 fn effect(acts: bool, seen: String, figures: &[(&str, f64)]) -> Effect {
-    let figures = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-    Effect { acts, seen, figures, ..Effect::default() }
+    let figures = figures
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), *value))
+        .collect();
+    Effect {
+        acts,
+        seen,
+        figures,
+        ..Effect::default()
+    }
 }
 
 fn held(victims: &[ProcessId], helper: i32, table: &ProcessTable) -> Effect {
     let there: Vec<&ProcessId> = victims.iter().filter(|id| table.alive(**id)).collect();
-    let stopped = there.iter().filter(|id| is_held(id.pid, helper, table)).count();
+    let stopped = there
+        .iter()
+        .filter(|id| is_held(id.pid, helper, table))
+        .count();
     let gone = victims.len() - there.len();
     let mut seen = format!("{stopped} of {} processes stopped", victims.len());
     if gone > 0 {
         seen += &format!(", {gone} gone");
     }
-    effect(stopped > 0, seen, &[("stopped-processes", stopped as f64), ("gone-processes", gone as f64)])
+    effect(
+        stopped > 0,
+        seen,
+        &[
+            ("stopped-processes", stopped as f64),
+            ("gone-processes", gone as f64),
+        ],
+    )
 }
 
 /// Whether every thread is held by the helper, and none of them runs.
@@ -64,7 +87,11 @@ fn is_held(pid: i32, helper: i32, table: &ProcessTable) -> bool {
 
 fn ended(victims: &[ProcessId], table: &ProcessTable) -> Effect {
     let gone = victims.iter().filter(|id| !table.alive(**id)).count();
-    effect(gone > 0, format!("{gone} of {} processes gone", victims.len()), &[("gone-processes", gone as f64)])
+    effect(
+        gone > 0,
+        format!("{gone} of {} processes gone", victims.len()),
+        &[("gone-processes", gone as f64)],
+    )
 }
 
 fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
@@ -73,9 +100,19 @@ fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
     let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
     let lived = uptime - id.start as f64 / rustix::param::clock_ticks_per_second() as f64;
     // Ticks are coarse: in its first moments a helper may not have been seen to use one.
-    let percent = if lived > 0.0 { 100.0 * used / lived } else { 0.0 };
-    let seen = format!("{used:.2} s of processor time used, {percent:.0}% of one processor since it began");
-    Some(effect(used > 0.0, seen, &[("cpu-seconds", used), ("cpu-percent", percent)]))
+    let percent = if lived > 0.0 {
+        100.0 * used / lived
+    } else {
+        0.0
+    };
+    let seen = format!(
+        "{used:.2} s of processor time used, {percent:.0}% of one processor since it began"
+    );
+    Some(effect(
+        used > 0.0,
+        seen,
+        &[("cpu-seconds", used), ("cpu-percent", percent)],
+    ))
 }
 
 /// The blocks of the nameless files that a process holds open, in bytes.
@@ -84,7 +121,11 @@ fn filled(pid: i32, table: &ProcessTable) -> Option<u64> {
     let files = descriptors.into_iter().filter_map(|descriptor| {
         let file = table.metadata(pid, &format!("fd/{descriptor}")).ok()?;
         let regular = rustix::fs::FileType::from_raw_mode(file.st_mode).is_file();
-        (regular && file.st_nlink == 0).then_some((file.st_dev, file.st_ino, file.st_blocks as u64 * 512))
+        (regular && file.st_nlink == 0).then_some((
+            file.st_dev,
+            file.st_ino,
+            file.st_blocks as u64 * 512,
+        ))
     });
     // A file that is open twice is one file.
     let mut files: Vec<_> = files.collect();

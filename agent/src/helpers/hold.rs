@@ -47,7 +47,10 @@ impl fmt::Display for NotHeld {
 /// Why not.
 pub fn may_hold(table: &ProcessTable, id: ProcessId) -> Result<(), NotHeld> {
     let threads = table.threads(id.pid);
-    if let Some(tracer) = threads.iter().find_map(|thread| table.thread_tracer(id.pid, *thread)) {
+    if let Some(tracer) = threads
+        .iter()
+        .find_map(|thread| table.thread_tracer(id.pid, *thread))
+    {
         return Err(NotHeld::Traced(tracer));
     }
     let no = |why: &str| Err(NotHeld::NotPermitted(why.to_owned()));
@@ -67,14 +70,18 @@ pub fn may_hold(table: &ProcessTable, id: ProcessId) -> Result<(), NotHeld> {
     }
     match scope {
         0 => Ok(()),
-        scope => no(&format!("`kernel.yama.ptrace_scope` is {scope}, and we lack CAP_SYS_PTRACE")),
+        scope => no(&format!(
+            "`kernel.yama.ptrace_scope` is {scope}, and we lack CAP_SYS_PTRACE"
+        )),
     }
 }
 
 /// The restriction that Yama puts on tracing; 0 where the kernel has no Yama.
 pub(crate) fn yama_scope() -> u32 {
     let text = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether this process has a capability in effect.
@@ -86,14 +93,21 @@ pub(crate) fn has_capability(capability: u32) -> bool {
 }
 
 pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
-    let mut tracer = Tracer { table: ProcessTable::default(), threads: BTreeMap::new() };
+    let mut tracer = Tracer {
+        table: ProcessTable::default(),
+        threads: BTreeMap::new(),
+    };
     let mut gone = 0;
     for victim in victims {
         // Opened before it is compared, so what follows concerns this process and no other.
         match tracer.table.open_pidfd_checked(*victim) {
             Ok(Some(_)) => {}
             Ok(None) => gone += 1,
-            Err(error) => return Err(Failed::new(format!("process {victim}: can't be opened: {error}"))),
+            Err(error) => {
+                return Err(Failed::new(format!(
+                    "process {victim}: can't be opened: {error}"
+                )));
+            }
         }
     }
     // A thread may start another before it stops, so look again until there is no new one.
@@ -107,14 +121,29 @@ pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
             break;
         }
     }
-    let held: std::collections::BTreeSet<i32> = tracer.threads.values().map(|thread| thread.process).collect();
+    let held: std::collections::BTreeSet<i32> = tracer
+        .threads
+        .values()
+        .map(|thread| thread.process)
+        .collect();
     if held.is_empty() {
-        return Err(Failed::new(format!("none of the {} processes is there any more", victims.len()))
-            .hint("they ended between the plan and now; try again"));
+        return Err(Failed::new(format!(
+            "none of the {} processes is there any more",
+            victims.len()
+        ))
+        .hint("they ended between the plan and now; try again"));
     }
-    let waiting = tracer.threads.values().filter(|thread| !thread.stopped).count();
-    let mut seen =
-        format!("{} of {} processes stopped, {} threads", held.len(), victims.len(), tracer.threads.len());
+    let waiting = tracer
+        .threads
+        .values()
+        .filter(|thread| !thread.stopped)
+        .count();
+    let mut seen = format!(
+        "{} of {} processes stopped, {} threads",
+        held.len(),
+        victims.len(),
+        tracer.threads.len()
+    );
     if waiting > 0 {
         seen += &format!("; {waiting} of them wait for a device and stop when that answers");
     }
@@ -130,8 +159,10 @@ pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
 /// `__WALL`: threads and processes alike.
 const ALL_KINDS: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL as u32);
 const ENDED: WaitIdOptions = WaitIdOptions::EXITED.union(ALL_KINDS);
-const LOOK: WaitIdOptions =
-    ENDED.union(WaitIdOptions::STOPPED).union(WaitIdOptions::NOWAIT).union(WaitIdOptions::NOHANG);
+const LOOK: WaitIdOptions = ENDED
+    .union(WaitIdOptions::STOPPED)
+    .union(WaitIdOptions::NOWAIT)
+    .union(WaitIdOptions::NOHANG);
 
 struct Tracer {
     table: ProcessTable,
@@ -146,7 +177,12 @@ struct Thread {
 impl Tracer {
     /// Seizes and interrupts what is not yet seized of a process. Returns how many threads.
     fn seize(&mut self, victim: ProcessId) -> Result<usize, Failed> {
-        if !self.table.alive(victim) && !self.threads.values().any(|thread| thread.process == victim.pid) {
+        if !self.table.alive(victim)
+            && !self
+                .threads
+                .values()
+                .any(|thread| thread.process == victim.pid)
+        {
             return Ok(0);
         }
         let mut new = 0;
@@ -162,18 +198,28 @@ impl Tracer {
                     None => continue,
                 },
             }
-            self.threads.insert(thread, Thread { process: victim.pid, stopped: false });
+            self.threads.insert(
+                thread,
+                Thread {
+                    process: victim.pid,
+                    stopped: false,
+                },
+            );
             // A seized thread's number can't be given out again, so this look is the last word.
             // A stranger is let go, unharmed and never stopped, when we exit.
             let ours = self.table.thread_stat(victim.pid, thread).is_some();
             if !ours || self.table.stat_of(victim).is_none() {
-                return Err(Failed::new(format!("process {victim} ended, and its id is in use again"))
-                    .hint("try again"));
+                return Err(Failed::new(format!(
+                    "process {victim} ended, and its id is in use again"
+                ))
+                .hint("try again"));
             }
             match ptrace::interrupt(Pid::from_raw(thread)) {
                 Ok(()) | Err(Errno::ESRCH) => new += 1,
                 Err(error) => {
-                    return Err(Failed::new(format!("process {victim}: thread {thread} can't be stopped: {error}")));
+                    return Err(Failed::new(format!(
+                        "process {victim}: thread {thread} can't be stopped: {error}"
+                    )));
                 }
             }
         }
@@ -182,13 +228,21 @@ impl Tracer {
 
     /// Why a thread could not be seized; nothing where that is because it has ended.
     fn refused(&self, victim: ProcessId, thread: i32, error: Errno) -> Option<Failed> {
-        if self.table.thread_stat(victim.pid, thread).is_none_or(|stat| stat.is_dead()) {
+        if self
+            .table
+            .thread_stat(victim.pid, thread)
+            .is_none_or(|stat| stat.is_dead())
+        {
             return None;
         }
-        let failed = Failed::new(format!("process {victim} can't be held: thread {thread}: {error}"));
+        let failed = Failed::new(format!(
+            "process {victim} can't be held: thread {thread}: {error}"
+        ));
         Some(match may_hold(&self.table, victim) {
             Err(why) => failed.hint(format!("{why}; SIGSTOP may do where tracing does not")),
-            Ok(()) => failed.hint("a security module or a container's seccomp profile may forbid tracing"),
+            Ok(()) => {
+                failed.hint("a security module or a container's seccomp profile may forbid tracing")
+            }
         })
     }
 
@@ -196,13 +250,20 @@ impl Tracer {
     fn wait_until_stopped(&mut self) -> Result<(), Failed> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let pending: Vec<i32> =
-                self.threads.iter().filter(|(_, thread)| !thread.stopped).map(|(id, _)| *id).collect();
+            let pending: Vec<i32> = self
+                .threads
+                .iter()
+                .filter(|(_, thread)| !thread.stopped)
+                .map(|(id, _)| *id)
+                .collect();
             let mut running = None;
             for id in pending {
                 let outcome = self.look_at(id);
                 match outcome {
-                    Outcome::Stopped => self.threads.entry(id).and_modify(|thread| thread.stopped = true),
+                    Outcome::Stopped => self
+                        .threads
+                        .entry(id)
+                        .and_modify(|thread| thread.stopped = true),
                     Outcome::Ended => {
                         self.threads.remove(&id);
                         continue;
@@ -210,7 +271,11 @@ impl Tracer {
                     Outcome::Running => {
                         let process = self.threads.get(&id).map_or(id, |thread| thread.process);
                         // It stops as soon as it comes back, before it runs any code of its own.
-                        if self.table.thread_stat(process, id).is_some_and(|stat| stat.state != 'D') {
+                        if self
+                            .table
+                            .thread_stat(process, id)
+                            .is_some_and(|stat| stat.state != 'D')
+                        {
                             running = Some(id);
                         }
                         continue;
@@ -221,7 +286,9 @@ impl Tracer {
                 return Ok(());
             };
             if Instant::now() > until {
-                return Err(Failed::new(format!("thread {running} did not stop within {PATIENCE:?}")));
+                return Err(Failed::new(format!(
+                    "thread {running} did not stop within {PATIENCE:?}"
+                )));
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -263,6 +330,11 @@ fn resume_with(thread: i32, signal: i32) {
     // SAFETY: PTRACE_CONT reads no memory of ours: its address is ignored and its data is the
     // signal's number. That the thread may be gone by now is an error it returns, and no harm.
     unsafe {
-        libc::ptrace(libc::PTRACE_CONT, thread, std::ptr::null_mut::<libc::c_void>(), signal as libc::c_long);
+        libc::ptrace(
+            libc::PTRACE_CONT,
+            thread,
+            std::ptr::null_mut::<libc::c_void>(),
+            signal as libc::c_long,
+        );
     }
 }

@@ -36,7 +36,9 @@ impl From<Failed> for NotBegun {
 
 /// Ties this process to its parent and to its deadline, then reads what it is for.
 pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
-    let usage = || Failed::new("`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this");
+    let usage = || {
+        Failed::new("`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this")
+    };
     let [_mark, parent, deadline, role] = args else {
         return Err(usage().into());
     };
@@ -56,32 +58,51 @@ pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
         .map_err(|error| no("could not set its deadline", error.into()))?;
     // Ctrl-C at a terminal is for the agent, which reverts in order; a group of our own keeps it
     // from us. Whatever the agent blocks is not to be blocked here.
-    setpgid(None, None).map_err(|error| no("could not leave the agent's process group", error.into()))?;
-    SigSet::all().thread_unblock().map_err(|error| no("could not unblock signals", error.into()))?;
-    let name = CString::new(HELPER_NAME).map_err(|error| no("could not name itself", error.into()))?;
+    setpgid(None, None)
+        .map_err(|error| no("could not leave the agent's process group", error.into()))?;
+    SigSet::all()
+        .thread_unblock()
+        .map_err(|error| no("could not unblock signals", error.into()))?;
+    let name =
+        CString::new(HELPER_NAME).map_err(|error| no("could not name itself", error.into()))?;
     rustix::thread::set_name(&name).map_err(|error| no("could not name itself", error.into()))?;
-    let role = role.to_str().and_then(|text| serde_json::from_str(text).ok()).ok_or_else(usage)?;
-    Ok(Life { role, _deadline: timer })
+    let role = role
+        .to_str()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(usage)?;
+    Ok(Life {
+        role,
+        _deadline: timer,
+    })
 }
 
 /// Has the kernel kill this process after a time, even where it is stopped or stuck.
 fn arm(after: Duration) -> nix::Result<Timer> {
-    let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+    let kill = SigEvent::new(SigevNotify::SigevSignal {
+        signal: Signal::SIGKILL,
+        si_value: 0,
+    });
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, kill)?;
-    timer.set(Expiration::OneShot(TimeSpec::from_duration(after)), TimerSetTimeFlags::empty())?;
+    timer.set(
+        Expiration::OneShot(TimeSpec::from_duration(after)),
+        TimerSetTimeFlags::empty(),
+    )?;
     Ok(timer)
 }
 
 impl Life {
     /// Says that the harm is done, and closes standard output.
     pub(super) fn ready(&self, seen: impl Into<String>) -> Result<(), Failed> {
-        say("ready", &seen.into()).map_err(|error| Failed::new(format!("could not tell the agent: {error}")))
+        say("ready", &seen.into())
+            .map_err(|error| Failed::new(format!("could not tell the agent: {error}")))
     }
 
     /// Offers this process to the kernel first when memory runs out.
     pub(super) fn first_to_be_killed(&self) -> Result<(), Failed> {
         std::fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| {
-            Failed::new(format!("/proc/self/oom_score_adj: could not be the first to be killed: {error}"))
+            Failed::new(format!(
+                "/proc/self/oom_score_adj: could not be the first to be killed: {error}"
+            ))
         })
     }
 

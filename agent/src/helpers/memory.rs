@@ -30,8 +30,11 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<Span>, life: &Life) -> 
         .hint("lower `reserve`, or free memory first"));
     }
     let too_much = || {
-        Failed::new(format!("the kernel does not give out {} to one process", size(bytes)))
-            .hint("ask for less; see `vm.overcommit_memory` and `ulimit -v`")
+        Failed::new(format!(
+            "the kernel does not give out {} to one process",
+            size(bytes)
+        ))
+        .hint("ask for less; see `vm.overcommit_memory` and `ulimit -v`")
     };
     let wanted = usize::try_from(bytes).map_err(|_| too_much())?;
     // One region, so that its end can be given back without copying the rest.
@@ -60,7 +63,12 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<Span>, life: &Life) -> 
         filling &= taken.len() < wanted;
         if !said && (!filling || start.elapsed() >= SOON) {
             said = true;
-            life.ready(format!("{} of {} taken, {} available", size(taken.len() as u64), size(bytes), size(now)))?;
+            life.ready(format!(
+                "{} of {} taken, {} available",
+                size(taken.len() as u64),
+                size(bytes),
+                size(now)
+            ))?;
         }
         if !filling || taken.len() >= target {
             std::thread::sleep(WATCH);

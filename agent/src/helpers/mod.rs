@@ -38,7 +38,10 @@ pub struct Failed {
 
 impl Failed {
     fn new(what: impl Into<String>) -> Self {
-        Failed { what: what.into(), hint: None }
+        Failed {
+            what: what.into(),
+            hint: None,
+        }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -59,13 +62,23 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     let ended = match &life.role {
         Role::Hold { victims } => hold::run(victims, &life),
-        Role::Cpu { workers, load_percent, cpus, ramp } => {
-            cpu::run(*workers, *load_percent, cpus.as_deref(), *ramp, &life)
-        }
-        Role::Memory { bytes, reserve_bytes, ramp } => memory::run(*bytes, *reserve_bytes, *ramp, &life),
-        Role::Disk { directory, bytes, reserve_bytes, name } => {
-            disk::run(directory, *bytes, *reserve_bytes, name, &life)
-        }
+        Role::Cpu {
+            workers,
+            load_percent,
+            cpus,
+            ramp,
+        } => cpu::run(*workers, *load_percent, cpus.as_deref(), *ramp, &life),
+        Role::Memory {
+            bytes,
+            reserve_bytes,
+            ramp,
+        } => memory::run(*bytes, *reserve_bytes, *ramp, &life),
+        Role::Disk {
+            directory,
+            bytes,
+            reserve_bytes,
+            name,
+        } => disk::run(directory, *bytes, *reserve_bytes, name, &life),
         Role::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
     };
     match ended {

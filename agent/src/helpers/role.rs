@@ -8,7 +8,12 @@ use std::path::PathBuf;
 
 /// What a helper does as long as it lives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "role", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "role",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
 pub enum Role {
     /// Holds processes still by tracing them (ptrace). They run on when it dies.
     Hold {
@@ -63,29 +68,48 @@ impl Role {
     pub fn describe(&self) -> String {
         match self {
             Role::Hold { victims } => format!("hold {} by tracing", listed(victims)),
-            Role::Cpu { workers, load_percent, cpus, ramp } => {
+            Role::Cpu {
+                workers,
+                load_percent,
+                cpus,
+                ramp,
+            } => {
                 let threads = if *workers == 1 { "thread" } else { "threads" };
-                let mut text = format!("{workers} {threads}, each busy for {load_percent}% of the time");
+                let mut text =
+                    format!("{workers} {threads}, each busy for {load_percent}% of the time");
                 if let Some(cpus) = cpus {
                     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
                     text += &format!(", on processors {}", cpus.join(", "));
                 }
                 text + &over(*ramp)
             }
-            Role::Memory { bytes, reserve_bytes, ramp } => format!(
+            Role::Memory {
+                bytes,
+                reserve_bytes,
+                ramp,
+            } => format!(
                 "take {} of memory{}, with {} always left available",
                 size(*bytes),
                 over(*ramp),
                 size(*reserve_bytes)
             ),
-            Role::Disk { directory, bytes, reserve_bytes, .. } => format!(
+            Role::Disk {
+                directory,
+                bytes,
+                reserve_bytes,
+                ..
+            } => format!(
                 "fill {} in a nameless file in {}, with {} always left free",
                 size(*bytes),
                 directory.display(),
                 size(*reserve_bytes)
             ),
             Role::Terminate { victims, grace_ms } => {
-                format!("SIGTERM to {}, and SIGKILL to those left after {}", listed(victims), Span::millis(*grace_ms))
+                format!(
+                    "SIGTERM to {}, and SIGKILL to those left after {}",
+                    listed(victims),
+                    Span::millis(*grace_ms)
+                )
             }
         }
     }
@@ -108,12 +132,17 @@ impl Role {
                 victims.iter().map(|id| format!("process:{id}")).collect()
             }
             Role::Cpu { cpus: None, .. } => vec!["cpu".into()],
-            Role::Cpu { cpus: Some(cpus), .. } => cpus.iter().map(|cpu| format!("cpu:{cpu}")).collect(),
+            Role::Cpu {
+                cpus: Some(cpus), ..
+            } => cpus.iter().map(|cpu| format!("cpu:{cpu}")).collect(),
             Role::Memory { .. } => vec!["memory".into()],
             Role::Disk { directory, .. } => {
                 // Two folders of one file system are one thing to fill.
                 let device = rustix::fs::stat(directory).map(|folder| folder.st_dev);
-                vec![device.map_or_else(|_| format!("disk:{}", directory.display()), |device| format!("disk:{device}"))]
+                vec![device.map_or_else(
+                    |_| format!("disk:{}", directory.display()),
+                    |device| format!("disk:{device}"),
+                )]
             }
         }
     }
@@ -129,15 +158,22 @@ impl Role {
             Role::Hold { victims } => {
                 let held = |id: &&ProcessId| {
                     table.state(**id) == Some('t')
-                        && table.tracer(id.pid).and_then(|tracer| table.name(tracer)).as_deref()
+                        && table
+                            .tracer(id.pid)
+                            .and_then(|tracer| table.name(tracer))
+                            .as_deref()
                             == Some(crate::processes::HELPER_NAME)
                 };
                 let held: Vec<ProcessId> = victims.iter().filter(held).copied().collect();
                 Ok((!held.is_empty()).then(|| format!("{} still held", listed(&held))))
             }
-            Role::Disk { directory, name, .. } => {
+            Role::Disk {
+                directory, name, ..
+            } => {
                 let file = directory.join(name);
-                Ok(file.try_exists()?.then(|| format!("{} is still there", file.display())))
+                Ok(file
+                    .try_exists()?
+                    .then(|| format!("{} is still there", file.display())))
             }
             Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
         }
@@ -148,7 +184,10 @@ impl Role {
     /// # Errors
     /// Where that can't be removed.
     pub fn clear_away(&self) -> io::Result<()> {
-        let Role::Disk { directory, name, .. } = self else {
+        let Role::Disk {
+            directory, name, ..
+        } = self
+        else {
             return Ok(());
         };
         match std::fs::remove_file(directory.join(name)) {
@@ -159,7 +198,8 @@ impl Role {
 }
 
 fn over(ramp: Option<Span>) -> String {
-    ramp.map(|ramp| format!(", growing over {ramp}")).unwrap_or_default()
+    ramp.map(|ramp| format!(", growing over {ramp}"))
+        .unwrap_or_default()
 }
 
 fn listed(victims: &[ProcessId]) -> String {

@@ -17,14 +17,21 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(
         match table.open_pidfd_checked(*victim) {
             Ok(Some(descriptor)) => open.push((*victim, descriptor)),
             Ok(None) => {}
-            Err(error) => return Err(Failed::new(format!("process {victim}: can't be opened: {error}"))),
+            Err(error) => {
+                return Err(Failed::new(format!(
+                    "process {victim}: can't be opened: {error}"
+                )));
+            }
         }
     }
     let there = open.len();
     for (victim, descriptor) in &open {
         signal(*victim, descriptor, Signal::TERM)?;
     }
-    life.ready(format!("SIGTERM sent to {there} of {} processes", victims.len()))?;
+    life.ready(format!(
+        "SIGTERM sent to {there} of {} processes",
+        victims.len()
+    ))?;
     let until = Instant::now() + Duration::from_millis(grace_ms);
     wait_for_ends(&mut open, Some(until))?;
     for (victim, descriptor) in &open {
@@ -36,27 +43,40 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(
 fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(), Failed> {
     match pidfd_send_signal(descriptor, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(error) => Err(Failed::new(format!("process {victim}: {signal:?} can't be sent: {error}"))
-            .hint("another user's processes want root or CAP_KILL")),
+        Err(error) => Err(Failed::new(format!(
+            "process {victim}: {signal:?} can't be sent: {error}"
+        ))
+        .hint("another user's processes want root or CAP_KILL")),
     }
 }
 
 /// Waits until all have ended, or the time is over; those that have ended leave the list.
-fn wait_for_ends(open: &mut Vec<(ProcessId, OwnedFd)>, until: Option<Instant>) -> Result<(), Failed> {
+fn wait_for_ends(
+    open: &mut Vec<(ProcessId, OwnedFd)>,
+    until: Option<Instant>,
+) -> Result<(), Failed> {
     while !open.is_empty() {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Ok(());
         }
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut descriptors: Vec<PollFd<'_>> =
-            open.iter().map(|(_, descriptor)| PollFd::new(descriptor, PollFlags::IN)).collect();
+        let mut descriptors: Vec<PollFd<'_>> = open
+            .iter()
+            .map(|(_, descriptor)| PollFd::new(descriptor, PollFlags::IN))
+            .collect();
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(Failed::new(format!("can't wait for processes to end: {error}"))),
+            Err(error) => {
+                return Err(Failed::new(format!(
+                    "can't wait for processes to end: {error}"
+                )));
+            }
         }
-        let mut ended: Vec<bool> =
-            descriptors.iter().map(|descriptor| !descriptor.revents().is_empty()).collect();
+        let mut ended: Vec<bool> = descriptors
+            .iter()
+            .map(|descriptor| !descriptor.revents().is_empty())
+            .collect();
         open.retain(|_| !ended.remove(0));
     }
     Ok(())

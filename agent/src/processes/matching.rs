@@ -41,45 +41,106 @@ pub(super) fn problems(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
         wrong("", "the selector says of no process which".into(), hint);
     }
     let names = s.name.iter().flat_map(OneOrMany::as_slice);
-    if s.name.as_ref().is_some_and(|names| names.as_slice().is_empty()) || names.clone().any(String::is_empty) {
-        wrong(".name", "a name is empty".into(), "write the program's name, e.g. `nginx`");
+    if s.name
+        .as_ref()
+        .is_some_and(|names| names.as_slice().is_empty())
+        || names.clone().any(String::is_empty)
+    {
+        wrong(
+            ".name",
+            "a name is empty".into(),
+            "write the program's name, e.g. `nginx`",
+        );
     }
     if let Some(name) = names.clone().find(|name| name.contains('/')) {
-        wrong(".name", format!("`{name}` is a path, not a name"), "write its last part, or use `command-line`");
+        wrong(
+            ".name",
+            format!("`{name}` is a path, not a name"),
+            "write its last part, or use `command-line`",
+        );
     }
     if let Some(Err(error)) = s.command_line.as_deref().map(Regex::new) {
         let error = error.to_string();
-        let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        wrong(".command-line", format!("not a regular expression: {last}"), "`\\` takes a character's meaning away");
+        let last = error
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        wrong(
+            ".command-line",
+            format!("not a regular expression: {last}"),
+            "`\\` takes a character's meaning away",
+        );
     }
     if s.command_line.as_deref() == Some("") {
-        wrong(".command-line", "it matches every process".into(), "write a part of the command line");
+        wrong(
+            ".command-line",
+            "it matches every process".into(),
+            "write a part of the command line",
+        );
     }
     let pids = s.pid.iter().flat_map(OneOrMany::as_slice);
-    if s.pid.as_ref().is_some_and(|pids| pids.as_slice().is_empty()) || pids.into_iter().any(|pid| *pid < 1) {
-        wrong(".pid", "not a process id".into(), "a process id is 1 or more");
+    if s.pid
+        .as_ref()
+        .is_some_and(|pids| pids.as_slice().is_empty())
+        || pids.into_iter().any(|pid| *pid < 1)
+    {
+        wrong(
+            ".pid",
+            "not a process id".into(),
+            "a process id is 1 or more",
+        );
     }
-    if s.listening.as_ref().is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0)) {
+    if s.listening
+        .as_ref()
+        .is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0))
+    {
         wrong(".listening", "not a port".into(), "a port is 1 to 65535");
     }
-    if s.cgroup.as_deref().is_some_and(|path| cgroup_parts(path).next().is_none()) {
-        wrong(".cgroup", "that is every process".into(), "name a control group below the root");
+    if s.cgroup
+        .as_deref()
+        .is_some_and(|path| cgroup_parts(path).next().is_none())
+    {
+        wrong(
+            ".cgroup",
+            "that is every process".into(),
+            "name a control group below the root",
+        );
     }
     if s.unit.as_deref() == Some("") {
-        wrong(".unit", "a unit's name is empty".into(), "write e.g. `nginx.service`");
+        wrong(
+            ".unit",
+            "a unit's name is empty".into(),
+            "write e.g. `nginx.service`",
+        );
     }
-    if s.container.as_deref().is_some_and(|id| id.len() < SHORT_CONTAINER_ID) {
+    if s.container
+        .as_deref()
+        .is_some_and(|id| id.len() < SHORT_CONTAINER_ID)
+    {
         let hint = "write at least the first 12 characters of its id, as `docker ps` shows it";
         wrong(".container", "too short to mean one container".into(), hint);
     }
     match s.select {
-        Some(Select::Count(0)) => wrong(".select.count", "that selects nobody".into(), "select 1 or more"),
+        Some(Select::Count(0)) => wrong(
+            ".select.count",
+            "that selects nobody".into(),
+            "select 1 or more",
+        ),
         Some(Select::Percent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
-            wrong(".select.percent", format!("`{percent}` is no share"), "more than 0 and up to 100 will do");
+            wrong(
+                ".select.percent",
+                format!("`{percent}` is no share"),
+                "more than 0 and up to 100 will do",
+            );
         }
         Some(Select::RandomMaxPercent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
             let what = format!("`{percent}` is no share");
-            wrong(".select.random-max-percent", what, "more than 0 and up to 100 will do");
+            wrong(
+                ".select.random-max-percent",
+                what,
+                "more than 0 and up to 100 will do",
+            );
         }
         _ => {}
     }
@@ -101,7 +162,10 @@ fn exceptions<'s>(selector: &'s ProcessSelector, at: &str) -> Vec<(String, &'s P
         Some(OneOrMany::One(one)) => vec![(format!("{at}.except"), one)],
         Some(OneOrMany::Many(many)) => {
             let path = |index| format!("{at}.except[{index}]");
-            many.iter().enumerate().map(|(index, one)| (path(index), &**one)).collect()
+            many.iter()
+                .enumerate()
+                .map(|(index, one)| (path(index), &**one))
+                .collect()
         }
     }
 }
@@ -126,7 +190,11 @@ pub(super) struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     /// Looks up what can be looked up once: a user's number, the id in a file, who is whose parent.
-    pub(super) fn new(s: &'a ProcessSelector, at: &str, table: &'a ProcessTable) -> Result<Self, Vec<Problem>> {
+    pub(super) fn new(
+        s: &'a ProcessSelector,
+        at: &str,
+        table: &'a ProcessTable,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = problems(s, at);
         let mut except = Vec::new();
         if problems.is_empty() {
@@ -137,7 +205,10 @@ impl<'a> Matcher<'a> {
                 }
             }
         }
-        let mut pids: Option<BTreeSet<i32>> = s.pid.as_ref().map(|pids| pids.as_slice().iter().copied().collect());
+        let mut pids: Option<BTreeSet<i32>> = s
+            .pid
+            .as_ref()
+            .map(|pids| pids.as_slice().iter().copied().collect());
         let mut narrow = |to: BTreeSet<i32>| {
             pids = Some(match pids.take() {
                 Some(pids) => pids.intersection(&to).copied().collect(),
@@ -146,14 +217,15 @@ impl<'a> Matcher<'a> {
         };
         match s.pid_file.as_deref().map(pid_in) {
             Some(Ok(pid)) => narrow(BTreeSet::from([pid])),
-            Some(Err(what)) => problems.push(
-                Problem::new(format!("{at}.pid-file"), what)
-                    .hint("the file must hold a process id in its first line; is the service running?"),
-            ),
+            Some(Err(what)) => problems.push(Problem::new(format!("{at}.pid-file"), what).hint(
+                "the file must hold a process id in its first line; is the service running?",
+            )),
             None => {}
         }
         if let Some(child) = &s.parent_of {
-            let parents = relatives(table, child).into_iter().filter_map(|pid| Some(table.stat(pid)?.parent));
+            let parents = relatives(table, child)
+                .into_iter()
+                .filter_map(|pid| Some(table.stat(pid)?.parent));
             narrow(parents.collect());
         }
         let uid = match &s.user {
@@ -161,8 +233,11 @@ impl<'a> Matcher<'a> {
             Some(UserOf::Id(uid)) => Some(*uid),
             Some(UserOf::Name(name)) => uid_of(name).or_else(|| {
                 problems.push(
-                    Problem::new(format!("{at}.user"), format!("there is no user `{name}` on this host"))
-                        .hint("`getent passwd` lists the users"),
+                    Problem::new(
+                        format!("{at}.user"),
+                        format!("there is no user `{name}` on this host"),
+                    )
+                    .hint("`getent passwd` lists the users"),
                 );
                 None
             }),
@@ -174,15 +249,27 @@ impl<'a> Matcher<'a> {
         Ok(Matcher {
             table,
             names,
-            long_names: names.unwrap_or_default().iter().any(|name| name.len() > COMM_BYTES),
-            command_line: s.command_line.as_deref().and_then(|text| Regex::new(text).ok()),
+            long_names: names
+                .unwrap_or_default()
+                .iter()
+                .any(|name| name.len() > COMM_BYTES),
+            command_line: s
+                .command_line
+                .as_deref()
+                .and_then(|text| Regex::new(text).ok()),
             pids,
-            parents: s.children_of.as_ref().map(|parent| relatives(table, parent)),
+            parents: s
+                .children_of
+                .as_ref()
+                .map(|parent| relatives(table, parent)),
             uid,
             unit: s.unit.as_deref().map(whole_unit),
             cgroup: s.cgroup.as_deref(),
             container: s.container.as_deref(),
-            listening: s.listening.as_ref().map(|ports| Listening::new(ports.as_slice().to_vec())),
+            listening: s
+                .listening
+                .as_ref()
+                .map(|ports| Listening::new(ports.as_slice().to_vec())),
             except,
             unreadable: Cell::new(0),
         })
@@ -191,7 +278,11 @@ impl<'a> Matcher<'a> {
     /// Whoever may match at all, of all the processes there are.
     pub(super) fn candidates(&self, all: &[i32]) -> Vec<i32> {
         match &self.pids {
-            Some(pids) => all.iter().copied().filter(|pid| pids.contains(pid)).collect(),
+            Some(pids) => all
+                .iter()
+                .copied()
+                .filter(|pid| pids.contains(pid))
+                .collect(),
             None => all.to_vec(),
         }
     }
@@ -205,7 +296,9 @@ impl<'a> Matcher<'a> {
                 table.is_named(pid, any, self.long_names)
             })
             && self.parents.as_ref().is_none_or(|parents| {
-                table.stat(pid).is_some_and(|stat| parents.contains(&stat.parent))
+                table
+                    .stat(pid)
+                    .is_some_and(|stat| parents.contains(&stat.parent))
             })
             && self.uid.is_none_or(|uid| table.uid(pid) == Some(uid))
             && self.command_line.as_ref().is_none_or(|wanted| {
@@ -231,10 +324,19 @@ impl<'a> Matcher<'a> {
         let Some(paths) = cgroup_paths(self.table, pid) else {
             return false;
         };
-        let any_part = |fits: &dyn Fn(&str) -> bool| paths.iter().any(|(_, path)| path.split('/').any(fits));
-        self.unit.as_deref().is_none_or(|unit| any_part(&|part| part == unit))
-            && self.container.is_none_or(|id| any_part(&|part| is_container(part, id)))
-            && self.cgroup.is_none_or(|wanted| paths.iter().any(|(kind, path)| is_below(path, kind, wanted)))
+        let any_part =
+            |fits: &dyn Fn(&str) -> bool| paths.iter().any(|(_, path)| path.split('/').any(fits));
+        self.unit
+            .as_deref()
+            .is_none_or(|unit| any_part(&|part| part == unit))
+            && self
+                .container
+                .is_none_or(|id| any_part(&|part| is_container(part, id)))
+            && self.cgroup.is_none_or(|wanted| {
+                paths
+                    .iter()
+                    .any(|(kind, path)| is_below(path, kind, wanted))
+            })
     }
 }
 
@@ -247,7 +349,11 @@ pub(super) fn cgroup_paths(table: &ProcessTable, pid: i32) -> Option<Vec<(String
             .filter_map(|line| {
                 let (_, rest) = line.split_once(':')?;
                 let (kind, path) = rest.split_once(':')?;
-                let kind = if kind.is_empty() { "unified" } else { kind.trim_start_matches("name=") };
+                let kind = if kind.is_empty() {
+                    "unified"
+                } else {
+                    kind.trim_start_matches("name=")
+                };
                 Some((kind.to_owned(), path.to_owned()))
             })
             .collect()
@@ -255,7 +361,10 @@ pub(super) fn cgroup_paths(table: &ProcessTable, pid: i32) -> Option<Vec<(String
 }
 
 fn cgroup_parts(path: &str) -> impl Iterator<Item = &str> {
-    path.strip_prefix("/sys/fs/cgroup").unwrap_or(path).split('/').filter(|part| !part.is_empty())
+    path.strip_prefix("/sys/fs/cgroup")
+        .unwrap_or(path)
+        .split('/')
+        .filter(|part| !part.is_empty())
 }
 
 /// Whether `path`, in the hierarchy `kind`, is the wanted group or below it. A folder under
@@ -271,7 +380,10 @@ fn is_below(path: &str, kind: &str, wanted: &str) -> bool {
     let mut parts = cgroup_parts(wanted);
     let first = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();
-    let of_this_kind = first == kind || first.split(',').any(|first| kind.split(',').any(|kind| kind == first));
+    let of_this_kind = first == kind
+        || first
+            .split(',')
+            .any(|first| kind.split(',').any(|kind| kind == first));
     wanted.starts_with("/sys/fs/cgroup") && of_this_kind && !rest.is_empty() && begins(rest)
 }
 
@@ -288,14 +400,30 @@ fn relatives(table: &ProcessTable, of: &Relative) -> BTreeSet<i32> {
     match of {
         Relative::Pid(pid) => BTreeSet::from([*pid]),
         Relative::Name(name) => {
-            let named = |pid: &i32| table.is_named(*pid, |comm| comm == name.as_bytes(), name.len() > COMM_BYTES);
-            table.pids().unwrap_or_default().into_iter().filter(named).collect()
+            let named = |pid: &i32| {
+                table.is_named(
+                    *pid,
+                    |comm| comm == name.as_bytes(),
+                    name.len() > COMM_BYTES,
+                )
+            };
+            table
+                .pids()
+                .unwrap_or_default()
+                .into_iter()
+                .filter(named)
+                .collect()
         }
     }
 }
 
 fn pid_in(path: &str) -> Result<i32, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("`{path}` can't be read: {error}"))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("`{path}` can't be read: {error}"))?;
     let first = text.lines().next().unwrap_or_default().trim();
-    first.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("`{path}` holds no process id"))
+    first
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 0)
+        .ok_or_else(|| format!("`{path}` holds no process id"))
 }

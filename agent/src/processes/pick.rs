@@ -16,7 +16,11 @@ pub(super) fn pick<T>(seed: u64, mut candidates: Vec<T>, select: Select) -> Resu
 }
 
 /// Takes as many as `select` says from the front of `candidates`.
-pub(super) fn first<T>(seed: u64, mut candidates: Vec<T>, select: Select) -> Result<Vec<T>, TooFew> {
+pub(super) fn first<T>(
+    seed: u64,
+    mut candidates: Vec<T>,
+    select: Select,
+) -> Result<Vec<T>, TooFew> {
     let there = candidates.len();
     let share = |percent: f64| (there as f64 * percent / 100.0).floor() as usize;
     let wanted = match select {
@@ -32,7 +36,10 @@ pub(super) fn first<T>(seed: u64, mut candidates: Vec<T>, select: Select) -> Res
         let least = 100.0 / there.max(1) as f64;
         return Err(TooFew(
             format!("the share to select, rounded down, leaves nobody of the {there} that match"),
-            format!("{}% of {there} is the least that selects one", (least * 10.0).ceil() / 10.0),
+            format!(
+                "{}% of {there} is the least that selects one",
+                (least * 10.0).ceil() / 10.0
+            ),
         ));
     }
     if wanted > there {

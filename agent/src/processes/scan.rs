@@ -57,7 +57,10 @@ impl Stat {
         // proc(5) counts from 1, and `fields` begins at its third.
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         Some(Stat {
-            id: ProcessId { pid: pid.trim().parse().ok()?, start: number(22)? },
+            id: ProcessId {
+                pid: pid.trim().parse().ok()?,
+                start: number(22)?,
+            },
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
@@ -91,11 +94,18 @@ impl ProcessTable {
         let root = root.into();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(&root, flags, Mode::empty());
-        ProcessTable { root, folder, scratch: RefCell::new((String::new(), Vec::with_capacity(4096))) }
+        ProcessTable {
+            root,
+            folder,
+            scratch: RefCell::new((String::new(), Vec::with_capacity(4096))),
+        }
     }
 
     fn folder(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.folder.as_ref().map(AsFd::as_fd).map_err(|error| *error)
+        self.folder
+            .as_ref()
+            .map(AsFd::as_fd)
+            .map_err(|error| *error)
     }
 
     /// Where it is read from.
@@ -148,7 +158,12 @@ impl ProcessTable {
         if write!(path, "{pid}/{file}").is_err() {
             return Err(Errno::INVAL);
         }
-        let file = openat(self.folder()?, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = openat(
+            self.folder()?,
+            path.as_str(),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         buffer.clear();
         loop {
             buffer.reserve(4096);
@@ -169,7 +184,9 @@ impl ProcessTable {
     pub(super) fn link(&self, pid: i32, file: &str) -> Result<PathBuf, Errno> {
         use std::os::unix::ffi::OsStringExt as _;
         let target = readlinkat(self.folder()?, format!("{pid}/{file}"), Vec::new())?;
-        Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(
+            target.into_bytes(),
+        )))
     }
 
     /// What `PID/file` is, following links.
@@ -184,13 +201,17 @@ impl ProcessTable {
 
     /// The figures of `/proc/PID/stat`; none where it is gone.
     pub fn stat(&self, pid: i32) -> Option<Stat> {
-        self.read(pid, "stat", |line| Stat::parse(&String::from_utf8_lossy(line)))?
+        self.read(pid, "stat", |line| {
+            Stat::parse(&String::from_utf8_lossy(line))
+        })?
     }
 
     /// The figures of one thread.
     pub fn thread_stat(&self, pid: i32, thread: i32) -> Option<Stat> {
         let file = format!("task/{thread}/stat");
-        self.read(pid, &file, |line| Stat::parse(&String::from_utf8_lossy(line)))?
+        self.read(pid, &file, |line| {
+            Stat::parse(&String::from_utf8_lossy(line))
+        })?
     }
 
     /// The figures of exactly this process; none where it is gone, even when its id is in use again.
@@ -199,16 +220,27 @@ impl ProcessTable {
     }
 
     /// Whether the process's name is one of `wanted`, reading no more than that takes.
-    pub(super) fn is_named(&self, pid: i32, mut wanted: impl FnMut(&[u8]) -> bool, long: bool) -> bool {
+    pub(super) fn is_named(
+        &self,
+        pid: i32,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+        long: bool,
+    ) -> bool {
         let cut = self.read(pid, "comm", |comm| {
             let comm = comm.strip_suffix(b"\n").unwrap_or(comm);
-            if wanted(comm) { Some(true) } else { (!long || comm.len() < COMM_BYTES).then_some(false) }
+            if wanted(comm) {
+                Some(true)
+            } else {
+                (!long || comm.len() < COMM_BYTES).then_some(false)
+            }
         });
         match cut {
             None => false,
             Some(Some(answer)) => answer,
             // A name as long as the kernel keeps may have been cut there.
-            Some(None) => self.long_name(pid).is_some_and(|name| wanted(name.as_bytes())),
+            Some(None) => self
+                .long_name(pid)
+                .is_some_and(|name| wanted(name.as_bytes())),
         }
     }
 
@@ -225,13 +257,17 @@ impl ProcessTable {
 
     /// The base name of the first argument or of the program, if `comm` is the beginning of it.
     fn long_name(&self, pid: i32) -> Option<String> {
-        let comm = self.read(pid, "comm", |comm| comm.strip_suffix(b"\n").unwrap_or(comm).to_vec())?;
+        let comm = self.read(pid, "comm", |comm| {
+            comm.strip_suffix(b"\n").unwrap_or(comm).to_vec()
+        })?;
         let base = |bytes: &[u8]| {
             let name = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or(bytes);
             (name.len() > comm.len() && name.starts_with(&comm))
                 .then(|| String::from_utf8_lossy(name).into_owned())
         };
-        let first = self.read(pid, "cmdline", |line| base(line.split(|byte| *byte == 0).next().unwrap_or(line)));
+        let first = self.read(pid, "cmdline", |line| {
+            base(line.split(|byte| *byte == 0).next().unwrap_or(line))
+        });
         first.flatten().or_else(|| {
             use std::os::unix::ffi::OsStrExt as _;
             base(self.link(pid, "exe").ok()?.as_os_str().as_bytes())
@@ -245,34 +281,49 @@ impl ProcessTable {
             if line.is_empty() {
                 return Vec::new();
             }
-            line.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+            line.split(|byte| *byte == 0)
+                .map(|part| String::from_utf8_lossy(part).into_owned())
+                .collect()
         })
         .unwrap_or_default()
     }
 
     /// Its effective user id.
     pub fn uid(&self, pid: i32) -> Option<u32> {
-        self.status(pid, "Uid:", |value| value.split_ascii_whitespace().nth(1)?.parse().ok())
+        self.status(pid, "Uid:", |value| {
+            value.split_ascii_whitespace().nth(1)?.parse().ok()
+        })
     }
 
     /// The process that traces it, if any.
     pub fn tracer(&self, pid: i32) -> Option<i32> {
-        self.status(pid, "TracerPid:", |value| value.trim().parse().ok()).filter(|tracer| *tracer != 0)
+        self.status(pid, "TracerPid:", |value| value.trim().parse().ok())
+            .filter(|tracer| *tracer != 0)
     }
 
     /// The process that traces this thread, if any.
     pub fn thread_tracer(&self, pid: i32, thread: i32) -> Option<i32> {
         let file = format!("task/{thread}/status");
-        self.line(pid, &file, "TracerPid:", |value| value.trim().parse().ok()).filter(|tracer| *tracer != 0)
+        self.line(pid, &file, "TracerPid:", |value| value.trim().parse().ok())
+            .filter(|tracer| *tracer != 0)
     }
 
     fn status<T>(&self, pid: i32, key: &str, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.line(pid, "status", key, then)
     }
 
-    fn line<T>(&self, pid: i32, file: &str, key: &str, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    fn line<T>(
+        &self,
+        pid: i32,
+        file: &str,
+        key: &str,
+        then: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         self.read(pid, file, |text| {
-            String::from_utf8_lossy(text).lines().find_map(|line| line.strip_prefix(key)).and_then(then)
+            String::from_utf8_lossy(text)
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .and_then(then)
         })?
     }
 
@@ -288,12 +339,14 @@ impl ProcessTable {
 
     /// Processor time that exactly this process and its threads used, in seconds.
     pub fn cpu_seconds(&self, id: ProcessId) -> Option<f64> {
-        self.stat_of(id).map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        self.stat_of(id)
+            .map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
     /// Resident memory of exactly this process, in bytes.
     pub fn resident_bytes(&self, id: ProcessId) -> Option<u64> {
-        self.stat_of(id).map(|stat| stat.resident_pages * rustix::param::page_size() as u64)
+        self.stat_of(id)
+            .map(|stat| stat.resident_pages * rustix::param::page_size() as u64)
     }
 
     /// The process that has this id now.
@@ -312,7 +365,9 @@ impl ProcessTable {
         let holds = |line: &[u8]| line.windows(wanted.len()).any(|part| part == wanted);
         let mut found = Vec::new();
         for pid in self.pids()? {
-            let fits = match self.read(pid, "cmdline", |line| (!line.is_empty()).then(|| holds(line))) {
+            let fits = match self.read(pid, "cmdline", |line| {
+                (!line.is_empty()).then(|| holds(line))
+            }) {
                 Some(Some(fits)) => fits,
                 Some(None) => self.is_named(pid, |name| name == HELPER_NAME.as_bytes(), false),
                 None => false,
@@ -333,7 +388,16 @@ impl ProcessTable {
         let stat = self.stat(pid)?;
         let name = self.name(pid).unwrap_or_else(|| stat.comm.clone());
         let uid = self.uid(pid)?;
-        Some((Process { id: stat.id, name, state: stat.state, parent: stat.parent, uid }, stat))
+        Some((
+            Process {
+                id: stat.id,
+                name,
+                state: stat.state,
+                parent: stat.parent,
+                uid,
+            },
+            stat,
+        ))
     }
 }
 

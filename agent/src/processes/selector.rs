@@ -129,13 +129,20 @@ impl Found {
     pub fn notes(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (process, reason) in &self.spared {
-            by_reason.entry(reason).or_default().push(process.to_string());
+            by_reason
+                .entry(reason)
+                .or_default()
+                .push(process.to_string());
         }
         by_reason
             .into_iter()
             .map(|(reason, who)| match who.len() {
                 0..=8 => format!("spared {}: {reason}", who.join(", ")),
-                many => format!("spared {} and {} more: {reason}", who[..3].join(", "), many - 3),
+                many => format!(
+                    "spared {} and {} more: {reason}",
+                    who[..3].join(", "),
+                    many - 3
+                ),
             })
             .collect()
     }
@@ -161,12 +168,18 @@ impl ProcessSelector {
         seed: u64,
     ) -> Result<Found, Refusal> {
         let unreadable = |error: std::io::Error| {
-            Refusal::new("failed", format!("{}: can't be read: {error}", table.root().display()))
-                .hint("mount `/proc`, and see that this user may read it")
+            Refusal::new(
+                "failed",
+                format!("{}: can't be read: {error}", table.root().display()),
+            )
+            .hint("mount `/proc`, and see that this user may read it")
         };
         let matcher = Matcher::new(self, at, table).map_err(|problems| {
             let what = "the process selector is not usable";
-            Refusal { problems, ..Refusal::new("arguments", what) }
+            Refusal {
+                problems,
+                ..Refusal::new("arguments", what)
+            }
         })?;
         let all = table.pids().map_err(unreadable)?;
         let spare = Spare::new(table, protection);
@@ -176,7 +189,9 @@ impl ProcessSelector {
                 continue;
             }
             // Gone since it was listed: then it is nobody's victim.
-            let Some((process, stat)) = table.process_and_stat(pid) else { continue };
+            let Some((process, stat)) = table.process_and_stat(pid) else {
+                continue;
+            };
             match spare.reason(&process, &stat) {
                 Some(reason) => spared.push((process, reason)),
                 None => free.push(process),
@@ -200,7 +215,11 @@ impl ProcessSelector {
             }
         }
         .map_err(|error| Refusal::new("no-match", error.0).hint(error.1))?;
-        Ok(Found { victims, matched, spared })
+        Ok(Found {
+            victims,
+            matched,
+            spared,
+        })
     }
 
     /// Nobody matches: says which part of the selector that was, and who there is.
@@ -210,16 +229,25 @@ impl ProcessSelector {
             .into_iter()
             .filter_map(|(written, part)| {
                 let matcher = Matcher::new(&part, "$", table).ok()?;
-                let count = matcher.candidates(all).into_iter().filter(|pid| matcher.matches(*pid)).count();
+                let count = matcher
+                    .candidates(all)
+                    .into_iter()
+                    .filter(|pid| matcher.matches(*pid))
+                    .count();
                 Some((written, count))
             })
             .collect();
         let what = match parts.as_slice() {
             [(written, _)] => format!("no process matches {written}"),
             parts => {
-                let counts: Vec<String> =
-                    parts.iter().map(|(written, count)| format!("{written} matches {count}")).collect();
-                format!("no process matches everything that is given: {}", counts.join(", "))
+                let counts: Vec<String> = parts
+                    .iter()
+                    .map(|(written, count)| format!("{written} matches {count}"))
+                    .collect();
+                format!(
+                    "no process matches everything that is given: {}",
+                    counts.join(", ")
+                )
             }
         };
         let refusal = Refusal::new("no-match", what);
@@ -233,7 +261,10 @@ impl ProcessSelector {
                 .map(|name| format!("`{name}`"))
                 .collect();
             if !near.is_empty() {
-                return refusal.hint(format!("{} is running; did you mean that?", near.join(", ")));
+                return refusal.hint(format!(
+                    "{} is running; did you mean that?",
+                    near.join(", ")
+                ));
             }
         }
         match matcher.unreadable.get() {
@@ -253,7 +284,10 @@ impl ProcessSelector {
             .into_iter()
             .filter(|(key, _)| !matches!(key.as_str(), "except" | "select" | "order"))
             .filter_map(|(key, value)| {
-                let written = format!("{key} `{}`", value.as_str().map_or_else(|| value.to_string(), Into::into));
+                let written = format!(
+                    "{key} `{}`",
+                    value.as_str().map_or_else(|| value.to_string(), Into::into)
+                );
                 let part = serde_json::json!({ key: value });
                 Some((written, serde_json::from_value(part).ok()?))
             })
@@ -262,7 +296,14 @@ impl ProcessSelector {
 }
 
 fn all_spared(spared: Vec<(Process, String)>) -> Refusal {
-    let found = Found { victims: Vec::new(), matched: 0, spared };
-    Refusal::new("protected", format!("all who match are never hit: {}", found.notes().join("; ")))
-        .hint("choose another process; what the policy protects is for the owner of the host to change")
+    let found = Found {
+        victims: Vec::new(),
+        matched: 0,
+        spared,
+    };
+    Refusal::new(
+        "protected",
+        format!("all who match are never hit: {}", found.notes().join("; ")),
+    )
+    .hint("choose another process; what the policy protects is for the owner of the host to change")
 }

@@ -17,7 +17,10 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) fn new(ports: Vec<u16>) -> Self {
-        Listening { ports, networks: RefCell::default() }
+        Listening {
+            ports,
+            networks: RefCell::default(),
+        }
     }
 
     /// Whether the process holds a socket that listens on one of the ports.
@@ -27,7 +30,9 @@ impl Listening {
     pub(super) fn holds(&self, table: &ProcessTable, pid: i32) -> std::io::Result<bool> {
         let network = table.link(pid, "ns/net")?;
         let mut networks = self.networks.borrow_mut();
-        let sockets = networks.entry(network).or_insert_with(|| self.sockets(table, pid));
+        let sockets = networks
+            .entry(network)
+            .or_insert_with(|| self.sockets(table, pid));
         if sockets.is_empty() {
             return Ok(false);
         }
@@ -35,7 +40,14 @@ impl Listening {
             table
                 .link(pid, &format!("fd/{descriptor}"))
                 .ok()
-                .and_then(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+                .and_then(|target| {
+                    target
+                        .to_str()?
+                        .strip_prefix("socket:[")?
+                        .strip_suffix(']')?
+                        .parse()
+                        .ok()
+                })
                 .is_some_and(|inode: u64| sockets.contains(&inode))
         }))
     }
@@ -46,12 +58,15 @@ impl Listening {
         for (file, state) in STATES {
             let path = table.root().join(format!("{pid}/net/{file}"));
             // A kernel without IPv6 has no such table.
-            let Ok(lines) = std::fs::read_to_string(path) else { continue };
+            let Ok(lines) = std::fs::read_to_string(path) else {
+                continue;
+            };
             inodes.extend(lines.lines().skip(1).filter_map(|line| {
                 let fields: Vec<&str> = line.split_ascii_whitespace().collect();
                 let (_, port) = fields.get(1)?.rsplit_once(':')?;
                 let port = u16::from_str_radix(port, 16).ok()?;
-                (self.ports.contains(&port) && *fields.get(3)? == state).then(|| fields.get(9)?.parse::<u64>().ok())?
+                (self.ports.contains(&port) && *fields.get(3)? == state)
+                    .then(|| fields.get(9)?.parse::<u64>().ok())?
             }));
         }
         inodes

@@ -38,7 +38,11 @@ impl Default for Protection {
             "kubelet",
             "NetworkManager",
         ];
-        Protection { names: names.map(String::from).to_vec(), units: Vec::new(), users: Vec::new() }
+        Protection {
+            names: names.map(String::from).to_vec(),
+            units: Vec::new(),
+            users: Vec::new(),
+        }
     }
 }
 
@@ -53,8 +57,15 @@ pub(super) struct Spare<'a> {
 impl<'a> Spare<'a> {
     pub(super) fn new(table: &'a ProcessTable, protection: &'a Protection) -> Self {
         let users = protection.users.iter();
-        let users = users.filter_map(|user| Some((uid_of(user)?, user.as_str()))).collect();
-        Spare { table, protection, users, ours: Ours::new(table) }
+        let users = users
+            .filter_map(|user| Some((uid_of(user)?, user.as_str())))
+            .collect();
+        Spare {
+            table,
+            protection,
+            users,
+            ours: Ours::new(table),
+        }
     }
 
     /// Why this process is not hit, if so.
@@ -83,7 +94,9 @@ impl<'a> Spare<'a> {
         }
         let paths = cgroup_paths(self.table, process.id.pid).unwrap_or_default();
         let unit = |unit: &&String| {
-            paths.iter().any(|(_, path)| path.split('/').any(|part| like(&whole_unit(unit), part)))
+            paths
+                .iter()
+                .any(|(_, path)| path.split('/').any(|part| like(&whole_unit(unit), part)))
         };
         let unit = self.protection.units.iter().find(unit)?;
         Some(format!("the policy protects the unit `{unit}`"))
@@ -92,7 +105,9 @@ impl<'a> Spare<'a> {
 
 /// The number of a user given by name or number.
 pub(super) fn uid_of(user: &str) -> Option<u32> {
-    user.parse().ok().or_else(|| Some(nix::unistd::User::from_name(user).ok()??.uid.as_raw()))
+    user.parse()
+        .ok()
+        .or_else(|| Some(nix::unistd::User::from_name(user).ok()??.uid.as_raw()))
 }
 
 /// A unit's whole name: without a suffix, a service is meant.

@@ -4,9 +4,15 @@ use super::*;
 
 #[test]
 fn a_process_is_read_back_as_it_was_written() {
-    let id = ProcessId { pid: 4711, start: 123_456 };
+    let id = ProcessId {
+        pid: 4711,
+        start: 123_456,
+    };
     assert_eq!(id.to_string(), "4711@123456");
-    assert_eq!(serde_json::from_str::<ProcessId>("\"4711@123456\"").unwrap(), id);
+    assert_eq!(
+        serde_json::from_str::<ProcessId>("\"4711@123456\"").unwrap(),
+        id
+    );
     for wrong in ["4711", "@1", "4711@", "-1@5", "0@5", "a@b"] {
         assert!(wrong.parse::<ProcessId>().is_err(), "{wrong}");
     }
@@ -16,8 +22,17 @@ fn a_process_is_read_back_as_it_was_written() {
 fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
     let line = "77 (evil) S 1 ) R 12 77 77 0 -1 2097152 0 0 0 0 7 5 0 0 20 0 1 0 9876 1000 42 0";
     let stat = Stat::parse(line).unwrap();
-    assert_eq!(stat.id, ProcessId { pid: 77, start: 9876 });
-    assert_eq!((stat.comm.as_str(), stat.state, stat.parent), ("evil) S 1 ", 'R', 12));
+    assert_eq!(
+        stat.id,
+        ProcessId {
+            pid: 77,
+            start: 9876
+        }
+    );
+    assert_eq!(
+        (stat.comm.as_str(), stat.state, stat.parent),
+        ("evil) S 1 ", 'R', 12)
+    );
     assert_eq!((stat.cpu_ticks, stat.resident_pages), (12, 42));
     assert!(stat.is_kernel_thread());
 }

@@ -29,7 +29,11 @@ pub struct Victim {
 
 impl Victim {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let id = ProcessTable::default().identify(child.id() as i32).unwrap();
         let out = child.stdout.take().map(BufReader::new);
         Victim { child, id, out }
@@ -79,7 +83,12 @@ impl Helper {
     /// Starts one that is told that its parent is this one.
     pub fn start_as_child_of(parent: u32, role: &Role, deadline_ms: u64) -> Self {
         let mut child = Command::new(AGENT)
-            .args(["helper", "test-mark", &parent.to_string(), &deadline_ms.to_string()])
+            .args([
+                "helper",
+                "test-mark",
+                &parent.to_string(),
+                &deadline_ms.to_string(),
+            ])
             .arg(serde_json::to_string(role).unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -87,7 +96,9 @@ impl Helper {
             .unwrap();
         let id = ProcessTable::default().identify(child.id() as i32).unwrap();
         let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
         Helper { child, id, said }
     }
 
@@ -106,7 +117,10 @@ impl Helper {
     #[track_caller]
     fn word(&self, key: &str) -> String {
         let said: serde_json::Value = serde_json::from_str(&self.said).unwrap_or_default();
-        said[key].as_str().unwrap_or_else(|| panic!("not `{key}`: {}", self.said)).to_owned()
+        said[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("not `{key}`: {}", self.said))
+            .to_owned()
     }
 
     /// Kills it, as anything might.
@@ -126,7 +140,12 @@ impl Drop for Helper {
 /// A line of `/proc/PID/status`.
 pub fn status_line(pid: i32, key: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 /// Whether a test that wants root can run. Where it can't, that is said, and under CI it fails.
@@ -134,7 +153,10 @@ pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED {test}: it wants root");
-        assert!(std::env::var_os("CI").is_none(), "no test is skipped under CI");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no test is skipped under CI"
+        );
     }
     root
 }

@@ -169,6 +169,11 @@ fn deviations(run: &Run) -> Vec<String> {
     if let Some(Err(within)) = run.recovery {
         found.push(format!("the hypothesis did not hold again within {within}"));
     }
+    for injection in run.injections.values() {
+        if let Some(unmet) = injection.effect.as_ref().and_then(|effect| effect.unmet.as_deref()) {
+            found.push(format!("fault `{}` on `{}`: {unmet}", injection.fault, injection.agent));
+        }
+    }
     for activity in &run.activities {
         if activity.judgement == Some(Judgement::Outside) {
             let why = activity.why.as_deref().unwrap_or("its output was out of tolerance");

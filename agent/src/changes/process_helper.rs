@@ -1,0 +1,113 @@
+//! A process of ours that does harm as long as it lives: holding victims by tracing them, taking
+//! memory, processors or disk. All that it takes the kernel gives back when it dies, and it dies
+//! with the thread that started it, at its own deadline, or by our hand. It is found by its mark.
+
+use super::{Alter, Observed};
+use crate::helpers::{self, Role};
+use crate::host::{Host, HostError};
+use crate::processes::ProcessId;
+use backburn_experiments::Span;
+use backburn_experiments::wire::{ChangeView, Effect};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::time::Duration;
+
+/// How long a killed helper may take to leave, e.g. to give gigabytes back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A process of ours with a mark on its command line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessHelper {
+    /// Its mark, from the injection's id.
+    pub mark: String,
+    /// When the kernel kills it, counted from its start.
+    pub deadline: Span,
+    /// What it does.
+    pub role: Role,
+}
+
+impl ProcessHelper {
+    fn find(&self, host: &Host) -> io::Result<Vec<ProcessId>> {
+        host.find_marked(&self.mark)
+    }
+
+    /// The helper, without a scan where we started it ourselves.
+    fn known(&self, host: &Host) -> Option<ProcessId> {
+        match host.child(&self.mark) {
+            Some(id) => host.table.alive(id).then_some(id),
+            None => self.find(host).ok()?.first().copied(),
+        }
+    }
+}
+
+impl Alter for ProcessHelper {
+    fn view(&self) -> ChangeView {
+        ChangeView {
+            kind: "helper".into(),
+            apply: format!("start helper `{}`: {}", self.mark, self.role.describe()),
+            undo: format!("kill helper `{}`; {}", self.mark, self.role.describe_end()),
+            if_we_die: format!(
+                "the kernel kills it with the agent, and {} after its start in any case",
+                self.deadline
+            ),
+        }
+    }
+
+    fn holds(&self) -> Vec<String> {
+        self.role.holds()
+    }
+
+    fn apply(&self, host: &Host) -> Result<(), HostError> {
+        host.spawn_helper(&self.mark, self.deadline.0, &self.role)
+            .map(|_| ())
+    }
+
+    fn observe(&self, host: &Host) -> io::Result<Observed> {
+        let found = self.find(host)?;
+        if let Some(id) = found.first() {
+            return Ok(Observed::Present(format!(
+                "helper `{}` is there as process {}",
+                self.mark, id.pid
+            )));
+        }
+        Ok(match self.role.residue(&host.table)? {
+            None => Observed::Absent,
+            Some(residue) => Observed::Present(residue),
+        })
+    }
+
+    fn undo(&self, host: &Host) -> Result<(), HostError> {
+        if let Some(id) = host.child(&self.mark) {
+            host.kill_and_wait(id, PATIENCE)?;
+            host.reap();
+        }
+        let found = self.find(host).map_err(|source| HostError {
+            what: format!("look for helper {}", self.mark),
+            source,
+        })?;
+        for id in found {
+            host.kill_and_wait(id, PATIENCE)?;
+        }
+        host.effect(&format!("clear away after helper {}", self.mark), || {
+            self.role.clear_away()
+        })
+    }
+
+    fn effect(&self, host: &Host) -> Effect {
+        match self.known(host) {
+            Some(id) => helpers::evidence(&self.role, id.pid, &host.table),
+            None if matches!(self.role, Role::Terminate { .. }) => {
+                helpers::evidence(&self.role, 0, &host.table)
+            }
+            None => Effect {
+                acts: false,
+                seen: format!("helper `{}` is gone", self.mark),
+                ..Effect::default()
+            },
+        }
+    }
+
+    fn is_done(&self, host: &Host) -> bool {
+        self.known(host).is_none()
+    }
+}

@@ -1,0 +1,393 @@
+//! The agent's command line: for a controller (`serve`), and by hand, with no daemon and no
+//! controller. `main` is a straight line from words to an exit code.
+
+mod arguments;
+mod inject;
+mod show;
+
+use crate::engine::{Engine, revert_dead};
+use crate::guardian::{self, NOT_CLEAN};
+use crate::host::{Host, Invocation, Role};
+use crate::ledger::{Ledger, Owner, boot_id};
+use crate::policy::Policy;
+use crate::{doctor, helpers, worker};
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The exit code of a command line or a definition that is wrong.
+const INVALID: u8 = 2;
+/// The exit code of a refusal: nothing was injected.
+const NOT_STARTED: u8 = 3;
+
+/// The duration that a plan is made for where none is given.
+const ASSUMED: Span = Span::seconds(60);
+
+/// Why a command ended without doing what it was to do.
+enum Failure {
+    Refused(Refusal),
+    Wrong(String),
+    Owed(Vec<Owed>),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::Refused(refusal)
+    }
+}
+
+/// Runs the agent with these words, the program's name and `prefix` left out. `prefix` is what
+/// stands before them when this program is started again: `["agent"]` within `backburn`.
+pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
+    // A helper is a process of its own that must be small and start fast: before anything else.
+    if words.first().is_some_and(|word| word == "helper") {
+        return helpers::run(words.into_iter().skip(1).collect());
+    }
+    let name = std::iter::once("backburn")
+        .chain(prefix.iter().copied())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let name = if prefix.is_empty() {
+        "backburn-agent".to_owned()
+    } else {
+        name
+    };
+    let matches = match command(name.clone())
+        .try_get_matches_from(std::iter::once(name.into()).chain(words))
+    {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help goes to stdout with 0, a wrong word to stderr with 2; a closed pipe is nobody's fault.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(INVALID));
+        }
+    };
+    log_to_stderr();
+    let invocation = Invocation {
+        prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
+    };
+    match dispatch(&matches, invocation) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure::Refused(refusal)) => {
+            eprintln!("error: {refusal}");
+            ExitCode::from(if refusal.rule == "arguments" {
+                INVALID
+            } else {
+                NOT_STARTED
+            })
+        }
+        Err(Failure::Wrong(what)) => {
+            eprintln!("error: {what}");
+            ExitCode::from(INVALID)
+        }
+        Err(Failure::Owed(owed)) => {
+            show::owed(&owed);
+            ExitCode::from(NOT_CLEAN)
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKBURN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Somebody else's subscriber, in a test, is as good.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init()
+        .ok();
+}
+
+fn command(name: String) -> Command {
+    let json = || {
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Print JSON")
+    };
+    let serve = |name: &'static str| {
+        Command::new(name)
+            .arg(
+                Arg::new("name")
+                    .long("name")
+                    .help("The agent's name; the host's where left out"),
+            )
+            .arg(
+                Arg::new("label")
+                    .long("label")
+                    .value_name("KEY=VALUE")
+                    .action(ArgAction::Append)
+                    .help("A label of this agent"),
+            )
+    };
+    Command::new(name)
+        .about("Injects faults into this host and puts them back")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new("state")
+                .long("state")
+                .value_name("DIR")
+                .env("BACKBURN_STATE")
+                .value_parser(value_parser!(PathBuf))
+                .global(true)
+                .help(
+                    "Where the ledger is [default: /var/lib/backburn, or the user's state folder]",
+                ),
+        )
+        .arg(
+            Arg::new("policy")
+                .long("policy")
+                .value_name("FILE")
+                .env("BACKBURN_POLICY")
+                .value_parser(value_parser!(PathBuf))
+                .global(true)
+                .help(format!(
+                    "What this host allows [default: {} where it exists]",
+                    crate::policy::POLICY_PATH
+                )),
+        )
+        .subcommand(serve("serve").about("Serve a controller over the socket on standard input"))
+        .subcommand(serve("worker").hide(true))
+        .subcommand(
+            Command::new("faults")
+                .about("List the faults, or tell all about one")
+                .arg(Arg::new("fault").value_name("FAULT"))
+                .arg(json()),
+        )
+        .subcommand(arguments::per_fault(
+            Command::new("plan")
+                .about("Say what a fault would do, exactly, with its undo; touch nothing"),
+            false,
+        ))
+        .subcommand(arguments::per_fault(
+            Command::new("inject")
+                .about("Inject a fault by hand, wait for its end, and put it back; Ctrl-C ends it"),
+            true,
+        ))
+        .subcommand(
+            Command::new("status")
+                .about("Say what is owed, and whether it is still there")
+                .arg(json()),
+        )
+        .subcommand(
+            Command::new("revert")
+                .about("Put back what is owed, without a controller")
+                .arg(
+                    Arg::new("injection")
+                        .value_name("ID")
+                        .action(ArgAction::Append)
+                        .help("These injections"),
+                )
+                .arg(
+                    Arg::new("all")
+                        .long("all")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("injection")
+                        .required_unless_present("injection")
+                        .help("Every injection in the ledger"),
+                )
+                .arg(json()),
+        )
+        .subcommand(
+            Command::new("doctor")
+                .about("Say what this host can do, and what is missing")
+                .arg(json()),
+        )
+        .subcommand(Command::new("schema").about("Print the JSON Schema of the policy file"))
+}
+
+fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure> {
+    let Some((name, words)) = matches.subcommand() else {
+        return Ok(INVALID);
+    };
+    let state = words
+        .get_one::<PathBuf>("state")
+        .cloned()
+        .map_or_else(default_state, Ok)?;
+    let policy_path = words.get_one::<PathBuf>("policy").cloned();
+    let json = words
+        .try_get_one::<bool>("json")
+        .ok()
+        .flatten()
+        .copied()
+        .unwrap_or_default();
+    let policy =
+        || Policy::load(policy_path.as_deref()).map_err(|error| Failure::Wrong(error.to_string()));
+    match name {
+        "serve" => {
+            if !is_socket(rustix::stdio::stdin()) {
+                return Err(worker::not_a_link().into());
+            }
+            let passed = pass_on(words, &state, policy_path.as_deref());
+            guardian::run(&state, &passed, &invocation)
+                .map_err(|error| Failure::Wrong(format!("the agent could not be started: {error}")))
+        }
+        "worker" => {
+            let settings = worker::Settings {
+                state,
+                policy: policy_path,
+                name: words
+                    .get_one::<String>("name")
+                    .cloned()
+                    .unwrap_or_else(host_name),
+                labels: labels(words)?,
+            };
+            let clean = worker::run(&settings, invocation)
+                .map_err(|error| Failure::Wrong(error.to_string()))?;
+            Ok(if clean { 0 } else { NOT_CLEAN })
+        }
+        "faults" => show::faults(words.get_one::<String>("fault").map(String::as_str), json),
+        "plan" => {
+            let wanted = arguments::read(words, Some(ASSUMED))?;
+            let engine = engine(&state, policy()?, invocation)?;
+            show::plan(&engine.plan(&wanted.request)?, wanted.json)
+        }
+        "inject" => {
+            // What the policy file has wrong is said before anything is started.
+            policy()?;
+            let wanted = arguments::read(words, None)?;
+            let passed = pass_on(words, &state, policy_path.as_deref());
+            inject::run(&wanted, &invocation, &passed)
+        }
+        "status" => show::status(&hand(&state, invocation)?, json),
+        "revert" => {
+            let (host, ledger) = hand(&state, invocation)?;
+            let named: Option<Vec<&String>> =
+                words.get_many::<String>("injection").map(Iterator::collect);
+            revert(&host, &ledger, named.as_deref(), json)
+        }
+        "doctor" => {
+            policy()?;
+            let findings = doctor::examine(&state);
+            show::doctor(&findings, json)
+        }
+        "schema" => show::json(&backburn_experiments::schema::of::<Policy>()),
+        _ => Ok(INVALID),
+    }
+}
+
+fn revert(
+    host: &Host,
+    ledger: &Ledger,
+    named: Option<&[&String]>,
+    json: bool,
+) -> Result<u8, Failure> {
+    if let Some(named) = named
+        && let Some(unknown) = named.iter().find(|id| !ledger.owes(id))
+    {
+        let refusal = Refusal::new("no-match", format!("nothing is owed under `{unknown}`"));
+        return Err(refusal.hint("`status` lists what is owed").into());
+    }
+    let meant = |entry: &crate::ledger::LedgerEntry| {
+        named.is_none_or(|named| named.contains(&&entry.injection))
+    };
+    let (ended, owed): (Vec<Ended>, Vec<Owed>) = revert_dead(host, ledger, meant, Cause::ByHand);
+    show::reverted(&ended, json)?;
+    if owed.is_empty() {
+        Ok(0)
+    } else {
+        Err(Failure::Owed(owed))
+    }
+}
+
+/// The host and the ledger, for a person at a terminal.
+fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure> {
+    let host = Host::new(Role::Hand, invocation);
+    let ledger = Ledger::open(&host, state).map_err(|error| {
+        Failure::Wrong(format!(
+            "{error}\nhint: name a folder that you may write to with `--state`"
+        ))
+    })?;
+    Ok((host, ledger))
+}
+
+/// An engine that only plans: it answers for nothing.
+fn engine(state: &Path, policy: Policy, invocation: Invocation) -> Result<Engine, Failure> {
+    let (host, ledger) = hand(state, invocation)?;
+    let us = host
+        .table
+        .identify(std::process::id() as i32)
+        .ok_or_else(|| Failure::Wrong("/proc is not there: mount it".into()))?;
+    Ok(Engine::new(
+        host,
+        ledger,
+        policy,
+        Owner {
+            boot: boot_id(),
+            worker: us,
+            guardian: us,
+        },
+    ))
+}
+
+/// The words that a worker is started with.
+fn pass_on(words: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<String> {
+    let mut passed = vec!["--state".to_owned(), state.display().to_string()];
+    if let Some(policy) = policy {
+        passed.extend(["--policy".to_owned(), policy.display().to_string()]);
+    }
+    if let Ok(Some(name)) = words.try_get_one::<String>("name") {
+        passed.extend(["--name".to_owned(), name.clone()]);
+    }
+    if let Ok(Some(labels)) = words.try_get_many::<String>("label") {
+        passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
+    }
+    passed
+}
+
+fn labels(words: &ArgMatches) -> Result<BTreeMap<String, String>, Failure> {
+    // What is found comes first, so that what is given goes before it.
+    let mut labels = BTreeMap::from([
+        ("host".to_owned(), host_name()),
+        ("os".to_owned(), std::env::consts::OS.to_owned()),
+        ("arch".to_owned(), std::env::consts::ARCH.to_owned()),
+        (
+            "kernel".to_owned(),
+            nix::sys::utsname::uname()
+                .map(|name| name.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+        ),
+    ]);
+    for label in words.get_many::<String>("label").into_iter().flatten() {
+        let (key, value) = label.split_once('=').ok_or_else(|| {
+            Failure::Wrong(format!(
+                "label `{label}` is not of the form KEY=VALUE\nhint: e.g. `--label role=checkout`"
+            ))
+        })?;
+        labels.insert(key.into(), value.into());
+    }
+    Ok(labels)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(
+        |_| "localhost".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn default_state() -> Result<PathBuf, Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/backburn".into());
+    }
+    let below = |variable: &str, path: &str| {
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(|folder| PathBuf::from(folder).join(path))
+    };
+    below("XDG_STATE_HOME", "backburn")
+        .or_else(|| below("HOME", ".local/state/backburn"))
+        .ok_or_else(|| Failure::Wrong("there is no place for the ledger: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`".into()))
+}
+
+fn is_socket(fd: impl std::os::fd::AsFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|status| {
+        rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Socket
+    })
+}

@@ -1,0 +1,293 @@
+//! What a person at a terminal, or a script, gets to see: data on standard output, talk on
+//! standard error.
+
+use super::Failure;
+use crate::changes::Alter as _;
+use crate::doctor::Finding;
+use crate::faults::FAULTS;
+use crate::host::Host;
+use crate::ledger::Ledger;
+use backburn_experiments::problem::nearest;
+use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::Write as _;
+
+/// Prints lines; whoever closed the pipe has seen enough.
+fn print(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<u8, Failure> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::Wrong(error.to_string()))?;
+    print(&(text + "\n"));
+    Ok(0)
+}
+
+/// The list of faults, or all about one.
+pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, Failure> {
+    let Some(name) = name else {
+        if as_json {
+            return json(
+                &FAULTS
+                    .iter()
+                    .map(crate::faults::Fault::describe)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let widest = FAULTS
+            .iter()
+            .map(|fault| fault.name.len())
+            .max()
+            .unwrap_or_default();
+        for fault in FAULTS {
+            print(&format!("{:widest$}  {}\n", fault.name, fault.summary));
+        }
+        return Ok(0);
+    };
+    let Some(fault) = crate::faults::find(name) else {
+        let hint = nearest(name, FAULTS.iter().map(|fault| fault.name)).map_or_else(
+            || "`faults` lists them".to_owned(),
+            |near| format!("`{near}`?"),
+        );
+        return Err(
+            Refusal::new("arguments", format!("there is no fault `{name}`"))
+                .hint(hint)
+                .into(),
+        );
+    };
+    let description = fault.describe();
+    if as_json {
+        return json(&description);
+    }
+    let ends = if fault.one_shot {
+        "one-shot"
+    } else {
+        "has a duration"
+    };
+    print(&format!(
+        "{}: {} ({ends})\n\nArguments:\n",
+        fault.name, fault.summary
+    ));
+    arguments(&description.schema, 1);
+    print(&format!("\nExample:\n  {}\n", description.example));
+    Ok(0)
+}
+
+fn arguments(schema: &Value, depth: usize) {
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (key, property) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let must = if required.contains(&key.as_str()) {
+            " (required)"
+        } else {
+            ""
+        };
+        let text = property
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let indent = "  ".repeat(depth);
+        print(&format!("{indent}{key}{must}: {text}\n"));
+        arguments(property, depth + 1);
+    }
+}
+
+/// What would be done.
+pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, Failure> {
+    if as_json {
+        return json(plan);
+    }
+    print(&plan_text(plan));
+    eprintln!("nothing was touched");
+    Ok(0)
+}
+
+fn plan_text(plan: &PlanView) -> String {
+    let mut text = String::new();
+    for victim in &plan.victims {
+        text.push_str(&format!("victim  {} {}\n", victim.kind, victim.name));
+    }
+    for change in &plan.changes {
+        text.push_str(&format!(
+            "change  {}\n  undo       {}\n  if we die  {}\n",
+            change.apply, change.undo, change.if_we_die
+        ));
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note    {note}\n"));
+    }
+    text
+}
+
+/// What an agent says, as it says it.
+pub(super) fn report(report: &Report) {
+    match report {
+        Report::Hello(hello) => {
+            for ended in &hello.recovered {
+                eprintln!(
+                    "put back first, for an agent that died: {}",
+                    ended.injection
+                );
+            }
+            owed(&hello.owed);
+        }
+        Report::Injected {
+            injection, plan, ..
+        } => {
+            eprintln!("injected {injection}");
+            eprint!("{}", plan_text(plan));
+        }
+        Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
+        Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
+        Report::Ended(ended) => print(&ended_text(ended)),
+        Report::Struck { rule, seen } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::AllReverted { .. } | Report::Planned { .. } | Report::Measured { .. } => {}
+    }
+}
+
+fn ended_text(ended: &Ended) -> String {
+    let seen = ended
+        .effect
+        .as_ref()
+        .map(|effect| format!(" ({})", effect.seen))
+        .unwrap_or_default();
+    if ended.clean {
+        format!(
+            "{} is put back, seen gone after {}{seen}\n",
+            ended.injection, ended.took
+        )
+    } else {
+        format!(
+            "{} is NOT put back: {}{seen}\n",
+            ended.injection,
+            ended.residue.join("; ")
+        )
+    }
+}
+
+/// What was reverted by hand.
+pub(super) fn reverted(ended: &[Ended], as_json: bool) -> Result<u8, Failure> {
+    if as_json {
+        return json(&ended);
+    }
+    if ended.is_empty() {
+        eprintln!("nothing was owed");
+    }
+    for end in ended {
+        print(&ended_text(end));
+    }
+    Ok(0)
+}
+
+/// What somebody has to look at.
+pub(super) fn owed(owed: &[Owed]) {
+    for owed in owed {
+        eprintln!(
+            "error: {} ({}) is not put back: {}",
+            owed.injection,
+            owed.fault,
+            owed.residue.join("; ")
+        );
+    }
+    if !owed.is_empty() {
+        eprintln!("hint: mend what it says, then `revert --all`");
+    }
+}
+
+/// What is owed, and whether it is still there.
+pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, Failure> {
+    let (entries, unreadable) = ledger.entries().map_err(|error| {
+        Failure::Wrong(format!(
+            "{} can't be read: {error}",
+            ledger.folder().display()
+        ))
+    })?;
+    let rows: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let there: Vec<String> = entry.changes.iter().filter_map(|change| seen(host, change)).collect();
+            let agent = if entry.owner.is_dead(&host.table) { "dead" } else { "alive" };
+            json!({"injection": entry.injection, "run": entry.run, "fault": entry.fault, "agent": agent,
+                   "victims": entry.victims, "there": there, "stuck": entry.stuck})
+        })
+        .collect();
+    if as_json {
+        json(
+            &json!({"owed": rows, "unreadable": unreadable.iter().map(ToString::to_string).collect::<Vec<_>>()}),
+        )?;
+    } else if rows.is_empty() && unreadable.is_empty() {
+        eprintln!("nothing is owed");
+    } else {
+        for (entry, row) in entries.iter().zip(&rows) {
+            let there: Vec<&str> = row["there"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            let there = if there.is_empty() {
+                "nothing of it is there".to_owned()
+            } else {
+                there.join("; ")
+            };
+            print(&format!(
+                "{}  {}  agent {}  {there}\n",
+                entry.injection,
+                entry.fault,
+                row["agent"].as_str().unwrap_or_default()
+            ));
+        }
+    }
+    let problems: Vec<Owed> = unreadable
+        .iter()
+        .map(crate::ledger::Unreadable::owed)
+        .collect();
+    let abandoned = entries
+        .iter()
+        .any(|entry| !entry.stuck.is_empty() || entry.owner.is_dead(&host.table));
+    if !problems.is_empty() {
+        return Err(Failure::Owed(problems));
+    }
+    if abandoned {
+        eprintln!("hint: `revert --all` puts back what a dead agent owes");
+        return Ok(crate::guardian::NOT_CLEAN);
+    }
+    Ok(0)
+}
+
+fn seen(host: &Host, change: &crate::changes::Change) -> Option<String> {
+    match change.observe(host) {
+        Ok(crate::changes::Observed::Absent) => None,
+        Ok(crate::changes::Observed::Present(seen) | crate::changes::Observed::Contested(seen)) => {
+            Some(seen)
+        }
+        Err(error) => Some(format!(
+            "{} can't be looked at: {error}",
+            change.view().kind
+        )),
+    }
+}
+
+/// What this host can do.
+pub(super) fn doctor(findings: &[Finding], as_json: bool) -> Result<u8, Failure> {
+    if as_json {
+        return json(&findings);
+    }
+    for finding in findings {
+        print(&format!("{finding}\n"));
+    }
+    Ok(0)
+}

@@ -1,0 +1,77 @@
+//! `cpu-stress`: processors are kept busy, as by a runaway job or a noisy neighbour.
+
+use super::{FaultKind, Look, Plan};
+use crate::changes::{Change, ProcessHelper};
+use crate::helpers::Role;
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Refusal, Victim};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Keeps processors busy.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CpuStress {
+    /// How many threads. One for each processor where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    workers: Option<u32>,
+    /// How busy each of them is, in percent. 100 where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    load_percent: Option<f64>,
+    /// Only these processors, by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    cpus: Option<Vec<usize>>,
+    /// Grows evenly from nothing over this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramp: Option<Span>,
+}
+
+impl FaultKind for CpuStress {
+    const NAME: &'static str = "cpu-stress";
+    const SUMMARY: &'static str = "Processors are kept busy";
+
+    fn example() -> Value {
+        json!({"workers": 2, "load-percent": 80})
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+        let processors = look.processors();
+        if let Some(cpus) = &self.cpus
+            && let Some(missing) = cpus.iter().find(|cpu| **cpu >= processors)
+        {
+            return Err(
+                Refusal::new("no-match", format!("there is no processor {missing}")).hint(format!(
+                    "this host has {processors}, from 0 to {}",
+                    processors - 1
+                )),
+            );
+        }
+        let on = self.cpus.as_ref().map_or(processors, Vec::len);
+        let workers = self.workers.map_or(on, |workers| workers as usize);
+        let load_percent = self.load_percent.unwrap_or(100.0);
+        let name =
+            format!("{workers} threads at {load_percent} % on {on} of {processors} processors");
+        Ok(Plan {
+            victims: vec![Victim {
+                kind: "processors".into(),
+                id: "cpu".into(),
+                name,
+            }],
+            changes: vec![Change::Helper(ProcessHelper {
+                mark: look.mark(0),
+                deadline: look.deadline(Span::default()),
+                role: Role::Cpu {
+                    workers,
+                    load_percent,
+                    cpus: self.cpus.clone(),
+                    ramp: self.ramp,
+                },
+            })],
+            ..Plan::default()
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! `memory-fill`: memory is taken, as by a leak. What is taken is the kernel's first choice when
+//! memory runs out, so that it is not somebody else's process that dies of it.
+
+use super::{FaultKind, Look, Plan, Size};
+use crate::changes::{Change, ProcessHelper};
+use crate::helpers::Role;
+use backburn_experiments::wire::{Refusal, Victim};
+use backburn_experiments::{Problem, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Takes memory. Exactly one of `size` and `percent`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MemoryFill {
+    /// How much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<Size>,
+    /// How much of all memory, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    percent: Option<f64>,
+    /// What is left to others in any case: available memory is never taken below this. A twentieth of all memory where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reserve: Option<Size>,
+    /// Grows evenly from nothing over this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramp: Option<Span>,
+}
+
+impl FaultKind for MemoryFill {
+    const NAME: &'static str = "memory-fill";
+    const SUMMARY: &'static str = "Memory is taken, down to a reserve";
+
+    fn example() -> Value {
+        json!({"size": "256MiB", "reserve": "512MiB", "ramp": "10s"})
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        super::one_of(self.size, self.percent, false)
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+        let memory = look
+            .memory()
+            .map_err(|error| Refusal::new("failed", error.to_string()))?;
+        let wanted = super::amount(self.size, self.percent, memory.total, 0);
+        let reserve = self.reserve.map_or(memory.total / 20, |size| size.0);
+        let possible = memory.available.saturating_sub(reserve);
+        if possible == 0 {
+            return Err(Refusal::new(
+                "reserve",
+                format!(
+                    "{} of memory is available, and {} of it is the reserve",
+                    Size(memory.available),
+                    Size(reserve)
+                ),
+            )
+            .hint("lower `reserve`, or free some memory"));
+        }
+        let mut notes = Vec::new();
+        if possible < wanted {
+            notes.push(format!(
+                "{} would go below the reserve: {} is taken",
+                Size(wanted),
+                Size(possible)
+            ));
+        }
+        let bytes = wanted.min(possible);
+        let name = format!(
+            "{} of {} available memory, {} kept back",
+            Size(bytes),
+            Size(memory.available),
+            Size(reserve)
+        );
+        Ok(Plan {
+            victims: vec![Victim {
+                kind: "memory".into(),
+                id: "memory".into(),
+                name,
+            }],
+            changes: vec![Change::Helper(ProcessHelper {
+                mark: look.mark(0),
+                deadline: look.deadline(Span::default()),
+                role: Role::Memory {
+                    bytes,
+                    reserve_bytes: reserve,
+                    ramp: self.ramp,
+                },
+            })],
+            notes,
+            expect: None,
+        })
+    }
+}

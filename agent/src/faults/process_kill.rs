@@ -1,0 +1,108 @@
+//! `process-kill`: a process gets a signal, as when it crashes or the kernel's memory killer
+//! chooses it. What brings it back is its supervisor, and whether that works is what one learns.
+
+use super::{Expectation, FaultKind, Look, Plan, process_victim, select};
+use crate::changes::{Change, Kill, ProcessHelper};
+use crate::helpers::Role;
+use crate::processes::{ProcessId, ProcessSelector};
+use backburn_experiments::document::Select;
+use backburn_experiments::wire::Refusal;
+use backburn_experiments::{Problem, Span};
+use nix::sys::signal::Signal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Sends a signal to processes.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ProcessKill {
+    /// Who. One at random of those that match, unless `select` says otherwise.
+    process: ProcessSelector,
+    /// The signal, e.g. `TERM` or `HUP`. `KILL` where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = SIGNALS))]
+    signal: Option<String>,
+    /// Asks first: TERM, and the signal only to those that are still there after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grace: Option<Span>,
+    /// Records whether a supervisor brought the process back, and how soon; not in time is a deviation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expect_restart: Option<ExpectRestart>,
+}
+
+/// That a supervisor brings a process back.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ExpectRestart {
+    /// How soon.
+    within: Span,
+}
+
+/// The signals that end a process, or that daemons give a meaning to. Not STOP: nothing would undo it.
+const SIGNALS: [&str; 10] = [
+    "KILL", "TERM", "INT", "HUP", "QUIT", "ABRT", "SEGV", "BUS", "USR1", "USR2",
+];
+
+impl FaultKind for ProcessKill {
+    const NAME: &'static str = "process-kill";
+    const SUMMARY: &'static str = "Processes get a signal, KILL unless told otherwise";
+    const ONE_SHOT: bool = true;
+
+    fn example() -> Value {
+        json!({"process": {"name": "nginx", "select": {"count": 1}}, "expect-restart": {"within": "5s"}})
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.process.problems("$.process")
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+        let (victims, notes) = select(&self.process, look)?;
+        let ids: Vec<ProcessId> = victims.iter().map(|process| process.id).collect();
+        let name = self.signal.as_deref().unwrap_or("KILL");
+        let signal: Signal = format!("SIG{name}").parse().map_err(|_| {
+            Refusal::new("arguments", format!("`{name}` is no signal")).hint(SIGNALS.join(", "))
+        })?;
+        let expect = match &self.expect_restart {
+            None => None,
+            Some(expect) => {
+                let everyone = ProcessSelector {
+                    select: Some(Select::All),
+                    ..self.process.clone()
+                };
+                let known = everyone
+                    .find("$.process", look.table, look.protection, look.seed)?
+                    .victims;
+                Some(Expectation {
+                    number: ids.len(),
+                    known: known.iter().map(|process| process.id).collect(),
+                    selector: everyone,
+                    within: expect.within,
+                })
+            }
+        };
+        let kill = Change::Kill(Kill {
+            victims: ids.clone(),
+            signal: signal as i32,
+            name: name.into(),
+        });
+        let changes = match self.grace {
+            None => vec![kill],
+            Some(grace) => vec![Change::Helper(ProcessHelper {
+                mark: look.mark(0),
+                deadline: look.deadline(grace),
+                role: Role::Terminate {
+                    victims: ids,
+                    grace_ms: grace.0.as_millis() as u64,
+                },
+            })],
+        };
+        Ok(Plan {
+            victims: victims.iter().map(process_victim).collect(),
+            changes,
+            notes,
+            expect,
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! `process-pause`: processes stand still, as in a long garbage collection, a stalled disk or an
+//! overcommitted host: they hold their connections and answer nothing.
+
+use super::{FaultKind, Look, Plan, process_victim, select};
+use crate::changes::{Change, ProcessHelper, Stop};
+use crate::helpers::{self, Role};
+use crate::processes::{ProcessId, ProcessSelector};
+use backburn_experiments::wire::Refusal;
+use backburn_experiments::{Problem, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Stops processes for a while.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ProcessPause {
+    /// Who. One at random of those that match, unless `select` says otherwise.
+    process: ProcessSelector,
+}
+
+impl FaultKind for ProcessPause {
+    const NAME: &'static str = "process-pause";
+    const SUMMARY: &'static str = "Processes stand still, then run on as if nothing had been";
+
+    fn example() -> Value {
+        json!({"process": {"name": "redis-server"}})
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.process.problems("$.process")
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+        let (found, mut notes) = select(&self.process, look)?;
+        // What was stopped stays stopped: letting it go would not be putting back what was.
+        let (still, victims): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|process| process.state == 'T');
+        notes.extend(
+            still
+                .iter()
+                .map(|process| format!("{process} is stopped already and is left alone")),
+        );
+        if victims.is_empty() {
+            return Err(
+                Refusal::new("no-match", "every process that matches is stopped already")
+                    .hint("let them run first, or select others"),
+            );
+        }
+        let mut hold: Vec<ProcessId> = Vec::new();
+        let mut stop: Vec<ProcessId> = Vec::new();
+        for process in &victims {
+            match helpers::may_hold(look.table, process.id) {
+                Ok(()) => hold.push(process.id),
+                Err(why) => {
+                    notes.push(format!(
+                        "{process} is paused by signals, which only we undo: {why}"
+                    ));
+                    stop.push(process.id);
+                }
+            }
+        }
+        let mut changes = Vec::new();
+        if !hold.is_empty() {
+            changes.push(Change::Helper(ProcessHelper {
+                mark: look.mark(0),
+                deadline: look.deadline(Span::default()),
+                role: Role::Hold { victims: hold },
+            }));
+        }
+        if !stop.is_empty() {
+            changes.push(Change::Stop(Stop { victims: stop }));
+        }
+        Ok(Plan {
+            victims: victims.iter().map(process_victim).collect(),
+            changes,
+            notes,
+            expect: None,
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! The one door to the machine. Every effect on a host, the ledger's own writes included, passes
+//! `Host::effect`, which can be told to fail or to kill a process of ours before or after the
+//! n-th of them: that is how the crash conformance suite reaches every line between two effects,
+//! in the very binary that is shipped.
+
+mod failpoint;
+mod spawn;
+
+pub use failpoint::Failpoint;
+pub use spawn::Invocation;
+
+use crate::processes::{ProcessId, ProcessTable};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// An effect that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what}: {source}")]
+pub struct HostError {
+    /// The effect, as `verb object`.
+    pub what: String,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Which process of ours this is; failpoints are meant for one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It injects.
+    Worker,
+    /// It waits for the worker to die.
+    Guardian,
+    /// A person at a terminal.
+    Hand,
+}
+
+/// The machine, for whoever may change it.
+#[derive(Debug)]
+pub struct Host {
+    /// The process table, for looking.
+    pub table: ProcessTable,
+    /// How to start ourselves again.
+    pub invocation: Invocation,
+    failpoint: Failpoint,
+    effects: Cell<u64>,
+    /// The helpers that this process started, so that they are found without a scan.
+    children: RefCell<BTreeMap<String, ProcessId>>,
+}
+
+impl Host {
+    /// The machine that we run on.
+    pub fn new(role: Role, invocation: Invocation) -> Self {
+        Host {
+            table: ProcessTable::default(),
+            invocation,
+            failpoint: Failpoint::from_environment(role),
+            effects: Cell::new(0),
+            children: RefCell::default(),
+        }
+    }
+
+    /// Does something to the machine.
+    ///
+    /// # Errors
+    /// What the deed itself said, with `what` before it.
+    pub fn effect<T>(
+        &self,
+        what: &str,
+        deed: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, HostError> {
+        let number = self.effects.get() + 1;
+        self.effects.set(number);
+        let outcome = self.failpoint.before(number, what).and_then(|()| deed());
+        self.failpoint.after(number);
+        outcome.map_err(|source| HostError {
+            what: what.to_owned(),
+            source,
+        })
+    }
+
+    /// Sends a signal to exactly this process: a recycled id is never hit.
+    ///
+    /// Returns whether the process was there.
+    ///
+    /// # Errors
+    /// The kernel refused, e.g. for another user's process.
+    pub fn signal(
+        &self,
+        victim: ProcessId,
+        signal: rustix::process::Signal,
+    ) -> Result<bool, HostError> {
+        self.effect(&format!("send {signal:?} to process {victim}"), || {
+            let Some(pidfd) = self.table.open_pidfd_checked(victim)? else {
+                return Ok(false);
+            };
+            match rustix::process::pidfd_send_signal(&pidfd, signal) {
+                Ok(()) => Ok(true),
+                Err(rustix::io::Errno::SRCH) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    /// Kills a process and waits until it is gone, at the most this long.
+    ///
+    /// # Errors
+    /// The kernel refused, or it was not gone in time.
+    pub fn kill_and_wait(&self, victim: ProcessId, patience: Duration) -> Result<(), HostError> {
+        self.effect(&format!("kill process {victim}"), || {
+            let Some(pidfd) = self.table.open_pidfd_checked(victim)? else {
+                return Ok(());
+            };
+            match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::SRCH) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            if wait_readable(&pidfd, patience)? {
+                Ok(())
+            } else {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("it was still there after {patience:?}"),
+                ))
+            }
+        })
+    }
+
+    /// Creates, writes and syncs a file beside its final place, then renames it there and syncs
+    /// the folder: after a crash the old or the new content is there, never a part.
+    ///
+    /// # Errors
+    /// What the file system said; the file is then as it was.
+    pub fn write_durably(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
+        use std::io::Write as _;
+        let beside = path.with_extension("new");
+        self.effect(&format!("write {}", beside.display()), || {
+            let mut file = std::fs::File::create(&beside)?;
+            file.write_all(content)
+                .and_then(|()| file.sync_all())
+                .inspect_err(|_| {
+                    // A part of an entry is no entry; what cannot be removed is passed over when the ledger is read.
+                    std::fs::remove_file(&beside).ok();
+                })
+        })?;
+        self.effect(&format!("rename to {}", path.display()), || {
+            std::fs::rename(&beside, path)?;
+            sync_folder(path)
+        })
+    }
+
+    /// Removes a file, durably. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn remove_durably(&self, path: &Path) -> Result<(), HostError> {
+        self.effect(
+            &format!("remove {}", path.display()),
+            || match std::fs::remove_file(path) {
+                Ok(()) => sync_folder(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+        )
+    }
+
+    /// Makes a folder and those above it, for us alone.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn make_folder(&self, path: &Path) -> Result<(), HostError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        if path.is_dir() {
+            return Ok(());
+        }
+        self.effect(&format!("make folder {}", path.display()), || {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+        })
+    }
+}
+
+/// Waits until a descriptor is readable, at the most this long.
+///
+/// # Errors
+/// What `poll` said.
+pub fn wait_readable(fd: impl AsFd, patience: Duration) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}

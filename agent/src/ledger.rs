@@ -1,0 +1,237 @@
+//! What this host's agents owe: one file an injection, written and synced before anything is
+//! touched, removed after everything was observed gone. Several agents of a host share it, so
+//! that a thing is held by one injection at a time; a lock is held from the look to the deed.
+
+use crate::changes::Change;
+use crate::host::{Host, HostError};
+use crate::processes::{ProcessId, ProcessTable};
+use backburn_experiments::wire::{InjectionId, Owed, Victim};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The ledger's folder.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    folder: PathBuf,
+}
+
+/// What one injection owes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// The format's version.
+    pub version: u32,
+    /// The injection.
+    pub injection: InjectionId,
+    /// Its run.
+    pub run: String,
+    /// Its fault.
+    pub fault: String,
+    /// Who is hit, for people.
+    pub victims: Vec<Victim>,
+    /// What is undone, last first.
+    pub changes: Vec<Change>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// What could not be put back, if that was tried and failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<String>,
+}
+
+/// The processes that answer for an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The boot that their ids belong to.
+    pub boot: String,
+    /// The worker.
+    pub worker: ProcessId,
+    /// The worker's guardian.
+    pub guardian: ProcessId,
+}
+
+impl Owner {
+    /// Whether neither of them is there to see to it.
+    pub fn is_dead(&self, table: &ProcessTable) -> bool {
+        self.boot != boot_id() || !(table.alive(self.worker) || table.alive(self.guardian))
+    }
+}
+
+/// An entry that cannot be read: somebody has to look.
+#[derive(Debug, thiserror::Error)]
+#[error("ledger entry {path} can't be read: {why}")]
+pub struct Unreadable {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// Held from the look to the deed. The kernel lets go of it when its holder dies.
+#[derive(Debug)]
+pub struct LedgerLock {
+    _held: Option<Flock<File>>,
+}
+
+impl Ledger {
+    /// The ledger below this state folder; made where there is none.
+    ///
+    /// # Errors
+    /// The folder could not be made.
+    pub fn open(host: &Host, state: &Path) -> Result<Self, HostError> {
+        let folder = state.join("ledger");
+        host.make_folder(&folder)?;
+        Ok(Ledger { folder })
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Waits for the lock, at the most this long.
+    ///
+    /// # Errors
+    /// The lock file could not be opened, or another agent of this host kept the lock.
+    pub fn lock(&self, patience: Duration) -> io::Result<LedgerLock> {
+        let until = Instant::now() + patience;
+        let path = self.folder.join("lock");
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Ok(LedgerLock { _held: Some(held) }),
+                Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                    file = back;
+                    // Held for milliseconds by whoever injects or reverts; there is no waiting for it with a limit but this.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((_, error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The lock for putting back: what an agent that hangs with the lock in its hands owes is
+    /// reverted all the same.
+    pub fn lock_or_go_on(&self, patience: Duration) -> LedgerLock {
+        self.lock(patience).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the ledger's lock could not be had; going on without it");
+            LedgerLock { _held: None }
+        })
+    }
+
+    fn path(&self, injection: &str) -> PathBuf {
+        self.folder.join(format!("{injection}.json"))
+    }
+
+    /// Writes an entry, durably.
+    ///
+    /// # Errors
+    /// It could not be written; what was there before still is.
+    pub fn write(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
+        let path = self.path(&entry.injection);
+        let content = serde_json::to_vec_pretty(entry).map_err(|error| HostError {
+            what: format!("write {}", path.display()),
+            source: error.into(),
+        })?;
+        host.write_durably(&path, &content)
+    }
+
+    /// Removes an entry, durably. Only after everything of it was observed gone.
+    ///
+    /// # Errors
+    /// It could not be removed, so it is still owed.
+    pub fn remove(&self, host: &Host, injection: &str) -> Result<(), HostError> {
+        host.remove_durably(&self.path(injection))
+    }
+
+    /// Whether an injection is owed.
+    pub fn owes(&self, injection: &str) -> bool {
+        self.path(injection).exists()
+    }
+
+    /// One entry; none where nothing is owed.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn read(&self, injection: &str) -> Result<Option<LedgerEntry>, Unreadable> {
+        read(&self.path(injection))
+    }
+
+    /// Every entry, by injection, and those that can't be read.
+    ///
+    /// # Errors
+    /// The folder could not be listed, so nothing is known.
+    pub fn entries(&self) -> io::Result<(Vec<LedgerEntry>, Vec<Unreadable>)> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.folder)?
+            .map(|found| found.map(|file| file.path()))
+            .collect::<io::Result<_>>()?;
+        paths.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        });
+        paths.sort();
+        let mut entries = Vec::new();
+        let mut unreadable = Vec::new();
+        for path in paths {
+            match read(&path) {
+                Ok(entry) => entries.extend(entry),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        Ok((entries, unreadable))
+    }
+}
+
+impl LedgerEntry {
+    /// What is owed, for people.
+    pub fn owed(&self) -> Owed {
+        Owed {
+            injection: self.injection.clone(),
+            fault: self.fault.clone(),
+            residue: self.stuck.clone(),
+        }
+    }
+}
+
+impl Unreadable {
+    /// What is owed as far as can be told: that somebody has to look.
+    pub fn owed(&self) -> Owed {
+        let name = self
+            .path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned());
+        Owed {
+            injection: name.unwrap_or_default(),
+            fault: "unknown".into(),
+            residue: vec![self.to_string()],
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<LedgerEntry>, Unreadable> {
+    let unreadable = |why: String| Unreadable {
+        path: path.to_owned(),
+        why,
+    };
+    match std::fs::read(path) {
+        Ok(content) => serde_json::from_slice(&content)
+            .map(Some)
+            .map_err(|error| unreadable(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(error.to_string())),
+    }
+}
+
+/// This boot's id (`/proc/sys/kernel/random/boot_id`); empty where the kernel does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}

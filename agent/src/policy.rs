@@ -1,0 +1,168 @@
+//! What the owner of this host allows. The agent's own policy has the last word: whatever a
+//! controller, an experiment or a person at the command line asks for, is held against it.
+
+use crate::processes::Protection;
+use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
+use backburn_experiments::{Problem, Span, schema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where the policy is, where nothing else is said.
+pub const POLICY_PATH: &str = "/etc/backburn/agent.json";
+
+/// What the owner of this host allows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Policy {
+    /// The only faults that may be injected here. Every fault where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_faults: Option<Vec<String>>,
+    /// Faults that may not be injected here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_faults: Vec<String>,
+    /// The longest that a fault may last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Span>,
+    /// The most victims of one fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_victims: Option<u32>,
+    /// The most faults at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_faults: Option<u32>,
+    /// Who is never a victim, besides process 1, kernel threads and Backburn itself.
+    #[serde(default)]
+    pub protect: Protection,
+}
+
+/// A policy that can't be used. Nothing is injected without one that can.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The file can't be read.
+    #[error(
+        "policy {path} can't be read: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error("policy {path} is wrong:{}", listed(problems))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: Vec<Problem>,
+    },
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect()
+}
+
+impl Policy {
+    /// The policy at `path`; else at its usual place, if there is one; else the default.
+    ///
+    /// # Errors
+    /// It is there and can't be used.
+    pub fn load(path: Option<&Path>) -> Result<Self, PolicyError> {
+        let at = path.unwrap_or(Path::new(POLICY_PATH));
+        let text = match std::fs::read_to_string(at) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Policy::default());
+            }
+            Err(source) => {
+                return Err(PolicyError::Unreadable {
+                    path: at.to_owned(),
+                    source,
+                });
+            }
+        };
+        let wrong = |problems| PolicyError::Wrong {
+            path: at.to_owned(),
+            problems,
+        };
+        let value = serde_json::from_str(&text)
+            .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
+        let problems = schema::check(&schema::of::<Policy>(), &value, "$");
+        if !problems.is_empty() {
+            return Err(wrong(problems));
+        }
+        serde_json::from_value(value)
+            .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))
+    }
+
+    /// Whether a plan may be carried out here, beside the faults that act already.
+    ///
+    /// # Errors
+    /// The rule that is against it, and what would do.
+    pub fn permits(
+        &self,
+        request: &InjectionRequest,
+        plan: &PlanView,
+        acting: usize,
+    ) -> Result<(), Refusal> {
+        let fault = &request.fault;
+        let allowed = self
+            .allow_faults
+            .as_ref()
+            .is_none_or(|only| only.contains(fault));
+        if !allowed || self.deny_faults.contains(fault) {
+            return Err(refusal(
+                if allowed {
+                    "deny-faults"
+                } else {
+                    "allow-faults"
+                },
+                format!("the policy of this host does not allow `{fault}`"),
+            ));
+        }
+        if let (Some(longest), Some(wanted)) = (self.max_duration, request.duration)
+            && wanted > longest
+        {
+            return Err(refusal(
+                "max-duration",
+                format!("{wanted} is longer than the {longest} that this host allows"),
+            ));
+        }
+        let victims = plan.victims.len();
+        if self.max_victims.is_some_and(|most| victims > most as usize) {
+            let most = self.max_victims.unwrap_or_default();
+            return Err(refusal(
+                "max-victims",
+                format!("{victims} victims are more than the {most} that this host allows"),
+            ));
+        }
+        if self.max_faults.is_some_and(|most| acting >= most as usize) {
+            let most = self.max_faults.unwrap_or_default();
+            return Err(refusal(
+                "max-faults",
+                format!("{acting} faults act already, and this host allows {most} at a time"),
+            ));
+        }
+        if let Some(most) = request.max_victims
+            && victims > most as usize
+        {
+            return Err(Refusal::new(
+                "blast-radius",
+                format!("{victims} victims are more than the {most} of the blast radius"),
+            )
+            .hint(
+                "narrow the selector, lower `select`, or raise `blast-radius.victims-per-agent`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refusal(key: &str, what: String) -> Refusal {
+    Refusal::new("policy", what).hint(format!(
+        "the owner of this host may change `{key}` in {POLICY_PATH}"
+    ))
+}
