@@ -4,6 +4,7 @@
 
 pub mod abort;
 pub mod argv;
+pub mod check;
 pub mod document;
 pub mod duration;
 pub mod journal;
