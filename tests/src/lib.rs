@@ -1,1 +1,10 @@
-//! What proves it.
+//! What proves it, end to end: real kernel, real software, `kill -9`. This is what the tests share.
+
+pub mod privately;
+pub mod processes;
+pub mod programs;
+pub mod runs;
+pub mod software;
+pub mod toolkit;
+pub mod toolkit_cases;
+pub mod web;

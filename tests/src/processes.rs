@@ -1,0 +1,69 @@
+//! The processes there are, for telling what is left over.
+
+use std::collections::BTreeMap;
+
+/// A process: by its id and its start time, since ids come back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// In clock ticks since boot.
+    pub start: u64,
+    /// As `ps -o comm` shows it.
+    pub name: String,
+    /// As in `/proc/PID/stat`: `T` and `t` stand still.
+    pub state: char,
+    /// Its parent's id.
+    pub parent: i32,
+}
+
+/// Every process that lives. The dead that nobody has asked after are not counted: in a
+/// container, process 1 often does not.
+pub fn alive() -> BTreeMap<i32, Process> {
+    let folders = std::fs::read_dir("/proc").expect("/proc is mounted");
+    let numbers = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    numbers
+        .filter_map(process)
+        .filter(|process| !matches!(process.state, 'Z' | 'X'))
+        .map(|p| (p.pid, p))
+        .collect()
+}
+
+/// One process, where it is there.
+pub fn process(pid: i32) -> Option<Process> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may contain some.
+    let (before, after) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    Some(Process {
+        pid,
+        start: fields.get(19)?.parse().ok()?,
+        name: before.split_once('(')?.1.to_owned(),
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+    })
+}
+
+/// The processes of this name.
+pub fn named(name: &str) -> Vec<Process> {
+    alive()
+        .into_values()
+        .filter(|process| process.name == name)
+        .collect()
+}
+
+/// Those of Backburn's own that live: agents, guardians and helpers, but not the demo's service.
+pub fn of_backburn() -> Vec<Process> {
+    let is_ours = |process: &Process| {
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        process.name.starts_with("backburn")
+            || program.ends_with(b"/backburn")
+            || program.ends_with(b"/backburn-agent")
+    };
+    // The test's own name starts like that as well.
+    alive()
+        .into_values()
+        .filter(|process| process.pid != std::process::id() as i32 && is_ours(process))
+        .collect()
+}
