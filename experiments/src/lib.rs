@@ -11,6 +11,7 @@ pub mod journal;
 pub mod problem;
 pub mod redact;
 pub mod schema;
+pub mod select;
 pub mod substitute;
 pub mod tolerance;
 pub mod wire;

@@ -6,7 +6,7 @@
 use crate::problem::{at_index, at_key, list_words, meant};
 use crate::{Problem, Span, document::Document};
 use regex::Regex;
-use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 /// The JSON Schema (draft 2020-12) of an experiment whose `${name}`s have been put in place.
@@ -20,6 +20,19 @@ pub fn document_schema() -> Value {
         root.insert("$id".into(), json!("urn:backburn:experiment:1"));
     }
     schema
+}
+
+/// The JSON Schema of a type of ours, e.g. of a fault's arguments or of a policy, with every part
+/// in its place, so that flags can be made of its properties.
+pub fn of<T: JsonSchema>() -> Value {
+    let mut schema = generate::<T>(true);
+    bound_integers(&mut schema);
+    schema
+}
+
+fn generate<T: JsonSchema>(inline: bool) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = inline);
+    settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
 /// Lets every object that knows its keys have `x-…` keys as well.
