@@ -47,6 +47,7 @@ pub enum Heard {
 pub struct Link {
     caller: Caller,
     heard: mpsc::UnboundedReceiver<Heard>,
+    has_process: bool,
 }
 
 /// Says things to an agent; every part of a run may hold one.
@@ -89,18 +90,24 @@ impl Link {
         let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
         tokio::spawn(speak(write, to_say, lease));
         tokio::spawn(listen(read, hear.clone(), Arc::clone(&waiting)));
+        let has_process = child.is_some();
         if let Some(mut child) = child {
             tokio::spawn(async move {
                 let code = child.wait().await.ok().and_then(|status| status.code());
                 hear.send(Heard::Exited(code)).ok();
             });
         }
-        Link { caller: Caller { commands, waiting, last: Arc::default() }, heard }
+        Link { caller: Caller { commands, waiting, last: Arc::default() }, heard, has_process }
     }
 
     /// Somebody else may speak too.
     pub fn caller(&self) -> Caller {
         self.caller.clone()
+    }
+
+    /// Whether the agent is a process of ours, whose end we are told.
+    pub fn has_process(&self) -> bool {
+        self.has_process
     }
 
     /// The next thing that comes from the agent. May be dropped and asked again.

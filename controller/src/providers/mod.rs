@@ -45,6 +45,8 @@ pub struct Around {
     pub configuration: Map<String, Value>,
     /// The experiment's secrets by scope, for `python`.
     pub secrets: Map<String, Value>,
+    /// What the activity itself says of secrets: the scopes that it may see, or its own as they are.
+    pub own_secrets: Option<Value>,
     /// The agent, for `host`.
     pub agent: Option<Caller>,
 }

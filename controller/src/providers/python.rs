@@ -43,9 +43,21 @@ pub(super) async fn measure(
     }
 }
 
-/// The scopes that the function asks for, put together; nothing where it asks for none.
+/// The scopes that the function asks for, put together, and the activity's own over them;
+/// nothing where there are neither.
 fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Value>> {
-    let scopes = provider.secrets.as_ref()?;
-    let found = scopes.iter().filter_map(|scope| around.secrets.get(scope)?.as_object());
-    Some(found.flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
+    let named = |scopes: &Value| -> Vec<String> {
+        scopes.as_array().into_iter().flatten().filter_map(|scope| scope.as_str().map(str::to_owned)).collect()
+    };
+    let own = around.own_secrets.as_ref();
+    if provider.secrets.is_none() && own.is_none() {
+        return None;
+    }
+    let scopes = provider.secrets.clone().into_iter().flatten().chain(own.map(named).unwrap_or_default());
+    let mut secrets = Map::new();
+    for scope in scopes {
+        secrets.extend(around.secrets.get(&scope).and_then(Value::as_object).cloned().unwrap_or_default());
+    }
+    secrets.extend(own.and_then(Value::as_object).cloned().unwrap_or_default());
+    Some(secrets)
 }

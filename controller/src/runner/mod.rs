@@ -1,2 +1,307 @@
-//! x
+//! Drives one run, from the document to the verdict, and is the only writer of its journal.
+//!
+//! Everything that happens (a sample, an agent's word, an activity's end, an operator's signal)
+//! comes to one place, `turn`, and is dealt with there without waiting for anything. So an abort
+//! is on its way to the agent before anything else gets a chance, and events have one order.
+//!
+//! prepare → gate → method ‖ looks ‖ abort rules → revert, always → rollbacks → looks again.
+
+mod agent;
+mod ending;
+mod inject;
 pub mod journal;
+mod judge;
+mod looks;
+mod play;
+mod prepare;
+pub(crate) mod record;
+
+pub use journal::Journal;
+pub use prepare::{Preview, preview};
+pub use record::Watcher;
+
+use crate::link::Start;
+use crate::providers::Around;
+use backburn_experiments::Span;
+use backburn_experiments::check::Experiment;
+use backburn_experiments::document::Activity;
+use backburn_experiments::journal::{Abort, AbortBy, Event, Illegal, Phase, Run, Verdict, verdict};
+use backburn_experiments::wire::InjectionId;
+use record::{Record, Rejected};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// What a run needs besides its experiment.
+pub struct Settings {
+    /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that an
+    /// injection's id, which is made from it, stays within its 32.
+    pub run: String,
+    /// What every pick comes from.
+    pub seed: u64,
+    /// How often the hypothesis is looked at while the method goes on.
+    pub frequency: Span,
+    /// Starts the local agent. Called only where the experiment needs one, and again when it is lost.
+    pub start: Start,
+    /// Where events are written before anything is done about them.
+    pub journal: Journal,
+    /// Who sees each event after that.
+    pub watchers: Vec<Watcher>,
+    /// An operator's words to end the run, e.g. a signal's name.
+    pub stop: mpsc::UnboundedReceiver<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// All that is known of it.
+    pub run: Run,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// An event of ours that could not stand where it did: a bug to report. The run was ended for it.
+    pub illegal: Option<Illegal>,
+}
+
+/// Runs the experiment to its end. Whatever happens, what was injected is reverted first and the
+/// verdict says so.
+pub async fn run(experiment: Experiment, settings: Settings) -> Finished {
+    let mut runner = Runner::new(experiment, settings);
+    runner.drive().await;
+    let Runner { record, illegal, .. } = runner;
+    Finished { verdict: verdict(&record.run), run: record.run, illegal }
+}
+
+/// A new run's id: when, to the second, and four letters that tell two of one second apart.
+pub fn run_id() -> String {
+    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let mut random = random();
+    let letters: String = (0..4)
+        .map(|_| {
+            let letter = char::from(b'a' + u8::try_from(random % 26).unwrap_or(0));
+            random /= 26;
+            letter
+        })
+        .collect();
+    format!("{now}-{letters}")
+}
+
+/// A number nobody chose, small enough to stay exact in tools that read JSON's numbers as floats.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library keys its hash maps from the system's random source.
+    std::hash::RandomState::new().build_hasher().finish() >> 11
+}
+
+/// What a task of ours tells the runner.
+enum Note {
+    Planned { at: usize, outcome: Result<backburn_experiments::wire::PlanView, backburn_experiments::wire::Refusal> },
+    Sampled(looks::Sample),
+    /// A sampler has ended.
+    Rested { epoch: usize, probe: usize },
+    Begin { index: usize, over: tokio::sync::oneshot::Sender<()> },
+    Done { index: usize, result: play::Result },
+    Played,
+    Overdue { injection: InjectionId, why: String },
+    RadiusOver(Span),
+}
+
+struct Runner {
+    experiment: Arc<Experiment>,
+    settings: Given,
+    record: Record,
+    illegal: Option<Illegal>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    tell: mpsc::UnboundedSender<Note>,
+    stop: mpsc::UnboundedReceiver<String>,
+    /// How often an operator has asked to end the run.
+    asked_to_stop: usize,
+    agent: Option<agent::Agent>,
+    around: Arc<Around>,
+    plans: Vec<prepare::Planned>,
+    looks: looks::Watch,
+    conductor: JoinSet<()>,
+    timers: JoinSet<()>,
+    playing: BTreeMap<usize, play::Playing>,
+    played: bool,
+    injecting: BTreeMap<InjectionId, inject::Injecting>,
+    /// When the last revert was done, in seconds since the run started.
+    reverted_at: Option<f64>,
+}
+
+/// The plain part of [`Settings`].
+struct Given {
+    run: String,
+    seed: u64,
+    frequency: Duration,
+    start: Start,
+}
+
+impl Runner {
+    fn new(experiment: Experiment, settings: Settings) -> Self {
+        let (tell, notes) = mpsc::unbounded_channel();
+        let frequency = settings.frequency.0.max(Duration::from_millis(1));
+        Runner {
+            looks: looks::Watch::new(&experiment, frequency),
+            record: Record::new(settings.journal, experiment.redactor.clone(), settings.watchers),
+            around: Arc::new(Around {
+                configuration: experiment.configuration.clone(),
+                secrets: experiment.secrets.clone(),
+                own_secrets: None,
+                agent: None,
+            }),
+            experiment: Arc::new(experiment),
+            settings: Given {
+                run: settings.run,
+                seed: settings.seed,
+                frequency,
+                start: settings.start,
+            },
+            illegal: None,
+            notes,
+            tell,
+            stop: settings.stop,
+            asked_to_stop: 0,
+            agent: None,
+            plans: Vec::new(),
+            conductor: JoinSet::new(),
+            timers: JoinSet::new(),
+            playing: BTreeMap::new(),
+            played: false,
+            injecting: BTreeMap::new(),
+            reverted_at: None,
+        }
+    }
+
+    async fn drive(&mut self) {
+        self.put(Event::RunStarted {
+            run: self.settings.run.clone(),
+            title: self.experiment.document.title.clone(),
+            seed: self.settings.seed,
+            version: env!("CARGO_PKG_VERSION").into(),
+            hypothesis: self.experiment.hypothesis.iter().map(|probe| probe.name.clone()).collect(),
+            looks: self.experiment.looks,
+            recovery_within: self.experiment.document.recovery.map(|recovery| recovery.within),
+        });
+        self.prepare().await;
+        self.gate().await;
+        if !self.over() {
+            self.method().await;
+            self.revert().await;
+            if self.has_fault() && !self.waits_for_deviation() {
+                self.rollbacks().await;
+                self.after().await;
+            } else {
+                self.after().await;
+                self.rollbacks().await;
+            }
+        }
+        self.farewell().await;
+        self.put(Event::RunEnded);
+    }
+
+    async fn method(&mut self) {
+        self.put(Event::PhaseStarted { phase: Phase::Method });
+        self.watch_hosts();
+        self.start_looking(Phase::Method);
+        self.start_playing(Phase::Method);
+        while !self.over() && !self.is_played() {
+            self.turn().await;
+        }
+        self.stop_looking();
+    }
+
+    /// Takes the next thing that happens, whatever it is, and deals with it.
+    async fn turn(&mut self) {
+        tokio::select! {
+            biased;
+            Some(by) = self.stop.recv() => self.asked_to_stop(&by),
+            heard = agent::heard(&mut self.agent) => self.heard(heard),
+            Some(note) = self.notes.recv() => self.noted(note),
+        }
+    }
+
+    fn noted(&mut self, note: Note) {
+        match note {
+            Note::Planned { at, outcome } => self.planned(at, outcome),
+            Note::Sampled(sample) => self.sampled(sample),
+            Note::Rested { epoch, probe } => self.looks.rested(epoch, probe),
+            Note::Begin { index, over } => self.begin(index, over),
+            Note::Done { index, result } => self.done(index, result),
+            Note::Played => self.played = true,
+            Note::Overdue { injection, why } => self.overdue(&injection, why),
+            Note::RadiusOver(longest) => self.radius_over(longest),
+        }
+    }
+
+    /// Writes an event down. False where it could not be; then the run is being ended already
+    /// and whatever was to follow from the event must not be done.
+    fn put(&mut self, event: Event) -> bool {
+        match self.record.take(event) {
+            Ok(()) => true,
+            Err(Rejected::Unwritten(why)) => {
+                self.abort(AbortBy::Journal, "journal", why);
+                false
+            }
+            Err(Rejected::Illegal(illegal)) => {
+                let first = self.illegal.is_none();
+                let why = illegal.to_string();
+                self.illegal.get_or_insert(illegal);
+                if first {
+                    self.abort(AbortBy::Journal, "journal", why);
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether nothing new may be started.
+    fn over(&self) -> bool {
+        self.record.run.not_started.is_some() || !self.record.run.aborts.is_empty()
+    }
+
+    fn not_started(&mut self, rule: &str, reason: impl Into<String>, hint: Option<String>) {
+        if self.record.run.not_started.is_none() {
+            self.put(Event::NotStarted { rule: rule.into(), reason: reason.into(), hint });
+        }
+    }
+
+    /// Ends the run at once: whatever acts is told to end before anything else is done.
+    fn abort(&mut self, by: AbortBy, rule: &str, reason: impl Into<String>) {
+        let first = self.record.run.aborts.is_empty();
+        self.put(Event::Aborted(Abort { by, rule: rule.into(), reason: reason.into() }));
+        self.ask_revert();
+        if first {
+            self.stop_playing();
+        }
+    }
+
+    fn asked_to_stop(&mut self, by: &str) {
+        self.asked_to_stop += 1;
+        if self.asked_to_stop == 1 {
+            self.abort(AbortBy::Operator, "operator", format!("{by} received"));
+        }
+    }
+
+    /// What a provider needs to know for this activity.
+    fn around(&self, activity: &Activity) -> Arc<Around> {
+        if activity.configuration.is_none() && activity.secrets.is_none() {
+            return Arc::clone(&self.around);
+        }
+        let mut around = Around::clone(&self.around);
+        around.configuration = self.experiment.configuration_of(activity);
+        around.own_secrets.clone_from(&activity.secrets);
+        Arc::new(around)
+    }
+
+    /// Whether the method injects anything.
+    fn has_fault(&self) -> bool {
+        has_fault(&self.experiment)
+    }
+}
+
+/// Whether the method of this experiment injects anything: dry runs do not.
+pub fn has_fault(experiment: &Experiment) -> bool {
+    experiment.faults().any(|(_, activity, _)| !experiment.is_dry(activity))
+}

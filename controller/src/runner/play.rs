@@ -1,0 +1,164 @@
+//! Plays the activities of the method and of the rollbacks, in their order: each waits for the one
+//! before unless that one goes on in the background.
+
+use super::judge::Judged;
+use super::{Note, Runner};
+use crate::providers::{Around, Measured};
+use backburn_experiments::Span;
+use backburn_experiments::document::{Activity, Pauses, Provider};
+use backburn_experiments::journal::{ActivityStatus, Event, Judgement, Phase};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// An activity that goes on.
+pub(super) struct Playing {
+    phase: Phase,
+    name: String,
+    began: Instant,
+    /// Told when it is over, so that the next may begin.
+    over: Option<oneshot::Sender<()>>,
+    /// The task that measures; none for a fault, which agents inject.
+    task: Option<AbortHandle>,
+}
+
+/// What came of an activity.
+pub(super) struct Result {
+    pub(super) status: ActivityStatus,
+    pub(super) output: Value,
+    pub(super) why: Option<String>,
+    pub(super) judgement: Option<Judgement>,
+}
+
+impl Result {
+    pub(super) fn succeeded(output: Value) -> Self {
+        Result { status: ActivityStatus::Succeeded, output, why: None, judgement: None }
+    }
+
+    pub(super) fn failed(why: impl Into<String>) -> Self {
+        Result { status: ActivityStatus::Failed, output: Value::Null, why: Some(why.into()), judgement: None }
+    }
+}
+
+/// One activity's place in time.
+struct Pace {
+    background: bool,
+    pauses: Pauses,
+}
+
+/// Asks the runner to begin one activity after the other.
+async fn conduct(paces: Vec<Pace>, tell: mpsc::UnboundedSender<Note>) {
+    for (index, pace) in paces.into_iter().enumerate() {
+        if let Some(Span(before)) = pace.pauses.before {
+            tokio::time::sleep(before).await;
+        }
+        let (over, is_over) = oneshot::channel();
+        tell.send(Note::Begin { index, over }).ok();
+        if !pace.background {
+            is_over.await.ok();
+        }
+        if let Some(Span(after)) = pace.pauses.after {
+            tokio::time::sleep(after).await;
+        }
+    }
+    tell.send(Note::Played).ok();
+}
+
+async fn play(judged: Judged, around: Arc<Around>) -> Result {
+    let (measured, verdict) = judged.look(&around).await;
+    let (judgement, out) = verdict.map_or((None, None), |(judgement, why)| (Some(judgement), why));
+    let (status, output, why) = match measured {
+        Measured::Output(output) => (ActivityStatus::Succeeded, output, out),
+        Measured::NoAnswer(why) | Measured::Broken(why) => (ActivityStatus::Failed, Value::Null, Some(why)),
+    };
+    Result { status, output, why, judgement }
+}
+
+impl Runner {
+    fn activities(&self, phase: Phase) -> &[Activity] {
+        if phase == Phase::Rollbacks { &self.experiment.rollbacks } else { &self.experiment.method }
+    }
+
+    pub(super) fn start_playing(&mut self, phase: Phase) {
+        let paces = self.activities(phase).iter().map(|activity| {
+            let pauses = activity.pauses.filter(|_| self.experiment.pauses(activity));
+            Pace { background: activity.background, pauses: pauses.unwrap_or_default() }
+        });
+        let conducting = conduct(paces.collect(), self.tell.clone());
+        self.played = false;
+        self.conductor.spawn(conducting);
+    }
+
+    /// Whether every activity has begun and is over.
+    pub(super) fn is_played(&self) -> bool {
+        self.played && self.playing.is_empty()
+    }
+
+    /// Ends whatever goes on; nothing more begins.
+    pub(super) fn stop_playing(&mut self) {
+        self.conductor = JoinSet::new();
+        for (index, playing) in std::mem::take(&mut self.playing) {
+            if let Some(task) = &playing.task {
+                task.abort();
+            }
+            let result = Result { status: ActivityStatus::Aborted, output: Value::Null, why: None, judgement: None };
+            self.finished(index, &playing, result);
+        }
+        self.played = true;
+    }
+
+    pub(super) fn begin(&mut self, index: usize, over: oneshot::Sender<()>) {
+        // Its conductor may have been ended after it had asked.
+        let Some(phase) = self.record.run.phase.filter(|_| !self.played) else { return };
+        let Some(activity) = self.activities(phase).get(index).cloned() else { return };
+        let began = self.put(Event::ActivityStarted {
+            phase,
+            index,
+            activity: activity.name.clone(),
+            background: activity.background,
+        });
+        if !began {
+            return;
+        }
+        let playing = Playing { phase, name: activity.name.clone(), began: Instant::now(), over: Some(over), task: None };
+        self.playing.insert(index, playing);
+        if self.experiment.is_dry(&activity) {
+            self.done(index, Result::succeeded(Value::Null));
+        } else if let Provider::Fault(_) = activity.provider {
+            self.inject(index);
+        } else {
+            let (tell, around) = (self.tell.clone(), self.around(&activity));
+            let task = self.timers.spawn(async move {
+                let result = play(Judged::new(activity), around).await;
+                tell.send(Note::Done { index, result }).ok();
+            });
+            if let Some(playing) = self.playing.get_mut(&index) {
+                playing.task = Some(task);
+            }
+        }
+    }
+
+    pub(super) fn done(&mut self, index: usize, result: Result) {
+        let Some(mut playing) = self.playing.remove(&index) else { return };
+        self.finished(index, &playing, result);
+        if let Some(over) = playing.over.take() {
+            // Nobody waits for what goes on in the background.
+            over.send(()).ok();
+        }
+    }
+
+    fn finished(&mut self, index: usize, playing: &Playing, result: Result) {
+        self.put(Event::ActivityFinished {
+            phase: playing.phase,
+            index,
+            activity: playing.name.clone(),
+            status: result.status,
+            output: result.output,
+            why: result.why,
+            judgement: result.judgement,
+            took: Span(Duration::from_micros(u64::try_from(playing.began.elapsed().as_micros()).unwrap_or(u64::MAX))),
+        });
+    }
+}
