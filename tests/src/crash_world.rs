@@ -1,0 +1,244 @@
+//! A small world to harm, and its fingerprint: victims of several kinds, bystanders, a file
+//! system of its own. Made afresh for each trial.
+
+use crate::processes;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// What there is to harm.
+pub struct World {
+    /// A process with four threads.
+    threaded: Child,
+    /// A process of one thread, under a tracer that is not ours.
+    traced: Child,
+    tracer: Child,
+    /// One that nobody means.
+    bystander: Child,
+    files: tempfile::TempDir,
+}
+
+const THREADS: &str = "
+import threading, time, sys
+for _ in range(3):
+    threading.Thread(target=lambda: time.sleep(1000), daemon=True).start()
+print('ready', flush=True)
+time.sleep(1000)
+";
+
+impl World {
+    /// A fresh one. Needs root, `python3` and `strace`, and a mount namespace of its own.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let files = tempfile::tempdir().expect("a temporary folder can be made");
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                "size=16m",
+                "trial",
+                &files.path().display().to_string(),
+            ],
+        );
+        std::fs::write(files.path().join("precious"), "data").expect("a file can be written");
+        let mut threaded = start("python3", &["-c", THREADS]);
+        wait_for_line(&mut threaded);
+        let traced = start("sleep", &["1000"]);
+        let tracer = start(
+            "strace",
+            &[
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-p",
+                &traced.id().to_string(),
+            ],
+        );
+        wait_until(|| tracer_of(traced.id()) == Some(tracer.id()));
+        World {
+            threaded,
+            traced,
+            tracer,
+            bystander: start("sleep", &["1001"]),
+            files,
+        }
+    }
+
+    /// The process with threads.
+    pub fn threaded(&self) -> u32 {
+        self.threaded.id()
+    }
+
+    /// The process under a tracer.
+    pub fn traced(&self) -> u32 {
+        self.traced.id()
+    }
+
+    /// The folder of its file system.
+    pub fn folder(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// All of it that a fault could change, a line a thing.
+    pub fn fingerprint(&self, with_victims: bool) -> String {
+        let mut lines = Vec::new();
+        let mut living = vec![("bystander", &self.bystander), ("tracer", &self.tracer)];
+        if with_victims {
+            living.extend([("threaded", &self.threaded), ("traced", &self.traced)]);
+        }
+        for (name, child) in living {
+            lines.push(format!("{name} {}", state(child.id())));
+        }
+        lines.extend(files(self.files.path()));
+        let space =
+            nix::sys::statvfs::statvfs(self.files.path()).expect("its file system is there");
+        lines.push(format!("free {}", space.blocks_available()));
+        for path in ["/proc/self/mountinfo", "/proc/self/cgroup"] {
+            lines.push(std::fs::read_to_string(path).expect("/proc can be read"));
+        }
+        lines.extend(names(Path::new("/sys/class/net")));
+        lines.extend(names(Path::new("/sys/fs/cgroup/unified")));
+        lines.push(output("nft", &["list", "ruleset"]));
+        lines.push(output("tc", &["qdisc", "show"]));
+        lines.join("\n")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in [
+            &mut self.tracer,
+            &mut self.threaded,
+            &mut self.traced,
+            &mut self.bystander,
+        ] {
+            // One that a fault has killed is dead already.
+            child.kill().ok();
+            child.wait().ok();
+        }
+        run(
+            "umount",
+            &["--lazy", &self.files.path().display().to_string()],
+        );
+    }
+}
+
+/// Whether it runs or stands still, and for whom.
+fn state(pid: u32) -> String {
+    let Some(process) = processes::process(pid as i32) else {
+        return "gone".into();
+    };
+    let state = if matches!(process.state, 'T' | 't') {
+        "stopped"
+    } else {
+        "runs"
+    };
+    format!(
+        "{}@{} {state} tracer {:?} threads {:?}",
+        process.pid,
+        process.start,
+        tracer_of(pid),
+        threads(pid)
+    )
+}
+
+fn threads(pid: u32) -> Vec<String> {
+    let mut threads: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+            Some(if matches!(state, 'T' | 't') {
+                "stopped".into()
+            } else {
+                "runs".to_owned()
+            })
+        })
+        .collect();
+    threads.sort();
+    threads
+}
+
+fn tracer_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    tracer.trim().parse().ok().filter(|tracer| *tracer != 0)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .expect("its folder is there")
+        .filter_map(|file| {
+            let file = file.ok()?;
+            Some(format!(
+                "file {:?} {:?}",
+                file.file_name(),
+                file.metadata().ok()?.len()
+            ))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|file| Some(format!("{}/{:?}", folder.display(), file.ok()?.file_name())))
+        .collect();
+    found.sort();
+    found
+}
+
+fn start(program: &str, words: &[&str]) -> Child {
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"))
+}
+
+fn run(program: &str, words: &[&str]) {
+    let status = Command::new(program)
+        .args(words)
+        .status()
+        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"));
+    assert!(status.success(), "{program} {words:?}: {status}");
+}
+
+fn output(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(words)
+        .output()
+        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"));
+    format!("{program}: {}", String::from_utf8_lossy(&output.stdout))
+}
+
+fn wait_for_line(child: &mut Child) {
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("its standard output is piped");
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .expect("it says that it is ready");
+    assert!(!line.is_empty(), "it died before it was ready");
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !done() {
+        assert!(
+            std::time::Instant::now() < until,
+            "it did not come to be within 10 s"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}

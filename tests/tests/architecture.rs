@@ -1,0 +1,461 @@
+//! Holds the house to its plan: who may know whom, one fault in one file, small files that say
+//! what they are for, documents that are true.
+
+use backburn_tests::programs::{backburn, backburn_agent, root};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The longest that a file may be, in lines.
+const LONGEST: usize = 500;
+
+/// Every file with this ending below a folder, without what is built or installed.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() {
+            if !["target", ".git", ".venv", "__pycache__"]
+                .iter()
+                .any(|skipped| name == *skipped)
+            {
+                found.extend(files(&path, ending));
+            }
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn short(path: &Path) -> String {
+    path.strip_prefix(root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+fn none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.current_dir(root()).output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("it says UTF-8")
+}
+
+fn metadata() -> Value {
+    let mut cargo = Command::new(env!("CARGO"));
+    let text = output(cargo.args(["metadata", "--format-version", "1", "--no-deps", "--locked"]));
+    serde_json::from_str(&text).expect("metadata is JSON")
+}
+
+/// The crates of this house that a crate needs when it is used, tests left out.
+fn needs(metadata: &Value, name: &str) -> BTreeSet<String> {
+    let packages = metadata["packages"].as_array().expect("a list");
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == name)
+        .unwrap_or_else(|| panic!("no crate {name}"));
+    let needed = package["dependencies"].as_array().expect("a list").iter();
+    needed
+        .filter(|needed| needed["kind"].is_null() && !needed["path"].is_null())
+        .map(|needed| needed["name"].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+#[test]
+fn crates_know_only_whom_they_may() {
+    let metadata = metadata();
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(needs(&metadata, "backburn-experiments"), set(&[]));
+    assert_eq!(
+        needs(&metadata, "backburn-agent"),
+        set(&["backburn-experiments"])
+    );
+    assert_eq!(
+        needs(&metadata, "backburn"),
+        set(&["backburn-agent", "backburn-experiments"])
+    );
+    let controller = metadata["packages"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|p| p["name"] == "backburn");
+    let agent = controller.expect("it is there")["dependencies"]
+        .as_array()
+        .expect("a list")
+        .iter();
+    let agent = agent
+        .filter(|needed| needed["name"] == "backburn-agent")
+        .collect::<Vec<_>>();
+    assert!(
+        agent.iter().all(|needed| needed["optional"] == true),
+        "the controller's library needs no agent: {agent:?}"
+    );
+}
+
+/// The files that a crate's root reaches by `mod name;`.
+fn reached(file: &Path, found: &mut BTreeSet<PathBuf>) {
+    if !found.insert(file.to_owned()) {
+        return;
+    }
+    let is_root = ["lib.rs", "main.rs", "mod.rs"]
+        .iter()
+        .any(|name| file.ends_with(name));
+    let folder = if is_root {
+        file.parent().expect("a folder").to_owned()
+    } else {
+        file.with_extension("")
+    };
+    for line in text(file).lines() {
+        let line = line
+            .trim()
+            .trim_start_matches("pub ")
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub(super) ");
+        let Some(name) = line
+            .strip_prefix("mod ")
+            .and_then(|rest| rest.strip_suffix(';'))
+        else {
+            continue;
+        };
+        for next in [
+            folder.join(format!("{name}.rs")),
+            folder.join(name).join("mod.rs"),
+        ] {
+            if next.exists() {
+                reached(&next, found);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_controllers_library_never_names_the_agent() {
+    let mut library = BTreeSet::new();
+    reached(&root().join("controller/src/lib.rs"), &mut library);
+    assert!(
+        library.len() > 5,
+        "the library has more files than {library:?}"
+    );
+    let named = library
+        .iter()
+        .filter(|file| text(file).contains("backburn_agent"))
+        .map(|file| short(file));
+    none("these name the agent's crate", named.collect());
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "check",
+        "--quiet",
+        "--locked",
+        "-p",
+        "backburn",
+        "--lib",
+        "--no-default-features",
+    ]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    output(&mut cargo);
+}
+
+/// What carries the whole weight of a rule must not do what the rule forbids.
+#[test]
+fn the_language_does_no_input_or_output() {
+    let doors = [
+        "std::fs",
+        "std::net",
+        "std::process",
+        "std::env",
+        "tokio",
+        "SystemTime",
+        "Instant::now",
+        "Timestamp::now",
+    ];
+    let mut found = Vec::new();
+    for file in files(&root().join("experiments/src"), ".rs") {
+        let text = text(&file);
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
+            if let Some(door) = doors.iter().find(|door| line.contains(*door)) {
+                found.push(format!("{}:{}: {door}", short(&file), number + 1));
+            }
+        }
+    }
+    none("the experiments crate has doors to the machine", found);
+}
+
+#[test]
+fn one_fault_is_one_file_and_one_line_of_the_list() {
+    let listed = output(Command::new(backburn()).args(["faults", "--json"]));
+    let listed: Value = serde_json::from_str(&listed).expect("a list of faults is JSON");
+    let listed: BTreeSet<String> = listed
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|fault| fault["name"].as_str().expect("a name").to_owned())
+        .collect();
+    let written: BTreeSet<String> = files(&root().join("agent/src/faults"), ".rs")
+        .iter()
+        .filter(|file| text(file).contains("impl FaultKind for "))
+        .map(|file| {
+            file.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .replace('_', "-")
+        })
+        .collect();
+    assert!(written.len() >= 5, "{written:?}");
+    assert_eq!(
+        listed, written,
+        "`backburn faults` and the files in agent/src/faults"
+    );
+}
+
+#[test]
+fn files_are_small_and_say_what_they_are_for() {
+    let mut found = Vec::new();
+    for file in files(root(), ".rs") {
+        let text = text(&file);
+        let lines = text.lines().count();
+        if lines > LONGEST {
+            found.push(format!(
+                "{}: {lines} lines, {LONGEST} are the most",
+                short(&file)
+            ));
+        }
+        if !text.starts_with("//!") {
+            found.push(format!("{}: does not begin with `//!`", short(&file)));
+        }
+    }
+    none("files to be split or explained", found);
+}
+
+#[test]
+fn nothing_names_the_machine_it_was_written_on() {
+    // Put together here, so that this file does not name one either.
+    let places = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/user"),
+    ];
+    let mut found = Vec::new();
+    for file in files(root(), "") {
+        let Ok(text) = std::fs::read_to_string(&file) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            if places.iter().any(|place| line.contains(place)) {
+                found.push(format!("{}:{}: {line}", short(&file), number + 1));
+            }
+        }
+    }
+    none("paths of one machine", found);
+}
+
+#[test]
+fn no_shell_stands_between_a_document_and_a_host() {
+    let mut found = Vec::new();
+    for room in ["experiments/src", "agent/src", "controller/src"] {
+        for file in files(&root().join(room), ".rs") {
+            let text = text(&file);
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in code.lines().enumerate() {
+                let starts = line.contains("Command::new(") || line.contains("execv");
+                let shell = ["\"sh\"", "\"bash\"", "/bin/sh", "/bin/bash", "\"dash\""]
+                    .iter()
+                    .any(|shell| line.contains(shell));
+                if starts && shell {
+                    found.push(format!("{}:{}: {}", short(&file), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    none("shells are started", found);
+}
+
+#[test]
+fn each_dependency_has_a_page_that_says_why() {
+    let manifest = text(&root().join("Cargo.toml"));
+    let section = manifest
+        .split("[workspace.dependencies]")
+        .nth(1)
+        .and_then(|rest| rest.split("\n[").next());
+    let pages: String = files(&root().join("docs/decisions"), ".md")
+        .iter()
+        .map(|page| text(page))
+        .collect();
+    let unnamed = section
+        .expect("there are dependencies")
+        .lines()
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name.trim()))
+        .filter(|name| !name.starts_with("backburn"))
+        .filter(|name| !pages.contains(&format!("`{name}`")))
+        .map(str::to_owned);
+    none(
+        "dependencies that no page of docs/decisions names, in back-ticks",
+        unnamed.collect(),
+    );
+}
+
+/// The fenced blocks of a page: the words after the fence, the line, the content.
+fn blocks(page: &str) -> Vec<(String, usize, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(String, usize, String)> = None;
+    for (number, line) in page.lines().enumerate() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => found.extend(open.take()),
+            (Some(words), None) => {
+                open = Some((words.trim().to_owned(), number + 1, String::new()))
+            }
+            (None, Some((_, _, content))) => {
+                content.push_str(line);
+                content.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files(&root().join("docs"), ".md");
+    pages.push(root().join("README.md"));
+    pages
+}
+
+/// A block that begins with ```` ```json experiment ```` is a whole experiment; one with ```` ```json ```` alone is a part of something.
+#[test]
+fn each_json_block_of_the_docs_is_true() {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let (mut found, mut experiments) = (Vec::new(), 0);
+    for page in pages() {
+        for (words, line, content) in blocks(&text(&page)) {
+            let at = format!("{}:{line}", short(&page));
+            match words.as_str() {
+                "json experiment" => {
+                    experiments += 1;
+                    let file = folder.path().join("experiment.json");
+                    std::fs::write(&file, content).expect("a temporary folder can be written to");
+                    let judged = Command::new(backburn())
+                        .arg("validate")
+                        .arg(&file)
+                        .output()
+                        .expect("it starts");
+                    if !judged.status.success() {
+                        found.push(format!("{at}: {}", String::from_utf8_lossy(&judged.stderr)));
+                    }
+                }
+                "json" => {
+                    if let Err(error) = serde_json::from_str::<Value>(&content) {
+                        found.push(format!("{at}: {error}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    none("JSON in the docs that is not valid", found);
+    assert!(experiments > 0, "the README has a first experiment");
+}
+
+/// The subcommands that a program's help names.
+fn subcommands(program: &Path) -> BTreeSet<String> {
+    let help = output(Command::new(program).arg("--help"));
+    let commands = help.split("Commands:").nth(1).unwrap_or_default();
+    let lines = commands
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.trim().is_empty());
+    lines
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn each_shell_block_of_the_docs_parses_and_names_commands_that_exist() {
+    let known = [
+        ("backburn", subcommands(&backburn())),
+        ("backburn-agent", subcommands(&backburn_agent())),
+    ];
+    assert!(
+        known.iter().all(|(_, commands)| commands.len() > 3),
+        "{known:?}"
+    );
+    let mut found = Vec::new();
+    for page in pages() {
+        for (words, line, content) in blocks(&text(&page)) {
+            if words != "sh" {
+                continue;
+            }
+            let at = format!("{}:{line}", short(&page));
+            let parsed = Command::new("bash")
+                .args(["-n", "-c", &content])
+                .output()
+                .expect("bash starts");
+            if !parsed.status.success() {
+                found.push(format!("{at}: {}", String::from_utf8_lossy(&parsed.stderr)));
+            }
+            for command in content
+                .replace("cargo run --release --", "backburn")
+                .lines()
+            {
+                let words: Vec<&str> = command
+                    .split_whitespace()
+                    .skip_while(|word| *word == "sudo" || word.contains('='))
+                    .collect();
+                let [program, command, ..] = words.as_slice() else {
+                    continue;
+                };
+                let program = program.rsplit('/').next().unwrap_or(program);
+                for (name, commands) in &known {
+                    if program == *name && !command.starts_with('-') && !commands.contains(*command)
+                    {
+                        found.push(format!("{at}: `{program}` has no `{command}`"));
+                    }
+                }
+            }
+        }
+    }
+    none("shell in the docs that would not work", found);
+}
+
+#[test]
+fn commands_of_the_readme_are_there() {
+    let readme = text(&root().join("README.md"));
+    for command in ["cargo run --release -- demo", "./tests/run"] {
+        assert!(readme.contains(command), "the README names `{command}`");
+    }
+    for file in ["tests/run", ".ci/run", "tests/bench/run"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = root()
+            .join(file)
+            .metadata()
+            .map(|file| file.permissions().mode());
+        assert!(
+            mode.is_ok_and(|mode| mode & 0o111 != 0),
+            "{file} can be started"
+        );
+    }
+}
