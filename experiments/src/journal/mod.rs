@@ -3,8 +3,10 @@
 
 mod event;
 mod fold;
+mod toolkit;
 mod verdict;
 
 pub use event::*;
 pub use fold::*;
+pub use toolkit::{Host, toolkit_journal};
 pub use verdict::*;
