@@ -213,12 +213,25 @@ fn tracing() -> Finding {
     let scope = yama_scope();
     let hint =
         "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
-    let outcome = patient_child().and_then(|child| {
-        let pid = Pid::from_raw(child.id() as i32);
-        let outcome = ptrace::seize(pid, ptrace::Options::PTRACE_O_EXITKILL);
-        end(child)?;
-        outcome.map_err(std::io::Error::from)
-    });
+    let mut child = match patient_child() {
+        Ok(child) => child,
+        Err(error) => {
+            return finding(
+                "tracing",
+                Answer::Partly,
+                format!("not tried: `cat`: {error}"),
+                hint,
+            );
+        }
+    };
+    let seized = ptrace::seize(
+        Pid::from_raw(child.id() as i32),
+        ptrace::Options::PTRACE_O_EXITKILL,
+    );
+    let outcome = seized
+        .map_err(std::io::Error::from)
+        .and(child.kill())
+        .and_then(|()| child.wait());
     match outcome {
         Err(error) => finding(
             "tracing",
@@ -226,13 +239,13 @@ fn tracing() -> Finding {
             format!("a child of ours can't be traced: {error}"),
             hint,
         ),
-        Ok(()) if has_capability(19) && scope < 3 => finding(
+        Ok(_) if has_capability(19) && scope < 3 => finding(
             "tracing",
             Answer::Yes,
             format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"),
             "",
         ),
-        Ok(()) if scope == 0 => {
+        Ok(_) if scope == 0 => {
             let seen = "tried, without CAP_SYS_PTRACE: processes of this user only";
             finding(
                 "tracing",
@@ -241,7 +254,7 @@ fn tracing() -> Finding {
                 "run as root to hold other users' processes",
             )
         }
-        Ok(()) => {
+        Ok(_) => {
             let seen = format!("children only: `kernel.yama.ptrace_scope` is {scope}");
             finding("tracing", Answer::Partly, seen, hint)
         }
@@ -255,11 +268,6 @@ fn patient_child() -> std::io::Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-}
-
-fn end(mut child: Child) -> std::io::Result<()> {
-    child.kill()?;
-    child.wait().map(|_| ())
 }
 
 fn timers() -> Finding {

@@ -136,8 +136,7 @@ impl Worker {
             self.link.say(&Report::Ended(ended));
         }
         self.link.flush(Duration::from_secs(1));
-        let owner = &self.engine.owed();
-        owner.is_empty()
+        self.engine.owed().is_empty()
     }
 
     /// Waits for one thing and does it. Some cause, when it is to end.
@@ -282,7 +281,7 @@ impl Worker {
                     }),
                     Err(NotInjected { refusal, ended }) => {
                         if let Some(ended) = ended {
-                            self.link.say(&Report::Ended(ended));
+                            self.link.say(&Report::Ended(*ended));
                         }
                         self.link.say(&Report::Refused { request, refusal });
                     }

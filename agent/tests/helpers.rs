@@ -115,7 +115,7 @@ fn a_process_killed_while_it_is_held_reaches_its_own_parent() {
 fn no_signal_is_lost_by_holding_and_letting_go() {
     // Real-time signals queue, and the interpreter's own handler writes a byte for each delivery,
     // so every single one must be counted.
-    const ROUNDS: usize = 20;
+    const ROUNDS: usize = 30;
     const EACH: usize = 5000;
     let mut victim = python(&format!(
         "

@@ -57,7 +57,8 @@ impl World {
                 &traced.id().to_string(),
             ],
         );
-        wait_until(|| tracer_of(traced.id()) == Some(tracer.id()));
+        // Attaching stops it for a moment.
+        wait_until(|| tracer_of(traced.id()) == Some(tracer.id()) && asleep(traced.id()));
         World {
             threaded,
             traced,
@@ -143,6 +144,14 @@ fn state(pid: u32) -> String {
         tracer_of(pid),
         threads(pid)
     )
+}
+
+/// Whether it is asleep by itself, in every one of some looks.
+fn asleep(pid: u32) -> bool {
+    (0..10).all(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        processes::process(pid as i32).is_some_and(|process| process.state == 'S')
+    })
 }
 
 fn threads(pid: u32) -> Vec<String> {

@@ -5,11 +5,12 @@
 
 use super::{Alter, Observed, count, listed};
 use crate::host::{Host, HostError};
-use crate::processes::ProcessId;
+use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::{ChangeView, Effect};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::time::{Duration, Instant};
 
 /// These processes are stopped by a signal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,13 +19,58 @@ pub struct Stop {
     pub victims: Vec<ProcessId>,
 }
 
+/// How far apart two looks at a traced process are.
+const APART: Duration = Duration::from_millis(2);
+/// How many looks tell that a traced process stands still, or does not.
+const LOOKS: usize = 5;
+/// How long a process may take to stop, or its tracer to let it go on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whether a process stands still. One that is traced shows every short stop that its tracer
+/// makes as `t`: only one that is seen so again and again stands still.
+pub(crate) fn stands_still(table: &ProcessTable, id: ProcessId) -> bool {
+    match table.state(id) {
+        Some('T') => true,
+        Some('t') => (1..LOOKS).all(|_| {
+            std::thread::sleep(APART);
+            matches!(table.state(id), Some('T' | 't'))
+        }),
+        _ => false,
+    }
+}
+
 impl Stop {
     fn stopped(&self, host: &Host) -> Vec<ProcessId> {
         self.victims
             .iter()
             .copied()
-            .filter(|id| host.table.state(*id) == Some('T'))
+            .filter(|id| stands_still(&host.table, *id))
             .collect()
+    }
+
+    /// Lets one process go on, and sees to it that a SIGSTOP on its way does not stop it after that.
+    fn let_go(host: &Host, id: ProcessId) -> Result<(), HostError> {
+        let until = Instant::now() + PATIENCE;
+        let mut running = 0;
+        loop {
+            if stands_still(&host.table, id) || host.table.has_pending(id, Signal::STOP) {
+                // Takes a SIGSTOP that is still pending with it.
+                host.signal(id, Signal::CONT)?;
+                running = 0;
+            } else {
+                running += 1;
+            }
+            // A tracer that has been told of the SIGSTOP may still pass it on; nobody else can.
+            let settled = if host.table.tracer(id.pid).is_some() {
+                LOOKS
+            } else {
+                1
+            };
+            if running >= settled || Instant::now() >= until {
+                return Ok(());
+            }
+            std::thread::sleep(APART);
+        }
     }
 }
 
@@ -50,6 +96,12 @@ impl Alter for Stop {
         for victim in &self.victims {
             host.signal(*victim, Signal::STOP)?;
         }
+        // The signal is sent, the stop is theirs: a process in a device's hands takes its time.
+        let until = Instant::now() + PATIENCE;
+        let on_the_way = |id: &ProcessId| host.table.alive(*id) && !stands_still(&host.table, *id);
+        while self.victims.iter().any(on_the_way) && Instant::now() < until {
+            std::thread::sleep(APART);
+        }
         Ok(())
     }
 
@@ -67,10 +119,9 @@ impl Alter for Stop {
     }
 
     fn undo(&self, host: &Host) -> Result<(), HostError> {
-        for victim in self.stopped(host) {
-            host.signal(victim, Signal::CONT)?;
-        }
-        Ok(())
+        self.victims
+            .iter()
+            .try_for_each(|id| Self::let_go(host, *id))
     }
 
     fn effect(&self, host: &Host) -> Effect {

@@ -189,9 +189,14 @@ impl Live {
 
     pub(super) fn skips(&mut self, refusal: &Refusal) -> Effect {
         self.entry.changes.clear();
-        let mut effect = self.before.clone();
-        effect.seen = format!("round {}: {}", self.rounds, refusal.what);
-        effect
+        self.fails(refusal)
+    }
+
+    pub(super) fn fails(&self, refusal: &Refusal) -> Effect {
+        Effect {
+            seen: format!("round {}: {}", self.rounds, refusal.what),
+            ..self.before.clone()
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub struct NotInjected {
     /// Why.
     pub refusal: Refusal,
     /// What became of what it had done already, if anything was.
-    pub ended: Option<Ended>,
+    pub ended: Option<Box<Ended>>,
 }
 
 impl From<Refusal> for NotInjected {
@@ -139,14 +139,14 @@ impl Engine {
             let ended = self
                 .ledger
                 .owes(&request.id)
-                .then(|| self.revert_now(&entry, Cause::Failed));
+                .then(|| self.revert_now(&entry, Cause::Failed).into());
             let refusal = Refusal::new("ledger", error.to_string())
                 .hint("nothing is injected that can't be written down; make room, or name another folder with `--state`");
             return Err(NotInjected { refusal, ended });
         }
         for change in &entry.changes {
             if let Err(error) = change.apply(&self.host) {
-                let ended = Some(self.revert_now(&entry, Cause::Failed));
+                let ended = Some(self.revert_now(&entry, Cause::Failed).into());
                 return Err(NotInjected {
                     refusal: Refusal::new("failed", error.to_string()),
                     ended,
@@ -155,7 +155,7 @@ impl Engine {
         }
         if !self.ledger.owes(&request.id) {
             // Somebody reverted it by hand while it was being applied, without the lock.
-            let ended = Some(self.revert_now(&entry, Cause::ByHand));
+            let ended = Some(self.revert_now(&entry, Cause::ByHand).into());
             return Err(NotInjected {
                 refusal: Refusal::new("failed", "it was reverted by hand meanwhile"),
                 ended,
@@ -303,9 +303,11 @@ impl Engine {
             Ok(plan) => match self.carry_out(&request, &plan) {
                 Ok(entry) => live.goes_on(entry, plan, now, &self.host),
                 Err(NotInjected { refusal, ended }) => {
-                    let mut ended =
-                        ended.unwrap_or_else(|| self.revert_now(&live.entry, Cause::Failed));
-                    ended.residue.push(refusal.to_string());
+                    let mut ended = match ended {
+                        Some(ended) => *ended,
+                        None => self.revert_now(&live.entry, Cause::Failed),
+                    };
+                    ended.effect = Some(live.fails(&refusal));
                     return vec![Report::Ended(ended)];
                 }
             },

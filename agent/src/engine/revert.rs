@@ -24,20 +24,17 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
         }
         residue = undo_all(host, entry);
         if residue.is_empty() {
-            break;
-        }
-    }
-    if residue.is_empty() {
-        if let Err(error) = ledger.remove(host, &entry.injection) {
-            // All is back, but the next start will look again.
-            tracing::warn!(injection = entry.injection, %error, "the ledger's entry could not be struck out");
-            if ledger.owes(&entry.injection) {
-                residue.push(format!(
+            match ledger.remove(host, &entry.injection) {
+                Ok(()) => break,
+                // Removed, though not yet durably: at worst the next start looks again.
+                Err(_) if !ledger.owes(&entry.injection) => break,
+                Err(error) => residue.push(format!(
                     "all is put back, but the ledger still names it: {error}"
-                ));
+                )),
             }
         }
-    } else {
+    }
+    if !residue.is_empty() {
         let stuck = LedgerEntry {
             stuck: residue.clone(),
             ..entry.clone()

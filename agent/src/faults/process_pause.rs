@@ -2,7 +2,7 @@
 //! overcommitted host: they hold their connections and answer nothing.
 
 use super::{FaultKind, Look, Plan, process_victim, select};
-use crate::changes::{Change, ProcessHelper, Stop};
+use crate::changes::{Change, ProcessHelper, Stop, stands_still};
 use crate::helpers::{self, Role};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
@@ -34,8 +34,9 @@ impl FaultKind for ProcessPause {
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
         let (found, mut notes) = select(&self.process, look)?;
         // What was stopped stays stopped: letting it go would not be putting back what was.
-        let (still, victims): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|process| process.state == 'T');
+        let (still, victims): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|process| stands_still(look.table, process.id));
         notes.extend(
             still
                 .iter()

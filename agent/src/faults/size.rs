@@ -56,7 +56,7 @@ impl fmt::Display for Size {
         for (name, factor) in UNITS.iter().take(4) {
             if self.0 >= *factor {
                 let amount = self.0 as f64 / *factor as f64;
-                return if self.0 % factor == 0 {
+                return if self.0.is_multiple_of(*factor) {
                     write!(f, "{amount}{name}")
                 } else {
                     write!(f, "{amount:.1}{name}")

@@ -1,5 +1,5 @@
 //! Where a test makes the n-th effect fail, or kills a process of ours around it. Set from
-//! outside, by `BACKBURN_FAILPOINT=ROLE:WHEN:N[:WHO]`, since the processes under test are the
+//! outside, by `BACKBURN_FAILPOINT=ROLE:WHEN:N[:WHO][,…]`, since the processes under test are the
 //! shipped ones: whoever can set an agent's environment can kill it anyway.
 //!
 //! ROLE is `worker`, `guardian` or `hand`: whose effects count. WHEN is `fail`, `before` or
@@ -44,7 +44,7 @@ impl Failpoint {
         Failpoint {
             strike: std::env::var("BACKBURN_FAILPOINT")
                 .ok()
-                .and_then(|text| parse(&text, name)),
+                .and_then(|text| text.split(',').find_map(|one| parse(one, name))),
             log: std::env::var_os("BACKBURN_EFFECTS").map(|path| (path.into(), name)),
         }
     }

@@ -274,6 +274,8 @@ impl ProcessTable {
         })
     }
 
+    /// x
+    pub fn read_x(&self, pid: i32) -> usize { self.read(pid, "comm", |b| b.len()).unwrap_or(0) }
     /// The arguments it was started with; empty for a kernel thread, a zombie or what is gone.
     pub fn arguments(&self, pid: i32) -> Vec<String> {
         self.read(pid, "cmdline", |line| {
@@ -299,6 +301,20 @@ impl ProcessTable {
     pub fn tracer(&self, pid: i32) -> Option<i32> {
         self.status(pid, "TracerPid:", |value| value.trim().parse().ok())
             .filter(|tracer| *tracer != 0)
+    }
+
+    /// Whether this signal waits to be taken by the process (`ShdPnd`) or its first thread (`SigPnd`).
+    pub fn has_pending(&self, id: ProcessId, signal: rustix::process::Signal) -> bool {
+        let bit = 1_u64 << (signal.as_raw() - 1);
+        let set = |key| {
+            self.status(id.pid, key, |value| {
+                u64::from_str_radix(value.trim(), 16).ok()
+            })
+        };
+        self.alive(id)
+            && ["ShdPnd:", "SigPnd:"]
+                .into_iter()
+                .any(|key| set(key).is_some_and(|set| set & bit != 0))
     }
 
     /// The process that traces this thread, if any.

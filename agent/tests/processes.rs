@@ -1,0 +1,342 @@
+//! The process table and selectors on the real kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use backburn_agent::doctor::{self, Answer};
+use backburn_agent::metrics::Metrics;
+use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
+use backburn_experiments::document::HostMetric;
+use backburn_experiments::wire::Refusal;
+use common::{Victim, is_root, python, until};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+fn find(selector: Value) -> Result<Found, Refusal> {
+    let selector: ProcessSelector = serde_json::from_value(selector).unwrap();
+    selector.find(
+        "$.process",
+        &ProcessTable::default(),
+        &Protection::default(),
+        1,
+    )
+}
+
+/// The ids of everyone that a selector means.
+fn all(mut selector: Value) -> Vec<i32> {
+    selector["select"] = json!("all");
+    let mut pids: Vec<i32> = find(selector)
+        .unwrap()
+        .victims
+        .iter()
+        .map(|process| process.id.pid)
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+#[test]
+fn a_real_process_is_found_by_what_it_is() {
+    let name = format!("victim-{}", std::process::id());
+    let victim = Victim::start(Command::new("sleep").arg0(&name).arg("61.5"));
+    let own = std::process::id();
+    let pid = victim.id.pid;
+    for selector in [
+        json!({"pid": pid}),
+        json!({"name": "sleep", "children-of": own, "command-line": "61\\.5"}),
+        json!({"command-line": format!("^{name} 61")}),
+        json!({"user": rustix::process::geteuid().as_raw(), "command-line": name}),
+    ] {
+        assert_eq!(all(selector.clone()), [pid], "{selector}");
+    }
+    let found = find(json!({"pid": pid})).unwrap();
+    let process = &found.victims[0];
+    assert_eq!(
+        (process.id, process.name.as_str(), process.parent),
+        (victim.id, "sleep", own as i32)
+    );
+    assert_eq!(process.to_string(), format!("sleep ({pid})"));
+}
+
+#[test]
+fn a_name_longer_than_the_kernel_keeps_is_found_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("a-name-of-more-than-fifteen-bytes");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let victim = Victim::start(Command::new(&program).arg("60"));
+    assert_eq!(
+        all(json!({"name": "a-name-of-more-than-fifteen-bytes", "pid": victim.id.pid})),
+        [victim.id.pid]
+    );
+    assert_eq!(
+        find(json!({"name": "a-name-of-more-than-fifteen"}))
+            .unwrap_err()
+            .rule,
+        "no-match"
+    );
+    assert_eq!(
+        find(json!({"pid": victim.id.pid})).unwrap().victims[0].name,
+        "a-name-of-more-than-fifteen-bytes"
+    );
+}
+
+#[test]
+fn whoever_listens_on_a_port_is_found_and_nobody_else() {
+    const LISTEN: &str = "
+import os, socket, sys, time
+kind, family = sys.argv[1:]
+family = getattr(socket, family)
+s = socket.socket(family, getattr(socket, kind))
+s.bind(('::1' if family == socket.AF_INET6 else '127.0.0.1', 0))
+if kind == 'SOCK_STREAM': s.listen()
+print(s.getsockname()[1], flush=True)
+time.sleep(60)";
+    for (kind, family) in [
+        ("SOCK_STREAM", "AF_INET"),
+        ("SOCK_STREAM", "AF_INET6"),
+        ("SOCK_DGRAM", "AF_INET"),
+    ] {
+        let mut victim = Victim::start(Command::new("python3").args(["-c", LISTEN, kind, family]));
+        let port: u16 = victim.line().parse().unwrap();
+        // Somebody who is only connected to the port does not listen on it.
+        let client = format!(
+            "
+import socket, time
+s = socket.socket(socket.{family}, socket.{kind})
+s.connect(('{}', {port}))
+print('ready', flush=True)
+time.sleep(60)",
+            if family == "AF_INET6" {
+                "::1"
+            } else {
+                "127.0.0.1"
+            }
+        );
+        let _client = python(&client);
+        assert_eq!(
+            all(json!({"listening": port})),
+            [victim.id.pid],
+            "{kind} {family}"
+        );
+        assert_eq!(
+            all(json!({"listening": [1, port], "name": "python3"})),
+            [victim.id.pid]
+        );
+        drop(victim);
+        assert_eq!(
+            find(json!({"listening": port})).unwrap_err().rule,
+            "no-match"
+        );
+    }
+    // Our own are spared.
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(
+        find(json!({"listening": own.local_addr().unwrap().port()}))
+            .unwrap_err()
+            .rule,
+        "protected"
+    );
+    let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert_eq!(
+        find(json!({"listening": own.local_addr().unwrap().port()}))
+            .unwrap_err()
+            .rule,
+        "protected"
+    );
+}
+
+#[test]
+fn a_port_in_another_network_is_found_there() {
+    if !is_root("a_port_in_another_network_is_found_there") {
+        return;
+    }
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let mut victim = Victim::start(Command::new("python3").args([
+            "-c",
+            "import socket, time\ns = socket.create_server(('0.0.0.0', 7))\nprint('ready', flush=True)\ntime.sleep(60)",
+        ]));
+        assert_eq!(victim.line(), "ready");
+        assert_eq!(all(json!({"listening": 7})), [victim.id.pid]);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_zombie_and_what_runs_our_own_program_are_spared() {
+    let mut victim = Victim::start(&mut Command::new("true"));
+    until("it is a zombie", || {
+        ProcessTable::default().state(victim.id) == Some('Z')
+    });
+    assert!(!ProcessTable::default().alive(victim.id));
+    assert_eq!(
+        find(json!({"pid": victim.id.pid})).unwrap_err().rule,
+        "protected"
+    );
+    victim.child.wait().unwrap();
+    assert_eq!(
+        find(json!({"pid": victim.id.pid})).unwrap_err().rule,
+        "no-match"
+    );
+
+    let own = find(json!({"pid": std::process::id()})).unwrap_err();
+    assert!(own.what.contains("Backburn's own"), "{own}");
+    assert_eq!(find(json!({"pid": 1})).unwrap_err().rule, "protected");
+    assert!(
+        all(json!({"user": "root", "except": {"name": "sleep"}}))
+            .iter()
+            .all(|pid| *pid != 2)
+    );
+
+    // By its name, wherever it lies; and not when it is the demo's own service.
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("backburn");
+    std::fs::copy("/bin/cat", &program).unwrap();
+    let waiting = |argument: &str| {
+        std::fs::write(folder.path().join(argument), "").unwrap();
+        let fifo = folder.path().join(format!("fifo-{argument}"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Victim::start(
+            Command::new(&program)
+                .current_dir(&folder)
+                .arg(argument)
+                .arg(fifo),
+        )
+    };
+    let agent = waiting("agent");
+    assert_eq!(
+        find(json!({"pid": agent.id.pid})).unwrap_err().rule,
+        "protected"
+    );
+    let service = waiting("demo-service");
+    assert_eq!(all(json!({"pid": service.id.pid})), [service.id.pid]);
+    // Its file removed, it is still ours.
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(
+        find(json!({"pid": agent.id.pid})).unwrap_err().rule,
+        "protected"
+    );
+}
+
+#[test]
+fn every_figure_of_this_host_can_be_had() {
+    let mut metrics = Metrics::default();
+    for metric in [
+        HostMetric::CpuBusyPercent,
+        HostMetric::MemoryAvailablePercent,
+        HostMetric::DiskFreePercent,
+        HostMetric::CpuBusyPercent,
+    ] {
+        let figure = metrics.measure(metric, None).unwrap();
+        assert!((0.0..=100.0).contains(&figure), "{metric:?}: {figure}");
+    }
+    assert!(metrics.measure(HostMetric::Load1, None).unwrap() >= 0.0);
+    assert!(metrics.measure(HostMetric::Processes, None).unwrap() >= 2.0);
+    for metric in [
+        HostMetric::CpuPressurePercent,
+        HostMetric::MemoryPressurePercent,
+        HostMetric::IoPressurePercent,
+    ] {
+        match metrics.measure(metric, None) {
+            Ok(figure) => assert!((0.0..=100.0).contains(&figure), "{metric:?}: {figure}"),
+            Err(error) => assert!(error.to_string().contains("/proc/pressure/"), "{error}"),
+        }
+    }
+    let error = metrics
+        .measure(HostMetric::DiskFreePercent, Some("/nonexistent"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("/nonexistent: ") && error.contains("\nhint: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_busy_processor_shows_since_the_last_look() {
+    let mut metrics = Metrics::default();
+    let _busy = python("print('ready', flush=True)\nwhile True: pass");
+    metrics.measure(HostMetric::CpuBusyPercent, None).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let share = metrics.measure(HostMetric::CpuBusyPercent, None).unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get() as f64;
+    assert!(share > 60.0 / processors, "{share}");
+}
+
+#[test]
+fn figures_are_read_as_the_kernel_writes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("stat", "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 1 1 1\n");
+    write("loadavg", "1.25 0.50 0.10 1/100 4711\n");
+    write(
+        "meminfo",
+        "MemTotal:        1000 kB\nMemFree: 1 kB\nMemAvailable:    250 kB\n",
+    );
+    let mut metrics = Metrics::at(folder.path());
+    write("stat", "cpu  150 0 130 800 120 0 0 0 0 0\ncpu0 1 1 1 1\n");
+    assert_eq!(
+        metrics.measure(HostMetric::CpuBusyPercent, None).unwrap(),
+        40.0
+    );
+    // Nothing has passed since: the last share stands.
+    assert_eq!(
+        metrics.measure(HostMetric::CpuBusyPercent, None).unwrap(),
+        40.0
+    );
+    assert_eq!(metrics.measure(HostMetric::Load1, None).unwrap(), 1.25);
+    assert_eq!(
+        metrics
+            .measure(HostMetric::MemoryAvailablePercent, None)
+            .unwrap(),
+        25.0
+    );
+    let error = metrics
+        .measure(HostMetric::IoPressurePercent, None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("pressure/io: ") && error.contains("hint: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_doctor_looks_at_everything_and_hints_at_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let findings = doctor::examine(folder.path());
+    assert!(findings.len() >= 10);
+    for finding in &findings {
+        println!("{finding}");
+        assert_eq!(
+            finding.hint.is_some(),
+            finding.ok != Answer::Yes,
+            "{finding}"
+        );
+    }
+    let ok = |name: &str| {
+        findings
+            .iter()
+            .find(|finding| finding.name == name)
+            .unwrap()
+            .ok
+    };
+    assert_eq!(
+        (ok("pidfd"), ok("deadline"), ok("process table")),
+        (Answer::Yes, Answer::Yes, Answer::Yes)
+    );
+    let nowhere = doctor::examine(std::path::Path::new("/proc/1/nowhere"));
+    assert_eq!(
+        nowhere
+            .iter()
+            .find(|finding| finding.name == "state folder")
+            .unwrap()
+            .ok,
+        Answer::No
+    );
+}

@@ -1,0 +1,540 @@
+//! Process selectors against a made-up `/proc`: every criterion, who is spared, what a refusal says.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
+use backburn_experiments::wire::Refusal;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+const ID: &str = "4f1c2ab09d3e4f1c2ab09d3e4f1c2ab09d3e4f1c2ab09d3e4f1c2ab09d3e4f1c";
+
+/// A `/proc` with a web server of three workers, a data base in a container, and much that is spared.
+struct Made {
+    folder: tempfile::TempDir,
+}
+
+struct Entry<'a> {
+    pid: i32,
+    name: &'a str,
+    parent: i32,
+    state: char,
+    uid: u32,
+    line: &'a str,
+    cgroup: &'a str,
+}
+
+const PLAIN: Entry<'static> = Entry {
+    pid: 0,
+    name: "",
+    parent: 1,
+    state: 'S',
+    uid: 1000,
+    line: "",
+    cgroup: "0::/",
+};
+
+impl Made {
+    fn new() -> Self {
+        let made = Made {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let web = "9:cpu,cpuacct:/system.slice/nginx.service\n0::/system.slice/nginx.service";
+        let container = format!("4:memory:/docker/{ID}\n0::/system.slice/docker-{ID}.scope/init");
+        let entries = [
+            Entry {
+                pid: 1,
+                name: "init",
+                parent: 0,
+                uid: 0,
+                line: "/sbin/init",
+                ..PLAIN
+            },
+            Entry {
+                pid: 2,
+                name: "kthreadd",
+                parent: 0,
+                uid: 0,
+                ..PLAIN
+            },
+            Entry {
+                pid: 9,
+                name: "kworker/0:1",
+                parent: 2,
+                uid: 0,
+                ..PLAIN
+            },
+            Entry {
+                pid: 20,
+                name: "sshd",
+                uid: 0,
+                line: "sshd: /usr/sbin/sshd -D",
+                ..PLAIN
+            },
+            Entry {
+                pid: 21,
+                name: "systemd-journal",
+                uid: 0,
+                line: "/lib/systemd/systemd-journald",
+                ..PLAIN
+            },
+            Entry {
+                pid: 30,
+                name: "nginx",
+                uid: 0,
+                line: "nginx: master",
+                cgroup: web,
+                ..PLAIN
+            },
+            Entry {
+                pid: 33,
+                name: "nginx",
+                parent: 30,
+                uid: 33,
+                line: "nginx: worker",
+                cgroup: web,
+                ..PLAIN
+            },
+            Entry {
+                pid: 31,
+                name: "nginx",
+                parent: 30,
+                uid: 33,
+                line: "nginx: worker",
+                cgroup: web,
+                ..PLAIN
+            },
+            Entry {
+                pid: 32,
+                name: "nginx",
+                parent: 30,
+                uid: 33,
+                line: "nginx: worker",
+                cgroup: web,
+                ..PLAIN
+            },
+            Entry {
+                pid: 40,
+                name: "postgres",
+                uid: 70,
+                line: "/bin/postgres\0-D\0/data",
+                cgroup: &container,
+                ..PLAIN
+            },
+            Entry {
+                pid: 41,
+                name: "a-very-long-nam",
+                line: "/opt/a-very-long-name\0serve",
+                ..PLAIN
+            },
+            Entry {
+                pid: 42,
+                name: "a-very-long-nam",
+                line: "/opt/a-very-long-namesake",
+                ..PLAIN
+            },
+            Entry {
+                pid: 50,
+                name: "late",
+                state: 'Z',
+                ..PLAIN
+            },
+            Entry {
+                pid: 60,
+                name: "backburn-agent",
+                line: "/usr/bin/backburn-agent\0run",
+                ..PLAIN
+            },
+            Entry {
+                pid: 61,
+                name: "backburn",
+                line: "/usr/bin/backburn\0demo-service",
+                ..PLAIN
+            },
+            Entry {
+                pid: 62,
+                name: "backburn-helper",
+                line: "/proc/self/exe\0helper\0x",
+                ..PLAIN
+            },
+        ];
+        for entry in entries {
+            made.add(&entry);
+        }
+        made
+    }
+
+    fn add(&self, e: &Entry<'_>) {
+        let folder = self.folder.path().join(e.pid.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        // In the order of their ids, but the workers of the web server started in another.
+        let start = if e.pid == 33 { 305 } else { e.pid * 10 };
+        let stat = format!(
+            "{} ({}) {} {} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 1000 42 0",
+            e.pid, e.name, e.state, e.parent
+        );
+        fs::write(folder.join("stat"), stat).unwrap();
+        fs::write(folder.join("comm"), format!("{}\n", e.name)).unwrap();
+        let line = if e.line.is_empty() {
+            String::new()
+        } else {
+            format!("{}\0", e.line)
+        };
+        fs::write(folder.join("cmdline"), line).unwrap();
+        fs::write(folder.join("cgroup"), format!("{}\n", e.cgroup)).unwrap();
+        fs::write(
+            folder.join("status"),
+            format!("Name:\tx\nUid:\t{0}\t{0}\t{0}\t{0}\nTracerPid:\t0\n", e.uid),
+        )
+        .unwrap();
+    }
+
+    fn find(&self, selector: Value) -> Result<Found, Refusal> {
+        self.find_with(selector, &Protection::default(), 7)
+    }
+
+    fn find_with(
+        &self,
+        selector: Value,
+        protection: &Protection,
+        seed: u64,
+    ) -> Result<Found, Refusal> {
+        let selector: ProcessSelector = serde_json::from_value(selector).unwrap();
+        selector.find(
+            "$.process",
+            &ProcessTable::at(self.path()),
+            protection,
+            seed,
+        )
+    }
+
+    /// The ids of everyone that a selector means.
+    fn all(&self, mut selector: Value) -> Vec<i32> {
+        selector["select"] = json!("all");
+        let found = self.find(selector).unwrap();
+        let mut pids: Vec<i32> = found.victims.iter().map(|process| process.id.pid).collect();
+        assert_eq!(pids.len(), found.matched);
+        pids.sort_unstable();
+        pids
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+#[test]
+fn every_criterion_finds_those_it_means() {
+    let made = Made::new();
+    let pid_file = made.path().join("nginx.pid");
+    fs::write(&pid_file, "30\n").unwrap();
+    for (selector, wanted) in [
+        (json!({"name": "nginx"}), vec![30, 31, 32, 33]),
+        (
+            json!({"name": ["nginx", "postgres"]}),
+            vec![30, 31, 32, 33, 40],
+        ),
+        (json!({"name": "a-very-long-name"}), vec![41]),
+        (json!({"name": "a-very-long-nam"}), vec![41, 42]),
+        (json!({"command-line": "worker$"}), vec![31, 32, 33]),
+        (json!({"command-line": "postgres -D /data"}), vec![40]),
+        (json!({"pid": 31}), vec![31]),
+        (json!({"pid": [31, 32, 99999]}), vec![31, 32]),
+        (json!({"pid-file": pid_file}), vec![30]),
+        (json!({"user": 33}), vec![31, 32, 33]),
+        (json!({"user": "root", "name": "nginx"}), vec![30]),
+        (json!({"unit": "nginx"}), vec![30, 31, 32, 33]),
+        (
+            json!({"unit": "nginx.service", "user": 33}),
+            vec![31, 32, 33],
+        ),
+        (
+            json!({"cgroup": "/system.slice/nginx.service"}),
+            vec![30, 31, 32, 33],
+        ),
+        (json!({"cgroup": "system.slice"}), vec![30, 31, 32, 33, 40]),
+        (
+            json!({"cgroup": "/sys/fs/cgroup/system.slice"}),
+            vec![30, 31, 32, 33, 40],
+        ),
+        (
+            json!({"cgroup": "/sys/fs/cgroup/unified/system.slice"}),
+            vec![30, 31, 32, 33, 40],
+        ),
+        (
+            json!({"cgroup": "/sys/fs/cgroup/cpu/system.slice"}),
+            vec![30, 31, 32, 33],
+        ),
+        (
+            json!({"cgroup": "/sys/fs/cgroup/cpu,cpuacct/system.slice/"}),
+            vec![30, 31, 32, 33],
+        ),
+        (json!({"cgroup": "/sys/fs/cgroup/memory/docker"}), vec![40]),
+        (json!({"container": ID}), vec![40]),
+        (json!({"container": &ID[..12]}), vec![40]),
+        (json!({"children-of": 30}), vec![31, 32, 33]),
+        (json!({"children-of": "nginx"}), vec![31, 32, 33]),
+        (json!({"parent-of": 31}), vec![30]),
+        (json!({"parent-of": "nginx", "name": "nginx"}), vec![30]),
+        (
+            json!({"name": "nginx", "except": {"user": 0}}),
+            vec![31, 32, 33],
+        ),
+        (
+            json!({"name": "nginx", "except": [{"pid": 31}, {"children-of": 1}]}),
+            vec![32, 33],
+        ),
+        (
+            json!({"name": "nginx", "except": {"name": "nginx", "except": {"pid": 32}}}),
+            vec![32],
+        ),
+    ] {
+        assert_eq!(made.all(selector.clone()), wanted, "{selector}");
+    }
+}
+
+#[test]
+fn nobody_is_found_by_part_of_a_name_a_group_or_an_id() {
+    let made = Made::new();
+    for selector in [
+        json!({"name": "ngin"}),
+        json!({"name": "NGINX"}),
+        json!({"unit": "system"}),
+        json!({"cgroup": "/system"}),
+        json!({"cgroup": "/nginx.service"}),
+        json!({"cgroup": "/sys/fs/cgroup/memory/system.slice"}),
+        json!({"cgroup": "/unified/system.slice"}),
+        json!({"container": "09d3e4f1c2ab"}),
+        json!({"name": "nginx", "user": 70}),
+        json!({"pid": 30, "name": "postgres"}),
+        json!({"children-of": 31}),
+    ] {
+        assert_eq!(
+            made.find(selector.clone()).unwrap_err().rule,
+            "no-match",
+            "{selector}"
+        );
+    }
+}
+
+#[test]
+fn one_is_the_default_and_the_seed_says_which() {
+    let made = Made::new();
+    let pick = |seed| {
+        let found = made
+            .find_with(json!({"name": "nginx"}), &Protection::default(), seed)
+            .unwrap();
+        assert_eq!((found.victims.len(), found.matched), (1, 4));
+        found.victims[0].id.pid
+    };
+    assert_eq!(pick(3), pick(3));
+    let picked: std::collections::BTreeSet<i32> = (0..64).map(pick).collect();
+    assert_eq!(picked, [30, 31, 32, 33].into());
+}
+
+#[test]
+fn the_oldest_and_the_newest_come_first_when_asked_for() {
+    let made = Made::new();
+    for (order, count, wanted) in [
+        ("oldest", 1, vec![30]),
+        ("oldest", 2, vec![30, 33]),
+        ("newest", 1, vec![32]),
+        ("newest", 3, vec![32, 31, 33]),
+    ] {
+        let selector = json!({"name": "nginx", "order": order, "select": {"count": count}});
+        let found = made.find(selector).unwrap();
+        let pids: Vec<i32> = found.victims.iter().map(|process| process.id.pid).collect();
+        assert_eq!(pids, wanted, "{order} {count}");
+    }
+}
+
+#[test]
+fn a_share_is_rounded_down_and_nobody_left_is_an_error_that_says_what_would_do() {
+    let made = Made::new();
+    let share = |percent: f64| made.find(json!({"name": "nginx", "select": {"percent": percent}}));
+    assert_eq!(share(50.0).unwrap().victims.len(), 2);
+    assert_eq!(share(74.9).unwrap().victims.len(), 2);
+    assert_eq!(share(100.0).unwrap().victims.len(), 4);
+    let none = share(24.9).unwrap_err();
+    assert_eq!(none.rule, "no-match");
+    assert!(none.hint.unwrap().starts_with("25% of 4"));
+    let many = made
+        .find(json!({"name": "nginx", "select": {"count": 5}}))
+        .unwrap_err();
+    assert_eq!(many.what, "5 are to be selected, and 4 match");
+    for _ in 0..20 {
+        let found = made
+            .find(json!({"name": "nginx", "select": {"random-max-percent": 60}}))
+            .unwrap();
+        assert!((1..=2).contains(&found.victims.len()));
+    }
+}
+
+#[test]
+fn some_are_never_hit() {
+    let made = Made::new();
+    for (selector, reason) in [
+        (json!({"pid": 1}), "the first process"),
+        (json!({"name": "kthreadd"}), "the kernel's own threads"),
+        (json!({"pid": 9}), "the kernel's own threads"),
+        (json!({"name": "late"}), "already dead"),
+        (json!({"name": "sshd"}), "protects the name `sshd`"),
+        (json!({"pid": 21}), "protects the name `systemd-*`"),
+        (json!({"name": "backburn-agent"}), "Backburn's own"),
+        (json!({"name": "backburn-helper"}), "Backburn's own"),
+    ] {
+        let refusal = made.find(selector.clone()).unwrap_err();
+        assert_eq!(refusal.rule, "protected", "{selector}");
+        assert!(
+            refusal.what.contains(reason),
+            "{selector}: {}",
+            refusal.what
+        );
+    }
+    // The demo's own service is there to be hit.
+    assert_eq!(made.all(json!({"name": "backburn"})), [61]);
+
+    let protection = Protection {
+        names: vec![],
+        units: vec!["nginx".into()],
+        users: vec!["70".into()],
+    };
+    let refusal = made
+        .find_with(json!({"name": "nginx"}), &protection, 1)
+        .unwrap_err();
+    assert!(
+        refusal
+            .what
+            .contains("the policy protects the unit `nginx`"),
+        "{}",
+        refusal.what
+    );
+    let refusal = made
+        .find_with(json!({"name": "postgres"}), &protection, 1)
+        .unwrap_err();
+    assert!(
+        refusal.what.contains("the policy protects the user `70`"),
+        "{}",
+        refusal.what
+    );
+    assert_eq!(
+        made.find_with(json!({"name": "sshd"}), &protection, 1)
+            .unwrap()
+            .victims
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn those_spared_are_told_beside_those_found() {
+    let made = Made::new();
+    let found = made.find(json!({"user": "root", "select": "all"})).unwrap();
+    assert_eq!(
+        found
+            .victims
+            .iter()
+            .map(|process| process.id.pid)
+            .collect::<Vec<_>>(),
+        [30]
+    );
+    let notes = found.notes();
+    assert!(
+        notes
+            .contains(&"spared kthreadd (2), kworker/0:1 (9): the kernel's own threads".to_owned()),
+        "{notes:?}"
+    );
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.starts_with("spared sshd (20): ")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn no_match_says_who_was_probably_meant_and_which_part_found_nobody() {
+    let made = Made::new();
+    let refusal = made.find(json!({"name": "ngnix"})).unwrap_err();
+    assert_eq!(refusal.what, "no process matches name `ngnix`");
+    assert_eq!(
+        refusal.hint.unwrap(),
+        "`nginx` is running; did you mean that?"
+    );
+    let refusal = made.find(json!({"name": "nginx", "user": 70})).unwrap_err();
+    assert_eq!(
+        refusal.what,
+        "no process matches everything that is given: name `nginx` matches 4, user `70` matches 1"
+    );
+}
+
+#[test]
+fn every_problem_of_a_selector_is_told_at_once_with_its_path() {
+    let made = Made::new();
+    let refusal = made
+        .find(json!({
+            "name": ["", "/usr/sbin/nginx"],
+            "command-line": "(",
+            "pid": 0,
+            "cgroup": "/",
+            "container": "4f1c",
+            "listening": 0,
+            "select": {"percent": 0},
+            "except": [{"select": "all"}]
+        }))
+        .unwrap_err();
+    assert_eq!(refusal.rule, "arguments");
+    let at: Vec<&str> = refusal
+        .problems
+        .iter()
+        .map(|problem| problem.at.as_str())
+        .collect();
+    assert_eq!(
+        at,
+        [
+            "$.process.name",
+            "$.process.name",
+            "$.process.command-line",
+            "$.process.pid",
+            "$.process.listening",
+            "$.process.cgroup",
+            "$.process.container",
+            "$.process.select.percent",
+            "$.process.except[0]",
+            "$.process.except[0]",
+        ]
+    );
+    assert!(
+        refusal
+            .problems
+            .iter()
+            .all(|problem| problem.hint.is_some())
+    );
+
+    let path = |selector| made.find(selector).unwrap_err().problems.remove(0).at;
+    assert_eq!(path(json!({})), "$.process");
+    assert_eq!(path(json!({"select": "all"})), "$.process");
+    assert_eq!(
+        path(json!({"user": "nobody-of-that-name"})),
+        "$.process.user"
+    );
+    assert_eq!(
+        path(json!({"pid-file": "/nonexistent"})),
+        "$.process.pid-file"
+    );
+    assert_eq!(
+        path(json!({"name": "nginx", "except": {"user": "nobody-of-that-name"}})),
+        "$.process.except.user"
+    );
+}
+
+#[test]
+fn a_process_table_that_can_not_be_read_is_an_error() {
+    let selector: ProcessSelector = serde_json::from_value(json!({"name": "nginx"})).unwrap();
+    let table = ProcessTable::at("/nonexistent");
+    let refusal = selector
+        .find("$", &table, &Protection::default(), 1)
+        .unwrap_err();
+    assert_eq!(refusal.rule, "failed");
+    assert!(refusal.what.contains("/nonexistent"), "{refusal}");
+}
