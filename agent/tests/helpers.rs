@@ -1,7 +1,7 @@
 //! Helpers as real processes on the real kernel: what they do, and that all of it ends with them.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// Tests start and make what they harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
-#[path = "common/mod.rs"]
 mod common;
 
 use backburn_agent::helpers::{self, Role};

@@ -1,7 +1,7 @@
 //! The process table and selectors on the real kernel.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// Tests start and make what they harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
-#[path = "common/mod.rs"]
 mod common;
 
 use backburn_agent::doctor::{self, Answer};

@@ -1,8 +1,8 @@
 //! Helpers that take processors, memory and disk: how much, what they leave, and that it all comes
 //! back when they are killed.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// Tests start and make what they harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
-#[path = "common/mod.rs"]
 mod common;
 
 use backburn_agent::helpers::{self, Role};

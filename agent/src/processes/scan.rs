@@ -274,8 +274,6 @@ impl ProcessTable {
         })
     }
 
-    /// x
-    pub fn read_x(&self, pid: i32) -> usize { self.read(pid, "comm", |b| b.len()).unwrap_or(0) }
     /// The arguments it was started with; empty for a kernel thread, a zombie or what is gone.
     pub fn arguments(&self, pid: i32) -> Vec<String> {
         self.read(pid, "cmdline", |line| {
