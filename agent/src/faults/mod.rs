@@ -197,7 +197,28 @@ fn select(
 ) -> Result<(Vec<Process>, Vec<String>), Refusal> {
     let found = selector.find("$.process", look.table, look.protection, look.seed)?;
     let notes = found.notes();
+    permit(&found.victims)?;
     Ok((found.victims, notes))
+}
+
+/// Whether the kernel would let us signal them: it compares users, unless we are root.
+fn permit(victims: &[Process]) -> Result<(), Refusal> {
+    let us = rustix::process::geteuid();
+    match victims
+        .iter()
+        .find(|process| !us.is_root() && process.uid != us.as_raw())
+    {
+        None => Ok(()),
+        Some(other) => Err(Refusal::new(
+            "not-permitted",
+            format!(
+                "{other} is of user {}, and we are user {}",
+                other.uid,
+                us.as_raw()
+            ),
+        )
+        .hint("run as root or as that user, or select processes of your own")),
+    }
 }
 
 /// What is wrong with a size and a share of which one is to be given, or neither where that means something.

@@ -98,6 +98,10 @@ impl Life {
     }
 
     /// Offers this process to the kernel first when memory runs out.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "about ourselves, and gone with us"
+    )]
     pub(super) fn first_to_be_killed(&self) -> Result<(), Failed> {
         std::fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| {
             Failed::new(format!(

@@ -183,6 +183,10 @@ impl Role {
     ///
     /// # Errors
     /// Where that can't be removed.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "only called as an effect of the change that made the file"
+    )]
     pub fn clear_away(&self) -> io::Result<()> {
         let Role::Disk {
             directory, name, ..

@@ -40,6 +40,10 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(
     wait_for_ends(&mut open, None)
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the helper's one deed; being killed before it cancels it"
+)]
 fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(), Failed> {
     match pidfd_send_signal(descriptor, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

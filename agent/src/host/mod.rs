@@ -3,6 +3,11 @@
 //! n-th of them: that is how the crash conformance suite reaches every line between two effects,
 //! in the very binary that is shipped.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the door that the list points to"
+)]
+
 mod failpoint;
 mod spawn;
 
