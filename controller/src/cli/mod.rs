@@ -1,0 +1,188 @@
+//! The command line: one file for each command. Data goes to stdout, talk to stderr, and the exit
+//! code is the verdict's.
+
+mod junit;
+mod live;
+mod plan;
+mod report;
+mod run;
+mod source;
+mod talk;
+mod validate;
+
+use backburn::link::{self, LOCAL_LEASE};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit code of a command line or a definition that is wrong.
+pub(crate) const INVALID: u8 = 2;
+
+/// Chaos experiments on Linux hosts: what is broken is put back
+#[derive(Debug, Parser)]
+#[command(name = "backburn", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an experiment on this host and say what it comes to
+    Run(run::RunCommand),
+    /// Say what an experiment would hit on this host now, exactly, with its undo; touch nothing
+    Plan(plan::PlanCommand),
+    /// Say everything that is wrong with experiments
+    Validate(validate::ValidateCommand),
+    /// List the faults, or tell all about one
+    #[command(disable_help_flag = true)]
+    Faults(Passed),
+    /// Print the JSON Schema of the experiment document
+    Schema,
+    /// Put back what this host owes, without a run
+    #[command(disable_help_flag = true)]
+    Revert(Passed),
+    /// Use the agent by hand: plan, inject, status, revert, doctor
+    #[command(disable_help_flag = true)]
+    Agent(Passed),
+}
+
+/// Words for the agent's own command line.
+#[derive(Debug, Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    words: Vec<OsString>,
+}
+
+/// Where things are kept, and what this host allows.
+#[derive(Debug, Args)]
+struct Place {
+    /// Where journals and the agent's ledger are [default: /var/lib/backburn, or the user's state folder]
+    #[arg(long, value_name = "DIR", env = "BACKBURN_STATE", help_heading = "Host")]
+    state: Option<PathBuf>,
+    /// What this host allows
+    #[arg(long, value_name = "FILE", env = "BACKBURN_POLICY", help_heading = "Host")]
+    policy: Option<PathBuf>,
+    /// A label of this host besides those found
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Host")]
+    labels: Vec<String>,
+}
+
+fn label(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        _ => Err("it is not of the form KEY=VALUE, e.g. `role=checkout`".into()),
+    }
+}
+
+/// A command that could not do what it was to do, for people.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    what: String,
+}
+
+impl Failure {
+    fn invalid(what: impl Into<String>) -> Self {
+        Failure { code: INVALID, what: what.into() }
+    }
+}
+
+/// Runs the command that these words mean, the program's name left out.
+pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help is data, and a closed pipe is nobody's fault.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(INVALID));
+        }
+    };
+    let done = match cli.command {
+        Command::Run(command) => run::main(command),
+        Command::Plan(command) => plan::main(&command),
+        Command::Validate(command) => Ok(validate::main(&command)),
+        Command::Schema => {
+            print_json(&backburn_experiments::schema::document_schema());
+            Ok(0)
+        }
+        Command::Faults(passed) => return agent("faults", passed),
+        Command::Revert(passed) => return agent("revert", passed),
+        Command::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { code, what }) => {
+            say(&format!("error: {what}\n"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn agent(command: &str, passed: Passed) -> ExitCode {
+    backburn_agent::main(&["agent"], std::iter::once(command.into()).chain(passed.words).collect())
+}
+
+impl Place {
+    fn state(&self) -> Result<PathBuf, Failure> {
+        match &self.state {
+            Some(state) => Ok(state.clone()),
+            None => default_state(),
+        }
+    }
+
+    /// How the local agent is started: this very program, even where its file has been replaced since.
+    fn start(&self) -> Result<link::Start, Failure> {
+        let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"].map(OsString::from).into();
+        command.push(self.state()?.into());
+        if let Some(policy) = &self.policy {
+            command.extend(["--policy".into(), policy.into()]);
+        }
+        for label in &self.labels {
+            command.extend(["--label".into(), label.into()]);
+        }
+        Ok(link::local(command, LOCAL_LEASE))
+    }
+}
+
+fn default_state() -> Result<PathBuf, Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok("/var/lib/backburn".into());
+    }
+    let below = |variable: &str, path: &str| {
+        std::env::var_os(variable).filter(|value| !value.is_empty()).map(|folder| PathBuf::from(folder).join(path))
+    };
+    below("XDG_STATE_HOME", "backburn").or_else(|| below("HOME", ".local/state/backburn")).ok_or_else(|| {
+        Failure::invalid(
+            "there is no place for journals: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`",
+        )
+    })
+}
+
+/// The runtime of a command: one thread, since waiting is all it does.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::invalid(format!("the runtime could not be started: {error}")))
+}
+
+/// Data, for stdout. A reader that has gone wants no more of it.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Talk, for stderr.
+pub(crate) fn say(text: &str) {
+    std::io::stderr().lock().write_all(text.as_bytes()).ok();
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => say(&format!("error: {error}\n")),
+    }
+}

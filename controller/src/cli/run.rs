@@ -1,0 +1,210 @@
+//! `backburn run`: one experiment on this host, from its file to its verdict.
+
+use super::source::{self, Variables};
+use super::talk::{Style, Talk};
+use super::{Failure, INVALID, Place, junit, print, report, runtime, say};
+use backburn::runner::{self, Finished, Journal, Settings};
+use backburn_experiments::Span;
+use backburn_experiments::check::Experiment;
+use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
+use backburn_experiments::journal::{Entry, Host, toolkit_journal};
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+#[derive(Debug, Args)]
+pub(super) struct RunCommand {
+    /// The experiment; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What every pick comes from [default: a random one]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the journal's events and the verdict as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// Write a journal in the Chaos Toolkit's shape
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// When the hypothesis is looked at: default, before-method-only, after-method-only, during-method-only, continuously
+    #[arg(long, value_name = "STRATEGY", value_parser = named::<HypothesisStrategy>)]
+    hypothesis_strategy: Option<HypothesisStrategy>,
+    /// How often it is looked at while the method goes on
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    hypothesis_frequency: Span,
+    /// When the rollbacks are played: default, always, never, deviated
+    #[arg(long, value_name = "STRATEGY", value_parser = named::<RollbackStrategy>)]
+    rollback_strategy: Option<RollbackStrategy>,
+    #[command(flatten)]
+    variables: Variables,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// A word that the document knows, too.
+fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
+}
+
+pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
+    let mut experiment = source::experiment(&command.file, &command.variables)?;
+    if let Some(strategy) = command.hypothesis_strategy {
+        experiment.looks = experiment.looks_by(Some(strategy));
+    }
+    if let Some(strategy) = command.rollback_strategy {
+        experiment.rollback_strategy = strategy;
+    }
+    // A report that cannot be written is found out before anything is broken.
+    let mut toolkit_file = command.journal.as_deref().map(create).transpose()?;
+    let mut junit_file = command.junit.as_deref().map(create).transpose()?;
+    let title = experiment.document.title.clone();
+    let kept = toolkit_file.is_some().then(|| experiment.clone());
+
+    let style = if command.json { Style::Json } else { Style::for_people() };
+    let told = execute(experiment, &command.place, command.seed, command.hypothesis_frequency, style)?;
+    let Told { finished, entries, journal } = told;
+    let verdict = &finished.verdict;
+    if command.json {
+        let line = json!({"verdict": verdict, "run": finished.run.id, "journal": journal});
+        print(&format!("{line}\n"));
+    } else {
+        print(&report::shown(&title, &finished, &journal));
+    }
+    let mut code = verdict.exit_code;
+    let mut write = |file: &mut File, path: &Path, text: String| {
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            say(&format!("error: {}: {error}\n", path.display()));
+            code = if code == 0 { INVALID } else { code };
+        }
+    };
+    if let (Some(file), Some(path), Some(experiment)) = (&mut toolkit_file, &command.journal, &kept) {
+        let shape = toolkit_journal(experiment, &entries, verdict, &host());
+        write(file, path, format!("{shape:#}\n"));
+    }
+    if let (Some(file), Some(path)) = (&mut junit_file, &command.junit) {
+        write(file, path, junit::report(&title, &finished, &entries));
+    }
+    if let Some(illegal) = &finished.illegal {
+        say(&format!("error: {illegal}\nhint: this is a bug of ours; please report it with the journal {}\n", journal.display()));
+    }
+    Ok(code)
+}
+
+fn host() -> Host {
+    let Ok(system) = nix::sys::utsname::uname() else {
+        return Host { platform: std::env::consts::OS.into(), node: "localhost".into() };
+    };
+    let [name, release, machine, node] =
+        [system.sysname(), system.release(), system.machine(), system.nodename()].map(|part| part.to_string_lossy());
+    Host { platform: format!("{name}-{release}-{machine}"), node: node.into_owned() }
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))
+}
+
+/// A run that was shown while it went on.
+pub(crate) struct Told {
+    /// How it ended.
+    pub(crate) finished: Finished,
+    /// Its events.
+    pub(crate) entries: Vec<Entry>,
+    /// Where its journal is.
+    pub(crate) journal: PathBuf,
+}
+
+/// Runs an experiment on this host and shows it.
+pub(crate) fn execute(
+    experiment: Experiment,
+    place: &Place,
+    seed: Option<u64>,
+    frequency: Span,
+    style: Style,
+) -> Result<Told, Failure> {
+    let run = runner::run_id();
+    let state = place.state()?;
+    let journal = Journal::create(&state, &run).map_err(|error| {
+        let what = format!("the journal cannot be written below {}: {error}", state.display());
+        Failure::invalid(format!("{what}\nhint: name a folder that you may write to with `--state`"))
+    })?;
+    let path = journal.path().to_owned();
+    let start = place.start()?;
+    let runtime = runtime()?;
+    let lengths = experiment.faults().filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
+    let talk = Talk::start(style, lengths.collect());
+    let watcher = talk.watcher();
+    let warn = talk.warner();
+    let finished = runtime.block_on(async {
+        let stop = signals(warn).map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
+        let settings = Settings {
+            run,
+            seed: seed.unwrap_or_else(runner::random),
+            frequency,
+            start,
+            journal,
+            watchers: vec![watcher],
+            stop,
+        };
+        Ok(runner::run(experiment, settings).await)
+    });
+    // A name server that does not answer may still hold a thread: nothing is left to wait for.
+    runtime.shutdown_background();
+    let entries = talk.end();
+    Ok(Told { finished: finished?, entries, journal: path })
+}
+
+/// An operator's signals: the first ends the run, later ones only leave out what may be left out.
+fn signals(mut warn: impl FnMut(String) + Send + 'static) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
+    let (tell, told) = mpsc::unbounded_channel();
+    let mut kinds = vec![(SignalKind::interrupt(), "SIGINT"), (SignalKind::terminate(), "SIGTERM")];
+    if !hangup_is_ignored() {
+        kinds.push((SignalKind::hangup(), "SIGHUP"));
+    }
+    let mut received = Vec::new();
+    for (kind, name) in kinds {
+        received.push((signal(kind)?, name));
+    }
+    tokio::spawn(async move {
+        let mut times = 0;
+        loop {
+            let name = next(&mut received).await;
+            times += 1;
+            warn(match times {
+                1 => format!("{name}: ending the run; everything is put back first"),
+                _ => format!("{name}: what was injected is put back all the same; the rest is left out"),
+            });
+            if tell.send(name.to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(told)
+}
+
+/// The next signal of any kind.
+async fn next(signals: &mut [(Signal, &'static str)]) -> &'static str {
+    std::future::poll_fn(|context| {
+        for (signal, name) in signals.iter_mut() {
+            if signal.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready(*name);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// Whether `nohup` has us go on without our terminal. Source: proc(5), `SigIgn`.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}

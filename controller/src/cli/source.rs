@@ -1,0 +1,163 @@
+//! Where an experiment comes from: its file, the variables given, the environment; and how what
+//! is wrong with it is shown.
+
+use super::{Failure, INVALID};
+use backburn_experiments::Problem;
+use backburn_experiments::check::{self, Experiment, Fault, Sources};
+use backburn_experiments::substitute::convert;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Values given on the command line.
+#[derive(Debug, Default, Args)]
+pub(super) struct Variables {
+    /// A configuration value that goes before the document's; JSON, else text. TYPE as in `env_var_type`
+    #[arg(long = "var", value_name = "NAME[:TYPE]=VALUE")]
+    variables: Vec<String>,
+    /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
+    #[arg(long = "var-file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Why there is no experiment.
+pub(super) enum NoExperiment {
+    /// It could not be read.
+    Unreadable(String),
+    /// What is wrong with it.
+    Wrong { problems: Vec<Problem>, text: String },
+}
+
+impl Variables {
+    /// Configuration, then secrets by scope.
+    pub(super) fn read(&self) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
+        let (mut configuration, mut secrets) = (Map::new(), Map::new());
+        for file in &self.files {
+            let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+            let own = if file.extension().is_some_and(|extension| extension == "json") {
+                serde_json::from_str::<Map<String, Value>>(&text)
+                    .map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?
+            } else {
+                from_lines(&text)
+                    .map_err(|line| Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display())))?
+            };
+            for (name, value) in own {
+                match (name.as_str(), value) {
+                    ("configuration", Value::Object(fields)) => configuration.extend(fields),
+                    ("secrets", Value::Object(fields)) => secrets.extend(fields),
+                    (_, value) => drop(configuration.insert(name, value)),
+                }
+            }
+        }
+        for variable in &self.variables {
+            let (name, value) = one(variable)?;
+            configuration.insert(name, value);
+        }
+        Ok((configuration, secrets))
+    }
+}
+
+fn from_lines(text: &str) -> Result<Map<String, Value>, usize> {
+    let mut found = Map::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=').ok_or(number + 1)?;
+        let value = value.trim();
+        let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        found.insert(name.trim().to_owned(), bare.unwrap_or(value).into());
+    }
+    Ok(found)
+}
+
+fn one(variable: &str) -> Result<(String, Value), Failure> {
+    let wrong = |why: &str| Failure::invalid(format!("`--var {variable}`: {why}\nhint: e.g. `--var url=http://127.0.0.1`"));
+    let (name, text) = variable.split_once('=').ok_or_else(|| wrong("it is not of the form NAME=VALUE"))?;
+    let (name, kind) = name.split_once(':').map_or((name, None), |(name, kind)| (name, Some(kind)));
+    if name.is_empty() {
+        return Err(wrong("it has no name"));
+    }
+    let value = match kind {
+        None => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        Some(kind) => {
+            convert(kind, text.into()).ok_or_else(|| wrong(&format!("its value does not become `{kind}`")))?
+        }
+    };
+    Ok((name.to_owned(), value))
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
+    let text = error.to_string();
+    let why = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+    Failure::invalid(format!("{}: {why}", file.display()))
+}
+
+/// Reads and checks the experiment in this file; `-` is standard input.
+pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoExperiment> {
+    let read = || -> Result<String, Failure> {
+        let bytes = if file == Path::new("-") {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        } else {
+            std::fs::read(file)
+        };
+        let bytes = bytes.map_err(|error| unreadable(file, &error))?;
+        String::from_utf8(bytes).map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
+    };
+    let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    let (configuration, secrets) = variables.read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    check(&text, &configuration, &secrets).map_err(|problems| NoExperiment::Wrong { problems, text })
+}
+
+/// Checks an experiment's text against the faults that this program has.
+pub(crate) fn check(
+    text: &str,
+    configuration: &Map<String, Value>,
+    secrets: &Map<String, Value>,
+) -> Result<Experiment, Vec<Problem>> {
+    let sources = Sources {
+        environment: &|name| std::env::var(name).ok(),
+        file: &|path| {
+            std::fs::read_to_string(path).map_err(|error| {
+                let text = error.to_string();
+                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+            })
+        },
+        variables: configuration,
+        secrets,
+    };
+    let faults: Vec<Fault<'_>> = backburn_agent::faults::FAULTS
+        .iter()
+        .map(|fault| Fault {
+            name: fault.name,
+            one_shot: fault.one_shot,
+            check: Box::new(|arguments| fault.check(arguments)),
+        })
+        .collect();
+    check::load(text, &sources, &faults)
+}
+
+/// The experiment, or its problems as this command's failure.
+pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, Failure> {
+    load(file, variables).map_err(|wrong| Failure { code: INVALID, what: shown(file, &wrong) })
+}
+
+/// What is wrong, for people: without `error:` before it.
+pub(super) fn shown(file: &Path, wrong: &NoExperiment) -> String {
+    let (problems, _text) = match wrong {
+        NoExperiment::Unreadable(what) => return what.clone(),
+        NoExperiment::Wrong { problems, text } => (problems, text),
+    };
+    let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+    let mut out = format!("{}: {count}", file.display());
+    for problem in problems {
+        out.push_str(&format!("\n  {}: {}", problem.at, problem.what));
+        if let Some(hint) = &problem.hint {
+            out.push_str(&format!("\n    hint: {hint}"));
+        }
+    }
+    out
+}
