@@ -1,0 +1,290 @@
+//! A run with everything real but the agent: that is a task which speaks the wire's messages.
+//! Its fault removes a file, and the hypothesis is that the file is there.
+#![allow(dead_code)]
+
+use backburn::link::{Link, Start};
+use backburn::runner::{self, Finished, Journal, Settings};
+use backburn_experiments::check::{self, Experiment, Fault, Sources};
+use backburn_experiments::journal::{Entry, Event};
+use backburn_experiments::wire::{Cause, Command, Effect, Ended, Hello, PlanView, Refusal, Report};
+use backburn_experiments::Span;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+/// What the fake agent does when it is asked to inject.
+#[derive(Clone, Default)]
+pub struct Manners {
+    /// Refuses each plan.
+    pub refuse_plan: Option<Refusal>,
+    /// Refuses each injection.
+    pub refuse_inject: Option<Refusal>,
+    /// Closes the link instead of answering an injection.
+    pub vanish: bool,
+    /// Says, when started again, that it has put everything back.
+    pub recovers: bool,
+    /// Reports its revert as not clean.
+    pub unclean: bool,
+    /// Puts the file back this long after it has said so: a service that needs time to recover.
+    pub slow_recovery: Option<Duration>,
+    /// Says that the fault has no effect.
+    pub no_effect: bool,
+    /// Called on an injection.
+    pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Labels that it has.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A run's world.
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub manners: Manners,
+    /// What the agent was told, and when; beats left out.
+    pub told: Arc<Mutex<Vec<(Instant, Command)>>>,
+    /// How often an agent was started.
+    pub starts: Arc<Mutex<usize>>,
+    pub stop: mpsc::UnboundedSender<String>,
+    stopped: Option<mpsc::UnboundedReceiver<String>>,
+    pub frequency: Span,
+    /// The journal's file, where it is not the usual one.
+    pub journal: Option<PathBuf>,
+}
+
+impl World {
+    pub fn new(manners: Manners) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("healthy"), "").unwrap();
+        let (stop, stopped) = mpsc::unbounded_channel();
+        World {
+            folder,
+            manners,
+            told: Arc::default(),
+            starts: Arc::default(),
+            stop,
+            stopped: Some(stopped),
+            frequency: Span::millis(20),
+            journal: None,
+        }
+    }
+
+    pub fn healthy(&self) -> PathBuf {
+        self.folder.path().join("healthy")
+    }
+
+    /// A probe that the file is there.
+    pub fn probe(&self, name: &str) -> Value {
+        json!({"type": "probe", "name": name, "tolerance": 0,
+               "provider": {"type": "process", "path": "test", "arguments": ["-e", self.healthy()]}})
+    }
+
+    /// An experiment with this hypothesis and one pause of this length; `more` goes over it.
+    pub fn experiment(&self, duration: &str, more: Value) -> Value {
+        let mut document = json!({
+            "title": "the file is there", "description": "a test",
+            "steady-state-hypothesis": {"title": "it is there", "probes": [self.probe("file")]},
+            "method": [fault("pause", duration)],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            document[key] = value.clone();
+        }
+        document
+    }
+
+    pub async fn run(&mut self, document: Value) -> Done {
+        self.run_loaded(load(&document)).await
+    }
+
+    pub async fn run_loaded(&mut self, experiment: Experiment) -> Done {
+        let path = self.journal.clone().unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
+        let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
+        let watching = Arc::clone(&seen);
+        let settings = Settings {
+            run: "test".into(),
+            seed: 7,
+            frequency: self.frequency,
+            start: self.start(),
+            journal: Journal::open(path.clone()).unwrap(),
+            watchers: vec![Box::new(move |entry| watching.lock().unwrap().push(entry.clone()))],
+            stop: self.stopped.take().unwrap(),
+        };
+        // Whatever a test gets wrong, it ends.
+        let finished = tokio::time::timeout(Duration::from_secs(30), runner::run(experiment, settings)).await.unwrap();
+        let entries = std::mem::take(&mut *seen.lock().unwrap());
+        let journal = if path.is_file() { std::fs::read_to_string(&path).unwrap() } else { String::new() };
+        Done { finished, entries, journal }
+    }
+
+    fn start(&self) -> Start {
+        let (manners, told, starts) = (self.manners.clone(), Arc::clone(&self.told), Arc::clone(&self.starts));
+        let healthy = self.healthy();
+        Box::new(move || {
+            let (ours, theirs) = UnixStream::pair()?;
+            let start = {
+                let mut starts = starts.lock().unwrap();
+                *starts += 1;
+                *starts
+            };
+            tokio::spawn(agent(theirs, manners.clone(), Arc::clone(&told), healthy.clone(), start));
+            Ok(Link::over(ours, None, Span::seconds(5)))
+        })
+    }
+
+    /// Whether the agent was told to inject.
+    pub fn was_injected(&self) -> bool {
+        self.told.lock().unwrap().iter().any(|(_, command)| matches!(command, Command::Inject { .. }))
+    }
+}
+
+/// A run that is over.
+pub struct Done {
+    pub finished: Finished,
+    pub entries: Vec<Entry>,
+    pub journal: String,
+}
+
+impl Done {
+    pub fn outcome(&self) -> u8 {
+        self.finished.verdict.exit_code
+    }
+
+    pub fn reasons(&self) -> String {
+        self.finished.verdict.reasons.join("\n")
+    }
+
+    /// The kinds of the events, in their order.
+    pub fn kinds(&self) -> Vec<String> {
+        let kind = |entry: &Entry| serde_json::to_value(&entry.event).unwrap()["event"].as_str().unwrap().to_owned();
+        self.entries.iter().map(kind).collect()
+    }
+
+    pub fn has(&self, matches: impl Fn(&Event) -> bool) -> bool {
+        self.entries.iter().any(|entry| matches(&entry.event))
+    }
+}
+
+/// A fault action.
+pub fn fault(name: &str, duration: &str) -> Value {
+    json!({"type": "action", "name": name,
+           "provider": {"type": "fault", "fault": "process-pause", "duration": duration}})
+}
+
+/// An action that makes a file.
+pub fn touch(name: &str, file: &Path) -> Value {
+    json!({"type": "action", "name": name, "provider": {"type": "process", "path": "touch", "arguments": [file]}})
+}
+
+pub fn load(document: &Value) -> Experiment {
+    let none = Map::new();
+    let sources = Sources {
+        environment: &|name| std::env::var(name).ok(),
+        file: &|path| std::fs::read_to_string(path).map_err(|error| error.to_string()),
+        variables: &none,
+        secrets: &none,
+    };
+    let faults = [Fault { name: "process-pause", one_shot: false, check: Box::new(|_| Vec::new()) }];
+    check::load(&document.to_string(), &sources, &faults).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+async fn agent(
+    stream: UnixStream,
+    manners: Manners,
+    told: Arc<Mutex<Vec<(Instant, Command)>>>,
+    healthy: PathBuf,
+    start: usize,
+) {
+    let (read, mut write) = stream.into_split();
+    let (say, mut to_say) = mpsc::unbounded_channel::<Report>();
+    tokio::spawn(async move {
+        while let Some(report) = to_say.recv().await {
+            let line = serde_json::to_string(&report).unwrap() + "\n";
+            if write.write_all(line.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let recovered = match start > 1 && manners.recovers {
+        true => vec![ended("test-1", Cause::Died, true)],
+        false => Vec::new(),
+    };
+    let labels = manners.labels.iter().cloned().collect();
+    say.send(Report::Hello(Hello { agent: "fake".into(), labels, recovered, ..Hello::default() })).unwrap();
+    let open: Arc<Mutex<Vec<String>>> = Arc::default();
+    let plan = PlanView { notes: vec!["nothing but a file".into()], ..PlanView::default() };
+    let mut lines = BufReader::new(read).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let command: Command = serde_json::from_str(&line).unwrap();
+        if !matches!(command, Command::Beat { .. }) {
+            told.lock().unwrap().push((Instant::now(), command.clone()));
+        }
+        match command {
+            Command::Beat { .. } | Command::Watch { .. } => {}
+            Command::Plan { request, .. } => drop(match &manners.refuse_plan {
+                Some(refusal) => say.send(Report::Refused { request, refusal: refusal.clone() }),
+                None => say.send(Report::Planned { request, plan: plan.clone() }),
+            }),
+            Command::Inject { request, injection } => {
+                if let Some(act) = &manners.on_inject {
+                    act();
+                }
+                if manners.vanish {
+                    return;
+                }
+                if let Some(refusal) = &manners.refuse_inject {
+                    say.send(Report::Refused { request, refusal: refusal.clone() }).ok();
+                    continue;
+                }
+                std::fs::remove_file(&healthy).ok();
+                let id = injection.id.clone();
+                open.lock().unwrap().push(id.clone());
+                say.send(Report::Injected { request, injection: id.clone(), plan: plan.clone() }).ok();
+                let effect = Effect { acts: !manners.no_effect, seen: "the file".into(), ..Effect::default() };
+                say.send(Report::Effect { injection: id.clone(), effect }).ok();
+                let (open, say, healthy, manners) = (Arc::clone(&open), say.clone(), healthy.clone(), manners.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(injection.duration.unwrap().0).await;
+                    let was_open = {
+                        let mut open = open.lock().unwrap();
+                        let before = open.len();
+                        open.retain(|other| *other != id);
+                        open.len() < before
+                    };
+                    if was_open {
+                        heal(&healthy, manners.slow_recovery);
+                        say.send(Report::Ended(ended(&id, Cause::Done, !manners.unclean))).ok();
+                    }
+                });
+            }
+            Command::Revert { .. } => {}
+            Command::RevertAll { request } => {
+                for id in std::mem::take(&mut *open.lock().unwrap()) {
+                    heal(&healthy, manners.slow_recovery);
+                    say.send(Report::Ended(ended(&id, Cause::Asked, !manners.unclean))).ok();
+                }
+                say.send(Report::AllReverted { request, owed: Vec::new() }).ok();
+            }
+            Command::Measure { request, .. } => drop(say.send(Report::Measured { request, value: Ok(42.0) })),
+            Command::Goodbye => return,
+        }
+    }
+}
+
+fn heal(healthy: &Path, after: Option<Duration>) {
+    let healthy = healthy.to_owned();
+    match after {
+        None => std::fs::write(healthy, "").unwrap(),
+        Some(after) => drop(tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // The test may be over, and its folder gone.
+            std::fs::write(healthy, "").ok();
+        })),
+    }
+}
+
+fn ended(id: &str, cause: Cause, clean: bool) -> Ended {
+    let residue = if clean { Vec::new() } else { vec!["the file is still gone".to_owned()] };
+    Ended { injection: id.into(), cause, clean, residue, took: Span::millis(1), effect: None }
+}
