@@ -69,24 +69,27 @@ impl Engine {
     /// # Errors
     /// It can't or may not be done.
     pub fn plan(&self, request: &InjectionRequest) -> Result<PlanView, Refusal> {
-        let plan = self.look(request)?;
-        let view = plan.view();
-        self.policy.permits(request, &view, self.live.len())?;
-        self.refuse_overlap(request, &plan)?;
-        Ok(view)
+        self.look(request).map(|plan| plan.view())
     }
 
+    /// Looks, plans, and holds the plan against the policy and against what others hold.
     fn look(&self, request: &InjectionRequest) -> Result<Plan, Refusal> {
         let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
         check_request(request, fault.one_shot)?;
+        let held = self.held(request)?;
         let look = Look {
             table: &self.host.table,
             protection: &self.policy.protect,
             injection: &request.id,
+            held: &held,
             duration: request.duration,
             seed: request.seed,
         };
-        fault.plan(&request.arguments, &look)
+        let plan = fault.plan(&request.arguments, &look)?;
+        self.policy
+            .permits(request, &plan.view(), self.live.len())?;
+        refuse_overlap(&held, &plan)?;
+        Ok(plan)
     }
 
     /// Carries a plan out: afterwards it acts, or nothing is left of it, or it is owed.
@@ -109,8 +112,6 @@ impl Engine {
         }
         let plan = self.look(request)?;
         let view = plan.view();
-        self.policy.permits(request, &view, self.live.len())?;
-        self.refuse_overlap(request, &plan)?;
         let started = Instant::now();
         let entry = self.carry_out(request, &plan)?;
         self.live
@@ -168,36 +169,20 @@ impl Engine {
         revert_entry(&self.host, &self.ledger, entry, cause)
     }
 
-    /// A thing is held by one injection at a time, whoever's it is.
-    fn refuse_overlap(&self, request: &InjectionRequest, plan: &Plan) -> Result<(), Refusal> {
+    /// What the ledger says is held by others than this injection, whoever's it is.
+    fn held(&self, request: &InjectionRequest) -> Result<Vec<(String, String)>, Refusal> {
         let (entries, _) = self.ledger.entries().map_err(|error| {
             Refusal::new(
                 "ledger",
                 format!("{} can't be read: {error}", self.ledger.folder().display()),
             )
         })?;
-        let wanted: Vec<String> = plan
-            .changes
-            .iter()
-            .flat_map(|change| change.holds())
-            .collect();
-        for entry in entries.iter().filter(|entry| entry.injection != request.id) {
-            let held = entry.changes.iter().flat_map(|change| change.holds());
-            if let Some(thing) = held
-                .into_iter()
-                .find(|held| wanted.iter().any(|wanted| overlap(held, wanted)))
-            {
-                let whose = &entry.injection;
-                return Err(Refusal::new(
-                    "overlap",
-                    format!("`{thing}` is held by injection `{whose}` ({})", entry.fault),
-                )
-                .hint(format!(
-                    "wait for its end, or revert it: `backburn-agent revert {whose}`"
-                )));
-            }
-        }
-        Ok(())
+        let others = entries.iter().filter(|entry| entry.injection != request.id);
+        let held = others.flat_map(|entry| {
+            let things = entry.changes.iter().flat_map(|change| change.holds());
+            things.map(|thing| (thing, entry.injection.clone()))
+        });
+        Ok(held.collect())
     }
 
     /// Puts one injection back. None where it is not one of ours that acts.
@@ -293,13 +278,7 @@ impl Engine {
                 return vec![Report::Ended(ended)];
             }
         }
-        let round = self.look(&request).and_then(|plan| {
-            self.policy
-                .permits(&request, &plan.view(), self.live.len())?;
-            self.refuse_overlap(&request, &plan)?;
-            Ok(plan)
-        });
-        let effect = match round {
+        let effect = match self.look(&request) {
             Ok(plan) => match self.carry_out(&request, &plan) {
                 Ok(entry) => live.goes_on(entry, plan, now, &self.host),
                 Err(NotInjected { refusal, ended }) => {
@@ -339,6 +318,28 @@ impl Engine {
                 )],
             }],
         }
+    }
+}
+
+/// A thing is held by one injection at a time.
+fn refuse_overlap(held: &[(String, String)], plan: &Plan) -> Result<(), Refusal> {
+    let wanted: Vec<String> = plan
+        .changes
+        .iter()
+        .flat_map(|change| change.holds())
+        .collect();
+    match held
+        .iter()
+        .find(|(thing, _)| wanted.iter().any(|wanted| overlap(thing, wanted)))
+    {
+        None => Ok(()),
+        Some((thing, whose)) => Err(Refusal::new(
+            "overlap",
+            format!("`{thing}` is held by injection `{whose}`"),
+        )
+        .hint(format!(
+            "wait for its end, or revert it: `backburn-agent revert {whose}`"
+        ))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The look that a fault gets at its host: reading only.
 
 use crate::metrics::{self, NoFigure};
-use crate::processes::{ProcessTable, Protection};
+use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::Span;
 use std::io;
 use std::path::Path;
@@ -15,6 +15,8 @@ pub struct Look<'a> {
     pub protection: &'a Protection,
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
+    /// What other injections hold, as changes name it, each with the injection's id.
+    pub held: &'a [(String, String)],
     /// How long it lasts; nothing for a one-shot fault.
     pub duration: Option<Span>,
     /// What random picks come from.
@@ -45,6 +47,12 @@ impl Look<'_> {
     /// The name of the n-th thing that is made for the injection.
     pub fn mark(&self, number: usize) -> String {
         format!("{}-{number}", self.injection)
+    }
+
+    /// Whether another injection holds this process.
+    pub fn is_held(&self, process: ProcessId) -> bool {
+        let name = format!("process:{process}");
+        self.held.iter().any(|(thing, _)| *thing == name)
     }
 
     /// When the kernel ends a helper: a little after the agent should have.

@@ -33,10 +33,11 @@ impl FaultKind for ProcessPause {
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
         let (found, mut notes) = select(&self.process, look)?;
-        // What was stopped stays stopped: letting it go would not be putting back what was.
+        // What was stopped stays stopped: letting it go would not be putting back what was. Whom
+        // another injection holds is refused as held, not left alone as stopped.
         let (still, victims): (Vec<_>, Vec<_>) = found
             .into_iter()
-            .partition(|process| stands_still(look.table, process.id));
+            .partition(|process| stands_still(look.table, process.id) && !look.is_held(process.id));
         notes.extend(
             still
                 .iter()

@@ -42,6 +42,8 @@ pub struct Stat {
     pub parent: i32,
     /// The kernel's flags (`PF_*`).
     pub flags: u64,
+    /// How many threads it has, dead ones that are not yet cleared away included.
+    pub threads: u64,
     /// Processor time used, by it and all its threads, in clock ticks.
     pub cpu_ticks: u64,
     /// Resident memory in pages.
@@ -65,6 +67,7 @@ impl Stat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             flags: number(9)?,
+            threads: number(20)?,
             cpu_ticks: number(14)? + number(15)?,
             resident_pages: number(24)?,
         })
@@ -75,9 +78,13 @@ impl Stat {
         self.flags & PF_KTHREAD != 0 || self.id.pid == 2 || self.parent == 2
     }
 
-    /// Whether it is dead: nothing can be done to it any more.
+    /// Whether it is dead: nothing can be done to it any more. A process whose first thread has
+    /// ended while others go on looks like a zombie and is none.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        match self.state {
+            'Z' => self.threads <= 1,
+            state => matches!(state, 'X' | 'x'),
+        }
     }
 }
 

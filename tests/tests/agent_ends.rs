@@ -1,0 +1,357 @@
+//! The five things that hold a fault's end, each without the one before it, and by hand. What
+//! dies at each single effect is `crash_conformance`'s; here are those that hang.
+
+use backburn_tests::crash::Place;
+use backburn_tests::privately::privately;
+use backburn_tests::processes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAMS: [&str; 2] = ["unshare", "sleep"];
+
+struct Victim(Child);
+
+impl Victim {
+    fn start() -> Self {
+        Victim(
+            Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .expect("`sleep` starts"),
+        )
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn is_held(&self) -> bool {
+        processes::process(self.pid() as i32)
+            .is_some_and(|process| matches!(process.state, 'T' | 't'))
+    }
+
+    fn wait_until_held(&self, held: bool, patience: Duration) -> Duration {
+        let started = Instant::now();
+        while self.is_held() != held {
+            assert!(
+                started.elapsed() < patience,
+                "after {patience:?}, held is still {}",
+                !held
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        started.elapsed()
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Pauses the victim from a process of its own, which is returned once the victim stands still.
+fn pause(place: &Place, victim: &Victim, duration: &str) -> Child {
+    let arguments = json!({"process": {"pid": victim.pid()}}).to_string();
+    let words = [
+        "inject",
+        "process-pause",
+        "--id",
+        "trial",
+        "--duration",
+        duration,
+        "--arguments",
+        &arguments,
+    ];
+    let child = place.agent(&words, None).spawn().expect("the agent starts");
+    victim.wait_until_held(true, Duration::from_secs(5));
+    child
+}
+
+/// The guardian and the worker below a process that injects.
+fn agents(inject: &Child) -> (i32, i32) {
+    let child_of = |parent: i32| {
+        let children = processes::alive()
+            .into_values()
+            .filter(|process| process.parent == parent);
+        children
+            .map(|process| process.pid)
+            .min()
+            .expect("it has a child")
+    };
+    let guardian = child_of(inject.id() as i32);
+    (guardian, child_of(guardian))
+}
+
+fn send(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
+}
+
+fn nothing_is_owed(place: &Place) {
+    let started = Instant::now();
+    while !place.ledger().is_empty() {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "owed: {:?}",
+            place.ledger()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn one_its_own_duration() {
+    privately("one_its_own_duration", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "300ms");
+        assert_eq!(inject.wait().expect("it ends").code(), Some(0));
+        assert!(!victim.is_held());
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn two_the_lease_when_the_controller_hangs() {
+    privately("two_the_lease_when_the_controller_hangs", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        send(inject.id() as i32, Signal::SIGSTOP);
+        let took = victim.wait_until_held(false, Duration::from_secs(10));
+        assert!(
+            took > Duration::from_secs(1),
+            "the lease is not that short: {took:?}"
+        );
+        nothing_is_owed(&place);
+        send(inject.id() as i32, Signal::SIGCONT);
+        assert_eq!(inject.wait().expect("it ends").code(), Some(0));
+    });
+}
+
+#[test]
+fn two_the_link_when_the_controller_dies() {
+    privately("two_the_link_when_the_controller_dies", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        inject.kill().expect("it is there to be killed");
+        inject.wait().expect("it ends");
+        // Far less than the lease.
+        victim.wait_until_held(false, Duration::from_secs(2));
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn three_the_guardian_when_the_agent_dies() {
+    privately("three_the_guardian_when_the_agent_dies", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        let (_, worker) = agents(&inject);
+        send(worker, Signal::SIGKILL);
+        victim.wait_until_held(false, Duration::from_secs(2));
+        assert_eq!(
+            inject.wait().expect("it ends").code(),
+            Some(4),
+            "a lost agent is an aborted injection"
+        );
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn three_the_agent_when_the_guardian_dies() {
+    privately("three_the_agent_when_the_guardian_dies", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        let (guardian, _) = agents(&inject);
+        send(guardian, Signal::SIGKILL);
+        victim.wait_until_held(false, Duration::from_secs(2));
+        inject.wait().expect("it ends");
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn four_the_kernel_when_everyone_hangs() {
+    privately("four_the_kernel_when_everyone_hangs", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "500ms");
+        let (guardian, worker) = agents(&inject);
+        for pid in [guardian, worker, inject.id() as i32] {
+            send(pid, Signal::SIGSTOP);
+        }
+        // The helper's deadline is 2 s after the duration, and the kernel's own.
+        let took = victim.wait_until_held(false, Duration::from_secs(6));
+        assert!(
+            took > Duration::from_secs(1),
+            "nobody was there to end it before: {took:?}"
+        );
+        assert_eq!(
+            place.ledger(),
+            ["trial.json"],
+            "nobody was there to strike it out"
+        );
+        for pid in [inject.id() as i32, guardian, worker] {
+            send(pid, Signal::SIGCONT);
+        }
+        assert_eq!(inject.wait().expect("it ends").code(), Some(0));
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn four_the_kernel_when_everyone_dies_at_once() {
+    privately(
+        "four_the_kernel_when_everyone_dies_at_once",
+        &PROGRAMS,
+        || {
+            let (place, victim) = (Place::default(), Victim::start());
+            let mut inject = pause(&place, &victim, "10m");
+            let (guardian, worker) = agents(&inject);
+            for pid in [inject.id() as i32, guardian, worker] {
+                send(pid, Signal::SIGKILL);
+            }
+            let took = victim.wait_until_held(false, Duration::from_secs(2));
+            println!("all three killed: the victim ran on after {took:?}");
+            inject.wait().expect("it ends");
+            assert_eq!(
+                place.ledger(),
+                ["trial.json"],
+                "nobody was there to strike it out"
+            );
+            // Five: the next start settles the ledger first.
+            assert_eq!(place.restart(None).code(), Some(0));
+            nothing_is_owed(&place);
+        },
+    );
+}
+
+#[test]
+fn by_hand_while_the_agent_lives() {
+    privately("by_hand_while_the_agent_lives", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        let status = place
+            .agent(&["status"], None)
+            .status()
+            .expect("the agent starts");
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "what acts is owed, and its agent sees to it"
+        );
+        assert_eq!(
+            place
+                .agent(&["revert", "trial"], None)
+                .status()
+                .expect("the agent starts")
+                .code(),
+            Some(0)
+        );
+        victim.wait_until_held(false, Duration::from_millis(500));
+        assert_eq!(inject.wait().expect("it ends by itself").code(), Some(0));
+        nothing_is_owed(&place);
+    });
+}
+
+#[test]
+fn a_stop_of_its_own_is_not_undone() {
+    privately("a_stop_of_its_own_is_not_undone", &PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        send(victim.pid() as i32, Signal::SIGSTOP);
+        victim.wait_until_held(true, Duration::from_secs(1));
+        let arguments = json!({"process": {"pid": victim.pid()}}).to_string();
+        let words = [
+            "inject",
+            "process-pause",
+            "--duration",
+            "100ms",
+            "--arguments",
+            &arguments,
+        ];
+        assert_eq!(
+            place
+                .agent(&words, None)
+                .status()
+                .expect("the agent starts")
+                .code(),
+            Some(3)
+        );
+        assert!(victim.is_held(), "what was stopped stays stopped");
+    });
+}
+
+#[test]
+fn signals_end_it_and_revert_first() {
+    privately("signals_end_it_and_revert_first", &PROGRAMS, || {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let (place, victim) = (Place::default(), Victim::start());
+            let mut inject = pause(&place, &victim, "10m");
+            send(inject.id() as i32, signal);
+            assert_eq!(inject.wait().expect("it ends").code(), Some(0), "{signal}");
+            assert!(!victim.is_held());
+            nothing_is_owed(&place);
+        }
+        // And so does one that is meant for the agent itself.
+        for of_guardian in [true, false] {
+            let (place, victim) = (Place::default(), Victim::start());
+            let mut inject = pause(&place, &victim, "10m");
+            let (guardian, worker) = agents(&inject);
+            send(if of_guardian { guardian } else { worker }, Signal::SIGTERM);
+            victim.wait_until_held(false, Duration::from_secs(2));
+            inject.wait().expect("it ends");
+            nothing_is_owed(&place);
+        }
+    });
+}
+
+#[test]
+fn a_repeated_kill_looks_afresh_each_time() {
+    privately("a_repeated_kill_looks_afresh_each_time", &PROGRAMS, || {
+        let place = Place::default();
+        // A supervisor in one line: it starts its child again, twenty times at most.
+        let supervisor =
+            "import subprocess\nfor _ in range(20):\n    subprocess.call(['sleep', '999'])\n";
+        let mut python = Command::new("python3")
+            .args(["-c", supervisor])
+            .spawn()
+            .expect("`python3` starts");
+        let arguments =
+            json!({"process": {"children-of": python.id()}, "expect-restart": {"within": "2s"}})
+                .to_string();
+        std::thread::sleep(Duration::from_millis(300));
+        let output = place
+            .agent(
+                &[
+                    "inject",
+                    "process-kill",
+                    "--json",
+                    "--every",
+                    "200ms",
+                    "--duration",
+                    "1100ms",
+                    "--arguments",
+                    &arguments,
+                ],
+                None,
+            )
+            .stdout(Stdio::piped())
+            .output()
+            .expect("the agent starts");
+        python.kill().expect("the supervisor is there");
+        python.wait().expect("it ends");
+        let said = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let last: serde_json::Value =
+            serde_json::from_str(said.lines().last().expect("it says something"))
+                .expect("it is JSON");
+        let gone = last["effect"]["figures"]["gone-processes"]
+            .as_f64()
+            .expect("it counts the dead");
+        assert!((4.0..=6.0).contains(&gone), "five rounds of one: {said}");
+        nothing_is_owed(&place);
+    });
+}

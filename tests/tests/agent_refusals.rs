@@ -1,0 +1,475 @@
+//! Wrong input and wrong circumstances, at the agent: a clear error that says which rule and what
+//! would do, nothing touched, nothing lost.
+
+use backburn_tests::crash::Place;
+use backburn_tests::privately::privately;
+use backburn_tests::{processes, programs};
+use serde_json::json;
+use std::process::{Child, Command, Output, Stdio};
+
+fn victim() -> Child {
+    Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .expect("`sleep` starts")
+}
+
+fn end(mut victim: Child) {
+    victim.kill().expect("the victim is there");
+    victim.wait().expect("it ends");
+}
+
+fn run(place: &Place, words: &[&str]) -> Output {
+    place
+        .agent(words, None)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the agent starts")
+}
+
+/// Exits with this code, says each of these on standard error, and owes nothing.
+#[track_caller]
+fn refuses(place: &Place, words: &[&str], code: i32, says: &[&str]) {
+    let output = run(place, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+    for part in says {
+        assert!(
+            said.contains(part),
+            "{words:?} does not say `{part}`: {said}"
+        );
+    }
+    assert!(
+        place.ledger().is_empty(),
+        "{words:?} owes {:?}",
+        place.ledger()
+    );
+}
+
+#[test]
+fn wrong_words_and_arguments() {
+    let place = Place::default();
+    let inject = |rest: &[&'static str]| [&["inject"], rest].concat();
+    refuses(
+        &place,
+        &inject(&["process-pauze"]),
+        2,
+        &["process-pauze", "process-pause"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--process-name", "x"]),
+        2,
+        &["duration", "hint"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-kill", "--process-name", "x", "--duration", "1s"]),
+        2,
+        &["one-shot", "every"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--duration", "soon"]),
+        2,
+        &["soon", "1m30s"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--duration", "-1s"]),
+        2,
+        &[],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--duration", "1s"]),
+        2,
+        &["`process` is missing"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--duration", "1s", "--arguments", "{"]),
+        2,
+        &["--arguments"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-pause", "--duration", "1s", "--arguments", "[]"]),
+        2,
+        &["an object"],
+    );
+    let unknown = r#"{"process": {"nmae": "x"}, "foo": 1}"#;
+    refuses(
+        &place,
+        &[
+            "inject",
+            "process-pause",
+            "--duration",
+            "1s",
+            "--arguments",
+            unknown,
+        ],
+        2,
+        &["$.process.nmae", "`name`", "$.foo"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-kill", "--process-name", "x", "--signal", "STOP"]),
+        2,
+        &["$.signal"],
+    );
+    refuses(
+        &place,
+        &inject(&["process-kill", "--process-command-line", "("]),
+        2,
+        &["$.process.command-line"],
+    );
+    refuses(
+        &place,
+        &inject(&["cpu-stress", "--duration", "1s", "--load-percent", "200"]),
+        2,
+        &["$.load-percent", "100"],
+    );
+    refuses(
+        &place,
+        &inject(&["cpu-stress", "--duration", "1s", "--cpus", "4096"]),
+        3,
+        &["no processor 4096", "hint"],
+    );
+    refuses(
+        &place,
+        &inject(&["memory-fill", "--duration", "1s"]),
+        2,
+        &["size", "percent"],
+    );
+    refuses(
+        &place,
+        &inject(&["memory-fill", "--duration", "1s", "--size", "many"]),
+        2,
+        &["$.size"],
+    );
+    refuses(
+        &place,
+        &inject(&["disk-fill", "--duration", "1s", "--path", "/nowhere"]),
+        3,
+        &["/nowhere", "hint"],
+    );
+    refuses(
+        &place,
+        &inject(&["disk-fill", "--duration", "1s", "--path", "here"]),
+        3,
+        &["absolute"],
+    );
+    refuses(
+        &place,
+        &["revert", "nothing"],
+        3,
+        &["nothing is owed under `nothing`"],
+    );
+    refuses(&place, &["faults", "cpu-stres"], 2, &["cpu-stress"]);
+}
+
+#[test]
+fn victims_that_are_not_or_may_not_be() {
+    let place = Place::default();
+    let kill = |rest: &[&'static str]| [&["inject", "process-kill"], rest].concat();
+    refuses(
+        &place,
+        &kill(&["--process-name", "no-such-process"]),
+        3,
+        &["no-match", "no-such-process"],
+    );
+    refuses(&place, &kill(&["--process-pid", "1"]), 3, &["protected"]);
+    refuses(&place, &kill(&["--process-pid", "2"]), 3, &["rule"]);
+    let own = processes::process(std::process::id() as i32)
+        .expect("we are there")
+        .parent
+        .to_string();
+    // Whoever this is, it is not killed: more victims are wanted than there are.
+    let many =
+        json!({"process": {"pid": own.parse::<i32>().ok(), "select": {"count": 3}}}).to_string();
+    refuses(
+        &place,
+        &["inject", "process-kill", "--arguments", &many],
+        3,
+        &["3"],
+    );
+    let few = victim();
+    let percent = json!({"process": {"pid": few.id(), "select": {"percent": 10}}}).to_string();
+    refuses(
+        &place,
+        &["inject", "process-kill", "--arguments", &percent],
+        3,
+        &["rounded down", "hint"],
+    );
+    end(few);
+}
+
+#[test]
+fn a_policy_has_the_last_word() {
+    let place = Place::default();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("policy.json");
+    let path = file.display().to_string();
+    let with = |policy: &str, words: &[&str], code: i32, says: &[&str]| {
+        std::fs::write(&file, policy).expect("the policy can be written");
+        let words: Vec<&str> = ["inject"]
+            .iter()
+            .chain(words)
+            .copied()
+            .chain(["--policy", &path])
+            .collect();
+        refuses(&place, &words, code, says);
+    };
+    let stress = ["cpu-stress", "--duration", "5s", "--workers", "1"];
+    with(
+        r#"{"deny-faults": ["cpu-stress"]}"#,
+        &stress,
+        3,
+        &["policy", "deny-faults"],
+    );
+    with(
+        r#"{"allow-faults": ["process-kill"]}"#,
+        &stress,
+        3,
+        &["policy", "allow-faults"],
+    );
+    with(
+        r#"{"max-duration": "1s"}"#,
+        &stress,
+        3,
+        &["longer than the 1s"],
+    );
+    with(r#"{"max-victims": 0}"#, &stress, 3, &["max-victims"]);
+    with(r#"{"max-faults": 0}"#, &stress, 3, &["max-faults"]);
+    with(
+        r#"{"max-victim": 0, "deny-faults": "x"}"#,
+        &stress,
+        2,
+        &["$.max-victim", "max-victims", "$.deny-faults"],
+    );
+    with("{", &stress, 2, &["policy.json"]);
+    let sleeper = victim();
+    let pid = sleeper.id().to_string();
+    with(
+        r#"{"protect": {"names": ["sleep"]}}"#,
+        &["process-kill", "--process-pid", &pid],
+        3,
+        &["protected", "sleep"],
+    );
+    end(sleeper);
+    refuses(
+        &place,
+        &[
+            "inject",
+            "cpu-stress",
+            "--duration",
+            "1s",
+            "--policy",
+            "/nowhere.json",
+        ],
+        2,
+        &["/nowhere.json"],
+    );
+}
+
+#[test]
+fn without_root_only_ones_own() {
+    privately(
+        "without_root_only_ones_own",
+        &["unshare", "setpriv", "sleep"],
+        || {
+            let sleeper = victim();
+            let state = tempfile::tempdir().expect("a temporary folder can be made");
+            std::os::unix::fs::chown(state.path(), Some(65534), Some(65534)).expect("root may");
+            // The program itself may lie where that user may not look.
+            let program = state.path().join("backburn-agent");
+            std::fs::copy(programs::backburn_agent(), &program).expect("the program can be copied");
+            let output = Command::new("setpriv")
+                .args([
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    "--inh-caps=-all",
+                    "--",
+                ])
+                .arg(&program)
+                .args([
+                    "inject",
+                    "process-kill",
+                    "--process-pid",
+                    &sleeper.id().to_string(),
+                    "--state",
+                ])
+                .arg(state.path().join("state"))
+                .output()
+                .expect("`setpriv` starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{said}");
+            assert!(
+                said.contains("not-permitted") && said.contains("run as root"),
+                "{said}"
+            );
+            end(sleeper);
+        },
+    );
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_done() {
+    privately(
+        "what_cannot_be_written_down_is_not_done",
+        &["unshare", "mount", "sleep"],
+        || {
+            let sleeper = victim();
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            let mount = |words: &[&str]| {
+                let status = Command::new("mount")
+                    .args(words)
+                    .arg(folder.path())
+                    .status()
+                    .expect("`mount` starts");
+                assert!(status.success(), "mount {words:?}: {status}");
+            };
+            mount(&["-t", "tmpfs", "-o", "size=64k", "full"]);
+            std::fs::create_dir_all(folder.path().join("ledger"))
+                .expect("there is room for a folder");
+            // Not one page is left.
+            let mut filled = std::fs::File::create(folder.path().join("filler"))
+                .expect("there is room for a name");
+            while std::io::Write::write_all(&mut filled, &[0; 4096]).is_ok() {}
+            let inject = |say: &str| {
+                let output = Command::new(programs::backburn_agent())
+                    .args([
+                        "inject",
+                        "process-kill",
+                        "--process-pid",
+                        &sleeper.id().to_string(),
+                        "--state",
+                    ])
+                    .arg(folder.path())
+                    .output()
+                    .expect("the agent starts");
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(3), "{said}");
+                assert!(said.contains(say) && said.contains("hint"), "{said}");
+                assert!(
+                    processes::process(sleeper.id() as i32)
+                        .is_some_and(|process| process.state != 'Z')
+                );
+            };
+            inject("No space left on device");
+            let left: Vec<_> = std::fs::read_dir(folder.path().join("ledger"))
+                .expect("it is there")
+                .collect();
+            assert!(
+                left.iter()
+                    .all(|file| file.as_ref().is_ok_and(|file| file.file_name() == "lock")),
+                "{left:?}"
+            );
+            drop(filled);
+            mount(&["-o", "remount,ro"]);
+            inject("Read-only file system");
+            end(sleeper);
+        },
+    );
+}
+
+#[test]
+fn a_thing_is_held_by_one_injection_at_a_time() {
+    privately(
+        "a_thing_is_held_by_one_injection_at_a_time",
+        &["unshare", "sleep"],
+        || {
+            let place = Place::default();
+            let sleeper = victim();
+            let arguments = json!({"process": {"pid": sleeper.id()}}).to_string();
+            let pause = |id| {
+                [
+                    "inject",
+                    "process-pause",
+                    "--id",
+                    id,
+                    "--duration",
+                    "2s",
+                    "--arguments",
+                    &arguments,
+                ]
+                .map(str::to_owned)
+            };
+            let words = pause("first");
+            let mut first = place
+                .agent(&words.each_ref().map(String::as_str), None)
+                .spawn()
+                .expect("the agent starts");
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while processes::process(sleeper.id() as i32).is_none_or(|process| process.state != 't')
+            {
+                assert!(std::time::Instant::now() < until, "the first did not act");
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            let words = pause("second");
+            let second = run(&place, &words.each_ref().map(String::as_str));
+            let said = String::from_utf8_lossy(&second.stderr);
+            assert_eq!(second.status.code(), Some(3), "{said}");
+            assert!(
+                said.contains("overlap") && said.contains("`first`"),
+                "{said}"
+            );
+            assert_eq!(first.wait().expect("it ends").code(), Some(0));
+            assert!(place.ledger().is_empty());
+            end(sleeper);
+        },
+    );
+}
+
+#[test]
+fn a_recycled_process_id_is_never_hit() {
+    privately(
+        "a_recycled_process_id_is_never_hit",
+        &["unshare", "sleep"],
+        || {
+            // An entry of another life: this id, but another start time. Undoing it must not touch today's process.
+            let place = Place::default();
+            let sleeper = victim();
+            let process = processes::process(sleeper.id() as i32).expect("it is there");
+            let stale = format!("{}@{}", process.pid, process.start + 1);
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(process.pid),
+                nix::sys::signal::Signal::SIGSTOP,
+            )
+            .expect("it is there to be stopped");
+            let ledger = place.state().join("ledger");
+            std::fs::create_dir_all(&ledger).expect("a folder can be made");
+            let entry = json!({
+                "version": 1, "injection": "stale", "run": "r", "fault": "process-pause", "victims": [],
+                "changes": [{"change": "stop", "victims": [stale]}],
+                "owner": {"boot": "another", "worker": "999999@1", "guardian": "999998@1"},
+            });
+            std::fs::write(ledger.join("stale.json"), entry.to_string())
+                .expect("an entry can be written");
+            assert_eq!(place.restart(None).code(), Some(0));
+            assert!(place.ledger().is_empty());
+            let now = processes::process(process.pid).expect("it is there");
+            assert_eq!(now.state, 'T', "somebody else's stop was undone");
+            end(sleeper);
+        },
+    );
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_not_forgotten() {
+    let place = Place::default();
+    let ledger = place.state().join("ledger");
+    std::fs::create_dir_all(&ledger).expect("a folder can be made");
+    std::fs::write(ledger.join("torn.json"), "{\"version\": 1, \"inj")
+        .expect("a file can be written");
+    for words in [&["status"][..], &["revert", "--all"]] {
+        let output = run(&place, words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(6), "{words:?}: {said}");
+        assert!(said.contains("torn") && said.contains("hint"), "{said}");
+    }
+    assert_eq!(place.ledger(), ["torn.json"]);
+}
