@@ -195,6 +195,39 @@ while True:
 }
 
 #[test]
+fn a_process_whose_first_thread_has_ended_is_no_zombie_and_is_held() {
+    let table = ProcessTable::default();
+    let victim = python(
+        "
+import ctypes, threading
+def spin():
+    while True: sum(range(1000))
+threading.Thread(target=spin).start()
+print('ready', flush=True)
+ctypes.CDLL(None).pthread_exit(None)",
+    );
+    until("its first thread ends", || {
+        table.state(victim.id) == Some('Z')
+    });
+    assert!(table.alive(victim.id));
+    let role = hold(&[&victim]);
+    let mut helper = Helper::start(&role, LONG);
+    assert!(
+        helper
+            .ready()
+            .contains("1 of 1 processes stopped, 1 thread"),
+        "{}",
+        helper.said
+    );
+    assert!(helpers::evidence(&role, helper.id.pid, &table).acts);
+    let before = table.cpu_seconds(victim.id);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(table.cpu_seconds(victim.id), before);
+    helper.kill();
+    until("it runs on", || table.cpu_seconds(victim.id) > before);
+}
+
+#[test]
 fn a_recycled_id_is_never_hit() {
     let table = ProcessTable::default();
     let mut stranger = Victim::sleep();

@@ -138,11 +138,14 @@ pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
         .values()
         .filter(|thread| !thread.stopped)
         .count();
+    let threads = match tracer.threads.len() {
+        1 => "1 thread".to_owned(),
+        many => format!("{many} threads"),
+    };
     let mut seen = format!(
-        "{} of {} processes stopped, {} threads",
+        "{} of {} processes stopped, {threads}",
         held.len(),
-        victims.len(),
-        tracer.threads.len()
+        victims.len()
     );
     if waiting > 0 {
         seen += &format!("; {waiting} of them wait for a device and stop when that answers");
@@ -228,18 +231,18 @@ impl Tracer {
 
     /// Why a thread could not be seized; nothing where that is because it has ended.
     fn refused(&self, victim: ProcessId, thread: i32, error: Errno) -> Option<Failed> {
-        if self
+        let state = self
             .table
             .thread_stat(victim.pid, thread)
-            .is_none_or(|stat| stat.is_dead())
-        {
+            .map(|stat| stat.state);
+        if matches!(state, None | Some('Z' | 'X')) {
             return None;
         }
         let failed = Failed::new(format!(
             "process {victim} can't be held: thread {thread}: {error}"
         ));
         Some(match may_hold(&self.table, victim) {
-            Err(why) => failed.hint(format!("{why}; SIGSTOP may do where tracing does not")),
+            Err(why) => failed.hint(why.to_string()),
             Ok(()) => {
                 failed.hint("a security module or a container's seccomp profile may forbid tracing")
             }

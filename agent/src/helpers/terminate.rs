@@ -48,7 +48,12 @@ fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(),
     match pidfd_send_signal(descriptor, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(Failed::new(format!(
-            "process {victim}: {signal:?} can't be sent: {error}"
+            "process {victim}: SIG{} can't be sent: {error}",
+            if signal == Signal::TERM {
+                "TERM"
+            } else {
+                "KILL"
+            }
         ))
         .hint("another user's processes want root or CAP_KILL")),
     }
