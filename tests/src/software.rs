@@ -1,7 +1,7 @@
 //! Real software that a test starts for itself, on loopback, and ends whatever happens.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// A program that ends with the test.
@@ -28,6 +28,14 @@ impl Software {
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Panics
+    /// It cannot be waited for.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child can be waited for")
     }
 
     /// Waits until a connection to this port on loopback is taken.

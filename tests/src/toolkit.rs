@@ -119,7 +119,10 @@ impl Running {
     /// The journal is no JSON.
     pub fn finish(mut self) -> Ran {
         let status = self.child.wait().expect("a child can be waited for");
-        let journal = std::fs::read_to_string(&self.journal).ok();
+        // Ours is made empty first, so that a place that cannot be written to is found out early.
+        let journal = std::fs::read_to_string(&self.journal)
+            .ok()
+            .filter(|text| !text.is_empty());
         Ran {
             status,
             journal: journal.map(|text| serde_json::from_str(&text).expect("a journal is JSON")),

@@ -13,18 +13,28 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// One document through both: there, then here.
+/// One document through both, with the same flags: there, then here.
 fn both(
     document: impl Fn(&Path) -> Value,
     flags: &[&str],
 ) -> Option<[(Ran, TempDir, Duration); 2]> {
+    each(document, [flags, flags])
+}
+
+/// The same with flags for each.
+fn each(
+    document: impl Fn(&Path) -> Value,
+    flags: [&[&str]; 2],
+) -> Option<[(Ran, TempDir, Duration); 2]> {
     let python = oracle("a difference")?;
-    Some([Tool::Toolkit(python), Tool::Ours].map(|tool| {
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        let started = Instant::now();
-        let ran = run(tool, &document(folder.path()), folder.path(), flags);
-        (ran, folder, started.elapsed())
-    }))
+    Some(
+        [(Tool::Toolkit(python), flags[0]), (Tool::Ours, flags[1])].map(|(tool, flags)| {
+            let folder = tempfile::tempdir().expect("there is a place for temporary files");
+            let started = Instant::now();
+            let ran = run(tool, &document(folder.path()), folder.path(), flags);
+            (ran, folder, started.elapsed())
+        }),
+    )
 }
 
 fn run_program(path: &str, arguments: Value) -> Value {
@@ -147,7 +157,7 @@ fn an_abort_does_not_wait_for_the_action() {
             "method": [remove(folder, "sign"), action("long", run_program("sleep", json!(["5"])))],
         })
     };
-    let there = both(document, &["--fail-fast"]);
+    let there = each(document, [&["--fail-fast"], &[]]);
     let Some([(_, _, there_took), (here, _, here_took)]) = there else {
         return;
     };
