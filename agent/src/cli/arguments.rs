@@ -218,12 +218,11 @@ fn value(text: &str, wanted: &Value) -> Value {
                 .collect(),
         )
     };
-    serde_json::from_str(text)
-        .ok()
-        .filter(fits)
-        .or_else(|| Some(plain.clone()).filter(fits))
-        .or_else(|| Some(list()).filter(fits))
-        .unwrap_or(plain)
+    let read: Option<Value> = serde_json::from_str(text).ok();
+    let candidates = [read.clone(), Some(plain.clone()), Some(list())];
+    let fitting = candidates.into_iter().flatten().find(fits);
+    // Where nothing fits, the number that was meant gets the better message.
+    fitting.or(read).unwrap_or(plain)
 }
 
 fn put(into: &mut Map<String, Value>, path: &[String], value: Value) {

@@ -5,7 +5,6 @@
 
 mod matching;
 mod ours;
-mod pick;
 mod pidfd;
 mod scan;
 mod selector;

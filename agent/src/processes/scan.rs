@@ -384,8 +384,15 @@ impl ProcessTable {
     pub fn find_marked(&self, mark: &str) -> io::Result<Vec<ProcessId>> {
         let wanted = [b"\0helper\0", mark.as_bytes(), b"\0"].concat();
         let holds = |line: &[u8]| line.windows(wanted.len()).any(|part| part == wanted);
+        // A name is four times quicker to read than a command line: `exe` until a helper has
+        // taken its own name, since it is started as /proc/self/exe.
+        let is_candidate = |name: &[u8]| name == HELPER_NAME.as_bytes() || name == b"exe";
         let mut found = Vec::new();
-        for pid in self.pids()? {
+        for pid in self
+            .pids()?
+            .into_iter()
+            .filter(|pid| self.is_named(*pid, is_candidate, false))
+        {
             let fits = match self.read(pid, "cmdline", |line| {
                 (!line.is_empty()).then(|| holds(line))
             }) {

@@ -2,11 +2,11 @@
 
 use super::matching::{self, Matcher};
 use super::spare::Spare;
-use super::{Process, ProcessTable, Protection, pick};
-use backburn_experiments::Problem;
+use super::{Process, ProcessTable, Protection};
 use backburn_experiments::document::Select;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
+use backburn_experiments::{Problem, select};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,15 +206,16 @@ impl ProcessSelector {
         free.sort_by_key(|process| (process.id.start, process.id.pid));
         let matched = free.len();
         let select = self.select.unwrap_or(Select::Count(1));
-        let victims = match self.order.unwrap_or_default() {
-            Order::Random => pick::pick(seed, free, select),
-            Order::Oldest => pick::first(seed, free, select),
-            Order::Newest => {
-                free.reverse();
-                pick::first(seed, free, select)
-            }
+        let order = self.order.unwrap_or_default();
+        if order == Order::Newest {
+            free.reverse();
         }
-        .map_err(|error| Refusal::new("no-match", error.0).hint(error.1))?;
+        let victims = if order == Order::Random {
+            select::pick(seed, "process", free, select)?
+        } else {
+            free.truncate(select::how_many(seed, "process", matched, select)?);
+            free
+        };
         Ok(Found {
             victims,
             matched,
