@@ -19,10 +19,18 @@ impl Span {
         Span(Duration::from_millis(millis))
     }
 
+    /// The longest: a hundred years, so that adding one to a clock's reading never overflows.
+    pub const LONGEST: Span = Span::seconds(3_153_600_000);
+
     fn from_seconds(seconds: f64) -> Result<Self, String> {
-        Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| {
+        let span = Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| {
             format!("`{seconds}` is not a duration: a number of seconds, zero or more, is wanted")
-        })
+        })?;
+        span.bounded()
+    }
+
+    fn bounded(self) -> Result<Self, String> {
+        if self <= Span::LONGEST { Ok(self) } else { Err("a duration of more than a hundred years is none".into()) }
     }
 }
 
@@ -45,13 +53,16 @@ impl FromStr for Span {
         if let Ok(seconds) = text.trim().parse::<f64>() {
             return Span::from_seconds(seconds);
         }
-        text.parse::<jiff::SignedDuration>()
+        // A day is 24 hours here; months and years have no length.
+        text.parse::<jiff::Span>()
             .ok()
+            .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
             .and_then(|signed| Duration::try_from(signed).ok())
             .map(Span)
             .ok_or_else(|| {
                 format!("`{text}` is not a duration: write `1m30s`, `250ms`, `PT90S` or a number of seconds")
-            })
+            })?
+            .bounded()
     }
 }
 
@@ -110,7 +121,8 @@ impl JsonSchema for Span {
             "description": "A length of time: `\"1m30s\"`, ISO 8601 `\"PT90S\"`, or a number of seconds",
             "type": ["string", "number"],
             "format": "duration",
-            "minimum": 0
+            "minimum": 0,
+            "maximum": Span::LONGEST.0.as_secs()
         })
     }
 }
@@ -132,6 +144,31 @@ mod tests {
         for text in ["-1", "\"-1s\"", "\"soon\"", "true", "\"\"", "[]", "\"5 apples\""] {
             let error = serde_json::from_str::<Span>(text).unwrap_err().to_string();
             assert!(error.contains("duration"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_day_is_24_hours() {
+        for text in ["2d", "P2D", "48h", "1d 24h"] {
+            assert_eq!(text.parse::<Span>(), Ok(Span::seconds(172_800)), "{text}");
+        }
+        assert!("1mo".parse::<Span>().is_err() && "P1Y".parse::<Span>().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_duration_reads_back(nanos in 0u64..4_000_000_000_000_000) {
+            let span = Span(Duration::from_nanos(nanos));
+            let read: Span = serde_json::from_str(&serde_json::to_string(&span).unwrap()).unwrap();
+            let apart = read.0.abs_diff(span.0);
+            // Whole milliseconds are exact; what is finer goes through a float of seconds.
+            let allowed = if nanos % 1_000_000 == 0 { 0 } else { 1_000 };
+            proptest::prop_assert!(apart <= Duration::from_nanos(allowed), "{} and {}", span, read);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,20}") {
+            proptest::prop_assert!(text.parse::<Span>().is_ok_and(|span| span >= Span::default()) || text.parse::<Span>().is_err());
         }
     }
 

@@ -11,11 +11,14 @@ pub const REDACTED: &str = "***";
 pub struct Redactor {
     /// As text, the longest first, so that a secret within another leaves nothing of it.
     needles: Vec<String>,
+    /// Secrets that are numbers: in a text they count only where no other digit is next to them,
+    /// or a secret `1` would take the ones out of every time and every port.
+    numbers: Vec<String>,
 }
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Redactor({} secrets)", self.needles.len())
+        write!(f, "Redactor({} secrets)", self.needles.len() + self.numbers.len())
     }
 }
 
@@ -23,11 +26,42 @@ impl Redactor {
     /// For these secrets. Lists and objects count by their members; `true`, `false`, `null` and
     /// empty text are no secrets.
     pub fn new<'v>(values: impl IntoIterator<Item = &'v Value>) -> Self {
-        let mut needles = Vec::new();
-        values.into_iter().for_each(|value| collect(value, &mut needles));
-        needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        needles.dedup();
-        Redactor { needles }
+        let mut redactor = Redactor::default();
+        values.into_iter().for_each(|value| redactor.collect(value));
+        for list in [&mut redactor.needles, &mut redactor.numbers] {
+            list.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+            list.dedup();
+        }
+        redactor
+    }
+
+    fn collect(&mut self, value: &Value) {
+        match value {
+            Value::String(text) if text.is_empty() => {}
+            Value::String(text) => {
+                self.needles.push(text.clone());
+                // What of it shows in a line of JSON, and in JSON within that.
+                let mut written = text.clone();
+                for _ in 0..2 {
+                    let quoted = Value::String(written.clone()).to_string();
+                    let inner = quoted[1..quoted.len() - 1].to_owned();
+                    if inner == written {
+                        break;
+                    }
+                    self.needles.push(inner.clone());
+                    written = inner;
+                }
+                // Programs print a secret from a file without its line ends.
+                let trimmed = text.trim();
+                if !trimmed.is_empty() && trimmed != text {
+                    self.needles.push(trimmed.to_owned());
+                }
+            }
+            Value::Number(number) => self.numbers.push(number.to_string()),
+            Value::Array(list) => list.iter().for_each(|member| self.collect(member)),
+            Value::Object(fields) => fields.values().for_each(|member| self.collect(member)),
+            Value::Null | Value::Bool(_) => {}
+        }
     }
 
     /// The text without the secrets.
@@ -38,12 +72,17 @@ impl Redactor {
                 redacted = Cow::Owned(redacted.replace(needle.as_str(), REDACTED));
             }
         }
+        for number in &self.numbers {
+            if let Some(without) = without_number(&redacted, number) {
+                redacted = Cow::Owned(without);
+            }
+        }
         redacted
     }
 
     /// The value without the secrets, keys included.
     pub fn value(&self, value: Value) -> Value {
-        if self.needles.is_empty() {
+        if self.needles.is_empty() && self.numbers.is_empty() {
             return value;
         }
         match value {
@@ -53,7 +92,7 @@ impl Redactor {
             },
             Value::Number(number) => {
                 let text = number.to_string();
-                match self.needles.contains(&text) {
+                match self.needles.contains(&text) || self.numbers.contains(&text) {
                     true => Value::String(REDACTED.into()),
                     false => Value::Number(number),
                 }
@@ -68,33 +107,20 @@ impl Redactor {
     }
 }
 
-fn collect(value: &Value, needles: &mut Vec<String>) {
-    match value {
-        Value::String(text) if text.is_empty() => {}
-        Value::String(text) => {
-            needles.push(text.clone());
-            // What of it shows in a line of JSON, and in JSON within that.
-            let mut written = text.clone();
-            for _ in 0..2 {
-                let quoted = Value::String(written.clone()).to_string();
-                let inner = quoted[1..quoted.len() - 1].to_owned();
-                if inner == written {
-                    break;
-                }
-                needles.push(inner.clone());
-                written = inner;
-            }
-            // Programs print a secret from a file without its line ends.
-            let trimmed = text.trim();
-            if !trimmed.is_empty() && trimmed != text {
-                needles.push(trimmed.to_owned());
-            }
+/// The text without this number, if it is there.
+fn without_number(text: &str, number: &str) -> Option<String> {
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let mut without = String::new();
+    let mut from = 0;
+    for (start, found) in text.match_indices(number) {
+        let end = start + found.len();
+        if !is_digit(text[..start].chars().next_back()) && !is_digit(text[end..].chars().next()) {
+            without.push_str(&text[from..start]);
+            without.push_str(REDACTED);
+            from = end;
         }
-        Value::Number(number) => needles.push(number.to_string()),
-        Value::Array(list) => list.iter().for_each(|member| collect(member, needles)),
-        Value::Object(fields) => fields.values().for_each(|member| collect(member, needles)),
-        Value::Null | Value::Bool(_) => {}
     }
+    (from > 0).then(|| without + &text[from..])
 }
 
 #[cfg(test)]
@@ -106,7 +132,7 @@ mod tests {
     fn a_secret_is_replaced_wherever_it_stands() {
         let secrets = [json!("hunter2"), json!(4711), json!("a\"b\nc"), json!({"deep": ["hunter2hunter2"]}), json!("")];
         let redactor = Redactor::new(&secrets);
-        assert_eq!(redactor.text("x-hunter2-y 4711"), "x-***-y ***");
+        assert_eq!(redactor.text("x-hunter2-y 4711 port=4711, 47110"), "x-***-y *** port=***, 47110");
         assert_eq!(redactor.text("hunter2hunter2"), "***");
         let line = json!({"k": "a\"b\nc"}).to_string();
         assert_eq!(redactor.text(&line), "{\"k\":\"***\"}");

@@ -1,0 +1,76 @@
+//! The document's JSON Schema, made from the types in `document`, and the check of a value
+//! against such a schema. The check knows what schemars writes and no more: it is here for its
+//! messages (every problem at once, each with its place and what would do), which see
+//! `docs/decisions/schema-validation.md`.
+
+mod leaf;
+mod walk;
+
+use crate::{Problem, document::Document};
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+/// The JSON Schema (draft 2020-12) of an experiment whose `${name}`s have been put in place.
+pub fn document_schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<Document>().to_value();
+    allow_extensions(&mut schema);
+    bound_integers(&mut schema);
+    if let Value::Object(root) = &mut schema {
+        root.insert("title".into(), json!("Backburn experiment"));
+        root.insert("$id".into(), json!("urn:backburn:experiment:1"));
+    }
+    schema
+}
+
+/// The JSON Schema of a type of ours, e.g. of a fault's arguments or of a policy, with every part
+/// in its place, so that flags can be made of its properties.
+pub fn of<T: JsonSchema>() -> Value {
+    let mut schema = generate::<T>(true);
+    bound_integers(&mut schema);
+    schema
+}
+
+fn generate<T: JsonSchema>(inline: bool) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = inline);
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// Lets every object that knows its keys have `x-…` keys as well.
+fn allow_extensions(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("additionalProperties") == Some(&Value::Bool(false)) {
+                object.insert("patternProperties".into(), json!({"^x-": true}));
+            }
+            object.values_mut().for_each(allow_extensions);
+        }
+        Value::Array(list) => list.iter_mut().for_each(allow_extensions),
+        _ => {}
+    }
+}
+
+/// Says in `maximum`, which everyone reads, what schemars says in `format: uint32`, which nobody does.
+fn bound_integers(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("format").and_then(Value::as_str) == Some("uint32") {
+                object.entry("maximum").or_insert_with(|| json!(u32::MAX));
+            }
+            object.values_mut().for_each(bound_integers);
+        }
+        Value::Array(list) => list.iter_mut().for_each(bound_integers),
+        _ => {}
+    }
+}
+
+/// Everything in `value` that `schema` does not allow. `at` is where `value` stands, e.g. `$`.
+///
+/// `schema` is what schemars writes for a type: `$ref` into its own `$defs`, `type`, `properties`,
+/// `required`, `enum`, `const`, `oneOf`, `anyOf`, `allOf`, bounds, `pattern`, and `format: duration`.
+pub fn check(schema: &Value, value: &Value, at: &str) -> Vec<Problem> {
+    walk::check(schema, value, at)
+}
+
+#[cfg(test)]
+mod tests;
