@@ -63,9 +63,12 @@ type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Report>>>>>;
 /// Starts local agents with this command line.
 pub fn local(command: Vec<OsString>, lease: Span) -> Start {
     Box::new(move || {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the agent's command line is empty"))?;
+        let (program, arguments) = command.split_first().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the agent's command line is empty",
+            )
+        })?;
         let (ours, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
@@ -97,7 +100,15 @@ impl Link {
                 hear.send(Heard::Exited(code)).ok();
             });
         }
-        Link { caller: Caller { commands, waiting, last: Arc::default() }, heard, has_process }
+        Link {
+            caller: Caller {
+                commands,
+                waiting,
+                last: Arc::default(),
+            },
+            heard,
+            has_process,
+        }
     }
 
     /// Somebody else may speak too.
@@ -127,10 +138,14 @@ impl Link {
         match tokio::time::timeout(HELLO_WITHIN, self.heard()).await {
             Ok(Heard::Report(Report::Hello(hello))) => Ok(hello),
             Ok(Heard::Report(_)) => Err("it did not introduce itself".into()),
-            Ok(Heard::Closed(why)) => match tokio::time::timeout(Duration::from_secs(1), self.heard()).await {
-                Ok(Heard::Exited(Some(code))) => Err(format!("it ended at once with exit code {code}")),
-                _ => Err(why),
-            },
+            Ok(Heard::Closed(why)) => {
+                match tokio::time::timeout(Duration::from_secs(1), self.heard()).await {
+                    Ok(Heard::Exited(Some(code))) => {
+                        Err(format!("it ended at once with exit code {code}"))
+                    }
+                    _ => Err(why),
+                }
+            }
             Ok(Heard::Exited(Some(code))) => Err(format!("it ended at once with exit code {code}")),
             Ok(Heard::Exited(None)) => Err("it was killed at once".into()),
             Err(_) => Err(format!("it said nothing within {}", Span(HELLO_WITHIN))),
@@ -169,7 +184,10 @@ impl Caller {
     /// Why there is none.
     pub async fn measure(&self, metric: HostProvider) -> Result<f64, String> {
         let request = self.request();
-        match self.ask(request, Command::Measure { request, metric }).await {
+        match self
+            .ask(request, Command::Measure { request, metric })
+            .await
+        {
             Some(Report::Measured { value, .. }) => value,
             _ => Err("the agent does not answer any more".into()),
         }
@@ -181,7 +199,10 @@ impl Caller {
     /// The agent's refusal; rule `agent` where it does not answer any more.
     pub async fn plan(&self, injection: InjectionRequest) -> Result<PlanView, Refusal> {
         let request = self.request();
-        match self.ask(request, Command::Plan { request, injection }).await {
+        match self
+            .ask(request, Command::Plan { request, injection })
+            .await
+        {
             Some(Report::Planned { plan, .. }) => Ok(plan),
             Some(Report::Refused { refusal, .. }) => Err(refusal),
             _ => Err(Refusal::new("agent", "the agent does not answer any more")),
@@ -215,7 +236,9 @@ async fn speak(mut to: OwnedWriteHalf, mut to_say: mpsc::UnboundedReceiver<Comma
             },
             _ = beats.tick() => Command::Beat { lease },
         };
-        let Ok(mut line) = serde_json::to_vec(&command) else { continue };
+        let Ok(mut line) = serde_json::to_vec(&command) else {
+            continue;
+        };
         line.push(b'\n');
         if to.write_all(&line).await.is_err() {
             // The reading side sees the same and tells of it.
@@ -237,9 +260,11 @@ async fn listen(from: OwnedReadHalf, hear: mpsc::UnboundedSender<Heard>, waiting
         };
         // Only what touches nothing is answered past the runner: the rest it must see in order.
         let asked = match &report {
-            Report::Measured { request, .. } | Report::Planned { request, .. } | Report::Refused { request, .. } => {
-                locked(&waiting).as_mut().and_then(|waiting| waiting.remove(request))
-            }
+            Report::Measured { request, .. }
+            | Report::Planned { request, .. }
+            | Report::Refused { request, .. } => locked(&waiting)
+                .as_mut()
+                .and_then(|waiting| waiting.remove(request)),
             _ => None,
         };
         match asked {

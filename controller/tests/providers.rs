@@ -16,7 +16,9 @@ async fn ask(provider: Value) -> Measured {
 
 async fn ask_with(provider: Value, around: &Around) -> Measured {
     let provider: Provider = serde_json::from_value(provider).unwrap();
-    tokio::time::timeout(Duration::from_secs(20), measure(&provider, None, around)).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(20), measure(&provider, None, around))
+        .await
+        .unwrap()
 }
 
 fn output(measured: Measured) -> Value {
@@ -47,7 +49,10 @@ async fn server() -> (String, Arc<Mutex<Vec<String>>>) {
                     request.extend_from_slice(&buffer[..length]);
                     let text = String::from_utf8_lossy(&request).into_owned();
                     let body = text.split_once("\r\n\r\n").map(|(_, body)| body.len());
-                    let wanted = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+                    let wanted = text
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length: "))
+                        .map_or(0, |n| n.parse().unwrap());
                     // A client that speaks TLS where we do not.
                     let is_tls = request.first() == Some(&0x16);
                     if length == 0 || is_tls || body.is_some_and(|body| body >= wanted) {
@@ -58,21 +63,35 @@ async fn server() -> (String, Arc<Mutex<Vec<String>>>) {
                 let path = text.split_whitespace().nth(1).unwrap_or("").to_owned();
                 keep.lock().unwrap().push(text);
                 let answer = |status: &str, kind: &str, body: &str| {
-                    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-Two: 1\r\nX-Two: 2\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                    format!(
+                        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-Two: 1\r\nX-Two: 2\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    )
                 };
                 let answer = match path.split('?').next().unwrap() {
-                    "/json" => answer("200 OK", "application/json; charset=utf-8", "{\"a\": [1, 2]}"),
+                    "/json" => answer(
+                        "200 OK",
+                        "application/json; charset=utf-8",
+                        "{\"a\": [1, 2]}",
+                    ),
                     "/broken-json" => answer("200 OK", "application/json", "{nope"),
-                    "/moved" => "HTTP/1.1 302 Found\r\nLocation: /json\r\nContent-Length: 0\r\n\r\n".into(),
-                    "/round" => "HTTP/1.1 302 Found\r\nLocation: /round\r\nContent-Length: 0\r\n\r\n".into(),
+                    "/moved" => {
+                        "HTTP/1.1 302 Found\r\nLocation: /json\r\nContent-Length: 0\r\n\r\n".into()
+                    }
+                    "/round" => {
+                        "HTTP/1.1 302 Found\r\nLocation: /round\r\nContent-Length: 0\r\n\r\n".into()
+                    }
                     "/slow" => {
                         tokio::time::sleep(Duration::from_secs(5)).await;
                         String::new()
                     }
                     "/reset" => return drop(stream.set_zero_linger()),
                     "/noise" => "this is no HTTP\r\n\r\n".into(),
-                    "/api/v1/query" => answer("200 OK", "application/json",
-                        r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.25"]}]}}"#),
+                    "/api/v1/query" => answer(
+                        "200 OK",
+                        "application/json",
+                        r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.25"]}]}}"#,
+                    ),
                     _ => answer("503 Service Unavailable", "text/plain", "gone fishing"),
                 };
                 stream.write_all(answer.as_bytes()).await.ok();
@@ -84,22 +103,38 @@ async fn server() -> (String, Arc<Mutex<Vec<String>>>) {
 
 /// A port where nobody listens.
 async fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 #[tokio::test]
 async fn http_gives_status_headers_and_body() {
     let (url, seen) = server().await;
     let arguments = json!({"q": "a b&c", "n": 1, "yes": true, "many": [1, 2], "none": null});
-    let value = output(ask(json!({"type": "http", "url": format!("{url}/json"), "arguments": arguments})).await);
+    let value = output(
+        ask(json!({"type": "http", "url": format!("{url}/json"), "arguments": arguments})).await,
+    );
     assert_eq!(value["status"], 200);
     assert_eq!(value["body"], json!({"a": [1, 2]}));
-    assert_eq!(value["headers"]["Content-Type"], "application/json; charset=utf-8");
+    assert_eq!(
+        value["headers"]["Content-Type"],
+        "application/json; charset=utf-8"
+    );
     assert_eq!(value["headers"]["X-Two"], "1, 2");
-    assert!(seen.lock().unwrap()[0].starts_with("GET /json?q=a+b%26c&n=1&yes=True&many=1&many=2 HTTP/1.1\r\n"));
+    assert!(
+        seen.lock().unwrap()[0]
+            .starts_with("GET /json?q=a+b%26c&n=1&yes=True&many=1&many=2 HTTP/1.1\r\n")
+    );
 
     let value = output(ask(json!({"type": "http", "url": format!("{url}/else")})).await);
-    assert_eq!((&value["status"], &value["body"]), (&json!(503), &json!("gone fishing")));
+    assert_eq!(
+        (&value["status"], &value["body"]),
+        (&json!(503), &json!("gone fishing"))
+    );
     let value = output(ask(json!({"type": "http", "url": format!("{url}/broken-json")})).await);
     assert_eq!(value["body"], "{nope");
 }
@@ -109,13 +144,19 @@ async fn http_sends_forms_json_and_text() {
     let (url, seen) = server().await;
     for (headers, arguments) in [
         (json!({}), json!({"a": "x y"})),
-        (json!({"Content-Type": "application/json"}), json!({"a": "x y"})),
+        (
+            json!({"Content-Type": "application/json"}),
+            json!({"a": "x y"}),
+        ),
         (json!({"X-Token": 12}), json!("as it is")),
     ] {
         output(ask(json!({"type": "http", "method": "post", "url": &url, "headers": headers, "arguments": arguments})).await);
     }
     let seen = seen.lock().unwrap();
-    assert!(seen[0].contains("content-type: application/x-www-form-urlencoded") && seen[0].ends_with("\r\n\r\na=x+y"));
+    assert!(
+        seen[0].contains("content-type: application/x-www-form-urlencoded")
+            && seen[0].ends_with("\r\n\r\na=x+y")
+    );
     assert!(seen[1].ends_with("\r\n\r\n{\"a\":\"x y\"}"), "{}", seen[1]);
     assert!(seen[2].ends_with("\r\n\r\nas it is") && seen[2].contains("x-token: 12"));
 }
@@ -125,16 +166,24 @@ async fn http_follows_redirects_but_not_for_ever() {
     let (url, _) = server().await;
     let value = output(ask(json!({"type": "http", "url": format!("{url}/moved")})).await);
     assert_eq!(value["body"]["a"][0], 1);
-    assert!(no_answer(&ask(json!({"type": "http", "url": format!("{url}/round")})).await));
+    assert!(no_answer(
+        &ask(json!({"type": "http", "url": format!("{url}/round")})).await
+    ));
 }
 
 #[tokio::test]
 async fn http_tells_no_answer_from_a_broken_check() {
     let (url, _) = server().await;
     let closed = format!("http://127.0.0.1:{}/", closed_port().await);
-    for (url, timeout) in [(closed, 5.0), (format!("{url}/slow"), 0.2), (format!("{url}/reset"), 5.0), (format!("{url}/noise"), 5.0)] {
+    for (url, timeout) in [
+        (closed, 5.0),
+        (format!("{url}/slow"), 0.2),
+        (format!("{url}/reset"), 5.0),
+        (format!("{url}/noise"), 5.0),
+    ] {
         let began = Instant::now();
-        let measured = ask(json!({"type": "http", "url": &url, "timeout": timeout, "max_retries": 2})).await;
+        let measured =
+            ask(json!({"type": "http", "url": &url, "timeout": timeout, "max_retries": 2})).await;
         assert!(no_answer(&measured), "{url}: {measured:?}");
         assert!(began.elapsed() < Duration::from_secs(3));
     }
@@ -147,7 +196,10 @@ async fn http_tells_no_answer_from_a_broken_check() {
         json!({"type": "http", "url": url.replace("http", "https"), "verify_tls": false}),
     ] {
         let measured = ask(provider.clone()).await;
-        assert!(matches!(measured, Measured::Broken(_)), "{provider}: {measured:?}");
+        assert!(
+            matches!(measured, Measured::Broken(_)),
+            "{provider}: {measured:?}"
+        );
     }
 }
 
@@ -156,20 +208,31 @@ async fn https_checks_the_certificate_unless_told_not_to() {
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let certificate = CertificateDer::from(include_bytes!("fixtures/loopback-cert.der").as_slice());
-    let key = PrivateKeyDer::try_from(include_bytes!("fixtures/loopback-key.der").as_slice()).unwrap();
+    let key =
+        PrivateKeyDer::try_from(include_bytes!("fixtures/loopback-key.der").as_slice()).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = config
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // A client that does not like the certificate goes away.
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
             let mut buffer = [0; 4096];
             stream.read(&mut buffer).await.unwrap();
-            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                .await
+                .unwrap();
             stream.shutdown().await.ok();
         }
     });
@@ -185,13 +248,25 @@ async fn https_checks_the_certificate_unless_told_not_to() {
 async fn a_process_gives_status_and_output() {
     let value = output(ask(json!({"type": "process", "path": "sh", "arguments": ["-c", "echo out; echo err >&2; echo $X; exit 3"],
         "env": {"X": 7}})).await);
-    assert_eq!(value, json!({"status": 3, "stdout": "out\n7\n", "stderr": "err\n"}));
-    let value = output(ask(json!({"type": "process", "path": "echo", "arguments": "a 'b  c'"})).await);
+    assert_eq!(
+        value,
+        json!({"status": 3, "stdout": "out\n7\n", "stderr": "err\n"})
+    );
+    let value =
+        output(ask(json!({"type": "process", "path": "echo", "arguments": "a 'b  c'"})).await);
     assert_eq!(value["stdout"], "a b  c\n");
-    let value = output(ask(json!({"type": "process", "path": "sh", "arguments": ["-c", "kill -TERM $$"]})).await);
+    let value = output(
+        ask(json!({"type": "process", "path": "sh", "arguments": ["-c", "kill -TERM $$"]})).await,
+    );
     assert_eq!(value["status"], -15);
-    assert!(matches!(ask(json!({"type": "process", "path": "/no/such"})).await, Measured::Broken(_)));
-    assert!(matches!(ask(json!({"type": "process", "path": "echo", "arguments": "a | b"})).await, Measured::Broken(_)));
+    assert!(matches!(
+        ask(json!({"type": "process", "path": "/no/such"})).await,
+        Measured::Broken(_)
+    ));
+    assert!(matches!(
+        ask(json!({"type": "process", "path": "echo", "arguments": "a | b"})).await,
+        Measured::Broken(_)
+    ));
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -201,7 +276,10 @@ fn is_alive(pid: i32) -> bool {
 
 async fn pid_in(file: &std::path::Path) -> i32 {
     for _ in 0..400 {
-        if let Some(pid) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()) {
+        if let Some(pid) = std::fs::read_to_string(file)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+        {
             return pid;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -224,7 +302,8 @@ async fn a_process_is_killed_with_its_children_when_it_takes_too_long_or_nobody_
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let script = format!("sleep 100 & echo $! > {}; wait", file.display());
-    let provider = json!({"type": "process", "path": "sh", "arguments": ["-c", script], "timeout": "300ms"});
+    let provider =
+        json!({"type": "process", "path": "sh", "arguments": ["-c", script], "timeout": "300ms"});
     assert!(no_answer(&ask(provider.clone()).await));
     assert!(is_gone(pid_in(&file).await).await);
 
@@ -245,24 +324,35 @@ async fn tcp_connects_or_is_not_answered() {
     let value = output(ask(json!({"type": "tcp", "host": "127.0.0.1", "port": port})).await);
     assert_eq!(value["connected"], true);
     assert!(value["took"].as_f64().unwrap() < 1.0);
-    assert!(no_answer(&ask(json!({"type": "tcp", "host": "127.0.0.1", "port": closed_port().await})).await));
-    assert!(no_answer(&ask(json!({"type": "tcp", "host": "nobody.invalid", "port": 80, "timeout": 3})).await));
+    assert!(no_answer(
+        &ask(json!({"type": "tcp", "host": "127.0.0.1", "port": closed_port().await})).await
+    ));
+    assert!(no_answer(
+        &ask(json!({"type": "tcp", "host": "nobody.invalid", "port": 80, "timeout": 3})).await
+    ));
 }
 
 #[tokio::test]
 async fn prometheus_gives_a_number_and_its_own_failure_is_unknown() {
     let (url, seen) = server().await;
-    let value = output(ask(json!({"type": "prometheus", "url": format!("{url}/"), "query": "up{a=\"b\"}"})).await);
+    let value = output(
+        ask(json!({"type": "prometheus", "url": format!("{url}/"), "query": "up{a=\"b\"}"})).await,
+    );
     assert_eq!(value, json!(0.25));
     assert!(seen.lock().unwrap()[0].starts_with("GET /api/v1/query?query=up%7Ba%3D%22b%22%7D "));
     let closed = format!("http://127.0.0.1:{}", closed_port().await);
-    assert!(matches!(ask(json!({"type": "prometheus", "url": closed, "query": "up"})).await, Measured::Broken(_)));
+    assert!(matches!(
+        ask(json!({"type": "prometheus", "url": closed, "query": "up"})).await,
+        Measured::Broken(_)
+    ));
 }
 
 #[tokio::test]
 async fn python_calls_the_function_and_its_prints_spoil_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("extension.py"), r#"
+    std::fs::write(
+        folder.path().join("extension.py"),
+        r#"
 import os
 class ActivityFailed(Exception): pass
 def add(a, b=1, configuration=None, secrets=None):
@@ -272,22 +362,34 @@ def unhealthy(): raise ActivityFailed("two pods are missing")
 def refused(): raise ConnectionRefusedError("nobody there")
 def wrong(): raise KeyError("x")
 def leaves(): os._exit(3)
-"#).unwrap();
+"#,
+    )
+    .unwrap();
     let old = std::env::var("PYTHONPATH").unwrap_or_default();
     // SAFETY: no other test of this program reads or writes this variable.
     #[allow(unsafe_code)]
-    unsafe { std::env::set_var("PYTHONPATH", format!("{}:{old}", folder.path().display())) };
+    unsafe {
+        std::env::set_var("PYTHONPATH", format!("{}:{old}", folder.path().display()))
+    };
     let mut around = Around::default();
     around.configuration.insert("url".into(), json!("http://x"));
     around.secrets.insert("scope".into(), json!({"token": "t"}));
     let call = |func: &str, arguments: Value| json!({"type": "python", "module": "extension", "func": func, "arguments": arguments, "secrets": ["scope"]});
     let value = output(ask_with(call("add", json!({"a": 2})), &around).await);
-    assert_eq!(value, json!({"sum": 3, "configuration": {"url": "http://x"}, "secrets": {"token": "t"}}));
+    assert_eq!(
+        value,
+        json!({"sum": 3, "configuration": {"url": "http://x"}, "secrets": {"token": "t"}})
+    );
     for func in ["unhealthy", "refused"] {
-        assert!(no_answer(&ask_with(call(func, json!({})), &around).await), "{func}");
+        assert!(
+            no_answer(&ask_with(call(func, json!({})), &around).await),
+            "{func}"
+        );
     }
     for (func, arguments, said) in [
-        ("wrong", json!({}), "KeyError"), ("leaves", json!({}), "without an answer"), ("nowhere", json!({}), "AttributeError"),
+        ("wrong", json!({}), "KeyError"),
+        ("leaves", json!({}), "without an answer"),
+        ("nowhere", json!({}), "AttributeError"),
         ("add", json!({"c": 1}), "TypeError"),
     ] {
         match ask_with(call(func, arguments), &around).await {
@@ -296,12 +398,17 @@ def leaves(): os._exit(3)
         }
     }
     let missing = json!({"type": "python", "module": "no_such_module", "func": "f"});
-    assert!(matches!(ask(missing).await, Measured::Broken(why) if why.contains("ModuleNotFoundError")));
+    assert!(
+        matches!(ask(missing).await, Measured::Broken(why) if why.contains("ModuleNotFoundError"))
+    );
 }
 
 #[tokio::test]
 async fn host_needs_an_agent() {
-    assert!(matches!(ask(json!({"type": "host", "metric": "load1"})).await, Measured::Broken(_)));
+    assert!(matches!(
+        ask(json!({"type": "host", "metric": "load1"})).await,
+        Measured::Broken(_)
+    ));
 }
 
 /// Answers one kind of question: an address for `here.test`, and over UDP only that it is cut short for `long.test`.
@@ -334,7 +441,9 @@ async fn name_server() -> String {
         while let Ok((length, from)) = udp.recv_from(&mut buffer).await {
             // The first datagram gets lost.
             if !std::mem::take(&mut first) {
-                udp.send_to(&answer(&buffer[..length], false), from).await.unwrap();
+                udp.send_to(&answer(&buffer[..length], false), from)
+                    .await
+                    .unwrap();
             }
         }
     });
@@ -362,15 +471,28 @@ async fn dns_asks_one_server_or_the_system() {
     assert_eq!(value["answers"], json!([]));
     assert_ne!(value["code"], "No Error");
     let value = output(ask(json!({"type": "dns", "name": "localhost"})).await);
-    assert!(value["answers"].as_array().unwrap().contains(&json!("127.0.0.1")), "{value}");
+    assert!(
+        value["answers"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("127.0.0.1")),
+        "{value}"
+    );
     let nobody = format!("127.0.0.1:{}", closed_port().await);
-    assert!(no_answer(&ask(json!({"type": "dns", "server": nobody, "name": "here.test", "timeout": 1})).await));
-    assert!(matches!(ask(json!({"type": "dns", "server": &server, "name": "x", "record": "NO"})).await, Measured::Broken(_)));
+    assert!(no_answer(
+        &ask(json!({"type": "dns", "server": nobody, "name": "here.test", "timeout": 1})).await
+    ));
+    assert!(matches!(
+        ask(json!({"type": "dns", "server": &server, "name": "x", "record": "NO"})).await,
+        Measured::Broken(_)
+    ));
 }
 
 #[tokio::test]
 async fn the_activity_s_own_limit_holds_where_the_provider_has_none() {
-    let provider: Provider = serde_json::from_value(json!({"type": "process", "path": "sleep", "arguments": ["20"]})).unwrap();
+    let provider: Provider =
+        serde_json::from_value(json!({"type": "process", "path": "sleep", "arguments": ["20"]}))
+            .unwrap();
     let measured = measure(&provider, Some(Span::millis(100)), &Around::default()).await;
     assert!(no_answer(&measured));
 }

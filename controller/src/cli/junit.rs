@@ -18,7 +18,10 @@ pub(super) fn report(title: &str, finished: &Finished, entries: &[Entry]) -> Str
         let unknown = probe.before.unknown + probe.during.unknown + probe.after.unknown;
         let within = probe.before.within + probe.during.within + probe.after.within;
         let status = if outside > 0 {
-            wrong(NonSuccessKind::Failure, &format!("{outside} of {} samples: {why}", outside + unknown + within))
+            wrong(
+                NonSuccessKind::Failure,
+                &format!("{outside} of {} samples: {why}", outside + unknown + within),
+            )
         } else if unknown > 0 {
             wrong(NonSuccessKind::Error, why)
         } else if within == 0 {
@@ -29,10 +32,22 @@ pub(super) fn report(title: &str, finished: &Finished, entries: &[Entry]) -> Str
         suite.add_test_case(case("hypothesis", name, status));
     }
     for entry in entries {
-        let Event::ActivityFinished { activity, status, why, judgement, took, .. } = &entry.event else { continue };
+        let Event::ActivityFinished {
+            activity,
+            status,
+            why,
+            judgement,
+            took,
+            ..
+        } = &entry.event
+        else {
+            continue;
+        };
         let why = why.as_deref().unwrap_or("it was ended with the run");
         let status = match (status, judgement) {
-            (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => TestCaseStatus::success(),
+            (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => {
+                TestCaseStatus::success()
+            }
             (_, Some(Judgement::Outside)) => wrong(NonSuccessKind::Failure, why),
             (ActivityStatus::Aborted, _) => TestCaseStatus::skipped(),
             _ => wrong(NonSuccessKind::Error, why),
@@ -44,8 +59,11 @@ pub(super) fn report(title: &str, finished: &Finished, entries: &[Entry]) -> Str
     let clean = if verdict.owed.is_empty() {
         TestCaseStatus::success()
     } else {
-        let residue: Vec<String> =
-            verdict.owed.iter().map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; "))).collect();
+        let residue: Vec<String> = verdict
+            .owed
+            .iter()
+            .map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; ")))
+            .collect();
         wrong(NonSuccessKind::Failure, &residue.join("\n"))
     };
     suite.add_test_case(case("revert", "everything is put back", clean));

@@ -37,7 +37,13 @@ struct Fault {
 impl Live {
     pub(super) fn new(paint: Paint, lengths: BTreeMap<String, Span>) -> Self {
         let picture = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Live { paint, picture, probes: BTreeMap::new(), faults: BTreeMap::new(), lengths }
+        Live {
+            paint,
+            picture,
+            probes: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            lengths,
+        }
     }
 
     pub(super) fn take(&mut self, entry: &Entry) {
@@ -47,23 +53,49 @@ impl Live {
                     self.probe(name);
                 }
             }
-            Event::Sampled { probe, judgement, output, why, took, .. } => {
+            Event::Sampled {
+                probe,
+                judgement,
+                output,
+                why,
+                took,
+                ..
+            } => {
                 let paint = self.paint;
                 let probe = self.probe(probe);
                 probe.history.push_back(*judgement);
                 if probe.history.len() > HISTORY {
                     probe.history.pop_front();
                 }
-                let strip: String = probe.history.iter().map(|judgement| paint.judged(*judgement)).collect();
+                let strip: String = probe
+                    .history
+                    .iter()
+                    .map(|judgement| paint.judged(*judgement))
+                    .collect();
                 let value = why.clone().unwrap_or_else(|| value_in_words(output));
                 let took = format!("{:.0} ms", took.0.as_secs_f64() * 1e3);
-                probe.bar.set_message(format!("{strip} {value} {}", paint.faint(&took)));
+                probe
+                    .bar
+                    .set_message(format!("{strip} {value} {}", paint.faint(&took)));
             }
-            Event::InjectionRequested { injection, fault, activity, .. } => {
+            Event::InjectionRequested {
+                injection,
+                fault,
+                activity,
+                ..
+            } => {
                 let bar = self.bar();
                 let what = format!("{activity} ({fault})");
                 bar.set_message(format!("{what}: asked for"));
-                self.faults.insert(injection.clone(), Fault { bar, what, length: self.lengths.get(activity).copied(), since: None });
+                self.faults.insert(
+                    injection.clone(),
+                    Fault {
+                        bar,
+                        what,
+                        length: self.lengths.get(activity).copied(),
+                        since: None,
+                    },
+                );
             }
             Event::Injected { injection, .. } => {
                 if let Some(fault) = self.faults.get_mut(injection) {
@@ -81,12 +113,18 @@ impl Live {
     pub(super) fn draw(&mut self) {
         for fault in self.faults.values() {
             if let Some(since) = fault.since {
-                let whole = |length: Duration| Span(Duration::from_secs(length.as_secs_f64().round() as u64));
+                let whole = |length: Duration| {
+                    Span(Duration::from_secs(length.as_secs_f64().round() as u64))
+                };
                 let time = match fault.length {
-                    Some(Span(length)) => format!("{} left", whole(length.saturating_sub(since.elapsed()))),
+                    Some(Span(length)) => {
+                        format!("{} left", whole(length.saturating_sub(since.elapsed())))
+                    }
                     None => format!("since {}", whole(since.elapsed())),
                 };
-                fault.bar.set_message(self.paint.bad(&format!("⚡ {}: {time}", fault.what)));
+                fault
+                    .bar
+                    .set_message(self.paint.bad(&format!("⚡ {}: {time}", fault.what)));
             }
         }
     }
@@ -117,9 +155,18 @@ impl Live {
         if !self.probes.contains_key(name) {
             let bar = self.bar();
             bar.set_prefix(name.to_owned());
-            self.probes.insert(name.to_owned(), Probe { bar, history: VecDeque::new() });
+            self.probes.insert(
+                name.to_owned(),
+                Probe {
+                    bar,
+                    history: VecDeque::new(),
+                },
+            );
         }
-        self.probes.entry(name.to_owned()).or_insert_with(|| Probe { bar: ProgressBar::hidden(), history: VecDeque::new() })
+        self.probes.entry(name.to_owned()).or_insert_with(|| Probe {
+            bar: ProgressBar::hidden(),
+            history: VecDeque::new(),
+        })
     }
 
     fn bar(&self) -> ProgressBar {

@@ -22,7 +22,12 @@ pub(crate) const INVALID: u8 = 2;
 
 /// Chaos experiments on Linux hosts: what is broken is put back
 #[derive(Debug, Parser)]
-#[command(name = "backburn", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "backburn",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -60,10 +65,20 @@ struct Passed {
 #[derive(Debug, Args)]
 struct Place {
     /// Where journals and the agent's ledger are [default: /var/lib/backburn, or the user's state folder]
-    #[arg(long, value_name = "DIR", env = "BACKBURN_STATE", help_heading = "Host")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BACKBURN_STATE",
+        help_heading = "Host"
+    )]
     state: Option<PathBuf>,
     /// What this host allows
-    #[arg(long, value_name = "FILE", env = "BACKBURN_POLICY", help_heading = "Host")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BACKBURN_POLICY",
+        help_heading = "Host"
+    )]
     policy: Option<PathBuf>,
     /// A label of this host besides those found
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Host")]
@@ -86,7 +101,10 @@ struct Failure {
 
 impl Failure {
     fn invalid(what: impl Into<String>) -> Self {
-        Failure { code: INVALID, what: what.into() }
+        Failure {
+            code: INVALID,
+            what: what.into(),
+        }
     }
 }
 
@@ -122,7 +140,12 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
 }
 
 fn agent(command: &str, passed: Passed) -> ExitCode {
-    backburn_agent::main(&["agent"], std::iter::once(command.into()).chain(passed.words).collect())
+    backburn_agent::main(
+        &["agent"],
+        std::iter::once(command.into())
+            .chain(passed.words)
+            .collect(),
+    )
 }
 
 impl Place {
@@ -135,7 +158,9 @@ impl Place {
 
     /// How the local agent is started: this very program, even where its file has been replaced since.
     fn start(&self) -> Result<link::Start, Failure> {
-        let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"].map(OsString::from).into();
+        let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"]
+            .map(OsString::from)
+            .into();
         command.push(self.state()?.into());
         if let Some(policy) = &self.policy {
             command.extend(["--policy".into(), policy.into()]);
@@ -152,7 +177,9 @@ fn default_state() -> Result<PathBuf, Failure> {
         return Ok("/var/lib/backburn".into());
     }
     let below = |variable: &str, path: &str| {
-        std::env::var_os(variable).filter(|value| !value.is_empty()).map(|folder| PathBuf::from(folder).join(path))
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(|folder| PathBuf::from(folder).join(path))
     };
     below("XDG_STATE_HOME", "backburn").or_else(|| below("HOME", ".local/state/backburn")).ok_or_else(|| {
         Failure::invalid(
@@ -172,7 +199,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Data, for stdout. A reader that has gone wants no more of it.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .ok();
 }
 
 /// Talk, for stderr.

@@ -31,17 +31,26 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
     let experiment = source::experiment(&command.file, &command.variables)?;
     let seed = command.seed.unwrap_or_else(runner::random);
     let mut start = command.place.start()?;
-    let preview = runtime()?.block_on(runner::preview(&experiment, seed, &mut start)).map_err(|refusal| Failure {
-        code: Outcome::NotStarted.exit_code(),
-        what: refusal.to_string(),
-    })?;
-    let refused = preview.injections.iter().any(|injection| injection.refusal.is_some());
+    let preview = runtime()?
+        .block_on(runner::preview(&experiment, seed, &mut start))
+        .map_err(|refusal| Failure {
+            code: Outcome::NotStarted.exit_code(),
+            what: refusal.to_string(),
+        })?;
+    let refused = preview
+        .injections
+        .iter()
+        .any(|injection| injection.refusal.is_some());
     if command.json {
         print_json(&json!({"title": experiment.document.title, "seed": seed, "plan": preview}));
     } else {
         print(&shown(&experiment.document.title, seed, &preview));
     }
-    Ok(if refused { Outcome::NotStarted.exit_code() } else { 0 })
+    Ok(if refused {
+        Outcome::NotStarted.exit_code()
+    } else {
+        0
+    })
 }
 
 fn shown(title: &str, seed: u64, preview: &Preview) -> String {
@@ -52,7 +61,10 @@ fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     // Writing to a string cannot fail.
     writeln!(out, "  on {agent}, seed {seed}").ok();
     for injection in &preview.injections {
-        let length = injection.duration.map(|duration| format!(" for {duration}")).unwrap_or_default();
+        let length = injection
+            .duration
+            .map(|duration| format!(" for {duration}"))
+            .unwrap_or_default();
         writeln!(out, "\n{}: {}{length}", injection.activity, injection.fault).ok();
         match (&injection.plan, &injection.refusal) {
             (Some(plan), _) => out.push_str(&plan_shown(plan)),
@@ -81,9 +93,11 @@ fn plan_shown(plan: &PlanView) -> String {
 
 fn refusal_shown(refusal: &Refusal) -> String {
     let text = refusal.to_string();
-    text.lines().enumerate().fold(String::new(), |mut out, (number, line)| {
-        let lead = if number == 0 { "refused: " } else { "" };
-        writeln!(out, "  {lead}{line}").ok();
-        out
-    })
+    text.lines()
+        .enumerate()
+        .fold(String::new(), |mut out, (number, line)| {
+            let lead = if number == 0 { "refused: " } else { "" };
+            writeln!(out, "  {lead}{line}").ok();
+            out
+        })
 }

@@ -21,24 +21,53 @@ pub(super) fn shown(title: &str, finished: &Finished, journal: &Path) -> String 
         writeln!(out, "  {reason}").ok();
     }
     for abort in run.aborts.iter().filter(|abort| abort.by.is_finding()) {
-        writeln!(out, "  ended by abort rule `{}`: {}", abort.rule, abort.reason).ok();
+        writeln!(
+            out,
+            "  ended by abort rule `{}`: {}",
+            abort.rule, abort.reason
+        )
+        .ok();
     }
     for (probe, outage) in &verdict.outages {
-        let end = if outage.over { "" } else { ", and not seen to be over" };
+        let end = if outage.over {
+            ""
+        } else {
+            ", and not seen to be over"
+        };
         let (from, until) = (outage.from, outage.until);
-        writeln!(out, "  outage of `{probe}`: {:.1} s, from {from:.1} s to {until:.1} s{end}", until - from).ok();
+        writeln!(
+            out,
+            "  outage of `{probe}`: {:.1} s, from {from:.1} s to {until:.1} s{end}",
+            until - from
+        )
+        .ok();
     }
     if let Some(after) = verdict.recovered_after {
         writeln!(out, "  recovered {after} after the last revert").ok();
     }
-    let ended = run.injections.values().filter(|i| matches!(&i.state, InjectionState::Ended(ended) if ended.clean)).count();
+    let ended = run
+        .injections
+        .values()
+        .filter(|i| matches!(&i.state, InjectionState::Ended(ended) if ended.clean))
+        .count();
     if ended > 0 && verdict.owed.is_empty() {
         writeln!(out, "  clean: everything that was injected is put back").ok();
     }
     if !verdict.owed.is_empty() {
-        writeln!(out, "  somebody has to look; `backburn revert --all` tries again").ok();
+        writeln!(
+            out,
+            "  somebody has to look; `backburn revert --all` tries again"
+        )
+        .ok();
     }
-    writeln!(out, "  run {}, seed {}, journal {}", run.id, run.seed, journal.display()).ok();
+    writeln!(
+        out,
+        "  run {}, seed {}, journal {}",
+        run.id,
+        run.seed,
+        journal.display()
+    )
+    .ok();
     if let Some(hint) = &verdict.hint {
         writeln!(out, "\nhint: {hint}").ok();
     }

@@ -68,9 +68,23 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
     let title = experiment.document.title.clone();
     let kept = toolkit_file.is_some().then(|| experiment.clone());
 
-    let style = if command.json { Style::Json } else { Style::for_people() };
-    let told = execute(experiment, &command.place, command.seed, command.hypothesis_frequency, style)?;
-    let Told { finished, entries, journal } = told;
+    let style = if command.json {
+        Style::Json
+    } else {
+        Style::for_people()
+    };
+    let told = execute(
+        experiment,
+        &command.place,
+        command.seed,
+        command.hypothesis_frequency,
+        style,
+    )?;
+    let Told {
+        finished,
+        entries,
+        journal,
+    } = told;
     let verdict = &finished.verdict;
     if command.json {
         let line = json!({"verdict": verdict, "run": finished.run.id, "journal": journal});
@@ -85,7 +99,8 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
             code = if code == 0 { INVALID } else { code };
         }
     };
-    if let (Some(file), Some(path), Some(experiment)) = (&mut toolkit_file, &command.journal, &kept) {
+    if let (Some(file), Some(path), Some(experiment)) = (&mut toolkit_file, &command.journal, &kept)
+    {
         let shape = toolkit_journal(experiment, &entries, verdict, &host());
         write(file, path, format!("{shape:#}\n"));
     }
@@ -93,18 +108,32 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         write(file, path, junit::report(&title, &finished, &entries));
     }
     if let Some(illegal) = &finished.illegal {
-        say(&format!("error: {illegal}\nhint: this is a bug of ours; please report it with the journal {}\n", journal.display()));
+        say(&format!(
+            "error: {illegal}\nhint: this is a bug of ours; please report it with the journal {}\n",
+            journal.display()
+        ));
     }
     Ok(code)
 }
 
 fn host() -> Host {
     let Ok(system) = nix::sys::utsname::uname() else {
-        return Host { platform: std::env::consts::OS.into(), node: "localhost".into() };
+        return Host {
+            platform: std::env::consts::OS.into(),
+            node: "localhost".into(),
+        };
     };
-    let [name, release, machine, node] =
-        [system.sysname(), system.release(), system.machine(), system.nodename()].map(|part| part.to_string_lossy());
-    Host { platform: format!("{name}-{release}-{machine}"), node: node.into_owned() }
+    let [name, release, machine, node] = [
+        system.sysname(),
+        system.release(),
+        system.machine(),
+        system.nodename(),
+    ]
+    .map(|part| part.to_string_lossy());
+    Host {
+        platform: format!("{name}-{release}-{machine}"),
+        node: node.into_owned(),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
@@ -132,18 +161,26 @@ pub(crate) fn execute(
     let run = runner::run_id();
     let state = place.state()?;
     let journal = Journal::create(&state, &run).map_err(|error| {
-        let what = format!("the journal cannot be written below {}: {error}", state.display());
-        Failure::invalid(format!("{what}\nhint: name a folder that you may write to with `--state`"))
+        let what = format!(
+            "the journal cannot be written below {}: {error}",
+            state.display()
+        );
+        Failure::invalid(format!(
+            "{what}\nhint: name a folder that you may write to with `--state`"
+        ))
     })?;
     let path = journal.path().to_owned();
     let start = place.start()?;
     let runtime = runtime()?;
-    let lengths = experiment.faults().filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
+    let lengths = experiment
+        .faults()
+        .filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
     let talk = Talk::start(style, lengths.collect());
     let watcher = talk.watcher();
     let warn = talk.warner();
     let finished = runtime.block_on(async {
-        let stop = signals(warn).map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
+        let stop = signals(warn)
+            .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
         let settings = Settings {
             run,
             seed: seed.unwrap_or_else(runner::random),
@@ -158,13 +195,22 @@ pub(crate) fn execute(
     // A name server that does not answer may still hold a thread: nothing is left to wait for.
     runtime.shutdown_background();
     let entries = talk.end();
-    Ok(Told { finished: finished?, entries, journal: path })
+    Ok(Told {
+        finished: finished?,
+        entries,
+        journal: path,
+    })
 }
 
 /// An operator's signals: the first ends the run, later ones only leave out what may be left out.
-fn signals(mut warn: impl FnMut(String) + Send + 'static) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
+fn signals(
+    mut warn: impl FnMut(String) + Send + 'static,
+) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
     let (tell, told) = mpsc::unbounded_channel();
-    let mut kinds = vec![(SignalKind::interrupt(), "SIGINT"), (SignalKind::terminate(), "SIGTERM")];
+    let mut kinds = vec![
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::terminate(), "SIGTERM"),
+    ];
     if !hangup_is_ignored() {
         kinds.push((SignalKind::hangup(), "SIGHUP"));
     }
@@ -179,7 +225,9 @@ fn signals(mut warn: impl FnMut(String) + Send + 'static) -> std::io::Result<mps
             times += 1;
             warn(match times {
                 1 => format!("{name}: ending the run; everything is put back first"),
-                _ => format!("{name}: what was injected is put back all the same; the rest is left out"),
+                _ => format!(
+                    "{name}: what was injected is put back all the same; the rest is left out"
+                ),
             });
             if tell.send(name.to_owned()).is_err() {
                 return;
@@ -206,5 +254,6 @@ async fn next(signals: &mut [(Signal, &'static str)]) -> &'static str {
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }

@@ -18,7 +18,7 @@ pub(super) struct Variables {
     variables: Vec<String>,
     /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
     #[arg(long = "var-file", value_name = "FILE")]
-    files: Vec<PathBuf>,
+    var_files: Vec<PathBuf>,
 }
 
 /// Why there is no experiment.
@@ -26,21 +26,25 @@ pub(super) enum NoExperiment {
     /// It could not be read.
     Unreadable(String),
     /// What is wrong with it.
-    Wrong { problems: Vec<Problem>, text: String },
+    Wrong(Vec<Problem>),
 }
 
 impl Variables {
     /// Configuration, then secrets by scope.
     pub(super) fn read(&self) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
         let (mut configuration, mut secrets) = (Map::new(), Map::new());
-        for file in &self.files {
+        for file in &self.var_files {
             let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
-            let own = if file.extension().is_some_and(|extension| extension == "json") {
+            let own = if file
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 serde_json::from_str::<Map<String, Value>>(&text)
                     .map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?
             } else {
-                from_lines(&text)
-                    .map_err(|line| Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display())))?
+                from_lines(&text).map_err(|line| {
+                    Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display()))
+                })?
             };
             for (name, value) in own {
                 match (name.as_str(), value) {
@@ -65,33 +69,50 @@ fn from_lines(text: &str) -> Result<Map<String, Value>, usize> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=').ok_or(number + 1)?;
+        let (name, value) = line
+            .strip_prefix("export ")
+            .unwrap_or(line)
+            .split_once('=')
+            .ok_or(number + 1)?;
         let value = value.trim();
-        let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        let bare = ['"', '\'']
+            .iter()
+            .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
         found.insert(name.trim().to_owned(), bare.unwrap_or(value).into());
     }
     Ok(found)
 }
 
 fn one(variable: &str) -> Result<(String, Value), Failure> {
-    let wrong = |why: &str| Failure::invalid(format!("`--var {variable}`: {why}\nhint: e.g. `--var url=http://127.0.0.1`"));
-    let (name, text) = variable.split_once('=').ok_or_else(|| wrong("it is not of the form NAME=VALUE"))?;
-    let (name, kind) = name.split_once(':').map_or((name, None), |(name, kind)| (name, Some(kind)));
+    let wrong = |why: &str| {
+        Failure::invalid(format!(
+            "`--var {variable}`: {why}\nhint: e.g. `--var url=http://127.0.0.1`"
+        ))
+    };
+    let (name, text) = variable
+        .split_once('=')
+        .ok_or_else(|| wrong("it is not of the form NAME=VALUE"))?;
+    let (name, kind) = name
+        .split_once(':')
+        .map_or((name, None), |(name, kind)| (name, Some(kind)));
     if name.is_empty() {
         return Err(wrong("it has no name"));
     }
     let value = match kind {
         None => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-        Some(kind) => {
-            convert(kind, text.into()).ok_or_else(|| wrong(&format!("its value does not become `{kind}`")))?
-        }
+        Some(kind) => convert(kind, text.into())
+            .ok_or_else(|| wrong(&format!("its value does not become `{kind}`")))?,
     };
     Ok((name.to_owned(), value))
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
     let text = error.to_string();
-    let why = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+    let why = text
+        .split(" (os error")
+        .next()
+        .unwrap_or(&text)
+        .to_lowercase();
     Failure::invalid(format!("{}: {why}", file.display()))
 }
 
@@ -100,16 +121,22 @@ pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoE
     let read = || -> Result<String, Failure> {
         let bytes = if file == Path::new("-") {
             let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut bytes)
+                .map(|_| bytes)
         } else {
             std::fs::read(file)
         };
         let bytes = bytes.map_err(|error| unreadable(file, &error))?;
-        String::from_utf8(bytes).map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
+        String::from_utf8(bytes)
+            .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
     };
     let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    let (configuration, secrets) = variables.read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    check(&text, &configuration, &secrets).map_err(|problems| NoExperiment::Wrong { problems, text })
+    let (configuration, secrets) = variables
+        .read()
+        .map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    check(&text, &configuration, &secrets).map_err(NoExperiment::Wrong)
 }
 
 /// Checks an experiment's text against the faults that this program has.
@@ -123,7 +150,10 @@ pub(crate) fn check(
         file: &|path| {
             std::fs::read_to_string(path).map_err(|error| {
                 let text = error.to_string();
-                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+                text.split(" (os error")
+                    .next()
+                    .unwrap_or(&text)
+                    .to_lowercase()
             })
         },
         variables: configuration,
@@ -142,16 +172,23 @@ pub(crate) fn check(
 
 /// The experiment, or its problems as this command's failure.
 pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, Failure> {
-    load(file, variables).map_err(|wrong| Failure { code: INVALID, what: shown(file, &wrong) })
+    load(file, variables).map_err(|wrong| Failure {
+        code: INVALID,
+        what: shown(file, &wrong),
+    })
 }
 
 /// What is wrong, for people: without `error:` before it.
 pub(super) fn shown(file: &Path, wrong: &NoExperiment) -> String {
-    let (problems, _text) = match wrong {
+    let problems = match wrong {
         NoExperiment::Unreadable(what) => return what.clone(),
-        NoExperiment::Wrong { problems, text } => (problems, text),
+        NoExperiment::Wrong(problems) => problems,
     };
-    let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+    let count = if problems.len() == 1 {
+        "1 problem".to_owned()
+    } else {
+        format!("{} problems", problems.len())
+    };
     let mut out = format!("{}: {count}", file.display());
     for problem in problems {
         out.push_str(&format!("\n  {}: {}", problem.at, problem.what));

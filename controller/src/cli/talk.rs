@@ -32,7 +32,11 @@ impl Style {
     /// What suits stderr: a picture on a terminal that can draw one, else lines.
     pub(crate) fn for_people() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
-        if std::io::stderr().is_terminal() && !dumb { Style::Live } else { Style::Lines }
+        if std::io::stderr().is_terminal() && !dumb {
+            Style::Live
+        } else {
+            Style::Lines
+        }
     }
 }
 
@@ -50,19 +54,35 @@ impl Paint {
     }
 
     pub(super) fn good(self, text: &str) -> String {
-        if self.0 { text.green().to_string() } else { text.to_owned() }
+        if self.0 {
+            text.green().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(super) fn bad(self, text: &str) -> String {
-        if self.0 { text.red().to_string() } else { text.to_owned() }
+        if self.0 {
+            text.red().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(super) fn doubtful(self, text: &str) -> String {
-        if self.0 { text.yellow().to_string() } else { text.to_owned() }
+        if self.0 {
+            text.yellow().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(super) fn faint(self, text: &str) -> String {
-        if self.0 { text.dimmed().to_string() } else { text.to_owned() }
+        if self.0 {
+            text.dimmed().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(super) fn judged(self, judgement: Judgement) -> String {
@@ -89,8 +109,13 @@ impl Talk {
     /// `lengths` says how long each action's fault lasts, by the action's name.
     pub(super) fn start(style: Style, lengths: BTreeMap<String, Span>) -> Self {
         let (to, from) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("talk".into()).spawn(move || show(style, lengths, &from));
-        Talk { to, thread: thread.ok() }
+        let thread = std::thread::Builder::new()
+            .name("talk".into())
+            .spawn(move || show(style, lengths, &from));
+        Talk {
+            to,
+            thread: thread.ok(),
+        }
     }
 
     pub(super) fn watcher(&self) -> Watcher {
@@ -107,13 +132,18 @@ impl Talk {
     /// Shows what is left and gives back all that was seen.
     pub(super) fn end(self) -> Vec<Entry> {
         drop(self.to);
-        self.thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
+        self.thread
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default()
     }
 }
 
 fn show(style: Style, lengths: BTreeMap<String, Span>, from: &mpsc::Receiver<Said>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut lines = Lines { paint: Paint::stderr(), last: BTreeMap::new() };
+    let mut lines = Lines {
+        paint: Paint::stderr(),
+        last: BTreeMap::new(),
+    };
     let mut live = (style == Style::Live).then(|| Live::new(lines.paint, lengths));
     loop {
         let said = match &mut live {
@@ -180,47 +210,130 @@ impl Lines {
     fn text(&mut self, event: &Event) -> Option<String> {
         let paint = self.paint;
         Some(match event {
-            Event::RunStarted { run, title, seed, .. } => format!("{title} (run {run}, seed {seed})"),
-            Event::AgentJoined { agent, recovered, .. } if recovered.is_empty() => format!("agent {agent} takes part"),
-            Event::AgentJoined { agent, recovered, .. } => {
-                format!("agent {agent} takes part; it put back {} of agents that died before", recovered.len())
+            Event::RunStarted {
+                run, title, seed, ..
+            } => format!("{title} (run {run}, seed {seed})"),
+            Event::AgentJoined {
+                agent, recovered, ..
+            } if recovered.is_empty() => format!("agent {agent} takes part"),
+            Event::AgentJoined {
+                agent, recovered, ..
+            } => {
+                format!(
+                    "agent {agent} takes part; it put back {} of agents that died before",
+                    recovered.len()
+                )
             }
-            Event::TargetPicked { target, matched, picked } => {
-                format!("target {target}: {} of {} agents: {}", picked.len(), matched.len(), picked.join(", "))
+            Event::TargetPicked {
+                target,
+                matched,
+                picked,
+            } => {
+                format!(
+                    "target {target}: {} of {} agents: {}",
+                    picked.len(),
+                    matched.len(),
+                    picked.join(", ")
+                )
             }
             Event::Planned { activity, plan, .. } => {
-                let names: Vec<&str> = plan.victims.iter().map(|victim| victim.name.as_str()).collect();
-                format!("{activity}: would hit {}", if names.is_empty() { "this host".into() } else { names.join(", ") })
+                let names: Vec<&str> = plan
+                    .victims
+                    .iter()
+                    .map(|victim| victim.name.as_str())
+                    .collect();
+                format!(
+                    "{activity}: would hit {}",
+                    if names.is_empty() {
+                        "this host".into()
+                    } else {
+                        names.join(", ")
+                    }
+                )
             }
             Event::PhaseStarted { phase } => paint.faint(phase_name(*phase)),
-            Event::NotStarted { rule, reason, .. } => paint.bad(&format!("not started: {reason} (rule: {rule})")),
-            Event::Sampled { probe, judgement, why, .. } => {
+            Event::NotStarted { rule, reason, .. } => {
+                paint.bad(&format!("not started: {reason} (rule: {rule})"))
+            }
+            Event::Sampled {
+                probe,
+                judgement,
+                why,
+                ..
+            } => {
                 if self.last.insert(probe.clone(), *judgement) == Some(*judgement) {
                     return None;
                 }
-                let why = why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                let why = why
+                    .as_deref()
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default();
                 format!("{} {probe}{why}", paint.judged(*judgement))
             }
-            Event::ActivityStarted { activity, background, .. } => {
-                format!("{activity}{}", if *background { " (in the background)" } else { "" })
+            Event::ActivityStarted {
+                activity,
+                background,
+                ..
+            } => {
+                format!(
+                    "{activity}{}",
+                    if *background {
+                        " (in the background)"
+                    } else {
+                        ""
+                    }
+                )
             }
-            Event::ActivityFinished { activity, status, why, judgement, .. } => {
-                let why = why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-                let mark = judgement.map(|judgement| format!(" {}", paint.judged(judgement))).unwrap_or_default();
-                format!("{activity}: {}{mark}{why}", format!("{status:?}").to_lowercase())
+            Event::ActivityFinished {
+                activity,
+                status,
+                why,
+                judgement,
+                ..
+            } => {
+                let why = why
+                    .as_deref()
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default();
+                let mark = judgement
+                    .map(|judgement| format!(" {}", paint.judged(judgement)))
+                    .unwrap_or_default();
+                format!(
+                    "{activity}: {}{mark}{why}",
+                    format!("{status:?}").to_lowercase()
+                )
             }
             Event::InjectionRequested { .. } => return None,
-            Event::InjectionRefused { refusal, .. } => paint.bad(&format!("refused: {}", refusal.what)),
+            Event::InjectionRefused { refusal, .. } => {
+                paint.bad(&format!("refused: {}", refusal.what))
+            }
             Event::Injected { injection, plan } => {
-                format!("{injection} is injected: {}", plan.changes.iter().map(|change| change.apply.as_str()).collect::<Vec<_>>().join("; "))
+                format!(
+                    "{injection} is injected: {}",
+                    plan.changes
+                        .iter()
+                        .map(|change| change.apply.as_str())
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                )
             }
             Event::EffectSeen { effect, .. } if effect.acts => format!("it acts: {}", effect.seen),
-            Event::EffectSeen { effect, .. } => paint.doubtful(&format!("no effect: {}", effect.seen)),
+            Event::EffectSeen { effect, .. } => {
+                paint.doubtful(&format!("no effect: {}", effect.seen))
+            }
             Event::InjectionEnded(ended) => ended_line(ended, paint),
-            Event::Aborted(abort) => paint.bad(&format!("aborted by {}: {}", abort.rule, abort.reason)),
-            Event::AgentLost { agent, reason } => paint.bad(&format!("agent {agent} is lost: {reason}")),
-            Event::Recovered { after } => paint.good(&format!("the hypothesis holds again, {after} after the last revert")),
-            Event::NotRecovered { within } => paint.bad(&format!("the hypothesis did not hold again within {within}")),
+            Event::Aborted(abort) => {
+                paint.bad(&format!("aborted by {}: {}", abort.rule, abort.reason))
+            }
+            Event::AgentLost { agent, reason } => {
+                paint.bad(&format!("agent {agent} is lost: {reason}"))
+            }
+            Event::Recovered { after } => paint.good(&format!(
+                "the hypothesis holds again, {after} after the last revert"
+            )),
+            Event::NotRecovered { within } => paint.bad(&format!(
+                "the hypothesis did not hold again within {within}"
+            )),
             Event::RunEnded => return None,
         })
     }
@@ -228,9 +341,17 @@ impl Lines {
 
 fn ended_line(ended: &Ended, paint: Paint) -> String {
     if ended.clean {
-        format!("{} is put back, in {:.1} ms", ended.injection, ended.took.0.as_secs_f64() * 1e3)
+        format!(
+            "{} is put back, in {:.1} ms",
+            ended.injection,
+            ended.took.0.as_secs_f64() * 1e3
+        )
     } else {
-        paint.bad(&format!("{} is NOT put back: {}", ended.injection, ended.residue.join("; ")))
+        paint.bad(&format!(
+            "{} is NOT put back: {}",
+            ended.injection,
+            ended.residue.join("; ")
+        ))
     }
 }
 

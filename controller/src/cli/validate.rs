@@ -31,9 +31,11 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
             (Ok(_), true) => found.push(json!({"file": name, "valid": true, "problems": []})),
             (Ok(_), false) => print(&format!("{name}: valid\n")),
             (Err(NoExperiment::Unreadable(what)), true) => {
-                found.push(json!({"file": name, "valid": false, "problems": [{"at": "$", "what": what}]}));
+                found.push(
+                    json!({"file": name, "valid": false, "problems": [{"at": "$", "what": what}]}),
+                );
             }
-            (Err(NoExperiment::Wrong { problems, .. }), true) => {
+            (Err(NoExperiment::Wrong(problems)), true) => {
                 found.push(json!({"file": name, "valid": false, "problems": problems}));
             }
             (Err(wrong), false) => say(&format!("error: {}\n", source::shown(file, &wrong))),

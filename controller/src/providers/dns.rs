@@ -18,13 +18,21 @@ use tokio::net::UdpSocket;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// `{code, answers}`: the response code in words, e.g. `No Error`, and the records' data as text.
-pub(super) async fn measure(provider: &DnsProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) async fn measure(
+    provider: &DnsProvider,
+    longest: Option<Span>,
+) -> Result<Value, NoValue> {
     within(Some(limit(provider.timeout, longest)), answer(provider)).await?
 }
 
 async fn answer(provider: &DnsProvider) -> Result<Value, NoValue> {
-    let wanted = provider.record.as_deref().unwrap_or("A").to_ascii_uppercase();
-    let wanted = RecordType::from_str(&wanted).map_err(|_| NoValue::Broken(format!("`{wanted}` is no DNS record")))?;
+    let wanted = provider
+        .record
+        .as_deref()
+        .unwrap_or("A")
+        .to_ascii_uppercase();
+    let wanted = RecordType::from_str(&wanted)
+        .map_err(|_| NoValue::Broken(format!("`{wanted}` is no DNS record")))?;
     match (&provider.server, wanted) {
         (None, RecordType::A | RecordType::AAAA) => system(&provider.name, wanted).await,
         (None, _) => ask(&first_nameserver().await?, &provider.name, wanted).await,
@@ -33,9 +41,9 @@ async fn answer(provider: &DnsProvider) -> Result<Value, NoValue> {
 }
 
 async fn system(name: &str, wanted: RecordType) -> Result<Value, NoValue> {
-    let found = tokio::net::lookup_host((name, 0))
-        .await
-        .map_err(|error| NoValue::NoAnswer(format!("`{name}` could not be resolved: {}", plain(&error))))?;
+    let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| {
+        NoValue::NoAnswer(format!("`{name}` could not be resolved: {}", plain(&error)))
+    })?;
     let answers: Vec<String> = found
         .map(|address| address.ip())
         .filter(|ip| ip.is_ipv4() == (wanted == RecordType::A))
@@ -50,18 +58,27 @@ async fn first_nameserver() -> Result<String, NoValue> {
         .await
         .map_err(|error| NoValue::Broken(format!("/etc/resolv.conf: {}", plain(&error))))?;
     text.lines()
-        .find_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next().map(str::to_owned))
+        .find_map(|line| {
+            line.trim()
+                .strip_prefix("nameserver")?
+                .split_whitespace()
+                .next()
+                .map(str::to_owned)
+        })
         .ok_or_else(|| NoValue::Broken("/etc/resolv.conf names no server".into()))
 }
 
 async fn ask(server: &str, name: &str, wanted: RecordType) -> Result<Value, NoValue> {
     let (host, port) = server_of(server).map_err(NoValue::Broken)?;
-    let mut name = Name::from_str(name).map_err(|error| NoValue::Broken(format!("`{name}`: {error}")))?;
+    let mut name =
+        Name::from_str(name).map_err(|error| NoValue::Broken(format!("`{name}`: {error}")))?;
     name.set_fqdn(true);
     let mut question = Message::query();
     question.metadata.recursion_desired = true;
     question.add_query(Query::query(name, wanted));
-    let bytes = question.to_vec().map_err(|error| NoValue::Broken(error.to_string()))?;
+    let bytes = question
+        .to_vec()
+        .map_err(|error| NoValue::Broken(error.to_string()))?;
     let mut reply = over_udp(&host, port, &bytes, question.metadata.id).await?;
     if reply.metadata.truncation {
         reply = over_tcp(&host, port, &bytes).await?;
@@ -84,7 +101,9 @@ fn server_of(server: &str) -> Result<(String, u16), String> {
     }
     match server.rsplit_once(':') {
         Some((host, port)) => {
-            let port = port.parse().map_err(|_| format!("`{server}`: `{port}` is no port"))?;
+            let port = port
+                .parse()
+                .map_err(|_| format!("`{server}`: `{port}` is no port"))?;
             Ok((host.to_owned(), port))
         }
         None => Ok((server.to_owned(), 53)),
@@ -95,17 +114,25 @@ async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Mes
     let network = |error| NoValue::from_network(&error, &format!("asking {host}:{port}"));
     let server = tokio::net::lookup_host((host, port))
         .await
-        .map_err(|error| NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error))))?
+        .map_err(|error| {
+            NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error)))
+        })?
         .next()
         .ok_or_else(|| NoValue::NoAnswer(format!("`{host}` has no address")))?;
-    let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
     let socket = UdpSocket::bind(any).await.map_err(network)?;
     socket.connect(server).await.map_err(network)?;
     let mut buffer = vec![0; 65_535];
     loop {
         socket.send(question).await.map_err(network)?;
         // Datagrams get lost in health too; the whole is bounded by the caller.
-        let Ok(received) = tokio::time::timeout(ASK_AGAIN, socket.recv(&mut buffer)).await else { continue };
+        let Ok(received) = tokio::time::timeout(ASK_AGAIN, socket.recv(&mut buffer)).await else {
+            continue;
+        };
         let length = received.map_err(network)?;
         match Message::from_vec(&buffer[..length]) {
             Ok(reply) if reply.metadata.id == id => return Ok(reply),
@@ -126,6 +153,9 @@ async fn over_tcp(host: &str, port: u16, question: &[u8]) -> Result<Message, NoV
         stream.read_exact(&mut reply).await?;
         Ok(reply)
     };
-    let reply = exchange.await.map_err(|error| NoValue::from_network(&error, &format!("asking {host}:{port}")))?;
-    Message::from_vec(&reply).map_err(|error| NoValue::NoAnswer(format!("{host}:{port} sent no DNS message: {error}")))
+    let reply = exchange
+        .await
+        .map_err(|error| NoValue::from_network(&error, &format!("asking {host}:{port}")))?;
+    Message::from_vec(&reply)
+        .map_err(|error| NoValue::NoAnswer(format!("{host}:{port} sent no DNS message: {error}")))
 }

@@ -18,7 +18,10 @@ use tokio::task::JoinSet;
 const MOST_REDIRECTS: usize = 30;
 
 /// `{status, headers, body}`; the body parsed where its type says JSON.
-pub(super) async fn measure(provider: &HttpProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) async fn measure(
+    provider: &HttpProvider,
+    longest: Option<Span>,
+) -> Result<Value, NoValue> {
     let (connect, answer) = match provider.timeout {
         Some(HttpTimeout::Whole(whole)) => (whole, whole),
         Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, Span(connect.0 + read.0)),
@@ -51,20 +54,33 @@ async fn follow(provider: &HttpProvider, connect: Span) -> Result<Value, NoValue
             None => return read(response).await,
         }
     }
-    Err(NoValue::NoAnswer(format!("more than {MOST_REDIRECTS} redirects")))
+    Err(NoValue::NoAnswer(format!(
+        "more than {MOST_REDIRECTS} redirects"
+    )))
 }
 
 impl Asked {
     fn from(provider: &HttpProvider) -> Result<Self, String> {
-        let method = provider.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is no HTTP method"))?;
+        let method = provider
+            .method
+            .as_deref()
+            .unwrap_or("GET")
+            .to_ascii_uppercase();
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| format!("`{method}` is no HTTP method"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("backburn/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("backburn/", env!("CARGO_PKG_VERSION"))),
+        );
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         for (name, value) in provider.headers.iter().flatten() {
-            let key: HeaderName = name.parse().map_err(|_| format!("`{name}` is no HTTP header field"))?;
-            let value = HeaderValue::from_bytes(text_of(value).as_bytes())
-                .map_err(|_| format!("the value of header `{name}` has characters that no header may have"))?;
+            let key: HeaderName = name
+                .parse()
+                .map_err(|_| format!("`{name}` is no HTTP header field"))?;
+            let value = HeaderValue::from_bytes(text_of(value).as_bytes()).map_err(|_| {
+                format!("the value of header `{name}` has characters that no header may have")
+            })?;
             headers.insert(key, value);
         }
         let (written, _) = provider.url.split_once('#').unwrap_or((&provider.url, ""));
@@ -85,14 +101,24 @@ impl Asked {
             (Some(arguments), _) => body = content(arguments, &mut headers),
         }
         let uri = address(&url, &mut headers)?;
-        Ok(Asked { method, uri, headers, body })
+        Ok(Asked {
+            method,
+            uri,
+            headers,
+            body,
+        })
     }
 
     /// Where the answer sends us, if anywhere.
     fn redirected(&self, response: &Response<Incoming>) -> Result<Option<Asked>, NoValue> {
         let status = response.status();
-        let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let (301..=303 | 307 | 308, Some(location)) = (status.as_u16(), location) else { return Ok(None) };
+        let location = response
+            .headers()
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok());
+        let (301..=303 | 307 | 308, Some(location)) = (status.as_u16(), location) else {
+            return Ok(None);
+        };
         let mut headers = self.headers.clone();
         let (location, _) = location.split_once('#').unwrap_or((location, ""));
         let uri = address(&joined(&self.uri, location), &mut headers).map_err(NoValue::NoAnswer)?;
@@ -110,7 +136,12 @@ impl Asked {
             headers.remove(header::CONTENT_TYPE);
             (Method::GET, Bytes::new())
         };
-        Ok(Some(Asked { method, uri, headers, body }))
+        Ok(Some(Asked {
+            method,
+            uri,
+            headers,
+            body,
+        }))
     }
 }
 
@@ -119,7 +150,9 @@ fn content(arguments: &Value, headers: &mut HeaderMap) -> Bytes {
     let is_json = headers.get(header::CONTENT_TYPE).is_some_and(says_json);
     let (text, kind) = match arguments {
         Value::String(text) if !is_json => (text.clone(), None),
-        Value::Object(fields) if !is_json => (form(fields), Some("application/x-www-form-urlencoded")),
+        Value::Object(fields) if !is_json => {
+            (form(fields), Some("application/x-www-form-urlencoded"))
+        }
         other => (other.to_string(), Some("application/json")),
     };
     if let (Some(kind), false) = (kind, headers.contains_key(header::CONTENT_TYPE)) {
@@ -132,7 +165,9 @@ fn content(arguments: &Value, headers: &mut HeaderMap) -> Bytes {
 fn form(fields: &Map<String, Value>) -> String {
     let mut pairs = Vec::new();
     for (key, value) in fields {
-        let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let several = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
         for value in several {
             let text = match value {
                 Value::Null => continue,
@@ -151,7 +186,9 @@ fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte.into())
+            }
             b' ' => out.push('+'),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
@@ -161,20 +198,29 @@ fn encoded(text: &str) -> String {
 
 /// The address as one; a user and password in it become a header, as they must not be sent in the clear of a path.
 fn address(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
-    let uri: Uri =
-        url.replace(' ', "%20").parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
+    let uri: Uri = url
+        .replace(' ', "%20")
+        .parse()
+        .map_err(|error| format!("`{url}` is no address: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err(format!("`{url}` is no address: it must begin with `http://` or `https://` and name a host"));
+        return Err(format!(
+            "`{url}` is no address: it must begin with `http://` or `https://` and name a host"
+        ));
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let Some((user, _)) = authority.rsplit_once('@') else { return Ok(uri) };
+    let Some((user, _)) = authority.rsplit_once('@') else {
+        return Ok(uri);
+    };
     if !headers.contains_key(header::AUTHORIZATION) {
         let basic = format!("Basic {}", base64(&decoded(user)));
         let mut basic = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
         basic.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, basic);
     }
-    url.replacen(&format!("{user}@"), "", 1).replace(' ', "%20").parse().map_err(|_| "the address has no host".into())
+    url.replacen(&format!("{user}@"), "", 1)
+        .replace(' ', "%20")
+        .parse()
+        .map_err(|_| "the address has no host".into())
 }
 
 fn decoded(text: &str) -> Vec<u8> {
@@ -182,7 +228,10 @@ fn decoded(text: &str) -> Vec<u8> {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *first == b'%') {
+        match hex
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .filter(|_| *first == b'%')
+        {
             Some(byte) => {
                 out.push(byte);
                 rest = &tail[2..];
@@ -200,10 +249,17 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() { digit.into() } else { '=' });
+            out.push(if place <= chunk.len() {
+                digit.into()
+            } else {
+                '='
+            });
         }
     }
     out
@@ -220,7 +276,10 @@ fn joined(from: &Uri, location: &str) -> String {
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
     } else {
-        let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = from
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     }
 }
@@ -234,7 +293,10 @@ enum Failed {
 async fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Incoming>, Failed> {
     let host = asked.uri.host().unwrap_or_default();
     let secure = asked.uri.scheme_str() == Some("https");
-    let port = asked.uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let port = asked
+        .uri
+        .port_u16()
+        .unwrap_or(if secure { 443 } else { 80 });
     let stream = within(Some(connect), tcp::connect(host, port))
         .await
         .and_then(|connected| connected)
@@ -255,12 +317,17 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let late = |error: hyper::Error| Failed::Later(no_answer(&error));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(late)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .map_err(late)?;
     let path = asked.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder().method(&asked.method).uri(path);
     if let (Some(headers), Some(authority)) = (request.headers_mut(), asked.uri.authority()) {
         headers.clone_from(&asked.headers);
-        if let (Ok(host), false) = (HeaderValue::from_str(authority.as_str()), headers.contains_key(header::HOST)) {
+        if let (Ok(host), false) = (
+            HeaderValue::from_str(authority.as_str()),
+            headers.contains_key(header::HOST),
+        ) {
             headers.insert(header::HOST, host);
         }
     }
@@ -271,7 +338,9 @@ where
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let mut response = sender.send_request(request).await.map_err(late)?;
-    response.extensions_mut().insert(Driver(std::sync::Arc::new(driver)));
+    response
+        .extensions_mut()
+        .insert(Driver(std::sync::Arc::new(driver)));
     Ok(response)
 }
 
@@ -296,14 +365,23 @@ fn no_answer(error: &hyper::Error) -> NoValue {
 
 async fn read(response: Response<Incoming>) -> Result<Value, NoValue> {
     let (parts, body) = response.into_parts();
-    let bytes = Limited::new(body, MOST).collect().await.map_err(|error| match error.downcast_ref::<hyper::Error>() {
-        Some(error) => no_answer(error),
-        None => NoValue::Broken(format!("the body is longer than {} MiB", MOST >> 20)),
+    let bytes = Limited::new(body, MOST).collect().await.map_err(|error| {
+        match error.downcast_ref::<hyper::Error>() {
+            Some(error) => no_answer(error),
+            None => NoValue::Broken(format!("the body is longer than {} MiB", MOST >> 20)),
+        }
     })?;
     let text = String::from_utf8_lossy(&bytes.to_bytes()).into_owned();
-    let is_json = parts.headers.get(header::CONTENT_TYPE).is_some_and(says_json);
+    let is_json = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(says_json);
     // A server that says JSON and sends something else has answered all the same.
-    let body = if is_json { serde_json::from_str(&text).ok() } else { None };
+    let body = if is_json {
+        serde_json::from_str(&text).ok()
+    } else {
+        None
+    };
     let mut headers = Map::new();
     for (name, value) in &parts.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -317,11 +395,20 @@ async fn read(response: Response<Incoming>) -> Result<Value, NoValue> {
             }
         }
     }
-    Ok(json!({"status": parts.status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))}))
+    Ok(
+        json!({"status": parts.status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))}),
+    )
 }
 
 fn says_json(kind: &HeaderValue) -> bool {
-    let kind = kind.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let kind = kind
+        .to_str()
+        .unwrap_or("")
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
     kind == "application/json" || kind.ends_with("+json")
 }
 
@@ -329,7 +416,12 @@ fn says_json(kind: &HeaderValue) -> bool {
 fn usual(name: &HeaderName) -> String {
     let words = name.as_str().split('-').map(|word| {
         let mut letters = word.chars();
-        letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+        letters
+            .next()
+            .map(|first| first.to_ascii_uppercase())
+            .into_iter()
+            .chain(letters)
+            .collect::<String>()
     });
     words.collect::<Vec<_>>().join("-")
 }
@@ -340,7 +432,13 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }
@@ -359,7 +457,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         let uri = address("http://me:p%40ss@host:8080/x", &mut headers).unwrap();
         assert_eq!(uri, "http://host:8080/x");
-        assert_eq!(headers[header::AUTHORIZATION], format!("Basic {}", base64(b"me:p@ss")));
+        assert_eq!(
+            headers[header::AUTHORIZATION],
+            format!("Basic {}", base64(b"me:p@ss"))
+        );
         assert!(address("ftp://host/", &mut headers).is_err());
         assert!(address("just words", &mut headers).is_err());
     }

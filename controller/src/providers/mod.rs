@@ -61,14 +61,17 @@ pub async fn measure(provider: &Provider, longest: Option<Span>, around: &Around
         Provider::Dns(dns) => dns::measure(dns, longest).await,
         Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
         Provider::Host(host) => match &around.agent {
-            Some(agent) => within(longest, agent.measure(host.clone())).await.and_then(|figure| {
-                figure.map(Value::from).map_err(NoValue::Broken)
-            }),
-            None => Err(NoValue::Broken("no agent takes part that could be asked for a figure of its host".into())),
+            Some(agent) => within(longest, agent.measure(host.clone()))
+                .await
+                .and_then(|figure| figure.map(Value::from).map_err(NoValue::Broken)),
+            None => Err(NoValue::Broken(
+                "no agent takes part that could be asked for a figure of its host".into(),
+            )),
         },
-        Provider::Fault(fault) => {
-            Err(NoValue::Broken(format!("`{}` is a fault: agents inject it, nobody measures it", fault.fault)))
-        }
+        Provider::Fault(fault) => Err(NoValue::Broken(format!(
+            "`{}` is a fault: agents inject it, nobody measures it",
+            fault.fault
+        ))),
     };
     match outcome {
         Ok(output) => Measured::Output(output),
@@ -134,5 +137,7 @@ fn limit(own: Option<Span>, longest: Option<Span>) -> Span {
 
 /// A value as the text that it stands for: text as it is, anything else as JSON.
 fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

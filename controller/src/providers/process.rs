@@ -15,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 /// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
-pub(super) async fn measure(provider: &ProcessProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) async fn measure(
+    provider: &ProcessProvider,
+    longest: Option<Span>,
+) -> Result<Value, NoValue> {
     let argv = backburn_experiments::argv::argv(provider).map_err(NoValue::Broken)?;
     let mut command = Command::new(at_home(&provider.path));
     command.args(argv.iter().skip(1));
@@ -52,10 +55,20 @@ pub(super) async fn run(
     longest: Option<Span>,
     name: &str,
 ) -> Result<Output, NoValue> {
-    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command.stdin(if input.is_empty() {
+        Stdio::null()
+    } else {
+        Stdio::piped()
+    });
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
     die_with_us(&mut command);
-    let child = command.spawn().map_err(|error| NoValue::Broken(format!("`{name}`: {}", plain(&error))))?;
+    let child = command
+        .spawn()
+        .map_err(|error| NoValue::Broken(format!("`{name}`: {}", plain(&error))))?;
     let mut group = Group { child };
     within(longest, group.finish(input)).await?
 }
@@ -67,7 +80,11 @@ struct Group {
 
 impl Group {
     async fn finish(&mut self, input: &[u8]) -> Result<Output, NoValue> {
-        let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let (stdin, stdout, stderr) = (
+            self.child.stdin.take(),
+            self.child.stdout.take(),
+            self.child.stderr.take(),
+        );
         let write = async {
             if let Some(mut stdin) = stdin {
                 // A program that does not want its input may close it.
@@ -76,8 +93,16 @@ impl Group {
         };
         let ((), stdout, stderr) = tokio::join!(write, read(stdout), read(stderr));
         // Only now is the child reaped: until then its process id, and so its group's, is its own.
-        let status = self.child.wait().await.map_err(|error| NoValue::Broken(plain(&error)))?;
-        Ok(Output { status, stdout: stdout?, stderr: stderr? })
+        let status = self
+            .child
+            .wait()
+            .await
+            .map_err(|error| NoValue::Broken(plain(&error)))?;
+        Ok(Output {
+            status,
+            stdout: stdout?,
+            stderr: stderr?,
+        })
     }
 }
 
@@ -94,10 +119,16 @@ impl Drop for Group {
 async fn read(from: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, NoValue> {
     let mut bytes = Vec::new();
     if let Some(from) = from {
-        from.take(MOST as u64 + 1).read_to_end(&mut bytes).await.map_err(|error| NoValue::Broken(plain(&error)))?;
+        from.take(MOST as u64 + 1)
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|error| NoValue::Broken(plain(&error)))?;
     }
     if bytes.len() > MOST {
-        return Err(NoValue::Broken(format!("it wrote more than {} MiB", MOST >> 20)));
+        return Err(NoValue::Broken(format!(
+            "it wrote more than {} MiB",
+            MOST >> 20
+        )));
     }
     Ok(bytes)
 }
@@ -110,7 +141,11 @@ fn die_with_us(command: &mut Command) {
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // We may have died before the line above.
-        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotConnected)) }
+        if nix::unistd::getppid() == parent {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::NotConnected))
+        }
     };
     // SAFETY: between fork and exec only prctl and getppid are called, which are safe after a
     // signal (signal-safety(7)); nothing is allocated and no lock is taken.

@@ -7,7 +7,10 @@ use backburn_experiments::document::{HttpProvider, HttpTimeout, PrometheusProvid
 use serde_json::{Value, json};
 
 /// The number. Source of the answer's form: Prometheus' HTTP API, "Instant queries".
-pub(super) async fn measure(provider: &PrometheusProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) async fn measure(
+    provider: &PrometheusProvider,
+    longest: Option<Span>,
+) -> Result<Value, NoValue> {
     let request = HttpProvider {
         url: format!("{}/api/v1/query", provider.url.trim_end_matches('/')),
         method: None,
@@ -17,10 +20,16 @@ pub(super) async fn measure(provider: &PrometheusProvider, longest: Option<Span>
         verify_tls: None,
         max_retries: None,
     };
-    let answer = http::measure(&request, longest).await.map_err(|error| match error {
-        NoValue::NoAnswer(why) | NoValue::Broken(why) => NoValue::Broken(format!("Prometheus: {why}")),
-    })?;
-    number(&answer["body"]).map(Value::from).map_err(NoValue::Broken)
+    let answer = http::measure(&request, longest)
+        .await
+        .map_err(|error| match error {
+            NoValue::NoAnswer(why) | NoValue::Broken(why) => {
+                NoValue::Broken(format!("Prometheus: {why}"))
+            }
+        })?;
+    number(&answer["body"])
+        .map(Value::from)
+        .map_err(NoValue::Broken)
 }
 
 fn number(body: &Value) -> Result<f64, String> {
@@ -37,14 +46,24 @@ fn number(body: &Value) -> Result<f64, String> {
             Some([one]) => &one["value"],
             Some([]) => return Err("the query found no series".into()),
             Some(many) => {
-                return Err(format!("the query found {} series where one is wanted: `sum` or `avg` them", many.len()));
+                return Err(format!(
+                    "the query found {} series where one is wanted: `sum` or `avg` them",
+                    many.len()
+                ));
             }
             None => return Err("what answered is no Prometheus".into()),
         },
-        other => return Err(format!("the query gives a {}, not a number", other.unwrap_or("result without a type"))),
+        other => {
+            return Err(format!(
+                "the query gives a {}, not a number",
+                other.unwrap_or("result without a type")
+            ));
+        }
     };
     let number = sample[1].as_str().and_then(|text| text.parse::<f64>().ok());
-    number.filter(|n| n.is_finite()).ok_or_else(|| format!("the query gives {}, which is no number", sample[1]))
+    number
+        .filter(|n| n.is_finite())
+        .ok_or_else(|| format!("the query gives {}, which is no number", sample[1]))
 }
 
 #[cfg(test)]
@@ -54,16 +73,25 @@ mod tests {
     #[test]
     fn one_number_is_taken_and_anything_else_is_said_in_words() {
         let body = |data: Value| json!({"status": "success", "data": data});
-        let one = json!({"resultType": "vector", "result": [{"metric": {}, "value": [1.0, "42.5"]}]});
+        let one =
+            json!({"resultType": "vector", "result": [{"metric": {}, "value": [1.0, "42.5"]}]});
         assert_eq!(number(&body(one)), Ok(42.5));
-        assert_eq!(number(&body(json!({"resultType": "scalar", "result": [1.0, "3"]}))), Ok(3.0));
+        assert_eq!(
+            number(&body(json!({"resultType": "scalar", "result": [1.0, "3"]}))),
+            Ok(3.0)
+        );
         let none = json!({"resultType": "vector", "result": []});
         assert!(number(&body(none)).unwrap_err().contains("no series"));
-        let two = json!({"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "2"]}]});
+        let two =
+            json!({"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "2"]}]});
         assert!(number(&body(two)).unwrap_err().contains("2 series"));
         let nan = json!({"resultType": "scalar", "result": [1.0, "NaN"]});
         assert!(number(&body(nan)).unwrap_err().contains("NaN"));
-        assert!(number(&json!({"status": "error", "error": "parse error"})).unwrap_err().contains("parse error"));
+        assert!(
+            number(&json!({"status": "error", "error": "parse error"}))
+                .unwrap_err()
+                .contains("parse error")
+        );
         assert!(number(&Value::Null).is_err());
     }
 }

@@ -15,7 +15,8 @@ pub(super) async fn measure(
     longest: Option<Span>,
     around: &Around,
 ) -> Result<Value, NoValue> {
-    let interpreter = std::env::var_os("BACKBURN_PYTHON").unwrap_or_else(|| OsString::from("python3"));
+    let interpreter =
+        std::env::var_os("BACKBURN_PYTHON").unwrap_or_else(|| OsString::from("python3"));
     let name = interpreter.to_string_lossy().into_owned();
     let mut command = Command::new(interpreter);
     command.arg("-c").arg(include_str!("call.py"));
@@ -29,16 +30,27 @@ pub(super) async fn measure(
     let output = process::run(command, input.to_string().as_bytes(), longest, &name).await?;
     let answer: Map<String, Value> = serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        NoValue::Broken(format!("`{name}` ended without an answer ({}): {last}", output.status))
+        let last = said
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("it said nothing");
+        NoValue::Broken(format!(
+            "`{name}` ended without an answer ({}): {last}",
+            output.status
+        ))
     })?;
     let place = format!("{}.{}", provider.module, provider.func);
     match answer.into_iter().next() {
         Some((kind, value)) if kind == "output" => Ok(value),
-        Some((kind, why)) if kind == "no-answer" => {
-            Err(NoValue::NoAnswer(format!("`{place}`: {}", super::text_of(&why))))
-        }
-        Some((_, why)) => Err(NoValue::Broken(format!("`{place}`: {}", super::text_of(&why)))),
+        Some((kind, why)) if kind == "no-answer" => Err(NoValue::NoAnswer(format!(
+            "`{place}`: {}",
+            super::text_of(&why)
+        ))),
+        Some((_, why)) => Err(NoValue::Broken(format!(
+            "`{place}`: {}",
+            super::text_of(&why)
+        ))),
         None => Err(NoValue::Broken(format!("`{place}`: the answer is empty"))),
     }
 }
@@ -47,16 +59,33 @@ pub(super) async fn measure(
 /// nothing where there are neither.
 fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Value>> {
     let named = |scopes: &Value| -> Vec<String> {
-        scopes.as_array().into_iter().flatten().filter_map(|scope| scope.as_str().map(str::to_owned)).collect()
+        scopes
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|scope| scope.as_str().map(str::to_owned))
+            .collect()
     };
     let own = around.own_secrets.as_ref();
     if provider.secrets.is_none() && own.is_none() {
         return None;
     }
-    let scopes = provider.secrets.clone().into_iter().flatten().chain(own.map(named).unwrap_or_default());
+    let scopes = provider
+        .secrets
+        .clone()
+        .into_iter()
+        .flatten()
+        .chain(own.map(named).unwrap_or_default());
     let mut secrets = Map::new();
     for scope in scopes {
-        secrets.extend(around.secrets.get(&scope).and_then(Value::as_object).cloned().unwrap_or_default());
+        secrets.extend(
+            around
+                .secrets
+                .get(&scope)
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+        );
     }
     secrets.extend(own.and_then(Value::as_object).cloned().unwrap_or_default());
     Some(secrets)

@@ -8,7 +8,10 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 /// `{connected: true, took}`, with the seconds that it took.
-pub(super) async fn measure(provider: &TcpProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) async fn measure(
+    provider: &TcpProvider,
+    longest: Option<Span>,
+) -> Result<Value, NoValue> {
     let began = Instant::now();
     let limit = limit(provider.timeout, longest);
     within(Some(limit), connect(&provider.host, provider.port)).await??;
@@ -21,7 +24,9 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, NoValue>
     // A name that does not resolve is somebody not answering too: its users see an outage.
     let addresses = tokio::net::lookup_host((host, port))
         .await
-        .map_err(|error| NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error))))?;
+        .map_err(|error| {
+            NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error)))
+        })?;
     let mut last = NoValue::NoAnswer(format!("`{host}` has no address"));
     for address in addresses {
         match TcpStream::connect(address).await {

@@ -36,7 +36,15 @@ pub(super) struct Agent {
 impl Agent {
     fn new(link: Link, hello: &Hello) -> Self {
         let (name, labels) = (hello.agent.clone(), hello.labels.clone());
-        Agent { link, name, labels, reverting: None, reverted: false, lost: None, exited: None }
+        Agent {
+            link,
+            name,
+            labels,
+            reverting: None,
+            reverted: false,
+            lost: None,
+            exited: None,
+        }
     }
 }
 
@@ -54,7 +62,12 @@ impl Runner {
         let of_host = |activity: &Activity| matches!(activity.provider, Provider::Host(_));
         let experiment = &self.experiment;
         self.has_fault()
-            || (experiment.hypothesis.iter().chain(&experiment.method).chain(&experiment.rollbacks)).any(of_host)
+            || (experiment
+                .hypothesis
+                .iter()
+                .chain(&experiment.method)
+                .chain(&experiment.rollbacks))
+            .any(of_host)
             || experiment.abort.iter().any(|rule| match &rule.watch {
                 Watch::Host(_) => true,
                 Watch::Probe(probe) => of_host(probe),
@@ -69,7 +82,11 @@ impl Runner {
         let mut link = match started {
             Ok(link) => link,
             Err(error) => {
-                return self.not_started("agent", format!("the local agent could not be started: {error}"), hint);
+                return self.not_started(
+                    "agent",
+                    format!("the local agent could not be started: {error}"),
+                    hint,
+                );
             }
         };
         let hello = tokio::select! {
@@ -81,14 +98,30 @@ impl Runner {
         };
         let hello = match hello {
             Ok(hello) => hello,
-            Err(why) => return self.not_started("agent", format!("the local agent did not come up: {why}"), hint),
+            Err(why) => {
+                return self.not_started(
+                    "agent",
+                    format!("the local agent did not come up: {why}"),
+                    hint,
+                );
+            }
         };
         self.welcome(link, hello);
-        let owed = self.record.run.owed.iter().map(|owed| format!("{} ({})", owed.injection, owed.fault));
+        let owed = self
+            .record
+            .run
+            .owed
+            .iter()
+            .map(|owed| format!("{} ({})", owed.injection, owed.fault));
         let owed = owed.collect::<Vec<_>>().join(", ");
         if !owed.is_empty() {
-            let reason = format!("this host still owes what an earlier run could not put back: {owed}");
-            self.not_started("ledger", reason, Some("`backburn revert --all` tries again and says what is left".into()));
+            let reason =
+                format!("this host still owes what an earlier run could not put back: {owed}");
+            self.not_started(
+                "ledger",
+                reason,
+                Some("`backburn revert --all` tries again and says what is left".into()),
+            );
         }
     }
 
@@ -101,7 +134,11 @@ impl Runner {
             agent: Some(agent.link.caller()),
         });
         self.agent = Some(agent);
-        self.put(Event::AgentJoined { agent: hello.agent, recovered: hello.recovered, owed: hello.owed });
+        self.put(Event::AgentJoined {
+            agent: hello.agent,
+            recovered: hello.recovered,
+            owed: hello.owed,
+        });
     }
 
     /// Tells the agent to put everything back, once. Does not wait.
@@ -110,7 +147,11 @@ impl Runner {
         if self.injecting.is_empty() {
             return;
         }
-        if let Some(agent) = self.agent.as_mut().filter(|agent| agent.reverting.is_none() && agent.lost.is_none()) {
+        if let Some(agent) = self
+            .agent
+            .as_mut()
+            .filter(|agent| agent.reverting.is_none() && agent.lost.is_none())
+        {
             let caller = agent.link.caller();
             let request = caller.request();
             caller.say(Command::RevertAll { request });
@@ -119,7 +160,13 @@ impl Runner {
     }
 
     pub(super) fn all_reverted(&mut self, request: u64, owed: Vec<Owed>) {
-        let Some(agent) = self.agent.as_mut().filter(|agent| agent.reverting == Some(request)) else { return };
+        let Some(agent) = self
+            .agent
+            .as_mut()
+            .filter(|agent| agent.reverting == Some(request))
+        else {
+            return;
+        };
         agent.reverted = true;
         for owed in owed {
             if self.record.run.is_open(&owed.injection) {
@@ -130,13 +177,22 @@ impl Runner {
 
     /// The link closed, and not because we said goodbye.
     pub(super) fn lost(&mut self, why: String) {
-        let Some(agent) = self.agent.as_mut().filter(|agent| agent.lost.is_none()) else { return };
+        let Some(agent) = self.agent.as_mut().filter(|agent| agent.lost.is_none()) else {
+            return;
+        };
         agent.lost = Some(Instant::now());
         let name = agent.name.clone();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
-            self.put(Event::AgentLost { agent: name.clone(), reason: why.clone() });
-            self.abort(AbortBy::Agent, "agent", format!("agent `{name}` was lost: {why}"));
+            self.put(Event::AgentLost {
+                agent: name.clone(),
+                reason: why.clone(),
+            });
+            self.abort(
+                AbortBy::Agent,
+                "agent",
+                format!("agent `{name}` was lost: {why}"),
+            );
         }
     }
 
@@ -158,12 +214,25 @@ impl Runner {
         }
         self.ask_revert();
         let deadline = tokio::time::Instant::now() + REVERT_WITHIN;
-        while self.agent.as_ref().is_some_and(|agent| !agent.reverted && agent.lost.is_none()) {
-            if tokio::time::timeout_at(deadline, self.turn()).await.is_err() {
-                self.lost(format!("it did not put everything back within {}", Span(REVERT_WITHIN)));
+        while self
+            .agent
+            .as_ref()
+            .is_some_and(|agent| !agent.reverted && agent.lost.is_none())
+        {
+            if tokio::time::timeout_at(deadline, self.turn())
+                .await
+                .is_err()
+            {
+                self.lost(format!(
+                    "it did not put everything back within {}",
+                    Span(REVERT_WITHIN)
+                ));
             }
         }
-        let lost = self.agent.as_ref().is_some_and(|agent| agent.lost.is_some());
+        let lost = self
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.lost.is_some());
         if lost && self.record.run.open().next().is_some() {
             self.replace().await;
         }
@@ -172,21 +241,44 @@ impl Runner {
     /// A lost agent's guardian puts things back and ends; the next agent settles what is left
     /// in the ledger before it says its first word, and tells us of both.
     async fn replace(&mut self) {
-        let since = self.agent.as_ref().and_then(|agent| agent.lost).unwrap_or_else(Instant::now);
+        let since = self
+            .agent
+            .as_ref()
+            .and_then(|agent| agent.lost)
+            .unwrap_or_else(Instant::now);
         let deadline = tokio::time::Instant::now() + GUARDIAN_WITHIN;
-        while self.agent.as_ref().is_some_and(|agent| agent.exited.is_none() && agent.link.has_process()) {
-            if tokio::time::timeout_at(deadline, self.turn()).await.is_err() {
+        while self
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.exited.is_none() && agent.link.has_process())
+        {
+            if tokio::time::timeout_at(deadline, self.turn())
+                .await
+                .is_err()
+            {
                 break;
             }
         }
         let guardian = self.agent.take().and_then(|agent| agent.exited).flatten();
         let mut next = match (self.settings.start)() {
             Ok(link) => link,
-            Err(error) => return self.abort(AbortBy::Agent, "agent", format!("no agent could be started again: {error}")),
+            Err(error) => {
+                return self.abort(
+                    AbortBy::Agent,
+                    "agent",
+                    format!("no agent could be started again: {error}"),
+                );
+            }
         };
         let hello = match next.hello().await {
             Ok(hello) => hello,
-            Err(why) => return self.abort(AbortBy::Agent, "agent", format!("the next agent did not come up: {why}")),
+            Err(why) => {
+                return self.abort(
+                    AbortBy::Agent,
+                    "agent",
+                    format!("the next agent did not come up: {why}"),
+                );
+            }
         };
         let owed = hello.owed.clone();
         self.welcome(next, hello);
@@ -204,7 +296,9 @@ impl Runner {
     /// Ends the agent in peace.
     pub(super) async fn farewell(&mut self) {
         self.timers = tokio::task::JoinSet::new();
-        let Some(agent) = self.agent.take() else { return };
+        let Some(agent) = self.agent.take() else {
+            return;
+        };
         if agent.lost.is_some() || !agent.link.has_process() {
             agent.link.caller().say(Command::Goodbye);
             return;
@@ -213,8 +307,16 @@ impl Runner {
             Some(0) => {}
             // With nothing injected there is nothing that could be left by this run.
             _ if self.injecting.is_empty() => {}
-            Some(code) => self.abort(AbortBy::Revert, "revert", format!("the agent ended with exit code {code}")),
-            None => self.abort(AbortBy::Agent, "agent", "the agent did not end in peace".to_owned()),
+            Some(code) => self.abort(
+                AbortBy::Revert,
+                "revert",
+                format!("the agent ended with exit code {code}"),
+            ),
+            None => self.abort(
+                AbortBy::Agent,
+                "agent",
+                "the agent did not end in peace".to_owned(),
+            ),
         }
     }
 }
@@ -231,6 +333,12 @@ fn never_gone(owed: &Owed) -> Ended {
 }
 
 fn gone(injection: wire::InjectionId, since: Instant) -> Ended {
-    Ended { injection, cause: Cause::Died, clean: true, residue: Vec::new(), took: Span(since.elapsed()), effect: None }
+    Ended {
+        injection,
+        cause: Cause::Died,
+        clean: true,
+        residue: Vec::new(),
+        took: Span(since.elapsed()),
+        effect: None,
+    }
 }
-

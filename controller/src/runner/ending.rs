@@ -7,7 +7,9 @@ use backburn_experiments::journal::{Event, Judgement, Phase};
 impl Runner {
     /// Puts everything back, then waits for the looks that began before.
     pub(super) async fn revert(&mut self) {
-        self.put(Event::PhaseStarted { phase: Phase::Revert });
+        self.put(Event::PhaseStarted {
+            phase: Phase::Revert,
+        });
         self.revert_all().await;
         self.reverted_at = Some(self.record.elapsed());
         self.last_looks().await;
@@ -31,7 +33,9 @@ impl Runner {
         if !play || self.experiment.rollbacks.is_empty() || already > 1 {
             return;
         }
-        self.put(Event::PhaseStarted { phase: Phase::Rollbacks });
+        self.put(Event::PhaseStarted {
+            phase: Phase::Rollbacks,
+        });
         self.start_playing(Phase::Rollbacks);
         // With `always` it takes a second word to leave them out.
         let enough = if always { 2 } else { already + 1 };
@@ -43,8 +47,13 @@ impl Runner {
 
     fn has_deviated(&self) -> bool {
         let run = &self.record.run;
-        run.probes.values().any(|probe| probe.during.outside + probe.after.outside > 0)
-            || run.activities.iter().any(|activity| activity.judgement == Some(Judgement::Outside))
+        run.probes
+            .values()
+            .any(|probe| probe.during.outside + probe.after.outside > 0)
+            || run
+                .activities
+                .iter()
+                .any(|activity| activity.judgement == Some(Judgement::Outside))
             || matches!(run.recovery, Some(Err(_)))
     }
 }

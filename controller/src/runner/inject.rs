@@ -5,7 +5,9 @@ use crate::link::Heard;
 use backburn_experiments::Span;
 use backburn_experiments::check::{Rule, Watch};
 use backburn_experiments::journal::{AbortBy, Event};
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, InjectionId, PlanView, Refusal, Report, WatchRule};
+use backburn_experiments::wire::{
+    Cause, Command, Effect, Ended, InjectionId, PlanView, Refusal, Report, WatchRule,
+};
 use serde_json::json;
 use std::time::Duration;
 
@@ -23,12 +25,24 @@ pub(super) struct Injecting {
 impl Runner {
     /// Asks for every injection of this activity, as it was planned.
     pub(super) fn inject(&mut self, index: usize) {
-        let requests: Vec<_> =
-            self.plans.iter().filter(|plan| plan.index == index).map(|plan| plan.request.clone()).collect();
-        let most = self.experiment.document.blast_radius.as_ref().and_then(|radius| radius.concurrent_faults);
+        let requests: Vec<_> = self
+            .plans
+            .iter()
+            .filter(|plan| plan.index == index)
+            .map(|plan| plan.request.clone())
+            .collect();
+        let most = self
+            .experiment
+            .document
+            .blast_radius
+            .as_ref()
+            .and_then(|radius| radius.concurrent_faults);
         let open = self.record.run.open().count();
         if let Some(most) = most.filter(|most| open + requests.len() > *most as usize) {
-            let reason = format!("{} faults at a time, where the blast radius allows {most}", open + requests.len());
+            let reason = format!(
+                "{} faults at a time, where the blast radius allows {most}",
+                open + requests.len()
+            );
             return self.abort(AbortBy::BlastRadius, "blast-radius", reason);
         }
         let Some(agent) = self.agent.as_ref() else {
@@ -37,7 +51,12 @@ impl Runner {
         let (caller, name) = (agent.link.caller(), agent.name.clone());
         for injection in requests {
             let id = injection.id.clone();
-            let activity = self.experiment.method.get(index).map(|activity| activity.name.clone()).unwrap_or_default();
+            let activity = self
+                .experiment
+                .method
+                .get(index)
+                .map(|activity| activity.name.clone())
+                .unwrap_or_default();
             let asked = Event::InjectionRequested {
                 injection: id.clone(),
                 activity,
@@ -52,7 +71,14 @@ impl Runner {
                 self.remind(longest.0, Note::RadiusOver(longest));
             }
             let request = caller.request();
-            self.injecting.insert(id.clone(), Injecting { index, request, acts: None });
+            self.injecting.insert(
+                id.clone(),
+                Injecting {
+                    index,
+                    request,
+                    acts: None,
+                },
+            );
             caller.say(Command::Inject { request, injection });
             let why = format!("no answer within {}", Span(ANSWER_WITHIN));
             self.remind(ANSWER_WITHIN, Note::Overdue { injection: id, why });
@@ -60,7 +86,11 @@ impl Runner {
     }
 
     fn radius(&self) -> Option<Span> {
-        self.experiment.document.blast_radius.as_ref().and_then(|radius| radius.duration)
+        self.experiment
+            .document
+            .blast_radius
+            .as_ref()
+            .and_then(|radius| radius.duration)
     }
 
     fn remind(&mut self, after: Duration, note: Note) {
@@ -81,17 +111,32 @@ impl Runner {
     }
 
     pub(super) fn radius_over(&mut self, longest: Span) {
-        if !self.over() && self.record.run.phase == Some(backburn_experiments::journal::Phase::Method) {
-            self.abort(AbortBy::BlastRadius, "blast-radius", format!("the run's {longest} were over"));
+        if !self.over()
+            && self.record.run.phase == Some(backburn_experiments::journal::Phase::Method)
+        {
+            self.abort(
+                AbortBy::BlastRadius,
+                "blast-radius",
+                format!("the run's {longest} were over"),
+            );
         }
     }
 
     /// What should have come has not. Only what nothing was heard of, or what should be over, is late.
     pub(super) fn overdue(&mut self, injection: &str, why: String) {
-        let acting = self.record.run.injections.get(injection).is_some_and(|found| found.plan.is_some());
+        let acting = self
+            .record
+            .run
+            .injections
+            .get(injection)
+            .is_some_and(|found| found.plan.is_some());
         let should_be_over = why.starts_with("it should");
         if self.record.run.is_open(injection) && acting == should_be_over && !self.over() {
-            self.abort(AbortBy::Agent, "agent", format!("injection `{injection}`: {why}"));
+            self.abort(
+                AbortBy::Agent,
+                "agent",
+                format!("injection `{injection}`: {why}"),
+            );
         }
     }
 
@@ -105,7 +150,9 @@ impl Runner {
 
     fn reported(&mut self, report: Report) {
         match report {
-            Report::Injected { injection, plan, .. } => self.injected(&injection, plan),
+            Report::Injected {
+                injection, plan, ..
+            } => self.injected(&injection, plan),
             Report::Refused { request, refusal } => self.refused(request, refusal),
             Report::Effect { injection, effect } => self.effect(&injection, effect),
             Report::Ended(ended) => self.ended(ended),
@@ -122,26 +169,48 @@ impl Runner {
         }
         let known = self.plans.iter().find(|plan| plan.request.id == *injection);
         let duration = known.and_then(|plan| plan.request.duration);
-        self.put(Event::Injected { injection: injection.clone(), plan });
+        self.put(Event::Injected {
+            injection: injection.clone(),
+            plan,
+        });
         if let Some(Span(duration)) = duration {
             let late = duration + ANSWER_WITHIN;
-            let why = format!("it should have ended after {}, and has not after {}", Span(duration), Span(late));
-            self.remind(late, Note::Overdue { injection: injection.clone(), why });
+            let why = format!(
+                "it should have ended after {}, and has not after {}",
+                Span(duration),
+                Span(late)
+            );
+            self.remind(
+                late,
+                Note::Overdue {
+                    injection: injection.clone(),
+                    why,
+                },
+            );
         }
     }
 
     fn refused(&mut self, request: u64, refusal: Refusal) {
-        let Some(injection) =
-            self.injecting.iter().find(|(_, injecting)| injecting.request == request).map(|(id, _)| id.clone())
+        let Some(injection) = self
+            .injecting
+            .iter()
+            .find(|(_, injecting)| injecting.request == request)
+            .map(|(id, _)| id.clone())
         else {
             return;
         };
         let reason = refusal.to_string();
         let rule = refusal.rule.clone();
-        self.put(Event::InjectionRefused { injection: injection.clone(), refusal });
+        self.put(Event::InjectionRefused {
+            injection: injection.clone(),
+            refusal,
+        });
         // Nothing starts in a run that is being ended: a refusal is what we want then.
         if !self.over() {
-            let index = self.injecting.get(&injection).map(|injecting| injecting.index);
+            let index = self
+                .injecting
+                .get(&injection)
+                .map(|injecting| injecting.index);
             if let Some(index) = index {
                 self.done(index, play::Result::failed(reason.clone()));
             }
@@ -151,15 +220,22 @@ impl Runner {
 
     /// Journals the first look at an effect and each change of whether it acts; its end tells the last.
     fn effect(&mut self, injection: &InjectionId, effect: Effect) {
-        let Some(injecting) = self.injecting.get_mut(injection) else { return };
+        let Some(injecting) = self.injecting.get_mut(injection) else {
+            return;
+        };
         if injecting.acts != Some(effect.acts) {
             injecting.acts = Some(effect.acts);
-            self.put(Event::EffectSeen { injection: injection.clone(), effect });
+            self.put(Event::EffectSeen {
+                injection: injection.clone(),
+                effect,
+            });
         }
     }
 
     pub(super) fn ended(&mut self, ended: Ended) {
-        let Some(injecting) = self.injecting.get(&ended.injection) else { return };
+        let Some(injecting) = self.injecting.get(&ended.injection) else {
+            return;
+        };
         let index = injecting.index;
         if !self.record.run.is_open(&ended.injection) {
             return;
@@ -172,7 +248,11 @@ impl Runner {
             return;
         }
         if !clean {
-            return self.abort(AbortBy::Revert, "revert", format!("injection `{id}` was not put back: {residue}"));
+            return self.abort(
+                AbortBy::Revert,
+                "revert",
+                format!("injection `{id}` was not put back: {residue}"),
+            );
         }
         match cause {
             // The refusal that follows ends the run, where it failed to begin.
@@ -180,17 +260,36 @@ impl Runner {
             // The rule itself follows.
             Cause::Rule => {}
             Cause::Lease => {
-                return self.abort(AbortBy::Agent, "lease", format!("the agent did not hear from us and put `{id}` back"));
+                return self.abort(
+                    AbortBy::Agent,
+                    "lease",
+                    format!("the agent did not hear from us and put `{id}` back"),
+                );
             }
-            Cause::ByHand => return self.abort(AbortBy::Operator, "revert", format!("`{id}` was put back by hand")),
+            Cause::ByHand => {
+                return self.abort(
+                    AbortBy::Operator,
+                    "revert",
+                    format!("`{id}` was put back by hand"),
+                );
+            }
             Cause::Link | Cause::Shutdown | Cause::Died => {
-                return self.abort(AbortBy::Agent, "agent", format!("the agent ended and put `{id}` back"));
+                return self.abort(
+                    AbortBy::Agent,
+                    "agent",
+                    format!("the agent ended and put `{id}` back"),
+                );
             }
         }
-        let open = self.injecting.iter().any(|(id, other)| other.index == index && self.record.run.is_open(id));
+        let open = self
+            .injecting
+            .iter()
+            .any(|(id, other)| other.index == index && self.record.run.is_open(id));
         if !open && cause != Cause::Rule {
             let result = match cause {
-                Cause::Failed => play::Result::failed(format!("injection `{id}` ended before its time")),
+                Cause::Failed => {
+                    play::Result::failed(format!("injection `{id}` ended before its time"))
+                }
                 _ => play::Result::succeeded(output),
             };
             self.done(index, result);
@@ -200,6 +299,13 @@ impl Runner {
 
 /// The part of an abort rule that an agent can watch.
 fn watched(rule: &Rule) -> Option<WatchRule> {
-    let Watch::Host(host) = &rule.watch else { return None };
-    Some(WatchRule { name: rule.name.clone(), host: host.clone(), every: rule.every, failures: rule.failures.max(1) })
+    let Watch::Host(host) = &rule.watch else {
+        return None;
+    };
+    Some(WatchRule {
+        name: rule.name.clone(),
+        host: host.clone(),
+        every: rule.every,
+        failures: rule.failures.max(1),
+    })
 }

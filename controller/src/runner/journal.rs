@@ -27,7 +27,10 @@ impl Journal {
     /// The folder or the file cannot be made.
     pub fn create(state: &Path, run: &str) -> io::Result<Journal> {
         let folder = state.join("runs");
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)?;
         Journal::open(folder.join(format!("{run}.jsonl")))
     }
 
@@ -36,8 +39,16 @@ impl Journal {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: PathBuf) -> io::Result<Journal> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        Ok(Journal { file, path, line: Vec::with_capacity(1024) })
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Journal {
+            file,
+            path,
+            line: Vec::with_capacity(1024),
+        })
     }
 
     /// Where it is.

@@ -19,7 +19,10 @@ impl Judged {
     }
 
     /// Measures it, and judges where there is a tolerance.
-    pub(super) async fn look(&self, around: &Around) -> (Measured, Option<(Judgement, Option<String>)>) {
+    pub(super) async fn look(
+        &self,
+        around: &Around,
+    ) -> (Measured, Option<(Judgement, Option<String>)>) {
         let measured = measure(&self.activity.provider, self.activity.timeout, around).await;
         let judged = match &self.judge {
             Some(Ok(judge)) => Some(self.judge(judge, &measured, around).await),
@@ -29,7 +32,12 @@ impl Judged {
         (measured, judged)
     }
 
-    async fn judge(&self, judge: &Judge, measured: &Measured, around: &Around) -> (Judgement, Option<String>) {
+    async fn judge(
+        &self,
+        judge: &Judge,
+        measured: &Measured,
+        around: &Around,
+    ) -> (Judgement, Option<String>) {
         let mut judge = judge;
         let mut measured = measured.clone();
         // A tolerance that is a probe is asked about the value, and its own answer judged; so may that be, in turn.
@@ -73,5 +81,9 @@ pub(super) fn brief(value: &Value) -> String {
 
 fn cut(text: String) -> String {
     const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST).chain(['…']).collect() }
+    if text.chars().count() <= LONGEST {
+        text
+    } else {
+        text.chars().take(LONGEST).chain(['…']).collect()
+    }
 }

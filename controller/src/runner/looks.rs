@@ -74,7 +74,11 @@ impl Watch {
             last: None,
             under_way: false,
         };
-        let mut probes: Vec<Probe> = experiment.hypothesis.iter().map(|activity| probe(activity, true, during)).collect();
+        let mut probes: Vec<Probe> = experiment
+            .hypothesis
+            .iter()
+            .map(|activity| probe(activity, true, during))
+            .collect();
         let mut rules = Vec::new();
         for rule in &experiment.abort {
             let index = match &rule.watch {
@@ -90,9 +94,21 @@ impl Watch {
             let own = &mut probes[index].every;
             *own = Some(own.map_or(every, |own| own.min(every)));
             let failures = Failures::strike_at(rule.failures);
-            rules.push(Rule { name: rule.name.clone(), probe: index, every, failures, last: None });
+            rules.push(Rule {
+                name: rule.name.clone(),
+                probe: index,
+                every,
+                failures,
+                last: None,
+            });
         }
-        Watch { probes, rules, tasks: JoinSet::new(), epoch: 0, go_on: None }
+        Watch {
+            probes,
+            rules,
+            tasks: JoinSet::new(),
+            epoch: 0,
+            go_on: None,
+        }
     }
 
     /// A sampler has ended.
@@ -108,7 +124,8 @@ impl Watch {
 
     /// Whether every probe of the hypothesis was within when it was last looked at.
     fn holds(&self) -> bool {
-        self.hypothesis().all(|probe| probe.last == Some(Judgement::Within))
+        self.hypothesis()
+            .all(|probe| probe.last == Some(Judgement::Within))
     }
 
     fn hypothesis(&self) -> impl Iterator<Item = &Probe> {
@@ -116,7 +133,13 @@ impl Watch {
     }
 
     /// Starts a sampler for each probe that `every` gives a period; one look only where that is zero.
-    fn start(&mut self, phase: Phase, around: &Arc<Around>, tell: &mpsc::UnboundedSender<Note>, every: impl Fn(&Probe) -> Option<Duration>) {
+    fn start(
+        &mut self,
+        phase: Phase,
+        around: &Arc<Around>,
+        tell: &mpsc::UnboundedSender<Note>,
+        every: impl Fn(&Probe) -> Option<Duration>,
+    ) {
         let (go_on, watching) = watch::channel(());
         self.go_on = Some(go_on);
         self.epoch += 1;
@@ -145,7 +168,9 @@ impl Watch {
         self.stop();
         self.tasks = JoinSet::new();
         self.epoch += 1;
-        self.probes.iter_mut().for_each(|probe| probe.under_way = false);
+        self.probes
+            .iter_mut()
+            .for_each(|probe| probe.under_way = false);
     }
 }
 
@@ -175,19 +200,36 @@ impl Sampler {
             }
         }
         // The runner may be gone; then nobody waits for this.
-        self.tell.send(Note::Rested { epoch: self.epoch, probe: self.probe }).ok();
+        self.tell
+            .send(Note::Rested {
+                epoch: self.epoch,
+                probe: self.probe,
+            })
+            .ok();
     }
 
     async fn look(&self) {
         let began = Instant::now();
         let (measured, judged) = self.judged.look(&self.around).await;
-        let (judgement, why) = judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
+        let (judgement, why) =
+            judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
         let output = match measured {
             Measured::Output(output) => output,
             Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
         };
         let (epoch, probe, phase, took) = (self.epoch, self.probe, self.phase, began.elapsed());
-        self.tell.send(Note::Sampled(Sample { epoch, probe, phase, judgement, output, why, began, took })).ok();
+        self.tell
+            .send(Note::Sampled(Sample {
+                epoch,
+                probe,
+                phase,
+                judgement,
+                output,
+                why,
+                began,
+                took,
+            }))
+            .ok();
     }
 }
 
@@ -198,7 +240,10 @@ impl Runner {
             return;
         }
         self.put(Event::PhaseStarted { phase: Phase::Gate });
-        self.looks.start(Phase::Gate, &self.around, &self.tell, |probe| probe.hypothesis.then_some(Duration::ZERO));
+        self.looks
+            .start(Phase::Gate, &self.around, &self.tell, |probe| {
+                probe.hypothesis.then_some(Duration::ZERO)
+            });
         while !self.over() && self.looks.goes_on() {
             self.turn().await;
         }
@@ -209,19 +254,25 @@ impl Runner {
         let failed: Vec<String> = (self.record.run.probes.iter())
             .filter(|(_, probe)| probe.last.is_some_and(|last| last != Judgement::Within))
             .map(|(name, probe)| match (probe.last, &probe.why) {
-                (Some(Judgement::Unknown), Some(why)) => format!("probe `{name}` could not be measured: {why}"),
+                (Some(Judgement::Unknown), Some(why)) => {
+                    format!("probe `{name}` could not be measured: {why}")
+                }
                 (_, Some(why)) => format!("probe `{name}`: {why}"),
                 (_, None) => format!("probe `{name}` is out of tolerance"),
             })
             .collect();
         if !failed.is_empty() {
-            let reason = format!("the hypothesis does not hold before anything is done: {}", failed.join("; "));
+            let reason = format!(
+                "the hypothesis does not hold before anything is done: {}",
+                failed.join("; ")
+            );
             self.not_started("gate", reason, None);
         }
     }
 
     pub(super) fn start_looking(&mut self, phase: Phase) {
-        self.looks.start(phase, &self.around, &self.tell, |probe| probe.every);
+        self.looks
+            .start(phase, &self.around, &self.tell, |probe| probe.every);
     }
 
     pub(super) fn stop_looking(&mut self) {
@@ -232,7 +283,10 @@ impl Runner {
     pub(super) async fn last_looks(&mut self) {
         let deadline = tokio::time::Instant::now() + LAST_LOOK_WITHIN;
         while self.looks.goes_on() && self.asked_to_stop == 0 {
-            if tokio::time::timeout_at(deadline, self.turn()).await.is_err() {
+            if tokio::time::timeout_at(deadline, self.turn())
+                .await
+                .is_err()
+            {
                 self.give_up_looking();
             }
         }
@@ -253,35 +307,75 @@ impl Runner {
                 hypothesis,
                 judgement: Judgement::Outside,
                 output: Value::Null,
-                why: Some(format!("no answer within {} after everything was reverted", Span(LAST_LOOK_WITHIN))),
+                why: Some(format!(
+                    "no answer within {} after everything was reverted",
+                    Span(LAST_LOOK_WITHIN)
+                )),
                 took: Span(LAST_LOOK_WITHIN),
             });
         }
     }
 
     pub(super) fn sampled(&mut self, sample: Sample) {
-        let Sample { epoch, probe: index, phase, judgement, output, why, began, took } = sample;
+        let Sample {
+            epoch,
+            probe: index,
+            phase,
+            judgement,
+            output,
+            why,
+            began,
+            took,
+        } = sample;
         let current = epoch == self.looks.epoch;
-        let Some(probe) = self.looks.probes.get_mut(index).filter(|_| current) else { return };
+        let Some(probe) = self.looks.probes.get_mut(index).filter(|_| current) else {
+            return;
+        };
         probe.last = Some(judgement);
         let name = probe.judged.activity.name.clone();
         let seen = why.clone().unwrap_or_else(|| brief(&output));
         let hypothesis = probe.hypothesis;
-        self.put(Event::Sampled { phase, probe: name.clone(), hypothesis, judgement, output, why, took: Span(took) });
+        self.put(Event::Sampled {
+            phase,
+            probe: name.clone(),
+            hypothesis,
+            judgement,
+            output,
+            why,
+            took: Span(took),
+        });
         if phase != Phase::Method || self.record.run.phase != Some(Phase::Method) || self.over() {
             return;
         }
-        let by = if hypothesis { AbortBy::Hypothesis } else { AbortBy::Probe };
+        let by = if hypothesis {
+            AbortBy::Hypothesis
+        } else {
+            AbortBy::Probe
+        };
         let mut struck = None;
-        for rule in self.looks.rules.iter_mut().filter(|rule| rule.probe == index) {
+        for rule in self
+            .looks
+            .rules
+            .iter_mut()
+            .filter(|rule| rule.probe == index)
+        {
             // The probe may be looked at more often than this rule asks. Looks begin at ticks, which come a little late.
-            let due = rule.last.is_none_or(|last| began.duration_since(last) >= rule.every.mul_f64(0.9));
+            let due = rule
+                .last
+                .is_none_or(|last| began.duration_since(last) >= rule.every.mul_f64(0.9));
             if due {
                 rule.last = Some(began);
                 if rule.failures.sample(judgement) {
                     let times = rule.failures.in_a_row();
-                    let often = if times == 1 { String::new() } else { format!("{times} times in a row, ") };
-                    struck.get_or_insert((rule.name.clone(), format!("probe `{name}`: {often}{seen}")));
+                    let often = if times == 1 {
+                        String::new()
+                    } else {
+                        format!("{times} times in a row, ")
+                    };
+                    struck.get_or_insert((
+                        rule.name.clone(),
+                        format!("probe `{name}`: {often}{seen}"),
+                    ));
                 }
             }
         }
@@ -296,13 +390,21 @@ impl Runner {
         if !self.experiment.looks.after || !looked_at || self.asked_to_stop > 1 {
             return;
         }
-        self.put(Event::PhaseStarted { phase: Phase::After });
-        let (from, within) = (self.reverted_at.unwrap_or_else(|| self.record.elapsed()), self.experiment.document.recovery);
+        self.put(Event::PhaseStarted {
+            phase: Phase::After,
+        });
+        let (from, within) = (
+            self.reverted_at.unwrap_or_else(|| self.record.elapsed()),
+            self.experiment.document.recovery,
+        );
         match within {
             // Who wants to end a run wants to know how things are, not to wait until they are well.
             Some(recovery) if self.asked_to_stop == 0 => self.recovery(from, recovery.within).await,
             _ => {
-                self.looks.start(Phase::After, &self.around, &self.tell, |probe| probe.hypothesis.then_some(Duration::ZERO));
+                self.looks
+                    .start(Phase::After, &self.around, &self.tell, |probe| {
+                        probe.hypothesis.then_some(Duration::ZERO)
+                    });
                 let already = self.asked_to_stop;
                 while self.looks.goes_on() && self.asked_to_stop == already {
                     self.turn().await;
@@ -314,19 +416,34 @@ impl Runner {
 
     async fn recovery(&mut self, from: f64, within: Span) {
         let every = self.settings.frequency.min(SOON);
-        self.looks.start(Phase::After, &self.around, &self.tell, |probe| probe.hypothesis.then_some(every));
-        let left = within.0.saturating_sub(Duration::from_secs_f64((self.record.elapsed() - from).max(0.0)));
+        self.looks
+            .start(Phase::After, &self.around, &self.tell, |probe| {
+                probe.hypothesis.then_some(every)
+            });
+        let left = within.0.saturating_sub(Duration::from_secs_f64(
+            (self.record.elapsed() - from).max(0.0),
+        ));
         let deadline = tokio::time::Instant::now() + left;
         while !self.looks.holds() && self.asked_to_stop == 0 {
-            if tokio::time::timeout_at(deadline, self.turn()).await.is_err() {
+            if tokio::time::timeout_at(deadline, self.turn())
+                .await
+                .is_err()
+            {
                 break;
             }
         }
         if self.looks.holds() {
             let after = Duration::from_secs_f64((self.record.elapsed() - from).max(0.0));
             // To the millisecond: that is what looking each tenth of a second can tell.
-            self.put(Event::Recovered { after: Span(Duration::from_millis(after.as_millis() as u64)) });
-        } else if self.asked_to_stop == 0 && !self.looks.hypothesis().any(|probe| probe.last == Some(Judgement::Unknown)) {
+            self.put(Event::Recovered {
+                after: Span(Duration::from_millis(after.as_millis() as u64)),
+            });
+        } else if self.asked_to_stop == 0
+            && !self
+                .looks
+                .hypothesis()
+                .any(|probe| probe.last == Some(Judgement::Unknown))
+        {
             // A broken check says nothing about recovery; the verdict sees it as it is.
             self.put(Event::NotRecovered { within });
         }

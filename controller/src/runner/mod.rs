@@ -69,8 +69,14 @@ pub struct Finished {
 pub async fn run(experiment: Experiment, settings: Settings) -> Finished {
     let mut runner = Runner::new(experiment, settings);
     runner.drive().await;
-    let Runner { record, illegal, .. } = runner;
-    Finished { verdict: verdict(&record.run), run: record.run, illegal }
+    let Runner {
+        record, illegal, ..
+    } = runner;
+    Finished {
+        verdict: verdict(&record.run),
+        run: record.run,
+        illegal,
+    }
 }
 
 /// A new run's id: when, to the second, and four letters that tell two of one second apart.
@@ -96,14 +102,29 @@ pub fn random() -> u64 {
 
 /// What a task of ours tells the runner.
 enum Note {
-    Planned { at: usize, outcome: Result<backburn_experiments::wire::PlanView, backburn_experiments::wire::Refusal> },
+    Planned {
+        at: usize,
+        outcome: Result<backburn_experiments::wire::PlanView, backburn_experiments::wire::Refusal>,
+    },
     Sampled(looks::Sample),
     /// A sampler has ended.
-    Rested { epoch: usize, probe: usize },
-    Begin { index: usize, over: tokio::sync::oneshot::Sender<()> },
-    Done { index: usize, result: play::Result },
+    Rested {
+        epoch: usize,
+        probe: usize,
+    },
+    Begin {
+        index: usize,
+        over: tokio::sync::oneshot::Sender<()>,
+    },
+    Done {
+        index: usize,
+        result: play::Result,
+    },
     Played,
-    Overdue { injection: InjectionId, why: String },
+    Overdue {
+        injection: InjectionId,
+        why: String,
+    },
     RadiusOver(Span),
 }
 
@@ -139,12 +160,33 @@ struct Given {
 }
 
 impl Runner {
-    fn new(experiment: Experiment, settings: Settings) -> Self {
+    fn new(mut experiment: Experiment, settings: Settings) -> Self {
+        let Experiment {
+            hypothesis,
+            method,
+            rollbacks,
+            abort,
+            redactor,
+            ..
+        } = &mut experiment;
+        // The journal tells activities apart by their names, so a secret in one is taken out here.
+        let activities = hypothesis
+            .iter_mut()
+            .chain(method)
+            .chain(rollbacks)
+            .map(|activity| &mut activity.name);
+        for name in activities.chain(abort.iter_mut().map(|rule| &mut rule.name)) {
+            *name = redactor.text(name).into_owned();
+        }
         let (tell, notes) = mpsc::unbounded_channel();
         let frequency = settings.frequency.0.max(Duration::from_millis(1));
         Runner {
             looks: looks::Watch::new(&experiment, frequency),
-            record: Record::new(settings.journal, experiment.redactor.clone(), settings.watchers),
+            record: Record::new(
+                settings.journal,
+                experiment.redactor.clone(),
+                settings.watchers,
+            ),
             around: Arc::new(Around {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
@@ -180,9 +222,18 @@ impl Runner {
             title: self.experiment.document.title.clone(),
             seed: self.settings.seed,
             version: env!("CARGO_PKG_VERSION").into(),
-            hypothesis: self.experiment.hypothesis.iter().map(|probe| probe.name.clone()).collect(),
+            hypothesis: self
+                .experiment
+                .hypothesis
+                .iter()
+                .map(|probe| probe.name.clone())
+                .collect(),
             looks: self.experiment.looks,
-            recovery_within: self.experiment.document.recovery.map(|recovery| recovery.within),
+            recovery_within: self
+                .experiment
+                .document
+                .recovery
+                .map(|recovery| recovery.within),
         });
         self.prepare().await;
         self.gate().await;
@@ -202,7 +253,9 @@ impl Runner {
     }
 
     async fn method(&mut self) {
-        self.put(Event::PhaseStarted { phase: Phase::Method });
+        self.put(Event::PhaseStarted {
+            phase: Phase::Method,
+        });
         self.watch_hosts();
         self.start_looking(Phase::Method);
         self.start_playing(Phase::Method);
@@ -263,14 +316,22 @@ impl Runner {
 
     fn not_started(&mut self, rule: &str, reason: impl Into<String>, hint: Option<String>) {
         if self.record.run.not_started.is_none() {
-            self.put(Event::NotStarted { rule: rule.into(), reason: reason.into(), hint });
+            self.put(Event::NotStarted {
+                rule: rule.into(),
+                reason: reason.into(),
+                hint,
+            });
         }
     }
 
     /// Ends the run at once: whatever acts is told to end before anything else is done.
     fn abort(&mut self, by: AbortBy, rule: &str, reason: impl Into<String>) {
         let first = self.record.run.aborts.is_empty();
-        self.put(Event::Aborted(Abort { by, rule: rule.into(), reason: reason.into() }));
+        self.put(Event::Aborted(Abort {
+            by,
+            rule: rule.into(),
+            reason: reason.into(),
+        }));
         self.ask_revert();
         if first {
             self.stop_playing();
@@ -303,5 +364,7 @@ impl Runner {
 
 /// Whether the method of this experiment injects anything: dry runs do not.
 pub fn has_fault(experiment: &Experiment) -> bool {
-    experiment.faults().any(|(_, activity, _)| !experiment.is_dry(activity))
+    experiment
+        .faults()
+        .any(|(_, activity, _)| !experiment.is_dry(activity))
 }

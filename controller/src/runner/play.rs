@@ -34,11 +34,21 @@ pub(super) struct Result {
 
 impl Result {
     pub(super) fn succeeded(output: Value) -> Self {
-        Result { status: ActivityStatus::Succeeded, output, why: None, judgement: None }
+        Result {
+            status: ActivityStatus::Succeeded,
+            output,
+            why: None,
+            judgement: None,
+        }
     }
 
     pub(super) fn failed(why: impl Into<String>) -> Self {
-        Result { status: ActivityStatus::Failed, output: Value::Null, why: Some(why.into()), judgement: None }
+        Result {
+            status: ActivityStatus::Failed,
+            output: Value::Null,
+            why: Some(why.into()),
+            judgement: None,
+        }
     }
 }
 
@@ -48,22 +58,32 @@ struct Pace {
     pauses: Pauses,
 }
 
-/// Asks the runner to begin one activity after the other.
+/// Asks the runner to begin one activity after the other. What goes on in the background has its
+/// pauses there as well, as in the Chaos Toolkit.
 async fn conduct(paces: Vec<Pace>, tell: mpsc::UnboundedSender<Note>) {
+    let mut background = JoinSet::new();
     for (index, pace) in paces.into_iter().enumerate() {
-        if let Some(Span(before)) = pace.pauses.before {
-            tokio::time::sleep(before).await;
-        }
-        let (over, is_over) = oneshot::channel();
-        tell.send(Note::Begin { index, over }).ok();
-        if !pace.background {
-            is_over.await.ok();
-        }
-        if let Some(Span(after)) = pace.pauses.after {
-            tokio::time::sleep(after).await;
+        let turn = take_turn(index, pace.pauses, tell.clone());
+        if pace.background {
+            background.spawn(turn);
+        } else {
+            turn.await;
         }
     }
+    background.join_all().await;
     tell.send(Note::Played).ok();
+}
+
+async fn take_turn(index: usize, pauses: Pauses, tell: mpsc::UnboundedSender<Note>) {
+    if let Some(Span(before)) = pauses.before {
+        tokio::time::sleep(before).await;
+    }
+    let (over, is_over) = oneshot::channel();
+    tell.send(Note::Begin { index, over }).ok();
+    is_over.await.ok();
+    if let Some(Span(after)) = pauses.after {
+        tokio::time::sleep(after).await;
+    }
 }
 
 async fn play(judged: Judged, around: Arc<Around>) -> Result {
@@ -71,20 +91,34 @@ async fn play(judged: Judged, around: Arc<Around>) -> Result {
     let (judgement, out) = verdict.map_or((None, None), |(judgement, why)| (Some(judgement), why));
     let (status, output, why) = match measured {
         Measured::Output(output) => (ActivityStatus::Succeeded, output, out),
-        Measured::NoAnswer(why) | Measured::Broken(why) => (ActivityStatus::Failed, Value::Null, Some(why)),
+        Measured::NoAnswer(why) | Measured::Broken(why) => {
+            (ActivityStatus::Failed, Value::Null, Some(why))
+        }
     };
-    Result { status, output, why, judgement }
+    Result {
+        status,
+        output,
+        why,
+        judgement,
+    }
 }
 
 impl Runner {
     fn activities(&self, phase: Phase) -> &[Activity] {
-        if phase == Phase::Rollbacks { &self.experiment.rollbacks } else { &self.experiment.method }
+        if phase == Phase::Rollbacks {
+            &self.experiment.rollbacks
+        } else {
+            &self.experiment.method
+        }
     }
 
     pub(super) fn start_playing(&mut self, phase: Phase) {
         let paces = self.activities(phase).iter().map(|activity| {
             let pauses = activity.pauses.filter(|_| self.experiment.pauses(activity));
-            Pace { background: activity.background, pauses: pauses.unwrap_or_default() }
+            Pace {
+                background: activity.background,
+                pauses: pauses.unwrap_or_default(),
+            }
         });
         let conducting = conduct(paces.collect(), self.tell.clone());
         self.played = false;
@@ -103,7 +137,12 @@ impl Runner {
             if let Some(task) = &playing.task {
                 task.abort();
             }
-            let result = Result { status: ActivityStatus::Aborted, output: Value::Null, why: None, judgement: None };
+            let result = Result {
+                status: ActivityStatus::Aborted,
+                output: Value::Null,
+                why: None,
+                judgement: None,
+            };
             self.finished(index, &playing, result);
         }
         self.played = true;
@@ -111,8 +150,12 @@ impl Runner {
 
     pub(super) fn begin(&mut self, index: usize, over: oneshot::Sender<()>) {
         // Its conductor may have been ended after it had asked.
-        let Some(phase) = self.record.run.phase.filter(|_| !self.played) else { return };
-        let Some(activity) = self.activities(phase).get(index).cloned() else { return };
+        let Some(phase) = self.record.run.phase.filter(|_| !self.played) else {
+            return;
+        };
+        let Some(activity) = self.activities(phase).get(index).cloned() else {
+            return;
+        };
         let began = self.put(Event::ActivityStarted {
             phase,
             index,
@@ -122,7 +165,13 @@ impl Runner {
         if !began {
             return;
         }
-        let playing = Playing { phase, name: activity.name.clone(), began: Instant::now(), over: Some(over), task: None };
+        let playing = Playing {
+            phase,
+            name: activity.name.clone(),
+            began: Instant::now(),
+            over: Some(over),
+            task: None,
+        };
         self.playing.insert(index, playing);
         if self.experiment.is_dry(&activity) {
             self.done(index, Result::succeeded(Value::Null));
@@ -141,7 +190,9 @@ impl Runner {
     }
 
     pub(super) fn done(&mut self, index: usize, result: Result) {
-        let Some(mut playing) = self.playing.remove(&index) else { return };
+        let Some(mut playing) = self.playing.remove(&index) else {
+            return;
+        };
         self.finished(index, &playing, result);
         if let Some(over) = playing.over.take() {
             // Nobody waits for what goes on in the background.
@@ -158,7 +209,9 @@ impl Runner {
             output: result.output,
             why: result.why,
             judgement: result.judgement,
-            took: Span(Duration::from_micros(u64::try_from(playing.began.elapsed().as_micros()).unwrap_or(u64::MAX))),
+            took: Span(Duration::from_micros(
+                u64::try_from(playing.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            )),
         });
     }
 }

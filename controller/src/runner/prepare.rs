@@ -64,12 +64,24 @@ pub async fn preview(
     start: &mut Start,
 ) -> Result<Preview, Refusal> {
     if !super::has_fault(experiment) {
-        return Ok(Preview { agent: None, injections: Vec::new() });
+        return Ok(Preview {
+            agent: None,
+            injections: Vec::new(),
+        });
     }
     let refused = |what: String| Refusal::new("agent", what);
-    let mut link: Link = start().map_err(|error| refused(format!("the local agent could not be started: {error}")))?;
-    let hello = link.hello().await.map_err(|why| refused(format!("the local agent did not come up: {why}")))?;
-    let outcome = requests(experiment, &[(hello.agent.clone(), hello.labels.clone())], seed, "plan");
+    let mut link: Link = start()
+        .map_err(|error| refused(format!("the local agent could not be started: {error}")))?;
+    let hello = link
+        .hello()
+        .await
+        .map_err(|why| refused(format!("the local agent did not come up: {why}")))?;
+    let outcome = requests(
+        experiment,
+        &[(hello.agent.clone(), hello.labels.clone())],
+        seed,
+        "plan",
+    );
     let mut injections = Vec::new();
     let planned = outcome.map(|(_, planned)| planned);
     for planned in planned.iter().flatten() {
@@ -78,12 +90,22 @@ pub async fn preview(
             Ok(plan) => clean_plan(plan, &experiment.redactor),
             Err(refusal) => clean_refusal(refusal, &experiment.redactor),
         }
-        let (plan, refusal) = outcome.map_or_else(|refusal| (None, Some(refusal)), |plan| (Some(plan), None));
+        let (plan, refusal) =
+            outcome.map_or_else(|refusal| (None, Some(refusal)), |plan| (Some(plan), None));
         let (fault, duration) = (planned.request.fault.clone(), planned.request.duration);
-        injections.push(PreviewedInjection { activity: planned.activity.clone(), fault, duration, plan, refusal });
+        injections.push(PreviewedInjection {
+            activity: planned.activity.clone(),
+            fault,
+            duration,
+            plan,
+            refusal,
+        });
     }
     link.goodbye(Duration::from_secs(10)).await;
-    planned.map(|_| Preview { agent: Some(hello.agent), injections })
+    planned.map(|_| Preview {
+        agent: Some(hello.agent),
+        injections,
+    })
 }
 
 impl Runner {
@@ -93,19 +115,31 @@ impl Runner {
             return;
         }
         self.join().await;
-        let Some(agent) = self.agent.as_ref().filter(|_| !self.over()) else { return };
+        let Some(agent) = self.agent.as_ref().filter(|_| !self.over()) else {
+            return;
+        };
         let caller = agent.link.caller();
         let agents = [(agent.name.clone(), agent.labels.clone())];
-        let (picks, plans) = match requests(&self.experiment, &agents, self.settings.seed, &self.settings.run) {
+        let (picks, plans) = match requests(
+            &self.experiment,
+            &agents,
+            self.settings.seed,
+            &self.settings.run,
+        ) {
             Ok(found) => found,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
         for (target, Picked { matched, picked }) in picks {
-            self.put(Event::TargetPicked { target, matched, picked });
+            self.put(Event::TargetPicked {
+                target,
+                matched,
+                picked,
+            });
         }
         self.plans = plans;
         for (at, planned) in self.plans.iter().enumerate() {
-            let (caller, request, tell) = (caller.clone(), planned.request.clone(), self.tell.clone());
+            let (caller, request, tell) =
+                (caller.clone(), planned.request.clone(), self.tell.clone());
             self.timers.spawn(async move {
                 let outcome = caller.plan(request).await;
                 tell.send(Note::Planned { at, outcome }).ok();
@@ -118,17 +152,36 @@ impl Runner {
 
     /// An agent's word on what it would do. A refusal ends the run before it began.
     pub(super) fn planned(&mut self, at: usize, outcome: Result<PlanView, Refusal>) {
-        let Some(planned) = self.plans.get_mut(at) else { return };
+        let Some(planned) = self.plans.get_mut(at) else {
+            return;
+        };
         planned.answered = true;
         let activity = planned.activity.clone();
         match outcome {
             Ok(plan) => {
-                let agent = self.agent.as_ref().map(|agent| agent.name.clone()).unwrap_or_default();
-                self.put(Event::Planned { activity, agent, plan });
+                let agent = self
+                    .agent
+                    .as_ref()
+                    .map(|agent| agent.name.clone())
+                    .unwrap_or_default();
+                self.put(Event::Planned {
+                    activity,
+                    agent,
+                    plan,
+                });
             }
             Err(refusal) => {
-                let problems: String = refusal.problems.iter().map(|problem| format!("; {}: {}", problem.at, problem.what)).collect();
-                let hint = refusal.hint.or_else(|| refusal.problems.iter().find_map(|problem| problem.hint.clone()));
+                let problems: String = refusal
+                    .problems
+                    .iter()
+                    .map(|problem| format!("; {}: {}", problem.at, problem.what))
+                    .collect();
+                let hint = refusal.hint.or_else(|| {
+                    refusal
+                        .problems
+                        .iter()
+                        .find_map(|problem| problem.hint.clone())
+                });
                 let reason = format!("action `{activity}`: {}{problems}", refusal.what);
                 self.not_started(&refusal.rule, reason, hint);
             }
@@ -137,10 +190,17 @@ impl Runner {
 }
 
 /// Who is picked for which target, and what they are to be asked for.
-fn requests(experiment: &Experiment, agents: &Agents, seed: u64, run: &str) -> Result<(BTreeMap<String, Picked>, Vec<Planned>), Refusal> {
+fn requests(
+    experiment: &Experiment,
+    agents: &Agents,
+    seed: u64,
+    run: &str,
+) -> Result<(BTreeMap<String, Picked>, Vec<Planned>), Refusal> {
     let mut picks: BTreeMap<String, Picked> = BTreeMap::new();
     let mut planned = Vec::new();
-    let real = experiment.faults().filter(|(_, activity, _)| !experiment.is_dry(activity));
+    let real = experiment
+        .faults()
+        .filter(|(_, activity, _)| !experiment.is_dry(activity));
     for (index, activity, fault) in real {
         let picked = match experiment.target_of(activity) {
             // A local run without a target means this host.
@@ -163,14 +223,25 @@ fn requests(experiment: &Experiment, agents: &Agents, seed: u64, run: &str) -> R
             });
         }
     }
-    if let Some(ceiling) = experiment.document.blast_radius.as_ref().and_then(|radius| radius.agents) {
+    if let Some(ceiling) = experiment
+        .document
+        .blast_radius
+        .as_ref()
+        .and_then(|radius| radius.agents)
+    {
         select::keeps_within(&ceiling, &picks)?;
     }
     faults_allowed(experiment, &planned)?;
     Ok((picks, planned))
 }
 
-fn request(experiment: &Experiment, fault: &FaultProvider, seed: u64, run: &str, number: u64) -> InjectionRequest {
+fn request(
+    experiment: &Experiment,
+    fault: &FaultProvider,
+    seed: u64,
+    run: &str,
+    number: u64,
+) -> InjectionRequest {
     InjectionRequest {
         id: format!("{run}-{number}"),
         run: run.to_owned(),
@@ -180,7 +251,11 @@ fn request(experiment: &Experiment, fault: &FaultProvider, seed: u64, run: &str,
         every: fault.every,
         // Each injection picks for itself, and the same again with the same seed.
         seed: seed.wrapping_add(number),
-        max_victims: experiment.document.blast_radius.as_ref().and_then(|radius| radius.victims_per_agent),
+        max_victims: experiment
+            .document
+            .blast_radius
+            .as_ref()
+            .and_then(|radius| radius.victims_per_agent),
     }
 }
 
@@ -198,32 +273,51 @@ fn pick(name: &str, target: &Target, agents: &Agents, seed: u64) -> Result<Picke
 }
 
 fn list(labels: &BTreeMap<String, String>) -> String {
-    labels.iter().map(|(key, value)| format!("`{key}={value}`")).collect::<Vec<_>>().join(", ")
+    labels
+        .iter()
+        .map(|(key, value)| format!("`{key}={value}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Refuses what is sure to pass the ceiling of faults at a time: what one action asks for, and faults
 /// that begin right after each other while earlier ones go on in the background. Other activities
 /// take a time that nobody knows; what they bring together is caught when it is about to happen.
 fn faults_allowed(experiment: &Experiment, planned: &[Planned]) -> Result<(), Refusal> {
-    let Some(most) = experiment.document.blast_radius.as_ref().and_then(|radius| radius.concurrent_faults) else {
+    let Some(most) = experiment
+        .document
+        .blast_radius
+        .as_ref()
+        .and_then(|radius| radius.concurrent_faults)
+    else {
         return Ok(());
     };
     let mut now = Duration::ZERO;
     // Until when each injection is sure to act.
     let mut acting: Vec<Duration> = Vec::new();
     for (index, activity) in experiment.method.iter().enumerate() {
-        let pauses = activity.pauses.filter(|_| experiment.pauses(activity)).unwrap_or_default();
+        let pauses = activity
+            .pauses
+            .filter(|_| experiment.pauses(activity))
+            .unwrap_or_default();
         now += pauses.before.unwrap_or_default().0;
         let own = planned.iter().filter(|planned| planned.index == index);
-        let lengths: Vec<Duration> = own.map(|planned| planned.request.duration.unwrap_or_default().0).collect();
+        let lengths: Vec<Duration> = own
+            .map(|planned| planned.request.duration.unwrap_or_default().0)
+            .collect();
         if lengths.is_empty() && !activity.background && !is_fault(activity) {
             acting.clear();
         }
         acting.retain(|until| *until > now);
         acting.extend(lengths.iter().map(|length| now + *length));
         if acting.len() > most as usize {
-            let what = format!("{} faults at a time with `{}`, where the blast radius allows {most}", acting.len(), activity.name);
-            return Err(Refusal::new("blast-radius", what).hint("raise `concurrent-faults`, or let one fault end before the next"));
+            let what = format!(
+                "{} faults at a time with `{}`, where the blast radius allows {most}",
+                acting.len(),
+                activity.name
+            );
+            return Err(Refusal::new("blast-radius", what)
+                .hint("raise `concurrent-faults`, or let one fault end before the next"));
         }
         if !activity.background {
             now += lengths.into_iter().max().unwrap_or_default();
@@ -234,5 +328,8 @@ fn faults_allowed(experiment: &Experiment, planned: &[Planned]) -> Result<(), Re
 }
 
 fn is_fault(activity: &Activity) -> bool {
-    matches!(activity.provider, backburn_experiments::document::Provider::Fault(_))
+    matches!(
+        activity.provider,
+        backburn_experiments::document::Provider::Fault(_)
+    )
 }

@@ -36,7 +36,13 @@ pub(super) enum Rejected {
 
 impl Record {
     pub(super) fn new(journal: Journal, redactor: Redactor, watchers: Vec<Watcher>) -> Self {
-        Record { run: Run::default(), journal: Some(journal), redactor, watchers, began: Instant::now() }
+        Record {
+            run: Run::default(),
+            journal: Some(journal),
+            redactor,
+            watchers,
+            began: Instant::now(),
+        }
     }
 
     /// Seconds since the run started.
@@ -48,11 +54,18 @@ impl Record {
     /// no hole: it ends where it ended.
     pub(super) fn take(&mut self, mut event: Event) -> Result<(), Rejected> {
         clean(&mut event, &self.redactor);
-        let entry = Entry { at: jiff::Timestamp::now(), elapsed: self.elapsed(), event };
+        let entry = Entry {
+            at: jiff::Timestamp::now(),
+            elapsed: self.elapsed(),
+            event,
+        };
         self.run.apply(&entry).map_err(Rejected::Illegal)?;
         let written = match &mut self.journal {
             Some(journal) => journal.append(&entry).map_err(|error| {
-                format!("the journal {} could not be written: {error}", journal.path().display())
+                format!(
+                    "the journal {} could not be written: {error}",
+                    journal.path().display()
+                )
             }),
             None => Ok(()),
         };
@@ -70,8 +83,12 @@ impl Record {
 /// are left alone: a secret `1` must not make a journal unreadable.
 fn clean(event: &mut Event, redactor: &Redactor) {
     match event {
-        Event::AgentJoined { recovered, owed, .. } => {
-            recovered.iter_mut().for_each(|ended| clean_ended(ended, redactor));
+        Event::AgentJoined {
+            recovered, owed, ..
+        } => {
+            recovered
+                .iter_mut()
+                .for_each(|ended| clean_ended(ended, redactor));
             owed.iter_mut().for_each(|owed| clean_owed(owed, redactor));
         }
         Event::Planned { plan, .. } | Event::Injected { plan, .. } => clean_plan(plan, redactor),
@@ -104,7 +121,9 @@ fn clean(event: &mut Event, redactor: &Redactor) {
 
 /// As [`clean`], for a plan that is shown before there is a run.
 pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
-    plan.victims.iter_mut().for_each(|victim| text(&mut victim.name, redactor));
+    plan.victims
+        .iter_mut()
+        .for_each(|victim| text(&mut victim.name, redactor));
     for change in &mut plan.changes {
         text(&mut change.apply, redactor);
         text(&mut change.undo, redactor);
@@ -124,14 +143,19 @@ pub(crate) fn clean_refusal(refusal: &mut Refusal, redactor: &Redactor) {
 }
 
 fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
-    ended.residue.iter_mut().for_each(|line| text(line, redactor));
+    ended
+        .residue
+        .iter_mut()
+        .for_each(|line| text(line, redactor));
     if let Some(effect) = &mut ended.effect {
         clean_effect(effect, redactor);
     }
 }
 
 fn clean_owed(owed: &mut Owed, redactor: &Redactor) {
-    owed.residue.iter_mut().for_each(|line| text(line, redactor));
+    owed.residue
+        .iter_mut()
+        .for_each(|line| text(line, redactor));
 }
 
 fn clean_effect(effect: &mut Effect, redactor: &Redactor) {
@@ -154,7 +178,10 @@ fn maybe(found: &mut Option<String>, redactor: &Redactor) {
 fn shorten(text: &mut String) {
     if text.len() > LONGEST_TEXT {
         let whole = text.len();
-        let end = (0..=LONGEST_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let end = (0..=LONGEST_TEXT)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.truncate(end);
         text.push_str(&format!("… ({whole} bytes)"));
     }
@@ -176,8 +203,11 @@ fn shortened(value: Value) -> Value {
         }
         Value::Object(fields) => {
             let whole = fields.len();
-            let mut kept: serde_json::Map<String, Value> =
-                fields.into_iter().take(MOST_MEMBERS).map(|(key, value)| (key, shortened(value))).collect();
+            let mut kept: serde_json::Map<String, Value> = fields
+                .into_iter()
+                .take(MOST_MEMBERS)
+                .map(|(key, value)| (key, shortened(value)))
+                .collect();
             if whole > MOST_MEMBERS {
                 kept.insert("…".into(), format!("({whole} members)").into());
             }

@@ -4,10 +4,10 @@
 
 use backburn::link::{Link, Start};
 use backburn::runner::{self, Finished, Journal, Settings};
+use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::journal::{Entry, Event};
 use backburn_experiments::wire::{Cause, Command, Effect, Ended, Hello, PlanView, Refusal, Report};
-use backburn_experiments::Span;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -99,7 +99,10 @@ impl World {
     }
 
     pub async fn run_loaded(&mut self, experiment: Experiment) -> Done {
-        let path = self.journal.clone().unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
+        let path = self
+            .journal
+            .clone()
+            .unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
         let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let settings = Settings {
@@ -108,18 +111,35 @@ impl World {
             frequency: self.frequency,
             start: self.start(),
             journal: Journal::open(path.clone()).unwrap(),
-            watchers: vec![Box::new(move |entry| watching.lock().unwrap().push(entry.clone()))],
+            watchers: vec![Box::new(move |entry| {
+                watching.lock().unwrap().push(entry.clone())
+            })],
             stop: self.stopped.take().unwrap(),
         };
         // Whatever a test gets wrong, it ends.
-        let finished = tokio::time::timeout(Duration::from_secs(30), runner::run(experiment, settings)).await.unwrap();
+        let finished =
+            tokio::time::timeout(Duration::from_secs(30), runner::run(experiment, settings))
+                .await
+                .unwrap();
         let entries = std::mem::take(&mut *seen.lock().unwrap());
-        let journal = if path.is_file() { std::fs::read_to_string(&path).unwrap() } else { String::new() };
-        Done { finished, entries, journal }
+        let journal = if path.is_file() {
+            std::fs::read_to_string(&path).unwrap()
+        } else {
+            String::new()
+        };
+        Done {
+            finished,
+            entries,
+            journal,
+        }
     }
 
     fn start(&self) -> Start {
-        let (manners, told, starts) = (self.manners.clone(), Arc::clone(&self.told), Arc::clone(&self.starts));
+        let (manners, told, starts) = (
+            self.manners.clone(),
+            Arc::clone(&self.told),
+            Arc::clone(&self.starts),
+        );
         let healthy = self.healthy();
         Box::new(move || {
             let (ours, theirs) = UnixStream::pair()?;
@@ -128,14 +148,24 @@ impl World {
                 *starts += 1;
                 *starts
             };
-            tokio::spawn(agent(theirs, manners.clone(), Arc::clone(&told), healthy.clone(), start));
+            tokio::spawn(agent(
+                theirs,
+                manners.clone(),
+                Arc::clone(&told),
+                healthy.clone(),
+                start,
+            ));
             Ok(Link::over(ours, None, Span::seconds(5)))
         })
     }
 
     /// Whether the agent was told to inject.
     pub fn was_injected(&self) -> bool {
-        self.told.lock().unwrap().iter().any(|(_, command)| matches!(command, Command::Inject { .. }))
+        self.told
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(_, command)| matches!(command, Command::Inject { .. }))
     }
 }
 
@@ -157,7 +187,12 @@ impl Done {
 
     /// The kinds of the events, in their order.
     pub fn kinds(&self) -> Vec<String> {
-        let kind = |entry: &Entry| serde_json::to_value(&entry.event).unwrap()["event"].as_str().unwrap().to_owned();
+        let kind = |entry: &Entry| {
+            serde_json::to_value(&entry.event).unwrap()["event"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
         self.entries.iter().map(kind).collect()
     }
 
@@ -185,8 +220,13 @@ pub fn load(document: &Value) -> Experiment {
         variables: &none,
         secrets: &none,
     };
-    let faults = [Fault { name: "process-pause", one_shot: false, check: Box::new(|_| Vec::new()) }];
-    check::load(&document.to_string(), &sources, &faults).unwrap_or_else(|problems| panic!("{problems:?}"))
+    let faults = [Fault {
+        name: "process-pause",
+        one_shot: false,
+        check: Box::new(|_| Vec::new()),
+    }];
+    check::load(&document.to_string(), &sources, &faults)
+        .unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 async fn agent(
@@ -211,9 +251,18 @@ async fn agent(
         false => Vec::new(),
     };
     let labels = manners.labels.iter().cloned().collect();
-    say.send(Report::Hello(Hello { agent: "fake".into(), labels, recovered, ..Hello::default() })).unwrap();
+    say.send(Report::Hello(Hello {
+        agent: "fake".into(),
+        labels,
+        recovered,
+        ..Hello::default()
+    }))
+    .unwrap();
     let open: Arc<Mutex<Vec<String>>> = Arc::default();
-    let plan = PlanView { notes: vec!["nothing but a file".into()], ..PlanView::default() };
+    let plan = PlanView {
+        notes: vec!["nothing but a file".into()],
+        ..PlanView::default()
+    };
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let command: Command = serde_json::from_str(&line).unwrap();
@@ -223,8 +272,14 @@ async fn agent(
         match command {
             Command::Beat { .. } | Command::Watch { .. } => {}
             Command::Plan { request, .. } => drop(match &manners.refuse_plan {
-                Some(refusal) => say.send(Report::Refused { request, refusal: refusal.clone() }),
-                None => say.send(Report::Planned { request, plan: plan.clone() }),
+                Some(refusal) => say.send(Report::Refused {
+                    request,
+                    refusal: refusal.clone(),
+                }),
+                None => say.send(Report::Planned {
+                    request,
+                    plan: plan.clone(),
+                }),
             }),
             Command::Inject { request, injection } => {
                 if let Some(act) = &manners.on_inject {
@@ -234,16 +289,38 @@ async fn agent(
                     return;
                 }
                 if let Some(refusal) = &manners.refuse_inject {
-                    say.send(Report::Refused { request, refusal: refusal.clone() }).ok();
+                    say.send(Report::Refused {
+                        request,
+                        refusal: refusal.clone(),
+                    })
+                    .ok();
                     continue;
                 }
                 std::fs::remove_file(&healthy).ok();
                 let id = injection.id.clone();
                 open.lock().unwrap().push(id.clone());
-                say.send(Report::Injected { request, injection: id.clone(), plan: plan.clone() }).ok();
-                let effect = Effect { acts: !manners.no_effect, seen: "the file".into(), ..Effect::default() };
-                say.send(Report::Effect { injection: id.clone(), effect }).ok();
-                let (open, say, healthy, manners) = (Arc::clone(&open), say.clone(), healthy.clone(), manners.clone());
+                say.send(Report::Injected {
+                    request,
+                    injection: id.clone(),
+                    plan: plan.clone(),
+                })
+                .ok();
+                let effect = Effect {
+                    acts: !manners.no_effect,
+                    seen: "the file".into(),
+                    ..Effect::default()
+                };
+                say.send(Report::Effect {
+                    injection: id.clone(),
+                    effect,
+                })
+                .ok();
+                let (open, say, healthy, manners) = (
+                    Arc::clone(&open),
+                    say.clone(),
+                    healthy.clone(),
+                    manners.clone(),
+                );
                 tokio::spawn(async move {
                     tokio::time::sleep(injection.duration.unwrap().0).await;
                     let was_open = {
@@ -254,7 +331,8 @@ async fn agent(
                     };
                     if was_open {
                         heal(&healthy, manners.slow_recovery);
-                        say.send(Report::Ended(ended(&id, Cause::Done, !manners.unclean))).ok();
+                        say.send(Report::Ended(ended(&id, Cause::Done, !manners.unclean)))
+                            .ok();
                     }
                 });
             }
@@ -262,11 +340,19 @@ async fn agent(
             Command::RevertAll { request } => {
                 for id in std::mem::take(&mut *open.lock().unwrap()) {
                     heal(&healthy, manners.slow_recovery);
-                    say.send(Report::Ended(ended(&id, Cause::Asked, !manners.unclean))).ok();
+                    say.send(Report::Ended(ended(&id, Cause::Asked, !manners.unclean)))
+                        .ok();
                 }
-                say.send(Report::AllReverted { request, owed: Vec::new() }).ok();
+                say.send(Report::AllReverted {
+                    request,
+                    owed: Vec::new(),
+                })
+                .ok();
             }
-            Command::Measure { request, .. } => drop(say.send(Report::Measured { request, value: Ok(42.0) })),
+            Command::Measure { request, .. } => drop(say.send(Report::Measured {
+                request,
+                value: Ok(42.0),
+            })),
             Command::Goodbye => return,
         }
     }
@@ -285,6 +371,17 @@ fn heal(healthy: &Path, after: Option<Duration>) {
 }
 
 fn ended(id: &str, cause: Cause, clean: bool) -> Ended {
-    let residue = if clean { Vec::new() } else { vec!["the file is still gone".to_owned()] };
-    Ended { injection: id.into(), cause, clean, residue, took: Span::millis(1), effect: None }
+    let residue = if clean {
+        Vec::new()
+    } else {
+        vec!["the file is still gone".to_owned()]
+    };
+    Ended {
+        injection: id.into(),
+        cause,
+        clean,
+        residue,
+        took: Span::millis(1),
+        effect: None,
+    }
 }

@@ -1,0 +1,411 @@
+//! The command line as people meet it: what is said, where, and with which exit code.
+#![cfg(feature = "local-agent")]
+
+use serde_json::{Value, json};
+use snapbox::cmd::{Command, OutputAssert, cargo_bin};
+use snapbox::str;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// `backburn` in this folder, with its state there.
+fn backburn(folder: &Path, words: &[&str]) -> Command {
+    Command::new(cargo_bin!("backburn"))
+        .args(words)
+        .current_dir(folder)
+        .env("BACKBURN_STATE", folder.join("state"))
+        .env("NO_COLOR", "1")
+        .env_remove("BACKBURN_POLICY")
+        .timeout(Duration::from_secs(30))
+}
+
+fn folder_with(document: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.json"), document.to_string()).unwrap();
+    folder
+}
+
+fn validate(document: &Value) -> OutputAssert {
+    backburn(folder_with(document).path(), &["validate", "x.json"]).assert()
+}
+
+fn pause(more: Value) -> Value {
+    let mut provider = json!({"type": "fault", "fault": "process-pause", "duration": "1s",
+        "arguments": {"process": {"name": "no-such-process"}}});
+    for (key, value) in more.as_object().unwrap() {
+        provider[key] = value.clone();
+    }
+    json!({"title": "t", "description": "d", "method": [{"type": "action", "name": "pause", "provider": provider}]})
+}
+
+#[test]
+fn an_unknown_fault_is_named_with_the_nearest() {
+    validate(&pause(json!({"fault": "process-paus"})))
+        .code(2)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: x.json: 1 problem
+  $.method[0].provider.fault: there is no fault `process-paus`
+    hint: did you mean `process-pause`?[..]
+
+"#]]);
+}
+
+#[test]
+fn wrong_types_and_unknown_keys_are_shown_all_at_once() {
+    let mut document = pause(json!({"duratoin": "1s"}));
+    document["title"] = json!(3);
+    validate(&document)
+        .code(2)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: x.json: 2 problems
+  $.title: `3` stands where text is wanted
+  $.method[0].provider.duratoin: `duratoin` is not known here
+    hint: did you mean `duration`? There are also `type`, `fault`, `targets`, `every`, `arguments`
+
+"#]]);
+}
+
+#[test]
+fn a_duration_that_is_missing_is_asked_for() {
+    let mut document = pause(json!({}));
+    document["method"][0]["provider"]
+        .as_object_mut()
+        .unwrap()
+        .remove("duration");
+    validate(&document).code(2).stderr_eq(str![[r#"
+error: x.json: 1 problem
+  $.method[0].provider: `duration` is missing: `process-pause` lasts, and every fault ends by itself
+    hint: e.g. `"duration": "30s"`
+
+"#]]);
+}
+
+#[test]
+fn a_missing_variable_is_a_problem_of_the_document() {
+    let mut document = pause(json!({}));
+    document["configuration"] = json!({"a": {"type": "env", "key": "NO_SUCH_VARIABLE_HERE"}});
+    document["method"][0]["name"] = json!("pause ${b}");
+    validate(&document).code(2).stderr_eq(str![[r#"
+error: x.json: 2 problems
+  $.configuration.a: the environment variable `NO_SUCH_VARIABLE_HERE` is not set
+    hint: set `NO_SUCH_VARIABLE_HERE`, or give a `default`
+  $.method[0].name: there is no variable `b`
+    hint: did you mean `${a}`? (`$${b}` keeps the text as it is)
+
+"#]]);
+}
+
+#[test]
+fn what_is_no_json_or_no_file_is_said_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("broken.json"), "{\"title\": ").unwrap();
+    backburn(folder.path(), &["validate", "broken.json"])
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
+error: broken.json: 1 problem
+  line 1, column 10: this is no JSON: EOF while parsing a value
+    hint: a `}`, a `]` or a `"` is missing at the end
+
+"#]]);
+    for command in ["validate", "run", "plan"] {
+        backburn(folder.path(), &[command, "missing.json"])
+            .assert()
+            .code(2)
+            .stdout_eq("")
+            .stderr_eq(str![[r#"
+error: missing.json: no such file or directory
+
+"#]]);
+    }
+}
+
+#[test]
+fn validate_says_valid_and_has_json() {
+    let folder = folder_with(&pause(json!({})));
+    backburn(folder.path(), &["validate", "x.json"])
+        .assert()
+        .code(0)
+        .stderr_eq("")
+        .stdout_eq(str![[r#"
+x.json: valid
+
+"#]]);
+    let output = backburn(folder.path(), &["validate", "--json", "x.json", "y.json"])
+        .assert()
+        .code(2);
+    let found: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert_eq!(
+        (&found[0]["valid"], &found[1]["valid"]),
+        (&json!(true), &json!(false))
+    );
+}
+
+#[test]
+fn words_that_are_wrong_are_refused_by_name() {
+    let folder = folder_with(&pause(json!({})));
+    for words in [
+        &["rnu"] as &[&str],
+        &["run"],
+        &["run", "x.json", "--seed", "many"],
+        &["run", "x.json", "--rollback-strategy", "maybe"],
+        &["run", "x.json", "--hypothesis-frequency", "soon"],
+        &["run", "x.json", "--label", "role"],
+        &["run", "x.json", "--var", "novalue"],
+    ] {
+        let output = backburn(folder.path(), words)
+            .assert()
+            .code(2)
+            .stdout_eq("");
+        assert!(
+            output.get_output().stderr.starts_with(b"error: "),
+            "{words:?}"
+        );
+    }
+    assert!(!folder.path().join("state").exists());
+}
+
+#[test]
+fn no_victim_means_not_started() {
+    let folder = folder_with(&pause(json!({})));
+    backburn(folder.path(), &["plan", "x.json", "--seed", "1"])
+        .assert()
+        .code(3)
+        .stdout_eq(str![[r#"
+t
+  on [..], seed 1
+
+pause: process-pause for 1s
+  refused: [..] (rule: no-match)
+...
+"#]]);
+    backburn(folder.path(), &["run", "x.json"])
+        .assert()
+        .code(3)
+        .stdout_eq(str![[r#"
+not started: t
+  action `pause`: [..] (rule: no-match)
+  run [..], seed [..], journal [..]
+...
+"#]]);
+}
+
+#[test]
+fn a_percentage_that_picks_nobody_says_what_would_do() {
+    let mut document = pause(json!({"targets": "here"}));
+    document["targets"] = json!({"here": {"labels": {"role": "web"}, "select": {"percent": 10}}});
+    let folder = folder_with(&document);
+    backburn(folder.path(), &["run", "x.json", "--label", "role=web"])
+        .assert()
+        .code(3)
+        .stdout_eq(str![[r#"
+not started: t
+  [..]10 %[..] (rule: no-match)
+  run [..]
+
+hint: [..]
+
+"#]]);
+}
+
+#[test]
+fn a_run_without_a_fault_holds_and_reports_in_every_shape() {
+    let folder = folder_with(&json!({
+        "title": "all is well", "description": "d",
+        "secrets": {"api": {"token": {"type": "file", "path": "secret"}}},
+        "steady-state-hypothesis": {"title": "h", "probes": [
+            {"type": "probe", "name": "zero", "tolerance": 0, "provider": {"type": "process", "path": "echo", "arguments": ["${token}"]}}]},
+        "method": [{"type": "action", "name": "say", "provider": {"type": "process", "path": "echo", "arguments": ["${word}", "${token}"]}}],
+        "configuration": {"word": "unsaid"},
+    }));
+    std::fs::write(folder.path().join("secret"), "hunter2\n").unwrap();
+    let words = [
+        "run",
+        "x.json",
+        "--json",
+        "--journal",
+        "j.json",
+        "--junit",
+        "j.xml",
+        "--var",
+        "word=said",
+        "--seed",
+        "5",
+    ];
+    let output = backburn(folder.path(), &words).assert().code(0);
+    let stdout = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    let lines: Vec<Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["event"], "run-started");
+    assert_eq!(lines[0]["seed"], 5);
+    assert_eq!(lines.last().unwrap()["verdict"]["outcome"], "held");
+    assert!(stdout.contains("said ***"));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let journal: Value = serde_json::from_str(&read("j.json")).unwrap();
+    assert_eq!(
+        (&journal["status"], &journal["deviated"]),
+        (&json!("completed"), &json!(false))
+    );
+    assert!(read("j.xml").contains("failures=\"0\""));
+    let events = std::fs::read_dir(folder.path().join("state/runs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let stderr = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    for text in [
+        stdout,
+        stderr,
+        read("j.json"),
+        read("j.xml"),
+        std::fs::read_to_string(events).unwrap(),
+    ] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_stops_the_run_before_it_begins() {
+    let folder = folder_with(&pause(json!({})));
+    backburn(
+        folder.path(),
+        &["run", "x.json", "--journal", "no/such/folder/j.json"],
+    )
+    .assert()
+    .code(2);
+    assert!(!folder.path().join("state").exists());
+    backburn(
+        folder.path(),
+        &["run", "x.json", "--state", "/proc/nowhere"],
+    )
+    .assert()
+    .code(2)
+    .stderr_eq(str![[r#"
+error: the journal cannot be written below /proc/nowhere: [..]
+hint: name a folder that you may write to with `--state`
+
+"#]]);
+}
+
+/// A run of a method that sleeps, in the background of the test.
+fn sleeper(folder: &Path) -> (std::process::Child, i32) {
+    let child = std::process::Command::new(cargo_bin!("backburn"))
+        .args(["run", "x.json"])
+        .current_dir(folder)
+        .env("BACKBURN_STATE", folder.join("state"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    loop {
+        if let Some(pid) = std::fs::read_to_string(folder.join("pid"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+        {
+            return (child, pid);
+        }
+        assert!(began.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn sleeping() -> tempfile::TempDir {
+    folder_with(&json!({"title": "t", "description": "d", "method": [
+        {"type": "action", "name": "sleep", "provider": {"type": "process", "path": "sh", "arguments": ["-c", "echo $$ > pid; exec sleep 100"]}}]}))
+}
+
+fn is_gone(pid: i32) -> bool {
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let began = Instant::now();
+    while alive() && began.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    !alive()
+}
+
+fn kill(child: &std::process::Child, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
+        signal,
+    )
+    .unwrap();
+}
+
+#[test]
+fn sigterm_ends_a_run_and_its_children() {
+    let folder = sleeping();
+    let (child, pid) = sleeper(folder.path());
+    kill(&child, nix::sys::signal::Signal::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        String::from_utf8_lossy(&output.stdout)
+            .starts_with("aborted: t\n  operator: SIGTERM received\n")
+    );
+    assert!(is_gone(pid));
+}
+
+#[test]
+fn sigkill_leaves_the_journal_so_far_and_no_child() {
+    let folder = sleeping();
+    let (child, pid) = sleeper(folder.path());
+    kill(&child, nix::sys::signal::Signal::SIGKILL);
+    child.wait_with_output().unwrap();
+    assert!(is_gone(pid));
+    let journal = std::fs::read_dir(folder.path().join("state/runs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let text = std::fs::read_to_string(journal).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["event"], "activity-started");
+}
+
+#[test]
+fn a_closed_stdout_does_not_end_a_run_early() {
+    let folder = folder_with(&json!({"title": "t", "description": "d", "method": [
+        {"type": "action", "name": "wait", "provider": {"type": "process", "path": "sleep", "arguments": ["0.3"]}},
+        {"type": "action", "name": "touch", "provider": {"type": "process", "path": "touch", "arguments": ["done"]}}]}));
+    let mut child = std::process::Command::new(cargo_bin!("backburn"))
+        .args(["run", "x.json", "--json"])
+        .current_dir(folder.path())
+        .env("BACKBURN_STATE", folder.path().join("state"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(folder.path().join("done").exists());
+}
+
+#[test]
+fn help_and_lists_go_to_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["--help"] as &[&str],
+        &["run", "--help"],
+        &["faults"],
+        &["schema"],
+        &["agent", "--help"],
+    ] {
+        let output = backburn(folder.path(), words)
+            .assert()
+            .code(0)
+            .stderr_eq("");
+        assert!(!output.get_output().stdout.is_empty(), "{words:?}");
+    }
+    let schema = backburn(folder.path(), &["schema"]).assert().code(0);
+    let schema: Value = serde_json::from_slice(&schema.get_output().stdout).unwrap();
+    assert!(schema["properties"]["method"].is_object());
+}
