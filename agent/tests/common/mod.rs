@@ -34,7 +34,12 @@ impl Victim {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let id = ProcessTable::default().identify(child.id() as i32).unwrap();
+        let table = ProcessTable::default();
+        let id = table.identify(child.id() as i32).unwrap();
+        // The kernel lets the parent go on a moment before it has put the child's words in place.
+        while table.alive(id) && table.arguments(id.pid).is_empty() {
+            std::thread::yield_now();
+        }
         let out = child.stdout.take().map(BufReader::new);
         Victim { child, id, out }
     }
