@@ -18,6 +18,10 @@ def is_even(value):
     return int(value) % 2 == 0
 
 
+def is_odd(value):
+    return not is_even(value)
+
+
 def nothing():
     return None
 

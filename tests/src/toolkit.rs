@@ -95,6 +95,7 @@ pub fn start(tool: Tool, document: &Value, folder: &Path, flags: &[&str]) -> Run
         .arg(&experiment)
         .current_dir(folder)
         .env("HOME", folder)
+        .env("BACKBURN_STATE", folder.join("state"))
         .env("PYTHONPATH", programs::root().join("tests/oracle"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("BACKBURN_ORACLE_NUMBER", "17")
@@ -137,7 +138,8 @@ pub fn run(tool: Tool, document: &Value, folder: &Path, flags: &[&str]) -> Ran {
 }
 
 /// What two journals must have in common: the status, whether it deviated, what the hypothesis
-/// was judged before and after, and how each activity went and what it gave.
+/// was judged before and after, and how each activity went and what it gave. Activities in the
+/// background have no order.
 pub fn essence(journal: &Value) -> Value {
     let states = |when: &str| {
         let state = &journal["steady_states"][when];
@@ -153,12 +155,23 @@ pub fn essence(journal: &Value) -> Value {
         })
     };
     let activities = |part: &str| {
-        list(&journal[part], |activity| {
+        let mut gone = list(&journal[part], |activity| {
             json!({
                 "name": activity["activity"]["name"], "status": activity["status"],
                 "output": output(&activity["output"]),
             })
-        })
+        });
+        let in_background = |activity: &Value| activity["activity"]["background"] == true;
+        if journal[part]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(in_background)
+            && let Some(gone) = gone.as_array_mut()
+        {
+            gone.sort_by_key(Value::to_string);
+        }
+        gone
     };
     json!({
         "status": journal["status"],

@@ -158,7 +158,7 @@ fn tolerances(cases: &mut Cases, web: SocketAddr) {
         ("truth", &python("is_even", json!({"value": 4})), json!(true), json!(false)),
         ("probe", &number,
          json!({"type": "probe", "name": "even", "provider": python("is_even", json!({"value": ""}))}),
-         json!({"type": "probe", "name": "even", "provider": python("is_even", json!({"value": ""})), "tolerance": false})),
+         json!({"type": "probe", "name": "odd", "provider": python("is_odd", json!({"value": ""}))})),
     ]
     .map(|(name, provider, good, bad)| (name, provider.clone(), good, bad));
     for (name, provider, good, bad) in judged {

@@ -324,6 +324,28 @@ fn a_tolerance_on_an_action_is_judged() {
     );
 }
 
+/// A tolerance's own probe with a tolerance of its own: there it is left out without a word.
+#[test]
+fn a_tolerance_of_a_tolerance_is_judged() {
+    let document = |_: &Path| {
+        let is_even = json!({"type": "python", "module": "oracle_functions", "func": "is_even", "arguments": {"value": ""}});
+        let answer = json!({"type": "python", "module": "oracle_functions", "func": "add", "arguments": {"a": 40, "b": 2}});
+        let tolerance =
+            json!({"type": "probe", "name": "even", "provider": is_even, "tolerance": false});
+        json!({
+            "title": "t", "description": "d",
+            "steady-state-hypothesis": {"title": "h", "probes": [{"type": "probe", "name": "p", "provider": answer, "tolerance": tolerance}]},
+            "runtime": {"hypothesis": {"strategy": "after-method-only"}},
+            "method": [],
+        })
+    };
+    let Some([(there, _, _), (here, _, _)]) = both(document, &[]) else {
+        return;
+    };
+    assert_eq!(there.code(), 0, "{}", there.said);
+    assert_eq!(here.code(), 1, "{}", here.said);
+}
+
 #[test]
 fn no_string_is_given_to_a_shell() {
     let document = |folder: &Path| {
@@ -399,19 +421,24 @@ fn a_program_gets_its_environment_variables() {
     );
 }
 
-/// Neither runs anything of a document whose program is nowhere to be found.
+/// There, programs are looked up before anything runs, `PATH` of the machine that validates being
+/// taken for the machine that runs. Here, an activity that cannot be done is one that failed, and the
+/// run says nothing about the hypothesis.
 #[test]
-fn a_missing_program_is_found_before_anything_runs() {
+fn a_missing_program_is_a_failed_activity() {
     let document = |folder: &Path| {
         let missing = action("missing", run_program("/nowhere/to/be/found", json!([])));
         json!({"title": "t", "description": "d", "method": [touch(folder, "first"), missing]})
     };
-    let Some([(there, there_folder, _), (here, here_folder, _)]) = both(document, &[]) else {
+    let Some([(there, there_folder, _), (here, _, _)]) = both(document, &[]) else {
         return;
     };
     assert_eq!(there.code(), 1, "{}", there.said);
     assert!(!there_folder.path().join("first").exists());
-    assert_eq!(here.code(), 2, "{}", here.said);
+    assert_eq!(here.code(), 5, "{}", here.said);
     assert!(here.said.contains("/nowhere/to/be/found"), "{}", here.said);
-    assert!(!here_folder.path().join("first").exists());
+    assert_eq!(
+        here.journal.expect("a journal")["run"][1]["status"],
+        "failed"
+    );
 }

@@ -23,14 +23,21 @@ pub struct Host {
 ///
 /// Its `after` is the last look at the hypothesis: those before it, while it was waited for to hold
 /// again, are not in this shape.
-pub fn toolkit_journal(experiment: &Experiment, entries: &[Entry], verdict: &Verdict, host: &Host) -> Value {
+pub fn toolkit_journal(
+    experiment: &Experiment,
+    entries: &[Entry],
+    verdict: &Verdict,
+    host: &Host,
+) -> Value {
     let rounds = |phases: &[Phase]| rounds(experiment, entries, phases);
     let last = |mut rounds: Vec<Value>| rounds.pop().unwrap_or(Value::Null);
     let (start, end) = (entries.first(), entries.last());
     let (run, seed, version) = entries
         .iter()
         .find_map(|entry| match &entry.event {
-            Event::RunStarted { run, seed, version, .. } => Some((run.as_str(), *seed, version.as_str())),
+            Event::RunStarted {
+                run, seed, version, ..
+            } => Some((run.as_str(), *seed, version.as_str())),
             _ => None,
         })
         .unwrap_or_default();
@@ -68,8 +75,11 @@ fn status(entries: &[Entry], verdict: &Verdict) -> &'static str {
     match (by, verdict.outcome) {
         (Some(AbortBy::Operator), _) => "interrupted",
         (Some(_), _) | (_, Outcome::Aborted) => "aborted",
-        (None, Outcome::Held | Outcome::Deviated | Outcome::NotClean) => "completed",
-        (None, Outcome::NotStarted | Outcome::Inconclusive | Outcome::Invalid) => "failed",
+        // An activity that failed is no reason for it to call the run failed.
+        (None, Outcome::Held | Outcome::Deviated | Outcome::Inconclusive | Outcome::NotClean) => {
+            "completed"
+        }
+        (None, Outcome::NotStarted | Outcome::Invalid) => "failed",
     }
 }
 
@@ -78,13 +88,24 @@ fn status(entries: &[Entry], verdict: &Verdict) -> &'static str {
 fn rounds(experiment: &Experiment, entries: &[Entry], phases: &[Phase]) -> Vec<Value> {
     let mut rounds: Vec<Vec<(&str, Judgement, Value)>> = Vec::new();
     for entry in entries {
-        let Event::Sampled { phase, probe, hypothesis: true, judgement, output, why, took } = &entry.event else {
+        let Event::Sampled {
+            phase,
+            probe,
+            hypothesis: true,
+            judgement,
+            output,
+            why,
+            took,
+        } = &entry.event
+        else {
             continue;
         };
         if !phases.contains(phase) {
             continue;
         }
-        let fits = rounds.last().is_some_and(|round| round.iter().all(|(name, ..)| name != probe));
+        let fits = rounds
+            .last()
+            .is_some_and(|round| round.iter().all(|(name, ..)| name != probe));
         if !fits {
             rounds.push(Vec::new());
         }
@@ -105,8 +126,22 @@ fn rounds(experiment: &Experiment, entries: &[Entry], phases: &[Phase]) -> Vec<V
             round.push((probe, *judgement, run));
         }
     }
-    let rounds = rounds.into_iter().map(|round| {
-        let met = round.iter().all(|(_, judgement, _)| *judgement == Judgement::Within);
+    // Probes are looked at side by side; the toolkit has them in the document's order.
+    let order = entries.iter().find_map(|entry| match &entry.event {
+        Event::RunStarted { hypothesis, .. } => Some(hypothesis.as_slice()),
+        _ => None,
+    });
+    let place = |probe: &str| {
+        order
+            .unwrap_or_default()
+            .iter()
+            .position(|name| name == probe)
+    };
+    let rounds = rounds.into_iter().map(|mut round| {
+        round.sort_by_key(|(probe, ..)| place(probe));
+        let met = round
+            .iter()
+            .all(|(_, judgement, _)| *judgement == Judgement::Within);
         let probes: Vec<Value> = round.into_iter().map(|(_, _, run)| run).collect();
         json!({"steady_state_met": met, "probes": probes})
     });
@@ -118,8 +153,16 @@ fn activities(experiment: &Experiment, entries: &[Entry], of: Phase, list: &str)
     let mut runs: Vec<(usize, Value)> = Vec::new();
     for entry in entries {
         match &entry.event {
-            Event::ActivityStarted { phase, index, activity, .. } if *phase == of => {
-                let raw = experiment.raw.pointer(&format!("{list}/{index}")).filter(|step| step.get("ref").is_none());
+            Event::ActivityStarted {
+                phase,
+                index,
+                activity,
+                ..
+            } if *phase == of => {
+                let raw = experiment
+                    .raw
+                    .pointer(&format!("{list}/{index}"))
+                    .filter(|step| step.get("ref").is_none());
                 runs.push((
                     *index,
                     json!({
@@ -130,8 +173,20 @@ fn activities(experiment: &Experiment, entries: &[Entry], of: Phase, list: &str)
                     }),
                 ));
             }
-            Event::ActivityFinished { phase, index, status, output, why, judgement, took, .. } if *phase == of => {
-                let Some((_, run)) = runs.iter_mut().rev().find(|(started, _)| started == index) else { continue };
+            Event::ActivityFinished {
+                phase,
+                index,
+                status,
+                output,
+                why,
+                judgement,
+                took,
+                ..
+            } if *phase == of => {
+                let Some((_, run)) = runs.iter_mut().rev().find(|(started, _)| started == index)
+                else {
+                    continue;
+                };
                 run["output"] = output.clone();
                 run["status"] = json!(match status {
                     ActivityStatus::Succeeded => "succeeded",
@@ -156,7 +211,10 @@ fn activities(experiment: &Experiment, entries: &[Entry], of: Phase, list: &str)
 /// The activity of a name, as it was written.
 fn activity_named(raw: &Value, name: &str) -> Value {
     let lists = ["/steady-state-hypothesis/probes", "/method", "/rollbacks"];
-    let mut steps = lists.iter().filter_map(|list| raw.pointer(list)?.as_array()).flatten();
+    let mut steps = lists
+        .iter()
+        .filter_map(|list| raw.pointer(list)?.as_array())
+        .flatten();
     let found = steps.find(|step| step.get("name").and_then(Value::as_str) == Some(name));
     found.cloned().unwrap_or_else(|| json!({"name": name}))
 }
@@ -189,13 +247,26 @@ mod tests {
             "method": [{"type": "probe", "name": "m", "tolerance": 0, "provider": {"type": "process", "path": "y"}}]
         });
         let empty = Map::new();
-        let sources = Sources { environment: &|_| None, file: &|_| Err(String::new()), variables: &empty, secrets: &empty };
+        let sources = Sources {
+            environment: &|_| None,
+            file: &|_| Err(String::new()),
+            variables: &empty,
+            secrets: &empty,
+        };
         load(&document.to_string(), &sources, &[]).unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     fn sampled(phase: Phase, probe: &str, judgement: Judgement) -> Event {
         let why = (judgement != Judgement::Within).then(|| "why".to_owned());
-        Event::Sampled { phase, probe: probe.into(), hypothesis: true, judgement, output: json!({"status": 0}), why, took: Span::millis(5) }
+        Event::Sampled {
+            phase,
+            probe: probe.into(),
+            hypothesis: true,
+            judgement,
+            output: json!({"status": 0}),
+            why,
+            took: Span::millis(5),
+        }
     }
 
     fn entries(events: Vec<Event>) -> Vec<Entry> {
@@ -205,14 +276,23 @@ mod tests {
             seed: 7,
             version: "0.1.0".into(),
             hypothesis: vec!["p".into(), "m".into()],
-            looks: Looks { before: true, during: true, after: true },
+            looks: Looks {
+                before: true,
+                during: true,
+                after: true,
+            },
             recovery_within: None,
         };
-        let second = |seconds: usize| jiff::Timestamp::from_second(1_000_000 + seconds as i64).unwrap();
+        let second =
+            |seconds: usize| jiff::Timestamp::from_second(1_000_000 + seconds as i64).unwrap();
         std::iter::once(started)
             .chain(events)
             .enumerate()
-            .map(|(index, event)| Entry { at: second(index), elapsed: index as f64, event })
+            .map(|(index, event)| Entry {
+                at: second(index),
+                elapsed: index as f64,
+                event,
+            })
             .collect()
     }
 
@@ -233,39 +313,96 @@ mod tests {
             Event::PhaseStarted { phase: Phase::Gate },
             sampled(Phase::Gate, "p", Within),
             sampled(Phase::Gate, "m", Within),
-            Event::PhaseStarted { phase: Phase::Method },
-            Event::ActivityStarted { phase: Phase::Method, index: 0, activity: "m".into(), background: false },
+            Event::PhaseStarted {
+                phase: Phase::Method,
+            },
+            Event::ActivityStarted {
+                phase: Phase::Method,
+                index: 0,
+                activity: "m".into(),
+                background: false,
+            },
             sampled(Phase::Method, "p", Outside),
             sampled(Phase::Method, "m", Within),
             sampled(Phase::Method, "p", Within),
             method(ActivityStatus::Succeeded),
-            Event::PhaseStarted { phase: Phase::Revert },
-            Event::PhaseStarted { phase: Phase::After },
+            Event::PhaseStarted {
+                phase: Phase::Revert,
+            },
+            Event::PhaseStarted {
+                phase: Phase::After,
+            },
             sampled(Phase::After, "p", Within),
             sampled(Phase::After, "m", Within),
             Event::RunEnded,
         ]);
         let verdict = verdict(&Run::fold(&entries).unwrap());
-        let host = Host { platform: "Linux".into(), node: "n".into() };
+        let host = Host {
+            platform: "Linux".into(),
+            node: "n".into(),
+        };
         let journal = toolkit_journal(&experiment(), &entries, &verdict, &host);
-        let keys: Vec<&str> = journal.as_object().unwrap().keys().map(String::as_str).collect();
+        let keys: Vec<&str> = journal
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert_eq!(
             keys,
             [
-                "chaoslib-version", "platform", "node", "experiment", "start", "status", "deviated", "steady_states",
-                "run", "rollbacks", "end", "duration", "x-backburn"
+                "chaoslib-version",
+                "platform",
+                "node",
+                "experiment",
+                "start",
+                "status",
+                "deviated",
+                "steady_states",
+                "run",
+                "rollbacks",
+                "end",
+                "duration",
+                "x-backburn"
             ]
         );
         let states = &journal["steady_states"];
-        let keys: Vec<&str> = states.as_object().unwrap().keys().map(String::as_str).collect();
+        let keys: Vec<&str> = states
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert_eq!(keys, ["before", "after", "during"]);
         assert_eq!(states["before"]["steady_state_met"], json!(true));
         assert_eq!(states["during"].as_array().unwrap().len(), 2);
         assert_eq!(states["during"][0]["steady_state_met"], json!(false));
-        assert_eq!(states["before"]["probes"][1]["activity"]["name"], json!("m"));
-        let keys: Vec<&str> = states["before"]["probes"][0].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys, ["activity", "output", "start", "status", "end", "duration", "tolerance_met"]);
-        assert_eq!(states["before"]["probes"][0]["start"], json!("1970-01-12T13:46:41.995000+00:00"));
+        assert_eq!(
+            states["before"]["probes"][1]["activity"]["name"],
+            json!("m")
+        );
+        let keys: Vec<&str> = states["before"]["probes"][0]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "activity",
+                "output",
+                "start",
+                "status",
+                "end",
+                "duration",
+                "tolerance_met"
+            ]
+        );
+        assert_eq!(
+            states["before"]["probes"][0]["start"],
+            json!("1970-01-12T13:46:41.995000+00:00")
+        );
         assert_eq!(journal["run"][0]["status"], json!("succeeded"));
         assert_eq!(journal["status"], json!("completed"));
         assert_eq!(journal["deviated"], json!(true));
@@ -275,11 +412,21 @@ mod tests {
 
     #[test]
     fn an_interrupted_run_says_so() {
-        let entries = entries(vec![Event::Aborted(Abort { by: AbortBy::Operator, rule: "operator".into(), reason: "SIGINT".into() })]);
+        let entries = entries(vec![Event::Aborted(Abort {
+            by: AbortBy::Operator,
+            rule: "operator".into(),
+            reason: "SIGINT".into(),
+        })]);
         let verdict = verdict(&Run::fold(&entries).unwrap());
-        let host = Host { platform: "Linux".into(), node: "n".into() };
+        let host = Host {
+            platform: "Linux".into(),
+            node: "n".into(),
+        };
         let journal = toolkit_journal(&experiment(), &entries, &verdict, &host);
         assert_eq!(journal["status"], json!("interrupted"));
-        assert_eq!(journal["steady_states"], json!({"before": null, "after": null, "during": []}));
+        assert_eq!(
+            journal["steady_states"],
+            json!({"before": null, "after": null, "during": []})
+        );
     }
 }
