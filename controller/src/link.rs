@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 /// The lease of a local run: how long an agent keeps its faults when we stop beating, e.g.
 /// because somebody stopped us with SIGSTOP.
@@ -48,6 +49,7 @@ pub struct Link {
     caller: Caller,
     heard: mpsc::UnboundedReceiver<Heard>,
     has_process: bool,
+    speaking: AbortHandle,
 }
 
 /// Says things to an agent; every part of a run may hold one.
@@ -91,7 +93,7 @@ impl Link {
         let (commands, to_say) = mpsc::unbounded_channel();
         let (hear, heard) = mpsc::unbounded_channel();
         let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
-        tokio::spawn(speak(write, to_say, lease));
+        let speaking = tokio::spawn(speak(write, to_say, lease)).abort_handle();
         tokio::spawn(listen(read, hear.clone(), Arc::clone(&waiting)));
         let has_process = child.is_some();
         if let Some(mut child) = child {
@@ -108,12 +110,18 @@ impl Link {
             },
             heard,
             has_process,
+            speaking,
         }
     }
 
     /// Somebody else may speak too.
     pub fn caller(&self) -> Caller {
         self.caller.clone()
+    }
+
+    /// Says nothing more, and lets the agent see that: what it still says is heard.
+    pub fn hang_up(&self) {
+        self.speaking.abort();
     }
 
     /// Whether the agent is a process of ours, whose end we are told.

@@ -27,8 +27,10 @@ pub(super) struct Agent {
     /// The request to revert all that was sent, and whether it was answered.
     reverting: Option<u64>,
     reverted: bool,
-    /// When its link closed.
+    /// When we knew that it was lost.
     lost: Option<Instant>,
+    /// Whether its link is closed. A worker whose guardian was killed may still have things to say.
+    closed: bool,
     /// Whether its process is known to have ended, and with which exit code.
     exited: Option<Option<i32>>,
 }
@@ -43,6 +45,7 @@ impl Agent {
             reverting: None,
             reverted: false,
             lost: None,
+            closed: false,
             exited: None,
         }
     }
@@ -176,22 +179,31 @@ impl Runner {
     }
 
     /// The link closed, and not because we said goodbye.
-    pub(super) fn lost(&mut self, why: String) {
+    pub(super) fn closed(&mut self, why: String) {
+        self.lost(why);
+        if let Some(agent) = &mut self.agent {
+            agent.closed = true;
+        }
+    }
+
+    fn lost(&mut self, why: String) {
         let Some(agent) = self.agent.as_mut().filter(|agent| agent.lost.is_none()) else {
             return;
         };
         agent.lost = Some(Instant::now());
+        // One that only hangs must not keep its faults because we still beat.
+        agent.link.hang_up();
         let name = agent.name.clone();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
             self.put(Event::AgentLost {
                 agent: name.clone(),
-                reason: why.clone(),
+                reason: why,
             });
             self.abort(
                 AbortBy::Agent,
                 "agent",
-                format!("agent `{name}` was lost: {why}"),
+                format!("the run cannot go on without `{name}`"),
             );
         }
     }
@@ -247,17 +259,19 @@ impl Runner {
             .and_then(|agent| agent.lost)
             .unwrap_or_else(Instant::now);
         let deadline = tokio::time::Instant::now() + GUARDIAN_WITHIN;
-        while self
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.exited.is_none() && agent.link.has_process())
-        {
+        while self.agent.as_ref().is_some_and(|agent| {
+            !agent.closed || (agent.link.has_process() && agent.exited.is_none())
+        }) {
             if tokio::time::timeout_at(deadline, self.turn())
                 .await
                 .is_err()
             {
                 break;
             }
+        }
+        if self.record.run.open().next().is_none() {
+            // A worker that outlived its guardian put everything back and said so before it went.
+            return;
         }
         let guardian = self.agent.take().and_then(|agent| agent.exited).flatten();
         let mut next = match (self.settings.start)() {

@@ -143,7 +143,7 @@ impl Runner {
     pub(super) fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Report(report) => self.reported(report),
-            Heard::Closed(why) => self.lost(why),
+            Heard::Closed(why) => self.closed(why),
             Heard::Exited(code) => self.exited(code),
         }
     }

@@ -1,0 +1,88 @@
+//! The real agent, lost in the middle of a real fault: whoever of its two processes dies, the
+//! victim runs on, and the run knows that it does.
+#![cfg(feature = "local-agent")]
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    text.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with(['t', 'T'])
+}
+
+/// A process of a name that nobody else has.
+fn victim(folder: &Path) -> Child {
+    let name = format!("v{}", std::process::id());
+    let program = folder.join(name);
+    if !program.exists() {
+        std::fs::copy("/bin/sleep", &program).unwrap();
+    }
+    Command::new(program).arg("60").spawn().unwrap()
+}
+
+#[test]
+fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
+    for who in ["worker", "guardian", "both"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut victim = victim(folder.path());
+        let document = json!({"title": "t", "description": "d", "method": [{"type": "action", "name": "pause", "provider":
+            {"type": "fault", "fault": "process-pause", "duration": "30s", "arguments": {"process": {"pid": victim.id()}}}}]});
+        std::fs::write(folder.path().join("x.json"), document.to_string()).unwrap();
+        let mut run = Command::new(snapbox::cmd::cargo_bin!("backburn"))
+            .args(["run", "x.json", "--json"])
+            .current_dir(folder.path())
+            .env("BACKBURN_STATE", folder.path().join("state"))
+            .env_remove("BACKBURN_POLICY")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut events: Vec<Value> = Vec::new();
+        let mut killed = None;
+        for line in BufReader::new(run.stdout.take().unwrap()).lines() {
+            let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            if event["event"] == "effect-seen" {
+                assert!(is_stopped(victim.id()), "{who}");
+                let guardian = children(run.id().try_into().unwrap())[0];
+                let worker = children(guardian)[0];
+                killed = Some(Instant::now());
+                for pid in match who {
+                    "worker" => vec![worker],
+                    "guardian" => vec![guardian],
+                    _ => vec![guardian, worker],
+                } {
+                    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+                }
+            }
+            events.push(event);
+        }
+        let code = run.wait().unwrap().code();
+        let seen = format!("{who}: {events:#?}");
+        assert!(
+            killed.is_some_and(|at| at.elapsed() < Duration::from_secs(20)),
+            "{seen}"
+        );
+        assert!(!is_stopped(victim.id()), "{seen}");
+        assert_eq!(code, Some(4), "{seen}");
+        let verdict = &events.last().unwrap()["verdict"];
+        assert_eq!(
+            (&verdict["outcome"], &verdict["owed"]),
+            (&json!("aborted"), &json!([])),
+            "{seen}"
+        );
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+}
