@@ -2,6 +2,7 @@
 //! machine is all there is to installing it.
 
 mod cli;
+mod demo;
 
 use std::process::ExitCode;
 

@@ -10,11 +10,17 @@ mod source;
 mod talk;
 mod validate;
 
+pub(crate) use report::shown;
+pub(crate) use run::execute;
+pub(crate) use source::check;
+pub(crate) use talk::Style;
+
+use crate::demo;
 use backburn::link::{self, LOCAL_LEASE};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The exit code of a command line or a definition that is wrong.
@@ -39,6 +45,8 @@ enum Command {
     Run(run::RunCommand),
     /// Say what an experiment would hit on this host now, exactly, with its undo; touch nothing
     Plan(plan::PlanCommand),
+    /// Break a small web service of its own, and show it; needs no root and leaves nothing
+    Demo,
     /// Say everything that is wrong with experiments
     Validate(validate::ValidateCommand),
     /// List the faults, or tell all about one
@@ -52,6 +60,8 @@ enum Command {
     /// Use the agent by hand: plan, inject, status, revert, doctor
     #[command(disable_help_flag = true)]
     Agent(Passed),
+    #[command(hide = true)]
+    DemoService(demo::DemoService),
 }
 
 /// Words for the agent's own command line.
@@ -63,7 +73,7 @@ struct Passed {
 
 /// Where things are kept, and what this host allows.
 #[derive(Debug, Args)]
-struct Place {
+pub(crate) struct Place {
     /// Where journals and the agent's ledger are [default: /var/lib/backburn, or the user's state folder]
     #[arg(
         long,
@@ -94,13 +104,13 @@ fn label(text: &str) -> Result<String, String> {
 
 /// A command that could not do what it was to do, for people.
 #[derive(Debug)]
-struct Failure {
-    code: u8,
-    what: String,
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) what: String,
 }
 
 impl Failure {
-    fn invalid(what: impl Into<String>) -> Self {
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Failure {
             code: INVALID,
             what: what.into(),
@@ -122,6 +132,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Command::Run(command) => run::main(command),
         Command::Plan(command) => plan::main(&command),
         Command::Validate(command) => Ok(validate::main(&command)),
+        Command::Demo => demo::main(),
         Command::Schema => {
             print_json(&backburn_experiments::schema::document_schema());
             Ok(0)
@@ -129,6 +140,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Command::Faults(passed) => return agent("faults", passed),
         Command::Revert(passed) => return agent("revert", passed),
         Command::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
+        Command::DemoService(service) => return demo::serve(&service),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -149,6 +161,15 @@ fn agent(command: &str, passed: Passed) -> ExitCode {
 }
 
 impl Place {
+    /// Everything in this folder.
+    pub(crate) fn below(state: &Path) -> Self {
+        Place {
+            state: Some(state.to_owned()),
+            policy: None,
+            labels: Vec::new(),
+        }
+    }
+
     fn state(&self) -> Result<PathBuf, Failure> {
         match &self.state {
             Some(state) => Ok(state.clone()),

@@ -6,8 +6,8 @@ use backburn_experiments::journal::{InjectionState, Outcome};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The verdict first, then why, then what follows from it.
-pub(super) fn shown(title: &str, finished: &Finished, journal: &Path) -> String {
+/// The verdict first, then why, then what follows from it, and where the journal is kept.
+pub(crate) fn shown(title: &str, finished: &Finished, journal: Option<&Path>) -> String {
     let (paint, verdict, run) = (Paint::stdout(), &finished.verdict, &finished.run);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {
@@ -60,14 +60,10 @@ pub(super) fn shown(title: &str, finished: &Finished, journal: &Path) -> String 
         )
         .ok();
     }
-    writeln!(
-        out,
-        "  run {}, seed {}, journal {}",
-        run.id,
-        run.seed,
-        journal.display()
-    )
-    .ok();
+    let kept = journal.map_or(String::new(), |path| {
+        format!(", journal {}", path.display())
+    });
+    writeln!(out, "  run {}, seed {}{kept}", run.id, run.seed).ok();
     if let Some(hint) = &verdict.hint {
         writeln!(out, "\nhint: {hint}").ok();
     }

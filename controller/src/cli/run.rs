@@ -90,7 +90,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         let line = json!({"verdict": verdict, "run": finished.run.id, "journal": journal});
         print(&format!("{line}\n"));
     } else {
-        print(&report::shown(&title, &finished, &journal));
+        print(&report::shown(&title, &finished, Some(&journal)));
     }
     let mut code = verdict.exit_code;
     let mut write = |file: &mut File, path: &Path, text: String| {

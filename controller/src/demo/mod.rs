@@ -1,0 +1,272 @@
+//! `backburn demo`: a small web service of its own, two experiments of the library against it, and
+//! a table of what came of them beside what was expected. Needs no root and no network, and leaves
+//! nothing: the service ends with it, and what it keeps is in a temporary folder.
+
+mod service;
+
+pub(crate) use service::{DemoService, main as serve};
+
+use crate::cli::{self, Failure, Place, Style};
+use backburn_experiments::Span;
+use backburn_experiments::journal::{InjectionState, Outcome};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Map, Value, json};
+use std::fs::DirBuilder;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An experiment and what it should come to.
+struct Shown {
+    name: &'static str,
+    text: &'static str,
+    before: &'static str,
+    expected: Outcome,
+    /// The abort rule that should end it.
+    ended_by: Option<&'static str>,
+}
+
+const EXPERIMENTS: [Shown; 2] = [
+    Shown {
+        name: "demo-worker-killed",
+        text: include_str!("../../../experiments/library/demo-worker-killed.json"),
+        before: "One of its workers is killed. The others go on, and the supervisor starts a new one: it should hold.",
+        expected: Outcome::Held,
+        ended_by: None,
+    },
+    Shown {
+        name: "demo-workers-paused",
+        text: include_str!("../../../experiments/library/demo-workers-paused.json"),
+        before: "All of its workers are paused for 20 s. Nobody answers, nobody is dead, nobody is restarted: it should \
+                 deviate, an abort rule should end the pause early, and the service should recover.",
+        expected: Outcome::Deviated,
+        ended_by: Some("nobody answers"),
+    },
+];
+
+/// How long the service may take to start, and to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One experiment's line in the table.
+struct Row {
+    name: &'static str,
+    verdict: Outcome,
+    expected: Outcome,
+    outage: String,
+    recovery: String,
+    as_described: bool,
+}
+
+/// Runs the demo. Its exit code is 0 where everything came out as described.
+pub(crate) fn main() -> Result<u8, Failure> {
+    let folder = Folder::make()?;
+    let mut service = Service::start()?;
+    cli::say(&format!(
+        "A small web service answers at {}: a supervisor (process {}) and {} workers.\n",
+        service.url, service.pid, service.workers
+    ));
+    let mut rows = Vec::new();
+    for shown in &EXPERIMENTS {
+        cli::say(&format!("\n{}\n\n", shown.before));
+        let row = run(shown, &service, &folder.0)?;
+        let ended = row.verdict;
+        rows.push(row);
+        if ended == Outcome::Aborted {
+            break;
+        }
+    }
+    service.stop()?;
+    cli::print(&table(&rows));
+    if rows.len() == EXPERIMENTS.len() && rows.iter().all(|row| row.as_described) {
+        cli::say("\nAll is as described. The service has ended and nothing is left.\n");
+        return Ok(0);
+    }
+    let worst = rows
+        .iter()
+        .filter(|row| !row.as_described)
+        .map(|row| row.verdict.exit_code())
+        .max();
+    cli::say("\nNot all is as described; see the reasons above.\n");
+    // An experiment that held where it should not have is no success of the demo.
+    Ok(worst.filter(|code| *code > 0).unwrap_or(1))
+}
+
+fn run(shown: &Shown, service: &Service, state: &Path) -> Result<Row, Failure> {
+    let configuration = Map::from_iter([
+        ("url".to_owned(), json!(service.url)),
+        ("supervisor".to_owned(), json!(service.pid)),
+    ]);
+    let experiment = cli::check(shown.text, &configuration, &Map::new()).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::invalid(format!("{}: {}", shown.name, problems.join("\n")))
+    })?;
+    let title = experiment.document.title.clone();
+    let told = cli::execute(
+        experiment,
+        &Place::below(state),
+        None,
+        Span::seconds(1),
+        Style::for_people(),
+    )?;
+    let (verdict, run) = (&told.finished.verdict, &told.finished.run);
+    cli::print(&format!("\n{}", cli::shown(&title, &told.finished, None)));
+    let clean = run
+        .injections
+        .values()
+        .all(|one| matches!(&one.state, InjectionState::Ended(ended) if ended.clean));
+    let ended_by = run.aborts.first().map(|abort| abort.rule.as_str());
+    let outage: f64 = verdict
+        .outages
+        .iter()
+        .map(|(_, outage)| outage.until - outage.from)
+        .sum();
+    Ok(Row {
+        name: shown.name,
+        verdict: verdict.outcome,
+        expected: shown.expected,
+        outage: if outage > 0.0 {
+            format!("{outage:.1} s")
+        } else {
+            "none".into()
+        },
+        recovery: verdict
+            .recovered_after
+            .map_or("no".into(), |after| format!("after {after}")),
+        as_described: verdict.outcome == shown.expected
+            && ended_by == shown.ended_by
+            && clean
+            && verdict.recovered_after.is_some(),
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let line = |cells: [&str; 5]| {
+        let [name, verdict, expected, outage, recovery] = cells;
+        format!("{name:<20}  {verdict:<12}  {expected:<9}  {outage:<7}  {recovery}")
+            .trim_end()
+            .to_owned()
+            + "\n"
+    };
+    let mut table =
+        String::from("\n") + &line(["experiment", "verdict", "expected", "outage", "recovered"]);
+    for row in rows {
+        let (verdict, expected) = (row.verdict.to_string(), row.expected.to_string());
+        table += &line([row.name, &verdict, &expected, &row.outage, &row.recovery]);
+    }
+    table
+}
+
+/// Why there is no demo.
+fn not_started(what: String) -> Failure {
+    Failure {
+        code: Outcome::NotStarted.exit_code(),
+        what,
+    }
+}
+
+/// The service, ended with this value at the latest; killed with this process by the kernel.
+struct Service {
+    supervisor: Child,
+    url: String,
+    pid: u32,
+    workers: u64,
+}
+
+impl Service {
+    fn start() -> Result<Service, Failure> {
+        let failed = |what: &str| not_started(format!("the demo's service did not start: {what}"));
+        let supervisor = Command::new("/proc/self/exe")
+            .args([
+                service::SUBCOMMAND,
+                "supervise",
+                "--parent",
+                &std::process::id().to_string(),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // A terminal's Ctrl-C is for the run, which puts everything back first.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| failed(&error.to_string()))?;
+        let pid = supervisor.id();
+        let mut service = Service {
+            supervisor,
+            url: String::new(),
+            pid,
+            workers: 0,
+        };
+        let mut line = String::new();
+        let out = service
+            .supervisor
+            .stdout
+            .take()
+            .ok_or_else(|| failed("it has no output"))?;
+        BufReader::new(out)
+            .read_line(&mut line)
+            .map_err(|error| failed(&error.to_string()))?;
+        let told: Value =
+            serde_json::from_str(&line).map_err(|_| failed("it did not say its address"))?;
+        let address = told["address"]
+            .as_str()
+            .ok_or_else(|| failed("it did not say its address"))?;
+        service.url = format!("http://{address}/");
+        service.workers = told["workers"].as_u64().unwrap_or_default();
+        Ok(service)
+    }
+
+    /// Asks the supervisor to end its workers and itself, and waits for that.
+    fn stop(&mut self) -> Result<(), Failure> {
+        let failed = |what: String| Failure {
+            code: Outcome::NotClean.exit_code(),
+            what: format!("the demo's service did not end: {what}"),
+        };
+        let pid = i32::try_from(self.pid).map_err(|error| failed(error.to_string()))?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| failed(error.to_string()))?;
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE {
+            if self
+                .supervisor
+                .try_wait()
+                .map_err(|error| failed(error.to_string()))?
+                .is_some()
+            {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(failed(format!("it was asked {} s ago", PATIENCE.as_secs())))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // After `stop` there is nobody to kill; the workers end with their supervisor in any case.
+        self.supervisor.kill().ok();
+        self.supervisor.wait().ok();
+    }
+}
+
+/// A folder for journals and the ledger that goes with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Folder, Failure> {
+        let path =
+            std::env::temp_dir().join(format!("backburn-demo-{}", backburn::runner::run_id()));
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map(|()| Folder(path.clone()))
+            .map_err(|error| not_started(format!("{}: {error}", path.display())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            cli::say(&format!("warning: {} is left: {error}\n", self.0.display()));
+        }
+    }
+}
