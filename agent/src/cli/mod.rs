@@ -56,9 +56,15 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     } else {
         name
     };
-    let matches = match command(name.clone())
-        .try_get_matches_from(std::iter::once(name.into()).chain(words))
-    {
+    let serves = words
+        .first()
+        .is_some_and(|word| word == "serve" || word == "worker");
+    let known = if serves {
+        serving(name.clone())
+    } else {
+        command(name.clone())
+    };
+    let matches = match known.try_get_matches_from(std::iter::once(name.into()).chain(words)) {
         Ok(matches) => matches,
         Err(error) => {
             // Help goes to stdout with 0, a wrong word to stderr with 2; a closed pipe is nobody's fault.
@@ -92,23 +98,20 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKBURN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let level = std::env::var("BACKBURN_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     // Somebody else's subscriber, in a test, is as good.
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .with_writer(std::io::stderr)
         .try_init()
         .ok();
 }
 
-fn command(name: String) -> Command {
-    let json = || {
-        Arg::new("json")
-            .long("json")
-            .action(ArgAction::SetTrue)
-            .help("Print JSON")
-    };
+/// The words of an agent that serves. Apart from those of a person, since it must be small and
+/// start fast: no flags are derived from schemas here.
+fn serving(name: String) -> Command {
     let serve = |name: &'static str| {
         Command::new(name)
             .arg(
@@ -154,6 +157,17 @@ fn command(name: String) -> Command {
         )
         .subcommand(serve("serve").about("Serve a controller over the socket on standard input"))
         .subcommand(serve("worker").hide(true))
+}
+
+/// All the agent's words.
+fn command(name: String) -> Command {
+    let json = || {
+        Arg::new("json")
+            .long("json")
+            .action(ArgAction::SetTrue)
+            .help("Print JSON")
+    };
+    serving(name)
         .subcommand(
             Command::new("faults")
                 .about("List the faults, or tell all about one")
