@@ -33,6 +33,9 @@ pub struct Policy {
     /// Who is never a victim, besides process 1, kernel threads and Backburn itself.
     #[serde(default)]
     pub protect: Protection,
+    /// Ports whose packets no network fault touches, at either end. Left out: 22.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect_ports: Option<Vec<u16>>,
 }
 
 /// A policy that can't be used. Nothing is injected without one that can.
@@ -66,6 +69,11 @@ fn listed(problems: &[Problem]) -> String {
 }
 
 impl Policy {
+    /// The ports whose packets no network fault touches.
+    pub fn spare_ports(&self) -> &[u16] {
+        self.protect_ports.as_deref().unwrap_or(&[22])
+    }
+
     /// The policy at `path`; else at its usual place, if there is one; else the default.
     ///
     /// # Errors

@@ -219,7 +219,9 @@ fn value(text: &str, wanted: &Value) -> Value {
         )
     };
     let read: Option<Value> = serde_json::from_str(text).ok();
-    let candidates = [read.clone(), Some(plain.clone()), Some(list())];
+    // Where a list may be given, commas make one.
+    let separated = text.contains(',').then(list);
+    let candidates = [read.clone(), separated, Some(plain.clone()), Some(list())];
     let fitting = candidates.into_iter().flatten().find(fits);
     // Where nothing fits, the number that was meant gets the better message.
     fitting.or(read).unwrap_or(plain)

@@ -80,6 +80,7 @@ impl Engine {
         let look = Look {
             table: &self.host.table,
             protection: &self.policy.protect,
+            spare_ports: self.policy.spare_ports(),
             injection: &request.id,
             held: &held,
             duration: request.duration,

@@ -13,6 +13,8 @@ pub struct Look<'a> {
     pub table: &'a ProcessTable,
     /// Who is never a victim.
     pub protection: &'a Protection,
+    /// Ports whose packets are never touched, at either end.
+    pub spare_ports: &'a [u16],
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as changes name it, each with the injection's id.

@@ -5,8 +5,12 @@
 
 mod cpu_stress;
 mod disk_fill;
+mod flows;
 mod look;
 mod memory_fill;
+mod network_loss;
+mod network_partition;
+mod network_reject;
 mod process_kill;
 mod process_pause;
 mod size;
@@ -14,7 +18,9 @@ mod size;
 pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
 
-use crate::changes::{Alter as _, Change};
+use crate::changes::{Alter as _, Change, ProcessHelper};
+use crate::filter::Harm;
+use crate::helpers::Role;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
 use backburn_experiments::{Problem, Span, schema};
@@ -27,6 +33,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<network_loss::NetworkLoss>(),
+    Fault::of::<network_partition::NetworkPartition>(),
+    Fault::of::<network_reject::NetworkReject>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
 ];
@@ -219,6 +228,26 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
         )
         .hint("run as root or as that user, or select processes of your own")),
     }
+}
+
+/// The plan of a fault that is done to packets by a helper's tables.
+fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
+    let filter = flows.filter(harm, look)?;
+    let place = filter.place();
+    let id = filter.holds();
+    Ok(Plan {
+        victims: vec![Victim {
+            kind: "flows".into(),
+            id: id.strip_prefix("flows:").unwrap_or(&id).to_owned(),
+            name: format!("{}{place}", filter.flows),
+        }],
+        changes: vec![Change::Helper(ProcessHelper {
+            mark: look.mark(0),
+            deadline: look.deadline(Span::default()),
+            role: Role::Filter(Box::new(filter)),
+        })],
+        ..Plan::default()
+    })
 }
 
 /// What is wrong with a size and a share of which one is to be given, or neither where that means something.

@@ -2,6 +2,7 @@
 
 use super::Role;
 use super::role::size;
+use crate::filter::{Filter, Harm};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
 
@@ -10,6 +11,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
     match role {
         Role::Hold { victims } => held(victims, helper, table),
         Role::Terminate { victims, .. } => ended(victims, table),
+        Role::Filter(filter) => filtered(filter),
         Role::Cpu { .. } => of_helper(helper, table, busy),
         Role::Memory { .. } => of_helper(helper, table, |id, table| {
             let bytes = table.resident_bytes(id)?;
@@ -91,6 +93,29 @@ fn ended(victims: &[ProcessId], table: &ProcessTable) -> Effect {
         gone > 0,
         format!("{gone} of {} processes gone", victims.len()),
         &[("gone-processes", gone as f64)],
+    )
+}
+
+fn filtered(filter: &Filter) -> Effect {
+    let counted = match filter.counted() {
+        Ok(counted) => counted,
+        Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
+    };
+    let done = match filter.harm {
+        Harm::Lose { .. } => "lost",
+        Harm::Reject { .. } => "rejected",
+    };
+    effect(
+        counted.harmed > 0,
+        format!(
+            "{} packets of the chosen flows, {} of them {done}",
+            counted.chosen, counted.harmed
+        ),
+        &[
+            ("chosen-packets", counted.chosen as f64),
+            (&format!("{done}-packets"), counted.harmed as f64),
+            (&format!("{done}-bytes"), counted.harmed_bytes as f64),
+        ],
     )
 }
 

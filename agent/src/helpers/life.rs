@@ -16,6 +16,8 @@ use std::time::Duration;
 pub(super) struct Life {
     /// What it is for.
     pub role: Role,
+    /// When it ends by itself, from its start.
+    pub deadline: Duration,
     /// Kills it when it runs out; dropping it would disarm it.
     _deadline: Timer,
 }
@@ -54,8 +56,8 @@ pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
     if getppid().map(|pid| pid.as_raw_nonzero().get() as u64) != Some(parent) {
         return Err(NotBegun::Orphan);
     }
-    let timer = arm(Duration::from_millis(deadline.max(1)))
-        .map_err(|error| no("could not set its deadline", error.into()))?;
+    let deadline = Duration::from_millis(deadline.max(1));
+    let timer = arm(deadline).map_err(|error| no("could not set its deadline", error.into()))?;
     // Ctrl-C at a terminal is for the agent, which reverts in order; a group of our own keeps it
     // from us. Whatever the agent blocks is not to be blocked here.
     setpgid(None, None)
@@ -72,6 +74,7 @@ pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
         .ok_or_else(usage)?;
     Ok(Life {
         role,
+        deadline,
         _deadline: timer,
     })
 }

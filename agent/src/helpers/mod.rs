@@ -12,6 +12,7 @@
 mod cpu;
 mod disk;
 mod evidence;
+mod filter;
 mod hold;
 mod life;
 mod memory;
@@ -80,6 +81,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             name,
         } => disk::run(directory, *bytes, *reserve_bytes, name, &life),
         Role::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
+        Role::Filter(filter) => filter::run(filter, &life),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

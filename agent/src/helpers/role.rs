@@ -1,5 +1,6 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
+use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::Span;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub enum Role {
         /// How long they have, in milliseconds.
         grace_ms: u64,
     },
+    /// Owns nf_tables tables that harm packets. They go when it dies.
+    Filter(Box<Filter>),
 }
 
 impl Role {
@@ -111,6 +114,13 @@ impl Role {
                     Span::millis(*grace_ms)
                 )
             }
+            Role::Filter(filter) => format!(
+                "{} {}{}, by tables `{}` that it owns",
+                filter.harm,
+                filter.flows,
+                filter.place(),
+                filter.table
+            ),
         }
     }
 
@@ -122,6 +132,7 @@ impl Role {
             Role::Memory { .. } => "the kernel frees the memory",
             Role::Disk { .. } => "the kernel frees the file, which has no name",
             Role::Terminate { .. } => "those not dead yet are not killed",
+            Role::Filter(_) => "the kernel removes the tables that it owned",
         }
     }
 
@@ -144,6 +155,7 @@ impl Role {
                     |device| format!("disk:{device}"),
                 )]
             }
+            Role::Filter(filter) => vec![filter.holds()],
         }
     }
 
@@ -174,6 +186,10 @@ impl Role {
                 Ok(file
                     .try_exists()?
                     .then(|| format!("{} is still there", file.display())))
+            }
+            Role::Filter(filter) => {
+                let there = filter.residue()?;
+                Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
             }
             Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
         }

@@ -1,0 +1,504 @@
+//! Which packets a network fault is about, as people write it, and what that comes to on this
+//! host: names become addresses, a process becomes its network namespace.
+
+use super::Look;
+use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, Network, PortRange, Protocol};
+use crate::netlink::{self, Namespace, errno};
+use crate::processes::{OneOrMany, ProcessSelector};
+use backburn_experiments::problem::nearest;
+use backburn_experiments::wire::Refusal;
+use backburn_experiments::{Problem, document::Select};
+use rustix::io::Errno;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::ToSocketAddrs as _;
+use std::path::{Path, PathBuf};
+
+/// The most networks that a fault is about; what is longer would not fit on a helper's command line.
+const MOST: usize = 1024;
+
+/// Which packets: those of flows from here to there, and their answers. At least one of `to`, `from`, `ports`, `interface`, `of` and
+/// `namespace` must be given. ARP, the finding of neighbours and the policy's protected ports are never touched.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flows {
+    /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
+    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<OneOrMany<String>>,
+    /// Where the flows come from, written as `to`; a port is the one they come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<OneOrMany<String>>,
+    /// The ports that the flows go to: `5432`, `"8000-8010"`, or a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ports: Option<OneOrMany<Port>>,
+    /// Any where left out; with a port, TCP and UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    /// Which of their packets, as seen from the host or namespace. Both where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    direction: Option<Direction>,
+    /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interface: Option<String>,
+    /// The flows of the network namespace of this process, e.g. of a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<ProcessSelector>,
+    /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    /// Not the flows with one of these ends, written as `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    except: Option<OneOrMany<String>>,
+}
+
+/// A port, or ports from one to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Port {
+    /// By number.
+    Number(u16),
+    /// From one to another: `8000-8010`.
+    Text(String),
+}
+
+impl Port {
+    fn range(&self) -> Result<PortRange, String> {
+        match self {
+            Port::Number(port) => port.to_string().parse(),
+            Port::Text(text) => text.parse(),
+        }
+    }
+}
+
+/// One end as it is written: a network or a name, and maybe a port.
+#[derive(Debug, PartialEq)]
+struct Written<'a> {
+    host: Host<'a>,
+    port: Option<PortRange>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Host<'a> {
+    Network(Network),
+    Name(&'a str),
+}
+
+impl Flows {
+    /// Every problem that shows without a look at the host.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let chosen = self.to.is_some()
+            || self.from.is_some()
+            || self.ports.is_some()
+            || self.interface.is_some()
+            || self.of.is_some()
+            || self.namespace.is_some();
+        if !chosen {
+            problems.push(
+                Problem::new("$", "no flows are chosen: nothing is everything by default").hint(
+                    "give at least one of `to`, `from`, `ports`, `interface`, `of` and `namespace`",
+                ),
+            );
+        }
+        for (key, ends) in [
+            ("to", &self.to),
+            ("from", &self.from),
+            ("except", &self.except),
+        ] {
+            for (at, end) in placed(key, ends) {
+                if let Err(what) = read(end) {
+                    problems.push(Problem::new(at, what).hint(
+                        "`10.0.0.7`, `10.0.0.0/8`, `db.example:5432`, `fd00::1` or `[fd00::1]:443`",
+                    ));
+                }
+            }
+        }
+        for (at, port) in placed("ports", &self.ports) {
+            if let Err(what) = port.range() {
+                problems.push(Problem::new(at, what).hint("`5432`, or `\"8000-8010\"`"));
+            }
+        }
+        if self.protocol == Some(Protocol::Icmp) {
+            let ported = |ends: &Option<OneOrMany<String>>| {
+                placed("", ends)
+                    .iter()
+                    .any(|(_, end)| read(end).is_ok_and(|end| end.port.is_some()))
+            };
+            if self.ports.is_some() || ported(&self.to) || ported(&self.from) {
+                problems.push(
+                    Problem::new("$.protocol", "ICMP has no ports")
+                        .hint("leave the ports or the protocol out"),
+                );
+            }
+        }
+        if self.of.is_some() && self.namespace.is_some() {
+            problems.push(
+                Problem::new("$.namespace", "both `of` and `namespace` are given")
+                    .hint("give one of them"),
+            );
+        }
+        if let Some(of) = &self.of {
+            problems.extend(of.problems("$.of"));
+        }
+        problems
+    }
+
+    /// What is to be done to them on this host. Looks only: the kernel is asked whether it would, too.
+    ///
+    /// # Errors
+    /// There is no such host, interface or namespace; or the kernel would not do it.
+    pub(super) fn filter(&self, harm: Harm, look: &Look<'_>) -> Result<Filter, Refusal> {
+        let mut problems = Vec::new();
+        let namespace = self.find_namespace(look)?;
+        let to = ends("to", &self.to, &mut problems);
+        let from = ends("from", &self.from, &mut problems);
+        let except = ends("except", &self.except, &mut problems);
+        let ports: Vec<PortRange> = placed("ports", &self.ports)
+            .into_iter()
+            .filter_map(|(_, port)| port.range().ok())
+            .collect();
+        let links = netlink::within(namespace.as_ref(), netlink::links)
+            .and_then(|links| links.ok_or_else(|| std::io::Error::other("the namespace is gone")))
+            .map_err(|error| kernel_refuses(&error))?;
+        if let Some(wanted) = &self.interface
+            && !links.iter().any(|link| link.name == *wanted)
+        {
+            let known: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+            let problem = Problem::new("$.interface", format!("there is no interface `{wanted}`"));
+            problems.push(match nearest(wanted, known.iter().copied()) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint(format!("there are {}", known.join(", "))),
+            });
+        }
+        if to
+            .iter()
+            .chain(&from)
+            .chain(&except)
+            .map(|end| end.networks.len())
+            .sum::<usize>()
+            > MOST
+        {
+            problems.push(
+                Problem::new("$", format!("more than {MOST} networks")).hint("name wider networks"),
+            );
+        }
+        if !problems.is_empty() {
+            return Err(Refusal {
+                problems,
+                ..Refusal::new("no-match", "the flows are not to be found on this host")
+            });
+        }
+        let spare_ports: Vec<PortRange> =
+            look.spare_ports.iter().map(|port| (*port).into()).collect();
+        let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
+            ports.all(|port| port.within(&spare_ports))
+        };
+        let of_ends = |ends: &[End]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
+        let spared = [Some(ports.clone()), of_ends(&to), of_ends(&from)]
+            .into_iter()
+            .flatten()
+            .any(|ports| !ports.is_empty() && all_spared(Box::new(ports.into_iter())));
+        if spared {
+            return Err(Refusal::new(
+                "protected",
+                "every port that is named is one that this host protects",
+            )
+            .hint("name others; the owner of this host may change `protect-ports` in its policy"));
+        }
+        let named = |link: &&netlink::Link| {
+            self.interface
+                .as_ref()
+                .is_none_or(|wanted| *wanted == link.name)
+        };
+        let loopback = to
+            .iter()
+            .chain(&from)
+            .flat_map(|end| &end.networks)
+            .any(|network| network.is_loopback())
+            || (self.interface.is_some() && links.iter().filter(named).any(|link| link.loopback));
+        let direction = self.direction.unwrap_or_default();
+        // What goes over the loopback arrives where it left: once is enough.
+        let leaves_by =
+            |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
+        let filter = Filter {
+            table: format!("backburn-{}", look.mark(0)),
+            namespace,
+            devices: match (direction, harm) {
+                (Direction::Ingress, _) | (_, Harm::Reject { .. }) => Vec::new(),
+                _ => links
+                    .iter()
+                    .filter(named)
+                    .filter(leaves_by)
+                    .map(|link| link.name.clone())
+                    .collect(),
+            },
+            flows: Chosen {
+                to,
+                from,
+                ports,
+                protocol: self.protocol.unwrap_or_default(),
+                direction,
+                interface: self.interface.clone(),
+                loopback,
+                except,
+                spare_ports,
+            },
+            harm,
+        };
+        filter.check().map_err(|error| kernel_refuses(&error))?;
+        Ok(filter)
+    }
+
+    /// The network namespace that is meant; none where it is ours.
+    fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
+        let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
+        if let Some(name) = &self.namespace {
+            let path = match name.contains('/') {
+                true => PathBuf::from(name),
+                false => Path::new(netlink::NAMED).join(name),
+            };
+            let found = Namespace::at(&path).map_err(|error| {
+                let problem = Problem::new("$.namespace", format!("{}: {error}", path.display()));
+                Refusal {
+                    problems: vec![problem.hint(
+                        "`ip netns` lists those with a name; `/proc/PID/ns/net` is a process's",
+                    )],
+                    ..Refusal::new("no-match", "the network namespace is not to be had")
+                }
+            })?;
+            return Ok((found.inode != own.inode).then_some(found));
+        }
+        let Some(of) = &self.of else {
+            return Ok(None);
+        };
+        let all = ProcessSelector {
+            select: of.select.or(Some(Select::All)),
+            ..of.clone()
+        };
+        let found = all.find("$.of", look.table, look.protection, look.seed)?;
+        let refuse = |what: String, hint: &str| Refusal {
+            problems: vec![Problem::new("$.of", what).hint(hint)],
+            ..Refusal::new(
+                "no-match",
+                "the process has no network of its own to be told by",
+            )
+        };
+        let mut namespaces = Vec::new();
+        for process in &found.victims {
+            let path = PathBuf::from(format!("/proc/{}/ns/net", process.id.pid));
+            let namespace = Namespace::at(&path).map_err(|error| {
+                refuse(
+                    format!("{}: {error}", path.display()),
+                    "looking at another user's wants root",
+                )
+            })?;
+            namespaces.push(namespace);
+        }
+        let different: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
+        match (different.len(), namespaces.into_iter().next()) {
+            (1, Some(namespace)) if namespace.inode != own.inode => Ok(Some(namespace)),
+            (1, _) => Err(refuse(
+                format!("{} shares the network of this host", found.victims[0]),
+                "name its ports or addresses instead",
+            )),
+            (many, _) => Err(refuse(
+                format!("the processes are in {many} different networks"),
+                "select those of one",
+            )),
+        }
+    }
+}
+
+/// What the kernel said, and what would do.
+fn kernel_refuses(error: &std::io::Error) -> Refusal {
+    match errno(error) {
+        Some(Errno::PERM) => Refusal::new("not-permitted", error.to_string())
+            .hint("run as root, or with CAP_NET_ADMIN"),
+        _ if error.kind() == std::io::ErrorKind::PermissionDenied => Refusal::new(
+            "not-permitted",
+            format!("the network namespace can't be entered: {error}"),
+        )
+        .hint("run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN"),
+        _ => Refusal::new("failed", error.to_string())
+            .hint("`backburn-agent doctor` tells what this kernel has"),
+    }
+}
+
+/// Each of these with its place.
+fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(String, &'a T)> {
+    match some {
+        None => Vec::new(),
+        Some(OneOrMany::One(one)) => vec![(format!("$.{key}"), one)],
+        Some(OneOrMany::Many(many)) => {
+            let numbered = many.iter().enumerate();
+            numbered
+                .map(|(number, one)| (format!("$.{key}[{number}]"), one))
+                .collect()
+        }
+    }
+}
+
+/// The ends with their names made addresses, those with the same port together.
+fn ends(key: &str, written: &Option<OneOrMany<String>>, problems: &mut Vec<Problem>) -> Vec<End> {
+    let mut found: Vec<(Option<PortRange>, BTreeSet<Network>)> = Vec::new();
+    for (at, text) in placed(key, written) {
+        // What can't be read was told before.
+        let Ok(Written { host, port }) = read(text) else {
+            continue;
+        };
+        let networks: Vec<Network> = match host {
+            Host::Network(network) => vec![network],
+            Host::Name(name) => match (name, 0).to_socket_addrs() {
+                Ok(addresses) => addresses.map(|address| address.ip().into()).collect(),
+                Err(error) => {
+                    let what = format!("`{name}` has no address here: {error}");
+                    problems.push(
+                        Problem::new(at, what).hint("see `getent ahosts`, or give the address"),
+                    );
+                    continue;
+                }
+            },
+        };
+        match found.iter_mut().find(|(known, _)| *known == port) {
+            Some((_, known)) => known.extend(networks),
+            None => found.push((port, networks.into_iter().collect())),
+        }
+    }
+    found.sort();
+    found
+        .into_iter()
+        .map(|(port, networks)| End {
+            networks: networks.into_iter().collect(),
+            port,
+        })
+        .collect()
+}
+
+fn read(text: &str) -> Result<Written<'_>, String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest
+                .split_once(']')
+                .ok_or_else(|| format!("`{text}` has no `]`"))?;
+            let port = match rest {
+                "" => None,
+                rest => Some(
+                    rest.strip_prefix(':')
+                        .ok_or_else(|| format!("`{text}` has no `:` before its port"))?,
+                ),
+            };
+            (host, port)
+        }
+        None => match text.split_once(':') {
+            None => (text, None),
+            // More than one: IPv6, which has a port only in brackets.
+            Some((_, rest)) if rest.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+        },
+    };
+    let port = port.map(str::parse).transpose()?;
+    let looks_like_an_address = host.contains([':', '/'])
+        || (!host.is_empty() && host.chars().all(|c| c.is_ascii_digit() || c == '.'));
+    let host = match host.parse() {
+        Ok(network) => Host::Network(network),
+        Err(what) if looks_like_an_address => return Err(what),
+        Err(_) if is_name(host) => Host::Name(host),
+        Err(_) => return Err(format!("`{host}` is neither an address nor a host's name")),
+    };
+    Ok(Written { host, port })
+}
+
+/// Whether this could be a host's name (RFC 1123, and `_`, which some use).
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_read_as_people_write_them() {
+        let network = |text: &str| Host::Network(text.parse().expect("a network"));
+        for (text, host, port) in [
+            ("10.0.0.7", network("10.0.0.7/32"), None),
+            ("10.0.0.7:80", network("10.0.0.7"), Some("80")),
+            (
+                "10.0.0.0/8:8000-8010",
+                network("10.0.0.0/8"),
+                Some("8000-8010"),
+            ),
+            ("fd00::1", network("fd00::1"), None),
+            ("fd00::/8", network("fd00::/8"), None),
+            ("[fd00::1]:443", network("fd00::1"), Some("443")),
+            ("[fd00::/8]", network("fd00::/8"), None),
+            ("db.example:5432", Host::Name("db.example"), Some("5432")),
+            ("db_1", Host::Name("db_1"), None),
+        ] {
+            let port = port.map(|port| port.parse().expect("ports"));
+            assert_eq!(read(text), Ok(Written { host, port }), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "10.0.0.300",
+            "10.0.0.0/33",
+            "10.0.0.7:0",
+            "10.0.0.7:x",
+            "10.0.0.7:",
+            "a b",
+            "-x",
+            "[fd00::1",
+            "[fd00::1]443",
+            "fd00::1::",
+            "db..example",
+            "10.0.0.1/8/8",
+            "db:9-8",
+            "é.example",
+        ] {
+            assert!(read(text).is_err(), "{text}: {:?}", read(text));
+        }
+    }
+
+    #[test]
+    fn something_must_be_chosen_and_be_right() {
+        let problems = |json: serde_json::Value| -> Vec<String> {
+            let flows: Flows = serde_json::from_value(json).expect("it has the form");
+            flows
+                .problems()
+                .into_iter()
+                .map(|problem| problem.at)
+                .collect()
+        };
+        use serde_json::json;
+        assert_eq!(problems(json!({"protocol": "tcp"})), ["$"]);
+        assert_eq!(problems(json!({"except": "10.0.0.1"})), ["$"]);
+        assert_eq!(
+            problems(json!({"ports": [80, "9-8", 0]})),
+            ["$.ports[1]", "$.ports[2]"]
+        );
+        assert_eq!(
+            problems(json!({"to": ["10.0.0.0/8", "10.0.0.0/99"], "from": "?"})),
+            ["$.to[1]", "$.from"]
+        );
+        assert_eq!(
+            problems(json!({"ports": 80, "protocol": "icmp"})),
+            ["$.protocol"]
+        );
+        assert_eq!(
+            problems(json!({"of": {"name": "x"}, "namespace": "y"})),
+            ["$.namespace"]
+        );
+        assert!(problems(json!({"to": "[::1]:80", "protocol": "udp"})).is_empty());
+    }
+}

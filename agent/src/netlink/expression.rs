@@ -1,0 +1,212 @@
+//! What a rule is made of: small steps that load something of a packet into a register, look at
+//! it, count, or decide. The subset that faults need, with the kernel's own names
+//! (`include/uapi/linux/netfilter/nf_tables.h`), which `nft --debug=netlink` shows.
+
+use super::message::Body;
+
+/// Where in a packet a field lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// From the beginning of the IP header.
+    Network = 1,
+    /// From the beginning of the TCP, UDP or ICMP header.
+    Transport = 2,
+}
+
+/// What is known of a packet besides its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meta {
+    /// Its protocol on the wire, e.g. 0x0800 for IPv4; 2 bytes in the network's order.
+    Protocol = 1,
+    /// The name of the interface that it came in by; 16 bytes.
+    InputName = 6,
+    /// The name of the interface that it leaves by; 16 bytes.
+    OutputName = 7,
+    /// The type of the interface that it came in by; 2 bytes in the host's order.
+    InputType = 8,
+    /// The type of the interface that it leaves by; 2 bytes in the host's order.
+    OutputType = 9,
+    /// Its family in the IP layers, `NFPROTO_*`; 1 byte.
+    Family = 15,
+    /// Its transport protocol, e.g. 6 for TCP; 1 byte.
+    Transport = 16,
+}
+
+/// How a register is compared; bytes by bytes, so numbers must be in the network's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// Equal.
+    Equal = 0,
+    /// Not equal.
+    Unequal = 1,
+    /// Less.
+    Less = 2,
+    /// At the most.
+    AtMost = 3,
+    /// At the least.
+    AtLeast = 5,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is dropped.
+    Drop,
+    /// Our chain has nothing against it.
+    Accept,
+    /// That chain decides, and ours does not go on.
+    Goto(String),
+}
+
+/// How somebody is told that a packet was not let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// By a TCP reset.
+    Reset,
+    /// By ICMP or ICMPv6: `NFT_REJECT_ICMPX_*`, 1 for the port, 2 for the host, 3 for "prohibited".
+    Unreachable(u8),
+}
+
+/// One step. Everything goes through the first register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads a field of the packet.
+    Payload {
+        /// From where.
+        base: Base,
+        /// How far from there, in bytes.
+        offset: u32,
+        /// How long it is, in bytes.
+        length: u32,
+    },
+    /// Loads what is known of the packet.
+    Meta(Meta),
+    /// Goes on where the register compares so.
+    Compare(Compare, Vec<u8>),
+    /// Keeps only these bits.
+    Mask(Vec<u8>),
+    /// Goes on where the register is in a set; or is not.
+    Lookup {
+        /// The set's name.
+        set: String,
+        /// Whether it must be missing there.
+        missing: bool,
+    },
+    /// Counts packets and bytes.
+    Counter,
+    /// Loads a number below `modulus`, in the network's order: the next one, or a random one.
+    Number {
+        /// One above the highest.
+        modulus: u32,
+        /// Whether it is random; else they go round.
+        random: bool,
+    },
+    /// Decides.
+    Verdict(Verdict),
+    /// Drops the packet and tells its sender.
+    Reject(Rejection),
+    /// Takes the packet away at a device's hook, and hands it to a device that there is not: it is freed there, and whoever
+    /// sent it is told that it went out, as with a loss on the wire.
+    Vanish,
+}
+
+/// `NFT_REG_1`; register 0 is the verdict.
+const REGISTER: u32 = 1;
+
+impl Expression {
+    /// The step as an element of a rule's list.
+    pub(super) fn encode(&self) -> Vec<Body> {
+        let element = |name: &str, data: Body| Body::default().text(1, name).nest(2, &data);
+        let value = |bytes: &[u8]| Body::default().put(1, bytes);
+        let empty = Body::default;
+        vec![match self {
+            Expression::Payload {
+                base,
+                offset,
+                length,
+            } => element(
+                "payload",
+                empty()
+                    .number(1, REGISTER)
+                    .number(2, *base as u32)
+                    .number(3, *offset)
+                    .number(4, *length),
+            ),
+            Expression::Meta(key) => {
+                element("meta", empty().number(1, REGISTER).number(2, *key as u32))
+            }
+            Expression::Compare(how, bytes) => element(
+                "cmp",
+                empty()
+                    .number(1, REGISTER)
+                    .number(2, *how as u32)
+                    .nest(3, &value(bytes)),
+            ),
+            Expression::Mask(mask) => element(
+                "bitwise",
+                empty()
+                    .number(1, REGISTER)
+                    .number(2, REGISTER)
+                    .number(3, mask.len() as u32)
+                    .nest(4, &value(mask))
+                    .nest(5, &value(&vec![0; mask.len()])),
+            ),
+            Expression::Lookup { set, missing } => element(
+                "lookup",
+                empty()
+                    .text(1, set)
+                    .number(2, REGISTER)
+                    .number(5, u32::from(*missing)),
+            ),
+            Expression::Counter => element("counter", empty().long(1, 0).long(2, 0)),
+            Expression::Number { modulus, random } => {
+                let number = empty()
+                    .number(1, REGISTER)
+                    .number(2, *modulus)
+                    .number(3, u32::from(*random))
+                    .number(4, 0);
+                // It comes in the host's order, and comparing wants the network's.
+                let turned = empty()
+                    .number(1, REGISTER)
+                    .number(2, REGISTER)
+                    .number(3, 1)
+                    .number(4, 4)
+                    .number(5, 4);
+                return vec![element("numgen", number), element("byteorder", turned)];
+            }
+            Expression::Verdict(verdict) => element(
+                "immediate",
+                empty()
+                    .number(1, 0)
+                    .nest(2, &empty().nest(2, &verdict.encode())),
+            ),
+            Expression::Reject(Rejection::Reset) => {
+                element("reject", empty().number(1, 1).put(2, &[0]))
+            }
+            Expression::Reject(Rejection::Unreachable(code)) => {
+                element("reject", empty().number(1, 2).put(2, &[*code]))
+            }
+            Expression::Vanish => {
+                // No device has the number 0.
+                let nowhere = empty()
+                    .number(1, REGISTER)
+                    .nest(2, &value(&0u32.to_ne_bytes()));
+                return vec![
+                    element("immediate", nowhere),
+                    element("fwd", empty().number(1, REGISTER)),
+                ];
+            }
+        }]
+    }
+}
+
+impl Verdict {
+    fn encode(&self) -> Body {
+        // `NF_DROP`, `NF_ACCEPT` and `NFT_GOTO`.
+        match self {
+            Verdict::Drop => Body::default().number(1, 0),
+            Verdict::Accept => Body::default().number(1, 1),
+            Verdict::Goto(chain) => Body::default().number(1, (-4i32) as u32).text(2, chain),
+        }
+    }
+}
