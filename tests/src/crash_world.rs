@@ -1,6 +1,7 @@
 //! A small world to harm, and its fingerprint: victims of several kinds, bystanders, a file
 //! system of its own. Made afresh for each trial.
 
+use crate::network::Wire;
 use crate::processes;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -16,6 +17,8 @@ pub struct World {
     /// One that nobody means.
     bystander: Child,
     files: tempfile::TempDir,
+    /// To another network namespace.
+    wire: Wire,
 }
 
 const THREADS: &str = "
@@ -27,9 +30,10 @@ time.sleep(1000)
 ";
 
 impl World {
-    /// A fresh one. Needs root, `python3` and `strace`, and a mount namespace of its own.
+    /// A fresh one. Needs root, `python3` and `strace`, and mount and network namespaces of its own.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
+        let wire = Wire::bare();
         let files = tempfile::tempdir().expect("a temporary folder can be made");
         run(
             "mount",
@@ -65,7 +69,13 @@ impl World {
             tracer,
             bystander: start("sleep", &["1001"]),
             files,
+            wire,
         }
+    }
+
+    /// A wire to another network namespace.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// The process with threads.
@@ -103,6 +113,13 @@ impl World {
         lines.extend(names(Path::new("/sys/class/net")));
         lines.extend(names(Path::new("/sys/fs/cgroup/unified")));
         lines.push(output("nft", &["list", "ruleset"]));
+        lines.push(output("ip", &["link"]));
+        lines.extend(self.wire.there(|| {
+            ["nft list ruleset", "ip link"].map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                output(words[0], &words[1..])
+            })
+        }));
         lines.push(output("tc", &["qdisc", "show"]));
         lines.join("\n")
     }

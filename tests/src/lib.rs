@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod crash_world;
+pub mod network;
 pub mod privately;
 pub mod processes;
 pub mod programs;

@@ -24,6 +24,21 @@ pub fn skip(test: &str, why: &str) {
 /// # Panics
 /// The test fails, or is skipped under CI.
 pub fn privately(name: &str, programs: &[&str], test: impl FnOnce()) {
+    inside(name, programs, &[], test);
+}
+
+/// As [`privately`], and in a network namespace of its own as well, where there is nothing but a loopback, which is up.
+///
+/// # Panics
+/// The test fails, or is skipped under CI.
+pub fn privately_networked(name: &str, programs: &[&str], test: impl FnOnce()) {
+    inside(name, programs, &["--net"], || {
+        crate::network::ip(&["link", "set", "lo", "up"]);
+        test();
+    });
+}
+
+fn inside(name: &str, programs: &[&str], more: &[&str], test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
         return test();
     }
@@ -49,8 +64,9 @@ pub fn privately(name: &str, programs: &[&str], test: impl FnOnce()) {
             "--fork",
             "--mount-proc",
             "--kill-child=KILL",
-            "--",
         ])
+        .args(more)
+        .arg("--")
         .arg(own)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)

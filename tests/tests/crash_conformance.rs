@@ -4,15 +4,15 @@
 
 use backburn_tests::crash::{Case, Strike, Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_world::World;
-use backburn_tests::privately::privately;
+use backburn_tests::privately::privately_networked as privately;
 use backburn_tests::programs;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-const PROGRAMS: [&str; 7] = [
-    "unshare", "mount", "umount", "python3", "strace", "nft", "tc",
+const PROGRAMS: [&str; 9] = [
+    "unshare", "mount", "umount", "python3", "strace", "nft", "tc", "ip", "sleep",
 ];
 
 /// Long enough to be struck while it acts, short enough for hundreds of trials.
@@ -72,6 +72,27 @@ const CASES: &[Case] = &[
         name: "disk-fill",
         fault: "disk-fill",
         arguments: |world| json!({"path": world.folder(), "reserve": "1MiB"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-loss",
+        fault: "network-loss",
+        arguments: |_| json!({"to": ["10.9.0.2", "fd09::2"], "percent": 30}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-partition, elsewhere",
+        fault: "network-partition",
+        arguments: |world| json!({"of": {"pid": world.wire().pid()}, "ports": [80, "443-445"]}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-reject",
+        fault: "network-reject",
+        arguments: |_| json!({"from": "10.9.0.0/24", "except": "10.9.0.3"}),
         duration: SHORT,
         victims_survive: true,
     },

@@ -105,6 +105,13 @@ pub enum Expression {
     Verdict(Verdict),
     /// Drops the packet and tells its sender.
     Reject(Rejection),
+    /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on.
+    Queue {
+        /// Its number.
+        number: u16,
+        /// By the older `NFQUEUE` target, where the kernel has no step of its own for it.
+        by_target: bool,
+    },
     /// Takes the packet away at a device's hook, and hands it to a device that there is not: it is freed there, and whoever
     /// sent it is told that it went out, as with a loss on the wire.
     Vanish,
@@ -185,6 +192,31 @@ impl Expression {
             }
             Expression::Reject(Rejection::Unreachable(code)) => {
                 element("reject", empty().number(1, 2).put(2, &[*code]))
+            }
+            // `NFT_QUEUE_FLAG_BYPASS`.
+            Expression::Queue {
+                number,
+                by_target: false,
+            } => element(
+                "queue",
+                empty()
+                    .put(1, &number.to_be_bytes())
+                    .put(2, &1u16.to_be_bytes())
+                    .put(3, &1u16.to_be_bytes()),
+            ),
+            Expression::Queue {
+                number,
+                by_target: true,
+            } => {
+                // `struct xt_NFQ_info_v3`, in the host's order and as long as a multiple of 8: number, how many, bypass.
+                let fields = [*number, 1, 1, 0].map(u16::to_ne_bytes);
+                element(
+                    "target",
+                    empty()
+                        .text(1, "NFQUEUE")
+                        .number(2, 3)
+                        .put(3, &fields.concat()),
+                )
             }
             Expression::Vanish => {
                 // No device has the number 0.

@@ -126,7 +126,7 @@ pub struct Received<'a> {
     pub body: &'a [u8],
 }
 
-/// The messages in what one read gave. What is cut short ends the list.
+/// The messages in what one read gave. What is cut short is the last of them.
 pub fn messages(mut bytes: &[u8]) -> Vec<Received<'_>> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind), Some(flags), Some(sequence)) = (
@@ -136,7 +136,7 @@ pub fn messages(mut bytes: &[u8]) -> Vec<Received<'_>> {
         long_at(bytes, 8),
     ) {
         let length = length as usize;
-        let Some(body) = bytes.get(HEADER..length) else {
+        let Some(body) = bytes.get(HEADER..length.min(bytes.len())) else {
             break;
         };
         found.push(Received {

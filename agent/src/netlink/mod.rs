@@ -10,7 +10,7 @@ mod socket;
 mod tables;
 
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, links};
+pub use links::{LOOPBACK, Link, knows_discipline, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
 pub use socket::{Family, Refused, Socket, errno};

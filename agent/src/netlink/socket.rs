@@ -21,6 +21,8 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
 /// How long the kernel may take to answer; it answers before `send` returns, but for a list.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much is read at once.
+const ROOM: usize = 32 * 1024;
 /// How often a list that changed while it was read is read again.
 const TRIES: usize = 20;
 
@@ -187,14 +189,13 @@ impl Socket {
     }
 
     fn receive(&self, flags: RecvFlags) -> Result<Vec<u8>, Errno> {
-        // The kernel fits a list's parts to the reader's room, up to 32 KiB; an error brings the message that it is about.
-        let mut room = vec![0; 128 * 1024];
+        // The kernel fits a list's parts to the reader's room; of an error only the beginning is of use, and the message that
+        // it is about, which comes after, may be cut off.
+        let mut room = Vec::with_capacity(ROOM);
         loop {
-            match rustix::net::recv(&self.socket, &mut room[..], flags) {
-                Ok((count, _)) => {
-                    room.truncate(count);
-                    return Ok(room);
-                }
+            let spare = rustix::buffer::spare_capacity(&mut room);
+            match rustix::net::recv(&self.socket, spare, flags) {
+                Ok(_) => return Ok(room),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }

@@ -1,5 +1,7 @@
 //! What this host can do, and what is missing: tried where a try harms nobody, read where not.
 
+mod network;
+
 use crate::helpers::{has_capability, yama_scope};
 use crate::metrics::{memory_available, memory_total};
 use crate::processes::ProcessTable;
@@ -65,7 +67,7 @@ fn finding(name: &'static str, ok: Answer, seen: impl Into<String>, hint: &str) 
 
 /// Examines this host. `state_dir` is where the agent keeps its ledger.
 pub fn examine(state_dir: &Path) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         kernel(),
         rights(),
         processes(),
@@ -78,7 +80,9 @@ pub fn examine(state_dir: &Path) -> Vec<Finding> {
         swap(),
         nameless_files(),
         state_folder(state_dir),
-    ]
+    ];
+    findings.extend(network::examine());
+    findings
 }
 
 fn kernel() -> Finding {

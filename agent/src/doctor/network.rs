@@ -1,0 +1,176 @@
+//! What this kernel can do to packets, tried in a network namespace that nobody else is in and
+//! that ends with the thread that made it.
+
+use super::{Answer, Finding, finding};
+use crate::netlink::{self, Expression, Family, Hook, Layer, Message, Rejection, Socket, Table};
+use nix::sched::{CloneFlags, unshare};
+use std::io;
+
+/// A name for what is tried.
+const TRIAL: &str = "backburn-doctor";
+const INET: Table<'_> = Table {
+    layer: Layer::Inet,
+    name: TRIAL,
+};
+const NETDEV: Table<'_> = Table {
+    layer: Layer::Netdev,
+    name: TRIAL,
+};
+
+/// Examines what network faults need.
+pub(super) fn examine() -> Vec<Finding> {
+    let trial = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok(vec![owner(), egress(), parts(), queue(), netem()])
+    });
+    let tried: io::Result<Vec<Finding>> = match trial.join() {
+        Ok(tried) => tried,
+        Err(_) => Err(io::Error::other("the trial ended early")),
+    };
+    tried.unwrap_or_else(|error| {
+        vec![finding(
+            "network faults",
+            Answer::No,
+            format!("no network namespace can be made to try them in: {error}"),
+            "network faults want root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        )]
+    })
+}
+
+fn kernel_takes(messages: &[Message]) -> io::Result<()> {
+    Socket::open(Family::Netfilter)?.check(messages)
+}
+
+fn owner() -> Finding {
+    match kernel_takes(&[INET.make()]) {
+        Ok(()) => finding(
+            "nf_tables",
+            Answer::Yes,
+            "tables that the kernel removes with their owner",
+            "",
+        ),
+        Err(error) => finding(
+            "nf_tables",
+            Answer::No,
+            error.to_string(),
+            "network faults want nf_tables with the `owner` flag: Linux 5.12 or later with CONFIG_NF_TABLES_INET",
+        ),
+    }
+}
+
+fn egress() -> Finding {
+    let hook = Hook::Egress(vec!["lo".into()]);
+    let chain = [NETDEV.make(), NETDEV.base_chain("leaving", &hook, 0)];
+    let silent = NETDEV.rule("leaving", &[Expression::Vanish], "");
+    match kernel_takes(&[&chain[..], &[silent]].concat()) {
+        Ok(()) => finding(
+            "egress hook",
+            Answer::Yes,
+            "packets that leave can be lost at their device, where nobody is told",
+            "",
+        ),
+        Err(error) => finding(
+            "egress hook",
+            Answer::No,
+            error.to_string(),
+            "packets can only be lost as they arrive (`direction: ingress`); Linux 5.17 or later has it, with CONFIG_NETFILTER_EGRESS and CONFIG_NFT_FWD_NETDEV",
+        ),
+    }
+}
+
+fn parts() -> Finding {
+    let number = |random| Expression::Number { modulus: 2, random };
+    let parts = [
+        (
+            "random",
+            "`network-loss` with `percent`",
+            vec![number(true)],
+        ),
+        (
+            "each n-th",
+            "`network-loss` with `every-nth`",
+            vec![number(false)],
+        ),
+        (
+            "reset",
+            "`network-reject` by reset",
+            vec![
+                Expression::Meta(netlink::Meta::Transport),
+                Expression::Compare(netlink::Compare::Equal, vec![6]),
+                Expression::Reject(Rejection::Reset),
+            ],
+        ),
+        (
+            "unreachable",
+            "`network-reject` by ICMP",
+            vec![Expression::Reject(Rejection::Unreachable(1))],
+        ),
+    ];
+    let missing: Vec<String> = parts
+        .iter()
+        .filter_map(|(_, fault, steps)| {
+            let messages = [
+                INET.make(),
+                INET.base_chain("arriving", &Hook::Input, 0),
+                INET.rule("arriving", steps, ""),
+            ];
+            kernel_takes(&messages)
+                .err()
+                .map(|error| format!("{fault} ({error})"))
+        })
+        .collect();
+    if missing.is_empty() {
+        let names: Vec<&str> = parts.iter().map(|(name, _, _)| *name).collect();
+        return finding("packet rules", Answer::Yes, names.join(", "), "");
+    }
+    finding(
+        "packet rules",
+        if missing.len() == parts.len() {
+            Answer::No
+        } else {
+            Answer::Partly
+        },
+        format!("missing for {}", missing.join(", ")),
+        "they want CONFIG_NFT_NUMGEN and CONFIG_NFT_REJECT_INET",
+    )
+}
+
+fn queue() -> Finding {
+    let by = |by_target| {
+        let step = Expression::Queue {
+            number: 0,
+            by_target,
+        };
+        kernel_takes(&[
+            INET.make(),
+            INET.base_chain("arriving", &Hook::Input, 0),
+            INET.rule("arriving", &[step], ""),
+        ])
+    };
+    match (by(false), by(true)) {
+        (Ok(()), _) => finding("packet queue", Answer::Yes, "by nf_tables itself", ""),
+        (Err(_), Ok(())) => finding("packet queue", Answer::Yes, "by the NFQUEUE target", ""),
+        (Err(error), Err(_)) => finding(
+            "packet queue",
+            Answer::No,
+            error.to_string(),
+            "packets can't be held back in user space; CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT, has it",
+        ),
+    }
+}
+
+fn netem() -> Finding {
+    let look = || {
+        let links = netlink::links()?;
+        let link = links
+            .first()
+            .ok_or_else(|| io::Error::other("there is no interface"))?;
+        netlink::knows_discipline("netem", link.index)
+    };
+    let hint = "the `sch_netem` module, or CONFIG_NET_SCH_NETEM, has it";
+    match look() {
+        Ok(true) => finding("netem", Answer::Yes, "the kernel knows it", ""),
+        Ok(false) => finding("netem", Answer::No, "the kernel does not know it", hint),
+        Err(error) => finding("netem", Answer::No, error.to_string(), hint),
+    }
+}

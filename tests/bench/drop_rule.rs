@@ -1,0 +1,111 @@
+//! How long it takes to make and to take back a rule that drops packets: our own netlink against
+//! running `nft`, in turns, in a network namespace of its own.
+//!
+//! ```text
+//! cargo bench -p backburn-tests --bench drop_rule
+//! ```
+
+use backburn_agent::netlink::{
+    Base, Compare, Expression, Family, Hook, Layer, Meta, Socket, Table, Verdict,
+};
+use backburn_tests::privately::privately_networked;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 200;
+
+fn main() {
+    privately_networked("drop_rule", &["unshare", "ip", "nft"], || {
+        let mut times: [Vec<Duration>; 4] = Default::default();
+        for round in 0..ROUNDS + 5 {
+            let timed: [Duration; 4] = {
+                let (apply, undo) = ours();
+                let (nft_apply, nft_undo) = with_nft();
+                [apply, undo, nft_apply, nft_undo]
+            };
+            // The first ones find nothing in any cache.
+            if round >= 5 {
+                times
+                    .iter_mut()
+                    .zip(timed)
+                    .for_each(|(times, time)| times.push(time));
+            }
+        }
+        let [apply, undo, nft_apply, nft_undo] = times.map(|mut times| {
+            times.sort();
+            [times[ROUNDS / 2], times[ROUNDS * 9 / 10]]
+        });
+        println!("{:34} {:>10} {:>10}   n = {ROUNDS}", "", "median", "90th");
+        for (name, [median, ninetieth]) in [
+            ("apply, netlink", apply),
+            ("apply, `nft`", nft_apply),
+            ("undo, closing the owner's socket", undo),
+            ("undo, `nft`", nft_undo),
+        ] {
+            println!(
+                "{name:34} {:>7.3} ms {:>7.3} ms",
+                millis(median),
+                millis(ninetieth)
+            );
+        }
+        println!(
+            "apply: {:.1} times faster",
+            millis(nft_apply[0]) / millis(apply[0])
+        );
+        println!(
+            "undo: {:.1} times faster",
+            millis(nft_undo[0]) / millis(undo[0])
+        );
+    });
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn ours() -> (Duration, Duration) {
+    let started = Instant::now();
+    let socket = Socket::open(Family::Netfilter).expect("root may");
+    let table = Table {
+        layer: Layer::Inet,
+        name: "ours",
+    };
+    let drop_one = [
+        Expression::Meta(Meta::Family),
+        Expression::Compare(Compare::Equal, vec![2]),
+        Expression::Payload {
+            base: Base::Network,
+            offset: 12,
+            length: 4,
+        },
+        Expression::Compare(Compare::Equal, vec![192, 0, 2, 1]),
+        Expression::Counter,
+        Expression::Verdict(Verdict::Drop),
+    ];
+    let messages = [
+        table.make(),
+        table.base_chain("in", &Hook::Input, 0),
+        table.rule("in", &drop_one, ""),
+    ];
+    socket.transact(&messages).expect("the kernel does it");
+    let applied = started.elapsed();
+    let started = Instant::now();
+    drop(socket);
+    (applied, started.elapsed())
+}
+
+fn with_nft() -> (Duration, Duration) {
+    let started = Instant::now();
+    nft(
+        "table inet theirs { chain in { type filter hook input priority 0; ip saddr 192.0.2.1 counter drop; }; }",
+    );
+    let applied = started.elapsed();
+    let started = Instant::now();
+    nft("delete table inet theirs");
+    (applied, started.elapsed())
+}
+
+fn nft(line: &str) {
+    let status = Command::new("nft").arg(line).stdout(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "nft {line}");
+}
