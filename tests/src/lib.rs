@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod crash_world;
 pub mod network;
+pub mod network_fault;
 pub mod privately;
 pub mod processes;
 pub mod programs;

@@ -76,6 +76,13 @@ const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "network-latency",
+        fault: "network-latency",
+        arguments: |_| json!({"to": "10.9.0.2", "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "network-loss",
         fault: "network-loss",
         arguments: |_| json!({"to": ["10.9.0.2", "fd09::2"], "percent": 30}),

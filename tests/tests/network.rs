@@ -1,140 +1,19 @@
 //! Network faults on the real kernel, between two network namespaces: the effect is looked at
-//! from the other side, flows beside the chosen ones are untouched, the head is not cut off, and
-//! the kernel lets go by itself.
+//! from the other side, flows beside the chosen ones are untouched, the head is not cut off.
 
-use backburn_tests::crash::Place;
 use backburn_tests::network::{
     BESIDE, DEVICE, HERE, THERE, Wire, at, echo_here, ip, send, tcp, udp,
 };
+use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
 use backburn_tests::privately::privately_networked;
-use backburn_tests::processes;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::ErrorKind;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const PROGRAMS: [&str; 5] = ["unshare", "ip", "nft", "ping", "sleep"];
-/// Long enough for a busy machine to answer.
-const SOON: Duration = Duration::from_millis(1500);
-/// Long enough to say that nothing comes, where answers take microseconds.
-const NEVER: Duration = Duration::from_millis(400);
-
-/// A fault that acts, injected by a process of its own.
-struct Fault {
-    inject: Child,
-    place: Place,
-}
-
-impl Fault {
-    #[track_caller]
-    fn inject(name: &str, arguments: &Value, duration: &str) -> Self {
-        let place = Place::default();
-        let arguments = arguments.to_string();
-        let words = [
-            "inject",
-            name,
-            "--id",
-            "trial",
-            "--json",
-            "--duration",
-            duration,
-            "--arguments",
-            &arguments,
-        ];
-        let mut inject = place
-            .agent(&words, None)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the agent starts");
-        let until = Instant::now() + Duration::from_secs(10);
-        while !place.ledger().contains(&"trial.json".to_owned())
-            || helper().is_none_or(|helper| !owns(helper))
-        {
-            let over = inject.try_wait().expect("a child can be waited for");
-            assert!(
-                over.is_none() && Instant::now() < until,
-                "{name} {arguments}: not injected: {over:?}"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Fault { inject, place }
-    }
-
-    /// Waits for its end; what it was seen to do.
-    #[track_caller]
-    fn end(self) -> Value {
-        let pid = Pid::from_raw(self.inject.id() as i32);
-        // It may have come to its end already.
-        kill(pid, Signal::SIGINT).ok();
-        self.wait()
-    }
-
-    #[track_caller]
-    fn wait(self) -> Value {
-        let output = self.inject.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{}: {said}", output.status);
-        assert!(self.place.ledger().is_empty());
-        assert_eq!(helper(), None);
-        let ended = said
-            .lines()
-            .rev()
-            .find(|line| line.contains("\"ended\""))
-            .expect("it tells of its end");
-        let ended: Value = serde_json::from_str(ended).expect("JSON");
-        ended["effect"].clone()
-    }
-
-    /// Everybody who might put it back: the injecting program, the guardian, the agent and the helper.
-    fn everybody(&self) -> Vec<i32> {
-        let alive = processes::alive();
-        let mut all = vec![self.inject.id() as i32];
-        let mut next = 0;
-        while let Some(parent) = all.get(next).copied() {
-            all.extend(
-                alive
-                    .values()
-                    .filter(|process| process.parent == parent)
-                    .map(|process| process.pid),
-            );
-            next += 1;
-        }
-        assert_eq!(all.len(), 4, "{all:?}");
-        all
-    }
-}
-
-fn helper() -> Option<i32> {
-    processes::named("backburn-helper")
-        .first()
-        .map(|process| process.pid)
-}
-
-/// Whether a helper has said that it is ready: then its standard output is closed.
-fn owns(helper: i32) -> bool {
-    std::fs::read_link(format!("/proc/{helper}/fd/1")).is_ok_and(|path| path.ends_with("null"))
-}
-
 fn both() -> impl Iterator<Item = (&'static str, &'static str)> {
     THERE.into_iter().zip(BESIDE)
-}
-
-fn figure(effect: &Value, name: &str) -> f64 {
-    effect["figures"][name]
-        .as_f64()
-        .unwrap_or_else(|| panic!("no {name} in {effect}"))
-}
-
-fn ruleset() -> String {
-    let output = Command::new("nft")
-        .args(["list", "ruleset"])
-        .output()
-        .expect("`nft` starts");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("text")
 }
 
 /// Whether a count is what `n` tries with chance `p` give, in all but one of a thousand cases.
@@ -366,313 +245,51 @@ fn the_head_stays_on_with_everything_lost() {
     });
 }
 
+/// The times from a word to its echo, sorted.
+fn round_trips(to: std::net::SocketAddr, number: usize) -> Vec<Duration> {
+    let mut times: Vec<Duration> = (0..number)
+        .map(|_| {
+            let started = Instant::now();
+            udp(to, SOON).expect("it answers");
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    times
+}
+
 #[test]
-fn a_foreign_ruleset_is_as_it_was() {
-    privately_networked("a_foreign_ruleset_is_as_it_was", &PROGRAMS, || {
-        const THEIRS: &str = "
-            table inet firewall {
-                set friends { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 } }
-                chain input { type filter hook input priority filter; policy accept; ct state established accept; ip saddr @friends accept; tcp dport 9999 drop; }
-                chain forward { type filter hook forward priority filter; policy drop; }
-            }
-            table ip nat {
-                chain postrouting { type nat hook postrouting priority srcnat; policy accept; ip saddr 10.1.0.0/16 masquerade; }
-            }
-            table netdev shop {
-                chain in { type filter hook ingress device \"here\" priority 0; policy accept; udp dport 1 drop; }
-            }
-            ";
+fn latency_is_added_to_what_is_chosen_and_to_nothing_beside_it() {
+    let name = "latency_is_added_to_what_is_chosen_and_to_nothing_beside_it";
+    privately_networked(name, &PROGRAMS, || {
+        const TRIPS: usize = 60;
         let wire = Wire::new();
         wire.echo(8000);
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let file = folder.path().join("rules");
-        std::fs::write(&file, THEIRS).expect("a file can be written");
-        assert!(
-            Command::new("nft")
-                .arg("-f")
-                .arg(&file)
-                .status()
-                .is_ok_and(|status| status.success())
-        );
-        let before = ruleset();
-        for fault in ["network-partition", "network-reject"] {
-            let fault = Fault::inject(
-                fault,
-                &json!({"to": THERE[0], "ports": [8000, "8002-8005"]}),
-                "60s",
-            );
-            let during = ruleset();
-            assert!(
-                during.starts_with(&before) && during.len() > before.len(),
-                "{during}"
-            );
-            assert!(during.contains("backburn-trial-0"));
-            assert!(tcp(at(THERE[0], 8000), NEVER).is_err());
-            // Whoever cleans up does not get at what another owns.
-            let denied = Command::new("nft")
-                .args(["delete", "table", "inet", "backburn-trial-0"])
-                .output();
-            assert!(!denied.expect("`nft` starts").status.success());
-            fault.end();
-            assert_eq!(ruleset(), before);
-        }
-    });
-}
-
-#[test]
-fn no_packet_is_no_effect() {
-    privately_networked("no_packet_is_no_effect", &PROGRAMS, || {
-        let _wire = Wire::new();
-        let effect =
-            Fault::inject("network-partition", &json!({"to": "10.9.0.77"}), "300ms").wait();
-        assert_eq!(effect["acts"], false, "{effect}");
-        assert_eq!(figure(&effect, "chosen-packets"), 0.0);
-    });
-}
-
-#[test]
-fn another_namespace_by_path_and_by_process() {
-    privately_networked(
-        "another_namespace_by_path_and_by_process",
-        &PROGRAMS,
-        || {
-            let wire = Wire::new();
-            wire.echo(8000);
-            let own = ruleset();
-            let pid = wire.pid();
-            for place in [
-                json!({"namespace": wire.namespace()}),
-                json!({"of": {"pid": pid}}),
-            ] {
-                let mut arguments = place;
-                arguments["ports"] = json!(8000);
-                let fault = Fault::inject("network-partition", &arguments, "60s");
-                assert_eq!(ruleset(), own, "nothing is made here");
-                assert!(wire.there(ruleset).contains("backburn-trial-0"));
-                for there in THERE {
-                    assert!(tcp(at(there, 8000), NEVER).is_err());
-                }
-                assert_eq!(fault.end()["acts"], true);
-                assert_eq!(wire.there(ruleset), "");
-                assert!(tcp(at(THERE[0], 8000), SOON).is_ok());
-            }
-            // What is hit may go away meanwhile.
-            let fault = Fault::inject("network-partition", &json!({"of": {"pid": pid}}), "1s");
-            drop(wire);
-            fault.wait();
-        },
-    );
-}
-
-/// The helper owns the tables, and everybody is killed at once: nobody of ours is left to put anything back.
-#[test]
-fn the_kernel_lets_go_when_all_of_us_are_killed() {
-    privately_networked(
-        "the_kernel_lets_go_when_all_of_us_are_killed",
-        &PROGRAMS,
-        || {
-            const TRIALS: usize = 20;
-            let wire = Wire::new();
-            wire.echo(8000);
-            let mut took = Vec::new();
-            for _ in 0..TRIALS {
-                let arguments = json!({"to": THERE[0], "ports": 8000});
-                let mut fault = Fault::inject("network-partition", &arguments, "60s");
-                assert!(udp(at(THERE[0], 8000), Duration::from_millis(50)).is_err());
-                let everybody = fault.everybody();
+        for (there, beside) in both() {
+            let idle = round_trips(at(there, 8000), TRIPS)[TRIPS / 2];
+            let unharmed = Duration::from_millis(1).max(idle * 10);
+            for delay in [1, 10, 50] {
+                let arguments = json!({"to": there, "delay": format!("{delay}ms")});
+                let fault = Fault::inject("network-latency", &arguments, "60s");
+                let times = round_trips(at(there, 8000), TRIPS);
+                let others = round_trips(at(beside, 8000), TRIPS);
                 let started = Instant::now();
-                for pid in everybody {
-                    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there to be killed");
-                }
-                while udp(at(THERE[0], 8000), Duration::from_millis(1)).is_err() {
-                    assert!(started.elapsed() < Duration::from_secs(5), "still cut");
-                }
-                took.push(started.elapsed());
-                fault.inject.wait().expect("it was killed");
-                assert_eq!(ruleset(), "");
-                assert_eq!(fault.place.restart(None).code(), Some(0));
-                assert!(fault.place.ledger().is_empty());
+                tcp(at(there, 8000), SOON).expect("it answers");
+                // A connection is made in one round, and the word takes another.
+                assert!(started.elapsed() >= Duration::from_millis(2 * delay));
+                let effect = fault.end();
+                let added = times[TRIPS / 2].saturating_sub(idle);
+                println!(
+                    "{there} {delay} ms: median {added:?} more, longest {:?} of {TRIPS}; beside it median {:?}",
+                    times[TRIPS - 1].saturating_sub(idle),
+                    others[TRIPS / 2]
+                );
+                assert!(times[0] >= Duration::from_millis(delay), "{times:?}");
+                assert!(added < Duration::from_millis(delay + 10), "{times:?}");
+                assert!(others[TRIPS / 2] < unharmed, "{others:?}");
+                assert!(figure(&effect, "held-packets") >= TRIPS as f64, "{effect}");
+                assert!(round_trips(at(there, 8000), TRIPS)[TRIPS / 2] < unharmed);
             }
-            took.sort();
-            println!(
-                "traffic whole after all were killed: median {:?}, longest {:?}, n = {TRIALS}",
-                took[TRIALS / 2],
-                took[TRIALS - 1]
-            );
-            assert!(took[TRIALS / 2] < Duration::from_secs(1));
-        },
-    );
-}
-
-/// Nobody is dead and nobody does anything any more: the lease in the kernel runs out, and the deadline comes.
-#[test]
-fn the_kernel_lets_go_when_all_of_us_hang() {
-    privately_networked("the_kernel_lets_go_when_all_of_us_hang", &PROGRAMS, || {
-        let wire = Wire::new();
-        wire.echo(8000);
-        let started = Instant::now();
-        let mut fault = Fault::inject(
-            "network-partition",
-            &json!({"to": THERE[1], "ports": 8000}),
-            "1s",
-        );
-        let everybody = fault.everybody();
-        for pid in &everybody {
-            kill(Pid::from_raw(*pid), Signal::SIGSTOP).expect("it is there to be stopped");
         }
-        while udp(at(THERE[1], 8000), Duration::from_millis(10)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(10), "still cut");
-        }
-        let took = started.elapsed();
-        println!("1 s of partition, everybody stopped: traffic whole after {took:?}");
-        assert!(
-            took > Duration::from_secs(1) && took < Duration::from_secs(5),
-            "{took:?}"
-        );
-        for pid in everybody {
-            // The helper's deadline has come; the others are still there.
-            kill(Pid::from_raw(pid), Signal::SIGCONT).ok();
-        }
-        fault.inject.wait().expect("it ends");
-        assert_eq!(ruleset(), "");
     });
-}
-
-#[test]
-fn what_is_wrong_is_said_and_nothing_is_touched() {
-    privately_networked(
-        "what_is_wrong_is_said_and_nothing_is_touched",
-        &PROGRAMS,
-        || {
-            let _wire = Wire::new();
-            let place = Place::default();
-            let refuses = |fault: &str, arguments: Value, code: i32, says: &[&str]| {
-                let arguments = arguments.to_string();
-                let output = place
-                    .agent(
-                        &[
-                            "inject",
-                            fault,
-                            "--duration",
-                            "5s",
-                            "--arguments",
-                            &arguments,
-                        ],
-                        None,
-                    )
-                    .stderr(Stdio::piped())
-                    .output()
-                    .expect("the agent starts");
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
-                for part in says.iter().chain(&["hint"]) {
-                    assert!(
-                        said.contains(part),
-                        "{arguments} does not say `{part}`: {said}"
-                    );
-                }
-                assert!(place.ledger().is_empty() && ruleset().is_empty());
-            };
-            let cut = "network-partition";
-            refuses(cut, json!({}), 2, &["no flows are chosen"]);
-            refuses(
-                cut,
-                json!({"direction": "both"}),
-                2,
-                &["no flows are chosen"],
-            );
-            refuses(cut, json!({"to": "10.0.0.0/33"}), 2, &["$.to", "/33"]);
-            refuses(cut, json!({"to": ["::1", "10.0.0.256"]}), 2, &["$.to[1]"]);
-            refuses(cut, json!({"from": "a b"}), 2, &["$.from"]);
-            refuses(
-                cut,
-                json!({"ports": ["1-0", 0, 80]}),
-                2,
-                &["$.ports[0]", "$.ports[1]"],
-            );
-            refuses(cut, json!({"ports": 70000}), 2, &["$.ports"]);
-            refuses(
-                cut,
-                json!({"ports": 80, "protocol": "icmp"}),
-                2,
-                &["$.protocol"],
-            );
-            refuses(
-                cut,
-                json!({"ports": 80, "protocol": "tpc"}),
-                2,
-                &["$.protocol", "tcp"],
-            );
-            refuses(cut, json!({"ports": 80, "porst": 80}), 2, &["$.porst"]);
-            refuses(
-                cut,
-                json!({"to": "no-such-host.invalid"}),
-                3,
-                &["$.to", "no-such-host.invalid"],
-            );
-            refuses(
-                cut,
-                json!({"interface": "hree"}),
-                3,
-                &["$.interface", "did you mean `here`"],
-            );
-            refuses(
-                cut,
-                json!({"namespace": "no-such"}),
-                3,
-                &["$.namespace", "no-such"],
-            );
-            refuses(
-                cut,
-                json!({"namespace": "/etc/passwd"}),
-                3,
-                &["$.namespace", "/etc/passwd"],
-            );
-            refuses(
-                cut,
-                json!({"of": {"name": "no-such-process"}}),
-                3,
-                &["no-such-process"],
-            );
-            refuses(cut, json!({"of": {"pid": 1}}), 3, &["protected"]);
-            refuses(cut, json!({"ports": 22}), 3, &["protected"]);
-            refuses(cut, json!({"to": "10.9.0.2:22"}), 3, &["protected"]);
-            refuses(
-                "network-loss",
-                json!({"ports": 80}),
-                2,
-                &["percent", "every-nth"],
-            );
-            refuses(
-                "network-loss",
-                json!({"ports": 80, "percent": 101}),
-                2,
-                &["$.percent", "100"],
-            );
-            refuses(
-                "network-loss",
-                json!({"ports": 80, "percent": -1}),
-                2,
-                &["$.percent"],
-            );
-            refuses(
-                "network-loss",
-                json!({"ports": 80, "percent": 0}),
-                2,
-                &["$.percent"],
-            );
-            refuses(
-                "network-loss",
-                json!({"ports": 80, "every-nth": 1}),
-                2,
-                &["$.every-nth"],
-            );
-            refuses(
-                "network-reject",
-                json!({"ports": 80, "with": "love"}),
-                2,
-                &["$.with"],
-            );
-        },
-    );
 }

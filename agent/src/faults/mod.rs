@@ -5,9 +5,11 @@
 
 mod cpu_stress;
 mod disk_fill;
+mod flow_ends;
 mod flows;
 mod look;
 mod memory_fill;
+mod network_latency;
 mod network_loss;
 mod network_partition;
 mod network_reject;
@@ -33,6 +35,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<network_latency::NetworkLatency>(),
     Fault::of::<network_loss::NetworkLoss>(),
     Fault::of::<network_partition::NetworkPartition>(),
     Fault::of::<network_reject::NetworkReject>(),

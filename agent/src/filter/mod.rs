@@ -7,6 +7,7 @@ mod rules;
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
+use backburn_experiments::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,6 +125,20 @@ pub enum Harm {
         /// How.
         with: With,
     },
+    /// They are held back as they arrive.
+    Delay {
+        /// How long.
+        by: Span,
+    },
+}
+
+/// The packet queue by which packets are held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Its number.
+    pub number: u16,
+    /// Whether rules name it by the older `NFQUEUE` target.
+    pub by_target: bool,
 }
 
 /// Which of the chosen packets.
@@ -176,8 +191,32 @@ pub struct Counted {
 
 impl Filter {
     /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself.
-    pub fn messages(&self, deadline: Duration) -> Vec<Message> {
-        rules::messages(self, deadline)
+    /// `queue` is where packets are held back, if they are.
+    pub fn messages(&self, deadline: Duration, queue: Queue) -> Vec<Message> {
+        rules::messages(self, deadline, queue)
+    }
+
+    /// Has this said to the kernel in the way in which it knows packet queues: by a step of its own, else by a target.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn say<T>(
+        &self,
+        deadline: Duration,
+        number: u16,
+        say: impl Fn(&[Message]) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let by = |by_target| self.messages(deadline, Queue { number, by_target });
+        say(&by(false)).or_else(|error| match self.harm {
+            Harm::Delay { .. } => say(&by(true)),
+            _ => Err(error),
+        })
+    }
+
+    /// The number of the packet queue that is tried first, so that two of us rarely try the same.
+    pub fn first_queue(&self) -> u16 {
+        const LOW: u16 = 0x4000;
+        LOW | (fold(&self.table) as u16 & (LOW - 1))
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -185,9 +224,11 @@ impl Filter {
     /// # Errors
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
-        let messages = self.messages(Duration::from_secs(1));
         netlink::within(self.namespace.as_ref(), || {
-            Socket::open(netlink::Family::Netfilter)?.check(&messages)
+            let socket = Socket::open(netlink::Family::Netfilter)?;
+            self.say(Duration::from_secs(1), self.first_queue(), |messages| {
+                socket.check(messages)
+            })
         })?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the namespace is gone"))
     }
@@ -278,6 +319,7 @@ impl fmt::Display for Harm {
             Harm::Lose {
                 share: Share::EveryNth(nth),
             } => write!(f, "lose each {nth}th packet of"),
+            Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
             Harm::Reject { with } => f.write_str(match with {
                 With::Reset => "reject with a reset, or with `port unreachable`,",
                 With::PortUnreachable => "reject with `port unreachable`",

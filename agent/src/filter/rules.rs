@@ -9,7 +9,7 @@
 //! loss gives.
 
 use super::network::merged;
-use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Share, With};
+use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
 };
@@ -44,7 +44,7 @@ struct Draft<'a> {
     sets: u32,
 }
 
-pub(super) fn messages(filter: &Filter, deadline: Duration) -> Vec<Message> {
+pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
     let mut inet = Vec::new();
@@ -65,6 +65,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration) -> Vec<Message> {
                 }));
             }
         }
+        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
         Harm::Reject { .. } => {
             if arrives {
                 inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
@@ -90,7 +91,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration) -> Vec<Message> {
             sets: 0,
         };
         draft.lease(deadline);
-        draft.harm(filter.harm);
+        draft.harm(filter.harm, queue);
         for (name, hook, priority) in chains {
             draft
                 .messages
@@ -121,7 +122,7 @@ impl Draft<'_> {
         self.messages.extend(set);
     }
 
-    fn harm(&mut self, harm: Harm) {
+    fn harm(&mut self, harm: Harm, queue: Queue) {
         use Expression::{Counter, Reject, Vanish};
         self.rule(HARM, &[Counter], CHOSEN);
         match harm {
@@ -143,6 +144,14 @@ impl Draft<'_> {
                     Layer::Netdev => Vanish,
                 });
                 self.rule(HARM, &steps, HARMED);
+            }
+            Harm::Delay { .. } => {
+                let Queue { number, by_target } = queue;
+                self.rule(
+                    HARM,
+                    &[Counter, Expression::Queue { number, by_target }],
+                    HARMED,
+                );
             }
             Harm::Reject { with } => {
                 // What rejecting itself sends comes by here too, and must get out.

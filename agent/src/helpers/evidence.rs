@@ -104,6 +104,7 @@ fn filtered(filter: &Filter) -> Effect {
     let done = match filter.harm {
         Harm::Lose { .. } => "lost",
         Harm::Reject { .. } => "rejected",
+        Harm::Delay { .. } => "held",
     };
     effect(
         counted.harmed > 0,

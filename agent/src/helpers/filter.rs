@@ -1,10 +1,10 @@
 //! Owning the tables that harm packets: the kernel removes them when the socket that made them
 //! is closed, which no death of this process can leave undone.
 
-use super::Failed;
 use super::life::Life;
-use crate::filter::Filter;
-use crate::netlink::{Family, Socket, errno};
+use super::{Failed, delay};
+use crate::filter::{Filter, Harm};
+use crate::netlink::{Family, PacketQueue, Socket, errno};
 use rustix::io::Errno;
 use std::io;
 
@@ -20,10 +20,36 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     }
     // Kept until the end: closing it is the undo.
     let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
-    let messages = filter.messages(life.deadline);
-    owner.transact(&messages).map_err(|error| refused(&error))?;
+    let queue = match filter.harm {
+        Harm::Delay { by } => Some((listen(filter)?, by)),
+        _ => None,
+    };
+    // Somebody listens before the first packet comes.
+    let number = queue.as_ref().map_or(0, |(queue, _)| queue.number());
+    filter
+        .say(life.deadline, number, |messages| owner.transact(messages))
+        .map_err(|error| refused(&error))?;
     life.ready(format!("tables `{}` made{}", filter.table, filter.place()))?;
-    life.wait_for_ever()
+    match queue {
+        Some((queue, by)) => Err(delay::hold(&queue, by.0)),
+        None => life.wait_for_ever(),
+    }
+}
+
+/// Listens to a packet queue that nobody else listens to.
+fn listen(filter: &Filter) -> Result<PacketQueue, Failed> {
+    const TRIES: u16 = 64;
+    let mut number = filter.first_queue();
+    for _ in 0..TRIES {
+        match PacketQueue::listen(number) {
+            Ok(queue) => return Ok(queue),
+            Err(error) if errno(&error) == Some(Errno::BUSY) => number = number.wrapping_add(1),
+            Err(error) => return Err(refused(&error)),
+        }
+    }
+    Err(Failed::new(format!(
+        "{TRIES} packet queues up to {number} all have listeners"
+    )))
 }
 
 fn refused(error: &io::Error) -> Failed {

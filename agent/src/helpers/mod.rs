@@ -10,6 +10,7 @@
 //! closes it.
 
 mod cpu;
+mod delay;
 mod disk;
 mod evidence;
 mod filter;

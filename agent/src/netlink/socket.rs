@@ -7,7 +7,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::set_socket_timeout;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// `NLMSG_ERROR`, an error or an acknowledgement.
@@ -183,6 +183,32 @@ impl Socket {
         )))
     }
 
+    /// Gives the kernel this much room for what it tells us, in bytes; more than others may have, where we may.
+    pub(super) fn set_room(&self, bytes: usize) -> io::Result<()> {
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes)
+            .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&self.socket, bytes))
+            .map_err(|error| named("make room for packets", error))
+    }
+
+    /// Says something that has no answer.
+    pub(super) fn tell(&self, message: &Message) -> io::Result<()> {
+        self.send(&message.encode(0))
+            .map_err(|error| named(&message.what, error))
+    }
+
+    /// Reads what is there already; none is waited for.
+    pub(super) fn read_waiting(&self, mut each: impl FnMut(&Received<'_>)) -> io::Result<()> {
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(some) => message::messages(&some).iter().for_each(&mut each),
+                Err(Errno::AGAIN) => return Ok(()),
+                // More came than there is room for; what was not told goes on by itself.
+                Err(Errno::NOBUFS) => {}
+                Err(error) => return Err(named("hear of packets", error)),
+            }
+        }
+    }
+
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         let kernel = SocketAddrNetlink::new(0, 0);
         rustix::net::sendto(&self.socket, bytes, SendFlags::empty(), &kernel).map(|_| ())
@@ -200,6 +226,12 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
