@@ -2,11 +2,14 @@
 
 pub mod crash;
 pub mod crash_world;
+pub mod pages;
 pub mod privately;
 pub mod processes;
 pub mod programs;
+pub mod reference;
 pub mod runs;
 pub mod software;
 pub mod toolkit;
 pub mod toolkit_cases;
+pub mod values;
 pub mod web;
