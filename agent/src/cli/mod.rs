@@ -302,7 +302,7 @@ fn revert(
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
     let (ended, owed): (Vec<Ended>, Vec<Owed>) = revert_dead(host, ledger, meant, Cause::ByHand);
-    show::reverted(&ended, json)?;
+    show::reverted(&ended, &owed, json)?;
     if owed.is_empty() {
         Ok(0)
     } else {
