@@ -249,6 +249,18 @@ fn a_policy_has_the_last_word() {
         2,
         &["$.max-victim", "max-victims", "$.deny-faults"],
     );
+    let nobody = r#"{"deny-faults": ["cpu-stres"], "protect": {"users": ["no-such-user"]}}"#;
+    with(
+        nobody,
+        &stress,
+        2,
+        &[
+            "$.deny-faults[0]",
+            "`cpu-stress`?",
+            "$.protect.users[0]",
+            "no-such-user",
+        ],
+    );
     with("{", &stress, 2, &["policy.json"]);
     let sleeper = victim();
     let pid = sleeper.id().to_string();
