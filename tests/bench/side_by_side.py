@@ -125,6 +125,9 @@ def find_by_name(folder):
         commands = {
             "ours": [AGENT, "--state", folder / "state", "plan", "process-kill", "--process-name", "needle"],
             "theirs": ["pgrep", "-x", "needle"],
+            # What it takes to start and to say anything.
+            "our start": [AGENT, "faults"],
+            "their start": ["pgrep", "--version"],
         }
         taken = {name: [] for name in commands}
         for turn in range(21):
@@ -141,6 +144,9 @@ def find_by_name(folder):
     for figure in ("wall", "processor"):
         ours, theirs = ([run[figure] for run in taken[name]] for name in ("ours", "theirs"))
         line(f"a process by name among 2,000, a program's start and all: {figure}", "ms", ours, theirs, "pgrep -x")
+    ours, theirs = ([with_it["wall"] - alone["wall"] for with_it, alone in zip(taken[name], taken[start])]
+                    for name, start in (("ours", "our start"), ("theirs", "their start")))
+    line("the same less the program's start: wall", "ms", ours, theirs, "pgrep -x")
 
 
 def status(pid):
@@ -175,9 +181,9 @@ def at_rest(folder):
     victim.kill()
     victim.wait()
     print("the agent at rest, with a controller that beats")
-    for first, last in zip(before, after):
+    for name, first, last in zip(("guardian", "worker"), before, after):
         switches = last["switches"] - first["switches"]
-        print(f"  {last['name']:<16} {last['resident']:6.2f} MiB resident ({last['share']:.2f} its share), {switches} context switches in 20 s")
+        print(f"  {name:<16} {last['resident']:6.2f} MiB resident ({last['share']:.2f} its share), {switches} context switches in 20 s")
     print(f"  {'together':<16} {sum(one['resident'] for one in after):6.2f} MiB resident ({sum(one['share'] for one in after):.2f} their share)")
     sys.stdout.flush()
 
