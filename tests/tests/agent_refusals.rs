@@ -201,7 +201,7 @@ fn victims_that_are_not_or_may_not_be() {
         &place,
         &["inject", "process-kill", "--arguments", &percent],
         3,
-        &["rounded down", "hint"],
+        &["rounds down", "hint"],
     );
     end(few);
 }
