@@ -2,6 +2,7 @@
 //! controller, an experiment or a person at the command line asks for, is held against it.
 
 use crate::processes::Protection;
+use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{Problem, Span, schema};
 use schemars::JsonSchema;
@@ -102,8 +103,40 @@ impl Policy {
         if !problems.is_empty() {
             return Err(wrong(problems));
         }
-        serde_json::from_value(value)
-            .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))
+        let policy: Policy = serde_json::from_value(value)
+            .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
+        let problems = policy.problems();
+        if problems.is_empty() {
+            Ok(policy)
+        } else {
+            Err(wrong(problems))
+        }
+    }
+
+    /// What its schema does not see: names that mean nothing here would protect nobody.
+    fn problems(&self) -> Vec<Problem> {
+        let lists = [
+            ("allow-faults", self.allow_faults.as_deref()),
+            ("deny-faults", Some(&self.deny_faults[..])),
+        ];
+        let named = lists.into_iter().flat_map(|(key, names)| {
+            names
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .map(move |(index, name)| (format!("$.{key}[{index}]"), name))
+        });
+        let unknown = named
+            .filter(|(_, name)| crate::faults::find(name).is_none())
+            .map(|(at, name)| {
+                let known = crate::faults::FAULTS.iter().map(|fault| fault.name);
+                let problem = Problem::new(at, format!("there is no fault `{name}`"));
+                match nearest(name, known) {
+                    Some(near) => problem.hint(format!("`{near}`?")),
+                    None => problem.hint("`faults` lists them"),
+                }
+            });
+        unknown.chain(self.protect.problems("$.protect")).collect()
     }
 
     /// Whether a plan may be carried out here, beside the faults that act already.

@@ -137,7 +137,15 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
         until("it is all taken", || resident(&helper) >= 800 * MIB);
         let before = memory_available().unwrap();
         helper.kill();
-        memory_available().unwrap() > before + 400 * MIB
+        // Others take and give memory as well: it is enough that it was seen to come back.
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            if memory_available().unwrap() > before + 400 * MIB {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
     });
 }
 

@@ -143,11 +143,11 @@ fn a_share_is_rounded_down_and_nobody_left_is_an_error_that_says_what_would_do()
     assert_eq!(share(100.0).unwrap().victims.len(), 4);
     let none = share(24.9).unwrap_err();
     assert_eq!(none.rule, "no-match");
-    assert!(none.hint.unwrap().starts_with("25% of 4"));
+    assert!(none.hint.unwrap().starts_with("at least 25 percent"));
     let many = made
         .find(json!({"name": "nginx", "select": {"count": 5}}))
         .unwrap_err();
-    assert_eq!(many.what, "5 are to be selected, and 4 match");
+    assert_eq!(many.what, "5 are to be picked, and there are 4");
     for _ in 0..20 {
         let found = made
             .find(json!({"name": "nginx", "select": {"random-max-percent": 60}}))

@@ -1,4 +1,5 @@
 //! The command line as people meet it: what is said, where, and with which exit code.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
 
 use serde_json::{Value, json};
@@ -293,25 +294,29 @@ hint: name a folder that you may write to with `--state`
 
 /// A run of a method that sleeps, in the background of the test.
 fn sleeper(folder: &Path) -> (std::process::Child, i32) {
-    let child = std::process::Command::new(cargo_bin!("backburn"))
-        .args(["run", "x.json"])
+    let mut child = started(folder, &["run", "x.json"]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        let text = std::fs::read_to_string(folder.join("pid")).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            return (child, pid);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    panic!("the sleeper did not start: {:?}", child.wait());
+}
+
+fn started(folder: &Path, words: &[&str]) -> std::process::Child {
+    std::process::Command::new(cargo_bin!("backburn"))
+        .args(words)
         .current_dir(folder)
         .env("BACKBURN_STATE", folder.join("state"))
+        .env_remove("BACKBURN_POLICY")
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
-        .unwrap();
-    let began = Instant::now();
-    loop {
-        if let Some(pid) = std::fs::read_to_string(folder.join("pid"))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-        {
-            return (child, pid);
-        }
-        assert!(began.elapsed() < Duration::from_secs(10));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        .unwrap()
 }
 
 fn sleeping() -> tempfile::TempDir {
@@ -376,14 +381,7 @@ fn a_closed_stdout_does_not_end_a_run_early() {
     let folder = folder_with(&json!({"title": "t", "description": "d", "method": [
         {"type": "action", "name": "wait", "provider": {"type": "process", "path": "sleep", "arguments": ["0.3"]}},
         {"type": "action", "name": "touch", "provider": {"type": "process", "path": "touch", "arguments": ["done"]}}]}));
-    let mut child = std::process::Command::new(cargo_bin!("backburn"))
-        .args(["run", "x.json", "--json"])
-        .current_dir(folder.path())
-        .env("BACKBURN_STATE", folder.path().join("state"))
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = started(folder.path(), &["run", "x.json", "--json"]);
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(folder.path().join("done").exists());

@@ -1,5 +1,6 @@
 //! The real agent, lost in the middle of a real fault: whoever of its two processes dies, the
 //! victim runs on, and the run knows that it does.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
 
 use nix::sys::signal::{Signal, kill};

@@ -1,4 +1,5 @@
 //! What the runner does when things go as they should, and when the hypothesis fails.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What the runner does when agents, journals, operators and checks fail it.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 mod support;
 

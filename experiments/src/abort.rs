@@ -16,7 +16,10 @@ pub struct Failures {
 impl Failures {
     /// Strikes at this many in a row; at least one.
     pub fn strike_at(wanted: u32) -> Self {
-        Failures { wanted: wanted.max(1), in_a_row: 0 }
+        Failures {
+            wanted: wanted.max(1),
+            in_a_row: 0,
+        }
     }
 
     /// Takes in a sample and says whether the rule strikes now. It strikes once; then it
@@ -39,7 +42,9 @@ impl Failures {
 /// Whether these samples, in their order, make a rule strike that wants so many failures in a row.
 pub fn breached(wanted: u32, samples: impl IntoIterator<Item = Judgement>) -> bool {
     let mut failures = Failures::strike_at(wanted);
-    samples.into_iter().any(|judgement| failures.sample(judgement))
+    samples
+        .into_iter()
+        .any(|judgement| failures.sample(judgement))
 }
 
 #[cfg(test)]
@@ -61,7 +66,9 @@ mod tests {
     #[test]
     fn it_strikes_once() {
         let mut failures = Failures::strike_at(2);
-        let struck: Vec<bool> = [Outside, Outside, Outside, Unknown, Within, Outside, Outside].map(|j| failures.sample(j)).into();
+        let struck: Vec<bool> = [Outside, Outside, Outside, Unknown, Within, Outside, Outside]
+            .map(|j| failures.sample(j))
+            .into();
         assert_eq!(struck, [false, true, false, false, false, false, true]);
     }
 

@@ -83,7 +83,9 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
             '|' | '>' | '<' | ';' | '&' | '(' | ')' => return Err(shell(&c.to_string())),
             '*' | '?' | '[' => return Err(shell(&c.to_string())),
             '~' | '#' if word.is_none() => return Err(shell(&c.to_string())),
-            '{' if word.as_deref() != Some("$") && braces_expand(chars.clone()) => return Err(shell("{")),
+            '{' if word.as_deref() != Some("$") && braces_expand(chars.clone()) => {
+                return Err(shell("{"));
+            }
             '$' | '`' => match expands(c, chars.peek()) {
                 Some(syntax) => return Err(shell(&syntax)),
                 None => word.get_or_insert_default().push(c),
@@ -99,14 +101,18 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
 fn expands(c: char, next: Option<&char>) -> Option<String> {
     match (c, next) {
         ('`', _) => Some("`".into()),
-        ('$', Some(next)) if next.is_alphanumeric() || "({_@*#?$!-'\"".contains(*next) => Some(format!("${next}")),
+        ('$', Some(next)) if next.is_alphanumeric() || "({_@*#?$!-'\"".contains(*next) => {
+            Some(format!("${next}"))
+        }
         _ => None,
     }
 }
 
 /// Whether what follows a `{` makes it a list or a range (`{a,b}`, `{1..3}`) to a shell.
 fn braces_expand(rest: impl Iterator<Item = char>) -> bool {
-    let inner: String = rest.take_while(|c| *c != '}' && !c.is_whitespace()).collect();
+    let inner: String = rest
+        .take_while(|c| *c != '}' && !c.is_whitespace())
+        .collect();
     inner.contains(',') || inner.contains("..")
 }
 
@@ -117,7 +123,9 @@ fn shell(syntax: &str) -> String {
 /// What to write where a shell is really wanted.
 pub fn shell_hint(path: &str, line: &str) -> String {
     let line = Value::String(format!("{path} {line}"));
-    format!("say so in the open: `\"path\": \"sh\", \"arguments\": [\"-c\", {line}]`; or put the word in quotes")
+    format!(
+        "say so in the open: `\"path\": \"sh\", \"arguments\": [\"-c\", {line}]`; or put the word in quotes"
+    )
 }
 
 #[cfg(test)]
@@ -131,17 +139,48 @@ mod tests {
 
     #[test]
     fn lists_objects_and_lines_become_argv() {
-        assert_eq!(of(json!(["-a", 1, "", null, "x y", true])).unwrap(), ["p", "-a", "1", "x y", "True"]);
-        assert_eq!(of(json!({"--n": 3, "--flag": ""})).unwrap(), ["p", "--n", "3", "--flag"]);
-        assert_eq!(of(json!("-a 'x y' \"z \\\" w\" q\\ r ''")).unwrap(), ["p", "-a", "x y", "z \" w", "q r", ""]);
+        assert_eq!(
+            of(json!(["-a", 1, "", null, "x y", true])).unwrap(),
+            ["p", "-a", "1", "x y", "True"]
+        );
+        assert_eq!(
+            of(json!({"--n": 3, "--flag": ""})).unwrap(),
+            ["p", "--n", "3", "--flag"]
+        );
+        assert_eq!(
+            of(json!("-a 'x y' \"z \\\" w\" q\\ r ''")).unwrap(),
+            ["p", "-a", "x y", "z \" w", "q r", ""]
+        );
         assert_eq!(of(Value::Null).unwrap(), ["p"]);
     }
 
     #[test]
     fn what_needs_a_shell_is_refused() {
         for line in [
-            "a | b", "a > f", "a < f", "a; b", "a && b", "a &", "$(a)", "`a`", "*.txt", "a?", "[ab]", "~/x", "$HOME",
-            "\"$HOME\"", "\"`a`\"", "${X}", "{a,b}", "{1..3}", "# x", "(a)", "'open", "\"open", "a\\", "$$",
+            "a | b",
+            "a > f",
+            "a < f",
+            "a; b",
+            "a && b",
+            "a &",
+            "$(a)",
+            "`a`",
+            "*.txt",
+            "a?",
+            "[ab]",
+            "~/x",
+            "$HOME",
+            "\"$HOME\"",
+            "\"`a`\"",
+            "${X}",
+            "{a,b}",
+            "{1..3}",
+            "# x",
+            "(a)",
+            "'open",
+            "\"open",
+            "a\\",
+            "$$",
         ] {
             assert!(words(line).is_err(), "{line}");
         }
@@ -149,9 +188,16 @@ mod tests {
 
     #[test]
     fn what_a_shell_would_leave_alone_is_not() {
-        for (line, word) in [("'a|b'", "a|b"), ("a\\*", "a*"), ("\"a;b*\"", "a;b*"), ("a#b", "a#b"), ("a$", "a$"),
-            ("{}", "{}"), ("a=~b", "a=~b"), ("\"5$\"", "5$")]
-        {
+        for (line, word) in [
+            ("'a|b'", "a|b"),
+            ("a\\*", "a*"),
+            ("\"a;b*\"", "a;b*"),
+            ("a#b", "a#b"),
+            ("a$", "a$"),
+            ("{}", "{}"),
+            ("a=~b", "a=~b"),
+            ("\"5$\"", "5$"),
+        ] {
             assert_eq!(words(line).unwrap(), [word], "{line}");
         }
     }

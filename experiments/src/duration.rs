@@ -23,14 +23,22 @@ impl Span {
     pub const LONGEST: Span = Span::seconds(3_153_600_000);
 
     fn from_seconds(seconds: f64) -> Result<Self, String> {
-        let span = Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| {
-            format!("`{seconds}` is not a duration: a number of seconds, zero or more, is wanted")
-        })?;
+        let span = Duration::try_from_secs_f64(seconds)
+            .map(Span)
+            .map_err(|_| {
+                format!(
+                    "`{seconds}` is not a duration: a number of seconds, zero or more, is wanted"
+                )
+            })?;
         span.bounded()
     }
 
     fn bounded(self) -> Result<Self, String> {
-        if self <= Span::LONGEST { Ok(self) } else { Err("a duration of more than a hundred years is none".into()) }
+        if self <= Span::LONGEST {
+            Ok(self)
+        } else {
+            Err("a duration of more than a hundred years is none".into())
+        }
     }
 }
 
@@ -69,8 +77,12 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        let (hours, minutes, seconds, rest) =
-            (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60, millis % 1_000);
+        let (hours, minutes, seconds, rest) = (
+            millis / 3_600_000,
+            millis / 60_000 % 60,
+            millis / 1_000 % 60,
+            millis % 1_000,
+        );
         let mut written = false;
         for (amount, unit) in [(hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms")] {
             if amount > 0 {
@@ -85,7 +97,7 @@ impl fmt::Display for Span {
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Whole milliseconds read best as words; anything finer keeps its value as seconds.
-        if self.0.subsec_nanos() % 1_000_000 == 0 {
+        if self.0.subsec_nanos().is_multiple_of(1_000_000) {
             serializer.collect_str(self)
         } else {
             serializer.serialize_f64(self.0.as_secs_f64())
@@ -133,7 +145,15 @@ mod tests {
 
     #[test]
     fn every_way_of_writing_ninety_seconds_is_the_same() {
-        for text in ["\"1m30s\"", "\"PT90S\"", "90", "90.0", "\"90\"", "\"1m 30s\"", "\"PT1M30S\""] {
+        for text in [
+            "\"1m30s\"",
+            "\"PT90S\"",
+            "90",
+            "90.0",
+            "\"90\"",
+            "\"1m 30s\"",
+            "\"PT1M30S\"",
+        ] {
             let span: Span = serde_json::from_str(text).unwrap();
             assert_eq!(span, Span::seconds(90), "{text}");
         }
@@ -141,7 +161,15 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused_with_the_ways_to_write_one() {
-        for text in ["-1", "\"-1s\"", "\"soon\"", "true", "\"\"", "[]", "\"5 apples\""] {
+        for text in [
+            "-1",
+            "\"-1s\"",
+            "\"soon\"",
+            "true",
+            "\"\"",
+            "[]",
+            "\"5 apples\"",
+        ] {
             let error = serde_json::from_str::<Span>(text).unwrap_err().to_string();
             assert!(error.contains("duration"), "{text}: {error}");
         }
@@ -174,7 +202,12 @@ mod tests {
 
     #[test]
     fn a_duration_reads_back_as_it_was_written() {
-        for span in [Span::seconds(0), Span::millis(250), Span::seconds(3_661), Span(Duration::from_nanos(1_500))] {
+        for span in [
+            Span::seconds(0),
+            Span::millis(250),
+            Span::seconds(3_661),
+            Span(Duration::from_nanos(1_500)),
+        ] {
             let text = serde_json::to_string(&span).unwrap();
             assert_eq!(serde_json::from_str::<Span>(&text).unwrap(), span, "{text}");
         }

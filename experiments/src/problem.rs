@@ -18,7 +18,11 @@ pub struct Problem {
 impl Problem {
     /// A problem without a hint.
     pub fn new(at: impl Into<String>, what: impl Into<String>) -> Self {
-        Problem { at: at.into(), what: what.into(), hint: None }
+        Problem {
+            at: at.into(),
+            what: what.into(),
+            hint: None,
+        }
     }
 
     /// The same problem, saying what would do.
@@ -54,10 +58,17 @@ pub fn meant(word: &str, known: &[&str]) -> Option<String> {
     match nearest(word, known.iter().copied()) {
         _ if known.is_empty() => None,
         Some(near) if known.len() <= 8 => {
-            let others: Vec<&str> = known.iter().copied().filter(|other| *other != near).collect();
+            let others: Vec<&str> = known
+                .iter()
+                .copied()
+                .filter(|other| *other != near)
+                .collect();
             match others.is_empty() {
                 true => Some(format!("did you mean `{near}`?")),
-                false => Some(format!("did you mean `{near}`? There are also {}", list_words(&others))),
+                false => Some(format!(
+                    "did you mean `{near}`? There are also {}",
+                    list_words(&others)
+                )),
             }
         }
         Some(near) => Some(format!("did you mean `{near}`?")),
@@ -68,14 +79,24 @@ pub fn meant(word: &str, known: &[&str]) -> Option<String> {
 
 /// Words for a message, each in back-ticks.
 pub fn list_words(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The JSON path of a key of the object at `at`.
 pub fn at_key(at: &str, key: &str) -> String {
     let plain = key.starts_with(|c: char| c.is_alphabetic() || c == '_')
-        && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
-    if plain { format!("{at}.{key}") } else { format!("{at}['{}']", key.replace('\\', "\\\\").replace('\'', "\\'")) }
+        && key
+            .chars()
+            .all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    if plain {
+        format!("{at}.{key}")
+    } else {
+        format!("{at}['{}']", key.replace('\\', "\\\\").replace('\'', "\\'"))
+    }
 }
 
 /// The JSON path of a member of the list at `at`.

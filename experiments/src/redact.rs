@@ -18,7 +18,11 @@ pub struct Redactor {
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Redactor({} secrets)", self.needles.len() + self.numbers.len())
+        write!(
+            f,
+            "Redactor({} secrets)",
+            self.needles.len() + self.numbers.len()
+        )
     }
 }
 
@@ -99,7 +103,9 @@ impl Redactor {
             }
             Value::Array(list) => list.into_iter().map(|member| self.value(member)).collect(),
             Value::Object(fields) => {
-                let fields = fields.into_iter().map(|(key, member)| (self.text(&key).into_owned(), self.value(member)));
+                let fields = fields
+                    .into_iter()
+                    .map(|(key, member)| (self.text(&key).into_owned(), self.value(member)));
                 Value::Object(Map::from_iter(fields))
             }
             other => other,
@@ -130,13 +136,25 @@ mod tests {
 
     #[test]
     fn a_secret_is_replaced_wherever_it_stands() {
-        let secrets = [json!("hunter2"), json!(4711), json!("a\"b\nc"), json!({"deep": ["hunter2hunter2"]}), json!("")];
+        let secrets = [
+            json!("hunter2"),
+            json!(4711),
+            json!("a\"b\nc"),
+            json!({"deep": ["hunter2hunter2"]}),
+            json!(""),
+        ];
         let redactor = Redactor::new(&secrets);
-        assert_eq!(redactor.text("x-hunter2-y 4711 port=4711, 47110"), "x-***-y *** port=***, 47110");
+        assert_eq!(
+            redactor.text("x-hunter2-y 4711 port=4711, 47110"),
+            "x-***-y *** port=***, 47110"
+        );
         assert_eq!(redactor.text("hunter2hunter2"), "***");
         let line = json!({"k": "a\"b\nc"}).to_string();
         assert_eq!(redactor.text(&line), "{\"k\":\"***\"}");
-        assert_eq!(redactor.text(&json!(line).to_string()), "\"{\\\"k\\\":\\\"***\\\"}\"");
+        assert_eq!(
+            redactor.text(&json!(line).to_string()),
+            "\"{\\\"k\\\":\\\"***\\\"}\""
+        );
         assert_eq!(
             redactor.value(json!({"hunter2": [4711, 47110, "hunter2!", true, null]})),
             json!({"***": ["***", 47110, "***!", true, null]})

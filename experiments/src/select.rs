@@ -30,9 +30,11 @@ fn numbers(seed: u64, stream: &str) -> ChaCha8Rng {
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(key);
     // FNV-1a.
-    let name = stream.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let name = stream
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     rng.set_stream(name);
     rng
 }
@@ -63,22 +65,33 @@ pub fn how_many(seed: u64, stream: &str, there: usize, select: Select) -> Result
 
 fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, NoneLeft> {
     if there == 0 {
-        return Err(NoneLeft { what: "there is nothing to pick from".into(), hint: "look at what it is picked by".into() });
+        return Err(NoneLeft {
+            what: "there is nothing to pick from".into(),
+            hint: "look at what it is picked by".into(),
+        });
     }
     // Sums like 0.29 × 100 fall a hair short in floating point.
-    let share = |percent: f64| ((there as f64 * percent / 100.0 + 1e-9).floor().max(0.0) as usize).min(there);
+    let share = |percent: f64| {
+        ((there as f64 * percent / 100.0 + 1e-9).floor().max(0.0) as usize).min(there)
+    };
     match select {
         Select::All => Ok(there),
         Select::Count(wanted) if wanted as usize > there => Err(NoneLeft {
             what: format!("{wanted} are to be picked, and there are {there}"),
             hint: format!("a count of at most {there}, or `all`"),
         }),
-        Select::Count(0) => Err(NoneLeft { what: "none is to be picked".into(), hint: "a count of 1 or more".into() }),
+        Select::Count(0) => Err(NoneLeft {
+            what: "none is to be picked".into(),
+            hint: "a count of 1 or more".into(),
+        }),
         Select::Count(wanted) => Ok(wanted as usize),
         Select::Percent(percent) => match share(percent) {
             0 => Err(NoneLeft {
                 what: format!("{percent} % of {there} is less than one, and percent rounds down"),
-                hint: format!("at least {} percent, or `{{\"count\": 1}}`", (100.0 / there as f64 * 10.0).ceil() / 10.0),
+                hint: format!(
+                    "at least {} percent, or `{{\"count\": 1}}`",
+                    (100.0 / there as f64 * 10.0).ceil() / 10.0
+                ),
             }),
             some => Ok(some),
         },
@@ -91,13 +104,21 @@ fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, No
 
 /// Picks among candidates, and keeps their order. They must come in an order of their own (sorted
 /// by name, by start), or the seed will not repeat the pick.
-pub fn pick<T>(seed: u64, stream: &str, candidates: Vec<T>, select: Select) -> Result<Vec<T>, NoneLeft> {
+pub fn pick<T>(
+    seed: u64,
+    stream: &str,
+    candidates: Vec<T>,
+    select: Select,
+) -> Result<Vec<T>, NoneLeft> {
     let mut rng = numbers(seed, stream);
     let wanted = count(&mut rng, candidates.len(), select)?;
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     shuffle(&mut rng, &mut places);
     let picked: BTreeSet<usize> = places.into_iter().take(wanted).collect();
-    let kept = candidates.into_iter().enumerate().filter(|(place, _)| picked.contains(place));
+    let kept = candidates
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| picked.contains(place));
     Ok(kept.map(|(_, candidate)| candidate).collect())
 }
 
@@ -113,11 +134,14 @@ pub struct Picked {
 /// Whether an agent's labels are a target's.
 pub fn matches(target: &Target, labels: &BTreeMap<String, String>) -> bool {
     !target.labels.is_empty()
-        && target.labels.iter().all(|(name, wanted)| match (labels.get(name), wanted) {
-            (Some(value), LabelMatch::Is(wanted)) => value == wanted,
-            (Some(value), LabelMatch::AnyOf(wanted)) => wanted.contains(value),
-            (None, _) => false,
-        })
+        && target
+            .labels
+            .iter()
+            .all(|(name, wanted)| match (labels.get(name), wanted) {
+                (Some(value), LabelMatch::Is(wanted)) => value == wanted,
+                (Some(value), LabelMatch::AnyOf(wanted)) => wanted.contains(value),
+                (None, _) => false,
+            })
 }
 
 /// Picks the agents of a target, from each agent's name and labels. `name` is the target's.
@@ -136,17 +160,26 @@ pub fn pick_agents(
     matching.sort_unstable();
     matching.dedup_by_key(|(agent, _)| *agent);
     if matching.is_empty() {
-        return Err(NoneLeft { what: format!("no agent matches the target `{name}`"), hint: near_miss(target, agents) });
+        return Err(NoneLeft {
+            what: format!("no agent matches the target `{name}`"),
+            hint: near_miss(target, agents),
+        });
     }
     let stream = format!("target {name}");
     let mut rng = numbers(seed, &stream);
     let select = target.select.unwrap_or(Select::Count(1));
-    let wanted = count(&mut rng, matching.len(), select)
-        .map_err(|none| NoneLeft { what: format!("target `{name}`: {}", none.what), ..none })?;
+    let wanted = count(&mut rng, matching.len(), select).map_err(|none| NoneLeft {
+        what: format!("target `{name}`: {}", none.what),
+        ..none
+    })?;
 
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (agent, labels) in &matching {
-        let group = target.spread.as_ref().and_then(|label| labels.get(label)).map_or("", String::as_str);
+        let group = target
+            .spread
+            .as_ref()
+            .and_then(|label| labels.get(label))
+            .map_or("", String::as_str);
         groups.entry(group).or_default().push(agent);
     }
     let mut groups: Vec<Vec<&str>> = groups.into_values().collect();
@@ -155,11 +188,22 @@ pub fn pick_agents(
     let mut picked: Vec<String> = Vec::with_capacity(wanted);
     while picked.len() < wanted {
         for group in &mut groups {
-            picked.extend(group.pop().filter(|_| picked.len() < wanted).map(str::to_owned));
+            picked.extend(
+                group
+                    .pop()
+                    .filter(|_| picked.len() < wanted)
+                    .map(str::to_owned),
+            );
         }
     }
     picked.sort_unstable();
-    Ok(Picked { matched: matching.into_iter().map(|(agent, _)| agent.to_owned()).collect(), picked })
+    Ok(Picked {
+        matched: matching
+            .into_iter()
+            .map(|(agent, _)| agent.to_owned())
+            .collect(),
+        picked,
+    })
 }
 
 /// Which label nobody has as the target wants it, and what there is instead.
@@ -168,14 +212,20 @@ fn near_miss(target: &Target, agents: &[(String, BTreeMap<String, String>)]) -> 
         return "there are no agents at all".into();
     }
     for (label, wanted) in &target.labels {
-        let values: BTreeSet<&str> =
-            agents.iter().filter_map(|(_, labels)| labels.get(label)).map(String::as_str).collect();
+        let values: BTreeSet<&str> = agents
+            .iter()
+            .filter_map(|(_, labels)| labels.get(label))
+            .map(String::as_str)
+            .collect();
         let wanted: Vec<&str> = match wanted {
             LabelMatch::Is(value) => vec![value],
             LabelMatch::AnyOf(values) => values.iter().map(String::as_str).collect(),
         };
         if values.is_empty() {
-            let labels = agents.iter().flat_map(|(_, labels)| labels.keys()).map(String::as_str);
+            let labels = agents
+                .iter()
+                .flat_map(|(_, labels)| labels.keys())
+                .map(String::as_str);
             return match nearest(label, labels) {
                 Some(near) => format!("no agent has the label `{label}`; did you mean `{near}`?"),
                 None => format!("no agent has the label `{label}`"),
@@ -183,7 +233,10 @@ fn near_miss(target: &Target, agents: &[(String, BTreeMap<String, String>)]) -> 
         }
         if !wanted.iter().any(|wanted| values.contains(wanted)) {
             let some: Vec<&str> = values.into_iter().take(8).collect();
-            return format!("`{label}` is {} among the agents there are", list_words(&some));
+            return format!(
+                "`{label}` is {} among the agents there are",
+                list_words(&some)
+            );
         }
     }
     "each label is there, but on no agent all of them together".into()
@@ -191,11 +244,24 @@ fn near_miss(target: &Target, agents: &[(String, BTreeMap<String, String>)]) -> 
 
 /// Whether these picks keep within the blast radius: its count over all of them together, its
 /// percent for each target's matches.
-pub fn keeps_within(ceiling: &AgentCeiling, picks: &BTreeMap<String, Picked>) -> Result<(), Refusal> {
-    let all: BTreeSet<&str> = picks.values().flat_map(|pick| &pick.picked).map(String::as_str).collect();
+pub fn keeps_within(
+    ceiling: &AgentCeiling,
+    picks: &BTreeMap<String, Picked>,
+) -> Result<(), Refusal> {
+    let all: BTreeSet<&str> = picks
+        .values()
+        .flat_map(|pick| &pick.picked)
+        .map(String::as_str)
+        .collect();
     if let Some(max) = ceiling.max.filter(|max| all.len() > *max as usize) {
-        return Err(Refusal::new("blast-radius", format!("the run would touch {} agents, and at most {max} are allowed", all.len()))
-            .hint("pick fewer in `targets`, or raise `blast-radius.agents.max`"));
+        return Err(Refusal::new(
+            "blast-radius",
+            format!(
+                "the run would touch {} agents, and at most {max} are allowed",
+                all.len()
+            ),
+        )
+        .hint("pick fewer in `targets`, or raise `blast-radius.agents.max`"));
     }
     for (name, pick) in picks {
         let share = pick.picked.len() as f64 * 100.0 / pick.matched.len().max(1) as f64;
@@ -223,9 +289,18 @@ mod tests {
     #[test]
     fn a_seeds_picks_are_these_for_ever() {
         let twenty = || (0..20).collect::<Vec<u32>>();
-        assert_eq!(pick(7, "a", twenty(), Select::Count(5)).unwrap(), PICKED_BY_7);
-        assert_ne!(pick(8, "a", twenty(), Select::Count(5)).unwrap(), PICKED_BY_7);
-        assert_ne!(pick(7, "b", twenty(), Select::Count(5)).unwrap(), PICKED_BY_7);
+        assert_eq!(
+            pick(7, "a", twenty(), Select::Count(5)).unwrap(),
+            PICKED_BY_7
+        );
+        assert_ne!(
+            pick(8, "a", twenty(), Select::Count(5)).unwrap(),
+            PICKED_BY_7
+        );
+        assert_ne!(
+            pick(7, "b", twenty(), Select::Count(5)).unwrap(),
+            PICKED_BY_7
+        );
     }
 
     const PICKED_BY_7: [u32; 5] = [1, 4, 5, 11, 19];
@@ -242,11 +317,18 @@ mod tests {
     }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn target(role: LabelMatch, select: Option<Select>, spread: Option<&str>) -> Target {
-        Target { labels: BTreeMap::from([("role".to_owned(), role)]), select, spread: spread.map(str::to_owned) }
+        Target {
+            labels: BTreeMap::from([("role".to_owned(), role)]),
+            select,
+            spread: spread.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -265,7 +347,10 @@ mod tests {
     fn the_blast_radius_counts_agents_once_and_percent_by_target() {
         let pick = |matched: &[&str], picked: &[&str]| {
             let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-            Picked { matched: own(matched), picked: own(picked) }
+            Picked {
+                matched: own(matched),
+                picked: own(picked),
+            }
         };
         let picks = BTreeMap::from([
             ("x".to_owned(), pick(&["a", "b", "c"], &["a"])),

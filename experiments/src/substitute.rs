@@ -32,14 +32,20 @@ pub struct Values {
 impl Values {
     /// The value of a name: the configuration's first, then the secrets' scopes in their order.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.configuration
-            .get(name)
-            .or_else(|| self.secrets.values().find_map(|scope| scope.as_object()?.get(name)))
+        self.configuration.get(name).or_else(|| {
+            self.secrets
+                .values()
+                .find_map(|scope| scope.as_object()?.get(name))
+        })
     }
 
     /// Every name there is.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let secrets = self.secrets.values().filter_map(Value::as_object).flat_map(Map::keys);
+        let secrets = self
+            .secrets
+            .values()
+            .filter_map(Value::as_object)
+            .flat_map(Map::keys);
         self.configuration.keys().chain(secrets).map(String::as_str)
     }
 
@@ -52,11 +58,19 @@ impl Values {
 pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>) -> Values {
     let mut values = Values::default();
     let empty = Map::new();
-    let section = |name: &str| document.get(name).and_then(Value::as_object).unwrap_or(&empty);
+    let section = |name: &str| {
+        document
+            .get(name)
+            .and_then(Value::as_object)
+            .unwrap_or(&empty)
+    };
     for (name, written) in section("configuration") {
         let written = sources.variables.get(name).unwrap_or(written);
         let at = at_key("$.configuration", name);
-        values.configuration.insert(name.clone(), resolve_one(written, sources, &at, false, problems));
+        values.configuration.insert(
+            name.clone(),
+            resolve_one(written, sources, &at, false, problems),
+        );
     }
     for (name, written) in sources.variables {
         if !values.configuration.contains_key(name) {
@@ -64,7 +78,9 @@ pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>)
             values.configuration.insert(name.clone(), value);
         }
     }
-    let scopes = section("secrets").iter().filter(|(scope, _)| !sources.secrets.contains_key(*scope));
+    let scopes = section("secrets")
+        .iter()
+        .filter(|(scope, _)| !sources.secrets.contains_key(*scope));
     for (scope, written) in scopes.chain(sources.secrets) {
         let at = at_key("$.secrets", scope);
         if is_source(written).is_some() {
@@ -74,7 +90,10 @@ pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>)
             );
             continue;
         }
-        values.secrets.insert(scope.clone(), resolve_one(written, sources, &at, true, problems));
+        values.secrets.insert(
+            scope.clone(),
+            resolve_one(written, sources, &at, true, problems),
+        );
     }
     values
 }
@@ -82,22 +101,42 @@ pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>)
 /// The `type` of something that says where a value is found.
 fn is_source(written: &Value) -> Option<&str> {
     let kind = written.get("type")?.as_str()?;
-    ["env", "file", "vault", "probe"].contains(&kind).then_some(kind)
+    ["env", "file", "vault", "probe"]
+        .contains(&kind)
+        .then_some(kind)
 }
 
-fn resolve_one(written: &Value, sources: &Sources, at: &str, secret: bool, problems: &mut Vec<Problem>) -> Value {
-    let Value::Object(fields) = written else { return written.clone() };
+fn resolve_one(
+    written: &Value,
+    sources: &Sources,
+    at: &str,
+    secret: bool,
+    problems: &mut Vec<Problem>,
+) -> Value {
+    let Value::Object(fields) = written else {
+        return written.clone();
+    };
     let found = match is_source(written) {
         Some("env") => from_environment(fields, sources, at),
         Some("file") if fields.contains_key("path") || secret => from_file(fields, sources, at),
-        Some("probe") if !secret => Err(Problem::new(at, "a configuration that a probe finds out is not supported")
-            .hint("find the value out before, and hand it over with `--var` or `{\"type\": \"env\", …}`")),
+        Some("probe") if !secret => Err(Problem::new(
+            at,
+            "a configuration that a probe finds out is not supported",
+        )
+        .hint(
+            "find the value out before, and hand it over with `--var` or `{\"type\": \"env\", …}`",
+        )),
         Some("vault") if secret => Err(Problem::new(at, "secrets in Vault are not supported")
-            .hint("hand the secret over with `{\"type\": \"env\", …}` or `{\"type\": \"file\", …}`")),
+            .hint(
+                "hand the secret over with `{\"type\": \"env\", …}` or `{\"type\": \"file\", …}`",
+            )),
         // The toolkit looks for secrets in objects within objects, too.
         None if secret => {
             let inner = fields.iter().map(|(key, written)| {
-                (key.clone(), resolve_one(written, sources, &at_key(at, key), true, problems))
+                (
+                    key.clone(),
+                    resolve_one(written, sources, &at_key(at, key), true, problems),
+                )
             });
             Ok(Value::Object(inner.collect()))
         }
@@ -117,9 +156,16 @@ fn named<'f>(fields: &'f Map<String, Value>, key: &str, at: &str) -> Result<&'f 
     }
 }
 
-fn from_environment(fields: &Map<String, Value>, sources: &Sources, at: &str) -> Result<Value, Problem> {
+fn from_environment(
+    fields: &Map<String, Value>,
+    sources: &Sources,
+    at: &str,
+) -> Result<Value, Problem> {
     let key = named(fields, "key", at)?;
-    let kind = fields.get("env_var_type").and_then(Value::as_str).unwrap_or("str");
+    let kind = fields
+        .get("env_var_type")
+        .and_then(Value::as_str)
+        .unwrap_or("str");
     let value = match (sources.environment)(key) {
         Some(text) => Value::String(text),
         None => fields.get("default").cloned().ok_or_else(|| {
@@ -128,16 +174,26 @@ fn from_environment(fields: &Map<String, Value>, sources: &Sources, at: &str) ->
         })?,
     };
     // The value itself stays out of the message: it may be a secret.
-    convert(kind, value)
-        .ok_or_else(|| Problem::new(at, format!("the value of the environment variable `{key}` is no `{kind}`")))
+    convert(kind, value).ok_or_else(|| {
+        Problem::new(
+            at,
+            format!("the value of the environment variable `{key}` is no `{kind}`"),
+        )
+    })
 }
 
 fn from_file(fields: &Map<String, Value>, sources: &Sources, at: &str) -> Result<Value, Problem> {
     let path = named(fields, "path", at)?;
-    let text = (sources.file)(path)
-        .map_err(|why| Problem::new(at_key(at, "path"), format!("`{path}` could not be read: {why}")))?;
+    let text = (sources.file)(path).map_err(|why| {
+        Problem::new(
+            at_key(at, "path"),
+            format!("`{path}` could not be read: {why}"),
+        )
+    })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Value::String(text.strip_suffix('\r').unwrap_or(text).to_owned()))
+    Ok(Value::String(
+        text.strip_suffix('\r').unwrap_or(text).to_owned(),
+    ))
 }
 
 /// What an environment variable's text becomes, as the Chaos Toolkit converts it; a default is
@@ -150,15 +206,18 @@ pub fn convert(kind: &str, value: Value) -> Option<Value> {
         ("int" | "integer", Value::Bool(flag)) => Some(Value::from(i64::from(*flag))),
         ("int" | "integer", Value::Number(number)) => match number.as_i64() {
             Some(whole) => Some(Value::from(whole)),
-            None => number.as_f64().filter(|float| float.abs() < 9e15).map(|float| Value::from(float as i64)),
+            None => number
+                .as_f64()
+                .filter(|float| float.abs() < 9e15)
+                .map(|float| Value::from(float as i64)),
         },
         ("float" | "number", Value::String(_)) => text?.parse::<f64>().ok().and_then(finite),
         ("float" | "number", Value::Bool(flag)) => finite(f64::from(u8::from(*flag))),
         ("float" | "number", Value::Number(number)) => number.as_f64().and_then(finite),
         ("bool", Value::Bool(_)) => Some(value),
-        ("bool", Value::String(text)) => {
-            Some(Value::Bool(!["false", "0", "no"].contains(&text.to_lowercase().as_str())))
-        }
+        ("bool", Value::String(text)) => Some(Value::Bool(
+            !["false", "0", "no"].contains(&text.to_lowercase().as_str()),
+        )),
         ("json", Value::String(text)) if !text.is_empty() => serde_json::from_str(text).ok(),
         ("json", _) => Some(value),
         _ => None,
@@ -170,12 +229,27 @@ fn finite(float: f64) -> Option<Value> {
 }
 
 /// What is said about the experiment and what is other tools' stays as it was written.
-const LEFT_ALONE: [&str; 8] =
-    ["title", "description", "tags", "contributions", "extensions", "controls", "configuration", "secrets"];
+const LEFT_ALONE: [&str; 8] = [
+    "title",
+    "description",
+    "tags",
+    "contributions",
+    "extensions",
+    "controls",
+    "configuration",
+    "secrets",
+];
 
 /// The document with every value in place.
-pub fn document(raw: &Value, values: &Values, sources: &Sources, problems: &mut Vec<Problem>) -> Value {
-    let Value::Object(fields) = raw else { return raw.clone() };
+pub fn document(
+    raw: &Value,
+    values: &Values,
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) -> Value {
+    let Value::Object(fields) = raw else {
+        return raw.clone();
+    };
     let fields = fields.iter().map(|(key, value)| {
         let left_alone = LEFT_ALONE.contains(&key.as_str()) || key.starts_with("x-");
         let value = match left_alone {
@@ -197,7 +271,11 @@ impl Place<'_> {
             Value::String(text) => text_with(text, values, at, problems),
             Value::Array(list) => {
                 let filled = list.iter().enumerate();
-                filled.map(|(index, member)| self.fill(member, values, &at_index(at, index), problems)).collect()
+                filled
+                    .map(|(index, member)| {
+                        self.fill(member, values, &at_index(at, index), problems)
+                    })
+                    .collect()
             }
             Value::Object(fields) => {
                 let own = self.own_configuration(fields, values, at, problems);
@@ -230,7 +308,10 @@ impl Place<'_> {
         let mut values = values.clone();
         for (name, written) in own {
             let at = at_key(&at_key(at, "configuration"), name);
-            values.configuration.insert(name.clone(), resolve_one(written, self.sources, &at, false, problems));
+            values.configuration.insert(
+                name.clone(),
+                resolve_one(written, self.sources, &at, false, problems),
+            );
         }
         Some(values)
     }
@@ -238,7 +319,11 @@ impl Place<'_> {
 
 fn own_part(written: &Value, own: &Values) -> Value {
     let names = written.as_object().into_iter().flat_map(Map::keys);
-    Value::Object(names.filter_map(|name| Some((name.clone(), own.configuration.get(name)?.clone()))).collect())
+    Value::Object(
+        names
+            .filter_map(|name| Some((name.clone(), own.configuration.get(name)?.clone())))
+            .collect(),
+    )
 }
 
 /// Puts the values in place in one text. A text that is one variable becomes its value, whatever
@@ -265,7 +350,10 @@ pub fn text_with(template: &str, values: &Values, at: &str, problems: &mut Vec<P
         }
         let braced = rest.strip_prefix('{').and_then(|inner| {
             let name = identifier(inner);
-            inner[name.len()..].strip_prefix('}').filter(|_| !name.is_empty()).map(|after| (name, after))
+            inner[name.len()..]
+                .strip_prefix('}')
+                .filter(|_| !name.is_empty())
+                .map(|after| (name, after))
         });
         let (name, after, known) = match braced {
             Some((name, after)) => (name, after, values.get(name)),
@@ -295,7 +383,9 @@ fn missing(name: &str, values: &Values, at: &str) -> Problem {
     let names: Vec<&str> = values.names().collect();
     let near = match nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `${{{near}}}`?"),
-        None if names.is_empty() || names.len() > 12 => format!("add it to `configuration`, or say `--var {name}=…`"),
+        None if names.is_empty() || names.len() > 12 => {
+            format!("add it to `configuration`, or say `--var {name}=…`")
+        }
         None => format!("there are {}; or say `--var {name}=…`", list_words(&names)),
     };
     Problem::new(at, format!("there is no variable `{name}`"))
@@ -316,7 +406,9 @@ fn whole(template: &str) -> Option<&str> {
 fn identifier(text: &str) -> &str {
     let end = text
         .char_indices()
-        .find(|(index, c)| !(c.is_ascii_alphabetic() || *c == '_' || (*index > 0 && c.is_ascii_digit())))
+        .find(|(index, c)| {
+            !(c.is_ascii_alphabetic() || *c == '_' || (*index > 0 && c.is_ascii_digit()))
+        })
         .map_or(text.len(), |(index, _)| index);
     &text[..end]
 }
@@ -332,91 +424,4 @@ fn written_out(value: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn values() -> Values {
-        let configuration = json!({"port": 8080, "host": "h", "list": [1, 2], "flag": true, "both": "configuration"});
-        let secrets = json!({"a": {"token": "t0", "both": "secret"}, "b": {"token": "later"}});
-        let map = |value: Value| value.as_object().cloned().unwrap();
-        Values { configuration: map(configuration), secrets: map(secrets) }
-    }
-
-    fn fill(template: &str) -> (Value, Vec<Problem>) {
-        let mut problems = Vec::new();
-        (text_with(template, &values(), "$.x", &mut problems), problems)
-    }
-
-    #[test]
-    fn a_text_that_is_one_variable_keeps_the_type() {
-        assert_eq!(fill("${port}").0, json!(8080));
-        assert_eq!(fill("$list").0, json!([1, 2]));
-        assert_eq!(fill("${token}").0, json!("t0"));
-        assert_eq!(fill("${both}").0, json!("configuration"));
-    }
-
-    #[test]
-    fn within_a_text_values_are_written_out() {
-        assert_eq!(fill("http://${host}:$port/").0, json!("http://h:8080/"));
-        assert_eq!(fill("${flag} ${list}").0, json!("True [1,2]"));
-        assert_eq!(fill("cost $$5, ${x:-1}, ^a$").0, json!("cost $5, ${x:-1}, ^a$"));
-        assert_eq!(fill("$unknown $${HOME}").0, json!("$unknown ${HOME}"));
-    }
-
-    #[test]
-    fn a_missing_variable_is_a_problem_with_the_nearest_name() {
-        let (value, problems) = fill("${prot}");
-        assert_eq!(value, json!("${prot}"));
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].hint.as_ref().unwrap().contains("`${port}`"), "{problems:?}");
-    }
-
-    #[test]
-    fn without_any_variable_a_shells_dollars_stay() {
-        let mut problems = Vec::new();
-        let value = text_with("kill $$; echo $${HOME}", &Values::default(), "$", &mut problems);
-        assert_eq!((value, problems.len()), (json!("kill $$; echo ${HOME}"), 0));
-    }
-
-    #[test]
-    fn sources_are_asked_and_what_they_lack_is_a_problem() {
-        let document = json!({
-            "configuration": {
-                "n": {"type": "env", "key": "N", "env_var_type": "int"},
-                "d": {"type": "env", "key": "NO", "default": "5", "env_var_type": "float"},
-                "gone": {"type": "env", "key": "NO"},
-                "bad": {"type": "env", "key": "S", "env_var_type": "int"},
-                "dynamic": {"type": "probe", "name": "p"},
-                "literal": {"type": "anything"},
-                "v": 1
-            },
-            "secrets": {"s": {"f": {"type": "file", "path": "/f"}, "vault": {"type": "vault", "path": "x"}}}
-        });
-        let variables = json!({"v": 2, "extra": "e"}).as_object().cloned().unwrap();
-        let sources = Sources {
-            environment: &|name| match name {
-                "N" => Some("7".into()),
-                "S" => Some("s3cret".into()),
-                _ => None,
-            },
-            file: &|path| if path == "/f" { Ok("content\n".into()) } else { Err("no such file".into()) },
-            variables: &variables,
-            secrets: &Map::new(),
-        };
-        let mut problems = Vec::new();
-        let values = resolve(&document, &sources, &mut problems);
-        assert_eq!(values.get("n"), Some(&json!(7)));
-        assert_eq!(values.get("d"), Some(&json!(5.0)));
-        assert_eq!(values.get("f"), Some(&json!("content")));
-        assert_eq!(values.get("v"), Some(&json!(2)));
-        assert_eq!(values.get("extra"), Some(&json!("e")));
-        assert_eq!(values.get("literal"), Some(&json!({"type": "anything"})));
-        let places: Vec<&str> = problems.iter().map(|problem| problem.at.as_str()).collect();
-        assert_eq!(
-            places,
-            ["$.configuration.gone", "$.configuration.bad", "$.configuration.dynamic", "$.secrets.s.vault"]
-        );
-        assert!(problems.iter().all(|problem| !problem.to_string().contains("s3cret")));
-    }
-}
+mod tests;

@@ -263,7 +263,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal by this rule.
     pub fn new(rule: &str, what: impl Into<String>) -> Self {
-        Refusal { rule: rule.into(), what: what.into(), hint: None, problems: Vec::new() }
+        Refusal {
+            rule: rule.into(),
+            what: what.into(),
+            hint: None,
+            problems: Vec::new(),
+        }
     }
 
     /// The same refusal, saying what would do.

@@ -1,6 +1,8 @@
 //! The journal alone gives the verdict: each outcome from its events, and laws that hold for any
 //! sequence of events at all.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use backburn_experiments::Span;
 use backburn_experiments::journal::{
     Abort, AbortBy, ActivityStatus, Entry, Event, Judgement, Looks, Outcome, Phase, Run, verdict,
@@ -10,7 +12,11 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn entry(elapsed: f64, event: Event) -> Entry {
-    Entry { at: jiff::Timestamp::UNIX_EPOCH, elapsed, event }
+    Entry {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        elapsed,
+        event,
+    }
 }
 
 fn started(recovery: Option<u64>) -> Event {
@@ -20,7 +26,11 @@ fn started(recovery: Option<u64>) -> Event {
         seed: 1,
         version: "0".into(),
         hypothesis: vec!["p".into()],
-        looks: Looks { before: true, during: true, after: true },
+        looks: Looks {
+            before: true,
+            during: true,
+            after: true,
+        },
         recovery_within: recovery.map(Span::seconds),
     }
 }
@@ -51,11 +61,21 @@ fn requested(injection: &str) -> Event {
 }
 
 fn injected(injection: &str) -> Event {
-    Event::Injected { injection: injection.into(), plan: PlanView::default() }
+    Event::Injected {
+        injection: injection.into(),
+        plan: PlanView::default(),
+    }
 }
 
 fn effect(injection: &str, acts: bool) -> Event {
-    Event::EffectSeen { injection: injection.into(), effect: Effect { acts, seen: "seen".into(), ..Effect::default() } }
+    Event::EffectSeen {
+        injection: injection.into(),
+        effect: Effect {
+            acts,
+            seen: "seen".into(),
+            ..Effect::default()
+        },
+    }
 }
 
 fn end(injection: &str, clean: bool) -> Ended {
@@ -63,14 +83,22 @@ fn end(injection: &str, clean: bool) -> Ended {
         injection: injection.into(),
         cause: Cause::Done,
         clean,
-        residue: if clean { Vec::new() } else { vec!["a helper is there".into()] },
+        residue: if clean {
+            Vec::new()
+        } else {
+            vec!["a helper is there".into()]
+        },
         took: Span::millis(1),
         effect: None,
     }
 }
 
 fn aborted(by: AbortBy) -> Event {
-    Event::Aborted(Abort { by, rule: "rule".into(), reason: "reason".into() })
+    Event::Aborted(Abort {
+        by,
+        rule: "rule".into(),
+        reason: "reason".into(),
+    })
 }
 
 /// A whole run in which all holds; a test puts other events in its places.
@@ -93,7 +121,11 @@ fn whole() -> Vec<Event> {
 }
 
 fn outcome_of(events: Vec<Event>) -> (Outcome, Vec<String>) {
-    let entries: Vec<Entry> = events.into_iter().enumerate().map(|(n, event)| entry(n as f64, event)).collect();
+    let entries: Vec<Entry> = events
+        .into_iter()
+        .enumerate()
+        .map(|(n, event)| entry(n as f64, event))
+        .collect();
     let verdict = verdict(&Run::fold(&entries).unwrap());
     (verdict.outcome, verdict.reasons)
 }
@@ -120,45 +152,96 @@ fn one_sample_outside_is_a_deviation_with_the_outages_length() {
     let (outcome, reasons) = with(7, 1, outside);
     assert_eq!(outcome, Outcome::Deviated);
     // From the first bad sample's start (7 - 0.1) to the good one's (9 - 0.1).
-    assert!(reasons[0].contains("2 of 3 samples") && reasons[0].contains("for 2.0 s"), "{reasons:?}");
-    assert_eq!(with(11, 1, vec![sampled(Phase::After, Judgement::Outside)]).0, Outcome::Deviated);
+    assert!(
+        reasons[0].contains("2 of 3 samples") && reasons[0].contains("for 2.0 s"),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        with(11, 1, vec![sampled(Phase::After, Judgement::Outside)]).0,
+        Outcome::Deviated
+    );
 }
 
 #[test]
 fn what_is_not_known_to_be_gone_outranks_everything() {
-    assert_eq!(with(8, 1, vec![Event::InjectionEnded(end("i", false))]).0, Outcome::NotClean);
-    assert_eq!(with(8, 1, vec![]).0, Outcome::NotClean, "its end was never told");
-    let owed = vec![Owed { injection: "old".into(), fault: "f".into(), residue: vec!["x".into()] }];
-    let joined = Event::AgentJoined { agent: "here".into(), recovered: vec![], owed };
+    assert_eq!(
+        with(8, 1, vec![Event::InjectionEnded(end("i", false))]).0,
+        Outcome::NotClean
+    );
+    assert_eq!(
+        with(8, 1, vec![]).0,
+        Outcome::NotClean,
+        "its end was never told"
+    );
+    let owed = vec![Owed {
+        injection: "old".into(),
+        fault: "f".into(),
+        residue: vec!["x".into()],
+    }];
+    let joined = Event::AgentJoined {
+        agent: "here".into(),
+        recovered: vec![],
+        owed,
+    };
     assert_eq!(with(1, 0, vec![joined]).0, Outcome::NotClean);
     // A second try that succeeds makes it clean again.
-    let twice = vec![Event::InjectionEnded(end("i", false)), Event::InjectionEnded(end("i", true))];
+    let twice = vec![
+        Event::InjectionEnded(end("i", false)),
+        Event::InjectionEnded(end("i", true)),
+    ];
     assert_eq!(with(8, 1, twice).0, Outcome::Held);
 }
 
 #[test]
 fn a_lost_agent_aborts_and_its_successor_can_clear_the_name() {
-    let lost = Event::AgentLost { agent: "here".into(), reason: "it died".into() };
+    let lost = Event::AgentLost {
+        agent: "here".into(),
+        reason: "it died".into(),
+    };
     assert_eq!(with(8, 1, vec![lost.clone()]).0, Outcome::NotClean);
-    let back = Event::AgentJoined { agent: "here".into(), recovered: vec![end("i", true)], owed: vec![] };
+    let back = Event::AgentJoined {
+        agent: "here".into(),
+        recovered: vec![end("i", true)],
+        owed: vec![],
+    };
     assert_eq!(with(8, 1, vec![lost, back]).0, Outcome::Aborted);
 }
 
 #[test]
 fn who_ended_it_tells_aborted_from_deviated() {
-    for by in [AbortBy::Operator, AbortBy::Host, AbortBy::Probe, AbortBy::BlastRadius, AbortBy::Action] {
+    for by in [
+        AbortBy::Operator,
+        AbortBy::Host,
+        AbortBy::Probe,
+        AbortBy::BlastRadius,
+        AbortBy::Action,
+    ] {
         assert_eq!(with(8, 0, vec![aborted(by)]).0, Outcome::Aborted, "{by:?}");
     }
-    let by_hypothesis = vec![sampled(Phase::Method, Judgement::Outside), aborted(AbortBy::Hypothesis)];
+    let by_hypothesis = vec![
+        sampled(Phase::Method, Judgement::Outside),
+        aborted(AbortBy::Hypothesis),
+    ];
     assert_eq!(with(8, 0, by_hypothesis).0, Outcome::Deviated);
 }
 
 #[test]
 fn what_could_not_be_told_is_inconclusive() {
-    assert_eq!(with(7, 1, vec![sampled(Phase::Method, Judgement::Unknown)]).0, Outcome::Inconclusive);
-    assert_eq!(with(6, 1, vec![effect("i", false)]).0, Outcome::Inconclusive, "no effect");
+    assert_eq!(
+        with(7, 1, vec![sampled(Phase::Method, Judgement::Unknown)]).0,
+        Outcome::Inconclusive
+    );
+    assert_eq!(
+        with(6, 1, vec![effect("i", false)]).0,
+        Outcome::Inconclusive,
+        "no effect"
+    );
     assert_eq!(with(12, 1, vec![]).0, Outcome::Inconclusive, "cut short");
-    assert_eq!(with(11, 1, vec![]).0, Outcome::Inconclusive, "not looked at after");
+    assert_eq!(
+        with(11, 1, vec![]).0,
+        Outcome::Inconclusive,
+        "not looked at after"
+    );
     let failed = Event::ActivityFinished {
         phase: Phase::Method,
         index: 0,
@@ -174,16 +257,46 @@ fn what_could_not_be_told_is_inconclusive() {
 
 #[test]
 fn nothing_injected_is_not_started() {
-    let refused = Event::NotStarted { rule: "gate".into(), reason: "no".into(), hint: Some("do".into()) };
-    assert_eq!(outcome_of(vec![started(None), phase(Phase::Gate), refused, Event::RunEnded]).0, Outcome::NotStarted);
-    let refusal = Event::InjectionRefused { injection: "i".into(), refusal: Refusal::new("no-match", "nobody") };
-    assert_eq!(with(5, 4, vec![refusal, aborted(AbortBy::Action)]).0, Outcome::NotStarted);
+    let refused = Event::NotStarted {
+        rule: "gate".into(),
+        reason: "no".into(),
+        hint: Some("do".into()),
+    };
+    assert_eq!(
+        outcome_of(vec![
+            started(None),
+            phase(Phase::Gate),
+            refused,
+            Event::RunEnded
+        ])
+        .0,
+        Outcome::NotStarted
+    );
+    let refusal = Event::InjectionRefused {
+        injection: "i".into(),
+        refusal: Refusal::new("no-match", "nobody"),
+    };
+    assert_eq!(
+        with(5, 4, vec![refusal, aborted(AbortBy::Action)]).0,
+        Outcome::NotStarted
+    );
 }
 
 #[test]
 fn an_expectation_that_is_not_met_deviates() {
-    let unmet = Effect { acts: true, unmet: Some("not back within 5s".into()), ..Effect::default() };
-    let (outcome, reasons) = with(6, 1, vec![Event::EffectSeen { injection: "i".into(), effect: unmet }]);
+    let unmet = Effect {
+        acts: true,
+        unmet: Some("not back within 5s".into()),
+        ..Effect::default()
+    };
+    let (outcome, reasons) = with(
+        6,
+        1,
+        vec![Event::EffectSeen {
+            injection: "i".into(),
+            effect: unmet,
+        }],
+    );
     assert_eq!(outcome, Outcome::Deviated);
     assert!(reasons[0].contains("not back within 5s"), "{reasons:?}");
 }
@@ -192,14 +305,21 @@ fn an_expectation_that_is_not_met_deviates() {
 fn with_a_recovery_time_the_last_look_may_take_it() {
     let mut events = whole();
     events[0] = started(Some(30));
-    events.splice(11..12, [
-        sampled(Phase::After, Judgement::Outside),
-        sampled(Phase::After, Judgement::Within),
-        Event::Recovered { after: Span::seconds(2) },
-    ]);
+    events.splice(
+        11..12,
+        [
+            sampled(Phase::After, Judgement::Outside),
+            sampled(Phase::After, Judgement::Within),
+            Event::Recovered {
+                after: Span::seconds(2),
+            },
+        ],
+    );
     assert_eq!(outcome_of(events.clone()).0, Outcome::Held);
     let last = events.len() - 2;
-    events[last] = Event::NotRecovered { within: Span::seconds(30) };
+    events[last] = Event::NotRecovered {
+        within: Span::seconds(30),
+    };
     assert_eq!(outcome_of(events).0, Outcome::Deviated);
 }
 
@@ -212,16 +332,37 @@ fn what_cannot_follow_is_refused() {
     assert!(illegal(vec![phase(Phase::Gate)]).contains("starts once"));
     assert!(illegal(vec![started(None), started(None)]).contains("starts once"));
     assert!(illegal(vec![started(None), Event::RunEnded, Event::RunEnded]).contains("was over"));
-    assert!(illegal(vec![started(None), phase(Phase::Method), phase(Phase::Gate)]).contains("does not follow"));
+    assert!(
+        illegal(vec![
+            started(None),
+            phase(Phase::Method),
+            phase(Phase::Gate)
+        ])
+        .contains("does not follow")
+    );
     assert!(illegal(vec![started(None), requested("i")]).contains("method only"));
     let method = || vec![started(None), phase(Phase::Method)];
-    assert!(illegal([method(), vec![requested("i"), requested("i")]].concat()).contains("re-injected"));
-    assert!(illegal([method(), vec![aborted(AbortBy::Operator), requested("i")]].concat()).contains("nothing new"));
+    assert!(
+        illegal([method(), vec![requested("i"), requested("i")]].concat()).contains("re-injected")
+    );
+    assert!(
+        illegal([method(), vec![aborted(AbortBy::Operator), requested("i")]].concat())
+            .contains("nothing new")
+    );
     assert!(illegal([method(), vec![injected("i")]].concat()).contains("never asked"));
-    assert!(illegal([method(), vec![requested("i"), injected("i"), injected("i")]].concat()).contains("answered before"));
+    assert!(
+        illegal([method(), vec![requested("i"), injected("i"), injected("i")]].concat())
+            .contains("answered before")
+    );
     let ended = || Event::InjectionEnded(end("i", true));
-    assert!(illegal([method(), vec![requested("i"), ended(), ended()]].concat()).contains("had ended"));
-    let late = Event::NotStarted { rule: "r".into(), reason: "x".into(), hint: None };
+    assert!(
+        illegal([method(), vec![requested("i"), ended(), ended()]].concat()).contains("had ended")
+    );
+    let late = Event::NotStarted {
+        rule: "r".into(),
+        reason: "x".into(),
+        hint: None,
+    };
     assert!(illegal([method(), vec![requested("i"), late]].concat()).contains("injected already"));
 }
 
@@ -234,7 +375,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Phase::Rollbacks),
         Just(Phase::After)
     ];
-    let judgements = prop_oneof![Just(Judgement::Within), Just(Judgement::Outside), Just(Judgement::Unknown)];
+    let judgements = prop_oneof![
+        Just(Judgement::Within),
+        Just(Judgement::Outside),
+        Just(Judgement::Unknown)
+    ];
     prop_oneof![
         Just(started(None)),
         Just(started(Some(1))),
@@ -244,11 +389,19 @@ fn any_event() -> impl Strategy<Value = Event> {
         id.clone().prop_map(injected),
         (id.clone(), any::<bool>()).prop_map(|(id, acts)| effect(id, acts)),
         (id.clone(), any::<bool>()).prop_map(|(id, clean)| Event::InjectionEnded(end(id, clean))),
-        id.prop_map(|id| Event::InjectionRefused { injection: id.into(), refusal: Refusal::new("r", "w") }),
+        id.prop_map(|id| Event::InjectionRefused {
+            injection: id.into(),
+            refusal: Refusal::new("r", "w")
+        }),
         Just(aborted(AbortBy::Hypothesis)),
         Just(aborted(AbortBy::Operator)),
-        Just(Event::AgentLost { agent: "here".into(), reason: "x".into() }),
-        Just(Event::Recovered { after: Span::seconds(1) }),
+        Just(Event::AgentLost {
+            agent: "here".into(),
+            reason: "x".into()
+        }),
+        Just(Event::Recovered {
+            after: Span::seconds(1)
+        }),
         Just(Event::RunEnded),
     ]
 }

@@ -2,6 +2,8 @@
 //! can be used. Documents are mutated from a seed, as text and as JSON: as many as `BACKBURN_FUZZ`
 //! says (20,000 where it says nothing), from `BACKBURN_FUZZ_SEED`.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use backburn_experiments::check::{Experiment, Fault, Sources, load};
 use backburn_experiments::document::{Provider, Tolerance};
 use backburn_experiments::tolerance::Judge;
@@ -16,7 +18,8 @@ fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
 
 /// Documents to start from: between them, every part of the format.
 fn seeds() -> Vec<Value> {
-    let provider = |value: Value| json!({"type": "probe", "name": "p", "tolerance": true, "provider": value});
+    let provider =
+        |value: Value| json!({"type": "probe", "name": "p", "tolerance": true, "provider": value});
     let providers: Vec<Value> = [
         json!({"type": "http", "url": "http://${host}/", "timeout": [1, "2s"], "headers": {"a": "${token}"}, "arguments": {"q": "$n"}}),
         json!({"type": "process", "path": "p", "arguments": "-a 'b c' ${n}", "env": {"K": 1}, "timeout": "PT5S"}),
@@ -35,7 +38,11 @@ fn seeds() -> Vec<Value> {
     })
     .collect();
     let tolerances = [
-        json!(true), json!(200), json!("x"), json!([1, 2]), json!({"type": "regex", "pattern": "^a+$", "target": "stdout"}),
+        json!(true),
+        json!(200),
+        json!("x"),
+        json!([1, 2]),
+        json!({"type": "regex", "pattern": "^a+$", "target": "stdout"}),
         json!({"type": "jsonpath", "path": "$.a[*][?(@.n = 1 and not @.x)].b", "expect": [1], "count": 2}),
         json!({"type": "range", "range": [0.5, 3]}),
         json!({"type": "compare", "path": "$.a", "op": "<=", "value": 3}),
@@ -58,12 +65,19 @@ fn seeds() -> Vec<Value> {
     });
     let with = |more: Value| {
         let mut document = head.clone();
-        document.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        document
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap());
         document
     };
     vec![
-        with(json!({"steady-state-hypothesis": {"title": "h", "probes": providers}, "method": [{"ref": "p1"}]})),
-        with(json!({"steady-state-hypothesis": {"title": "h", "probes": judged}, "method": [], "rollbacks": [{"ref": "t0"}]})),
+        with(
+            json!({"steady-state-hypothesis": {"title": "h", "probes": providers}, "method": [{"ref": "p1"}]}),
+        ),
+        with(
+            json!({"steady-state-hypothesis": {"title": "h", "probes": judged}, "method": [], "rollbacks": [{"ref": "t0"}]}),
+        ),
         with(json!({
             "targets": {"web": {"labels": {"role": ["a", "b"]}, "select": {"random-max-percent": 50}, "spread": "zone"}},
             "blast-radius": {"agents": {"max": 2, "percent": 34.5}, "victims-per-agent": 1, "concurrent-faults": 2, "duration": "5m"},
@@ -82,23 +96,64 @@ fn seeds() -> Vec<Value> {
                 "blackouts": ["2026-12-24/2027-01-01"], "jitter": "1m", "overlap": "queue", "catch-up": "once", "guard": judged[0]},
             "x-own": {"y": 1}, "dry": "pause"
         })),
-        with(json!({"method": [], "schedule": {"random": {"mean-time-between": "2d", "window": {"days": ["SAT"]}}}})),
+        with(
+            json!({"method": [], "schedule": {"random": {"mean-time-between": "2d", "window": {"days": ["SAT"]}}}}),
+        ),
     ]
 }
 
 /// Values that are put where others stood.
 fn odd_value(rng: &mut ChaCha8Rng) -> Value {
     let values = [
-        json!(null), json!(true), json!(0), json!(-1), json!(1e308), json!(u64::MAX), json!(1.5), json!(""), json!("x"),
-        json!("${n}"), json!("${list}"), json!("${missing}"), json!("$$${"), json!("${token}"), json!("é${n}ü"), json!([]), json!([1, [2]]),
-        json!({}), json!({"type": "probe"}), json!({"ref": "p1"}), json!("P1Y"), json!("1m"), json!("*/0"), json!("'"), json!("$..[?(@."),
-        json!({"type": "env"}), json!({"type": "vault", "key": "x"}), json!("(?<a>"), json!({"labels": {}}), json!("\u{0}"),
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1e308),
+        json!(u64::MAX),
+        json!(1.5),
+        json!(""),
+        json!("x"),
+        json!("${n}"),
+        json!("${list}"),
+        json!("${missing}"),
+        json!("$$${"),
+        json!("${token}"),
+        json!("é${n}ü"),
+        json!([]),
+        json!([1, [2]]),
+        json!({}),
+        json!({"type": "probe"}),
+        json!({"ref": "p1"}),
+        json!("P1Y"),
+        json!("1m"),
+        json!("*/0"),
+        json!("'"),
+        json!("$..[?(@."),
+        json!({"type": "env"}),
+        json!({"type": "vault", "key": "x"}),
+        json!("(?<a>"),
+        json!({"labels": {}}),
+        json!("\u{0}"),
     ];
     values[below(rng, values.len())].clone()
 }
 
 const WORDS: [&str; 14] = [
-    "type", "name", "ref", "provider", "duration", "x-a", "tolerance", "arguments", "probe", "host", "below", "é", "", "a'b\\",
+    "type",
+    "name",
+    "ref",
+    "provider",
+    "duration",
+    "x-a",
+    "tolerance",
+    "arguments",
+    "probe",
+    "host",
+    "below",
+    "é",
+    "",
+    "a'b\\",
 ];
 
 /// Changes one place, anywhere.
@@ -126,10 +181,10 @@ fn mutate(value: &mut Value, rng: &mut ChaCha8Rng) {
             }
             2 => {
                 let place = below(rng, fields.len());
-                if let Some(key) = fields.keys().nth(place).cloned() {
-                    if let Some(inner) = fields.remove(&key) {
-                        fields.insert(format!("{key}s"), inner);
-                    }
+                if let Some(key) = fields.keys().nth(place).cloned()
+                    && let Some(inner) = fields.remove(&key)
+                {
+                    fields.insert(format!("{key}s"), inner);
                 }
             }
             _ => *value = odd_value(rng),
@@ -151,27 +206,58 @@ fn read(text: &str) -> Result<Experiment, Vec<backburn_experiments::Problem>> {
         variables: &empty,
         secrets: &empty,
     };
-    let fault = |name: &'static str, one_shot| Fault { name, one_shot, check: Box::new(|_| Vec::new()) };
-    load(text, &sources, &[fault("pause", false), fault("kill", true)])
+    let fault = |name: &'static str, one_shot| Fault {
+        name,
+        one_shot,
+        check: Box::new(|_| Vec::new()),
+    };
+    load(
+        text,
+        &sources,
+        &[fault("pause", false), fault("kill", true)],
+    )
 }
 
 /// Uses everything that a run would use.
 fn use_all(experiment: &Experiment) {
-    let values = [json!(null), json!({"status": 200, "stdout": "[1]"}), json!("a"), json!(3), json!([1])];
-    for activity in experiment.hypothesis.iter().chain(&experiment.method).chain(&experiment.rollbacks) {
+    let values = [
+        json!(null),
+        json!({"status": 200, "stdout": "[1]"}),
+        json!("a"),
+        json!(3),
+        json!([1]),
+    ];
+    for activity in experiment
+        .hypothesis
+        .iter()
+        .chain(&experiment.method)
+        .chain(&experiment.rollbacks)
+    {
         if let Some(tolerance) = &activity.tolerance {
             judge(tolerance, &values);
         }
         if let Provider::Process(process) = &activity.provider {
-            assert!(argv::argv(process).is_ok(), "an argv that was checked: {process:?}");
+            assert!(
+                argv::argv(process).is_ok(),
+                "an argv that was checked: {process:?}"
+            );
         }
-        assert!(experiment.is_dry(activity) || experiment.configuration_of(activity).len() >= experiment.configuration.len());
+        assert!(
+            experiment.is_dry(activity)
+                || experiment.configuration_of(activity).len() >= experiment.configuration.len()
+        );
     }
-    assert!(experiment.hypothesis.iter().all(|probe| probe.tolerance.is_some()));
+    assert!(
+        experiment
+            .hypothesis
+            .iter()
+            .all(|probe| probe.tolerance.is_some())
+    );
 }
 
 fn judge(tolerance: &Tolerance, values: &[Value]) {
-    let judge = Judge::compile(tolerance).unwrap_or_else(|why| panic!("a tolerance that was checked: {why}"));
+    let judge = Judge::compile(tolerance)
+        .unwrap_or_else(|why| panic!("a tolerance that was checked: {why}"));
     for value in values {
         let answer = judge.accepts(value);
         assert!(!judge.is_probe() || answer.is_err());
@@ -180,8 +266,16 @@ fn judge(tolerance: &Tolerance, values: &[Value]) {
 
 #[test]
 fn no_mutated_document_makes_it_panic() {
-    let from_env = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (inputs, seed) = (from_env("BACKBURN_FUZZ", 20_000), from_env("BACKBURN_FUZZ_SEED", 1));
+    let from_env = |name: &str, default: u64| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
+    let (inputs, seed) = (
+        from_env("BACKBURN_FUZZ", 20_000),
+        from_env("BACKBURN_FUZZ_SEED", 1),
+    );
     let seeds = seeds();
     for seed in &seeds {
         let result = read(&seed.to_string());
@@ -208,14 +302,23 @@ fn no_mutated_document_makes_it_panic() {
                 assert!(!problems.is_empty(), "refused without a reason: {text}");
                 for problem in problems {
                     // The schema must let nothing through that the types then refuse.
-                    assert!(!problem.what.starts_with("the document cannot be read"), "{problem}: {text}");
-                    assert!(!problem.what.is_empty() && !problem.what.ends_with('.'), "{problem}");
+                    assert!(
+                        !problem.what.starts_with("the document cannot be read"),
+                        "{problem}: {text}"
+                    );
+                    assert!(
+                        !problem.what.is_empty() && !problem.what.ends_with('.'),
+                        "{problem}"
+                    );
                 }
             }
         }
     }
     // Both ways are taken, or this proves little.
-    assert!(inputs < 1_000 || (fine > inputs / 100 && refused > inputs / 10), "{fine} fine, {refused} refused");
+    assert!(
+        inputs < 1_000 || (fine > inputs / 100 && refused > inputs / 10),
+        "{fine} fine, {refused} refused"
+    );
     println!("{inputs} inputs from seed {seed}: {fine} fine, {refused} refused");
 }
 
@@ -230,7 +333,9 @@ fn mangle(text: String, rng: &mut ChaCha8Rng) -> String {
             let piece: Vec<u8> = bytes.iter().copied().skip(place).take(20).collect();
             bytes.splice(place..place, piece);
         }
-        _ => bytes.splice(place..place, [b"{[\"},':\\"[below(rng, 8)]; 3]).for_each(drop),
+        _ => bytes
+            .splice(place..place, [b"{[\"},':\\"[below(rng, 8)]; 3])
+            .for_each(drop),
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -55,15 +55,13 @@ pub fn named(name: &str) -> Vec<Process> {
 /// Those of Backburn's own that live: agents, guardians and helpers, but not the demo's service.
 pub fn of_backburn() -> Vec<Process> {
     let is_ours = |process: &Process| {
+        // By the program's file: an agent starts as `/proc/self/exe`.
+        let program = std::fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
+        let program = program.to_string_lossy();
+        let program = program.trim_end_matches(" (deleted)");
         let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
-        process.name.starts_with("backburn")
-            || program.ends_with(b"/backburn")
-            || program.ends_with(b"/backburn-agent")
+        let is_demo = line.split(|byte| *byte == 0).nth(1) == Some(b"demo-service");
+        (program.ends_with("/backburn") || program.ends_with("/backburn-agent")) && !is_demo
     };
-    // The test's own name starts like that as well.
-    alive()
-        .into_values()
-        .filter(|process| process.pid != std::process::id() as i32 && is_ours(process))
-        .collect()
+    alive().into_values().filter(is_ours).collect()
 }

@@ -201,7 +201,7 @@ fn victims_that_are_not_or_may_not_be() {
         &place,
         &["inject", "process-kill", "--arguments", &percent],
         3,
-        &["rounded down", "hint"],
+        &["rounds down", "hint"],
     );
     end(few);
 }
@@ -248,6 +248,18 @@ fn a_policy_has_the_last_word() {
         &stress,
         2,
         &["$.max-victim", "max-victims", "$.deny-faults"],
+    );
+    let nobody = r#"{"deny-faults": ["cpu-stres"], "protect": {"users": ["no-such-user"]}}"#;
+    with(
+        nobody,
+        &stress,
+        2,
+        &[
+            "$.deny-faults[0]",
+            "`cpu-stress`?",
+            "$.protect.users[0]",
+            "no-such-user",
+        ],
     );
     with("{", &stress, 2, &["policy.json"]);
     let sleeper = victim();

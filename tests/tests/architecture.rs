@@ -1,7 +1,7 @@
 //! Holds the house to its plan: who may know whom, one fault in one file, small files that say
-//! what they are for, documents that are true.
+//! what they are for. That the documents are true, `docs.rs` sees to.
 
-use backburn_tests::programs::{backburn, backburn_agent, root};
+use backburn_tests::programs::{backburn, root};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -317,128 +317,6 @@ fn each_dependency_has_a_page_that_says_why() {
         "dependencies that no page of docs/decisions names, in back-ticks",
         unnamed.collect(),
     );
-}
-
-/// The fenced blocks of a page: the words after the fence, the line, the content.
-fn blocks(page: &str) -> Vec<(String, usize, String)> {
-    let mut found = Vec::new();
-    let mut open: Option<(String, usize, String)> = None;
-    for (number, line) in page.lines().enumerate() {
-        match (line.trim_start().strip_prefix("```"), &mut open) {
-            (Some(_), Some(_)) => found.extend(open.take()),
-            (Some(words), None) => {
-                open = Some((words.trim().to_owned(), number + 1, String::new()))
-            }
-            (None, Some((_, _, content))) => {
-                content.push_str(line);
-                content.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    found
-}
-
-fn pages() -> Vec<PathBuf> {
-    let mut pages = files(&root().join("docs"), ".md");
-    pages.push(root().join("README.md"));
-    pages
-}
-
-/// A block that begins with ```` ```json experiment ```` is a whole experiment; one with ```` ```json ```` alone is a part of something.
-#[test]
-fn each_json_block_of_the_docs_is_true() {
-    let folder = tempfile::tempdir().expect("there is a place for temporary files");
-    let (mut found, mut experiments) = (Vec::new(), 0);
-    for page in pages() {
-        for (words, line, content) in blocks(&text(&page)) {
-            let at = format!("{}:{line}", short(&page));
-            match words.as_str() {
-                "json experiment" => {
-                    experiments += 1;
-                    let file = folder.path().join("experiment.json");
-                    std::fs::write(&file, content).expect("a temporary folder can be written to");
-                    let judged = Command::new(backburn())
-                        .arg("validate")
-                        .arg(&file)
-                        .output()
-                        .expect("it starts");
-                    if !judged.status.success() {
-                        found.push(format!("{at}: {}", String::from_utf8_lossy(&judged.stderr)));
-                    }
-                }
-                "json" => {
-                    if let Err(error) = serde_json::from_str::<Value>(&content) {
-                        found.push(format!("{at}: {error}"));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    none("JSON in the docs that is not valid", found);
-    assert!(experiments > 0, "the README has a first experiment");
-}
-
-/// The subcommands that a program's help names.
-fn subcommands(program: &Path) -> BTreeSet<String> {
-    let help = output(Command::new(program).arg("--help"));
-    let commands = help.split("Commands:").nth(1).unwrap_or_default();
-    let lines = commands
-        .lines()
-        .skip(1)
-        .take_while(|line| !line.trim().is_empty());
-    lines
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .collect()
-}
-
-#[test]
-fn each_shell_block_of_the_docs_parses_and_names_commands_that_exist() {
-    let known = [
-        ("backburn", subcommands(&backburn())),
-        ("backburn-agent", subcommands(&backburn_agent())),
-    ];
-    assert!(
-        known.iter().all(|(_, commands)| commands.len() > 3),
-        "{known:?}"
-    );
-    let mut found = Vec::new();
-    for page in pages() {
-        for (words, line, content) in blocks(&text(&page)) {
-            if words != "sh" {
-                continue;
-            }
-            let at = format!("{}:{line}", short(&page));
-            let parsed = Command::new("bash")
-                .args(["-n", "-c", &content])
-                .output()
-                .expect("bash starts");
-            if !parsed.status.success() {
-                found.push(format!("{at}: {}", String::from_utf8_lossy(&parsed.stderr)));
-            }
-            for command in content
-                .replace("cargo run --release --", "backburn")
-                .lines()
-            {
-                let words: Vec<&str> = command
-                    .split_whitespace()
-                    .skip_while(|word| *word == "sudo" || word.contains('='))
-                    .collect();
-                let [program, command, ..] = words.as_slice() else {
-                    continue;
-                };
-                let program = program.rsplit('/').next().unwrap_or(program);
-                for (name, commands) in &known {
-                    if program == *name && !command.starts_with('-') && !commands.contains(*command)
-                    {
-                        found.push(format!("{at}: `{program}` has no `{command}`"));
-                    }
-                }
-            }
-        }
-    }
-    none("shell in the docs that would not work", found);
 }
 
 #[test]

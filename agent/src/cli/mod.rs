@@ -16,6 +16,7 @@ use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -101,10 +102,13 @@ fn log_to_stderr() {
     let level = std::env::var("BACKBURN_LOG")
         .ok()
         .and_then(|level| level.parse().ok());
+    let colours = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // Somebody else's subscriber, in a test, is as good.
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .with_writer(std::io::stderr)
+        .with_ansi(colours)
         .try_init()
         .ok();
 }
@@ -302,7 +306,7 @@ fn revert(
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
     let (ended, owed): (Vec<Ended>, Vec<Owed>) = revert_dead(host, ledger, meant, Cause::ByHand);
-    show::reverted(&ended, json)?;
+    show::reverted(&ended, &owed, json)?;
     if owed.is_empty() {
         Ok(0)
     } else {

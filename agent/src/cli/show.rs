@@ -179,11 +179,11 @@ fn ended_text(ended: &Ended) -> String {
 }
 
 /// What was reverted by hand.
-pub(super) fn reverted(ended: &[Ended], as_json: bool) -> Result<u8, Failure> {
+pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, Failure> {
     if as_json {
         return json(&ended);
     }
-    if ended.is_empty() {
+    if ended.is_empty() && owed.is_empty() {
         eprintln!("nothing was owed");
     }
     for end in ended {

@@ -4,6 +4,7 @@
 use super::matching::cgroup_paths;
 use super::ours::Ours;
 use super::{Process, ProcessTable, Stat};
+use backburn_experiments::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,22 @@ impl Default for Protection {
             units: Vec::new(),
             users: Vec::new(),
         }
+    }
+}
+
+impl Protection {
+    /// What would silently protect nobody; `at` is where this stands, e.g. `$.protect`.
+    pub fn problems(&self, at: &str) -> Vec<Problem> {
+        let unknown = |(index, user): (usize, &String)| {
+            uid_of(user).is_none().then(|| {
+                Problem::new(
+                    format!("{at}.users[{index}]"),
+                    format!("this host has no user `{user}`"),
+                )
+                .hint("a name that `getent passwd` knows, or a number")
+            })
+        };
+        self.users.iter().enumerate().filter_map(unknown).collect()
     }
 }
 

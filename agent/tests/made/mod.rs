@@ -1,5 +1,7 @@
 //! A made-up `/proc`, so that there are always the same processes.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::wire::Refusal;
 use serde_json::{Value, json};

@@ -28,7 +28,8 @@ pub(crate) fn shown(title: &str, finished: &Finished, journal: Option<&Path>) ->
         )
         .ok();
     }
-    for (probe, outage) in &verdict.outages {
+    // What failed the gate is told as the reason; it was no outage of a run that went on.
+    for (probe, outage) in verdict.outages.iter().filter(|_| run.not_started.is_none()) {
         let end = if outage.over {
             ""
         } else {

@@ -21,6 +21,15 @@ pub(super) struct Variables {
     var_files: Vec<PathBuf>,
 }
 
+/// Values that go before the document's.
+#[derive(Debug, Default)]
+struct Given {
+    /// The configuration's.
+    configuration: Map<String, Value>,
+    /// The secrets', by scope.
+    secrets: Map<String, Value>,
+}
+
 /// Why there is no experiment.
 pub(super) enum NoExperiment {
     /// It could not be read.
@@ -30,9 +39,11 @@ pub(super) enum NoExperiment {
 }
 
 impl Variables {
-    /// Configuration, then secrets by scope.
-    pub(super) fn read(&self) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
-        let (mut configuration, mut secrets) = (Map::new(), Map::new());
+    fn read(&self) -> Result<Given, Failure> {
+        let Given {
+            mut configuration,
+            mut secrets,
+        } = Given::default();
         for file in &self.var_files {
             let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
             let own = if file
@@ -58,7 +69,10 @@ impl Variables {
             let (name, value) = one(variable)?;
             configuration.insert(name, value);
         }
-        Ok((configuration, secrets))
+        Ok(Given {
+            configuration,
+            secrets,
+        })
     }
 }
 
@@ -133,10 +147,10 @@ pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoE
             .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
     };
     let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    let (configuration, secrets) = variables
+    let given = variables
         .read()
         .map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    check(&text, &configuration, &secrets).map_err(NoExperiment::Wrong)
+    check(&text, &given.configuration, &given.secrets).map_err(NoExperiment::Wrong)
 }
 
 /// Checks an experiment's text against the faults that this program has.

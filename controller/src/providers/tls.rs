@@ -18,6 +18,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
+/// A configuration, or why there can be none: made once, since it stays the same.
+type Made = Result<Arc<ClientConfig>, String>;
+
 /// TLS over this connection.
 pub(super) async fn wrap(
     stream: TcpStream,
@@ -42,9 +45,9 @@ pub(super) async fn wrap(
 }
 
 async fn config(verify: bool) -> Result<Arc<ClientConfig>, NoValue> {
-    static CHECKED: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    static UNCHECKED: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    let (made, make): (_, fn() -> Result<Arc<ClientConfig>, String>) = if verify {
+    static CHECKED: OnceLock<Made> = OnceLock::new();
+    static UNCHECKED: OnceLock<Made> = OnceLock::new();
+    let (made, make): (_, fn() -> Made) = if verify {
         (&CHECKED, checked)
     } else {
         (&UNCHECKED, unchecked)
@@ -62,7 +65,7 @@ async fn config(verify: bool) -> Result<Arc<ClientConfig>, NoValue> {
         .map_err(NoValue::Broken)
 }
 
-fn checked() -> Result<Arc<ClientConfig>, String> {
+fn checked() -> Made {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
@@ -84,7 +87,7 @@ fn checked() -> Result<Arc<ClientConfig>, String> {
     ))
 }
 
-fn unchecked() -> Result<Arc<ClientConfig>, String> {
+fn unchecked() -> Made {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -2,8 +2,8 @@
 
 use super::{Fault, Place, Placed};
 use crate::document::{
-    Activity, FaultProvider, HostMetric, Kind, ProcessProvider, Provider, Step, Target, TargetOf, Tolerance,
-    ToleranceRule,
+    Activity, FaultProvider, HostMetric, Kind, ProcessProvider, Provider, Step, Target, TargetOf,
+    Tolerance, ToleranceRule,
 };
 use crate::problem::{at_key, meant};
 use crate::tolerance::Judge;
@@ -22,22 +22,38 @@ struct Known<'d> {
     longest: Option<Span>,
 }
 
-pub(super) fn check(document: &Value, steps: &[Placed], faults: &[Fault], problems: &mut Vec<Problem>) {
+pub(super) fn check(
+    document: &Value,
+    steps: &[Placed],
+    faults: &[Fault],
+    problems: &mut Vec<Problem>,
+) {
     let mut named: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for step in steps.iter().filter(|step| !matches!(step.place, Place::Rule | Place::Guard)) {
+    for step in steps
+        .iter()
+        .filter(|step| !matches!(step.place, Place::Rule | Place::Guard))
+    {
         if let Some(name) = step.value.get("name").and_then(Value::as_str) {
             named.entry(name).or_default().push(step.value);
         }
     }
     let known = Known {
         faults,
-        targets: document.get("targets").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str()).collect(),
+        targets: document
+            .get("targets")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect(),
         named,
         longest: document.pointer("/blast-radius/duration").and_then(part),
     };
     for step in steps {
         match part::<Step>(step.value) {
-            Some(Step::Activity(activity)) => known.activity(&activity, step.place, &step.at, problems),
+            Some(Step::Activity(activity)) => {
+                known.activity(&activity, step.place, &step.at, problems)
+            }
             Some(Step::Ref(reference)) => known.reference(&reference.name, step, problems),
             None => {}
         }
@@ -55,15 +71,26 @@ pub(super) fn part<T: DeserializeOwned>(value: &Value) -> Option<T> {
 fn duplicates(steps: &[Placed], problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<(bool, &str), &str> = BTreeMap::new();
     for step in steps {
-        let named = ["name", "ref"].iter().find_map(|key| Some((*key, step.value.get(*key)?.as_str()?)));
+        let named = ["name", "ref"]
+            .iter()
+            .find_map(|key| Some((*key, step.value.get(*key)?.as_str()?)));
         let fault = step.value.pointer("/provider/type").and_then(Value::as_str) == Some("fault");
-        let (Some((key, name)), true) = (named, step.place == Place::Hypothesis || fault) else { continue };
+        let (Some((key, name)), true) = (named, step.place == Place::Hypothesis || fault) else {
+            continue;
+        };
         match seen.get(&(fault, name)) {
             Some(first) => {
-                let what = if fault { "injects a fault" } else { "is a probe of the hypothesis" };
+                let what = if fault {
+                    "injects a fault"
+                } else {
+                    "is a probe of the hypothesis"
+                };
                 problems.push(
-                    Problem::new(at_key(&step.at, key), format!("`{name}` {what} at {first} already"))
-                        .hint("give each a name of its own: the journal tells them apart by it"),
+                    Problem::new(
+                        at_key(&step.at, key),
+                        format!("`{name}` {what} at {first} already"),
+                    )
+                    .hint("give each a name of its own: the journal tells them apart by it"),
                 );
             }
             None => {
@@ -86,16 +113,27 @@ impl Known<'_> {
         };
         if found.iter().any(|other| *other != found[0]) {
             problems.push(
-                Problem::new(&at, format!("there are {} activities `{name}`, and they differ", found.len()))
-                    .hint("give each a name of its own"),
+                Problem::new(
+                    &at,
+                    format!(
+                        "there are {} activities `{name}`, and they differ",
+                        found.len()
+                    ),
+                )
+                .hint("give each a name of its own"),
             );
         }
-        if let (Place::Hypothesis, Some(activity)) = (step.place, part::<Activity>(found[0])) {
-            if activity.tolerance.is_none() {
-                problems.push(no_tolerance(&at, &format!("`{name}`, a probe of the hypothesis,")));
-            }
+        if let (Place::Hypothesis, Some(activity)) = (step.place, part::<Activity>(found[0]))
+            && activity.tolerance.is_none()
+        {
+            problems.push(no_tolerance(
+                &at,
+                &format!("`{name}`, a probe of the hypothesis,"),
+            ));
         }
-        if step.place != Place::Method && found[0].pointer("/provider/type").and_then(Value::as_str) == Some("fault") {
+        if step.place != Place::Method
+            && found[0].pointer("/provider/type").and_then(Value::as_str) == Some("fault")
+        {
             problems.push(fault_out_of_place(&at));
         }
     }
@@ -113,7 +151,10 @@ impl Known<'_> {
             (None, None) => {}
         }
         if activity.kind == Kind::Action && matches!(place, Place::Rule | Place::Guard) {
-            problems.push(Problem::new(at_key(at, "type"), "an action stands where a probe is wanted"));
+            problems.push(Problem::new(
+                at_key(at, "type"),
+                "an action stands where a probe is wanted",
+            ));
         }
         if let Some(from) = &activity.from {
             self.target_name(from, &at_key(at, "from"), problems);
@@ -125,8 +166,11 @@ impl Known<'_> {
             }
         } else if activity.quorum.is_some() {
             problems.push(
-                Problem::new(at_key(at, "quorum"), "a quorum is of the agents in `from`, and there is no `from`")
-                    .hint("name a target in `from`, or leave `quorum` out"),
+                Problem::new(
+                    at_key(at, "quorum"),
+                    "a quorum is of the agents in `from`, and there is no `from`",
+                )
+                .hint("name a target in `from`, or leave `quorum` out"),
             );
         }
         let at_provider = at_key(at, "provider");
@@ -136,7 +180,8 @@ impl Known<'_> {
                 problems.push(fault_out_of_place(&at_provider));
             } else if activity.kind == Kind::Probe {
                 problems.push(
-                    Problem::new(at_key(at, "type"), "a fault is an action, not a probe").hint("write `\"type\": \"action\"`"),
+                    Problem::new(at_key(at, "type"), "a fault is an action, not a probe")
+                        .hint("write `\"type\": \"action\"`"),
                 );
             }
             self.fault(fault, &at_provider, problems);
@@ -157,25 +202,36 @@ impl Known<'_> {
     fn fault(&self, fault: &FaultProvider, at: &str, problems: &mut Vec<Problem>) {
         match &fault.targets {
             Some(TargetOf::Name(name)) => self.target_name(name, &at_key(at, "targets"), problems),
-            Some(TargetOf::Target(target)) => check_target(target, &at_key(at, "targets"), problems),
+            Some(TargetOf::Target(target)) => {
+                check_target(target, &at_key(at, "targets"), problems)
+            }
             None => {}
         }
         for (key, span) in [("duration", fault.duration), ("every", fault.every)] {
             if span == Some(Span::default()) {
-                problems.push(Problem::new(at_key(at, key), format!("`{key}` is nothing")).hint("at the least a millisecond, `1ms`"));
-            }
-        }
-        if let (Some(duration), Some(longest)) = (fault.duration, self.longest) {
-            if duration > longest {
                 problems.push(
-                    Problem::new(at_key(at, "duration"), format!("{duration} is longer than the blast radius allows, {longest}"))
-                        .hint("shorten it, or raise `blast-radius.duration`"),
+                    Problem::new(at_key(at, key), format!("`{key}` is nothing"))
+                        .hint("at the least a millisecond, `1ms`"),
                 );
             }
         }
+        if let (Some(duration), Some(longest)) = (fault.duration, self.longest)
+            && duration > longest
+        {
+            problems.push(
+                Problem::new(
+                    at_key(at, "duration"),
+                    format!("{duration} is longer than the blast radius allows, {longest}"),
+                )
+                .hint("shorten it, or raise `blast-radius.duration`"),
+            );
+        }
         let Some(known) = self.faults.iter().find(|known| known.name == fault.fault) else {
             let names: Vec<&str> = self.faults.iter().map(|known| known.name).collect();
-            let problem = Problem::new(at_key(at, "fault"), format!("there is no fault `{}`", fault.fault));
+            let problem = Problem::new(
+                at_key(at, "fault"),
+                format!("there is no fault `{}`", fault.fault),
+            );
             return problems.push(match meant(&fault.fault, &names) {
                 Some(hint) => problem.hint(hint),
                 None => problem,
@@ -183,60 +239,97 @@ impl Known<'_> {
         };
         match (known.one_shot, fault.duration, fault.every) {
             (false, None, _) => problems.push(
-                Problem::new(at, format!("`duration` is missing: `{}` lasts, and every fault ends by itself", known.name))
-                    .hint("e.g. `\"duration\": \"30s\"`"),
+                Problem::new(
+                    at,
+                    format!(
+                        "`duration` is missing: `{}` lasts, and every fault ends by itself",
+                        known.name
+                    ),
+                )
+                .hint("e.g. `\"duration\": \"30s\"`"),
             ),
             (true, None, Some(_)) => problems.push(
-                Problem::new(at, "`duration` is missing: with `every`, the fault is repeated for that long")
-                    .hint("e.g. `\"duration\": \"30s\"`"),
+                Problem::new(
+                    at,
+                    "`duration` is missing: with `every`, the fault is repeated for that long",
+                )
+                .hint("e.g. `\"duration\": \"30s\"`"),
             ),
             _ => {}
         }
         if let (false, Some(_)) = (known.one_shot, fault.every) {
             problems.push(
-                Problem::new(at_key(at, "every"), format!("`{}` lasts, so that there is nothing to repeat", known.name))
-                    .hint("leave `every` out; it is for one-shot faults"),
+                Problem::new(
+                    at_key(at, "every"),
+                    format!("`{}` lasts, so that there is nothing to repeat", known.name),
+                )
+                .hint("leave `every` out; it is for one-shot faults"),
             );
         }
         let root = at_key(at, "arguments");
-        problems.extend((known.check)(&fault.arguments).into_iter().map(|problem| Problem {
-            at: format!("{root}{}", problem.at.strip_prefix('$').unwrap_or(&problem.at)),
-            ..problem
-        }));
+        problems.extend(
+            (known.check)(&fault.arguments)
+                .into_iter()
+                .map(|problem| Problem {
+                    at: format!(
+                        "{root}{}",
+                        problem.at.strip_prefix('$').unwrap_or(&problem.at)
+                    ),
+                    ..problem
+                }),
+        );
     }
 }
 
 fn no_tolerance(at: &str, what: &str) -> Problem {
-    Problem::new(at, format!("`tolerance` is missing: {what} has to have one")).hint("e.g. `\"tolerance\": 200`")
+    Problem::new(
+        at,
+        format!("`tolerance` is missing: {what} has to have one"),
+    )
+    .hint("e.g. `\"tolerance\": 200`")
 }
 
 fn fault_out_of_place(at: &str) -> Problem {
-    Problem::new(at, "a fault is injected by the method and nowhere else").hint("move it to `method`")
+    Problem::new(at, "a fault is injected by the method and nowhere else")
+        .hint("move it to `method`")
 }
 
 fn check_provider(provider: &Provider, at: &str, problems: &mut Vec<Problem>) {
     match provider {
         Provider::Process(process) => check_process(process, at, problems),
-        Provider::Http(http) if !["http://", "https://"].iter().any(|scheme| http.url.to_lowercase().starts_with(scheme)) => {
-            if !http.url.is_empty() {
-                problems.push(
-                    Problem::new(at_key(at, "url"), format!("`{}` is no address of the web", http.url))
-                        .hint("it starts with `http://` or `https://`"),
-                );
-            }
-        }
-        Provider::Host(host) if host.path.is_some() && host.metric != HostMetric::DiskFreePercent => {
-            problems.push(Problem::new(at_key(at, "path"), "only `disk-free-percent` has a path"));
+        // An empty one is the schema's to report.
+        Provider::Http(http) if !http.url.is_empty() && !is_web_address(&http.url) => problems
+            .push(
+                Problem::new(
+                    at_key(at, "url"),
+                    format!("`{}` is no address of the web", http.url),
+                )
+                .hint("it starts with `http://` or `https://`"),
+            ),
+        Provider::Host(host)
+            if host.path.is_some() && host.metric != HostMetric::DiskFreePercent =>
+        {
+            problems.push(Problem::new(
+                at_key(at, "path"),
+                "only `disk-free-percent` has a path",
+            ));
         }
         _ => {}
     }
 }
 
+fn is_web_address(url: &str) -> bool {
+    let url = url.to_lowercase();
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
 fn check_process(process: &ProcessProvider, at: &str, problems: &mut Vec<Problem>) {
-    if let Some(Value::String(line)) = &process.arguments {
-        if let Err(what) = argv::words(line) {
-            problems.push(Problem::new(at_key(at, "arguments"), what).hint(argv::shell_hint(&process.path, line)));
-        }
+    if let Some(Value::String(line)) = &process.arguments
+        && let Err(what) = argv::words(line)
+    {
+        problems.push(
+            Problem::new(at_key(at, "arguments"), what).hint(argv::shell_hint(&process.path, line)),
+        );
     }
 }
 
@@ -245,8 +338,14 @@ fn check_tolerance(tolerance: &Tolerance, at: &str, problems: &mut Vec<Problem>)
         if let ToleranceRule::Probe(probe) = rule.as_ref() {
             let at_provider = at_key(at, "provider");
             check_provider(&probe.provider, &at_provider, problems);
-            if !matches!(probe.provider, Provider::Http(_) | Provider::Process(_) | Provider::Python(_)) {
-                problems.push(Problem::new(at_provider, "only an http, process or python provider can be given a value to judge"));
+            if !matches!(
+                probe.provider,
+                Provider::Http(_) | Provider::Process(_) | Provider::Python(_)
+            ) {
+                problems.push(Problem::new(
+                    at_provider,
+                    "only an http, process or python provider can be given a value to judge",
+                ));
             }
             if let Some(inner) = &probe.tolerance {
                 check_tolerance(inner, &at_key(at, "tolerance"), problems);
@@ -269,8 +368,11 @@ pub(super) fn check_target(target: &Target, at: &str, problems: &mut Vec<Problem
     use crate::document::Select;
     if target.labels.is_empty() {
         problems.push(
-            Problem::new(at_key(at, "labels"), "no label is named, and a target is never everything by default")
-                .hint("name a label that all of them have"),
+            Problem::new(
+                at_key(at, "labels"),
+                "no label is named, and a target is never everything by default",
+            )
+            .hint("name a label that all of them have"),
         );
     }
     let percent = match target.select {
@@ -280,8 +382,11 @@ pub(super) fn check_target(target: &Target, at: &str, problems: &mut Vec<Problem
     };
     if let Some((key, percent)) = percent.filter(|(_, percent)| *percent <= 0.0) {
         problems.push(
-            Problem::new(at_key(&at_key(at, "select"), key), format!("`{percent}` percent picks none"))
-                .hint("more than 0, up to 100"),
+            Problem::new(
+                at_key(&at_key(at, "select"), key),
+                format!("`{percent}` percent picks none"),
+            )
+            .hint("more than 0, up to 100"),
         );
     }
 }

@@ -6,8 +6,8 @@ mod rules;
 mod syntax;
 
 use crate::document::{
-    Activity, AbortRule, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf, Provider, RollbackStrategy, Step,
-    Target, TargetOf,
+    AbortRule, Activity, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf,
+    Provider, RollbackStrategy, Step, Target, TargetOf,
 };
 use crate::journal::Looks;
 use crate::redact::Redactor;
@@ -24,9 +24,12 @@ pub struct Fault<'a> {
     pub name: &'a str,
     /// Whether it is over once done; else it needs a duration.
     pub one_shot: bool,
-    /// What is wrong with arguments; places start at their own root `$`.
-    pub check: Box<dyn Fn(&Map<String, Value>) -> Vec<Problem> + 'a>,
+    /// What is wrong with its arguments.
+    pub check: CheckArguments<'a>,
 }
+
+/// Says what is wrong with a fault's arguments; places start at their own root `$`.
+pub type CheckArguments<'a> = Box<dyn Fn(&Map<String, Value>) -> Vec<Problem> + 'a>;
 
 impl<'a> Fault<'a> {
     /// A fault of which there is only the description, as an agent sends it: its arguments are
@@ -35,7 +38,9 @@ impl<'a> Fault<'a> {
         Fault {
             name: &description.name,
             one_shot: description.one_shot,
-            check: Box::new(|arguments| schema::check(&description.schema, &Value::Object(arguments.clone()), "$")),
+            check: Box::new(|arguments| {
+                schema::check(&description.schema, &Value::Object(arguments.clone()), "$")
+            }),
         }
     }
 }
@@ -97,10 +102,13 @@ pub const EVERY: Span = Span::seconds(1);
 impl Experiment {
     /// The actions of the method that inject a fault, with their place in it.
     pub fn faults(&self) -> impl Iterator<Item = (usize, &Activity, &FaultProvider)> {
-        self.method.iter().enumerate().filter_map(|(index, activity)| match &activity.provider {
-            Provider::Fault(fault) => Some((index, activity, fault)),
-            _ => None,
-        })
+        self.method
+            .iter()
+            .enumerate()
+            .filter_map(|(index, activity)| match &activity.provider {
+                Provider::Fault(fault) => Some((index, activity, fault)),
+                _ => None,
+            })
     }
 
     /// Whether the method has a fault; a run of one that has none needs no agent.
@@ -120,15 +128,25 @@ impl Experiment {
             Some(HypothesisStrategy::DuringMethodOnly) => (false, true, false),
             Some(HypothesisStrategy::Continuously) => (true, true, true),
         };
-        Looks { before, during, after }
+        Looks {
+            before,
+            during,
+            after,
+        }
     }
 
     /// The target of a fault, with the name it goes by: the action's own where it stands in place.
     /// None where the fault names no target.
     pub fn target_of<'a>(&'a self, activity: &'a Activity) -> Option<(&'a str, &'a Target)> {
-        let Provider::Fault(fault) = &activity.provider else { return None };
+        let Provider::Fault(fault) = &activity.provider else {
+            return None;
+        };
         match fault.targets.as_ref()? {
-            TargetOf::Name(name) => self.document.targets.get(name).map(|target| (name.as_str(), target)),
+            TargetOf::Name(name) => self
+                .document
+                .targets
+                .get(name)
+                .map(|target| (name.as_str(), target)),
             TargetOf::Target(target) => Some((&activity.name, target)),
         }
     }
@@ -151,7 +169,9 @@ impl Experiment {
     /// The configuration as an activity sees it: its own over the experiment's.
     pub fn configuration_of(&self, activity: &Activity) -> Map<String, Value> {
         let mut configuration = self.configuration.clone();
-        if let Some(Ok(Value::Object(own))) = activity.configuration.as_ref().map(serde_json::to_value) {
+        if let Some(Ok(Value::Object(own))) =
+            activity.configuration.as_ref().map(serde_json::to_value)
+        {
             configuration.extend(own);
         }
         configuration
@@ -187,13 +207,22 @@ pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experimen
 }
 
 fn problems_of(error: serde_json::Error, redactor: &Redactor) -> Result<Document, Vec<Problem>> {
-    Err(redacted(vec![Problem::new("$", format!("the document cannot be read: {error}"))], redactor))
+    Err(redacted(
+        vec![Problem::new(
+            "$",
+            format!("the document cannot be read: {error}"),
+        )],
+        redactor,
+    ))
 }
 
 fn redacted(mut problems: Vec<Problem>, redactor: &Redactor) -> Vec<Problem> {
     for problem in &mut problems {
         problem.what = redactor.text(&problem.what).into_owned();
-        problem.hint = problem.hint.take().map(|hint| redactor.text(&hint).into_owned());
+        problem.hint = problem
+            .hint
+            .take()
+            .map(|hint| redactor.text(&hint).into_owned());
     }
     let mut seen = std::collections::BTreeSet::new();
     problems.retain(|problem| seen.insert(problem.clone()));
@@ -202,7 +231,11 @@ fn redacted(mut problems: Vec<Problem>, redactor: &Redactor) -> Vec<Problem> {
 
 /// Literal secrets that activities carry themselves.
 fn own_secrets(filled: &Value) -> impl Iterator<Item = &Value> {
-    steps(filled).into_iter().filter_map(|step| step.value.get("secrets").filter(|secrets| secrets.is_object()))
+    steps(filled).into_iter().filter_map(|step| {
+        step.value
+            .get("secrets")
+            .filter(|secrets| secrets.is_object())
+    })
 }
 
 /// Where an activity stands.
@@ -225,23 +258,53 @@ struct Placed<'d> {
 /// Every step of a document.
 fn steps(document: &Value) -> Vec<Placed<'_>> {
     let lists = [
-        (Place::Hypothesis, "$.steady-state-hypothesis.probes", document.pointer("/steady-state-hypothesis/probes")),
+        (
+            Place::Hypothesis,
+            "$.steady-state-hypothesis.probes",
+            document.pointer("/steady-state-hypothesis/probes"),
+        ),
         (Place::Method, "$.method", document.get("method")),
         (Place::Rollbacks, "$.rollbacks", document.get("rollbacks")),
     ];
     let mut placed: Vec<Placed<'_>> = Vec::new();
     for (place, at, value) in lists {
-        for (index, value) in value.and_then(Value::as_array).into_iter().flatten().enumerate() {
-            placed.push(Placed { place, at: format!("{at}[{index}]"), value });
+        for (index, value) in value
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            placed.push(Placed {
+                place,
+                at: format!("{at}[{index}]"),
+                value,
+            });
         }
     }
-    for (index, rule) in document.get("abort").and_then(Value::as_array).into_iter().flatten().enumerate() {
+    for (index, rule) in document
+        .get("abort")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         if let Some(value) = rule.get("probe").filter(|probe| probe.is_object()) {
-            placed.push(Placed { place: Place::Rule, at: format!("$.abort[{index}].probe"), value });
+            placed.push(Placed {
+                place: Place::Rule,
+                at: format!("$.abort[{index}].probe"),
+                value,
+            });
         }
     }
-    if let Some(value) = document.pointer("/schedule/guard").filter(|guard| guard.is_object()) {
-        placed.push(Placed { place: Place::Guard, at: "$.schedule.guard".into(), value });
+    if let Some(value) = document
+        .pointer("/schedule/guard")
+        .filter(|guard| guard.is_object())
+    {
+        placed.push(Placed {
+            place: Place::Guard,
+            at: "$.schedule.guard".into(),
+            value,
+        });
     }
     placed
 }
@@ -255,9 +318,21 @@ fn cross(document: &Value, faults: &[Fault]) -> Vec<Problem> {
     problems
 }
 
-fn assemble(document: Document, raw: Value, values: substitute::Values, redactor: Redactor) -> Experiment {
-    let hypothesis = document.steady_state_hypothesis.as_ref().map(|hypothesis| hypothesis.probes.as_slice());
-    let lists = [hypothesis.unwrap_or_default(), &document.method, &document.rollbacks];
+fn assemble(
+    document: Document,
+    raw: Value,
+    values: substitute::Values,
+    redactor: Redactor,
+) -> Experiment {
+    let hypothesis = document
+        .steady_state_hypothesis
+        .as_ref()
+        .map(|hypothesis| hypothesis.probes.as_slice());
+    let lists = [
+        hypothesis.unwrap_or_default(),
+        &document.method,
+        &document.rollbacks,
+    ];
     let named = |name: &str| {
         lists.iter().copied().flatten().find_map(|step| match step {
             Step::Activity(activity) if activity.name == name => Some(activity.as_ref().clone()),
@@ -282,19 +357,30 @@ fn assemble(document: Document, raw: Value, values: substitute::Values, redactor
         method,
         rollbacks,
         abort: Vec::new(),
-        looks: Looks { before: false, during: false, after: false },
-        rollback_strategy: strategies.rollbacks.map_or(RollbackStrategy::Default, |rollbacks| rollbacks.strategy),
+        looks: Looks {
+            before: false,
+            during: false,
+            after: false,
+        },
+        rollback_strategy: strategies
+            .rollbacks
+            .map_or(RollbackStrategy::Default, |rollbacks| rollbacks.strategy),
         redactor,
         document,
     };
-    experiment.looks = experiment.looks_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
+    experiment.looks =
+        experiment.looks_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
     experiment.abort = abort_rules(&experiment);
     experiment
 }
 
 fn abort_rules(experiment: &Experiment) -> Vec<Rule> {
     let Some(written) = &experiment.document.abort else {
-        let probes = experiment.hypothesis.iter().enumerate().filter(|_| experiment.has_fault());
+        let probes = experiment
+            .hypothesis
+            .iter()
+            .enumerate()
+            .filter(|_| experiment.has_fault());
         let rules = probes.map(|(index, probe)| Rule {
             name: probe.name.clone(),
             watch: Watch::Hypothesis(index),
@@ -304,9 +390,11 @@ fn abort_rules(experiment: &Experiment) -> Vec<Rule> {
         return rules.collect();
     };
     let watch = |rule: &AbortRule| match (&rule.probe, &rule.host) {
-        (Some(ProbeOf::Name(name)), _) => {
-            experiment.hypothesis.iter().position(|probe| probe.name == *name).map(Watch::Hypothesis)
-        }
+        (Some(ProbeOf::Name(name)), _) => experiment
+            .hypothesis
+            .iter()
+            .position(|probe| probe.name == *name)
+            .map(Watch::Hypothesis),
         (Some(ProbeOf::Probe(probe)), _) => Some(Watch::Probe(probe.clone())),
         (None, Some(host)) => Some(Watch::Host(host.clone())),
         (None, None) => None,

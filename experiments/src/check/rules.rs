@@ -7,7 +7,12 @@ use crate::{Problem, Span};
 use serde_json::Value;
 
 pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
-    for (name, target) in document.get("targets").and_then(Value::as_object).into_iter().flatten() {
+    for (name, target) in document
+        .get("targets")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         if let Some(target) = part::<Target>(target) {
             check_target(&target, &at_key("$.targets", name), problems);
         }
@@ -16,11 +21,16 @@ pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
     let mut names: Vec<String> = Vec::new();
     for (index, rule) in rules.into_iter().flatten().enumerate() {
         let at = at_index("$.abort", index);
-        let Some(rule) = part::<AbortRule>(rule) else { continue };
+        let Some(rule) = part::<AbortRule>(rule) else {
+            continue;
+        };
         if names.contains(&rule.name) {
             problems.push(
-                Problem::new(at_key(&at, "name"), format!("there is another abort rule `{}`", rule.name))
-                    .hint("give each a name of its own: the verdict says which one struck"),
+                Problem::new(
+                    at_key(&at, "name"),
+                    format!("there is another abort rule `{}`", rule.name),
+                )
+                .hint("give each a name of its own: the verdict says which one struck"),
             );
         }
         check_rule(&rule, document, &at, problems);
@@ -44,17 +54,25 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
         _ => {}
     }
     if rule.every == Some(Span::default()) {
-        problems.push(Problem::new(at_key(at, "every"), "`every` is nothing").hint("e.g. `\"every\": \"1s\"`"));
+        problems.push(
+            Problem::new(at_key(at, "every"), "`every` is nothing")
+                .hint("e.g. `\"every\": \"1s\"`"),
+        );
     }
     if let Some(ProbeOf::Name(name)) = &rule.probe {
-        let probes = document.pointer("/steady-state-hypothesis/probes").and_then(Value::as_array);
+        let probes = document
+            .pointer("/steady-state-hypothesis/probes")
+            .and_then(Value::as_array);
         let names: Vec<&str> = probes
             .into_iter()
             .flatten()
             .filter_map(|probe| probe.get("name").or_else(|| probe.get("ref"))?.as_str())
             .collect();
         if !names.contains(&name.as_str()) {
-            let problem = Problem::new(at_key(at, "probe"), format!("the hypothesis has no probe `{name}`"));
+            let problem = Problem::new(
+                at_key(at, "probe"),
+                format!("the hypothesis has no probe `{name}`"),
+            );
             problems.push(match meant(name, &names) {
                 Some(hint) => problem.hint(hint),
                 None => problem.hint("add it to the hypothesis, or write a probe in place"),
@@ -64,47 +82,79 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
     if let Some(host) = &rule.host {
         let at = at_key(at, "host");
         if host.below.is_some() == host.above.is_some() {
-            let what = if host.below.is_some() { "both `below` and `above` are there" } else { "neither `below` nor `above` is there" };
-            problems.push(Problem::new(&at, what).hint("exactly one of them: a failure is a figure on that side of it"));
+            let what = if host.below.is_some() {
+                "both `below` and `above` are there"
+            } else {
+                "neither `below` nor `above` is there"
+            };
+            problems.push(
+                Problem::new(&at, what)
+                    .hint("exactly one of them: a failure is a figure on that side of it"),
+            );
         }
         if host.path.is_some() && host.metric != HostMetric::DiskFreePercent {
-            problems.push(Problem::new(at_key(&at, "path"), "only `disk-free-percent` has a path"));
+            problems.push(Problem::new(
+                at_key(&at, "path"),
+                "only `disk-free-percent` has a path",
+            ));
         }
     }
 }
 
 fn check_schedule(schedule: &Schedule, problems: &mut Vec<Problem>) {
     let at = "$.schedule";
-    let ways = [("cron", schedule.cron.is_some()), ("at", schedule.at.is_some()), ("random", schedule.random.is_some())];
-    let there: Vec<&str> = ways.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+    let ways = [
+        ("cron", schedule.cron.is_some()),
+        ("at", schedule.at.is_some()),
+        ("random", schedule.random.is_some()),
+    ];
+    let there: Vec<&str> = ways
+        .iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| *name)
+        .collect();
     if there.len() != 1 {
         let what = match there.as_slice() {
             [] => "no time is named".to_owned(),
-            some => format!("there are {} at once", some.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")),
+            some => format!(
+                "there are {} at once",
+                some.iter()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(" and ")
+            ),
         };
         problems.push(Problem::new(at, what).hint("exactly one of `cron`, `at` and `random`"));
     }
     if let Some(what) = schedule.cron.as_deref().and_then(wrong_with_cron) {
-        problems.push(
-            Problem::new(at_key(at, "cron"), what)
-                .hint("five fields: minute, hour, day of month, month, day of week, e.g. `0 10 * * MON-FRI`"),
-        );
+        problems.push(Problem::new(at_key(at, "cron"), what).hint(
+            "five fields: minute, hour, day of month, month, day of week, e.g. `0 10 * * MON-FRI`",
+        ));
     }
-    if let Some(time) = schedule.at.as_deref().filter(|time| time.parse::<jiff::Timestamp>().is_err()) {
+    if let Some(time) = schedule
+        .at
+        .as_deref()
+        .filter(|time| time.parse::<jiff::Timestamp>().is_err())
+    {
         problems.push(
-            Problem::new(at_key(at, "at"), format!("`{time}` is no time")).hint("e.g. `2026-12-01T10:00:00Z` (RFC 3339)"),
+            Problem::new(at_key(at, "at"), format!("`{time}` is no time"))
+                .hint("e.g. `2026-12-01T10:00:00Z` (RFC 3339)"),
         );
     }
     if let Some(random) = &schedule.random {
         let at = at_key(at, "random");
         if random.mean_time_between == Span::default() {
-            problems.push(Problem::new(at_key(&at, "mean-time-between"), "the mean time between runs is nothing"));
+            problems.push(Problem::new(
+                at_key(&at, "mean-time-between"),
+                "the mean time between runs is nothing",
+            ));
         }
         check_window(random.window.as_ref(), &at_key(&at, "window"), problems);
     }
     check_window(schedule.window.as_ref(), &at_key(at, "window"), problems);
     for (index, blackout) in schedule.blackouts.iter().enumerate() {
-        let dates: Vec<Option<jiff::civil::Date>> = blackout.split('/').map(|date| date.parse().ok()).collect();
+        let dates: Vec<Option<jiff::civil::Date>> =
+            blackout.split('/').map(|date| date.parse().ok()).collect();
         let fine = match dates[..] {
             [Some(_)] => true,
             [Some(first), Some(last)] => first <= last,
@@ -112,22 +162,36 @@ fn check_schedule(schedule: &Schedule, problems: &mut Vec<Problem>) {
         };
         if !fine {
             problems.push(
-                Problem::new(at_index(&at_key(at, "blackouts"), index), format!("`{blackout}` is neither a date nor a range of dates"))
-                    .hint("`2026-12-24`, or `2026-12-24/2027-01-01` with both days included"),
+                Problem::new(
+                    at_index(&at_key(at, "blackouts"), index),
+                    format!("`{blackout}` is neither a date nor a range of dates"),
+                )
+                .hint("`2026-12-24`, or `2026-12-24/2027-01-01` with both days included"),
             );
         }
     }
 }
 
 const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
-const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const MONTHS: [&str; 12] = [
+    "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
+];
 
 /// What is wrong with a cron line, as far as its own text shows.
 fn wrong_with_cron(cron: &str) -> Option<String> {
     let fields: Vec<&str> = cron.split_whitespace().collect();
-    let ranges = [("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7)];
+    let ranges = [
+        ("minute", 0, 59),
+        ("hour", 0, 23),
+        ("day of month", 1, 31),
+        ("month", 1, 12),
+        ("day of week", 0, 7),
+    ];
     if fields.len() != ranges.len() {
-        return Some(format!("`{cron}` has {} fields, and 5 are wanted", fields.len()));
+        return Some(format!(
+            "`{cron}` has {} fields, and 5 are wanted",
+            fields.len()
+        ));
     }
     for (field, (name, least, most)) in fields.iter().zip(ranges) {
         let number = |text: &str| -> bool {
@@ -137,14 +201,21 @@ fn wrong_with_cron(cron: &str) -> Option<String> {
                 _ => &[],
             };
             let text = text.to_uppercase();
-            words.contains(&text.as_str()) || text.parse::<u32>().is_ok_and(|number| (least..=most).contains(&number))
+            words.contains(&text.as_str())
+                || text
+                    .parse::<u32>()
+                    .is_ok_and(|number| (least..=most).contains(&number))
         };
         let fine = field.split(',').all(|part| {
-            let (span, step) = part.split_once('/').map_or((part, None), |(span, step)| (span, Some(step)));
+            let (span, step) = part
+                .split_once('/')
+                .map_or((part, None), |(span, step)| (span, Some(step)));
             let span_fine = span == "*"
                 || match span.split_once('-') {
                     Some((from, to)) => number(from) && number(to),
-                    None => number(span) || (name == "day of month" && span.eq_ignore_ascii_case("L")),
+                    None => {
+                        number(span) || (name == "day of month" && span.eq_ignore_ascii_case("L"))
+                    }
                 };
             span_fine && step.is_none_or(|step| step.parse::<u32>().is_ok_and(|step| step > 0))
         });
@@ -165,22 +236,36 @@ fn check_window(window: Option<&Window>, at: &str, problems: &mut Vec<Problem>) 
         };
         if !fine {
             problems.push(
-                Problem::new(at_index(&at_key(at, "days"), index), format!("`{day}` is no day"))
-                    .hint("`MON`, `TUE`, … `SUN`, or from one to another: `MON-FRI`"),
+                Problem::new(
+                    at_index(&at_key(at, "days"), index),
+                    format!("`{day}` is no day"),
+                )
+                .hint("`MON`, `TUE`, … `SUN`, or from one to another: `MON-FRI`"),
             );
         }
     }
     let is_time = |text: &str| {
         text.split_once(':').is_some_and(|(hour, minute)| {
-            let number = |text: &str| Some(text).filter(|text| text.len() == 2)?.parse::<u8>().ok();
-            matches!((number(hour), number(minute)), (Some(0..=23), Some(0..=59)) | (Some(24), Some(0)))
+            let number = |text: &str| {
+                Some(text)
+                    .filter(|text| text.len() == 2)?
+                    .parse::<u8>()
+                    .ok()
+            };
+            matches!(
+                (number(hour), number(minute)),
+                (Some(0..=23), Some(0..=59)) | (Some(24), Some(0))
+            )
         })
     };
     if let Some(hours) = &window.hours {
-        let fine = hours.split_once('-').is_some_and(|(from, to)| is_time(from) && is_time(to) && from != to);
+        let fine = hours
+            .split_once('-')
+            .is_some_and(|(from, to)| is_time(from) && is_time(to) && from != to);
         if !fine {
             problems.push(
-                Problem::new(at_key(at, "hours"), format!("`{hours}` are no hours")).hint("e.g. `09:00-17:00`"),
+                Problem::new(at_key(at, "hours"), format!("`{hours}` are no hours"))
+                    .hint("e.g. `09:00-17:00`"),
             );
         }
     }

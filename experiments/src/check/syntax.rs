@@ -10,7 +10,10 @@ pub(super) fn parse(text: &str) -> Result<Value, Problem> {
         let (line, column) = (error.line(), error.column());
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or(&what);
-        let problem = Problem::new(format!("line {line}, column {column}"), format!("this is no JSON: {what}"));
+        let problem = Problem::new(
+            format!("line {line}, column {column}"),
+            format!("this is no JSON: {what}"),
+        );
         match hint(text, line, column, what) {
             Some(hint) => problem.hint(hint),
             None => problem,
@@ -60,7 +63,11 @@ mod tests {
             ("", "line 1, column 0", "empty"),
             ("title: x", "line 1, column 2", "YAML"),
             ("{\"a\": 1,}", "line 1, column 9", "comma before"),
-            ("{\"a\": 1\n\"b\": 2}", "line 2, column 1", "comma is missing"),
+            (
+                "{\"a\": 1\n\"b\": 2}",
+                "line 2, column 1",
+                "comma is missing",
+            ),
             ("{'a': 1}", "line 1, column 2", "double quotes"),
             ("{\"a\": 'x'}", "line 1, column 7", "double quotes"),
             ("{\n// c\n\"a\": 1}", "line 2, column 1", "comments"),
@@ -71,7 +78,10 @@ mod tests {
         ] {
             let problem = parse(text).unwrap_err();
             assert_eq!(problem.at, at, "{text:?}: {problem}");
-            assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{text:?}: {problem}");
+            assert!(
+                problem.hint.as_deref().unwrap_or_default().contains(hint),
+                "{text:?}: {problem}"
+            );
         }
         assert!(parse("\u{feff}{}").is_ok());
         assert!(parse(&"[".repeat(1_000)).is_err());

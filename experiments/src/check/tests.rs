@@ -1,5 +1,7 @@
 //! Whole documents: what is wrong with them, where, and what would do.
 
+mod mistakes;
+
 use super::*;
 use serde_json::json;
 
@@ -25,7 +27,12 @@ fn load_value(document: &Value) -> Result<Experiment, Vec<Problem>> {
 fn load_with(document: &Value, environment: &[(&str, &str)]) -> Result<Experiment, Vec<Problem>> {
     let empty = Map::new();
     let sources = Sources {
-        environment: &|name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
+        environment: &|name| {
+            environment
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        },
         file: &|_| Err("no such file".into()),
         variables: &empty,
         secrets: &empty,
@@ -75,18 +82,17 @@ fn full() -> Value {
 fn problems(document: &Value) -> Vec<String> {
     match load_value(document) {
         Ok(_) => Vec::new(),
-        Err(problems) => problems.iter().map(|problem| format!("{} | {}", problem.at, problem.to_string().replace('\n', " "))).collect(),
+        Err(problems) => problems
+            .iter()
+            .map(|problem| {
+                format!(
+                    "{} | {}",
+                    problem.at,
+                    problem.to_string().replace('\n', " ")
+                )
+            })
+            .collect(),
     }
-}
-
-/// The full document with one place changed has exactly one problem, there, which says this.
-fn one_problem(pointer: &str, value: Value, at: &str, says: &str) {
-    let mut document = full();
-    *document.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = value;
-    let found = problems(&document);
-    assert_eq!(found.len(), 1, "{pointer}: {found:#?}");
-    assert!(found[0].starts_with(&format!("{at} | ")), "{pointer}: {found:#?}");
-    assert!(found[0].contains(says), "{pointer}: {found:#?}");
 }
 
 #[test]
@@ -96,17 +102,35 @@ fn a_full_document_comes_out_with_everything_in_place() {
     assert_eq!(experiment.method.len(), 3);
     assert_eq!(experiment.method[1].name, "ps");
     assert_eq!(experiment.rollbacks[0].name, "order");
-    let Provider::Http(http) = &experiment.hypothesis[0].provider else { panic!() };
+    let Provider::Http(http) = &experiment.hypothesis[0].provider else {
+        panic!()
+    };
     assert_eq!(http.url, "http://127.0.0.1:1/order");
     assert_eq!(http.headers.as_ref().unwrap()["x-token"], json!("hunter2"));
     assert_eq!(experiment.abort.len(), 2);
     assert!(matches!(experiment.abort[0].watch, Watch::Hypothesis(0)));
-    assert_eq!((experiment.abort[1].failures, experiment.abort[1].every), (1, EVERY));
-    assert_eq!(experiment.looks, Looks { before: true, during: true, after: true });
+    assert_eq!(
+        (experiment.abort[1].failures, experiment.abort[1].every),
+        (1, EVERY)
+    );
+    assert_eq!(
+        experiment.looks,
+        Looks {
+            before: true,
+            during: true,
+            after: true
+        }
+    );
     assert_eq!(experiment.rollback_strategy, RollbackStrategy::Always);
     assert_eq!(experiment.redactor.text("a hunter2 b"), "a *** b");
-    assert_eq!(experiment.target_of(&experiment.method[0]).unwrap().0, "web");
-    assert_eq!(experiment.target_of(&experiment.method[2]).unwrap().0, "kill");
+    assert_eq!(
+        experiment.target_of(&experiment.method[0]).unwrap().0,
+        "web"
+    );
+    assert_eq!(
+        experiment.target_of(&experiment.method[2]).unwrap().0,
+        "kill"
+    );
     assert_eq!(experiment.faults().count(), 2);
 }
 
@@ -116,75 +140,23 @@ fn what_is_left_out_has_its_default() {
     document.as_object_mut().unwrap().remove("abort");
     let experiment = load_value(&document).unwrap();
     assert_eq!(experiment.abort.len(), 2);
-    assert_eq!((experiment.abort[1].failures, experiment.abort[1].every), (3, EVERY));
+    assert_eq!(
+        (experiment.abort[1].failures, experiment.abort[1].every),
+        (3, EVERY)
+    );
     document["abort"] = json!([]);
     assert!(load_value(&document).unwrap().abort.is_empty());
 
     let experiment = load_value(&minimal()).unwrap();
     assert!(experiment.abort.is_empty() && !experiment.has_fault());
-    assert_eq!(experiment.looks, Looks { before: false, during: false, after: false });
-}
-
-#[test]
-fn each_mistake_has_its_place_and_what_would_do() {
-    let fault = "/method/0/provider";
-    for (pointer, value, at, says) in [
-        ("/version", json!(1), "$.version", "text is wanted"),
-        ("/targets/web/select", json!({"percnt": 5}), "$.targets.web.select.percnt", "did you mean `percent`?"),
-        ("/targets/web/select", json!("al"), "$.targets.web.select", "`all`"),
-        ("/targets/web/select", json!({"percent": 0}), "$.targets.web.select.percent", "picks none"),
-        ("/targets/web/select", json!({"percent": 101}), "$.targets.web.select.percent", "more than 100"),
-        ("/targets/web/select", json!({"count": 0}), "$.targets.web.select.count", "less than 1"),
-        ("/targets/web/labels", json!({}), "$.targets.web.labels", "never everything"),
-        ("/blast-radius/agents/percent", json!("34"), "$.blast-radius.agents.percent", "leave out the quotes"),
-        ("/abort/0/probe", json!("ordr"), "$.abort[0].probe", "did you mean `order`?"),
-        ("/abort/1/host", json!({"metric": "load1"}), "$.abort[1].host", "exactly one"),
-        ("/abort/1/host", json!({"metric": "load-1", "above": 1}), "$.abort[1].host.metric", "`load1`"),
-        ("/abort/1", json!({"name": "b"}), "$.abort[1]", "watches nothing"),
-        ("/abort/1/name", json!("a"), "$.abort[1].name", "another abort rule"),
-        ("/method/0/provider/fault", json!("process-puase"), "$.method[0].provider.fault", "did you mean `process-pause`?"),
-        (fault, json!({"type": "fault", "fault": "process-pause", "arguments": {"process": "x"}}), "$.method[0].provider", "`duration` is missing"),
-        ("/method/0/provider/duration", json!("6m"), "$.method[0].provider.duration", "longer than the blast radius"),
-        ("/method/0/provider/duration", json!("soon"), "$.method[0].provider.duration", "not a duration"),
-        ("/method/0/provider/duration", json!(0), "$.method[0].provider.duration", "nothing"),
-        ("/method/0/provider/targets", json!("wbe"), "$.method[0].provider.targets", "did you mean `web`?"),
-        ("/method/0/provider/arguments", json!({"proces": "x"}), "$.method[0].provider.arguments.proces", "did you mean `process`?"),
-        ("/method/0/provider/arguments", json!({}), "$.method[0].provider.arguments", "`process` is missing"),
-        ("/method/0/provider/arguments", json!({"process": "x", "workers": 0}), "$.method[0].provider.arguments.workers", "less than 1"),
-        ("/method/0/type", json!("probe"), "$.method[0].type", "a fault is an action"),
-        ("/method/0/type", json!("acton"), "$.method[0].type", "did you mean `action`?"),
-        ("/method/0/provider/type", json!("fautl"), "$.method[0].provider.type", "did you mean `fault`?"),
-        ("/method/0/pauses/before", json!(-1), "$.method[0].pauses.before", "less than 0"),
-        ("/method/1/ref", json!("pss"), "$.method[1].ref", "did you mean `ps`?"),
-        ("/method/2/name", json!("pause"), "$.method[2].name", "already"),
-        ("/steady-state-hypothesis/probes/0/tolerance", json!(null), "$.steady-state-hypothesis.probes[0]", "`tolerance` is missing"),
-        ("/steady-state-hypothesis/probes/0/tolerance", json!(0.5), "$.steady-state-hypothesis.probes[0].tolerance", "wanted"),
-        ("/steady-state-hypothesis/probes/0/tolerance", json!({"type": "regx"}), "$.steady-state-hypothesis.probes[0].tolerance.type", "`regex`"),
-        ("/steady-state-hypothesis/probes/0/provider/url", json!("shop"), "$.steady-state-hypothesis.probes[0].provider.url", "http://"),
-        ("/steady-state-hypothesis/probes/0/provider/url", json!("${shp}"), "$.steady-state-hypothesis.probes[0].provider.url", "`${shop}`"),
-        ("/steady-state-hypothesis/probes/0/provider/timeout", json!([1, 2, 3]), "$.steady-state-hypothesis.probes[0].provider.timeout", "3 members"),
-        ("/steady-state-hypothesis/probes/1/tolerance/pattern", json!("("), "$.steady-state-hypothesis.probes[1].tolerance.pattern", "cannot be read"),
-        ("/steady-state-hypothesis/probes/1/provider/arguments", json!("a | b"), "$.steady-state-hypothesis.probes[1].provider.arguments", "\"-c\""),
-        ("/steady-state-hypothesis/probes/1/name", json!("order"), "$.steady-state-hypothesis.probes[1].name", "already"),
-        ("/schedule/cron", json!("0 25 * * *"), "$.schedule.cron", "`25` is no hour"),
-        ("/schedule/cron", json!("0 1 * *"), "$.schedule.cron", "4 fields"),
-        ("/schedule/blackouts/0", json!("24.12."), "$.schedule.blackouts[0]", "neither a date"),
-        ("/schedule/window/hours", json!("9-17"), "$.schedule.window.hours", "09:00-17:00"),
-        ("/schedule/window/days/0", json!("Monday"), "$.schedule.window.days[0]", "`MON`"),
-        ("/schedule/guard/tolerance", json!(null), "$.schedule.guard", "`tolerance` is missing"),
-        ("/secrets/s/token/key", json!("NO"), "$.secrets.s.token", "is not set"),
-        ("/title", json!(""), "$.title", "empty"),
-    ] {
-        if pointer == "/method/1/ref" || pointer == "/secrets/s/token/key" || pointer.ends_with("1/name") {
-            // These pull other problems in; they are looked at below.
-            let mut document = full();
-            *document.pointer_mut(pointer).unwrap() = value;
-            let found = problems(&document);
-            assert!(found.iter().any(|line| line.starts_with(&format!("{at} | ")) && line.contains(says)), "{found:#?}");
-            continue;
+    assert_eq!(
+        experiment.looks,
+        Looks {
+            before: false,
+            during: false,
+            after: false
         }
-        one_problem(pointer, value, at, says);
-    }
+    );
 }
 
 #[test]
@@ -199,7 +171,10 @@ fn every_problem_is_reported_at_once() {
         ],
         "schedule": {}
     }));
-    let places: Vec<&str> = found.iter().map(|line| line.split(" | ").next().unwrap()).collect();
+    let places: Vec<&str> = found
+        .iter()
+        .map(|line| line.split(" | ").next().unwrap())
+        .collect();
     for at in [
         "$.titel",
         "$.steady-state-hypothesis.probes[0].provider.type",
@@ -211,7 +186,10 @@ fn every_problem_is_reported_at_once() {
     ] {
         assert!(places.contains(&at), "{at}: {found:#?}");
     }
-    assert!(!found.iter().any(|line| line.contains("`title` is missing")), "{found:#?}");
+    assert!(
+        !found.iter().any(|line| line.contains("`title` is missing")),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -222,12 +200,19 @@ fn one_shot_faults_need_a_duration_only_to_be_repeated() {
         problems(&document)
     };
     let kill = |more: Value| {
-        let mut provider = json!({"type": "fault", "fault": "process-kill", "arguments": {"process": "x"}});
-        provider.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        let mut provider =
+            json!({"type": "fault", "fault": "process-kill", "arguments": {"process": "x"}});
+        provider
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap());
         provider
     };
     assert_eq!(with(kill(json!({}))), Vec::<String>::new());
-    assert_eq!(with(kill(json!({"every": "5s", "duration": "1m"}))), Vec::<String>::new());
+    assert_eq!(
+        with(kill(json!({"every": "5s", "duration": "1m"}))),
+        Vec::<String>::new()
+    );
     assert!(with(kill(json!({"every": "5s"})))[0].contains("`duration` is missing"));
     let pause = json!({"type": "fault", "fault": "process-pause", "duration": 1, "every": 1, "arguments": {"process": "x"}});
     assert!(with(pause)[0].contains("nothing to repeat"));
@@ -249,7 +234,10 @@ fn no_secret_gets_into_a_problem_or_into_the_raw_document() {
     let mut document = full();
     document["steady-state-hypothesis"]["probes"][0]["provider"]["url"] = json!("${token}");
     let found = problems(&document).join("\n");
-    assert!(found.contains("***") && !found.contains("hunter2"), "{found}");
+    assert!(
+        found.contains("***") && !found.contains("hunter2"),
+        "{found}"
+    );
     let mut document = full();
     document["secrets"]["s"]["literal"] = json!("s3cret");
     let experiment = load_value(&document).unwrap();
@@ -282,7 +270,13 @@ fn a_chaos_toolkit_experiment_runs_unchanged() {
         "rollbacks": []
     });
     let experiment = load_value(&document).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert_eq!(experiment.method[2].pauses.unwrap().after, Some(Span::seconds(5)));
+    assert_eq!(
+        experiment.method[2].pauses.unwrap().after,
+        Some(Span::seconds(5))
+    );
     assert!(!experiment.pauses(&experiment.method[1]) && experiment.pauses(&experiment.method[2]));
-    assert_eq!(experiment.configuration_of(&experiment.hypothesis[0])["x"], json!("y"));
+    assert_eq!(
+        experiment.configuration_of(&experiment.hypothesis[0])["x"],
+        json!("y")
+    );
 }

@@ -58,7 +58,11 @@ pub struct JsonpathTolerance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// What must be found: exactly this, or exactly these in this order.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub expect: Option<Value>,
     /// How many must be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,11 @@ pub struct FromEnvironment {
     /// The variable's name.
     pub key: String,
     /// The value where the variable is not set. Left out, a missing variable is an error.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub default: Option<Value>,
     /// What the text becomes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

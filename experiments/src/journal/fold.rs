@@ -173,19 +173,35 @@ impl Run {
     /// # Errors
     /// The event cannot follow what came before; the run is as it was.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), Illegal> {
-        self.permits(&entry.event).map_err(|why| Illegal { number: self.events + 1, why })?;
+        self.permits(&entry.event).map_err(|why| Illegal {
+            number: self.events + 1,
+            why,
+        })?;
         self.events += 1;
         self.elapsed = entry.elapsed;
         match &entry.event {
-            Event::RunStarted { run, title, seed, hypothesis, looks, recovery_within, .. } => {
+            Event::RunStarted {
+                run,
+                title,
+                seed,
+                hypothesis,
+                looks,
+                recovery_within,
+                ..
+            } => {
                 self.id.clone_from(run);
                 self.title.clone_from(title);
                 self.seed = *seed;
                 self.looks = Some(*looks);
                 self.recovery_within = *recovery_within;
-                self.probes = hypothesis.iter().map(|name| (name.clone(), ProbeRecord::default())).collect();
+                self.probes = hypothesis
+                    .iter()
+                    .map(|name| (name.clone(), ProbeRecord::default()))
+                    .collect();
             }
-            Event::AgentJoined { owed, recovered, .. } => {
+            Event::AgentJoined {
+                owed, recovered, ..
+            } => {
                 // A second start of a lost agent settles what the first one owed.
                 for ended in recovered {
                     self.end(ended);
@@ -197,13 +213,28 @@ impl Run {
             Event::NotStarted { rule, reason, hint } => {
                 self.not_started = Some((rule.clone(), reason.clone(), hint.clone()));
             }
-            Event::Sampled { phase, probe, hypothesis: true, judgement, why, took, .. } => {
+            Event::Sampled {
+                phase,
+                probe,
+                hypothesis: true,
+                judgement,
+                why,
+                took,
+                ..
+            } => {
                 if let Some(record) = self.probes.get_mut(probe) {
                     record.sample(*phase, *judgement, why.as_deref(), entry.elapsed, took.0);
                 }
             }
             Event::Sampled { .. } => {}
-            Event::ActivityFinished { phase, activity, status, judgement, why, .. } => {
+            Event::ActivityFinished {
+                phase,
+                activity,
+                status,
+                judgement,
+                why,
+                ..
+            } => {
                 self.activities.push(ActivityRecord {
                     phase: *phase,
                     name: activity.clone(),
@@ -212,7 +243,12 @@ impl Run {
                     why: why.clone(),
                 });
             }
-            Event::InjectionRequested { injection, activity, fault, agent } => {
+            Event::InjectionRequested {
+                injection,
+                activity,
+                fault,
+                agent,
+            } => {
                 self.injections.insert(
                     injection.clone(),
                     Injection {
@@ -287,7 +323,11 @@ impl Run {
             Event::NotStarted { .. } if !self.injections.is_empty() => {
                 Err("something was injected already".into())
             }
-            Event::Sampled { probe, hypothesis: true, .. } if !self.probes.contains_key(probe) => {
+            Event::Sampled {
+                probe,
+                hypothesis: true,
+                ..
+            } if !self.probes.contains_key(probe) => {
                 Err(format!("`{probe}` is no probe of the hypothesis"))
             }
             Event::InjectionRequested { injection, .. } => {
@@ -296,7 +336,9 @@ impl Run {
                 } else if !self.aborts.is_empty() || self.not_started.is_some() {
                     Err("nothing new starts in a run that was ended".into())
                 } else if self.injections.contains_key(injection) {
-                    Err(format!("injection `{injection}` was asked for before: nothing is ever re-injected"))
+                    Err(format!(
+                        "injection `{injection}` was asked for before: nothing is ever re-injected"
+                    ))
                 } else {
                     Ok(())
                 }
@@ -315,7 +357,9 @@ impl Run {
                 InjectionState::Ended(before) if before.clean => {
                     Err(format!("injection `{}` had ended", ended.injection))
                 }
-                InjectionState::Refused => Err(format!("injection `{}` never began", ended.injection)),
+                InjectionState::Refused => {
+                    Err(format!("injection `{}` never began", ended.injection))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -334,12 +378,23 @@ impl Run {
             Some(Rollbacks) => next == After,
             Some(After) => next == Rollbacks,
         };
-        if allowed { Ok(()) } else { Err(format!("phase {next:?} does not follow {:?}", self.phase)) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(format!("phase {next:?} does not follow {:?}", self.phase))
+        }
     }
 }
 
 impl ProbeRecord {
-    fn sample(&mut self, phase: Phase, judgement: Judgement, why: Option<&str>, at: f64, took: Duration) {
+    fn sample(
+        &mut self,
+        phase: Phase,
+        judgement: Judgement,
+        why: Option<&str>,
+        at: f64,
+        took: Duration,
+    ) {
         let tally = match phase {
             Phase::Gate => &mut self.before,
             Phase::Method | Phase::Revert => &mut self.during,
@@ -357,7 +412,11 @@ impl ProbeRecord {
         let going_on = self.outages.last_mut().filter(|outage| !outage.over);
         match (judgement, going_on) {
             (Judgement::Outside, Some(outage)) => outage.until = at,
-            (Judgement::Outside, None) => self.outages.push(Outage { from: start, until: at, over: false }),
+            (Judgement::Outside, None) => self.outages.push(Outage {
+                from: start,
+                until: at,
+                over: false,
+            }),
             (Judgement::Within, Some(outage)) => {
                 outage.until = start.max(outage.from);
                 outage.over = true;

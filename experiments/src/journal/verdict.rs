@@ -81,13 +81,27 @@ pub fn verdict(run: &Run) -> Verdict {
     let owed = owed(run);
     let mut reasons: Vec<String> = owed
         .iter()
-        .map(|o| format!("not proved to be put back: {} ({}): {}", o.injection, o.fault, o.residue.join("; ")))
+        .map(|o| {
+            format!(
+                "not proved to be put back: {} ({}): {}",
+                o.injection,
+                o.fault,
+                o.residue.join("; ")
+            )
+        })
         .collect();
     let deviations = deviations(run);
     let doubts = doubts(run);
     let aborts = run.aborts.iter().filter(|abort| !abort.by.is_finding());
-    let acted = run.injections.values().any(|i| i.state != InjectionState::Refused);
-    let refused = !acted && run.aborts.first().is_some_and(|abort| abort.by == AbortBy::Action);
+    let acted = run
+        .injections
+        .values()
+        .any(|i| i.state != InjectionState::Refused);
+    let refused = !acted
+        && run
+            .aborts
+            .first()
+            .is_some_and(|abort| abort.by == AbortBy::Action);
     let mut hint = None;
 
     let outcome = if !owed.is_empty() {
@@ -109,7 +123,11 @@ pub fn verdict(run: &Run) -> Verdict {
         hint.clone_from(would_do);
     }
     reasons.extend(aborts.map(|abort| format!("{}: {}", abort.rule, abort.reason)));
-    reasons.extend(run.lost.iter().map(|(agent, why)| format!("agent `{agent}` was lost: {why}")));
+    reasons.extend(
+        run.lost
+            .iter()
+            .map(|(agent, why)| format!("agent `{agent}` was lost: {why}")),
+    );
     reasons.extend(deviations);
     if run.not_started.is_none() {
         reasons.extend(doubts);
@@ -122,7 +140,12 @@ pub fn verdict(run: &Run) -> Verdict {
         outages: run
             .probes
             .iter()
-            .flat_map(|(name, record)| record.outages.iter().map(move |outage| (name.clone(), *outage)))
+            .flat_map(|(name, record)| {
+                record
+                    .outages
+                    .iter()
+                    .map(move |outage| (name.clone(), *outage))
+            })
             .collect(),
         recovered_after: run.recovery.and_then(Result::ok),
         owed,
@@ -138,11 +161,18 @@ fn owed(run: &Run) -> Vec<Owed> {
             InjectionState::Ended(ended) if ended.clean => continue,
             InjectionState::Ended(ended) => ended.residue.clone(),
             InjectionState::Requested | InjectionState::Acting => {
-                vec![format!("its end on agent `{}` is not known", injection.agent)]
+                vec![format!(
+                    "its end on agent `{}` is not known",
+                    injection.agent
+                )]
             }
         };
         if !owed.iter().any(|known| known.injection == *id) {
-            owed.push(Owed { injection: id.clone(), fault: injection.fault.clone(), residue });
+            owed.push(Owed {
+                injection: id.clone(),
+                fault: injection.fault.clone(),
+                residue,
+            });
         }
     }
     owed
@@ -152,9 +182,17 @@ fn owed(run: &Run) -> Vec<Owed> {
 fn deviations(run: &Run) -> Vec<String> {
     let mut found = Vec::new();
     for (name, probe) in &run.probes {
-        let why = probe.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+        let why = probe
+            .why
+            .as_deref()
+            .map(|why| format!(": {why}"))
+            .unwrap_or_default();
         if probe.during.outside > 0 {
-            let length: f64 = probe.outages.iter().map(|outage| outage.until - outage.from).sum();
+            let length: f64 = probe
+                .outages
+                .iter()
+                .map(|outage| outage.until - outage.from)
+                .sum();
             found.push(format!(
                 "probe `{name}` was out of tolerance in {} of {} samples while the method went on, for {length:.1} s{why}",
                 probe.during.outside,
@@ -163,20 +201,32 @@ fn deviations(run: &Run) -> Vec<String> {
         }
         // With a recovery time, the last look is judged by whether it was kept.
         if probe.after.outside > 0 && run.recovery_within.is_none() {
-            found.push(format!("probe `{name}` was out of tolerance after the method{why}"));
+            found.push(format!(
+                "probe `{name}` was out of tolerance after the method{why}"
+            ));
         }
     }
     if let Some(Err(within)) = run.recovery {
         found.push(format!("the hypothesis did not hold again within {within}"));
     }
     for injection in run.injections.values() {
-        if let Some(unmet) = injection.effect.as_ref().and_then(|effect| effect.unmet.as_deref()) {
-            found.push(format!("fault `{}` on `{}`: {unmet}", injection.fault, injection.agent));
+        if let Some(unmet) = injection
+            .effect
+            .as_ref()
+            .and_then(|effect| effect.unmet.as_deref())
+        {
+            found.push(format!(
+                "fault `{}` on `{}`: {unmet}",
+                injection.fault, injection.agent
+            ));
         }
     }
     for activity in &run.activities {
         if activity.judgement == Some(Judgement::Outside) {
-            let why = activity.why.as_deref().unwrap_or("its output was out of tolerance");
+            let why = activity
+                .why
+                .as_deref()
+                .unwrap_or("its output was out of tolerance");
             found.push(format!("activity `{}`: {why}", activity.name));
         }
     }
@@ -199,21 +249,40 @@ fn doubts(run: &Run) -> Vec<String> {
             found.push(format!("probe `{name}` was not looked at after the method"));
         }
     }
-    for injection in run.injections.values().filter(|i| i.state != InjectionState::Refused) {
-        let early = matches!(&injection.state, InjectionState::Ended(e) if e.cause == Cause::Failed);
+    for injection in run
+        .injections
+        .values()
+        .filter(|i| i.state != InjectionState::Refused)
+    {
+        let early =
+            matches!(&injection.state, InjectionState::Ended(e) if e.cause == Cause::Failed);
         if !injection.acted {
-            let seen = injection.effect.as_ref().map_or("nothing was seen of it", |e| e.seen.as_str());
-            found.push(format!("fault `{}` on `{}` had no effect: {seen}", injection.fault, injection.agent));
+            let seen = injection
+                .effect
+                .as_ref()
+                .map_or("nothing was seen of it", |e| e.seen.as_str());
+            found.push(format!(
+                "fault `{}` on `{}` had no effect: {seen}",
+                injection.fault, injection.agent
+            ));
         } else if early {
-            found.push(format!("fault `{}` on `{}` ended before its time", injection.fault, injection.agent));
+            found.push(format!(
+                "fault `{}` on `{}` ended before its time",
+                injection.fault, injection.agent
+            ));
         }
     }
     for activity in &run.activities {
         let why = activity.why.as_deref().unwrap_or("no reason was given");
         match (activity.status, activity.judgement) {
-            (ActivityStatus::Failed, _) => found.push(format!("activity `{}` failed: {why}", activity.name)),
+            (ActivityStatus::Failed, _) => {
+                found.push(format!("activity `{}` failed: {why}", activity.name))
+            }
             (_, Some(Judgement::Unknown)) => {
-                found.push(format!("activity `{}` could not be judged: {why}", activity.name));
+                found.push(format!(
+                    "activity `{}` could not be judged: {why}",
+                    activity.name
+                ));
             }
             _ => {}
         }

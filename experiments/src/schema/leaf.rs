@@ -22,10 +22,14 @@ pub(super) fn tag_of<'s>(branch: &'s Value, tag: &str) -> Option<&'s str> {
 pub(super) fn single_keys<'s>(branches: &[&'s Value]) -> Option<Vec<&'s str>> {
     branches
         .iter()
-        .map(|branch| match branch.get("required")?.as_array()?.as_slice() {
-            [Value::String(key)] if branch.get("properties")?.as_object()?.len() == 1 => Some(key.as_str()),
-            _ => None,
-        })
+        .map(
+            |branch| match branch.get("required")?.as_array()?.as_slice() {
+                [Value::String(key)] if branch.get("properties")?.as_object()?.len() == 1 => {
+                    Some(key.as_str())
+                }
+                _ => None,
+            },
+        )
         .collect()
 }
 
@@ -34,7 +38,9 @@ pub(super) fn none_of_the_keys(object: &Map<String, Value>, keys: &[&str], at: &
     match wrong {
         Some(key) => Problem::new(at_key(at, key), format!("`{key}` is not known here"))
             .hint(meant(key, keys).unwrap_or_default()),
-        None => Problem::new(at, "the object is empty").hint(format!("one of {}", list_words(keys))),
+        None => {
+            Problem::new(at, "the object is empty").hint(format!("one of {}", list_words(keys)))
+        }
     }
 }
 
@@ -46,7 +52,12 @@ pub(super) fn unknown_word(word: &str, known: &[&str], at: &str) -> Problem {
     }
 }
 
-pub(super) fn check_words(schema: &Map<String, Value>, value: &Value, at: &str, problems: &mut Vec<Problem>) {
+pub(super) fn check_words(
+    schema: &Map<String, Value>,
+    value: &Value,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) {
     let known = match (schema.get("enum"), schema.get("const")) {
         (Some(Value::Array(known)), _) => known.as_slice(),
         (_, Some(only)) => std::slice::from_ref(only),
@@ -60,27 +71,55 @@ pub(super) fn check_words(schema: &Map<String, Value>, value: &Value, at: &str, 
         Value::String(word) => unknown_word(word, &words, at),
         other => {
             let list: Vec<String> = known.iter().map(shown).collect();
-            Problem::new(at, format!("{} is not known here", shown(other))).hint(format!("one of {}", list.join(", ")))
+            Problem::new(at, format!("{} is not known here", shown(other)))
+                .hint(format!("one of {}", list.join(", ")))
         }
     });
 }
 
-pub(super) fn check_text(schema: &Map<String, Value>, text: &str, at: &str, problems: &mut Vec<Problem>) {
+pub(super) fn check_text(
+    schema: &Map<String, Value>,
+    text: &str,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) {
     let length = text.chars().count() as u64;
-    if schema.get("minLength").and_then(Value::as_u64).is_some_and(|least| length < least) {
-        let what = if text.is_empty() { "the text is empty".into() } else { format!("`{text}` is too short") };
+    if schema
+        .get("minLength")
+        .and_then(Value::as_u64)
+        .is_some_and(|least| length < least)
+    {
+        let what = if text.is_empty() {
+            "the text is empty".into()
+        } else {
+            format!("`{text}` is too short")
+        };
         problems.push(Problem::new(at, what));
     }
-    if let Some(most) = schema.get("maxLength").and_then(Value::as_u64).filter(|most| length > *most) {
-        problems.push(Problem::new(at, format!("the text is longer than {most} characters")));
+    if let Some(most) = schema
+        .get("maxLength")
+        .and_then(Value::as_u64)
+        .filter(|most| length > *most)
+    {
+        problems.push(Problem::new(
+            at,
+            format!("the text is longer than {most} characters"),
+        ));
     }
-    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str).filter(|pattern| !matches(pattern, text)) {
-        problems.push(Problem::new(at, format!("`{text}` does not match `{pattern}`")));
+    if let Some(pattern) = schema
+        .get("pattern")
+        .and_then(Value::as_str)
+        .filter(|pattern| !matches(pattern, text))
+    {
+        problems.push(Problem::new(
+            at,
+            format!("`{text}` does not match `{pattern}`"),
+        ));
     }
-    if schema.get("format").and_then(Value::as_str) == Some("duration") {
-        if let Err(what) = text.parse::<Span>() {
-            problems.push(Problem::new(at, what));
-        }
+    if schema.get("format").and_then(Value::as_str) == Some("duration")
+        && let Err(what) = text.parse::<Span>()
+    {
+        problems.push(Problem::new(at, what));
     }
 }
 
@@ -122,7 +161,10 @@ pub(super) fn check_number(
 }
 
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    if let Some(start) = pattern.strip_prefix('^').filter(|rest| !rest.contains(|c| r"\.[]()*+?{}|$^".contains(c))) {
+    if let Some(start) = pattern
+        .strip_prefix('^')
+        .filter(|rest| !rest.contains(|c| r"\.[]()*+?{}|$^".contains(c)))
+    {
         return text.starts_with(start);
     }
     Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
@@ -154,19 +196,41 @@ fn type_word(name: &str) -> &'static str {
     }
 }
 
-pub(super) fn wrong_type(types: &[String], schema: &Map<String, Value>, value: &Value, at: &str) -> Problem {
-    let mut wanted: Vec<&str> = types.iter().filter(|name| *name != "null").map(|name| type_word(name)).collect();
+pub(super) fn wrong_type(
+    types: &[String],
+    schema: &Map<String, Value>,
+    value: &Value,
+    at: &str,
+) -> Problem {
+    let mut wanted: Vec<&str> = types
+        .iter()
+        .filter(|name| *name != "null")
+        .map(|name| type_word(name))
+        .collect();
     wanted.sort_unstable();
     wanted.dedup();
-    let problem = Problem::new(at, format!("{} stands where {} is wanted", shown(value), wanted.join(" or ")));
+    let problem = Problem::new(
+        at,
+        format!(
+            "{} stands where {} is wanted",
+            shown(value),
+            wanted.join(" or ")
+        ),
+    );
     let is_duration = schema.get("format").and_then(Value::as_str) == Some("duration");
     match value {
-        _ if is_duration => problem.hint("a duration is `1m30s`, `250ms`, `PT90S` or a number of seconds"),
+        _ if is_duration => {
+            problem.hint("a duration is `1m30s`, `250ms`, `PT90S` or a number of seconds")
+        }
         Value::String(text) if !types.is_empty() => match serde_json::from_str::<Value>(text) {
-            Ok(inner) if types.iter().any(|name| is_type(name, &inner)) => problem.hint("leave out the quotes"),
+            Ok(inner) if types.iter().any(|name| is_type(name, &inner)) => {
+                problem.hint("leave out the quotes")
+            }
             _ => problem,
         },
-        _ if types.iter().any(|name| name == "array") && !value.is_array() => problem.hint("put it in `[` and `]`"),
+        _ if types.iter().any(|name| name == "array") && !value.is_array() => {
+            problem.hint("put it in `[` and `]`")
+        }
         _ => problem,
     }
 }

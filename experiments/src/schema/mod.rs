@@ -32,8 +32,12 @@ pub fn of<T: JsonSchema>() -> Value {
 }
 
 fn generate<T: JsonSchema>(inline: bool) -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = inline);
-    settings.into_generator().into_root_schema_for::<T>().to_value()
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = inline);
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
 }
 
 /// Lets every object that knows its keys have `x-…` keys as well.

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Map, from_value};
 
 fn says(schema: &Value, value: Value) -> Vec<String> {
-    check(schema, &value, "$").iter().map(|problem| problem.to_string().replace("\n  hint: ", " / ")).collect()
+    check(schema, &value, "$")
+        .iter()
+        .map(|problem| problem.to_string().replace("\n  hint: ", " / "))
+        .collect()
 }
 
 /// Arguments as a fault has them.
@@ -43,13 +46,27 @@ enum Signal {
 
 #[test]
 fn each_problem_of_a_faults_arguments_has_its_place_and_a_hint() {
-    for schema in [of::<Arguments>(), schemars::schema_for!(Arguments).to_value()] {
-        if schema["properties"]["process"]["properties"]["except"].is_null() && schema["$defs"].is_null() {
+    for schema in [
+        of::<Arguments>(),
+        schemars::schema_for!(Arguments).to_value(),
+    ] {
+        if schema["properties"]["process"]["properties"]["except"].is_null()
+            && schema["$defs"].is_null()
+        {
             panic!("no schema of the selector: {schema}");
         }
-        assert_eq!(says(&schema, json!({"process": {"name": "x", "except": {"pid": 1}}, "grace": "5s", "workers": null})), Vec::<String>::new());
         assert_eq!(
-            says(&schema, json!({"proces": {}, "workers": 9, "grace": "x", "signals": ["Kil", 3], "label": "A"})),
+            says(
+                &schema,
+                json!({"process": {"name": "x", "except": {"pid": 1}}, "grace": "5s", "workers": null})
+            ),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            says(
+                &schema,
+                json!({"proces": {}, "workers": 9, "grace": "x", "signals": ["Kil", 3], "label": "A"})
+            ),
             [
                 "$.proces: `proces` is not known here / did you mean `process`? There are also `workers`, `grace`, `signals`, `label`",
                 "$.workers: `9` is more than 8",
@@ -59,11 +76,26 @@ fn each_problem_of_a_faults_arguments_has_its_place_and_a_hint() {
                 "$.label: `A` does not match `^[a-z]+$`",
             ]
         );
-        assert_eq!(says(&schema, json!({"process": {"except": {"naem": "x"}}})).len(), 1);
-        assert_eq!(says(&schema, json!({"process": {"pid": 4_000_000_000_u64}})), ["$.process.pid: `4000000000` is more than 2147483647"]);
-        assert_eq!(says(&schema, json!({"process": {"pid": "7"}})), ["$.process.pid: `\"7\"` stands where a whole number is wanted / leave out the quotes"]);
-        assert_eq!(says(&schema, json!({})), ["$: `process` is missing / `process`: Who is hit"]);
-        assert_eq!(says(&schema, json!([])), ["$: a list stands where an object is wanted"]);
+        assert_eq!(
+            says(&schema, json!({"process": {"except": {"naem": "x"}}})).len(),
+            1
+        );
+        assert_eq!(
+            says(&schema, json!({"process": {"pid": 4_000_000_000_u64}})),
+            ["$.process.pid: `4000000000` is more than 2147483647"]
+        );
+        assert_eq!(
+            says(&schema, json!({"process": {"pid": "7"}})),
+            ["$.process.pid: `\"7\"` stands where a whole number is wanted / leave out the quotes"]
+        );
+        assert_eq!(
+            says(&schema, json!({})),
+            ["$: `process` is missing / `process`: Who is hit"]
+        );
+        assert_eq!(
+            says(&schema, json!([])),
+            ["$: a list stands where an object is wanted"]
+        );
     }
 }
 
@@ -74,7 +106,10 @@ fn extension_keys_are_let_through_everywhere_but_only_in_documents() {
         {"type": "probe", "name": "n", "x-b": {}, "provider": {"type": "tcp", "host": "h", "port": 1, "x-c": []}}
     ], "targets": {"t": {"labels": {"a": "b"}, "select": {"count": 1, "x-d": 1}}}});
     assert_eq!(says(&schema, document), Vec::<String>::new());
-    assert_eq!(says(&of::<Arguments>(), json!({"process": {}, "x-a": 1})).len(), 1);
+    assert_eq!(
+        says(&of::<Arguments>(), json!({"process": {}, "x-a": 1})).len(),
+        1
+    );
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -85,7 +120,19 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         "[a-z-]{0,8}".prop_map(Value::from),
     ];
-    let key = prop_oneof!["process", "name", "pid", "except", "workers", "grace", "signals", "title", "method", "type", "[a-z-]{0,4}"];
+    let key = prop_oneof![
+        "process",
+        "name",
+        "pid",
+        "except",
+        "workers",
+        "grace",
+        "signals",
+        "title",
+        "method",
+        "type",
+        "[a-z-]{0,4}"
+    ];
     leaf.prop_recursive(5, 40, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

@@ -2,8 +2,8 @@
 //! probably meant is found first, by its tag, its key, its JSON type or the fewest problems.
 
 use super::leaf::{
-    check_number, check_text, check_words, is_type, matches, none_of_the_keys, shared_tag, shown, single_keys, tag_of,
-    unknown_word, wrong_type,
+    check_number, check_text, check_words, is_type, matches, none_of_the_keys, shared_tag, shown,
+    single_keys, tag_of, unknown_word, wrong_type,
 };
 use crate::Problem;
 use crate::problem::{at_index, at_key, list_words, meant, nearest};
@@ -12,7 +12,10 @@ use std::cell::Cell;
 
 pub(super) fn check(schema: &Value, value: &Value, at: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let check = Check { root: schema, steps_left: Cell::new(MOST_STEPS) };
+    let check = Check {
+        root: schema,
+        steps_left: Cell::new(MOST_STEPS),
+    };
     check.visit(schema, value, at, 0, &mut problems);
     problems
 }
@@ -30,7 +33,14 @@ struct Check<'s> {
 }
 
 impl<'s> Check<'s> {
-    fn visit(&self, schema: &'s Value, value: &Value, at: &str, depth: usize, problems: &mut Vec<Problem>) {
+    fn visit(
+        &self,
+        schema: &'s Value,
+        value: &Value,
+        at: &str,
+        depth: usize,
+        problems: &mut Vec<Problem>,
+    ) {
         let schema = match schema {
             Value::Bool(true) => return,
             Value::Object(schema) => schema,
@@ -38,7 +48,10 @@ impl<'s> Check<'s> {
         };
         if depth > DEEPEST || !self.step() {
             if problems.is_empty() {
-                problems.push(Problem::new(at, "the schema for this points at itself, or there is too much of it"));
+                problems.push(Problem::new(
+                    at,
+                    "the schema for this points at itself, or there is too much of it",
+                ));
             }
             return;
         }
@@ -48,7 +61,12 @@ impl<'s> Check<'s> {
         if !self.type_fits(schema, value) {
             return problems.push(wrong_type(&self.types(schema, 0), schema, value, at));
         }
-        for all in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        for all in schema
+            .get("allOf")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             self.visit(all, value, at, depth + 1, problems);
         }
         for key in ["oneOf", "anyOf"] {
@@ -81,7 +99,10 @@ impl<'s> Check<'s> {
     fn type_fits(&self, schema: &Map<String, Value>, value: &Value) -> bool {
         match schema.get("type") {
             Some(Value::String(one)) => is_type(one, value),
-            Some(Value::Array(some)) => some.iter().filter_map(Value::as_str).any(|one| is_type(one, value)),
+            Some(Value::Array(some)) => some
+                .iter()
+                .filter_map(Value::as_str)
+                .any(|one| is_type(one, value)),
             _ => true,
         }
     }
@@ -91,11 +112,17 @@ impl<'s> Check<'s> {
         match schema.get("type") {
             Some(Value::String(one)) => return vec![one.clone()],
             Some(Value::Array(some)) => {
-                return some.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+                return some
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect();
             }
             _ => {}
         }
-        let branches = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)?.as_array());
+        let branches = ["oneOf", "anyOf"]
+            .iter()
+            .find_map(|key| schema.get(*key)?.as_array());
         let parts: Vec<&Value> = match (branches, self.referred(schema)) {
             (Some(branches), _) => branches.iter().collect(),
             (None, Some(target)) => vec![target],
@@ -117,7 +144,9 @@ impl<'s> Check<'s> {
     }
 
     fn lets_type_through(&self, branch: &Value, value: &Value) -> bool {
-        let Value::Object(branch) = branch else { return branch == &Value::Bool(true) };
+        let Value::Object(branch) = branch else {
+            return branch == &Value::Bool(true);
+        };
         let types = self.types(branch, 0);
         types.is_empty() || types.iter().any(|one| is_type(one, value))
     }
@@ -131,8 +160,10 @@ impl<'s> Check<'s> {
         depth: usize,
         problems: &mut Vec<Problem>,
     ) {
-        let fitting: Vec<&'s Value> =
-            branches.iter().filter(|branch| self.lets_type_through(branch, value)).collect();
+        let fitting: Vec<&'s Value> = branches
+            .iter()
+            .filter(|branch| self.lets_type_through(branch, value))
+            .collect();
         if fitting.is_empty() {
             let wrap = Map::from_iter([("anyOf".to_owned(), Value::Array(branches.to_vec()))]);
             return problems.push(wrong_type(&self.types(&wrap, 0), &wrap, value, at));
@@ -140,7 +171,10 @@ impl<'s> Check<'s> {
         if let [only] = fitting[..] {
             return self.visit(only, value, at, depth, problems);
         }
-        let words: Vec<&str> = fitting.iter().filter_map(|branch| branch.get("const")?.as_str()).collect();
+        let words: Vec<&str> = fitting
+            .iter()
+            .filter_map(|branch| branch.get("const")?.as_str())
+            .collect();
         if let (Value::String(word), true) = (value, words.len() == fitting.len()) {
             if !words.contains(&word.as_str()) {
                 problems.push(unknown_word(word, &words, at));
@@ -152,7 +186,11 @@ impl<'s> Check<'s> {
                 return self.choose_by_tag(tag, &fitting, value, at, depth, problems);
             }
             if let Some(keys) = single_keys(&fitting) {
-                return match fitting.iter().zip(&keys).find(|(_, key)| object.contains_key(**key)) {
+                return match fitting
+                    .iter()
+                    .zip(&keys)
+                    .find(|(_, key)| object.contains_key(**key))
+                {
                     Some((branch, _)) => self.visit(branch, value, at, depth, problems),
                     None => problems.push(none_of_the_keys(object, &keys, at)),
                 };
@@ -187,30 +225,47 @@ impl<'s> Check<'s> {
         depth: usize,
         problems: &mut Vec<Problem>,
     ) {
-        let known: Vec<&str> = branches.iter().filter_map(|branch| tag_of(branch, tag)).collect();
+        let known: Vec<&str> = branches
+            .iter()
+            .filter_map(|branch| tag_of(branch, tag))
+            .collect();
         match value.get(tag) {
-            Some(Value::String(word)) => match branches.iter().find(|branch| tag_of(branch, tag) == Some(word)) {
+            Some(Value::String(word)) => match branches
+                .iter()
+                .find(|branch| tag_of(branch, tag) == Some(word))
+            {
                 Some(branch) => self.visit(branch, value, at, depth, problems),
                 None => problems.push(unknown_word(word, &known, &at_key(at, tag))),
             },
             Some(other) => problems.push(
-                Problem::new(at_key(at, tag), format!("{} stands where text is wanted", shown(other)))
-                    .hint(format!("one of {}", list_words(&known))),
+                Problem::new(
+                    at_key(at, tag),
+                    format!("{} stands where text is wanted", shown(other)),
+                )
+                .hint(format!("one of {}", list_words(&known))),
             ),
             None => problems.push(
-                Problem::new(at, format!("`{tag}` is missing")).hint(format!("one of {}", list_words(&known))),
+                Problem::new(at, format!("`{tag}` is missing"))
+                    .hint(format!("one of {}", list_words(&known))),
             ),
         }
     }
 
     fn keys_in_common(&self, branch: &Value, value: &Value) -> usize {
-        let (Some(object), Value::Object(branch)) = (value.as_object(), branch) else { return 0 };
+        let (Some(object), Value::Object(branch)) = (value.as_object(), branch) else {
+            return 0;
+        };
         let branch = match self.referred(branch) {
             Some(Value::Object(target)) => target,
             _ => branch,
         };
-        let Some(properties) = branch.get("properties").and_then(Value::as_object) else { return 0 };
-        object.keys().filter(|key| properties.contains_key(*key)).count()
+        let Some(properties) = branch.get("properties").and_then(Value::as_object) else {
+            return 0;
+        };
+        object
+            .keys()
+            .filter(|key| properties.contains_key(*key))
+            .count()
     }
 
     fn check_list(
@@ -231,13 +286,28 @@ impl<'s> Check<'s> {
                 (Some(least), None) => format!("at least {least}"),
                 (_, most) => format!("at most {}", most.unwrap_or_default()),
             };
-            problems.push(Problem::new(at, format!("the list has {} members, {wanted} are wanted", list.len())));
+            problems.push(Problem::new(
+                at,
+                format!("the list has {} members, {wanted} are wanted", list.len()),
+            ));
         }
-        let repeated = list.iter().enumerate().find(|(index, member)| list[..*index].contains(member));
-        if let (Some(Value::Bool(true)), Some((index, member))) = (schema.get("uniqueItems"), repeated) {
-            problems.push(Problem::new(at_index(at, index), format!("{} stands here twice", shown(member))));
+        let repeated = list
+            .iter()
+            .enumerate()
+            .find(|(index, member)| list[..*index].contains(member));
+        if let (Some(Value::Bool(true)), Some((index, member))) =
+            (schema.get("uniqueItems"), repeated)
+        {
+            problems.push(Problem::new(
+                at_index(at, index),
+                format!("{} stands here twice", shown(member)),
+            ));
         }
-        let first = schema.get("prefixItems").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let first = schema
+            .get("prefixItems")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         for (index, member) in list.iter().enumerate() {
             if let Some(schema) = first.get(index).or_else(|| schema.get("items")) {
                 self.visit(schema, member, &at_index(at, index), depth + 1, problems);
@@ -268,28 +338,42 @@ impl<'s> Check<'s> {
                 self.visit(schema, member, &place, depth + 1, problems);
                 continue;
             }
-            let of_pattern = patterns.into_iter().flatten().find(|(pattern, _)| matches(pattern, key));
+            let of_pattern = patterns
+                .into_iter()
+                .flatten()
+                .find(|(pattern, _)| matches(pattern, key));
             if let Some((_, schema)) = of_pattern {
                 self.visit(schema, member, &place, depth + 1, problems);
             } else if closed {
                 if !known.contains(&key.as_str()) {
                     meant_keys.extend(nearest(key, known.iter().copied()));
                     problems.push(
-                        Problem::new(place, format!("`{key}` is not known here"))
-                            .hint(meant(key, &known).unwrap_or_else(|| "nothing may stand here".into())),
+                        Problem::new(place, format!("`{key}` is not known here")).hint(
+                            meant(key, &known).unwrap_or_else(|| "nothing may stand here".into()),
+                        ),
                     );
                 }
             } else if let Some(schema) = schema.get("additionalProperties") {
                 self.visit(schema, member, &place, depth + 1, problems);
             }
         }
-        for key in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for key in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             // A key that is there but for a typing error has been reported once already.
             if !object.contains_key(key) && !meant_keys.contains(&key) {
                 let hint = properties
                     .and_then(|properties| properties.get(key)?.get("description")?.as_str())
                     .map(|description| format!("`{key}`: {}", description.trim_end_matches('.')));
-                problems.push(Problem { at: at.into(), what: format!("`{key}` is missing"), hint });
+                problems.push(Problem {
+                    at: at.into(),
+                    what: format!("`{key}` is missing"),
+                    hint,
+                });
             }
         }
     }
@@ -299,7 +383,14 @@ impl<'s> Check<'s> {
     where
         's: 'k,
     {
-        known.extend(schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key.as_str()));
+        known.extend(
+            schema
+                .get("properties")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.as_str()),
+        );
         if depth > 20 || !self.step() {
             return;
         }
@@ -307,7 +398,12 @@ impl<'s> Check<'s> {
             self.known_keys(target, depth + 1, known);
         }
         for part in ["allOf", "oneOf", "anyOf"] {
-            for part in schema.get(part).and_then(Value::as_array).into_iter().flatten() {
+            for part in schema
+                .get(part)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 if let Value::Object(part) = part {
                     self.known_keys(part, depth + 1, known);
                 }

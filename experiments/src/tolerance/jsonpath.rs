@@ -20,7 +20,10 @@ pub(super) fn compile(path: &str) -> Result<JsonPath, String> {
             () if path.contains("length()") => "; to count what is found, use `count`",
             () => "",
         };
-        format!("the JSONPath `{path}` cannot be read: {}{hint}", error.message())
+        format!(
+            "the JSONPath `{path}` cannot be read: {}{hint}",
+            error.message()
+        )
     })
 }
 
@@ -35,13 +38,15 @@ fn rewrite(path: &str) -> Result<String, String> {
             rest = &rest[quoted..];
             continue;
         }
-        let filter = rest.strip_prefix("[?(").and_then(|inner| Filter::parse(inner));
+        let filter = rest.strip_prefix("[?(").and_then(Filter::parse);
         let Some((filter, after)) = filter else {
             out.push(c);
             rest = &rest[c.len_utf8()..];
             continue;
         };
-        let wildcard = ["[*]", ".*"].iter().find(|wildcard| out.ends_with(*wildcard) && !out.ends_with("..*"));
+        let wildcard = ["[*]", ".*"]
+            .iter()
+            .find(|wildcard| out.ends_with(*wildcard) && !out.ends_with("..*"));
         match wildcard {
             Some(wildcard) => {
                 out.truncate(out.len() - wildcard.len());
@@ -61,7 +66,9 @@ fn rewrite(path: &str) -> Result<String, String> {
 
 /// The length in bytes of the quoted text that this starts with.
 fn quoted_length(text: &str) -> usize {
-    let Some(quote @ ('"' | '\'')) = text.chars().next() else { return 0 };
+    let Some(quote @ ('"' | '\'')) = text.chars().next() else {
+        return 0;
+    };
     let mut escaped = false;
     for (index, c) in text.char_indices().skip(1) {
         match c {
@@ -92,11 +99,21 @@ impl<'p> Filter<'p> {
     /// Reads `expression)]`, and gives back the expression in RFC 9535's words and what follows it.
     /// None where it is not in jsonpath2's grammar.
     fn parse(inner: &'p str) -> Option<(Written, &'p str)> {
-        let mut filter = Filter { rest: inner, only_there: false, depth: 0 };
+        let mut filter = Filter {
+            rest: inner,
+            only_there: false,
+            depth: 0,
+        };
         let text = filter.any()?;
         filter.sign(")")?;
         filter.sign("]")?;
-        Some((Written { text, only_there: filter.only_there }, filter.rest))
+        Some((
+            Written {
+                text,
+                only_there: filter.only_there,
+            },
+            filter.rest,
+        ))
     }
 
     fn sign(&mut self, sign: &str) -> Option<()> {
@@ -152,7 +169,14 @@ impl<'p> Filter<'p> {
 
     fn comparison(&mut self) -> Option<String> {
         let left = self.operand()?;
-        let signs = [("!=", "!="), (">=", ">="), ("<=", "<="), ("=", "=="), (">", ">"), ("<", "<")];
+        let signs = [
+            ("!=", "!="),
+            (">=", ">="),
+            ("<=", "<="),
+            ("=", "=="),
+            (">", ">"),
+            ("<", "<"),
+        ];
         let Some((there, here)) = signs.iter().find(|(there, _)| self.sign(there).is_some()) else {
             return is_path(left).then(|| left.to_owned());
         };
@@ -163,8 +187,14 @@ impl<'p> Filter<'p> {
             self.only_there = true;
         }
         let right = self.operand()?;
-        let there: Vec<&str> = [left, right].into_iter().filter(|operand| is_path(operand)).collect();
-        let exist: String = there.iter().map(|operand| format!("{operand} && ")).collect();
+        let there: Vec<&str> = [left, right]
+            .into_iter()
+            .filter(|operand| is_path(operand))
+            .collect();
+        let exist: String = there
+            .iter()
+            .map(|operand| format!("{operand} && "))
+            .collect();
         Some(format!("({exist}{left} {here} {right})"))
     }
 
@@ -176,11 +206,14 @@ impl<'p> Filter<'p> {
         let length = match start.chars().next()? {
             '"' => quoted,
             '@' | '$' => path_length(start)?,
-            '-' | '0'..='9' | 't' | 'f' | 'n' => start.find(|c: char| !(c.is_alphanumeric() || "+-.".contains(c)))?,
+            '-' | '0'..='9' | 't' | 'f' | 'n' => {
+                start.find(|c: char| !(c.is_alphanumeric() || "+-.".contains(c)))?
+            }
             _ => return None,
         };
         let (operand, rest) = (start.get(..length)?, start.get(length..)?);
-        let literal = is_path(operand) || serde_json::from_str::<serde_json::Value>(operand).is_ok();
+        let literal =
+            is_path(operand) || serde_json::from_str::<serde_json::Value>(operand).is_ok();
         self.rest = rest;
         literal.then_some(operand)
     }
@@ -247,7 +280,12 @@ mod tests {
             ("$.missing.a", json!([])),
         ] {
             let compiled = compile(path).unwrap();
-            let all: Vec<Value> = compiled.query(&document).all().into_iter().cloned().collect();
+            let all: Vec<Value> = compiled
+                .query(&document)
+                .all()
+                .into_iter()
+                .cloned()
+                .collect();
             assert_eq!(Value::Array(all), found, "{path}");
         }
     }
@@ -255,17 +293,28 @@ mod tests {
     #[test]
     fn the_rfcs_own_filters_are_left_as_they_are() {
         let document = json!({"items": [{"n": 1}, {"n": 2}]});
-        for path in ["$.items[?@.n == 2]", "$.items[?(@.n > 1)]", "$.items[?(@.n == 2 && @.n)]"] {
+        for path in [
+            "$.items[?@.n == 2]",
+            "$.items[?(@.n > 1)]",
+            "$.items[?(@.n == 2 && @.n)]",
+        ] {
             let compiled = compile(path).unwrap();
-            assert_eq!(compiled.query(&document).all(), [&json!({"n": 2})], "{path}");
+            assert_eq!(
+                compiled.query(&document).all(),
+                [&json!({"n": 2})],
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_read_says_so() {
         for (path, word) in [
-            ("", "empty"), ("items", "starts with `$`"), ("$.items[", "cannot be read"),
-            ("$.items[?(@.n = 2)]", "Toolkit's dialect"), ("$.items.length()", "`count`"),
+            ("", "empty"),
+            ("items", "starts with `$`"),
+            ("$.items[", "cannot be read"),
+            ("$.items[?(@.n = 2)]", "Toolkit's dialect"),
+            ("$.items.length()", "`count`"),
         ] {
             let error = compile(path).unwrap_err();
             assert!(error.contains(word), "{path}: {error}");

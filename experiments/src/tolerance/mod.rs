@@ -7,7 +7,8 @@ mod jsonpath;
 mod python;
 
 use crate::document::{
-    CompareOp, CompareTolerance, Provider, ProbeTolerance, RangeTolerance, RegexTolerance, Tolerance, ToleranceRule,
+    CompareOp, CompareTolerance, ProbeTolerance, Provider, RangeTolerance, RegexTolerance,
+    Tolerance, ToleranceRule,
 };
 use python::{at_most, equal, kind_of, truthy};
 use regex::Regex;
@@ -24,11 +25,30 @@ enum Rule {
     Is(Value),
     StatusOrIs(i64),
     OneOf(Vec<Value>),
-    Regex { regex: Regex, target: Option<String> },
-    Jsonpath { path: JsonPath, target: Option<String>, expect: Option<Value>, count: Option<u64> },
-    Range { least: f64, most: f64, target: Option<String> },
-    Compare { path: Option<JsonPath>, op: CompareOp, with: Value },
-    Probe { probe: Box<ProbeTolerance>, inner: Box<Judge> },
+    Regex {
+        regex: Regex,
+        target: Option<String>,
+    },
+    Jsonpath {
+        path: JsonPath,
+        target: Option<String>,
+        expect: Option<Value>,
+        count: Option<u64>,
+    },
+    Range {
+        least: f64,
+        most: f64,
+        target: Option<String>,
+    },
+    Compare {
+        path: Option<JsonPath>,
+        op: CompareOp,
+        with: Value,
+    },
+    Probe {
+        probe: Box<ProbeTolerance>,
+        inner: Box<Judge>,
+    },
     Truthy,
 }
 
@@ -41,20 +61,30 @@ impl Judge {
             Tolerance::Text(text) => Rule::Is(Value::String(text.clone())),
             Tolerance::AnyOf(list) => Rule::OneOf(list.clone()),
             Tolerance::Rule(rule) => match rule.as_ref() {
-                ToleranceRule::Regex(RegexTolerance { pattern, target }) => {
-                    Rule::Regex { regex: compile_regex(pattern)?, target: target.clone() }
-                }
+                ToleranceRule::Regex(RegexTolerance { pattern, target }) => Rule::Regex {
+                    regex: compile_regex(pattern)?,
+                    target: target.clone(),
+                },
                 ToleranceRule::Jsonpath(wanted) => Rule::Jsonpath {
                     path: jsonpath::compile(&wanted.path)?,
                     target: wanted.target.clone(),
                     expect: wanted.expect.clone(),
                     count: wanted.count,
                 },
-                ToleranceRule::Range(RangeTolerance { range: (least, most), target }) => {
+                ToleranceRule::Range(RangeTolerance {
+                    range: (least, most),
+                    target,
+                }) => {
                     if least > most {
-                        return Err(format!("nothing lies between {least} and {most}: the lower one comes first"));
+                        return Err(format!(
+                            "nothing lies between {least} and {most}: the lower one comes first"
+                        ));
                     }
-                    Rule::Range { least: *least, most: *most, target: target.clone() }
+                    Rule::Range {
+                        least: *least,
+                        most: *most,
+                        target: target.clone(),
+                    }
                 }
                 ToleranceRule::Compare(CompareTolerance { path, op, value }) => Rule::Compare {
                     path: path.as_deref().map(jsonpath::compile).transpose()?,
@@ -66,7 +96,10 @@ impl Judge {
                         Some(tolerance) => Judge::compile(tolerance)?,
                         None => Judge(Rule::Truthy),
                     };
-                    Rule::Probe { probe: probe.clone(), inner: Box::new(inner) }
+                    Rule::Probe {
+                        probe: probe.clone(),
+                        inner: Box::new(inner),
+                    }
                 }
             },
         };
@@ -79,44 +112,72 @@ impl Judge {
     pub fn accepts(&self, value: &Value) -> Result<bool, String> {
         match &self.0 {
             Rule::Is(wanted) => Ok(equal(value, wanted)),
-            Rule::StatusOrIs(wanted) => Ok(equal(status_of(value).unwrap_or(value), &Value::from(*wanted))),
+            Rule::StatusOrIs(wanted) => Ok(equal(
+                status_of(value).unwrap_or(value),
+                &Value::from(*wanted),
+            )),
             Rule::OneOf(list) => one_of(list, value),
             Rule::Regex { regex, target } => match part(value, target.as_deref())? {
                 // Python's `$` matches before a line end that ends the text, too.
                 Value::String(text) => Ok(regex.is_match(text)
-                    || text.strip_suffix('\n').is_some_and(|without| regex.is_match(without))),
-                other => Err(format!("a regular expression needs text, and this is {}", kind_of(other))),
+                    || text
+                        .strip_suffix('\n')
+                        .is_some_and(|without| regex.is_match(without))),
+                other => Err(format!(
+                    "a regular expression needs text, and this is {}",
+                    kind_of(other)
+                )),
             },
-            Rule::Jsonpath { path, target, expect, count } => {
+            Rule::Jsonpath {
+                path,
+                target,
+                expect,
+                count,
+            } => {
                 let value = part(value, target.as_deref())?;
-                let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+                let parsed = value
+                    .as_str()
+                    .and_then(|text| serde_json::from_str::<Value>(text).ok());
                 let found = path.query(parsed.as_ref().unwrap_or(value)).all();
                 Ok(match (expect, count) {
                     (Some(Value::Array(wanted)), _) => {
-                        found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| equal(a, b))
+                        found.len() == wanted.len()
+                            && found.iter().zip(wanted).all(|(a, b)| equal(a, b))
                     }
                     (Some(wanted), _) => matches!(found[..], [only] if equal(only, wanted)),
                     (None, Some(count)) => found.len() as u64 == *count,
                     (None, None) => !found.is_empty(),
                 })
             }
-            Rule::Range { least, most, target } => {
+            Rule::Range {
+                least,
+                most,
+                target,
+            } => {
                 let number = match part(value, target.as_deref())? {
                     Value::Number(number) => number.as_f64(),
                     Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
                     Value::String(text) => text.trim().parse().ok(),
-                    other => return Err(format!("a range needs a number, and this is {}", kind_of(other))),
+                    other => {
+                        return Err(format!(
+                            "a range needs a number, and this is {}",
+                            kind_of(other)
+                        ));
+                    }
                 };
                 match number {
-                    Some(number) if number.is_nan() => Err("a range needs a number, and this is not one".into()),
+                    Some(number) if number.is_nan() => {
+                        Err("a range needs a number, and this is not one".into())
+                    }
                     Some(number) => Ok(*least <= number && number <= *most),
                     None => Ok(false),
                 }
             }
             Rule::Compare { path, op, with } => compare(path.as_ref(), *op, with, value),
-            Rule::Probe { probe, .. } => {
-                Err(format!("the tolerance is the probe `{}`, which has not been measured", probe.name))
-            }
+            Rule::Probe { probe, .. } => Err(format!(
+                "the tolerance is the probe `{}`, which has not been measured",
+                probe.name
+            )),
             Rule::Truthy => Ok(truthy(value)),
         }
     }
@@ -124,7 +185,9 @@ impl Judge {
     /// Where the tolerance is a probe: who is asked, with `value` among the arguments, and what the
     /// answer is judged by. Where that provider fails, the value is out of tolerance.
     pub fn probe(&self, value: &Value) -> Option<Result<(Provider, &Judge), String>> {
-        let Rule::Probe { probe, inner } = &self.0 else { return None };
+        let Rule::Probe { probe, inner } = &self.0 else {
+            return None;
+        };
         Some(asking(&probe.provider, value).map(|provider| (provider, inner.as_ref())))
     }
 
@@ -138,7 +201,11 @@ fn compile_regex(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| match &error {
         regex::Error::Syntax(text) => {
             // The library draws the place under the pattern; its last line says what is wrong.
-            let what = text.lines().last().unwrap_or(text).trim_start_matches("error: ");
+            let what = text
+                .lines()
+                .last()
+                .unwrap_or(text)
+                .trim_start_matches("error: ");
             format!("the regular expression `{pattern}` cannot be read: {what}")
         }
         other => format!("the regular expression `{pattern}` cannot be used: {other}"),
@@ -150,7 +217,10 @@ fn asking(provider: &Provider, value: &Value) -> Result<Provider, String> {
     let mut provider = provider.clone();
     let into = |arguments: &mut Option<Value>| match arguments {
         None | Some(Value::Null) => {
-            *arguments = Some(Value::Object(Map::from_iter([("value".to_owned(), value.clone())])));
+            *arguments = Some(Value::Object(Map::from_iter([(
+                "value".to_owned(),
+                value.clone(),
+            )])));
             Ok(())
         }
         Some(Value::Object(fields)) => {
@@ -161,11 +231,18 @@ fn asking(provider: &Provider, value: &Value) -> Result<Provider, String> {
     };
     match &mut provider {
         Provider::Python(python) => {
-            python.arguments.get_or_insert_default().insert("value".into(), value.clone());
+            python
+                .arguments
+                .get_or_insert_default()
+                .insert("value".into(), value.clone());
         }
         Provider::Http(http) => into(&mut http.arguments)?,
         Provider::Process(process) => into(&mut process.arguments)?,
-        _ => return Err("only an http, process or python provider can be given a value to judge".into()),
+        _ => {
+            return Err(
+                "only an http, process or python provider can be given a value to judge".into(),
+            );
+        }
     }
     Ok(provider)
 }
@@ -192,7 +269,12 @@ fn one_of(list: &[Value], value: &Value) -> Result<bool, String> {
     }
 }
 
-fn compare(path: Option<&JsonPath>, op: CompareOp, with: &Value, value: &Value) -> Result<bool, String> {
+fn compare(
+    path: Option<&JsonPath>,
+    op: CompareOp,
+    with: &Value,
+    value: &Value,
+) -> Result<bool, String> {
     let parsed = match (path, value) {
         (Some(_), Value::String(text)) => serde_json::from_str::<Value>(text).ok(),
         _ => None,
@@ -201,13 +283,25 @@ fn compare(path: Option<&JsonPath>, op: CompareOp, with: &Value, value: &Value) 
         None => value,
         Some(path) => match path.query(parsed.as_ref().unwrap_or(value)).all()[..] {
             [one] => one,
-            ref found => return Err(format!("the path finds {} values, and one is compared", found.len())),
+            ref found => {
+                return Err(format!(
+                    "the path finds {} values, and one is compared",
+                    found.len()
+                ));
+            }
         },
     };
     let order = || match (value, with) {
         (Value::Number(a), Value::Number(b)) => {
-            let floats = a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b));
-            Ok(a.as_i64().zip(b.as_i64()).map(|(a, b)| a.cmp(&b)).or(floats).unwrap_or(Ordering::Equal))
+            let floats = a
+                .as_f64()
+                .zip(b.as_f64())
+                .and_then(|(a, b)| a.partial_cmp(&b));
+            Ok(a.as_i64()
+                .zip(b.as_i64())
+                .map(|(a, b)| a.cmp(&b))
+                .or(floats)
+                .unwrap_or(Ordering::Equal))
         }
         (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
         (a, b) => Err(format!("{} and {} do not compare", kind_of(a), kind_of(b))),

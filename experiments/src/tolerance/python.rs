@@ -5,13 +5,19 @@ use serde_json::Value;
 /// Python's `==`: `True` is 1, and 1 is 1.0.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => match (whole(a), whole(b)) {
-            (Some(a), Some(b)) => a == b,
-            _ => number(a) == number(b),
-        },
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => {
+            match (whole(a), whole(b)) {
+                (Some(a), Some(b)) => a == b,
+                _ => number(a) == number(b),
+            }
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| equal(a, b)))
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(key, a)| b.get(key).is_some_and(|b| equal(a, b)))
         }
         _ => a == b,
     }
@@ -20,10 +26,12 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
 /// Python's `<=`, which is an error between kinds that have no order.
 pub(super) fn at_most(a: &Value, b: &Value) -> Result<bool, String> {
     match (a, b) {
-        (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => Ok(match (whole(a), whole(b)) {
-            (Some(a), Some(b)) => a <= b,
-            _ => number(a) <= number(b),
-        }),
+        (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => {
+            Ok(match (whole(a), whole(b)) {
+                (Some(a), Some(b)) => a <= b,
+                _ => number(a) <= number(b),
+            })
+        }
         (Value::String(a), Value::String(b)) => Ok(a <= b),
         (Value::Array(a), Value::Array(b)) => match a.iter().zip(b).find(|(a, b)| !equal(a, b)) {
             Some((a, b)) => at_most(a, b),
@@ -48,7 +56,10 @@ pub(super) fn truthy(value: &Value) -> bool {
 fn whole(value: &Value) -> Option<i128> {
     match value {
         Value::Bool(flag) => Some(i128::from(*flag)),
-        other => other.as_i64().map(i128::from).or_else(|| other.as_u64().map(i128::from)),
+        other => other
+            .as_i64()
+            .map(i128::from)
+            .or_else(|| other.as_u64().map(i128::from)),
     }
 }
 

@@ -23,36 +23,105 @@ fn each_kind_of_tolerance_answers_as_the_toolkit_does() {
         (json!([1, 5]), json!("3"), None),
         (json!([1, 5, 3]), json!("3"), Some(false)),
         (json!([5, 1]), json!(9), Some(false)),
-        (json!({"type": "regex", "target": "stdout", "pattern": "^12$"}), process.clone(), Some(true)),
-        (json!({"type": "regex", "pattern": "1"}), process.clone(), None),
-        (json!({"type": "range", "target": "stdout", "range": [1, 12]}), process.clone(), Some(true)),
-        (json!({"type": "range", "range": [1, 12]}), json!("x"), Some(false)),
-        (json!({"type": "range", "range": [1, 12]}), json!(null), None),
-        (json!({"type": "range", "range": [1, 12], "target": "x"}), json!(3), None),
-        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body"}), http.clone(), Some(true)),
-        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "count": 1}), http.clone(), Some(false)),
-        (json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "expect": [1, 2]}), http.clone(), Some(true)),
-        (json!({"type": "jsonpath", "path": "$.a", "target": "body", "expect": null}), http.clone(), Some(false)),
-        (json!({"type": "compare", "path": "$.status", "op": "<", "value": 300}), http.clone(), Some(true)),
-        (json!({"type": "compare", "path": "$.nothing", "op": "<", "value": 300}), http.clone(), None),
-        (json!({"type": "compare", "op": "contains", "value": "b"}), json!("abc"), Some(true)),
-        (json!({"type": "compare", "op": ">=", "value": "b"}), json!(3), None),
+        (
+            json!({"type": "regex", "target": "stdout", "pattern": "^12$"}),
+            process.clone(),
+            Some(true),
+        ),
+        (
+            json!({"type": "regex", "pattern": "1"}),
+            process.clone(),
+            None,
+        ),
+        (
+            json!({"type": "range", "target": "stdout", "range": [1, 12]}),
+            process.clone(),
+            Some(true),
+        ),
+        (
+            json!({"type": "range", "range": [1, 12]}),
+            json!("x"),
+            Some(false),
+        ),
+        (
+            json!({"type": "range", "range": [1, 12]}),
+            json!(null),
+            None,
+        ),
+        (
+            json!({"type": "range", "range": [1, 12], "target": "x"}),
+            json!(3),
+            None,
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.a[*]", "target": "body"}),
+            http.clone(),
+            Some(true),
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "count": 1}),
+            http.clone(),
+            Some(false),
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.a[*]", "target": "body", "expect": [1, 2]}),
+            http.clone(),
+            Some(true),
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.a", "target": "body", "expect": null}),
+            http.clone(),
+            Some(false),
+        ),
+        (
+            json!({"type": "compare", "path": "$.status", "op": "<", "value": 300}),
+            http.clone(),
+            Some(true),
+        ),
+        (
+            json!({"type": "compare", "path": "$.nothing", "op": "<", "value": 300}),
+            http.clone(),
+            None,
+        ),
+        (
+            json!({"type": "compare", "op": "contains", "value": "b"}),
+            json!("abc"),
+            Some(true),
+        ),
+        (
+            json!({"type": "compare", "op": ">=", "value": "b"}),
+            json!(3),
+            None,
+        ),
     ] {
-        assert_eq!(judge(tolerance.clone()).accepts(&value).ok(), answer, "{tolerance} on {value}");
+        assert_eq!(
+            judge(tolerance.clone()).accepts(&value).ok(),
+            answer,
+            "{tolerance} on {value}"
+        );
     }
 }
 
 #[test]
 fn a_probe_is_asked_with_the_value_and_its_answer_is_judged() {
     let provider = json!({"type": "python", "module": "m", "func": "f", "arguments": {"a": 1}});
-    let outer = judge(json!({"type": "probe", "name": "p", "provider": provider, "tolerance": [1, 3]}));
+    let outer =
+        judge(json!({"type": "probe", "name": "p", "provider": provider, "tolerance": [1, 3]}));
     assert!(outer.is_probe() && outer.accepts(&json!(1)).is_err());
     let (provider, inner) = outer.probe(&json!(7)).unwrap().unwrap();
-    assert_eq!(serde_json::to_value(provider).unwrap()["arguments"], json!({"a": 1, "value": 7}));
+    assert_eq!(
+        serde_json::to_value(provider).unwrap()["arguments"],
+        json!({"a": 1, "value": 7})
+    );
     assert_eq!(inner.accepts(&json!(2)), Ok(true));
-    let bare = judge(json!({"type": "probe", "name": "p", "provider": {"type": "http", "url": "http://x"}}));
+    let bare = judge(
+        json!({"type": "probe", "name": "p", "provider": {"type": "http", "url": "http://x"}}),
+    );
     let (_, inner) = bare.probe(&json!(null)).unwrap().unwrap();
-    assert_eq!([json!(0), json!("x"), json!([])].map(|answer| inner.accepts(&answer).unwrap()), [false, true, false]);
+    assert_eq!(
+        [json!(0), json!("x"), json!([])].map(|answer| inner.accepts(&answer).unwrap()),
+        [false, true, false]
+    );
     assert!(judge(json!(1)).probe(&json!(1)).is_none());
 }
 
@@ -85,23 +154,37 @@ fn any_value() -> impl Strategy<Value = Value> {
 }
 
 fn any_tolerance() -> impl Strategy<Value = Value> {
-    let target = prop_oneof![Just(json!(null)), Just(json!("body")), Just(json!("status"))];
+    let target = prop_oneof![
+        Just(json!(null)),
+        Just(json!("body")),
+        Just(json!("status"))
+    ];
     prop_oneof![
         any::<bool>().prop_map(Value::from),
         (-5i64..5).prop_map(Value::from),
         "[a-c0-9]{0,3}".prop_map(Value::from),
         prop::collection::vec(any_value(), 0..4).prop_map(Value::from),
-        ("[a-c().*^$|\\[\\]]{0,5}", target.clone())
-            .prop_map(|(pattern, target)| json!({"type": "regex", "pattern": pattern, "target": target})),
-        ("\\$[a-c.*@?()\\[\\]=0-9 ]{0,8}", target.clone(), prop::option::of(any_value())).prop_map(|(path, target, expect)| {
-            let mut rule = json!({"type": "jsonpath", "path": path, "target": target});
-            if let Some(expect) = expect {
-                rule["expect"] = expect;
-            }
-            rule
-        }),
-        (-5.0f64..5.0, -5.0f64..5.0, target).prop_map(|(a, b, target)| json!({"type": "range", "range": [a, b], "target": target})),
-        (prop_oneof!["<", "<=", "==", "!=", ">=", ">", "contains"], any_value())
+        ("[a-c().*^$|\\[\\]]{0,5}", target.clone()).prop_map(
+            |(pattern, target)| json!({"type": "regex", "pattern": pattern, "target": target})
+        ),
+        (
+            "\\$[a-c.*@?()\\[\\]=0-9 ]{0,8}",
+            target.clone(),
+            prop::option::of(any_value())
+        )
+            .prop_map(|(path, target, expect)| {
+                let mut rule = json!({"type": "jsonpath", "path": path, "target": target});
+                if let Some(expect) = expect {
+                    rule["expect"] = expect;
+                }
+                rule
+            }),
+        (-5.0f64..5.0, -5.0f64..5.0, target)
+            .prop_map(|(a, b, target)| json!({"type": "range", "range": [a, b], "target": target})),
+        (
+            prop_oneof!["<", "<=", "==", "!=", ">=", ">", "contains"],
+            any_value()
+        )
             .prop_map(|(op, value)| json!({"type": "compare", "op": op, "value": value})),
     ]
 }
