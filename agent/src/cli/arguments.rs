@@ -21,79 +21,92 @@ struct Flag {
     schema: Value,
 }
 
-/// Adds a subcommand for each fault.
-pub(super) fn per_fault(command: Command, injects: bool) -> Command {
+/// Adds a subcommand for each fault. Its flags are derived only when it is the one that is meant.
+pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) -> Command {
     let named = command
         .subcommand_required(true)
         .subcommand_value_name("FAULT")
         .subcommand_help_heading("Faults");
     FAULTS.iter().fold(named, |command, fault| {
-        let mut sub = Command::new(fault.name)
-            .about(fault.summary)
-            .arg(
-                Arg::new("arguments")
-                    .long("arguments")
-                    .value_name("JSON")
-                    .help(format!(
-                        "All arguments at once, e.g. '{}'",
-                        (fault.example)()
-                    )),
-            )
-            .arg(
-                Arg::new("duration")
-                    .long("duration")
-                    .value_parser(value_parser!(Span))
-                    .help(if fault.one_shot {
-                        "How long it is repeated, with --every"
-                    } else {
-                        "How long it lasts"
-                    }),
-            )
-            .arg(
-                Arg::new("id")
-                    .long("id")
-                    .help("The injection's id; random where left out"),
-            )
-            .arg(
-                Arg::new("seed")
-                    .long("seed")
-                    .value_parser(value_parser!(u64))
-                    .help("What random picks come from"),
-            )
-            .arg(
-                Arg::new("json")
-                    .long("json")
-                    .action(ArgAction::SetTrue)
-                    .help("Print JSON"),
-            );
-        if fault.one_shot {
-            sub = sub.arg(
-                Arg::new("every")
-                    .long("every")
-                    .value_parser(value_parser!(Span))
-                    .help("Repeats it this often"),
-            );
-        }
-        let flags = flags(fault).into_iter().map(|flag| {
-            let text = flag
-                .schema
-                .get("description")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            Arg::new(flag.name.clone())
-                .long(flag.name)
-                .value_name("VALUE")
-                .help(text)
-                .help_heading("Arguments")
-        });
-        sub = sub.args(flags);
-        command.subcommand(if injects {
-            sub
-        } else {
-            sub.mut_arg("id", |arg| arg.hide(true))
-        })
+        command.subcommand(
+            Command::new(fault.name)
+                .about(fault.summary)
+                .defer(with_flags),
+        )
     })
+}
+
+/// The flags of a fault that is injected.
+pub(super) fn to_inject(command: Command) -> Command {
+    with_flags(command)
+}
+
+/// The flags of a fault that is planned: what is never made needs no name.
+pub(super) fn to_plan(command: Command) -> Command {
+    with_flags(command).mut_arg("id", |arg| arg.hide(true))
+}
+
+fn with_flags(command: Command) -> Command {
+    let Some(fault) = crate::faults::find(command.get_name()) else {
+        return command;
+    };
+    let mut command = command
+        .arg(
+            Arg::new("arguments")
+                .long("arguments")
+                .value_name("JSON")
+                .help(format!(
+                    "All arguments at once, e.g. '{}'",
+                    (fault.example)()
+                )),
+        )
+        .arg(
+            Arg::new("duration")
+                .long("duration")
+                .value_parser(value_parser!(Span))
+                .help(if fault.one_shot {
+                    "How long it is repeated, with --every"
+                } else {
+                    "How long it lasts"
+                }),
+        )
+        .arg(
+            Arg::new("id")
+                .long("id")
+                .help("The injection's id; random where left out"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_parser(value_parser!(u64))
+                .help("What random picks come from"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print JSON"),
+        );
+    if fault.one_shot {
+        command = command.arg(
+            Arg::new("every")
+                .long("every")
+                .value_parser(value_parser!(Span))
+                .help("Repeats it this often"),
+        );
+    }
+    command.args(flags(fault).into_iter().map(|flag| {
+        let text = flag
+            .schema
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        Arg::new(flag.name.clone())
+            .help(text.to_owned())
+            .long(flag.name)
+            .value_name("VALUE")
+            .help_heading("Arguments")
+    }))
 }
 
 /// What the words say.

@@ -181,12 +181,12 @@ fn command(name: String) -> Command {
         .subcommand(arguments::per_fault(
             Command::new("plan")
                 .about("Say what a fault would do, exactly, with its undo; touch nothing"),
-            false,
+            arguments::to_plan,
         ))
         .subcommand(arguments::per_fault(
             Command::new("inject")
                 .about("Inject a fault by hand, wait for its end, and put it back; Ctrl-C ends it"),
-            true,
+            arguments::to_inject,
         ))
         .subcommand(
             Command::new("status")

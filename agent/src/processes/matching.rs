@@ -170,6 +170,10 @@ fn exceptions<'s>(selector: &'s ProcessSelector, at: &str) -> Vec<(String, &'s P
     }
 }
 
+fn is_one_of(names: &[String], name: &[u8]) -> bool {
+    names.iter().any(|wanted| wanted.as_bytes() == name)
+}
+
 /// A selector, ready.
 pub(super) struct Matcher<'a> {
     table: &'a ProcessTable,
@@ -283,7 +287,13 @@ impl<'a> Matcher<'a> {
                 .copied()
                 .filter(|pid| pids.contains(pid))
                 .collect(),
-            None => all.to_vec(),
+            None => match self.names {
+                Some(names) => {
+                    self.table
+                        .named(all, |name| is_one_of(names, name), self.long_names)
+                }
+                None => all.to_vec(),
+            },
         }
     }
 
@@ -292,8 +302,7 @@ impl<'a> Matcher<'a> {
         let table = self.table;
         self.pids.as_ref().is_none_or(|pids| pids.contains(&pid))
             && self.names.is_none_or(|names| {
-                let any = |name: &[u8]| names.iter().any(|wanted| wanted.as_bytes() == name);
-                table.is_named(pid, any, self.long_names)
+                table.is_named(pid, |name| is_one_of(names, name), self.long_names)
             })
             && self.parents.as_ref().is_none_or(|parents| {
                 table

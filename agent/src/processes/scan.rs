@@ -226,6 +226,45 @@ impl ProcessTable {
         self.stat(id.pid).filter(|stat| stat.id == id)
     }
 
+    /// Those of `pids` whose name is one of `wanted`. Nearly all of the time is the kernel's, file
+    /// by file, so where there are many every processor asks for its part.
+    pub(super) fn named(
+        &self,
+        pids: &[i32],
+        wanted: impl Fn(&[u8]) -> bool + Sync,
+        long: bool,
+    ) -> Vec<i32> {
+        const WORTH_A_THREAD: usize = 256;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let parts = (pids.len() / WORTH_A_THREAD).clamp(1, processors);
+        let of = |table: &Self, part: &[i32]| -> Vec<i32> {
+            let named = |pid: &i32| table.is_named(*pid, &wanted, long);
+            part.iter().copied().filter(named).collect()
+        };
+        if parts == 1 {
+            return of(self, pids);
+        }
+        let (root, of) = (&self.root, &of);
+        std::thread::scope(|scope| {
+            let start = |part| {
+                let thread = std::thread::Builder::new();
+                let begun = thread.spawn_scoped(scope, move || of(&Self::at(root), part));
+                // Where not even a thread is to be had, an undo must go on all the same.
+                begun.map_err(|_| of(self, part))
+            };
+            let threads: Vec<_> = pids.chunks(pids.len().div_ceil(parts)).map(start).collect();
+            let end = |begun: Result<std::thread::ScopedJoinHandle<'_, Vec<i32>>, Vec<i32>>| {
+                match begun {
+                    Ok(thread) => thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(found) => found,
+                }
+            };
+            threads.into_iter().flat_map(end).collect()
+        })
+    }
+
     /// Whether the process's name is one of `wanted`, reading no more than that takes.
     pub(super) fn is_named(
         &self,
@@ -388,11 +427,7 @@ impl ProcessTable {
         // taken its own name, since it is started as /proc/self/exe.
         let is_candidate = |name: &[u8]| name == HELPER_NAME.as_bytes() || name == b"exe";
         let mut found = Vec::new();
-        for pid in self
-            .pids()?
-            .into_iter()
-            .filter(|pid| self.is_named(*pid, is_candidate, false))
-        {
+        for pid in self.named(&self.pids()?, is_candidate, false) {
             let fits = match self.read(pid, "cmdline", |line| {
                 (!line.is_empty()).then(|| holds(line))
             }) {

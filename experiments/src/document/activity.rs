@@ -69,7 +69,7 @@ pub struct Pauses {
     /// Before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Span>,
-    /// After it; in the background, after it was started.
+    /// After it; of an activity in the background, there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
 }
