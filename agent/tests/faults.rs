@@ -27,6 +27,7 @@ fn plan(
     let look = Look {
         table,
         protection: &Protection::default(),
+        spare_ports: &[22],
         injection: "trial",
         held,
         duration: Some(Span::seconds(10)),
