@@ -59,12 +59,16 @@ fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
                 let guardian = children(run.id().try_into().unwrap())[0];
                 let worker = children(guardian)[0];
                 killed = Some(Instant::now());
-                for pid in match who {
+                let agents = match who {
                     "worker" => vec![worker],
                     "guardian" => vec![guardian],
                     _ => vec![guardian, worker],
-                } {
-                    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+                };
+                // Stopped first: the second would otherwise see the first one's end, and act on it.
+                for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+                    for &pid in &agents {
+                        kill(Pid::from_raw(pid), signal).unwrap();
+                    }
                 }
             }
             events.push(event);

@@ -1,6 +1,9 @@
 //! The processes there are, for telling what is left over.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// A process: by its id and its start time, since ids come back.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,4 +67,25 @@ pub fn of_backburn() -> Vec<Process> {
         (program.ends_with("/backburn") || program.ends_with("/backburn-agent")) && !is_demo
     };
     alive().into_values().filter(is_ours).collect()
+}
+
+/// Kills all of these with nothing between: each is stopped first, so that none sees another's
+/// end and acts on it before its own.
+///
+/// # Panics
+/// One of them is not there, or does not stop.
+pub fn kill_at_once(pids: &[i32]) {
+    let send = |signal| {
+        for &pid in pids {
+            kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
+        }
+    };
+    send(Signal::SIGSTOP);
+    let started = Instant::now();
+    let stands = |&pid: &i32| process(pid).is_some_and(|process| process.state == 'T');
+    while !pids.iter().all(stands) {
+        assert!(started.elapsed() < Duration::from_secs(5), "not stopped");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    send(Signal::SIGKILL);
 }

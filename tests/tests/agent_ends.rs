@@ -211,9 +211,7 @@ fn four_the_kernel_when_everyone_dies_at_once() {
             let (place, victim) = (Place::default(), Victim::start());
             let mut inject = pause(&place, &victim, "10m");
             let (guardian, worker) = agents(&inject);
-            for pid in [inject.id() as i32, guardian, worker] {
-                send(pid, Signal::SIGKILL);
-            }
+            processes::kill_at_once(&[inject.id() as i32, guardian, worker]);
             let took = victim.wait_until_held(false, Duration::from_secs(2));
             println!("all three killed: the victim ran on after {took:?}");
             inject.wait().expect("it ends");

@@ -11,7 +11,7 @@ use backburn_experiments::wire::{Command, Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
@@ -73,7 +73,14 @@ impl Session<'_> {
                 continue;
             }
             let mut line = String::new();
-            if self.reader.read_line(&mut line)? == 0 {
+            // A link that is reset, and a line that breaks off, are what a death on the way looks
+            // like from here.
+            let is_whole = match self.reader.read_line(&mut line) {
+                Ok(_) => line.ends_with('\n'),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+                Err(error) => return Err(error),
+            };
+            if !is_whole {
                 return self.agent_left();
             }
             let report: Report = serde_json::from_str(&line)?;
@@ -172,7 +179,14 @@ impl Session<'_> {
         line.push(b'\n');
         match self.reader.get_mut().write_all(&line) {
             // It has left; reading says how.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
