@@ -1,6 +1,7 @@
 //! Two ends of a wire, each in a network namespace of its own: here, and there. The test is here,
 //! and makes sockets on both sides; nothing of it touches the machine's own network.
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -141,6 +142,8 @@ impl Wire {
     pub fn count(&self, address: &str, port: u16) -> Arc<AtomicU64> {
         let socket =
             self.there(|| UdpSocket::bind(at(address, port)).expect("a socket can be bound"));
+        // A machine that is busy elsewhere is not to look like a loss: room for all until they are counted.
+        setsockopt(&socket, RcvBufForce, &(16 << 20)).expect("root may make a buffer large");
         let count = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&count);
         std::thread::spawn(move || {

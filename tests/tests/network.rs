@@ -16,9 +16,9 @@ fn both() -> impl Iterator<Item = (&'static str, &'static str)> {
     THERE.into_iter().zip(BESIDE)
 }
 
-/// Whether a count is what `n` tries with chance `p` give, in all but one of a thousand cases.
+/// Whether a count is what `n` tries with chance `p` give, in all but one of a hundred thousand cases.
 fn likely(count: u64, n: u64, p: f64) -> bool {
-    let wide = 3.29 * (n as f64 * p * (1.0 - p)).sqrt() + 0.5;
+    let wide = 4.42 * (n as f64 * p * (1.0 - p)).sqrt() + 0.5;
     (count as f64 - n as f64 * p).abs() <= wide
 }
 

@@ -13,6 +13,7 @@ mod network_latency;
 mod network_loss;
 mod network_partition;
 mod network_reject;
+mod parts;
 mod process_kill;
 mod process_pause;
 mod size;

@@ -1,6 +1,7 @@
 //! `network-partition`: packets are lost without a word, as over a cut cable or a firewall that drops.
 
 use super::flows::Flows;
+use super::parts::Between;
 use super::{FaultKind, Look, Plan, filtering};
 use crate::filter::{Harm, Share};
 use backburn_experiments::Problem;
@@ -9,13 +10,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Loses all packets of flows.
+/// Loses all packets of flows, or those between the parts of a set of members.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkPartition {
     #[serde(flatten)]
     flows: Flows,
+    /// Between the parts of a set of members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    between: Option<Between>,
 }
 
 impl FaultKind for NetworkPartition {
@@ -27,10 +31,56 @@ impl FaultKind for NetworkPartition {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.flows.problems()
+        match &self.between {
+            None => self.flows.problems(),
+            Some(between) => {
+                let mut problems = between.problems();
+                problems.extend(self.flows.problems_between(&between.members));
+                problems
+            }
+        }
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        filtering(&self.flows, Harm::Lose { share: Share::All }, look)
+        let harm = Harm::Lose { share: Share::All };
+        let Some(between) = &self.between else {
+            return filtering(&self.flows, harm, look);
+        };
+        let place = self.flows.place_among(&between.members, look)?;
+        let (cut, lost) = between.cut(place);
+        if cut.is_empty() {
+            return Err(Refusal::new(
+                "no-match",
+                format!(
+                    "{} is the bridge between the parts, and is cut off from nobody",
+                    between.members[place]
+                ),
+            )
+            .hint("leave its agent out of the targets: the others cut themselves off"));
+        }
+        let others: Vec<String> = cut
+            .iter()
+            .map(|other| between.members[*other].clone())
+            .collect();
+        let mut plan = filtering(&self.flows.toward(others, lost), harm, look)?;
+        plan.notes.push(format!(
+            "this host is {}, the {} of {} members",
+            between.members[place],
+            ordinal(place + 1),
+            between.members.len()
+        ));
+        Ok(plan)
     }
+}
+
+/// `1st`, `2nd`, `3rd`, `11th`.
+fn ordinal(number: usize) -> String {
+    let ending = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }

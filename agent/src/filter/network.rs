@@ -40,6 +40,12 @@ impl Network {
         self.first.is_loopback()
     }
 
+    /// Whether an address is of it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        Network::new(address.to_canonical(), self.prefix)
+            .is_some_and(|network| network.first == self.first)
+    }
+
     /// Its first and its last address, as bytes in the network's order.
     pub fn range(self) -> (Vec<u8>, Vec<u8>) {
         match self.first {

@@ -4,9 +4,14 @@ use super::message::{self, Body, Message, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
+use std::net::IpAddr;
 
 /// `RTM_GETLINK`.
 const GET_LINK: u16 = 18;
+/// `RTM_GETADDR`.
+const GET_ADDRESS: u16 = 22;
+/// The length of `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
 /// `RTM_NEWQDISC`.
 const NEW_DISCIPLINE: u16 = 36;
 /// The length of `struct ifinfomsg`.
@@ -51,6 +56,32 @@ pub fn knows_discipline(kind: &str, index: u32) -> io::Result<bool> {
             _ => Err(error),
         },
     }
+}
+
+/// Every address of every interface but the loopback, in the namespace of the thread.
+///
+/// # Errors
+/// What the kernel said.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let question = Message {
+        what: "list the addresses".into(),
+        kind: GET_ADDRESS,
+        flags: flags::REQUEST | flags::DUMP,
+        body: Body::of(&[0; ADDRESS_HEADER]),
+    };
+    let found = Socket::open(Family::Route)?.ask(&question, |address| {
+        let attributes = address.body.get(ADDRESS_HEADER..)?;
+        // `IFA_LOCAL` is ours where the interface has two ends; else there is only `IFA_ADDRESS`.
+        let bytes = message::attribute(attributes, 2).or(message::attribute(attributes, 1))?;
+        match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        }
+    })?;
+    Ok(found
+        .into_iter()
+        .filter(|address| !address.is_loopback())
+        .collect())
 }
 
 /// Every interface.

@@ -11,7 +11,7 @@ mod socket;
 mod tables;
 
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, knows_discipline, links};
+pub use links::{LOOPBACK, Link, addresses, knows_discipline, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
 pub use queue::PacketQueue;
