@@ -407,3 +407,81 @@ fn help_and_lists_go_to_stdout() {
     let schema: Value = serde_json::from_slice(&schema.get_output().stdout).unwrap();
     assert!(schema["properties"]["method"].is_object());
 }
+
+#[test]
+fn schedules_are_shown_with_their_next_times() {
+    let mut document = pause(json!({}));
+    document["schedule"] = json!({"cron": "30 2 * * SAT,SUN", "time-zone": "Europe/Amsterdam",
+        "blackouts": ["2027-04-03"], "guard": {"type": "probe", "name": "calm", "tolerance": true,
+        "provider": {"type": "process", "path": "true"}}});
+    let folder = folder_with(&document);
+    let words = [
+        "schedules",
+        "x.json",
+        "--count",
+        "3",
+        "--after",
+        "2027-03-27T00:00:00Z",
+    ];
+    backburn(folder.path(), &words)
+        .assert()
+        .code(0)
+        .stderr_eq("")
+        .stdout_eq(str![[r#"
+x.json: t
+  cron 30 2 * * SAT,SUN, Europe/Amsterdam, not 2027-04-03, where its guard passes
+    Sat 2027-03-27 02:30:00 +01:00  in 1h30m
+    Sun 2027-03-28 03:00:00 +02:00  in 25h
+    Sun 2027-04-04 02:30:00 +02:00  in 8 days
+
+"#]]);
+    backburn(folder.path(), &[&words[..], &["--json"]].concat())
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+[
+  {
+    "file": "x.json",
+    "title": "t",
+    "schedule": {
+...
+    },
+    "times": [
+      {
+        "at": "2027-03-27T01:30:00Z"
+      },
+      {
+        "at": "2027-03-28T01:00:00Z"
+      },
+      {
+        "at": "2027-04-04T00:30:00Z"
+      }
+    ]
+  }
+]
+
+"#]]);
+    document["schedule"] = json!({"at": "2027-01-01T00:00:00Z"});
+    let folder = folder_with(&document);
+    backburn(folder.path(), &words)
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+x.json: t
+  once, at 2027-01-01T00:00:00Z
+  over: no time of it is left
+
+"#]]);
+    document["schedule"]["time-zone"] = json!("Europe/Amsterdm");
+    let folder = folder_with(&document);
+    backburn(folder.path(), &words)
+        .assert()
+        .code(2)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: x.json: 1 problem
+  $.schedule.time-zone: there is no time zone `Europe/Amsterdm`
+    hint: did you mean `Europe/Amsterdam`?
+
+"#]]);
+}

@@ -13,6 +13,7 @@ pub mod redact;
 pub mod schema;
 pub mod select;
 pub mod substitute;
+pub mod timetable;
 pub mod tolerance;
 pub mod wire;
 

@@ -39,6 +39,17 @@ fn numbers(seed: u64, stream: &str) -> ChaCha8Rng {
     rng
 }
 
+/// A number of its own for each stream.
+pub(crate) fn number(seed: u64, stream: &str) -> u64 {
+    numbers(seed, stream).next_u64()
+}
+
+/// A number from 0 to 1, without 1, each as likely as the other.
+pub(crate) fn share(seed: u64, stream: &str) -> f64 {
+    // As many bits as such a number has.
+    (number(seed, stream) >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// A number below `bound`, each as likely as the other.
 fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
     let bound = bound.max(1) as u64;

@@ -6,6 +6,7 @@ mod live;
 mod plan;
 mod report;
 mod run;
+mod schedules;
 mod source;
 mod talk;
 mod validate;
@@ -49,6 +50,8 @@ enum Command {
     Demo,
     /// Say everything that is wrong with experiments
     Validate(validate::ValidateCommand),
+    /// Say when experiments come by themselves: the next times of each schedule
+    Schedules(schedules::SchedulesCommand),
     /// List the faults, or tell all about one
     #[command(disable_help_flag = true)]
     Faults(Passed),
@@ -132,6 +135,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Command::Run(command) => run::main(command),
         Command::Plan(command) => plan::main(&command),
         Command::Validate(command) => Ok(validate::main(&command)),
+        Command::Schedules(command) => Ok(schedules::main(&command)),
         Command::Demo => demo::main(),
         Command::Schema => {
             print_json(&backburn_experiments::schema::document_schema());

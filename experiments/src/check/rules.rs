@@ -3,6 +3,7 @@
 use super::activity::{check_target, part};
 use crate::document::{AbortRule, HostMetric, ProbeOf, Schedule, Target, Window};
 use crate::problem::{at_index, at_key, meant};
+use crate::timetable::{DAYS, Timetable};
 use crate::{Problem, Span};
 use serde_json::Value;
 
@@ -103,6 +104,22 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
 
 fn check_schedule(schedule: &Schedule, problems: &mut Vec<Problem>) {
     let at = "$.schedule";
+    let before = problems.len();
+    check_parts_of_schedule(schedule, at, problems);
+    if problems.len() == before
+        && let Err(wrong) = Timetable::of(schedule, 0, "")
+    {
+        problems.extend(wrong.into_iter().map(|problem| {
+            let below = problem.at.trim_start_matches('$');
+            Problem {
+                at: format!("{at}{below}"),
+                ..problem
+            }
+        }));
+    }
+}
+
+fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Problem>) {
     let ways = [
         ("cron", schedule.cron.is_some()),
         ("at", schedule.at.is_some()),
@@ -172,7 +189,6 @@ fn check_schedule(schedule: &Schedule, problems: &mut Vec<Problem>) {
     }
 }
 
-const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
 const MONTHS: [&str; 12] = [
     "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
 ];

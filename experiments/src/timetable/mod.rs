@@ -1,0 +1,221 @@
+//! When an experiment runs by itself: from its schedule to the next time, and what becomes of
+//! times that come while it still runs, or while nobody was there. Pure: the clock is an argument,
+//! zones come from the database that is compiled in, and chance comes from a seed.
+
+mod open;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+pub use progress::{Call, Progress};
+
+use crate::document::{CatchUp, Overlap, Schedule};
+use crate::problem::nearest;
+use crate::{Problem, Span, select};
+use croner::Cron;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp};
+use open::Open;
+
+/// The days, as a schedule writes them.
+pub(crate) const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
+
+/// How many times, or days, are passed over in search of one that is allowed.
+const MOST_PASSED_OVER: usize = 100_000;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// A schedule that is understood.
+#[derive(Debug, Clone)]
+pub struct Timetable {
+    times: Times,
+    zone: TimeZone,
+    open: Open,
+    jitter: Span,
+    overlap: Overlap,
+    catch_up: CatchUp,
+    seed: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Times {
+    Cron(Box<Cron>),
+    At(Timestamp),
+    /// With a mean of this much open time in between.
+    Random(Span),
+}
+
+/// A time at which a run is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// As the schedule says: what tells this time from others.
+    pub nominal: Timestamp,
+    /// With its jitter: when the run begins.
+    pub at: Timestamp,
+}
+
+impl Timetable {
+    /// The timetable of a schedule. `seed` and `name` decide what chance decides: the same ones give the same times.
+    ///
+    /// # Errors
+    /// What is wrong with its zone or its times, and only what a whole look shows: paths start at `$`, the schedule.
+    pub fn of(schedule: &Schedule, seed: u64, name: &str) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let zone = schedule
+            .time_zone
+            .as_deref()
+            .map_or(Some(TimeZone::UTC), |name| {
+                let found = zone(name);
+                if let Err(problem) = &found {
+                    problems.push(problem.clone());
+                }
+                found.ok()
+            });
+        let unread = |at: &str, what: String| Problem::new(at, what);
+        let times = match (&schedule.cron, &schedule.at, &schedule.random) {
+            (Some(cron), None, None) => match cron.parse() {
+                Ok(cron) => Some(Times::Cron(Box::new(cron))),
+                Err(error) => {
+                    problems.push(unread("$.cron", format!("`{cron}`: {error}")));
+                    None
+                }
+            },
+            (None, Some(at), None) => match at.parse() {
+                Ok(at) => Some(Times::At(at)),
+                Err(_) => {
+                    problems.push(unread("$.at", format!("`{at}` is no time")));
+                    None
+                }
+            },
+            (None, None, Some(random)) => Some(Times::Random(random.mean_time_between)),
+            _ => {
+                problems.push(unread(
+                    "$",
+                    "not exactly one of `cron`, `at` and `random`".into(),
+                ));
+                None
+            }
+        };
+        let open = zone.clone().and_then(|zone| Open::of(schedule, zone));
+        if zone.is_some() && open.is_none() {
+            problems.push(unread(
+                "$",
+                "its window or its blackouts can't be read".into(),
+            ));
+        }
+        let (Some(mut times), Some(zone), Some(open)) = (times, zone, open) else {
+            return Err(problems);
+        };
+        if let Times::Random(mean) = &mut times {
+            // The mean is that of all the time, as people count; chance passes in open time only.
+            mean.0 = mean.0.mul_f64(open.share());
+        }
+        let timetable = Timetable {
+            times,
+            zone,
+            open,
+            jitter: schedule.jitter.unwrap_or_default(),
+            overlap: schedule.overlap.unwrap_or(Overlap::Skip),
+            catch_up: schedule.catch_up.unwrap_or(CatchUp::Skip),
+            seed: select::number(seed, &format!("schedule {name}")),
+        };
+        // Any beginning will do: what never comes after this one never comes at all.
+        let long_ago = Timestamp::constant(946_684_800, 0);
+        if problems.is_empty() && timetable.next(long_ago).is_none() {
+            problems.push(Problem::new("$", "its time never comes").hint(
+                "is there such a date, and is it within the window and outside the blackouts?",
+            ));
+        }
+        match problems.is_empty() {
+            true => Ok(timetable),
+            false => Err(problems),
+        }
+    }
+
+    /// The first time after another one.
+    pub fn next(&self, after: Timestamp) -> Option<Due> {
+        let nominal = self.next_nominal(after)?;
+        Some(Due {
+            nominal,
+            at: self.late(nominal),
+        })
+    }
+
+    /// The zone in which its times are meant.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    fn next_nominal(&self, after: Timestamp) -> Option<Timestamp> {
+        match &self.times {
+            Times::At(at) => (*at > after && self.open.at(*at)).then_some(*at),
+            Times::Random(mean) => {
+                let seconds = DAY.as_secs();
+                let today = after.as_second().div_euclid(seconds) * seconds;
+                let mut day = Timestamp::from_second(today).ok()?;
+                for _ in 0..MOST_PASSED_OVER {
+                    let midnight = day.checked_add(DAY).ok()?;
+                    let first = std::iter::successors(Some(day), |last| {
+                        self.open.spent(*last, self.gap(*mean, *last), midnight)
+                    });
+                    if let Some(found) = first.skip(1).find(|time| *time > after) {
+                        return Some(found);
+                    }
+                    day = midnight;
+                }
+                None
+            }
+            Times::Cron(cron) => {
+                let mut time = after.to_zoned(self.zone.clone());
+                for _ in 0..MOST_PASSED_OVER {
+                    time = cron.find_next_occurrence(&time, false).ok()?;
+                    if self.open.at(time.timestamp()) {
+                        return Some(time.timestamp());
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// How long until the next time by chance: of events that do not know of each other (a Poisson process), so
+    /// that each day can begin anew, and a later look finds the same times.
+    fn gap(&self, mean: Span, last: Timestamp) -> SignedDuration {
+        let chance = 1.0 - select::share(self.seed, &format!("gap {last}"));
+        let gap = mean.0.as_secs_f64() * -chance.ln();
+        // Whole seconds read better, and two are never the same.
+        SignedDuration::from_secs((gap as i64).max(1))
+    }
+
+    /// When the run of a time begins: up to the jitter later, but allowed, and before the next one.
+    fn late(&self, nominal: Timestamp) -> Timestamp {
+        if self.jitter.0.is_zero() {
+            return nominal;
+        }
+        let mut room = SignedDuration::try_from(self.jitter.0).unwrap_or(SignedDuration::MAX);
+        if let Some(next) = self.next_nominal(nominal) {
+            room = room.min(nominal.duration_until(next));
+        }
+        let share = select::share(self.seed, &format!("jitter {nominal}"));
+        let late = SignedDuration::from_secs((room.as_secs_f64() * share) as i64);
+        match nominal.checked_add(late) {
+            Ok(at) if self.open.at(at) => at,
+            _ => nominal,
+        }
+    }
+}
+
+/// The zone of this name.
+fn zone(name: &str) -> Result<TimeZone, Problem> {
+    let zones = TimeZoneDatabase::bundled();
+    zones.get(name).map_err(|_| {
+        let names: Vec<String> = zones
+            .available()
+            .map(|name| name.as_str().to_owned())
+            .collect();
+        let problem = Problem::new("$.time-zone", format!("there is no time zone `{name}`"));
+        match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem.hint("a name such as `Europe/Amsterdam` or `UTC`"),
+        }
+    })
+}

@@ -1,0 +1,157 @@
+//! When runs are allowed: days and hours of a zone, less the dates that are blacked out.
+
+use crate::document::{Schedule, Window};
+use jiff::civil::{Date, DateTime, Time, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
+
+/// The times in which runs are allowed.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    zone: TimeZone,
+    /// A time is in all of them.
+    windows: Vec<Hours>,
+    /// First and last date, both closed.
+    blackouts: Vec<(Date, Date)>,
+}
+
+/// A window that is understood.
+#[derive(Debug, Clone)]
+struct Hours {
+    /// Which days, from Monday.
+    days: [bool; 7],
+    /// From when to when; past midnight where the second is not after the first.
+    hours: Option<(Time, Time)>,
+}
+
+impl Open {
+    pub(super) fn of(schedule: &Schedule, zone: TimeZone) -> Option<Self> {
+        let random = schedule.random.as_ref();
+        let windows = [
+            schedule.window.as_ref(),
+            random.and_then(|random| random.window.as_ref()),
+        ];
+        Some(Open {
+            zone,
+            windows: windows
+                .into_iter()
+                .flatten()
+                .map(Hours::of)
+                .collect::<Option<_>>()?,
+            blackouts: schedule
+                .blackouts
+                .iter()
+                .map(|text| dates(text))
+                .collect::<Option<_>>()?,
+        })
+    }
+
+    /// Whether a run is allowed at this time.
+    pub(super) fn at(&self, time: Timestamp) -> bool {
+        let local = self.zone.to_datetime(time);
+        let blacked_out = |(first, last): &(Date, Date)| (*first..=*last).contains(&local.date());
+        self.windows.iter().all(|window| window.has(local))
+            && !self.blackouts.iter().any(blacked_out)
+    }
+
+    /// How much of a usual week is open, from 0 to 1.
+    pub(super) fn share(&self) -> f64 {
+        const MINUTES: i32 = 7 * 24 * 60;
+        let monday = Date::constant(2001, 1, 1).at(0, 0, 0, 0);
+        let open = (0..MINUTES)
+            .filter_map(|minute| monday.checked_add(minute.minutes()).ok())
+            .filter(|time| self.windows.iter().all(|window| window.has(*time)))
+            .count();
+        open as f64 / f64::from(MINUTES)
+    }
+
+    /// The time at which this much of open time has passed since another, where that is before `until`.
+    pub(super) fn spent(
+        &self,
+        since: Timestamp,
+        amount: SignedDuration,
+        until: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut left = amount;
+        let mut now = since;
+        while now < until {
+            let next = self.turns(now)?.min(until);
+            if self.at(now) {
+                let here = now.duration_until(next);
+                if left < here {
+                    return now.checked_add(left).ok();
+                }
+                left -= here;
+            }
+            now = next;
+        }
+        None
+    }
+
+    /// The next time at which open and closed could change places.
+    fn turns(&self, now: Timestamp) -> Option<Timestamp> {
+        let today = self.zone.to_datetime(now).date();
+        let mut times = vec![Time::midnight()];
+        for (from, to) in self.windows.iter().filter_map(|window| window.hours) {
+            times.extend([from, to]);
+        }
+        let days = [today, today.tomorrow().ok()?];
+        days.into_iter()
+            .flat_map(|day| times.iter().map(move |time| day.to_datetime(*time)))
+            .filter_map(|local| self.zone.to_timestamp(local).ok())
+            .filter(|turn| *turn > now)
+            .min()
+    }
+}
+
+impl Hours {
+    fn of(window: &Window) -> Option<Self> {
+        let mut days = [window.days.is_empty(); 7];
+        for text in &window.days {
+            let (first, last) = match text.split_once('-') {
+                Some((first, last)) => (day(first)?, day(last)?),
+                None => (day(text)?, day(text)?),
+            };
+            // `FRI-MON` goes over the week's end.
+            let long = (last + 7 - first) % 7;
+            (0..=long).for_each(|step| days[(first + step) % 7] = true);
+        }
+        let hours = match &window.hours {
+            None => None,
+            Some(text) => {
+                let (from, to) = text.split_once('-')?;
+                Some((time(from)?, time(to)?))
+            }
+        };
+        Some(Hours { days, hours })
+    }
+
+    fn has(&self, local: DateTime) -> bool {
+        let on = |weekday: Weekday| self.days[weekday.to_monday_zero_offset() as usize];
+        let (today, now) = (local.weekday(), local.time());
+        match self.hours {
+            None => on(today),
+            Some((from, to)) if from < to => on(today) && (from..to).contains(&now),
+            // What goes past midnight belongs to the day that it begins on.
+            Some((from, to)) => (on(today) && now >= from) || (on(today.previous()) && now < to),
+        }
+    }
+}
+
+/// `24:00` is the midnight after.
+fn time(text: &str) -> Option<Time> {
+    let (hour, minute) = text.split_once(':')?;
+    let (hour, minute): (i8, i8) = (hour.parse().ok()?, minute.parse().ok()?);
+    Time::new(hour % 24, minute, 0, 0).ok()
+}
+
+/// How many days after Monday.
+fn day(text: &str) -> Option<usize> {
+    let text = text.to_uppercase();
+    super::DAYS.iter().position(|day| *day == text)
+}
+
+fn dates(text: &str) -> Option<(Date, Date)> {
+    let (first, last) = text.split_once('/').unwrap_or((text, text));
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
