@@ -130,6 +130,11 @@ pub enum Harm {
         /// How long.
         by: Span,
     },
+    /// Those that come back from the flows' end are read as they arrive, see [`crate::dns::Answers`].
+    Answer {
+        /// Whether those that are altered are lost.
+        lost: bool,
+    },
 }
 
 /// The packet queue by which packets are held back.
@@ -208,7 +213,7 @@ impl Filter {
     ) -> io::Result<T> {
         let by = |by_target| self.messages(deadline, Queue { number, by_target });
         say(&by(false)).or_else(|error| match self.harm {
-            Harm::Delay { .. } => say(&by(true)),
+            Harm::Delay { .. } | Harm::Answer { .. } => say(&by(true)),
             _ => Err(error),
         })
     }
@@ -217,6 +222,16 @@ impl Filter {
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
         LOW | (fold(&self.table) as u16 & (LOW - 1))
+    }
+
+    /// What the marks of packets are turned over by to say that harm came to them; its own for each injection.
+    pub fn sign(&self) -> u32 {
+        fold(&self.table) | 1
+    }
+
+    /// The message by which packets that bore this mark before are known as harmed, too.
+    pub fn knowing(&self, mark: u32) -> Message {
+        rules::knowing(self, mark)
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -298,12 +313,17 @@ impl Filter {
         }
     }
 
-    /// What it holds alone: the same flows of the same namespace, however they are harmed.
-    pub fn holds(&self) -> String {
-        let inode = self.namespace.as_ref().map_or_else(
+    /// The number of the namespace's inode.
+    pub fn inode(&self) -> u64 {
+        self.namespace.as_ref().map_or_else(
             || Namespace::own().map_or(0, |own| own.inode),
             |namespace| namespace.inode,
-        );
+        )
+    }
+
+    /// What it holds alone: the same flows of the same namespace, however they are harmed.
+    pub fn holds(&self) -> String {
+        let inode = self.inode();
         // The end tells the whole from its beginning: one port is not a part of another.
         format!("flows:{inode}:{};", self.flows)
     }
@@ -320,6 +340,7 @@ impl fmt::Display for Harm {
                 share: Share::EveryNth(nth),
             } => write!(f, "lose each {nth}th packet of"),
             Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
+            Harm::Answer { .. } => f.write_str("read what comes back from"),
             Harm::Reject { with } => f.write_str(match with {
                 With::Reset => "reject with a reset, or with `port unreachable`,",
                 With::PortUnreachable => "reject with `port unreachable`",

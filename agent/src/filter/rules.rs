@@ -19,6 +19,8 @@ use std::time::Duration;
 const HARM: &str = "harm";
 /// The set that runs out.
 const LEASE: &str = "lease";
+/// The set of marks that packets bear to which harm came.
+const MARKS: &str = "marks";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -31,6 +33,8 @@ const ICMPV6: u8 = 58;
 const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
 const BEFORE_FILTERS: i32 = -10;
+/// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
+const AS_ASKED: i32 = 110;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 /// Chances are in millionths.
@@ -66,6 +70,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             }
         }
         Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
+        Harm::Answer { .. } => inet.push(("arriving".to_owned(), Hook::Input, AS_ASKED)),
         Harm::Reject { .. } => {
             if arrives {
                 inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
@@ -97,7 +102,10 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
                 .messages
                 .push(table.base_chain(&name, &hook, priority));
             draft.spare(&name, &hook, flows);
-            draft.choose(&name, flows);
+            draft.choose(&name, filter);
+        }
+        if let Harm::Answer { lost } = filter.harm {
+            draft.signed(filter.sign(), lost);
         }
         messages.extend(draft.messages);
     }
@@ -153,6 +161,10 @@ impl Draft<'_> {
                     HARMED,
                 );
             }
+            Harm::Answer { .. } => {
+                let Queue { number, by_target } = queue;
+                self.rule(HARM, &[Expression::Queue { number, by_target }], "");
+            }
             Harm::Reject { with } => {
                 // What rejecting itself sends comes by here too, and must get out.
                 let reset = [
@@ -193,6 +205,30 @@ impl Draft<'_> {
                 );
             }
         }
+    }
+
+    /// The chain to which packets come from the queue. Those that bear our sign are counted, and get their own mark back.
+    fn signed(&mut self, sign: u32, lost: bool) {
+        self.sets += 1;
+        let signs = [sign.to_ne_bytes().to_vec()];
+        let set = self.table.values(MARKS, self.sets, Key::Mark, &signs);
+        self.messages.extend(set);
+        let chain = "altered";
+        let hook = self.table.base_chain(chain, &Hook::Input, AS_ASKED + 1);
+        self.messages.push(hook);
+        let verdict = if lost { Verdict::Drop } else { Verdict::Accept };
+        let steps = [
+            Expression::Meta(Meta::Mark),
+            Expression::Lookup {
+                set: MARKS.into(),
+                missing: false,
+            },
+            Expression::Counter,
+            Expression::Toggle(sign.to_ne_bytes().to_vec()),
+            Expression::SetMark,
+            Expression::Verdict(verdict),
+        ];
+        self.rule(chain, &steps, HARMED);
     }
 
     /// The rules that let through what is never touched.
@@ -268,7 +304,9 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, chain: &str, flows: &Flows) {
+    fn choose(&mut self, chain: &str, filter: &Filter) {
+        let flows = &filter.flows;
+        let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
                 [] => vec![None],
@@ -279,6 +317,9 @@ impl Draft<'_> {
             (Side::Source, Side::Destination),
             (Side::Destination, Side::Source),
         ] {
+            if only_back && source == Side::Source {
+                continue;
+            }
             for from in any(&flows.from) {
                 for to in any(&flows.to) {
                     self.pair(chain, flows, (source, from), (destination, to));
@@ -408,6 +449,17 @@ impl Draft<'_> {
     }
 }
 
+/// Has the kernel know the sign on packets that bore this mark before.
+pub(super) fn knowing(filter: &Filter, mark: u32) -> Message {
+    let table = Table {
+        layer: Layer::Inet,
+        name: &filter.table,
+    };
+    // Its number is of use only where it is made.
+    let signed = (mark ^ filter.sign()).to_ne_bytes().to_vec();
+    table.more(MARKS, 0, &[signed])
+}
+
 /// Which end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -421,6 +473,7 @@ fn kind_of(key: Key) -> &'static str {
         Key::V6 => "addresses6",
         Key::Protocol => "protocols",
         Key::Port => "ports",
+        Key::Mark => MARKS,
     }
 }
 
