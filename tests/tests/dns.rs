@@ -13,6 +13,15 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// Runs a test in namespaces of its own, where the C library asks this server.
+fn asking(name: &str, server: &str, test: impl FnOnce()) {
+    privately_networked(name, &PROGRAMS, || {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        resolve_by(folder.path(), server);
+        test();
+    });
+}
+
 fn answer(server: SocketAddr, name: &str, kind: u16) -> Vec<u8> {
     ask(server, name, kind, PATIENCE).expect("an answer comes")
 }
@@ -20,7 +29,7 @@ fn answer(server: SocketAddr, name: &str, kind: u16) -> Vec<u8> {
 #[test]
 fn answers_fail_as_they_are_to_and_others_stay_as_they_are() {
     let name = "answers_fail_as_they_are_to_and_others_stay_as_they_are";
-    privately_networked(name, &PROGRAMS, || {
+    asking(name, THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         for (there, kind) in THERE.into_iter().zip([A, AAAA]) {
@@ -64,70 +73,63 @@ fn answers_fail_as_they_are_to_and_others_stay_as_they_are() {
 
 #[test]
 fn spoofed_answers_have_the_given_addresses() {
-    privately_networked(
-        "spoofed_answers_have_the_given_addresses",
-        &PROGRAMS,
-        || {
-            let wire = Wire::new();
-            let _server = wire.there(|| NameServer::start(&THERE));
-            let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            for there in THERE {
-                let server = at(there, 53);
-                let text = answer(server, DB, TXT);
-                let beside = answer(server, OTHER, AAAA);
-                let both = json!({"names": "db.example.org", "addresses": ["198.51.100.7", "2001:db8::77", "198.51.100.8"]});
-                let fault = Fault::inject("dns-spoof", &both, "60s");
-                for words in [["+noedns", DB], ["+dnssec", DB]] {
-                    let said = dig(there, &words).expect("an answer comes");
-                    assert!(
-                        said.contains("NOERROR") && !said.contains("WARNING"),
-                        "{said}"
-                    );
-                    let lines = said.lines().filter(|line| line.starts_with(DB));
-                    let words: Vec<Vec<&str>> = lines
-                        .map(|line| line.split_whitespace().collect())
-                        .collect();
-                    let line = |address| vec!["db.example.org.", "1", "IN", "A", address];
-                    assert_eq!(words, [line("198.51.100.7"), line("198.51.100.8")]);
-                }
-                let said = dig(there, &[DB, "AAAA"]).expect("an answer comes");
+    asking("spoofed_answers_have_the_given_addresses", THERE[0], || {
+        let wire = Wire::new();
+        let _server = wire.there(|| NameServer::start(&THERE));
+        for there in THERE {
+            let server = at(there, 53);
+            let text = answer(server, DB, TXT);
+            let beside = answer(server, OTHER, AAAA);
+            let both = json!({"names": "db.example.org", "addresses": ["198.51.100.7", "2001:db8::77", "198.51.100.8"]});
+            let fault = Fault::inject("dns-spoof", &both, "60s");
+            for words in [["+noedns", DB], ["+dnssec", DB]] {
+                let said = dig(there, &words).expect("an answer comes");
                 assert!(
-                    said.contains("2001:db8::77") && !said.contains(ADDRESSES[1]),
+                    said.contains("NOERROR") && !said.contains("WARNING"),
                     "{said}"
                 );
-                assert_eq!(answer(server, DB, TXT), text, "other types stay");
-                assert_eq!(answer(server, OTHER, AAAA), beside);
-                assert_eq!(figure(&fault.end(), "spoofed-answers"), 3.0);
-
-                // What there is not gets an address; and only one of the other family is none.
-                assert_eq!(code(&answer(server, "no.example.org", A)), 5);
-                let one =
-                    json!({"names": "*.example.org", "addresses": "2001:db8::77", "port": 53});
-                let fault = Fault::inject("dns-spoof", &one, "60s");
-                for (kind, number) in [(A, 0), (AAAA, 1)] {
-                    let made = answer(server, "no.example.org", kind);
-                    assert_eq!((code(&made), records(&made)), (0, number));
-                }
-                fault.end();
-                assert_eq!(code(&answer(server, "no.example.org", A)), 5);
+                let lines = said.lines().filter(|line| line.starts_with(DB));
+                let words: Vec<Vec<&str>> = lines
+                    .map(|line| line.split_whitespace().collect())
+                    .collect();
+                let line = |address| vec!["db.example.org.", "1", "IN", "A", address];
+                assert_eq!(words, [line("198.51.100.7"), line("198.51.100.8")]);
             }
-            resolve_by(folder.path(), THERE[0]);
-            assert_eq!(found(DB), ADDRESSES);
-            let arguments = json!({"names": "db.example.org", "addresses": "198.51.100.7"});
-            let fault = Fault::inject("dns-spoof", &arguments, "60s");
-            assert_eq!(found(DB), ["198.51.100.7"]);
-            assert_eq!(found(OTHER), ["192.0.2.2", "2001:db8::2"]);
+            let said = dig(there, &[DB, "AAAA"]).expect("an answer comes");
+            assert!(
+                said.contains("2001:db8::77") && !said.contains(ADDRESSES[1]),
+                "{said}"
+            );
+            assert_eq!(answer(server, DB, TXT), text, "other types stay");
+            assert_eq!(answer(server, OTHER, AAAA), beside);
+            assert_eq!(figure(&fault.end(), "spoofed-answers"), 3.0);
+
+            // What there is not gets an address; and only one of the other family is none.
+            assert_eq!(code(&answer(server, "no.example.org", A)), 5);
+            let one = json!({"names": "*.example.org", "addresses": "2001:db8::77", "port": 53});
+            let fault = Fault::inject("dns-spoof", &one, "60s");
+            for (kind, number) in [(A, 0), (AAAA, 1)] {
+                let made = answer(server, "no.example.org", kind);
+                assert_eq!((code(&made), records(&made)), (0, number));
+            }
             fault.end();
-            assert_eq!(found(DB), ADDRESSES);
-        },
-    );
+            assert_eq!(code(&answer(server, "no.example.org", A)), 5);
+        }
+        assert_eq!(found(DB), ADDRESSES);
+        let arguments = json!({"names": "db.example.org", "addresses": "198.51.100.7"});
+        let fault = Fault::inject("dns-spoof", &arguments, "60s");
+        assert_eq!(found(DB), ["198.51.100.7"]);
+        assert_eq!(found(OTHER), ["192.0.2.2", "2001:db8::2"]);
+        fault.end();
+        assert_eq!(found(DB), ADDRESSES);
+    });
 }
 
 #[test]
 fn slow_answers_come_late_and_others_at_once() {
-    privately_networked(
+    asking(
         "slow_answers_come_late_and_others_at_once",
-        &PROGRAMS,
+        THERE[0],
         || {
             const DELAY: Duration = Duration::from_secs(1);
             let wire = Wire::new();
@@ -183,7 +185,7 @@ fn slow_answers_come_late_and_others_at_once() {
 /// An answer that comes in parts is put together, or its beginning is enough.
 #[test]
 fn an_answer_in_parts_fails_as_a_whole() {
-    privately_networked("an_answer_in_parts_fails_as_a_whole", &PROGRAMS, || {
+    asking("an_answer_in_parts_fails_as_a_whole", THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         for there in THERE {
@@ -204,12 +206,10 @@ fn an_answer_in_parts_fails_as_a_whole() {
 #[test]
 fn a_resolver_on_the_loopback_keeps_what_it_has_for_others() {
     let name = "a_resolver_on_the_loopback_keeps_what_it_has_for_others";
-    privately_networked(name, &PROGRAMS, || {
+    asking(name, "127.0.0.53", || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE[..1]));
         let _resolver = NameServer::caching(&["127.0.0.53", HERE[0]], THERE[0]);
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        resolve_by(folder.path(), "127.0.0.53");
         let resolver = at("127.0.0.53", 53);
         let for_others = |name| wire.there(|| answer(at(HERE[0], 53), name, A));
         let fault = Fault::inject("dns-fail", &json!({"names": "*.example.org"}), "60s");
@@ -227,13 +227,13 @@ fn a_resolver_on_the_loopback_keeps_what_it_has_for_others() {
             json!({"names": "new.example.org", "addresses": "198.51.100.7", "server": THERE[0]});
         let fault = Fault::inject("dns-spoof", &arguments, "60s");
         assert_eq!(found("new.example.org"), ["198.51.100.7"]);
-        assert_eq!(figure(&fault.end(), "spoofed-answers"), 2.0);
+        assert!(figure(&fault.end(), "spoofed-answers") >= 2.0);
     });
 }
 
 #[test]
 fn another_network_by_process_and_by_path() {
-    privately_networked("another_network_by_process_and_by_path", &PROGRAMS, || {
+    asking("another_network_by_process_and_by_path", THERE[0], || {
         let wire = Wire::new();
         let _server = NameServer::start(&HERE);
         // As in a container whose resolver is told on its own loopback.
@@ -263,13 +263,13 @@ fn another_network_by_process_and_by_path() {
 
 #[test]
 fn a_share_is_hit_and_the_kernel_counts_it() {
-    privately_networked("a_share_is_hit_and_the_kernel_counts_it", &PROGRAMS, || {
+    asking("a_share_is_hit_and_the_kernel_counts_it", THERE[0], || {
         const ASKED: u64 = 400;
         let _server = NameServer::start(&["127.0.0.1", "::1"]);
         // Somebody else's marks, on some answers.
         for rules in [
-            "table inet marks { chain before { type filter hook input priority 0; udp sport 53 ip6 version 6 meta mark set 0x1234; } }",
-            "table inet counts { chain after { type filter hook input priority 200; udp sport 53 meta mark 0x1234 counter; udp sport 53 meta mark 0 counter; } }",
+            "table inet marks { chain before { type filter hook input priority 0; meta nfproto ipv6 udp sport 53 meta mark set 0x1234; }; }",
+            "table inet counts { chain after { type filter hook input priority 200; udp sport 53 meta mark 0x1234 counter; udp sport 53 meta mark 0 counter; }; }",
         ] {
             let status = Command::new("nft").arg(rules).status();
             assert!(status.is_ok_and(|status| status.success()));

@@ -7,6 +7,8 @@ use backburn_tests::network::at;
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::processes::{self, kill_at_once};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -60,7 +62,35 @@ fn answers_are_whole_when_all_of_us_are_killed() {
     );
 }
 
-/// Only the helper dies, or stands still: what it would have altered goes on.
+/// Nobody is dead and nobody does anything any more: the lease in the kernel runs out, and the deadline comes.
+#[test]
+fn answers_are_whole_when_all_of_us_hang() {
+    privately_networked("answers_are_whole_when_all_of_us_hang", &PROGRAMS, || {
+        let _server = NameServer::start(&[SERVER]);
+        let arguments = json!({"names": "nobody.test", "server": SERVER});
+        let mut fault = Fault::inject("dns-fail", &arguments, "1s");
+        let everybody = fault.everybody();
+        for pid in &everybody {
+            kill(Pid::from_raw(*pid), Signal::SIGSTOP).expect("it is there to be stopped");
+        }
+        let started = Instant::now();
+        while ask(at(SERVER, 53), DB, A, Duration::from_millis(20)).is_err() {
+            assert!(started.elapsed() < PATIENCE, "still held up");
+        }
+        println!(
+            "1 s, everybody stopped: answers whole after {:?}",
+            started.elapsed()
+        );
+        for pid in everybody {
+            // The helper's deadline has come; the others are still there.
+            kill(Pid::from_raw(pid), Signal::SIGCONT).ok();
+        }
+        fault.inject.wait().expect("it ends");
+        assert_eq!(ruleset(), "");
+    });
+}
+
+/// Only the helper dies: what it would have altered goes on.
 #[test]
 fn a_dead_helper_is_in_nobodys_way() {
     privately_networked("a_dead_helper_is_in_nobodys_way", &PROGRAMS, || {

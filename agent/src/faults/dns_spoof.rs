@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 /// Puts other addresses into the answers of name servers for some names as they arrive over UDP. Where only addresses of one family are given,
 /// the answers about the other have none. `HTTPS` and `SVCB` answers, which would tell the true addresses, have nothing in them; answers
-/// about other types of records go on as they came. What is made up may be kept for 1 s.
+/// about other types of records go on as they came. What is made up may be kept for 1 s; whoever proves answers by DNSSEC takes it for broken.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]

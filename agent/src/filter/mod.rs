@@ -3,6 +3,7 @@
 
 mod network;
 mod rules;
+mod signs;
 
 pub use network::{Network, PortRange};
 
@@ -222,16 +223,6 @@ impl Filter {
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
         LOW | (fold(&self.table) as u16 & (LOW - 1))
-    }
-
-    /// What the marks of packets are turned over by to say that harm came to them; its own for each injection.
-    pub fn sign(&self) -> u32 {
-        fold(&self.table) | 1
-    }
-
-    /// The message by which packets that bore this mark before are known as harmed, too.
-    pub fn knowing(&self, mark: u32) -> Message {
-        rules::knowing(self, mark)
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.

@@ -19,8 +19,6 @@ use std::time::Duration;
 const HARM: &str = "harm";
 /// The set that runs out.
 const LEASE: &str = "lease";
-/// The set of marks that packets bear to which harm came.
-const MARKS: &str = "marks";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -34,18 +32,18 @@ const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
 const BEFORE_FILTERS: i32 = -10;
 /// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
-const AS_ASKED: i32 = 110;
+pub(super) const AS_ASKED: i32 = 110;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
 /// The messages for one table, as they come together.
-struct Draft<'a> {
-    table: Table<'a>,
-    messages: Vec<Message>,
+pub(super) struct Draft<'a> {
+    pub(super) table: Table<'a>,
+    pub(super) messages: Vec<Message>,
     /// Sets come before the rules that look into them, each with a number of its own.
-    sets: u32,
+    pub(super) sets: u32,
 }
 
 pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
@@ -113,7 +111,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
 }
 
 impl Draft<'_> {
-    fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
+    pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
         let message = self.table.rule(chain, steps, comment);
         // The two ways of flows that are alike both ways are one rule.
         if !self.messages.contains(&message) {
@@ -205,30 +203,6 @@ impl Draft<'_> {
                 );
             }
         }
-    }
-
-    /// The chain to which packets come from the queue. Those that bear our sign are counted, and get their own mark back.
-    fn signed(&mut self, sign: u32, lost: bool) {
-        self.sets += 1;
-        let signs = [sign.to_ne_bytes().to_vec()];
-        let set = self.table.values(MARKS, self.sets, Key::Mark, &signs);
-        self.messages.extend(set);
-        let chain = "altered";
-        let hook = self.table.base_chain(chain, &Hook::Input, AS_ASKED + 1);
-        self.messages.push(hook);
-        let verdict = if lost { Verdict::Drop } else { Verdict::Accept };
-        let steps = [
-            Expression::Meta(Meta::Mark),
-            Expression::Lookup {
-                set: MARKS.into(),
-                missing: false,
-            },
-            Expression::Counter,
-            Expression::Toggle(sign.to_ne_bytes().to_vec()),
-            Expression::SetMark,
-            Expression::Verdict(verdict),
-        ];
-        self.rule(chain, &steps, HARMED);
     }
 
     /// The rules that let through what is never touched.
@@ -449,17 +423,6 @@ impl Draft<'_> {
     }
 }
 
-/// Has the kernel know the sign on packets that bore this mark before.
-pub(super) fn knowing(filter: &Filter, mark: u32) -> Message {
-    let table = Table {
-        layer: Layer::Inet,
-        name: &filter.table,
-    };
-    // Its number is of use only where it is made.
-    let signed = (mark ^ filter.sign()).to_ne_bytes().to_vec();
-    table.more(MARKS, 0, &[signed])
-}
-
 /// Which end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -473,7 +436,7 @@ fn kind_of(key: Key) -> &'static str {
         Key::V6 => "addresses6",
         Key::Protocol => "protocols",
         Key::Port => "ports",
-        Key::Mark => MARKS,
+        Key::Mark => "marks",
     }
 }
 
