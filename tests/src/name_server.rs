@@ -36,6 +36,14 @@ impl NameServer {
     /// # Panics
     /// It does not answer.
     pub fn start(addresses: &[&str]) -> Self {
+        Self::at_port(addresses, 53)
+    }
+
+    /// As [`NameServer::start`], at another port.
+    ///
+    /// # Panics
+    /// It does not answer.
+    pub fn at_port(addresses: &[&str], port: u16) -> Self {
         let long = "x".repeat(200);
         let texts = (0..15).map(|number| format!("--txt-record=long.example.org,{number}{long}"));
         let records = [
@@ -43,7 +51,7 @@ impl NameServer {
             format!("--txt-record={DB},hello"),
             format!("--host-record={OTHER},192.0.2.2,2001:db8::2"),
         ];
-        Self::run(addresses, records.into_iter().chain(texts))
+        Self::run(addresses, port, records.into_iter().chain(texts))
     }
 
     /// Starts one that asks another and keeps what that says.
@@ -51,10 +59,10 @@ impl NameServer {
     /// # Panics
     /// It does not answer.
     pub fn caching(addresses: &[&str], upstream: &str) -> Self {
-        Self::run(addresses, [format!("--server={upstream}")].into_iter())
+        Self::run(addresses, 53, [format!("--server={upstream}")].into_iter())
     }
 
-    fn run(addresses: &[&str], words: impl Iterator<Item = String>) -> Self {
+    fn run(addresses: &[&str], port: u16, words: impl Iterator<Item = String>) -> Self {
         let mut command = Command::new("dnsmasq");
         command
             .args([
@@ -74,12 +82,13 @@ impl NameServer {
                     .iter()
                     .map(|address| format!("--listen-address={address}")),
             )
+            .arg(format!("--port={port}"))
             .args(words)
             .stdin(Stdio::null());
         let server = NameServer(command.spawn().expect("`dnsmasq` starts"));
         for address in addresses {
             let until = Instant::now() + PATIENCE;
-            while ask(at(address, 53), OTHER, A, Duration::from_millis(100)).is_err() {
+            while ask(at(address, port), OTHER, A, Duration::from_millis(100)).is_err() {
                 assert!(Instant::now() < until, "no answer from {address}");
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -5,7 +5,7 @@ use backburn_tests::name_server::{
     A, AAAA, ADDRESSES, DB, NameServer, OTHER, PATIENCE, PROGRAMS, TXT, ask, code, dig, found,
     records, resolve_by,
 };
-use backburn_tests::network::{HERE, THERE, Wire, at};
+use backburn_tests::network::{HERE, THERE, Wire, at, ip};
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
 use backburn_tests::privately::privately_networked;
 use serde_json::json;
@@ -257,6 +257,45 @@ fn another_network_by_process_and_by_path() {
             assert_eq!(code(&answer(at(HERE[0], 53), DB, A)), 0);
             assert_eq!(figure(&fault.end(), "failed-answers"), 3.0);
             assert_eq!(wire.there(ruleset), "");
+        }
+    });
+}
+
+/// As Docker and Kubernetes do it: whoever asks knows another address and port than whoever answers.
+#[test]
+fn addresses_are_those_that_were_asked() {
+    asking("addresses_are_those_that_were_asked", THERE[0], || {
+        const SERVICE: &str = "10.96.0.10";
+        let wire = Wire::new();
+        let _server = wire.there(|| NameServer::start(&THERE));
+        let _embedded = NameServer::at_port(&["127.0.0.11"], 4053);
+        ip(&["route", "add", SERVICE, "via", THERE[0]]);
+        let rules = format!(
+            "table ip nat {{
+                chain out {{
+                    type nat hook output priority -100
+                    ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:4053
+                    ip daddr {SERVICE} udp dport 53 dnat to {}:53
+                }}
+                chain post {{
+                    type nat hook postrouting priority 100
+                    ip saddr 127.0.0.11 udp sport 4053 snat to 127.0.0.11:53
+                }}
+            }}",
+            THERE[0]
+        );
+        let status = Command::new("nft").arg(rules).status();
+        assert!(status.is_ok_and(|status| status.success()));
+        for server in ["127.0.0.11", SERVICE] {
+            let arguments = json!({"names": "db.example.org", "server": server});
+            let whole = answer(at(server, 53), DB, A);
+            assert_eq!(code(&whole), 0);
+            let fault = Fault::inject("dns-fail", &arguments, "60s");
+            assert_eq!(code(&answer(at(server, 53), DB, A)), 2);
+            // Not by its other name.
+            assert_eq!(code(&answer(at(THERE[0], 53), DB, A)), 0);
+            assert_eq!(figure(&fault.end(), "failed-answers"), 1.0);
+            assert_eq!(answer(at(server, 53), DB, A), whole);
         }
     });
 }

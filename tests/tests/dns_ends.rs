@@ -155,6 +155,80 @@ fn a_name_is_held_by_one_fault_at_a_time() {
     });
 }
 
+/// The kernel loses whatever is in a queue when a hook goes, also one that was only tried.
+#[test]
+fn planning_loses_nothing_that_is_held() {
+    privately_networked("planning_loses_nothing_that_is_held", &PROGRAMS, || {
+        let _server = NameServer::start(&[SERVER]);
+        let arguments = json!({"names": DB, "delay": "3s", "server": SERVER});
+        let fault = Fault::inject("dns-slow", &arguments, "60s");
+        std::thread::scope(|threads| {
+            let held = threads.spawn(|| ask(at(SERVER, 53), DB, A, PATIENCE));
+            let queued = || {
+                let queues = std::fs::read_to_string("/proc/self/net/netfilter/nfnetlink_queue");
+                let queues = queues.expect("there is a queue");
+                queues.split_whitespace().nth(2) == Some("1")
+            };
+            let until = Instant::now() + PATIENCE;
+            while !queued() {
+                assert!(Instant::now() < until, "not held");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            for (fault, arguments) in [
+                ("dns-fail", json!({"names": OTHER})),
+                ("network-latency", json!({"ports": 80, "delay": "1ms"})),
+                ("network-partition", json!({"ports": 80})),
+            ] {
+                let arguments = arguments.to_string();
+                let words = ["plan", fault, "--duration", "5s", "--arguments", &arguments];
+                let place = Place::default();
+                let status = place.agent(&words, None).status();
+                assert_eq!(status.expect("the agent starts").code(), Some(0), "{fault}");
+            }
+            let held = held.join().expect("the asker does not panic");
+            assert_eq!(held.map(|answer| code(&answer)).ok(), Some(0));
+        });
+        fault.end();
+    });
+}
+
+#[test]
+fn two_faults_have_a_name_each() {
+    privately_networked("two_faults_have_a_name_each", &PROGRAMS, || {
+        let _server = NameServer::start(&[SERVER]);
+        let answer = |name| ask(at(SERVER, 53), name, A, PATIENCE).expect("an answer comes");
+        let whole = answer(DB);
+        let arguments = json!({"names": DB, "delay": "200ms", "server": SERVER});
+        let slow = Fault::inject("dns-slow", &arguments, "60s");
+        let arguments = json!({"names": OTHER, "server": SERVER}).to_string();
+        let words = [
+            "inject",
+            "dns-fail",
+            "--duration",
+            "60s",
+            "--arguments",
+            &arguments,
+        ];
+        let mut fail = slow
+            .place
+            .agent(&words, None)
+            .spawn()
+            .expect("the agent starts");
+        let until = Instant::now() + PATIENCE;
+        while code(&answer(OTHER)) == 0 {
+            assert!(Instant::now() < until, "not injected");
+        }
+        let started = Instant::now();
+        assert_eq!(answer(DB), whole);
+        assert!(started.elapsed() >= Duration::from_millis(200));
+        kill(Pid::from_raw(fail.id() as i32), Signal::SIGINT).expect("it is there");
+        assert!(fail.wait().is_ok_and(|status| status.success()));
+        assert_eq!(code(&answer(OTHER)), 0);
+        let effect = slow.end();
+        assert_eq!(figure(&effect, "slowed-answers"), 1.0, "{effect}");
+    });
+}
+
 #[test]
 fn what_is_wrong_is_said_and_nothing_is_touched() {
     privately_networked(

@@ -19,13 +19,18 @@ impl Pattern {
         let more = labels.len().checked_sub(self.labels.len());
         let fits = match (more, self.below) {
             // All there are, the root too.
-            (Some(_), true) if self.labels.is_empty() => true,
+            (Some(_), true) if self.is_all() => true,
             (Some(more), true) => more > 0,
             (more, false) => more == Some(0),
             (None, true) => false,
         };
         let same = |(own, label): (&String, &&[u8])| own.as_bytes().eq_ignore_ascii_case(label);
         fits && self.labels.iter().rev().zip(labels.iter().rev()).all(same)
+    }
+
+    /// Whether it means all names there are.
+    pub fn is_all(&self) -> bool {
+        self.below && self.labels.is_empty()
     }
 
     /// It as a path from the root, `:org:example`; what ends with `;` has nothing below it.

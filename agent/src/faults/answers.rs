@@ -2,26 +2,23 @@
 
 use super::flow_ends::{placed, read};
 use super::flows::Flows;
+use super::resolution::Resolution;
 use super::{Look, Plan};
 use crate::changes::{Change, ProcessHelper};
 use crate::dns::{Alteration, Answers as Chosen, Pattern};
 use crate::filter::{Harm, Protocol};
 use crate::helpers::Role;
-use crate::netlink::{NAMED, Namespace};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 /// The most names; what is longer would not fit on a helper's command line.
 const MOST: usize = 256;
 /// Where name servers listen.
 const PORT: u16 = 53;
-/// Where programs look for their name servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Which answers: those that name servers give to this host, or to a namespace, when they are asked for some names.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -106,13 +103,19 @@ impl Answers {
     pub(super) fn plan(&self, change: Alteration, look: &Look<'_>) -> Result<Plan, Refusal> {
         let mut notes = Vec::new();
         let namespace = self.flows(None, Protocol::Udp).find_namespace(look)?;
+        let names: Vec<Pattern> = placed("names", &Some(self.names.clone()))
+            .into_iter()
+            .filter_map(|(_, name)| name.parse().ok())
+            .collect();
+        let resolution = Resolution::of(namespace.as_ref());
+        notes.extend(resolution.asides(&names));
         let servers = match &self.server {
             Some(servers) => Some(servers.clone()),
-            None => local_resolver(namespace.as_ref()).map(|(file, servers)| {
+            None => resolution.local_resolver().map(|servers| {
+                let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
                 notes.push(format!(
-                    "only answers of {}, as {} says: what a resolver on the loopback itself asks is not touched, unless `server` says so",
-                    servers.join(", "),
-                    file.display()
+                    "only answers of {}, as resolv.conf says: what a resolver on the loopback itself asks is not touched, unless `server` says so",
+                    servers.join(", ")
                 ));
                 OneOrMany::Many(servers)
             }),
@@ -144,10 +147,6 @@ impl Answers {
             "not touched: answers by {}TLS or HTTPS, and what a cache has already and asks nobody for",
             if change.has_tcp() { "" } else { "TCP, " }
         ));
-        let names: Vec<Pattern> = placed("names", &Some(self.names.clone()))
-            .into_iter()
-            .filter_map(|(_, name)| name.parse().ok())
-            .collect();
         let place = filter.place();
         let victims = names.iter().map(|name| Victim {
             kind: "name".into(),
@@ -181,43 +180,6 @@ fn of_server(mut problem: Problem) -> Problem {
     problem
 }
 
-/// The name servers of a namespace, and the file that says so, where one of them is on the loopback.
-fn local_resolver(namespace: Option<&Namespace>) -> Option<(PathBuf, Vec<String>)> {
-    let file = match namespace {
-        None => PathBuf::from(RESOLV_CONF),
-        Some(namespace) => match namespace.path.strip_prefix(NAMED) {
-            // Where `ip netns exec` has it from.
-            Ok(name) => Path::new("/etc/netns").join(name).join("resolv.conf"),
-            // `/proc/PID/ns/net`: as that process sees it.
-            Err(_) => namespace
-                .path
-                .parent()?
-                .parent()?
-                .join("root/etc/resolv.conf"),
-        },
-    };
-    let text = std::fs::read_to_string(&file).ok()?;
-    let servers = name_servers(&text);
-    let is_local = servers
-        .iter()
-        .any(|server| server.to_canonical().is_loopback());
-    is_local.then(|| (file, servers.iter().map(IpAddr::to_string).collect()))
-}
-
-/// The name servers of a resolv.conf(5).
-fn name_servers(text: &str) -> Vec<IpAddr> {
-    let of_line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let server = words
-            .next()
-            .filter(|word| *word == "nameserver")
-            .and(words.next())?;
-        // An address of a link is told with its interface.
-        server.split('%').next()?.parse().ok()
-    };
-    text.lines().filter_map(of_line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,12 +211,5 @@ mod tests {
             ["$.namespace"]
         );
         assert!(problems(json!({"names": "*", "server": "fd00::/8", "percent": 100})).is_empty());
-    }
-
-    #[test]
-    fn a_resolv_conf_is_read() {
-        let text = "# nameserver 9.9.9.9\nsearch example.org\nnameserver 127.0.0.53 \n nameserver fe80::1%eth0\nnameserver x\n";
-        let servers: Vec<String> = name_servers(text).iter().map(IpAddr::to_string).collect();
-        assert_eq!(servers, ["127.0.0.53", "fe80::1"]);
     }
 }

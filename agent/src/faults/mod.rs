@@ -19,6 +19,7 @@ mod network_partition;
 mod network_reject;
 mod process_kill;
 mod process_pause;
+mod resolution;
 mod size;
 
 pub use look::{FileSystem, Look, Memory};

@@ -9,6 +9,7 @@
 //! loss gives.
 
 use super::network::merged;
+use super::steps::{accept, between, equal, field, number, transport};
 use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
@@ -46,7 +47,13 @@ pub(super) struct Draft<'a> {
     pub(super) sets: u32,
 }
 
-pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
+/// The messages for what is done in which way. Without its hooks, no packet would ever come to it.
+pub(super) fn messages(
+    filter: &Filter,
+    deadline: Duration,
+    queue: Queue,
+    hooked: bool,
+) -> Vec<Message> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
     let mut inet = Vec::new();
@@ -96,14 +103,15 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
         draft.lease(deadline);
         draft.harm(filter.harm, queue);
         for (name, hook, priority) in chains {
-            draft
-                .messages
-                .push(table.base_chain(&name, &hook, priority));
+            draft.messages.push(match hooked {
+                true => table.base_chain(&name, &hook, priority),
+                false => table.chain(&name),
+            });
             draft.spare(&name, &hook, flows);
             draft.choose(&name, filter);
         }
         if let Harm::Answer { lost } = filter.harm {
-            draft.signed(filter.sign(), lost);
+            draft.signed(filter.sign(), lost, hooked);
         }
         messages.extend(draft.messages);
     }
@@ -449,42 +457,4 @@ fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
         Protocol::Any if has_port => vec![Some(TCP), Some(UDP)],
         Protocol::Any => vec![None],
     }
-}
-
-fn accept() -> Expression {
-    Expression::Verdict(Verdict::Accept)
-}
-
-fn field(base: Base, offset: u32, length: u32) -> Expression {
-    Expression::Payload {
-        base,
-        offset,
-        length,
-    }
-}
-
-fn equal(bytes: &[u8]) -> Expression {
-    Expression::Compare(Compare::Equal, bytes.to_vec())
-}
-
-fn between(field: Expression, first: &[u8], last: &[u8]) -> Vec<Expression> {
-    if first == last {
-        return vec![field, equal(first)];
-    }
-    vec![
-        field,
-        Expression::Compare(Compare::AtLeast, first.to_vec()),
-        Expression::Compare(Compare::AtMost, last.to_vec()),
-    ]
-}
-
-fn transport(protocol: u8) -> Vec<Expression> {
-    vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
-}
-
-fn number(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
-    vec![
-        Expression::Number { modulus, random },
-        Expression::Compare(how, limit.to_be_bytes().to_vec()),
-    ]
 }

@@ -10,14 +10,16 @@ const MARKS: &str = "marks";
 
 impl Draft<'_> {
     /// The chain to which packets come from the queue, in which those with the sign may be lost.
-    pub(super) fn signed(&mut self, sign: u32, lost: bool) {
+    pub(super) fn signed(&mut self, sign: u32, lost: bool, hooked: bool) {
         self.sets += 1;
         let signs = [sign.to_ne_bytes().to_vec()];
         let set = self.table.values(MARKS, self.sets, Key::Mark, &signs);
         self.messages.extend(set);
         let chain = "altered";
-        let hook = self.table.base_chain(chain, &Hook::Input, AS_ASKED + 1);
-        self.messages.push(hook);
+        self.messages.push(match hooked {
+            true => self.table.base_chain(chain, &Hook::Input, AS_ASKED + 1),
+            false => self.table.chain(chain),
+        });
         let verdict = if lost { Verdict::Drop } else { Verdict::Accept };
         let steps = [
             Expression::Meta(Meta::Mark),

@@ -18,14 +18,15 @@ const MARKS: usize = 1024;
 
 pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
     filter::enter(&answers.filter)?;
+    let queue = filter::listen(&answers.filter, PacketQueue::read)?;
     // Kept until the end: closing it is the undo.
     let owner = Socket::open(Family::Netfilter).map_err(|error| filter::refused(&error))?;
-    let queue = filter::listen(&answers.filter, PacketQueue::read)?;
-    answers
-        .filter
-        .say(life.deadline, queue.number(), |messages| {
-            owner.transact(messages)
-        })
+    owner
+        .transact(
+            &answers
+                .filter
+                .messages(&owner, life.deadline, queue.number()),
+        )
         .map_err(|error| filter::refused(&error))?;
     life.ready(format!(
         "tables `{}` made{}",

@@ -18,8 +18,8 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     };
     // Somebody listens before the first packet comes.
     let number = queue.as_ref().map_or(0, |(queue, _)| queue.number());
-    filter
-        .say(life.deadline, number, |messages| owner.transact(messages))
+    owner
+        .transact(&filter.messages(&owner, life.deadline, number))
         .map_err(|error| refused(&error))?;
     life.ready(format!("tables `{}` made{}", filter.table, filter.place()))?;
     match queue {

@@ -166,6 +166,12 @@ impl PacketQueue {
     }
 }
 
+/// Whether anybody listens to a queue in the network namespace of this thread. Without a look, nobody does.
+pub fn queues_are_used() -> bool {
+    let queues = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue");
+    queues.is_ok_and(|queues| !queues.trim().is_empty())
+}
+
 impl AsFd for PacketQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
