@@ -8,6 +8,7 @@
 
 pub mod changes;
 pub mod cli;
+pub mod dns;
 pub mod doctor;
 pub mod engine;
 pub mod faults;

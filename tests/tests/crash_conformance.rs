@@ -76,6 +76,27 @@ const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "dns-fail",
+        fault: "dns-fail",
+        arguments: |_| json!({"names": ["db.example.org", "*.test"], "with": "timeout"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "dns-slow, elsewhere",
+        fault: "dns-slow",
+        arguments: |world| json!({"of": {"pid": world.wire().pid()}, "names": "*", "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "dns-spoof",
+        fault: "dns-spoof",
+        arguments: |_| json!({"names": "*", "server": "10.9.0.2", "addresses": ["10.9.0.3", "fd09::3"]}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "network-latency",
         fault: "network-latency",
         arguments: |_| json!({"to": "10.9.0.2", "delay": "20ms"}),

@@ -2,7 +2,9 @@
 //! that ends with the thread that made it.
 
 use super::{Answer, Finding, finding};
-use crate::netlink::{self, Expression, Family, Hook, Layer, Message, Rejection, Socket, Table};
+use crate::netlink::{
+    self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
+};
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
@@ -21,7 +23,14 @@ const NETDEV: Table<'_> = Table {
 pub(super) fn examine() -> Vec<Finding> {
     let trial = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok(vec![owner(), egress(), parts(), queue(), netem()])
+        Ok(vec![
+            owner(),
+            egress(),
+            parts(),
+            queue(),
+            answers(),
+            netem(),
+        ])
     });
     let tried: io::Result<Vec<Finding>> = match trial.join() {
         Ok(tried) => tried,
@@ -135,19 +144,20 @@ fn parts() -> Finding {
     )
 }
 
-fn queue() -> Finding {
-    let by = |by_target| {
-        let step = Expression::Queue {
-            number: 0,
-            by_target,
-        };
-        kernel_takes(&[
-            INET.make(),
-            INET.base_chain("arriving", &Hook::Input, 0),
-            INET.rule("arriving", &[step], ""),
-        ])
+fn queued(by_target: bool) -> io::Result<()> {
+    let step = Expression::Queue {
+        number: 0,
+        by_target,
     };
-    match (by(false), by(true)) {
+    kernel_takes(&[
+        INET.make(),
+        INET.base_chain("arriving", &Hook::Input, 0),
+        INET.rule("arriving", &[step], ""),
+    ])
+}
+
+fn queue() -> Finding {
+    match (queued(false), queued(true)) {
         (Ok(()), _) => finding("packet queue", Answer::Yes, "by nf_tables itself", ""),
         (Err(_), Ok(())) => finding("packet queue", Answer::Yes, "by the NFQUEUE target", ""),
         (Err(error), Err(_)) => finding(
@@ -155,6 +165,41 @@ fn queue() -> Finding {
             Answer::No,
             error.to_string(),
             "packets can't be held back in user space; CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT, has it",
+        ),
+    }
+}
+
+/// Whether packets can be read and altered, and those that were can be told from others.
+fn answers() -> Finding {
+    let read = || {
+        queued(false).or_else(|_| queued(true))?;
+        let signed = [
+            Expression::Meta(netlink::Meta::Mark),
+            Expression::Lookup {
+                set: "marks".into(),
+                missing: false,
+            },
+            Expression::Toggle(vec![0xff; 4]),
+            Expression::SetMark,
+        ];
+        let mut messages = vec![INET.make(), INET.base_chain("arriving", &Hook::Input, 0)];
+        messages.extend(INET.values("marks", 1, Key::Mark, &[vec![0; 4]]));
+        messages.push(INET.rule("arriving", &signed, ""));
+        kernel_takes(&messages)?;
+        PacketQueue::read(0).map(|_| ())
+    };
+    match read() {
+        Ok(()) => finding(
+            "name servers",
+            Answer::Yes,
+            "their answers can be read as they arrive, by a packet queue",
+            "",
+        ),
+        Err(error) => finding(
+            "name servers",
+            Answer::No,
+            error.to_string(),
+            "`dns-fail`, `dns-slow` and `dns-spoof` want a packet queue, and CONFIG_NETFILTER_NETLINK_QUEUE",
         ),
     }
 }

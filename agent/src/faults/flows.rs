@@ -71,6 +71,25 @@ impl Port {
 }
 
 impl Flows {
+    /// What comes back from this port of these servers, or of any, to the host, or to a namespace told in one of two ways.
+    pub(super) fn answers(
+        servers: Option<OneOrMany<String>>,
+        port: u16,
+        protocol: Protocol,
+        of: Option<ProcessSelector>,
+        namespace: Option<String>,
+    ) -> Self {
+        Flows {
+            to: servers,
+            ports: Some(OneOrMany::One(Port::Number(port))),
+            protocol: Some(protocol),
+            direction: Some(Direction::Ingress),
+            of,
+            namespace,
+            ..Flows::default()
+        }
+    }
+
     /// Every problem that shows without a look at the host.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -295,11 +314,12 @@ impl Flows {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
         };
-        let loopback = to
-            .iter()
-            .chain(&from)
-            .flat_map(|end| &end.networks)
-            .any(|network| network.is_loopback())
+        let loopback = matches!(harm, Harm::Answer { .. })
+            || to
+                .iter()
+                .chain(&from)
+                .flat_map(|end| &end.networks)
+                .any(|network| network.is_loopback())
             || (self.interface.is_some() && links.iter().filter(named).any(|link| link.loopback));
         let direction = self.direction.unwrap_or_default();
         // What goes over the loopback arrives where it left: once is enough.
@@ -309,9 +329,8 @@ impl Flows {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
             devices: match (direction, harm) {
-                (Direction::Ingress, _) | (_, Harm::Reject { .. } | Harm::Delay { .. }) => {
-                    Vec::new()
-                }
+                (Direction::Ingress, _)
+                | (_, Harm::Reject { .. } | Harm::Delay { .. } | Harm::Answer { .. }) => Vec::new(),
                 _ => links
                     .iter()
                     .filter(named)
@@ -337,7 +356,7 @@ impl Flows {
     }
 
     /// The network namespace that is meant; none where it is ours.
-    fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
+    pub(super) fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
         let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {

@@ -3,8 +3,12 @@
 //! cannot leave anything behind. Command line, schemas, reference and the conformance suite are
 //! derived from `FAULTS`.
 
+mod answers;
 mod cpu_stress;
 mod disk_fill;
+mod dns_fail;
+mod dns_slow;
+mod dns_spoof;
 mod flow_ends;
 mod flows;
 mod look;
@@ -16,6 +20,7 @@ mod network_reject;
 mod parts;
 mod process_kill;
 mod process_pause;
+mod resolution;
 mod size;
 
 pub use look::{FileSystem, Look, Memory};
@@ -35,6 +40,9 @@ use serde_json::{Map, Value};
 pub const FAULTS: &[Fault] = &[
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
+    Fault::of::<dns_fail::DnsFail>(),
+    Fault::of::<dns_slow::DnsSlow>(),
+    Fault::of::<dns_spoof::DnsSpoof>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_latency::NetworkLatency>(),
     Fault::of::<network_loss::NetworkLoss>(),

@@ -3,6 +3,8 @@
 
 mod network;
 mod rules;
+mod signs;
+mod steps;
 
 pub use network::{Network, PortRange};
 
@@ -130,6 +132,11 @@ pub enum Harm {
         /// How long.
         by: Span,
     },
+    /// Those that come back from the flows' end are read as they arrive, see [`crate::dns::Answers`].
+    Answer {
+        /// Whether those that are altered are lost.
+        lost: bool,
+    },
 }
 
 /// The packet queue by which packets are held back.
@@ -190,27 +197,28 @@ pub struct Counted {
 }
 
 impl Filter {
-    /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself.
-    /// `queue` is where packets are held back, if they are.
-    pub fn messages(&self, deadline: Duration, queue: Queue) -> Vec<Message> {
-        rules::messages(self, deadline, queue)
+    /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself, `number` the packet
+    /// queue's, where packets go to one: by a step of its own where the kernel has it, else by a target.
+    pub fn messages(&self, socket: &Socket, deadline: Duration, number: u16) -> Vec<Message> {
+        rules::messages(self, deadline, self.queue(socket, number), true)
     }
 
-    /// Has this said to the kernel in the way in which it knows packet queues: by a step of its own, else by a target.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn say<T>(
-        &self,
-        deadline: Duration,
-        number: u16,
-        say: impl Fn(&[Message]) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let by = |by_target| self.messages(deadline, Queue { number, by_target });
-        say(&by(false)).or_else(|error| match self.harm {
-            Harm::Delay { .. } => say(&by(true)),
-            _ => Err(error),
-        })
+    fn queue(&self, socket: &Socket, number: u16) -> Queue {
+        let queues = matches!(self.harm, Harm::Delay { .. } | Harm::Answer { .. });
+        let (layer, name) = (Layer::Inet, self.table.as_str());
+        let table = Table { layer, name };
+        let by_target = false;
+        let step = netlink::Expression::Queue { number, by_target };
+        // No packet ever comes to a chain without a hook.
+        let trial = [
+            table.make(),
+            table.chain("trial"),
+            table.rule("trial", &[step], ""),
+        ];
+        Queue {
+            number,
+            by_target: queues && socket.check(&trial).is_err(),
+        }
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
@@ -226,9 +234,15 @@ impl Filter {
     pub fn check(&self) -> io::Result<()> {
         netlink::within(self.namespace.as_ref(), || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
-            self.say(Duration::from_secs(1), self.first_queue(), |messages| {
-                socket.check(messages)
-            })
+            let queue = self.queue(&socket, self.first_queue());
+            // Whatever is in a queue is lost when a hook goes, even one that was only tried.
+            let hooked = !netlink::queues_are_used();
+            socket.check(&rules::messages(
+                self,
+                Duration::from_secs(1),
+                queue,
+                hooked,
+            ))
         })?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the namespace is gone"))
     }
@@ -298,12 +312,17 @@ impl Filter {
         }
     }
 
-    /// What it holds alone: the same flows of the same namespace, however they are harmed.
-    pub fn holds(&self) -> String {
-        let inode = self.namespace.as_ref().map_or_else(
+    /// The number of the namespace's inode.
+    pub fn inode(&self) -> u64 {
+        self.namespace.as_ref().map_or_else(
             || Namespace::own().map_or(0, |own| own.inode),
             |namespace| namespace.inode,
-        );
+        )
+    }
+
+    /// What it holds alone: the same flows of the same namespace, however they are harmed.
+    pub fn holds(&self) -> String {
+        let inode = self.inode();
         // The end tells the whole from its beginning: one port is not a part of another.
         format!("flows:{inode}:{};", self.flows)
     }
@@ -320,6 +339,7 @@ impl fmt::Display for Harm {
                 share: Share::EveryNth(nth),
             } => write!(f, "lose each {nth}th packet of"),
             Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
+            Harm::Answer { .. } => f.write_str("read what comes back from"),
             Harm::Reject { with } => f.write_str(match with {
                 With::Reset => "reject with a reset, or with `port unreachable`,",
                 With::PortUnreachable => "reject with `port unreachable`",

@@ -9,6 +9,7 @@
 //! loss gives.
 
 use super::network::merged;
+use super::steps::{accept, between, equal, field, number, transport};
 use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
@@ -31,20 +32,28 @@ const ICMPV6: u8 = 58;
 const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
 const BEFORE_FILTERS: i32 = -10;
+/// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
+pub(super) const AS_ASKED: i32 = 110;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
 /// The messages for one table, as they come together.
-struct Draft<'a> {
-    table: Table<'a>,
-    messages: Vec<Message>,
+pub(super) struct Draft<'a> {
+    pub(super) table: Table<'a>,
+    pub(super) messages: Vec<Message>,
     /// Sets come before the rules that look into them, each with a number of its own.
-    sets: u32,
+    pub(super) sets: u32,
 }
 
-pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
+/// The messages for what is done in which way. Without its hooks, no packet would ever come to it.
+pub(super) fn messages(
+    filter: &Filter,
+    deadline: Duration,
+    queue: Queue,
+    hooked: bool,
+) -> Vec<Message> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
     let mut inet = Vec::new();
@@ -66,6 +75,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             }
         }
         Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
+        Harm::Answer { .. } => inet.push(("arriving".to_owned(), Hook::Input, AS_ASKED)),
         Harm::Reject { .. } => {
             if arrives {
                 inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
@@ -93,11 +103,15 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
         draft.lease(deadline);
         draft.harm(filter.harm, queue);
         for (name, hook, priority) in chains {
-            draft
-                .messages
-                .push(table.base_chain(&name, &hook, priority));
+            draft.messages.push(match hooked {
+                true => table.base_chain(&name, &hook, priority),
+                false => table.chain(&name),
+            });
             draft.spare(&name, &hook, flows);
-            draft.choose(&name, flows);
+            draft.choose(&name, filter);
+        }
+        if let Harm::Answer { lost } = filter.harm {
+            draft.signed(filter.sign(), lost, hooked);
         }
         messages.extend(draft.messages);
     }
@@ -105,7 +119,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
 }
 
 impl Draft<'_> {
-    fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
+    pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
         let message = self.table.rule(chain, steps, comment);
         // The two ways of flows that are alike both ways are one rule.
         if !self.messages.contains(&message) {
@@ -152,6 +166,10 @@ impl Draft<'_> {
                     &[Counter, Expression::Queue { number, by_target }],
                     HARMED,
                 );
+            }
+            Harm::Answer { .. } => {
+                let Queue { number, by_target } = queue;
+                self.rule(HARM, &[Expression::Queue { number, by_target }], "");
             }
             Harm::Reject { with } => {
                 // What rejecting itself sends comes by here too, and must get out.
@@ -268,7 +286,9 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, chain: &str, flows: &Flows) {
+    fn choose(&mut self, chain: &str, filter: &Filter) {
+        let flows = &filter.flows;
+        let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
                 [] => vec![None],
@@ -279,6 +299,9 @@ impl Draft<'_> {
             (Side::Source, Side::Destination),
             (Side::Destination, Side::Source),
         ] {
+            if only_back && source == Side::Source {
+                continue;
+            }
             for from in any(&flows.from) {
                 for to in any(&flows.to) {
                     self.pair(chain, flows, (source, from), (destination, to));
@@ -421,6 +444,7 @@ fn kind_of(key: Key) -> &'static str {
         Key::V6 => "addresses6",
         Key::Protocol => "protocols",
         Key::Port => "ports",
+        Key::Mark => "marks",
     }
 }
 
@@ -433,42 +457,4 @@ fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
         Protocol::Any if has_port => vec![Some(TCP), Some(UDP)],
         Protocol::Any => vec![None],
     }
-}
-
-fn accept() -> Expression {
-    Expression::Verdict(Verdict::Accept)
-}
-
-fn field(base: Base, offset: u32, length: u32) -> Expression {
-    Expression::Payload {
-        base,
-        offset,
-        length,
-    }
-}
-
-fn equal(bytes: &[u8]) -> Expression {
-    Expression::Compare(Compare::Equal, bytes.to_vec())
-}
-
-fn between(field: Expression, first: &[u8], last: &[u8]) -> Vec<Expression> {
-    if first == last {
-        return vec![field, equal(first)];
-    }
-    vec![
-        field,
-        Expression::Compare(Compare::AtLeast, first.to_vec()),
-        Expression::Compare(Compare::AtMost, last.to_vec()),
-    ]
-}
-
-fn transport(protocol: u8) -> Vec<Expression> {
-    vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
-}
-
-fn number(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
-    vec![
-        Expression::Number { modulus, random },
-        Expression::Compare(how, limit.to_be_bytes().to_vec()),
-    ]
 }

@@ -26,7 +26,7 @@ pub(super) fn hold(queue: &PacketQueue, by: Duration) -> Failed {
             Err(error) => return failed(error.into()),
         }
         let due = Instant::now() + by;
-        if let Err(error) = queue.arrived(|packet| held.push_back((due, packet))) {
+        if let Err(error) = queue.arrived(|packet| held.push_back((due, packet.number))) {
             return failed(error);
         }
         let now = Instant::now();

@@ -2,6 +2,7 @@
 
 use super::Role;
 use super::role::size;
+use crate::dns::Answers;
 use crate::filter::{Filter, Harm};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
@@ -12,6 +13,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
         Role::Hold { victims } => held(victims, helper, table),
         Role::Terminate { victims, .. } => ended(victims, table),
         Role::Filter(filter) => filtered(filter),
+        Role::Answers(answers) => answered(answers),
         Role::Cpu { .. } => of_helper(helper, table, busy),
         Role::Memory { .. } => of_helper(helper, table, |id, table| {
             let bytes = table.resident_bytes(id)?;
@@ -105,6 +107,7 @@ fn filtered(filter: &Filter) -> Effect {
         Harm::Lose { .. } => "lost",
         Harm::Reject { .. } => "rejected",
         Harm::Delay { .. } => "held",
+        Harm::Answer { .. } => "altered",
     };
     effect(
         counted.harmed > 0,
@@ -116,6 +119,26 @@ fn filtered(filter: &Filter) -> Effect {
             ("chosen-packets", counted.chosen as f64),
             (&format!("{done}-packets"), counted.harmed as f64),
             (&format!("{done}-bytes"), counted.harmed_bytes as f64),
+        ],
+    )
+}
+
+/// The helper signs what it alters, and the kernel counts what bears the sign as it goes on.
+fn answered(answers: &Answers) -> Effect {
+    let counted = match answers.filter.counted() {
+        Ok(counted) => counted,
+        Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
+    };
+    let done = answers.change.done();
+    effect(
+        counted.harmed > 0,
+        format!(
+            "{} packets from name servers, {} of them answers that were {done}",
+            counted.chosen, counted.harmed
+        ),
+        &[
+            ("answer-packets", counted.chosen as f64),
+            (&format!("{done}-answers"), counted.harmed as f64),
         ],
     )
 }

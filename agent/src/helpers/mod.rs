@@ -9,6 +9,7 @@
 //! It says one line on standard output, `{"ready": "what was seen"}` or `{"failed": "why"}`, and
 //! closes it.
 
+mod answers;
 mod cpu;
 mod delay;
 mod disk;
@@ -83,6 +84,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         } => disk::run(directory, *bytes, *reserve_bytes, name, &life),
         Role::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
         Role::Filter(filter) => filter::run(filter, &life),
+        Role::Answers(answers) => answers::run(answers, &life),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
+use crate::dns::Answers;
 use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::Span;
@@ -64,6 +65,8 @@ pub enum Role {
     },
     /// Owns nf_tables tables that harm packets. They go when it dies.
     Filter(Box<Filter>),
+    /// Reads the answers of name servers as they arrive, and alters some. The rest goes on as it came.
+    Answers(Box<Answers>),
 }
 
 impl Role {
@@ -121,6 +124,11 @@ impl Role {
                 filter.place(),
                 filter.table
             ),
+            Role::Answers(answers) => format!(
+                "{answers}{}, read as they arrive by a queue of tables `{}` that it owns",
+                answers.filter.place(),
+                answers.filter.table
+            ),
         }
     }
 
@@ -133,6 +141,9 @@ impl Role {
             Role::Disk { .. } => "the kernel frees the file, which has no name",
             Role::Terminate { .. } => "those not dead yet are not killed",
             Role::Filter(_) => "the kernel removes the tables that it owned",
+            Role::Answers(_) => {
+                "the kernel removes the tables that it owned, and answers go on as they come"
+            }
         }
     }
 
@@ -156,6 +167,7 @@ impl Role {
                 )]
             }
             Role::Filter(filter) => vec![filter.holds()],
+            Role::Answers(answers) => answers.holds(),
         }
     }
 
@@ -187,10 +199,8 @@ impl Role {
                     .try_exists()?
                     .then(|| format!("{} is still there", file.display())))
             }
-            Role::Filter(filter) => {
-                let there = filter.residue()?;
-                Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
-            }
+            Role::Filter(filter) => left_over(filter),
+            Role::Answers(answers) => left_over(&answers.filter),
             Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
         }
     }
@@ -215,6 +225,11 @@ impl Role {
             _ => Ok(()),
         }
     }
+}
+
+fn left_over(filter: &Filter) -> io::Result<Option<String>> {
+    let there = filter.residue()?;
+    Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
 }
 
 fn over(ramp: Option<Span>) -> String {

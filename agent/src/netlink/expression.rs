@@ -18,6 +18,8 @@ pub enum Base {
 pub enum Meta {
     /// Its protocol on the wire, e.g. 0x0800 for IPv4; 2 bytes in the network's order.
     Protocol = 1,
+    /// Its mark; 4 bytes in the host's order.
+    Mark = 3,
     /// The name of the interface that it came in by; 16 bytes.
     InputName = 6,
     /// The name of the interface that it leaves by; 16 bytes.
@@ -85,6 +87,10 @@ pub enum Expression {
     Compare(Compare, Vec<u8>),
     /// Keeps only these bits.
     Mask(Vec<u8>),
+    /// Turns over the bits that are set here.
+    Toggle(Vec<u8>),
+    /// Sets the packet's mark.
+    SetMark,
     /// Goes on where the register is in a set; or is not.
     Lookup {
         /// The set's name.
@@ -157,6 +163,20 @@ impl Expression {
                     .number(3, mask.len() as u32)
                     .nest(4, &value(mask))
                     .nest(5, &value(&vec![0; mask.len()])),
+            ),
+            Expression::Toggle(bits) => element(
+                "bitwise",
+                empty()
+                    .number(1, REGISTER)
+                    .number(2, REGISTER)
+                    .number(3, bits.len() as u32)
+                    .nest(4, &value(&vec![0xff; bits.len()]))
+                    .nest(5, &value(bits)),
+            ),
+            // The source's register comes third.
+            Expression::SetMark => element(
+                "meta",
+                empty().number(3, REGISTER).number(2, Meta::Mark as u32),
             ),
             Expression::Lookup { set, missing } => element(
                 "lookup",

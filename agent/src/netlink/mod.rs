@@ -14,6 +14,6 @@ pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, addresses, knows_discipline, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
-pub use queue::PacketQueue;
+pub use queue::{Arrived, Onward, PacketQueue, queues_are_used};
 pub use socket::{Family, Refused, Socket, errno};
 pub use tables::{Count, Hook, Key, Layer, Table};

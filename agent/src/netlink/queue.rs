@@ -1,4 +1,4 @@
-//! Packets that the kernel hands to us, by number only, and takes back when we say so
+//! Packets that the kernel hands to us, by number only or with their beginning, and takes back when we say so
 //! (nfnetlink_queue). Where nobody listens, or the queue is full, packets go on by themselves; those that are
 //! held when the listener dies are lost.
 
@@ -10,10 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// `NFNL_SUBSYS_QUEUE`, in the upper byte of a message's kind.
 const SUBSYSTEM: u16 = 3 << 8;
 const PACKET: u16 = SUBSYSTEM;
+const VERDICT: u16 = SUBSYSTEM | 1;
 const CONFIGURE: u16 = SUBSYSTEM | 2;
 const VERDICTS: u16 = SUBSYSTEM | 3;
-/// `NFQA_CFG_F_FAIL_OPEN` and `NFQA_CFG_F_GSO`: what does not fit goes on, and large packets stay whole.
-const FLAGS: u32 = 1 | 4;
+/// `NFQA_CFG_F_FAIL_OPEN`: what does not fit goes on.
+const FAIL_OPEN: u32 = 1;
+/// `NFQA_CFG_F_GSO`: large packets stay whole.
+const WHOLE: u32 = 4;
+/// How much of a packet is read, where it is read, in bytes: a header and a question are at its beginning.
+const BEGINNING: u32 = 16 << 10;
 /// The most packets held at a time.
 const LENGTH: u32 = 1 << 18;
 /// How much room the kernel has for what it tells us, in bytes.
@@ -26,12 +31,48 @@ pub struct PacketQueue {
     number: u16,
 }
 
+/// A packet that has arrived in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived<'a> {
+    /// Its number in the queue.
+    pub number: u32,
+    /// The mark that it bears.
+    pub mark: u32,
+    /// Its beginning, from its IP header; empty where packets are not read.
+    pub bytes: &'a [u8],
+}
+
+/// How a packet goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Onward {
+    /// As it came.
+    Unchanged,
+    /// With this mark.
+    Marked(u32),
+    /// With this mark, and as these bytes from the IP header on.
+    Replaced(u32, Vec<u8>),
+}
+
 impl PacketQueue {
     /// Listens to the queue of this number, in the namespace of the thread.
     ///
     /// # Errors
     /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
     pub fn listen(number: u16) -> io::Result<Self> {
+        // `NFQNL_COPY_META`: nothing of what is in them.
+        Self::open(number, 1, 0, FAIL_OPEN | WHOLE)
+    }
+
+    /// As [`PacketQueue::listen`], and reads the beginning of each packet, cut to what is on a wire.
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
+    pub fn read(number: u16) -> io::Result<Self> {
+        // `NFQNL_COPY_PACKET`.
+        Self::open(number, 2, BEGINNING, FAIL_OPEN)
+    }
+
+    fn open(number: u16, copy: u8, length: u32, wanted: u32) -> io::Result<Self> {
         let queue = PacketQueue {
             socket: Socket::open(Family::Netfilter)?,
             number,
@@ -48,12 +89,12 @@ impl PacketQueue {
         };
         // `NFQNL_CFG_CMD_BIND`.
         configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
-        // `NFQNL_COPY_META`: nothing of what is in them.
-        let meta = queue.header().put(2, &[0, 0, 0, 0, 1]);
+        let copied = [&length.to_be_bytes()[..], &[copy]].concat();
+        let meta = queue.header().put(2, &copied);
         configure("set the size of", meta.number(3, LENGTH))?;
         configure(
             "set the flags of",
-            queue.header().number(4, FLAGS).number(5, FLAGS),
+            queue.header().number(4, wanted).number(5, wanted),
         )?;
         Ok(queue)
     }
@@ -68,18 +109,23 @@ impl PacketQueue {
         self.number
     }
 
-    /// Hands the numbers of the packets that have come since to `each`, in the order in which they came.
+    /// Hands the packets that have come since to `each`, in the order in which they came.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn arrived(&self, mut each: impl FnMut(u32)) -> io::Result<()> {
+    pub fn arrived(&self, mut each: impl FnMut(Arrived<'_>)) -> io::Result<()> {
         self.socket.read_waiting(|message| {
             if message.kind == PACKET
                 && let Some(packet) = message.body.get(message::NF_HEADER..)
                 && let Some(header) = message::attribute(packet, 1)
                 && let Some(number) = header.first_chunk::<4>()
             {
-                each(u32::from_be_bytes(*number));
+                let mark = message::attribute(packet, 3).and_then(|mark| mark.try_into().ok());
+                each(Arrived {
+                    number: u32::from_be_bytes(*number),
+                    mark: mark.map_or(0, u32::from_be_bytes),
+                    bytes: message::attribute(packet, 10).unwrap_or_default(),
+                });
             }
         })
     }
@@ -98,6 +144,32 @@ impl PacketQueue {
             body: self.header().put(2, &verdict),
         })
     }
+
+    /// Lets one packet go on. One that is not there any more is none.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn send_on(&self, number: u32, onward: &Onward) -> io::Result<()> {
+        // `NF_ACCEPT`.
+        let verdict = [1u32.to_be_bytes(), number.to_be_bytes()].concat();
+        let body = self.header().put(2, &verdict);
+        self.socket.tell(&Message {
+            what: "let a packet go on".into(),
+            kind: VERDICT,
+            flags: flags::REQUEST,
+            body: match onward {
+                Onward::Unchanged => body,
+                Onward::Marked(mark) => body.number(3, *mark),
+                Onward::Replaced(mark, bytes) => body.number(3, *mark).put(10, bytes),
+            },
+        })
+    }
+}
+
+/// Whether anybody listens to a queue in the network namespace of this thread. Without a look, nobody does.
+pub fn queues_are_used() -> bool {
+    let queues = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue");
+    queues.is_ok_and(|queues| !queues.trim().is_empty())
 }
 
 impl AsFd for PacketQueue {

@@ -92,12 +92,14 @@ pub enum Key {
     Protocol = 10,
     /// Ports.
     Port = 13,
+    /// Marks of packets, in the host's order.
+    Mark = 19,
 }
 
 impl Key {
     fn length(self) -> u32 {
         match self {
-            Key::V4 => 4,
+            Key::V4 | Key::Mark => 4,
             Key::V6 => 16,
             Key::Protocol | Key::Port => 2,
         }
@@ -225,6 +227,17 @@ impl Table<'_> {
         ]
     }
 
+    /// Makes a set of values, to which more may be added.
+    pub fn values(&self, name: &str, id: u32, key: Key, values: &[Vec<u8>]) -> Vec<Message> {
+        vec![self.set(name, id, key, 0), self.more(name, id, values)]
+    }
+
+    /// Adds values to a set of this name.
+    pub fn more(&self, name: &str, id: u32, values: &[Vec<u8>]) -> Message {
+        let elements: Vec<Body> = values.iter().map(|value| element(value)).collect();
+        self.elements(name, id, &elements)
+    }
+
     fn set(&self, name: &str, id: u32, key: Key, flags: u32) -> Message {
         self.message(NEW_SET, flags::CREATE, format!("make set {name}"), |body| {
             body.text(2, name)
@@ -233,7 +246,7 @@ impl Table<'_> {
                 .number(5, key.length())
                 .number(10, id)
                 // What `nft` keeps there: its type 0, with the order of the bytes, 2 for the network's.
-                .put(13, &[0, 4, 2, 0, 0, 0])
+                .put(13, &[0, 4, if key == Key::Mark { 1 } else { 2 }, 0, 0, 0])
         })
     }
 

@@ -1,0 +1,285 @@
+//! What of an answer's bytes is of use here (RFC 1035): its header, its one question, and its OPT record. What can't
+//! be read is none of ours, and goes on as it came. Nothing here panics, whatever comes: it comes from a network.
+
+use std::net::IpAddr;
+
+/// The length of the header.
+const HEADER: usize = 12;
+/// The longest name, with the lengths of its labels and the end (RFC 1035, 2.3.4).
+const LONGEST_NAME: usize = 255;
+/// What every asker takes (RFC 1035, 2.3.4).
+const SMALLEST_ROOM: usize = 512;
+/// How long a made-up record may be kept, in seconds: what is cached outlives the fault.
+const TIME_TO_LIVE: u32 = 1;
+/// Numbers of record types.
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const OPT: u16 = 41;
+const SVCB: u16 = 64;
+const HTTPS: u16 = 65;
+const ANY: u16 = 255;
+/// The class of the internet.
+const INTERNET: u16 = 1;
+
+/// The question of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Question<'a> {
+    /// The labels of the name that was asked for, from the left; none for the root.
+    pub labels: Vec<&'a [u8]>,
+    /// The type that was asked for.
+    kind: u16,
+    /// Where it ends in the message.
+    end: usize,
+}
+
+/// What a rewritten answer says: the numbers of response codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    NoError = 0,
+    ServerFailure = 2,
+    NoSuchName = 3,
+    Refused = 5,
+}
+
+impl Question<'_> {
+    /// Which of these addresses answer it. None where addresses have no say in its answer.
+    pub(super) fn addresses(&self, all: &[IpAddr]) -> Option<Vec<IpAddr>> {
+        let wanted = |v4, v6| {
+            let fits = |address: &&IpAddr| if address.is_ipv4() { v4 } else { v6 };
+            all.iter().filter(fits).copied().collect()
+        };
+        match self.kind {
+            A => Some(wanted(true, false)),
+            AAAA => Some(wanted(false, true)),
+            ANY => Some(wanted(true, true)),
+            // They would tell the true addresses as hints, and those would be taken first.
+            SVCB | HTTPS => Some(Vec::new()),
+            _ => None,
+        }
+    }
+}
+
+/// The question of a message that is an answer to one.
+pub(super) fn question(message: &[u8]) -> Option<Question<'_>> {
+    let flags = *message.get(2)?;
+    let is_answer = flags & 0x80 != 0;
+    let is_query = flags & 0x78 == 0;
+    if !is_answer || !is_query || short(message, 4)? != 1 {
+        return None;
+    }
+    let mut labels = Vec::new();
+    let mut at = HEADER;
+    loop {
+        let length = usize::from(*message.get(at)?);
+        at += 1;
+        match length {
+            0 => break,
+            1..=63 => labels.push(message.get(at..at + length)?),
+            // Nothing comes before a question that its name could point to.
+            _ => return None,
+        }
+        at += length;
+        if at + 1 - HEADER > LONGEST_NAME {
+            return None;
+        }
+    }
+    let (kind, class) = (short(message, at)?, short(message, at + 2)?);
+    (class == INTERNET).then_some(Question {
+        labels,
+        kind,
+        end: at + 4,
+    })
+}
+
+/// The answer to the same question with this code and these addresses instead of what it had. What the
+/// server says of itself in its OPT record stays, as whoever asked may think little of a server that has none.
+pub(super) fn rewritten(
+    message: &[u8],
+    question: &Question<'_>,
+    code: Code,
+    addresses: &[IpAddr],
+) -> Option<Vec<u8>> {
+    let mut answer = message.get(..question.end)?.to_vec();
+    // Of the flags stay: that it is an answer, that recursion was wanted and is to be had, that checking was disabled. Not
+    // that it is authoritative, cut short or proved.
+    let (first, second) = (message.get(2)? & 0x81, message.get(3)? & 0x90);
+    answer.splice(2..4, [first, second | code as u8]);
+    let opt = opt(message, question);
+    let mut records = 0u16;
+    for address in addresses {
+        let (kind, data) = match address {
+            IpAddr::V4(address) => (A, address.octets().to_vec()),
+            IpAddr::V6(address) => (AAAA, address.octets().to_vec()),
+        };
+        if answer.len() + 12 + data.len() + opt.as_ref().map_or(0, Vec::len) > SMALLEST_ROOM {
+            break;
+        }
+        // The name is the question's, which begins right after the header.
+        answer.extend((0xc000 | HEADER as u16).to_be_bytes());
+        answer.extend(kind.to_be_bytes());
+        answer.extend(INTERNET.to_be_bytes());
+        answer.extend(TIME_TO_LIVE.to_be_bytes());
+        answer.extend((data.len() as u16).to_be_bytes());
+        answer.extend(data);
+        records += 1;
+    }
+    let counts = [records, 0, u16::from(opt.is_some())].map(u16::to_be_bytes);
+    answer.splice(6..HEADER, counts.concat());
+    answer.extend(opt.unwrap_or_default());
+    Some(answer)
+}
+
+/// The OPT record (RFC 6891), without its part of the response code. None where there is none, or it is not to be had.
+fn opt(message: &[u8], question: &Question<'_>) -> Option<Vec<u8>> {
+    let before = u32::from(short(message, 6)?) + u32::from(short(message, 8)?);
+    let additional = u32::from(short(message, 10)?);
+    let mut at = question.end;
+    for number in 0..before + additional {
+        let start = at;
+        at = after_name(message, at)?;
+        let kind = short(message, at)?;
+        let end = at + 10 + usize::from(short(message, at + 8)?);
+        let record = message.get(start..end)?;
+        if kind == OPT && number >= before && at == start + 1 {
+            let mut record = record.to_vec();
+            // After its empty name, its type and its class.
+            *record.get_mut(5)? = 0;
+            return Some(record);
+        }
+        at = end;
+    }
+    None
+}
+
+/// Where a name ends that begins here.
+fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let length = *message.get(at)?;
+        match length {
+            0 => return Some(at + 1),
+            1..=63 => at += 1 + usize::from(length),
+            // A pointer ends it.
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An answer to `WWW.example.org` with one address, an authority and an OPT record that has an option.
+    pub(in super::super) fn answer(kind: u16) -> Vec<u8> {
+        let mut message = vec![
+            0xab, 0xcd, 0x87, 0xb0, 0, 1, 0, 1, 0, 1, 0, 1, // AA, TC, RD; RA, AD and CD
+            3, b'W', b'W', b'W', 7, b'e', b'x', b'a', b'm', b'p', b'l', b'e', 3, b'o', b'r', b'g',
+            0,
+        ];
+        message.extend([kind.to_be_bytes(), [0, 1]].concat());
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, 2, 1]);
+        message.extend([
+            0xc0, 16, 0, 2, 0, 1, 0, 0, 14, 16, 0, 5, 2, b'n', b's', 0xc0, 16,
+        ]);
+        message.extend([
+            0, 0, 41, 4, 208, 1, 0, 128, 0, 0, 8, 0, 10, 0, 4, 1, 2, 3, 4,
+        ]);
+        message
+    }
+
+    const KEPT: [u8; 19] = [
+        0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 8, 0, 10, 0, 4, 1, 2, 3, 4,
+    ];
+
+    #[test]
+    fn the_question_is_read() {
+        let message = answer(A);
+        let question = question(&message).expect("there is one");
+        assert_eq!(question.labels, [&b"WWW"[..], b"example", b"org"]);
+        assert_eq!((question.kind, question.end), (A, 33));
+        let mut asked = message.clone();
+        asked[2] &= 0x7f;
+        assert_eq!(super::question(&asked), None, "it is no answer");
+        let mut update = message.clone();
+        update[2] |= 0x28;
+        assert_eq!(super::question(&update), None, "it is another operation");
+        let mut chaos = message;
+        chaos[32] = 3;
+        assert_eq!(super::question(&chaos), None, "it is another class");
+    }
+
+    #[test]
+    fn a_failure_has_its_code_and_nothing_but_the_servers_own() {
+        let message = answer(A);
+        let question = question(&message).expect("there is one");
+        let failed = rewritten(&message, &question, Code::ServerFailure, &[]).expect("it is made");
+        let head = [0xab, 0xcd, 0x81, 0x92, 0, 1, 0, 0, 0, 0, 0, 1];
+        assert_eq!(failed, [&head[..], &message[12..33], &KEPT].concat());
+        // Cut within the OPT record: it is left out.
+        let cut = &message[..message.len() - 1];
+        let failed = rewritten(cut, &question, Code::NoSuchName, &[]).expect("it is made");
+        assert_eq!(failed.len(), 33);
+        assert_eq!((failed[3], failed[11]), (0x93, 0));
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_type_that_was_asked_for() {
+        let both: [IpAddr; 2] = [[192, 0, 2, 9].into(), "2001:db8::9".parse().expect("one")];
+        for (kind, wanted) in [
+            (A, Some(&both[..1])),
+            (AAAA, Some(&both[1..])),
+            (ANY, Some(&both[..])),
+            (HTTPS, Some(&both[..0])),
+            (16, None),
+        ] {
+            let message = answer(kind);
+            let found = question(&message).expect("there is one").addresses(&both);
+            assert_eq!(found.as_deref(), wanted, "{kind}");
+        }
+        let message = answer(ANY);
+        let question = question(&message).expect("there is one");
+        let spoofed = rewritten(&message, &question, Code::NoError, &both).expect("it is made");
+        assert_eq!(spoofed[6..12], [0, 2, 0, 0, 0, 1]);
+        let first = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 192, 0, 2, 9];
+        assert_eq!(spoofed[33..49], first);
+        assert_eq!(spoofed[49..61], [0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 1, 0, 16]);
+        assert!(spoofed.ends_with(&KEPT));
+        let many = vec![both[1]; 100];
+        let spoofed = rewritten(&message, &question, Code::NoError, &many).expect("it is made");
+        assert!(spoofed.len() <= SMALLEST_ROOM && spoofed.len() > SMALLEST_ROOM - 28);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_left(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            kind in prop_oneof![Just(A), Just(AAAA), Just(ANY)],
+            at in 0usize..80,
+            byte in any::<u8>(),
+            cut in 0usize..90,
+        ) {
+            // Noise; noise behind a header and a question that are right; and a whole answer with a byte changed, cut short.
+            let right = answer(kind);
+            let behind = [&right[..33], &bytes].concat();
+            let mut changed = right.clone();
+            let last = changed.len() - 1;
+            changed[at.min(last)] = byte;
+            changed.truncate(cut);
+            for message in [bytes, behind, changed] {
+                let Some(question) = question(&message) else { continue };
+                let names: usize = question.labels.iter().map(|label| label.len() + 1).sum();
+                prop_assert!(names < LONGEST_NAME && question.end <= message.len());
+                let address: IpAddr = [192, 0, 2, 9].into();
+                let made = rewritten(&message, &question, Code::NoError, &[address]);
+                let made = made.expect("what has a question can be answered");
+                let again = super::question(&made).expect("it has the same question");
+                prop_assert_eq!(again, question);
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What is done to which answers of name servers, as data: on a helper's command line, in the plan and in the ledger; and
+//! what that comes to for a packet that has arrived. `packet` finds the message in it, `message` the question in that.
+
+mod message;
+mod name;
+mod packet;
+
+pub use name::Pattern;
+
+use crate::filter::Filter;
+use backburn_experiments::Span;
+use message::Code;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::IpAddr;
+
+/// What is done to answers, which ones, and how they are had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Answers {
+    /// The tables that hand us what comes from name servers.
+    pub filter: Filter,
+    /// The names whose answers are meant.
+    pub names: Vec<Pattern>,
+    /// What is done to them.
+    pub change: Alteration,
+    /// The chance of each answer that it is done to it, in percent. All where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
+    /// What chances come from.
+    pub seed: u64,
+}
+
+/// What is done to an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "alteration",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub enum Alteration {
+    /// It is held back.
+    Hold {
+        /// How long.
+        by: Span,
+    },
+    /// It says that there is no answer, or does not come.
+    Fail {
+        /// How.
+        with: Failure,
+    },
+    /// It says other addresses.
+    Spoof {
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// How an answer fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// The server could not find out (`SERVFAIL`).
+    #[default]
+    Servfail,
+    /// There is no such name (`NXDOMAIN`).
+    Nxdomain,
+    /// The server does not want to (`REFUSED`).
+    Refused,
+    /// No answer comes.
+    Timeout,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It goes on as it came.
+    Leave,
+    /// It goes on as it came, later.
+    Hold,
+    /// It is lost.
+    Lose,
+    /// It goes on as this one.
+    Replace(Vec<u8>),
+}
+
+impl Alteration {
+    /// Whether it is done to answers over TCP as well: whoever heard nothing by UDP may ask that way. An answer that
+    /// is rewritten would not fit into its stream; but whoever has heard one by UDP does not ask again.
+    pub fn has_tcp(&self) -> bool {
+        match self {
+            Alteration::Hold { .. } => true,
+            Alteration::Fail { with } => *with == Failure::Timeout,
+            Alteration::Spoof { .. } => false,
+        }
+    }
+
+    /// Whether answers are lost.
+    pub fn loses(&self) -> bool {
+        *self
+            == Alteration::Fail {
+                with: Failure::Timeout,
+            }
+    }
+
+    /// What was done to an answer, as one word.
+    pub fn done(&self) -> &'static str {
+        match self {
+            Alteration::Hold { .. } => "slowed",
+            Alteration::Fail { .. } => "failed",
+            Alteration::Spoof { .. } => "spoofed",
+        }
+    }
+}
+
+impl Answers {
+    /// What becomes of a packet. `draw` is asked only for answers that are meant, once for each.
+    pub fn decide(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Decision {
+        self.altered(bytes, draw).unwrap_or(Decision::Leave)
+    }
+
+    fn altered(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Option<Decision> {
+        let packet = packet::parse(bytes)?;
+        let found = match packet.is_udp {
+            true => message::question(packet.payload).map(|question| (packet.payload, question)),
+            // A message over TCP begins with its length, which may have come by itself before it.
+            false if self.change.has_tcp() => [2, 0].into_iter().find_map(|start| {
+                let message = packet.payload.get(start..)?;
+                Some((message, message::question(message)?))
+            }),
+            false => None,
+        };
+        let (message, question) = found?;
+        if !self.names.iter().any(|name| name.matches(&question.labels)) {
+            return None;
+        }
+        let replaced = |code, addresses: &[IpAddr]| {
+            let answer = message::rewritten(message, &question, code, addresses)?;
+            packet.with(&answer).map(Decision::Replace)
+        };
+        let decision = match &self.change {
+            Alteration::Hold { .. } => Decision::Hold,
+            Alteration::Fail { with } => match with {
+                Failure::Servfail => replaced(Code::ServerFailure, &[])?,
+                Failure::Nxdomain => replaced(Code::NoSuchName, &[])?,
+                Failure::Refused => replaced(Code::Refused, &[])?,
+                Failure::Timeout => Decision::Lose,
+            },
+            Alteration::Spoof { addresses } => {
+                replaced(Code::NoError, &question.addresses(addresses)?)?
+            }
+        };
+        draw().then_some(decision)
+    }
+
+    /// What it holds alone: names in a namespace, whoever answers for them.
+    pub fn holds(&self) -> Vec<String> {
+        let place = self.filter.inode();
+        let names = self.names.iter();
+        names
+            .map(|name| format!("name:{place}{}", name.path()))
+            .collect()
+    }
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Alteration::Hold { by } => write!(f, "hold for {by}")?,
+            Alteration::Fail { with } => f.write_str(match with {
+                Failure::Servfail => "turn into SERVFAIL",
+                Failure::Nxdomain => "turn into NXDOMAIN",
+                Failure::Refused => "turn into REFUSED",
+                Failure::Timeout => "lose",
+            })?,
+            Alteration::Spoof { addresses } => {
+                let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+                write!(f, "turn into {}", addresses.join(", "))?;
+            }
+        }
+        match self.percent {
+            Some(percent) => write!(f, " {percent} % of the answers")?,
+            None => f.write_str(" the answers")?,
+        }
+        const SHOWN: usize = 8;
+        let mut names: Vec<String> = self.names.iter().map(Pattern::to_string).collect();
+        if names.len() > SHOWN {
+            names.truncate(SHOWN);
+            names.push(format!("… ({} in all)", self.names.len()));
+        }
+        write!(f, " for {}", names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::Harm;
+    use serde_json::json;
+
+    fn answers(name: &str, change: Alteration) -> Answers {
+        let flows = json!({"protocol": "udp", "direction": "ingress"});
+        Answers {
+            filter: Filter {
+                table: "trial".into(),
+                namespace: None,
+                flows: serde_json::from_value(flows).expect("flows"),
+                harm: Harm::Answer { lost: false },
+                devices: Vec::new(),
+            },
+            names: vec![name.parse().expect("a name")],
+            change,
+            percent: None,
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn only_chosen_answers_are_altered() {
+        let bytes = packet::tests::datagram(true, &message::tests::answer(1));
+        let hold = Alteration::Hold {
+            by: Span::seconds(1),
+        };
+        let decide = |name: &str, change: &Alteration, draw| {
+            answers(name, change.clone()).decide(&bytes, || draw)
+        };
+        assert_eq!(decide("www.example.org", &hold, true), Decision::Hold);
+        assert_eq!(decide("www.example.org", &hold, false), Decision::Leave);
+        assert_eq!(decide("example.org", &hold, true), Decision::Leave);
+        let fail = |with| Alteration::Fail { with };
+        let lose = fail(Failure::Timeout);
+        assert_eq!(decide("*.example.org", &lose, true), Decision::Lose);
+        let Decision::Replace(made) = decide("*", &fail(Failure::Refused), true) else {
+            panic!("it is rewritten");
+        };
+        assert_eq!(made[28 + 3] & 0x0f, 5);
+        let spoof = Alteration::Spoof {
+            addresses: vec![[192, 0, 2, 9].into()],
+        };
+        assert!(matches!(decide("*", &spoof, true), Decision::Replace(_)));
+        let text = packet::tests::datagram(true, &message::tests::answer(16));
+        assert_eq!(answers("*", spoof).decide(&text, || true), Decision::Leave);
+    }
+
+    #[test]
+    fn an_answer_over_tcp_is_held_or_lost_but_never_rewritten() {
+        let message = message::tests::answer(1);
+        let mut segment = packet::tests::datagram(false, &[])[..40].to_vec();
+        segment[6] = 6;
+        let mut header = [0; 20];
+        header[12] = 5 << 4;
+        segment.extend(header);
+        let alone = [&segment[..], &message].concat();
+        let counted = [
+            &segment[..],
+            &(message.len() as u16).to_be_bytes(),
+            &message,
+        ]
+        .concat();
+        let fail = |with| answers("*.org", Alteration::Fail { with });
+        for bytes in [&alone, &counted] {
+            let decide = |with| fail(with).decide(bytes, || true);
+            assert_eq!(decide(Failure::Timeout), Decision::Lose);
+            assert_eq!(decide(Failure::Servfail), Decision::Leave);
+        }
+        let nothing = fail(Failure::Timeout).decide(&segment, || true);
+        assert_eq!(nothing, Decision::Leave);
+    }
+}
