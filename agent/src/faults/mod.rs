@@ -16,6 +16,7 @@ mod network_reject;
 mod process_kill;
 mod process_pause;
 mod size;
+mod tcp_proxy;
 
 pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
@@ -41,6 +42,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<network_reject::NetworkReject>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
+    Fault::of::<tcp_proxy::TcpProxy>(),
 ];
 
 /// The fault of this name.

@@ -1,6 +1,7 @@
 //! What a helper is seen to do, looked at from outside: never what it says of itself.
 
 use super::Role;
+use super::proxy::counted;
 use super::role::size;
 use crate::filter::{Filter, Harm};
 use crate::processes::{ProcessId, ProcessTable};
@@ -12,6 +13,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
         Role::Hold { victims } => held(victims, helper, table),
         Role::Terminate { victims, .. } => ended(victims, table),
         Role::Filter(filter) => filtered(filter),
+        Role::Proxy(_) => of_helper(helper, table, passed),
         Role::Cpu { .. } => of_helper(helper, table, busy),
         Role::Memory { .. } => of_helper(helper, table, |id, table| {
             let bytes = table.resident_bytes(id)?;
@@ -118,6 +120,24 @@ fn filtered(filter: &Filter) -> Effect {
             (&format!("{done}-bytes"), counted.harmed_bytes as f64),
         ],
     )
+}
+
+fn passed(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
+    let counted = counted(id, table)?;
+    Some(effect(
+        counted.harmed > 0,
+        format!(
+            "{} connections, {} of them harmed, {} passed on",
+            counted.connections,
+            counted.harmed,
+            size(counted.bytes)
+        ),
+        &[
+            ("connections", counted.connections as f64),
+            ("harmed-connections", counted.harmed as f64),
+            ("passed-bytes", counted.bytes as f64),
+        ],
+    ))
 }
 
 fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {

@@ -1,5 +1,6 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
+use super::Proxy;
 use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::Span;
@@ -64,6 +65,8 @@ pub enum Role {
     },
     /// Owns nf_tables tables that harm packets. They go when it dies.
     Filter(Box<Filter>),
+    /// Passes TCP connections on, and harms them. They break off when it dies.
+    Proxy(Box<Proxy>),
 }
 
 impl Role {
@@ -121,6 +124,7 @@ impl Role {
                 filter.place(),
                 filter.table
             ),
+            Role::Proxy(proxy) => proxy.describe(),
         }
     }
 
@@ -133,6 +137,9 @@ impl Role {
             Role::Disk { .. } => "the kernel frees the file, which has no name",
             Role::Terminate { .. } => "those not dead yet are not killed",
             Role::Filter(_) => "the kernel removes the tables that it owned",
+            Role::Proxy(_) => {
+                "the kernel closes what it listened on and resets what passed through it"
+            }
         }
     }
 
@@ -156,6 +163,7 @@ impl Role {
                 )]
             }
             Role::Filter(filter) => vec![filter.holds()],
+            Role::Proxy(proxy) => vec![proxy.holds()],
         }
     }
 
@@ -191,7 +199,10 @@ impl Role {
                 let there = filter.residue()?;
                 Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
             }
-            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
+            // The kernel closes a dead process's sockets before the process is gone.
+            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } | Role::Proxy(_) => {
+                Ok(None)
+            }
         }
     }
 
