@@ -77,8 +77,12 @@ impl Pace {
     fn cut(&mut self) {
         let Some(slicer) = &self.slicer else { return };
         let variation = slicer.variation.map_or(0, |size| size.0);
-        let spread = self.rng.next_u64() % (2 * variation + 1);
-        let size = slicer.size.0.saturating_sub(variation) + spread;
+        let spread = self.rng.next_u64() % variation.saturating_mul(2).saturating_add(1);
+        let size = slicer
+            .size
+            .0
+            .saturating_sub(variation)
+            .saturating_add(spread);
         self.piece = usize::try_from(size).unwrap_or(usize::MAX).max(1);
     }
 }

@@ -15,7 +15,8 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-/// The most that is held of what is late: as much as the widest TCP window by Linux' defaults.
+/// The most that is held of what is late: a little more than the widest TCP window by Linux'
+/// defaults (`tcp_rmem`), so that a connection is as fast as over a real line of this length.
 const HELD: usize = 8 << 20;
 /// The most that is read at once of what is to be late.
 const PIECE: usize = 128 << 10;
