@@ -112,6 +112,7 @@ impl Proxied {
             .arg(arguments.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::from(output))
+            .stderr(Stdio::null())
             .spawn()
             .expect("the agent starts");
         let until = Instant::now() + PATIENCE;

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -20,8 +20,9 @@ use std::time::Instant;
 const HELD: usize = 8 << 20;
 /// The most that is read at once of what is to be late.
 const PIECE: usize = 128 << 10;
-/// The most that is spliced at once: more than a pipe takes.
-const SPLICED: usize = 1 << 20;
+/// What a pipe holds, 16 pages at first, and when it was seen to be filled: the most that a user
+/// may ask for by Linux' defaults.
+const PIPE: [usize; 2] = [64 << 10, 1 << 20];
 /// What a piece that is held costs besides its bytes.
 const EACH: usize = 64;
 
@@ -46,6 +47,8 @@ enum Store {
         out: OwnedFd,
         into: OwnedFd,
         filled: usize,
+        /// Whether a larger one was asked for.
+        grown: bool,
     },
     /// With us, each piece with the time when it goes on.
     Late {
@@ -89,6 +92,7 @@ impl Passage {
                 out,
                 into,
                 filled: 0,
+                grown: false,
             }
         };
         let paced = rng.clone();
@@ -183,10 +187,20 @@ impl Passage {
         }
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
         let taken = match &mut self.store {
-            Store::Pipe { into, filled, .. } => {
-                let most = SPLICED.min(left).min(self.pace.portion());
-                let taken = splice(from, None, into, None, most, SpliceFlags::NONBLOCK);
+            Store::Pipe {
+                into,
+                filled,
+                grown,
+                ..
+            } => {
+                let most = PIPE[1].min(left).min(self.pace.portion());
+                let taken = splice(from, None, &*into, None, most, SpliceFlags::NONBLOCK);
                 *filled += taken.unwrap_or(0);
+                if *filled >= PIPE[0] && !*grown {
+                    *grown = true;
+                    // Where a user has too many pipes already, this one stays as it is.
+                    fcntl_setpipe_size(&*into, PIPE[1]).ok();
+                }
                 taken
             }
             Store::Late { room, .. } => {
