@@ -121,6 +121,7 @@ impl World {
             })
         }));
         lines.push(output("tc", &["qdisc", "show"]));
+        lines.extend(listening());
         lines.join("\n")
     }
 }
@@ -142,6 +143,22 @@ impl Drop for World {
             &["--lazy", &self.files.path().display().to_string()],
         );
     }
+}
+
+/// The TCP sockets that listen here, as `/proc/net` shows them: their local addresses.
+fn listening() -> Vec<String> {
+    let mut found = Vec::new();
+    for file in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let sockets = text.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            // `TCP_LISTEN` of the kernel's include/net/tcp_states.h.
+            (*fields.get(3)? == "0A").then(|| format!("{file} {}", fields[1]))
+        });
+        found.extend(sockets);
+    }
+    found.sort();
+    found
 }
 
 /// Whether it runs or stands still, and for whom.

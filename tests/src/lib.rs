@@ -9,6 +9,7 @@ pub mod pages;
 pub mod privately;
 pub mod processes;
 pub mod programs;
+pub mod proxied;
 pub mod reference;
 pub mod runs;
 pub mod software;

@@ -124,6 +124,13 @@ const CASES: &[Case] = &[
         duration: SHORT,
         victims_survive: true,
     },
+    Case {
+        name: "tcp-proxy",
+        fault: "tcp-proxy",
+        arguments: |_| json!({"listen": "127.0.0.1:15432", "upstream": "127.0.0.1:9", "to-client": {"latency": "20ms"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
 ];
 
 /// What is done at each place, and whether an agent is started again afterwards.

@@ -22,6 +22,7 @@ mod process_kill;
 mod process_pause;
 mod resolution;
 mod size;
+mod tcp_proxy;
 
 pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
@@ -50,6 +51,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<network_reject::NetworkReject>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
+    Fault::of::<tcp_proxy::TcpProxy>(),
 ];
 
 /// The fault of this name.

@@ -1,6 +1,7 @@
 //! What a helper is seen to do, looked at from outside: never what it says of itself.
 
 use super::Role;
+use super::proxy::counted;
 use super::role::size;
 use crate::dns::Answers;
 use crate::filter::{Filter, Harm};
@@ -14,6 +15,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
         Role::Terminate { victims, .. } => ended(victims, table),
         Role::Filter(filter) => filtered(filter),
         Role::Answers(answers) => answered(answers),
+        Role::Proxy(_) => of_helper(helper, table, passed),
         Role::Cpu { .. } => of_helper(helper, table, busy),
         Role::Memory { .. } => of_helper(helper, table, |id, table| {
             let bytes = table.resident_bytes(id)?;
@@ -141,6 +143,24 @@ fn answered(answers: &Answers) -> Effect {
             (&format!("{done}-answers"), counted.harmed as f64),
         ],
     )
+}
+
+fn passed(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
+    let counted = counted(id, table)?;
+    Some(effect(
+        counted.harmed > 0,
+        format!(
+            "{} connections, {} of them harmed, {} passed on",
+            counted.connections,
+            counted.harmed,
+            size(counted.bytes)
+        ),
+        &[
+            ("connections", counted.connections as f64),
+            ("harmed-connections", counted.harmed as f64),
+            ("passed-bytes", counted.bytes as f64),
+        ],
+    ))
 }
 
 fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {

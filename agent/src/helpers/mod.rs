@@ -18,12 +18,15 @@ mod filter;
 mod hold;
 mod life;
 mod memory;
+mod proxy;
 mod role;
 mod terminate;
 
 pub use evidence::evidence;
 pub use hold::{NotHeld, may_hold};
 pub(crate) use hold::{has_capability, yama_scope};
+pub(crate) use proxy::bound;
+pub use proxy::{Harm, Proxy, Slicer};
 pub use role::Role;
 
 use std::ffi::OsString;
@@ -85,6 +88,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Role::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
         Role::Filter(filter) => filter::run(filter, &life),
         Role::Answers(answers) => answers::run(answers, &life),
+        Role::Proxy(proxy) => proxy::run(proxy, &life),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
+use super::Proxy;
 use crate::dns::Answers;
 use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
@@ -67,6 +68,8 @@ pub enum Role {
     Filter(Box<Filter>),
     /// Reads the answers of name servers as they arrive, and alters some. The rest goes on as it came.
     Answers(Box<Answers>),
+    /// Passes TCP connections on, and harms them. They break off when it dies.
+    Proxy(Box<Proxy>),
 }
 
 impl Role {
@@ -129,6 +132,7 @@ impl Role {
                 answers.filter.place(),
                 answers.filter.table
             ),
+            Role::Proxy(proxy) => proxy.describe(),
         }
     }
 
@@ -143,6 +147,9 @@ impl Role {
             Role::Filter(_) => "the kernel removes the tables that it owned",
             Role::Answers(_) => {
                 "the kernel removes the tables that it owned, and answers go on as they come"
+            }
+            Role::Proxy(_) => {
+                "the kernel closes what it listened on and resets what passed through it"
             }
         }
     }
@@ -168,6 +175,7 @@ impl Role {
             }
             Role::Filter(filter) => vec![filter.holds()],
             Role::Answers(answers) => answers.holds(),
+            Role::Proxy(proxy) => vec![proxy.holds()],
         }
     }
 
@@ -201,7 +209,10 @@ impl Role {
             }
             Role::Filter(filter) => left_over(filter),
             Role::Answers(answers) => left_over(&answers.filter),
-            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } => Ok(None),
+            // The kernel closes a dead process's sockets before the process is gone.
+            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } | Role::Proxy(_) => {
+                Ok(None)
+            }
         }
     }
 

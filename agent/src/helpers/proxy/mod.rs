@@ -1,0 +1,238 @@
+//! A proxy for TCP: it listens, passes each connection on to an upstream, and harms those that it
+//! is told to. Wants no rights and touches nothing but what comes to it.
+
+mod connection;
+mod counters;
+mod harm;
+mod pace;
+mod passage;
+
+pub(crate) use counters::counted;
+pub use harm::{Harm, Slicer};
+
+use super::Failed;
+use super::life::Life;
+use backburn_experiments::Span;
+use counters::{Counters, Tally};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// What a connection's thread has for itself; it needs a few pages.
+const STACK: usize = 128 << 10;
+/// How long is waited where there is nothing left to accept a connection with.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// A proxy, as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Proxy {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where it passes connections on to, as it was written.
+    pub upstream_name: String,
+    /// Its addresses: the first that answers is taken.
+    pub upstream: Vec<SocketAddr>,
+    /// What is done to what clients send.
+    pub to_upstream: Harm,
+    /// What is done to what upstream sends.
+    pub to_client: Harm,
+    /// Connections are reset so long after they were accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Span>,
+    /// The chance of each connection to be harmed, in percent.
+    pub share: f64,
+    /// What that, jitter and pieces are drawn from.
+    pub seed: u64,
+}
+
+/// What is to be done to one connection.
+struct Chosen {
+    to_upstream: Harm,
+    to_client: Harm,
+    reset: Option<Span>,
+    rngs: [ChaCha8Rng; 2],
+}
+
+impl Proxy {
+    /// What it does, for people.
+    pub fn describe(&self) -> String {
+        let mut text = format!(
+            "listen on {} and pass connections on to {}",
+            self.listen, self.upstream_name
+        );
+        for (way, harm) in [
+            ("to upstream", &self.to_upstream),
+            ("to the client", &self.to_client),
+        ] {
+            if !harm.is_none() {
+                text += &format!("; {way}: {}", harm.describe());
+            }
+        }
+        if let Some(reset) = self.reset {
+            text += &format!("; reset after {reset}");
+        }
+        if self.share < 100.0 {
+            text += &format!("; {}% of them harmed", self.share);
+        }
+        text
+    }
+
+    /// What it holds alone.
+    pub fn holds(&self) -> String {
+        format!("listen:{}", self.listen)
+    }
+
+    /// What the n-th connection gets.
+    fn choose(&self, number: u64) -> Chosen {
+        let numbers = |which: u64| {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            // A stream of its own for each use, so that none depends on how far another came.
+            rng.set_stream(number.wrapping_mul(4).wrapping_add(which));
+            rng
+        };
+        let draw = (numbers(0).next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let harmed = 100.0 * draw < self.share;
+        let harm = |harm: &Harm| match harmed {
+            true => harm.clone(),
+            false => Harm::default(),
+        };
+        Chosen {
+            to_upstream: harm(&self.to_upstream),
+            to_client: harm(&self.to_client),
+            reset: self.reset.filter(|_| harmed),
+            rngs: [numbers(1), numbers(2)],
+        }
+    }
+}
+
+/// Binds a socket, which does not listen yet: nobody notices.
+///
+/// # Errors
+/// What the kernel said: the address is in use, or is none of this host, or the port is for root.
+pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // What is left of connections that were closed is no reason to refuse.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+pub(super) fn run(proxy: &Proxy, life: &Life) -> Result<(), Failed> {
+    let failed = |what: &str, error: io::Error| Failed::new(format!("{what}: {error}"));
+    // Before anything else that is an eventfd: they are found by their order.
+    let counters = Counters::new().map_err(|error| failed("counters", error.into()))?;
+    life.first_to_be_killed()?;
+    let limit = getrlimit(Resource::Nofile);
+    // As many connections as the host lets one process have.
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    )
+    .map_err(|error| failed("the limit of open files", error.into()))?;
+    // The kernel wakes us as exactly as it can, not with others 50 µs later; threads inherit it.
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
+        .map_err(|error| failed("the timer's slack", error.into()))?;
+    let at = format!("listening on {}", proxy.listen);
+    let socket = bound(proxy.listen).map_err(|error| failed(&at, error))?;
+    listen(&socket, BACKLOG).map_err(|error| failed(&at, error.into()))?;
+    let listener = TcpListener::from(socket);
+    life.ready(at.clone())?;
+    serve(&listener, &Arc::new(proxy.clone()), &Arc::new(counters))
+        .map_err(|error| failed(&at, error))
+}
+
+/// Accepts connections until it is killed.
+fn serve(listener: &TcpListener, proxy: &Arc<Proxy>, counters: &Arc<Counters>) -> io::Result<()> {
+    let mut number = 0;
+    loop {
+        let client = match listener.accept() {
+            Ok((client, _)) => client,
+            Err(error) => {
+                match Errno::from_io_error(&error) {
+                    // Nothing to accept it with: others have to end first.
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                        std::thread::sleep(BREATH);
+                    }
+                    Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Err(error),
+                    // Errors of the connection that is accepted are told here, too: accept(2).
+                    _ => {}
+                }
+                continue;
+            }
+        };
+        counters.connection();
+        start(client, proxy, number, counters);
+        number += 1;
+    }
+}
+
+/// Passes one connection on, on a thread of its own. What can't be passed on is reset.
+fn start(client: TcpStream, proxy: &Arc<Proxy>, number: u64, counters: &Arc<Counters>) {
+    if let Err(error) = connection::resets_when_dropped(&client) {
+        tracing::debug!(%error, "a connection was gone as it came");
+        return;
+    }
+    let (proxy, counters) = (Arc::clone(proxy), Arc::clone(counters));
+    let started = std::thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(move || {
+            let tally = Tally::new(&counters);
+            let chosen = proxy.choose(number);
+            if let Err(error) = connection::pass_on(&client, &proxy, chosen, &tally) {
+                tracing::debug!(%error, "a connection could not be passed on");
+            }
+        });
+    if let Err(error) = started {
+        // The client went with the closure, and was reset.
+        tracing::debug!(%error, "no thread for a connection");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_chooses_connections_in_their_share() {
+        let proxy = |share: f64, seed: u64| Proxy {
+            listen: "127.0.0.1:1".parse().expect("an address"),
+            upstream_name: String::new(),
+            upstream: Vec::new(),
+            to_upstream: Harm::default(),
+            to_client: Harm::default(),
+            reset: Some(Span::seconds(1)),
+            share,
+            seed,
+        };
+        let harmed = |proxy: &Proxy| -> Vec<u64> {
+            (0..10_000)
+                .filter(|number| proxy.choose(*number).reset.is_some())
+                .collect()
+        };
+        let third = harmed(&proxy(30.0, 7));
+        assert!((2850..=3150).contains(&third.len()), "{}", third.len());
+        assert_eq!(third, harmed(&proxy(30.0, 7)));
+        assert_ne!(third, harmed(&proxy(30.0, 8)));
+        assert_eq!(harmed(&proxy(100.0, 7)).len(), 10_000);
+    }
+}
