@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The chain that does what is to be done.
 const HARM: &str = "harm";
 /// The set that runs out.
-const LEASE: &str = "lease";
+pub(super) const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];

@@ -1,12 +1,15 @@
 //! Owning the tables that harm packets: the kernel removes them when the socket that made them
-//! is closed, which no death of this process can leave undone.
+//! is closed, which no death of this process can leave undone. Asked to end, by SIGTERM, it deletes
+//! them first, which is sooner.
 
 use super::life::Life;
 use super::{Failed, delay};
 use crate::filter::{Filter, Harm};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
+use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 use std::io;
+use std::sync::Arc;
 
 pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     if let Some(namespace) = &filter.namespace {
@@ -19,11 +22,16 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
         })?;
     }
     // Kept until the end: closing it is the undo.
-    let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
+    let owner = Arc::new(Socket::open(Family::Netfilter).map_err(|error| refused(&error))?);
     let queue = match filter.harm {
-        Harm::Delay { by } => Some((listen(filter)?, by)),
+        Harm::Delay { by } => Some((Arc::new(listen(filter)?), by)),
         _ => None,
     };
+    end_when_asked(
+        filter.clone(),
+        Arc::clone(&owner),
+        queue.as_ref().map(|(queue, _)| Arc::clone(queue)),
+    )?;
     // Somebody listens before the first packet comes.
     let number = queue.as_ref().map_or(0, |(queue, _)| queue.number());
     filter
@@ -34,6 +42,33 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
         Some((queue, by)) => Err(delay::hold(&queue, by.0)),
         None => life.wait_for_ever(),
     }
+}
+
+/// Has a thread wait for SIGTERM, take the tables back and end this process.
+fn end_when_asked(
+    filter: Filter,
+    owner: Arc<Socket>,
+    queue: Option<Arc<PacketQueue>>,
+) -> Result<(), Failed> {
+    let mut asked = SigSet::empty();
+    asked.add(Signal::SIGTERM);
+    // Before there are other threads: each would have to hold it off for itself.
+    asked
+        .thread_block()
+        .map_err(|error| Failed::new(format!("could not hold off SIGTERM: {error}")))?;
+    std::thread::Builder::new()
+        .name(crate::processes::HELPER_NAME.into())
+        .spawn(move || {
+            let let_go = queue.map(|queue| move || queue.let_all_go());
+            let over = asked.wait().map_err(io::Error::from);
+            if let Err(error) = over.and_then(|_| filter.take_back(&owner, let_go)) {
+                // The end closes the socket, and that takes them back as well.
+                tracing::debug!("the tables could not be deleted: {error}");
+            }
+            std::process::exit(0);
+        })
+        .map(|_| ())
+        .map_err(|error| Failed::new(format!("could not start a thread: {error}")))
 }
 
 /// Listens to a packet queue that nobody else listens to.

@@ -136,6 +136,11 @@ impl Role {
         }
     }
 
+    /// Whether it gives back sooner what it has taken when it is asked to end (SIGTERM) than when it is killed.
+    pub fn ends_when_asked(&self) -> bool {
+        matches!(self, Role::Filter(_))
+    }
+
     /// What it holds alone, as `kind:which`.
     pub fn holds(&self) -> Vec<String> {
         match self {

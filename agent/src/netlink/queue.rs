@@ -6,6 +6,7 @@ use super::message::{self, Body, Message, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `NFNL_SUBSYS_QUEUE`, in the upper byte of a message's kind.
 const SUBSYSTEM: u16 = 3 << 8;
@@ -24,6 +25,8 @@ const ROOM: usize = 32 << 20;
 pub struct PacketQueue {
     socket: Socket,
     number: u16,
+    /// The number of the last packet that was heard of.
+    last: AtomicU32,
 }
 
 impl PacketQueue {
@@ -35,6 +38,7 @@ impl PacketQueue {
         let queue = PacketQueue {
             socket: Socket::open(Family::Netfilter)?,
             number,
+            last: AtomicU32::new(0),
         };
         queue.socket.set_room(ROOM)?;
         let configure = |what: &str, body: Body| {
@@ -79,9 +83,20 @@ impl PacketQueue {
                 && let Some(header) = message::attribute(packet, 1)
                 && let Some(number) = header.first_chunk::<4>()
             {
-                each(u32::from_be_bytes(*number));
+                let number = u32::from_be_bytes(*number);
+                self.last.store(number, Ordering::Relaxed);
+                each(number);
             }
         })
+    }
+
+    /// Lets every packet go on that is held now, those that were not yet heard of too.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn let_all_go(&self) -> io::Result<()> {
+        // The kernel compares numbers as they go round; no queue is as long as this.
+        self.let_go(self.last.load(Ordering::Relaxed).wrapping_add(1 << 30))
     }
 
     /// Lets every packet go on that came before this one, and this one.
