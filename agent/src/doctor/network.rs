@@ -21,7 +21,14 @@ const NETDEV: Table<'_> = Table {
 pub(super) fn examine() -> Vec<Finding> {
     let trial = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok(vec![owner(), egress(), parts(), queue(), netem()])
+        Ok(vec![
+            owner(),
+            egress(),
+            parts(),
+            queue(),
+            process(),
+            netem(),
+        ])
     });
     let tried: io::Result<Vec<Finding>> = match trial.join() {
         Ok(tried) => tried,
@@ -155,6 +162,35 @@ fn queue() -> Finding {
             Answer::No,
             error.to_string(),
             "packets can't be held back in user space; CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT, has it",
+        ),
+    }
+}
+
+fn process() -> Finding {
+    let steps = [
+        Expression::SocketCgroup(1),
+        Expression::Compare(netlink::Compare::Equal, vec![0; 8]),
+    ];
+    let rule = |chain| INET.rule(chain, &steps, "");
+    let kernel = kernel_takes(&[
+        INET.make(),
+        INET.base_chain("arriving", &Hook::Prerouting, 0),
+        INET.base_chain("leaving", &Hook::Output, 0),
+        rule("arriving"),
+        rule("leaving"),
+    ]);
+    match kernel {
+        Ok(()) => finding(
+            "flows of a process",
+            Answer::Yes,
+            "by its network namespace, or by its sockets' control group",
+            "",
+        ),
+        Err(error) => finding(
+            "flows of a process",
+            Answer::Partly,
+            format!("by its network namespace only: {error}"),
+            "for a process in the host's own network, Linux 5.13 or later has it, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
         ),
     }
 }

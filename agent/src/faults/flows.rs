@@ -3,16 +3,16 @@
 
 use super::Look;
 use super::flow_ends::{MOST, ends, placed, read};
+use super::flow_process::{Whose, whose};
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
 use crate::netlink::{self, Namespace, errno};
-use crate::processes::{OneOrMany, ProcessSelector};
+use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
+use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, document::Select};
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which packets: those of flows from here to there, and their answers. At least one of `to`, `from`, `ports`, `interface`, `of` and
@@ -39,7 +39,9 @@ pub struct Flows {
     /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     interface: Option<String>,
-    /// The flows of the network namespace of this process, e.g. of a container.
+    /// The flows of this process: of its network namespace, e.g. a container's; where that is the host's own, of the sockets made
+    /// in its control group (version 2), in which nobody else may be. What other processes handed to it, as a socket that
+    /// systemd listens on for it, is not meant; nor is ICMP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<ProcessSelector>,
     /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
@@ -140,7 +142,7 @@ impl Flows {
     /// There is no such host, interface or namespace; or the kernel would not do it.
     pub(super) fn filter(&self, harm: Harm, look: &Look<'_>) -> Result<Filter, Refusal> {
         let mut problems = Vec::new();
-        let namespace = self.find_namespace(look)?;
+        let (namespace, cgroups) = self.find_place(look)?;
         let to = ends("to", &self.to, &mut problems);
         let from = ends("from", &self.from, &mut problems);
         let except = ends("except", &self.except, &mut problems);
@@ -218,6 +220,7 @@ impl Flows {
                 (Direction::Ingress, _) | (_, Harm::Reject { .. } | Harm::Delay { .. }) => {
                     Vec::new()
                 }
+                _ if !cgroups.is_empty() => Vec::new(),
                 _ => links
                     .iter()
                     .filter(named)
@@ -233,8 +236,10 @@ impl Flows {
                 direction,
                 interface: self.interface.clone(),
                 loopback,
+                cgroups,
                 except,
                 spare_ports,
+                spare_link: look.spare_link,
             },
             harm,
         };
@@ -242,8 +247,8 @@ impl Flows {
         Ok(filter)
     }
 
-    /// The network namespace that is meant; none where it is ours.
-    fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
+    /// The network namespace that is meant, none where it is ours; and there, whose sockets.
+    fn find_place(&self, look: &Look<'_>) -> Result<(Option<Namespace>, Vec<Cgroup>), Refusal> {
         let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
@@ -259,45 +264,27 @@ impl Flows {
                     ..Refusal::new("no-match", "the network namespace is not to be had")
                 }
             })?;
-            return Ok((found.inode != own.inode).then_some(found));
+            return Ok(((found.inode != own.inode).then_some(found), Vec::new()));
         }
         let Some(of) = &self.of else {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         };
-        let all = ProcessSelector {
-            select: of.select.or(Some(Select::All)),
-            ..of.clone()
-        };
-        let found = all.find("$.of", look.table, look.protection, look.seed)?;
-        let refuse = |what: String, hint: &str| Refusal {
-            problems: vec![Problem::new("$.of", what).hint(hint)],
-            ..Refusal::new(
-                "no-match",
-                "the process has no network of its own to be told by",
-            )
-        };
-        let mut namespaces = Vec::new();
-        for process in &found.victims {
-            let path = PathBuf::from(format!("/proc/{}/ns/net", process.id.pid));
-            let namespace = Namespace::at(&path).map_err(|error| {
-                refuse(
-                    format!("{}: {error}", path.display()),
-                    "looking at another user's wants root",
+        match whose(of, &own, look)? {
+            Whose::Namespace(namespace) => Ok((Some(namespace), Vec::new())),
+            Whose::Cgroups(_) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
+                problems: vec![
+                    Problem::new(
+                        "$.protocol",
+                        "it is not known whose an arriving ICMP packet is",
+                    )
+                    .hint("leave `of` or the protocol out"),
+                ],
+                ..Refusal::new(
+                    "no-match",
+                    "the processes' packets can't be told from others'",
                 )
-            })?;
-            namespaces.push(namespace);
-        }
-        let different: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
-        match (different.len(), namespaces.into_iter().next()) {
-            (1, Some(namespace)) if namespace.inode != own.inode => Ok(Some(namespace)),
-            (1, _) => Err(refuse(
-                format!("{} shares the network of this host", found.victims[0]),
-                "name its ports or addresses instead",
-            )),
-            (many, _) => Err(refuse(
-                format!("the processes are in {many} different networks"),
-                "select those of one",
-            )),
+            }),
+            Whose::Cgroups(cgroups) => Ok((None, cgroups)),
         }
     }
 }

@@ -1,17 +1,21 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `network` reads addresses.
 
+mod link;
 mod network;
 mod rules;
 
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
+use crate::processes::Cgroup;
 use backburn_experiments::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// What the comments of counting rules say: every packet of the chosen flows, and those that harm came to.
@@ -59,12 +63,44 @@ pub struct Flows {
     /// Whether the loopback is meant too.
     #[serde(default)]
     pub loopback: bool,
+    /// Only those of sockets made in these control groups, or below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<Cgroup>,
     /// Not those that have one of these ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<End>,
     /// Ports that are never touched, at either end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_ports: Vec<PortRange>,
+    /// The connection that is never touched: the agent's link to its controller, where that is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare_link: Option<Connection>,
+}
+
+/// A TCP connection, by its two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Connection {
+    /// The end here.
+    pub here: SocketAddr,
+    /// The other one.
+    pub there: SocketAddr,
+}
+
+impl Connection {
+    /// The one that a socket has. None where it is no TCP socket, or not connected.
+    pub fn of(socket: impl AsFd) -> Option<Self> {
+        use rustix::net::{SocketAddrAny, getpeername, getsockname};
+        let address = |any: SocketAddrAny| {
+            let address = SocketAddr::try_from(any).ok()?;
+            // What an IPv6 socket says of a connection over IPv4.
+            Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        };
+        Some(Connection {
+            here: address(getsockname(&socket).ok()?)?,
+            there: address(getpeername(&socket).ok()??)?,
+        })
+    }
 }
 
 /// One end of flows: addresses, and maybe the port there.
@@ -209,8 +245,15 @@ impl Filter {
         let by = |by_target| self.messages(deadline, Queue { number, by_target });
         say(&by(false)).or_else(|error| match self.harm {
             Harm::Delay { .. } => say(&by(true)),
+            _ if self.swallows() => say(&by(true)),
             _ => Err(error),
         })
+    }
+
+    /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
+    /// only, and a plain drop there would tell a UDP sender.
+    pub fn swallows(&self) -> bool {
+        matches!(self.harm, Harm::Lose { .. }) && !self.flows.cgroups.is_empty()
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
@@ -392,6 +435,9 @@ impl fmt::Display for Flows {
         }
         if let Some(interface) = &self.interface {
             write!(f, " over {interface}")?;
+        }
+        for cgroup in &self.cgroups {
+            write!(f, " of sockets in {}", cgroup.folder.display())?;
         }
         if !self.except.is_empty() {
             write!(f, ", except {}", ends(&self.except))?;

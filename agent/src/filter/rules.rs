@@ -20,24 +20,26 @@ const HARM: &str = "harm";
 /// The set that runs out.
 pub(super) const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
+pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
+pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Numbers of transport protocols.
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
 const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
 const BEFORE_FILTERS: i32 = -10;
+/// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
+const AFTER_FILTERS: i32 = 1000;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
 /// The messages for one table, as they come together.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     table: Table<'a>,
     messages: Vec<Message>,
     /// Sets come before the rules that look into them, each with a number of its own.
@@ -54,7 +56,9 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             if arrives {
                 inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
             }
-            if leaves {
+            if leaves && filter.swallows() {
+                inet.push(("leaving".to_owned(), Hook::Output, AFTER_FILTERS));
+            } else if leaves {
                 let devices = filter.devices.chunks(DEVICES).enumerate();
                 netdev.extend(devices.map(|(number, devices)| {
                     (
@@ -73,7 +77,10 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             if leaves {
                 inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
             }
-            inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
+            // What passes through is of no socket here.
+            if flows.cgroups.is_empty() {
+                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
+            }
         }
     }
     let mut messages = Vec::new();
@@ -91,7 +98,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             sets: 0,
         };
         draft.lease(deadline);
-        draft.harm(filter.harm, queue);
+        draft.harm(filter, queue);
         for (name, hook, priority) in chains {
             draft
                 .messages
@@ -105,7 +112,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
 }
 
 impl Draft<'_> {
-    fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
+    pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
         let message = self.table.rule(chain, steps, comment);
         // The two ways of flows that are alike both ways are one rule.
         if !self.messages.contains(&message) {
@@ -122,36 +129,34 @@ impl Draft<'_> {
         self.messages.extend(set);
     }
 
-    fn harm(&mut self, harm: Harm, queue: Queue) {
+    fn harm(&mut self, filter: &Filter, queue: Queue) {
         use Expression::{Counter, Reject, Vanish};
+        let Queue { number, by_target } = queue;
+        let to_queue = Expression::Queue { number, by_target };
         self.rule(HARM, &[Counter], CHOSEN);
-        match harm {
+        match filter.harm {
             Harm::Lose { share } => {
                 let mut steps = match share {
                     Share::All => Vec::new(),
                     Share::Percent(percent) => {
                         let limit = (percent / 100.0 * f64::from(MILLION)).round() as u32;
-                        number(MILLION, true, Compare::Less, limit)
+                        one_of(MILLION, true, Compare::Less, limit)
                     }
                     // They count from 0.
                     Share::EveryNth(nth) => {
-                        number(nth, false, Compare::Equal, nth.saturating_sub(1))
+                        one_of(nth, false, Compare::Equal, nth.saturating_sub(1))
                     }
                 };
                 steps.push(Counter);
                 steps.push(match self.table.layer {
+                    _ if filter.swallows() => to_queue,
                     Layer::Inet => Expression::Verdict(Verdict::Drop),
                     Layer::Netdev => Vanish,
                 });
                 self.rule(HARM, &steps, HARMED);
             }
             Harm::Delay { .. } => {
-                let Queue { number, by_target } = queue;
-                self.rule(
-                    HARM,
-                    &[Counter, Expression::Queue { number, by_target }],
-                    HARMED,
-                );
+                self.rule(HARM, &[Counter, to_queue], HARMED);
             }
             Harm::Reject { with } => {
                 // What rejecting itself sends comes by here too, and must get out.
@@ -238,6 +243,7 @@ impl Draft<'_> {
             let steps = [transport(ICMPV6), kinds, vec![accept()]];
             self.rule(chain, &steps.concat(), "neighbours");
         }
+        self.spare_link(chain, flows);
         for end in [Side::Source, Side::Destination] {
             for protocol in [TCP, UDP] {
                 if flows.spare_ports.is_empty() {
@@ -329,14 +335,22 @@ impl Draft<'_> {
                 if !flows.ports.is_empty() {
                     steps.extend(self.ports(destination, &flows.ports));
                 }
-                steps.push(Expression::Verdict(Verdict::Goto(HARM.into())));
-                self.rule(chain, &steps, "");
+                let goto = Expression::Verdict(Verdict::Goto(HARM.into()));
+                if flows.cgroups.is_empty() {
+                    self.rule(chain, &[&steps[..], &[goto]].concat(), "");
+                    continue;
+                }
+                for cgroup in &flows.cgroups {
+                    let socket = Expression::SocketCgroup(cgroup.level);
+                    let whose = [socket, equal(&cgroup.id.to_ne_bytes()), goto.clone()];
+                    self.rule(chain, &[&steps[..], &whose].concat(), "");
+                }
             }
         }
     }
 
     /// That a packet is of IPv4, or of IPv6.
-    fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
+    pub(super) fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
         match (self.table.layer, family) {
             (Layer::Netdev, family) => vec![Expression::Meta(Meta::Protocol), equal(&family)],
             // `NFPROTO_IPV4` and `NFPROTO_IPV6`.
@@ -346,7 +360,7 @@ impl Draft<'_> {
     }
 
     /// That an address is one of an end's; nothing where that has none of the family.
-    fn address(&mut self, side: Side, end: &End, v4: bool) -> Option<Vec<Expression>> {
+    pub(super) fn address(&mut self, side: Side, end: &End, v4: bool) -> Option<Vec<Expression>> {
         let networks = end.networks.iter().filter(|network| network.is_v4() == v4);
         let ranges = merged(networks.map(|network| network.range()).collect());
         let (offset, length, key) = match (v4, side) {
@@ -358,7 +372,7 @@ impl Draft<'_> {
         (!ranges.is_empty()).then(|| self.among(field(Base::Network, offset, length), key, &ranges))
     }
 
-    fn ports(&mut self, side: Side, ports: &[PortRange]) -> Vec<Expression> {
+    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange]) -> Vec<Expression> {
         let offset = if side == Side::Source { 0 } else { 2 };
         let bytes = |port: u16| port.to_be_bytes().to_vec();
         let ranges = ports
@@ -410,7 +424,7 @@ impl Draft<'_> {
 
 /// Which end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Source,
     Destination,
 }
@@ -435,7 +449,7 @@ fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
     }
 }
 
-fn accept() -> Expression {
+pub(super) fn accept() -> Expression {
     Expression::Verdict(Verdict::Accept)
 }
 
@@ -462,11 +476,11 @@ fn between(field: Expression, first: &[u8], last: &[u8]) -> Vec<Expression> {
     ]
 }
 
-fn transport(protocol: u8) -> Vec<Expression> {
+pub(super) fn transport(protocol: u8) -> Vec<Expression> {
     vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
 }
 
-fn number(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
+fn one_of(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
     vec![
         Expression::Number { modulus, random },
         Expression::Compare(how, limit.to_be_bytes().to_vec()),

@@ -24,8 +24,12 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     // Kept until the end: closing it is the undo.
     let owner = Arc::new(Socket::open(Family::Netfilter).map_err(|error| refused(&error))?);
     let queue = match filter.harm {
-        Harm::Delay { by } => Some((Arc::new(listen(filter)?), by)),
+        Harm::Delay { by } => Some((Arc::new(listen(filter, PacketQueue::listen)?), by)),
         _ => None,
+    };
+    let swallowing = match filter.swallows() {
+        true => Some(listen(filter, PacketQueue::swallow)?),
+        false => None,
     };
     end_when_asked(
         filter.clone(),
@@ -33,7 +37,8 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
         queue.as_ref().map(|(queue, _)| Arc::clone(queue)),
     )?;
     // Somebody listens before the first packet comes.
-    let number = queue.as_ref().map_or(0, |(queue, _)| queue.number());
+    let held = queue.as_ref().map(|(queue, _)| &**queue);
+    let number = held.or(swallowing.as_ref()).map_or(0, PacketQueue::number);
     filter
         .say(life.deadline, number, |messages| owner.transact(messages))
         .map_err(|error| refused(&error))?;
@@ -71,12 +76,15 @@ fn end_when_asked(
         .map_err(|error| Failed::new(format!("could not start a thread: {error}")))
 }
 
-/// Listens to a packet queue that nobody else listens to.
-fn listen(filter: &Filter) -> Result<PacketQueue, Failed> {
+/// Takes a packet queue that nobody else has.
+fn listen(
+    filter: &Filter,
+    take: impl Fn(u16) -> io::Result<PacketQueue>,
+) -> Result<PacketQueue, Failed> {
     const TRIES: u16 = 64;
     let mut number = filter.first_queue();
     for _ in 0..TRIES {
-        match PacketQueue::listen(number) {
+        match take(number) {
             Ok(queue) => return Ok(queue),
             Err(error) if errno(&error) == Some(Errno::BUSY) => number = number.wrapping_add(1),
             Err(error) => return Err(refused(&error)),

@@ -35,31 +35,42 @@ impl PacketQueue {
     /// # Errors
     /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
     pub fn listen(number: u16) -> io::Result<Self> {
+        let queue = Self::swallow(number)?;
+        queue.socket.set_room(ROOM)?;
+        // `NFQNL_COPY_META`: nothing of what is in them.
+        let meta = queue.header().put(2, &[0, 0, 0, 0, 1]);
+        queue.configure("set the size of", meta.number(3, LENGTH))?;
+        queue.configure(
+            "set the flags of",
+            queue.header().number(4, FLAGS).number(5, FLAGS),
+        )?;
+        Ok(queue)
+    }
+
+    /// Takes the queue of this number, in the namespace of the thread, and has the kernel free what comes to it
+    /// (`NFQNL_COPY_NONE`, as every queue begins).
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. that somebody else has it (`BUSY`).
+    pub fn swallow(number: u16) -> io::Result<Self> {
         let queue = PacketQueue {
             socket: Socket::open(Family::Netfilter)?,
             number,
             last: AtomicU32::new(0),
         };
-        queue.socket.set_room(ROOM)?;
-        let configure = |what: &str, body: Body| {
-            let question = Message {
-                what: format!("{what} packet queue {number}"),
-                kind: CONFIGURE,
-                flags: flags::REQUEST | flags::ACK,
-                body,
-            };
-            queue.socket.ask(&question, |_| Some(())).map(|_| ())
-        };
         // `NFQNL_CFG_CMD_BIND`.
-        configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
-        // `NFQNL_COPY_META`: nothing of what is in them.
-        let meta = queue.header().put(2, &[0, 0, 0, 0, 1]);
-        configure("set the size of", meta.number(3, LENGTH))?;
-        configure(
-            "set the flags of",
-            queue.header().number(4, FLAGS).number(5, FLAGS),
-        )?;
+        queue.configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
         Ok(queue)
+    }
+
+    fn configure(&self, what: &str, body: Body) -> io::Result<()> {
+        let question = Message {
+            what: format!("{what} packet queue {}", self.number),
+            kind: CONFIGURE,
+            flags: flags::REQUEST | flags::ACK,
+            body,
+        };
+        self.socket.ask(&question, |_| Some(())).map(|_| ())
     }
 
     fn header(&self) -> Body {
