@@ -335,6 +335,13 @@ fn what_is_wrong_is_said_and_nothing_is_touched() {
                 2,
                 &["$.with"],
             );
+            for other in [json!({"protocol": "udp"}), json!({"interface": "here"})] {
+                let mut arguments = json!({"ports": 80, "established": "kill"});
+                for (key, value) in other.as_object().expect("an object") {
+                    arguments[key] = value.clone();
+                }
+                refuses("network-reject", arguments, 2, &["$.established"]);
+            }
         },
     );
 }

@@ -27,6 +27,7 @@ pub(super) fn examine() -> Vec<Finding> {
             parts(),
             queue(),
             process(),
+            closing(),
             netem(),
         ])
     });
@@ -191,6 +192,23 @@ fn process() -> Finding {
             Answer::Partly,
             format!("by its network namespace only: {error}"),
             "for a process in the host's own network, Linux 5.13 or later has it, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
+        ),
+    }
+}
+
+fn closing() -> Finding {
+    match netlink::closes_connections() {
+        Ok(()) => finding(
+            "live connections",
+            Answer::Yes,
+            "the kernel closes them when asked",
+            "",
+        ),
+        Err(error) => finding(
+            "live connections",
+            Answer::No,
+            error.to_string(),
+            "`network-reject` can't have `established: kill`; CONFIG_INET_DIAG_DESTROY has it",
         ),
     }
 }

@@ -4,6 +4,7 @@
 use super::Look;
 use super::flow_ends::{MOST, ends, placed, read};
 use super::flow_process::{Whose, whose};
+use crate::changes::count;
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
@@ -134,6 +135,21 @@ impl Flows {
     /// Whether only packets that leave are meant.
     pub(super) fn only_leave(&self) -> bool {
         self.direction == Some(Direction::Egress)
+    }
+
+    /// Why their live connections can't be told, where they can't.
+    pub(super) fn not_connections(&self, at: &str) -> Option<Problem> {
+        match (&self.interface, self.protocol) {
+            (Some(_), _) => Some(
+                Problem::new(at, "a connection is not bound to an interface")
+                    .hint("name addresses instead of `interface`"),
+            ),
+            (_, Some(Protocol::Udp | Protocol::Icmp)) => Some(
+                Problem::new(at, "only TCP has connections")
+                    .hint("leave `established` or `protocol` out"),
+            ),
+            _ => None,
+        }
     }
 
     /// What is to be done to them on this host. Looks only: the kernel is asked whether it would, too.
@@ -287,6 +303,25 @@ impl Flows {
             Whose::Cgroups(cgroups) => Ok((None, cgroups)),
         }
     }
+}
+
+/// What people should know of what would be done.
+pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
+    let mut notes = Vec::new();
+    if filter.closes_established() {
+        let live = netlink::within(filter.namespace.as_ref(), || {
+            netlink::closes_connections()?;
+            filter.established()
+        });
+        let live = live
+            .map_err(|error| kernel_refuses(&error))?
+            .unwrap_or_default();
+        notes.push(format!(
+            "{} now, and others that come until then, are closed for good: that is not undone",
+            count(live.len(), "live connection", "live connections")
+        ));
+    }
+    Ok(notes)
 }
 
 /// What the kernel said, and what would do.

@@ -237,6 +237,7 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 /// The plan of a fault that is done to packets by a helper's tables.
 fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
     let filter = flows.filter(harm, look)?;
+    let notes = flows::notes(&filter)?;
     let place = filter.place();
     let id = filter.holds();
     Ok(Plan {
@@ -250,6 +251,7 @@ fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, 
             deadline: look.deadline(Span::default()),
             role: Role::Filter(Box::new(filter)),
         })],
+        notes,
         ..Plan::default()
     })
 }

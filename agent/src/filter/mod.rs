@@ -1,6 +1,7 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `network` reads addresses.
 
+mod established;
 mod link;
 mod network;
 mod rules;
@@ -21,6 +22,8 @@ use std::time::Duration;
 /// What the comments of counting rules say: every packet of the chosen flows, and those that harm came to.
 const CHOSEN: &str = "chosen";
 const HARMED: &str = "harmed";
+/// What the comment and the chain of the rule say that only keeps how many connections were closed.
+const CLOSED: &str = "closed";
 
 /// What is done to which packets, in which namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -160,6 +163,9 @@ pub enum Harm {
     Reject {
         /// How.
         with: With,
+        /// Whether live TCP connections are closed first, for good.
+        #[serde(default)]
+        close_established: bool,
     },
     /// They are held back as they arrive.
     Delay {
@@ -223,6 +229,8 @@ pub struct Counted {
     pub harmed: u64,
     /// The bytes of those.
     pub harmed_bytes: u64,
+    /// Connections that were closed.
+    pub closed: u64,
 }
 
 impl Filter {
@@ -248,6 +256,17 @@ impl Filter {
             _ if self.swallows() => say(&by(true)),
             _ => Err(error),
         })
+    }
+
+    /// Whether live connections are closed first, for good.
+    pub fn closes_established(&self) -> bool {
+        matches!(
+            self.harm,
+            Harm::Reject {
+                close_established: true,
+                ..
+            }
+        )
     }
 
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
@@ -353,6 +372,7 @@ impl Filter {
                 {
                     match comment.as_str() {
                         CHOSEN => counted.chosen += packets,
+                        CLOSED => counted.closed += packets,
                         HARMED => {
                             counted.harmed += packets;
                             counted.harmed_bytes += bytes;
@@ -396,7 +416,7 @@ impl fmt::Display for Harm {
                 share: Share::EveryNth(nth),
             } => write!(f, "lose each {nth}th packet of"),
             Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
-            Harm::Reject { with } => f.write_str(match with {
+            Harm::Reject { with, .. } => f.write_str(match with {
                 With::Reset => "reject with a reset, or with `port unreachable`,",
                 With::PortUnreachable => "reject with `port unreachable`",
                 With::HostUnreachable => "reject with `host unreachable`",

@@ -40,6 +40,12 @@ impl Network {
         self.first.is_loopback()
     }
 
+    /// Whether an address is in it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        Network::new(address, self.prefix).is_some_and(|network| network == self)
+            && address.is_ipv4() == self.is_v4()
+    }
+
     /// Its first and its last address, as bytes in the network's order.
     pub fn range(self) -> (Vec<u8>, Vec<u8>) {
         match self.first {
@@ -125,6 +131,11 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Whether a port is one of these.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// Whether every port of it is among these.
     pub fn within(self, others: &[PortRange]) -> bool {
         (self.first..=self.last).all(|port| {

@@ -158,7 +158,7 @@ impl Draft<'_> {
             Harm::Delay { .. } => {
                 self.rule(HARM, &[Counter, to_queue], HARMED);
             }
-            Harm::Reject { with } => {
+            Harm::Reject { with, .. } => {
                 // What rejecting itself sends comes by here too, and must get out.
                 let reset = [
                     transport(TCP),

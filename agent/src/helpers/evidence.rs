@@ -106,18 +106,25 @@ fn filtered(filter: &Filter) -> Effect {
         Harm::Reject { .. } => "rejected",
         Harm::Delay { .. } => "held",
     };
-    effect(
-        counted.harmed > 0,
-        format!(
-            "{} packets of the chosen flows, {} of them {done}",
-            counted.chosen, counted.harmed
-        ),
-        &[
-            ("chosen-packets", counted.chosen as f64),
-            (&format!("{done}-packets"), counted.harmed as f64),
-            (&format!("{done}-bytes"), counted.harmed_bytes as f64),
-        ],
-    )
+    let mut seen = format!(
+        "{} packets of the chosen flows, {} of them {done}",
+        counted.chosen, counted.harmed
+    );
+    let mut figures = vec![
+        ("chosen-packets".to_owned(), counted.chosen as f64),
+        (format!("{done}-packets"), counted.harmed as f64),
+        (format!("{done}-bytes"), counted.harmed_bytes as f64),
+    ];
+    if filter.closes_established() {
+        seen += &format!(", {} live connections closed", counted.closed);
+        figures.push(("closed-connections".to_owned(), counted.closed as f64));
+    }
+    Effect {
+        acts: counted.harmed > 0 || counted.closed > 0,
+        seen,
+        figures: figures.into_iter().collect(),
+        ..Effect::default()
+    }
 }
 
 fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {

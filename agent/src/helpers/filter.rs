@@ -42,7 +42,15 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     filter
         .say(life.deadline, number, |messages| owner.transact(messages))
         .map_err(|error| refused(&error))?;
-    life.ready(format!("tables `{}` made{}", filter.table, filter.place()))?;
+    let mut seen = format!("tables `{}` made{}", filter.table, filter.place());
+    if filter.closes_established() {
+        // After the rules: no connection is made between.
+        let closed = filter
+            .close_established(&owner)
+            .map_err(|error| refused(&error))?;
+        seen += &format!(", {closed} connections closed");
+    }
+    life.ready(seen)?;
     match queue {
         Some((queue, by)) => Err(delay::hold(&queue, by.0)),
         None => life.wait_for_ever(),

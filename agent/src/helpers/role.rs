@@ -115,11 +115,15 @@ impl Role {
                 )
             }
             Role::Filter(filter) => format!(
-                "{} {}{}, by tables `{}` that it owns",
+                "{} {}{}, by tables `{}` that it owns{}",
                 filter.harm,
                 filter.flows,
                 filter.place(),
-                filter.table
+                filter.table,
+                match filter.closes_established() {
+                    true => "; and close their live TCP connections",
+                    false => "",
+                }
             ),
         }
     }
@@ -132,6 +136,9 @@ impl Role {
             Role::Memory { .. } => "the kernel frees the memory",
             Role::Disk { .. } => "the kernel frees the file, which has no name",
             Role::Terminate { .. } => "those not dead yet are not killed",
+            Role::Filter(filter) if filter.closes_established() => {
+                "the kernel removes the tables that it owned; connections that it closed stay closed"
+            }
             Role::Filter(_) => "the kernel removes the tables that it owned",
         }
     }

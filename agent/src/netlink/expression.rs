@@ -97,6 +97,8 @@ pub enum Expression {
     },
     /// Counts packets and bytes.
     Counter,
+    /// As many packets as were counted before.
+    CounterFrom(u64),
     /// Loads a number below `modulus`, in the network's order: the next one, or a random one.
     Number {
         /// One above the highest.
@@ -175,6 +177,9 @@ impl Expression {
                     .number(5, u32::from(*missing)),
             ),
             Expression::Counter => element("counter", empty().long(1, 0).long(2, 0)),
+            Expression::CounterFrom(packets) => {
+                element("counter", empty().long(1, 0).long(2, *packets))
+            }
             Expression::Number { modulus, random } => {
                 let number = empty()
                     .number(1, REGISTER)

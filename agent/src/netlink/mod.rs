@@ -2,6 +2,7 @@
 //! their attributes, sockets, the part of nf_tables that faults need, interfaces, and namespaces.
 //! Why our own: `docs/decisions/own-netlink.md`.
 
+mod connections;
 mod expression;
 mod links;
 mod message;
@@ -10,6 +11,7 @@ mod queue;
 mod socket;
 mod tables;
 
+pub use connections::{TcpConnection, closes_connections, tcp_connections};
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, knows_discipline, links};
 pub use message::Message;

@@ -61,6 +61,25 @@ impl Cgroup {
     pub fn members(&self) -> io::Result<Vec<i32>> {
         members(&self.folder)
     }
+
+    /// The kernel's numbers of it and of those below it.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn numbers(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            found.push(std::fs::metadata(&folder)?.ino());
+            for below in std::fs::read_dir(folder)? {
+                let below = below?;
+                if below.file_type()?.is_dir() {
+                    folders.push(below.path());
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn members(folder: &Path) -> io::Result<Vec<i32>> {
