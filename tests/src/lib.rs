@@ -4,6 +4,7 @@ pub mod crash;
 pub mod crash_world;
 pub mod network;
 pub mod network_fault;
+pub mod nodes;
 pub mod pages;
 pub mod privately;
 pub mod processes;
