@@ -1,10 +1,9 @@
 //! Which packets a network fault is about, as people write it, and what that comes to on this
 //! host: names become addresses, a process becomes its network namespace.
 
-use super::Look;
 use super::flow_ends::{MOST, ends, placed, read};
 use super::flow_process::{Whose, whose};
-use crate::changes::count;
+use super::{Look, flow_notes};
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
@@ -307,21 +306,9 @@ impl Flows {
 
 /// What people should know of what would be done.
 pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
-    let mut notes = Vec::new();
-    if filter.closes_established() {
-        let live = netlink::within(filter.namespace.as_ref(), || {
-            netlink::closes_connections()?;
-            filter.established()
-        });
-        let live = live
-            .map_err(|error| kernel_refuses(&error))?
-            .unwrap_or_default();
-        notes.push(format!(
-            "{} now, and others that come until then, are closed for good: that is not undone",
-            count(live.len(), "live connection", "live connections")
-        ));
-    }
-    Ok(notes)
+    netlink::within(filter.namespace.as_ref(), || flow_notes::notes(filter))
+        .map(Option::unwrap_or_default)
+        .map_err(|error| kernel_refuses(&error))
 }
 
 /// What the kernel said, and what would do.

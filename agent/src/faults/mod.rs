@@ -6,6 +6,7 @@
 mod cpu_stress;
 mod disk_fill;
 mod flow_ends;
+mod flow_notes;
 mod flow_process;
 mod flows;
 mod look;

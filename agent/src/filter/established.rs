@@ -1,9 +1,9 @@
 //! Which live connections are of chosen flows, and their end: the same choice as the rules make for packets.
 
 use super::{CLOSED, End, Filter, Flows, Protocol};
-use crate::netlink::{Expression, Layer, Socket, Table, TcpConnection, tcp_connections};
+use crate::netlink::{Expression, Layer, Socket, Table, TcpConnection, is_ours, tcp_connections};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 impl Filter {
     /// The live TCP connections of the flows, in the namespace that the thread is in.
@@ -77,9 +77,4 @@ impl Flows {
             && (way(*here, *there) || way(*there, *here))
             && (self.loopback || !is_ours(there.ip()))
     }
-}
-
-/// Whether an address is of this namespace itself, so that what goes there goes over the loopback: only such a one can be bound to.
-fn is_ours(address: IpAddr) -> bool {
-    address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }

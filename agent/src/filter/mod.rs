@@ -6,6 +6,7 @@ mod link;
 mod network;
 mod rules;
 
+pub use link::Connection;
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
@@ -15,8 +16,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// What the comments of counting rules say: every packet of the chosen flows, and those that harm came to.
@@ -78,32 +77,6 @@ pub struct Flows {
     /// The connection that is never touched: the agent's link to its controller, where that is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spare_link: Option<Connection>,
-}
-
-/// A TCP connection, by its two ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Connection {
-    /// The end here.
-    pub here: SocketAddr,
-    /// The other one.
-    pub there: SocketAddr,
-}
-
-impl Connection {
-    /// The one that a socket has. None where it is no TCP socket, or not connected.
-    pub fn of(socket: impl AsFd) -> Option<Self> {
-        use rustix::net::{SocketAddrAny, getpeername, getsockname};
-        let address = |any: SocketAddrAny| {
-            let address = SocketAddr::try_from(any).ok()?;
-            // What an IPv6 socket says of a connection over IPv4.
-            Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
-        };
-        Some(Connection {
-            here: address(getsockname(&socket).ok()?)?,
-            there: address(getpeername(&socket).ok()??)?,
-        })
-    }
 }
 
 /// One end of flows: addresses, and maybe the port there.
@@ -256,6 +229,25 @@ impl Filter {
             _ if self.swallows() => say(&by(true)),
             _ => Err(error),
         })
+    }
+
+    /// Where its chains sit on a packet's way, those that it arrives by and those that it leaves by: `(arrives, (stage, priority))`.
+    /// The stages are 0 into a device, 1 before routing, 2 to here or through, 3 from here, 4 after routing, 5 out of a device.
+    pub fn stages(&self) -> Vec<(bool, (u8, i32))> {
+        let (arrives, leaves) = (
+            self.flows.direction.arrives(),
+            self.flows.direction.leaves(),
+        );
+        let (into, out) = match self.harm {
+            Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
+            _ if self.swallows() => ((1, rules::EARLY), (3, rules::AFTER_FILTERS)),
+            _ => ((1, rules::EARLY), (5, 0)),
+        };
+        let arriving = arrives.then_some((true, into));
+        arriving
+            .into_iter()
+            .chain(leaves.then_some((false, out)))
+            .collect()
     }
 
     /// Whether live connections are closed first, for good.

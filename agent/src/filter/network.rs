@@ -40,6 +40,12 @@ impl Network {
         self.first.is_loopback()
     }
 
+    /// Its address, where it is a single one.
+    pub fn single(self) -> Option<IpAddr> {
+        let whole = if self.is_v4() { 32 } else { 128 };
+        (self.prefix == whole).then_some(self.first)
+    }
+
     /// Whether an address is in it.
     pub fn contains(self, address: IpAddr) -> bool {
         Network::new(address, self.prefix).is_some_and(|network| network == self)

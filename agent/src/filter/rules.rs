@@ -28,11 +28,11 @@ pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
-const EARLY: i32 = -350;
+pub(super) const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
-const BEFORE_FILTERS: i32 = -10;
+pub(super) const BEFORE_FILTERS: i32 = -10;
 /// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
-const AFTER_FILTERS: i32 = 1000;
+pub(super) const AFTER_FILTERS: i32 = 1000;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 /// Chances are in millionths.

@@ -4,7 +4,7 @@ use super::message::{self, Body, Message, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
 const LIST: u16 = 20;
@@ -35,13 +35,32 @@ pub struct TcpConnection {
     id: Vec<u8>,
 }
 
+/// A socket that takes what comes to it from anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// Whether it is one of TCP; else it is one of UDP.
+    pub tcp: bool,
+    /// Where.
+    pub at: SocketAddr,
+}
+
 fn question(what: String, kind: u16, more: u16, family: u8, id: &[u8]) -> Message {
+    about(what, kind, more, (family, TCP, LIVE), id)
+}
+
+fn about(
+    what: String,
+    kind: u16,
+    more: u16,
+    (family, protocol, states): (u8, u8, u32),
+    id: &[u8],
+) -> Message {
     Message {
         what,
         kind,
         flags: flags::REQUEST | more,
         // `struct inet_diag_req_v2`: nothing more is wanted than what always comes.
-        body: Body::of(&[&[family, TCP, 0, 0][..], &LIVE.to_ne_bytes(), id].concat()),
+        body: Body::of(&[&[family, protocol, 0, 0][..], &states.to_ne_bytes(), id].concat()),
     }
 }
 
@@ -63,6 +82,40 @@ pub fn tcp_connections() -> io::Result<Vec<TcpConnection>> {
         found.extend(socket.ask(&question, |answer| read(answer.body))?);
     }
     Ok(found)
+}
+
+/// Every socket that listens: of TCP, and those of UDP that are connected to nobody.
+///
+/// # Errors
+/// What the kernel said.
+pub fn listening() -> io::Result<Vec<Listening>> {
+    // `IPPROTO_UDP`; `TCP_LISTEN` and `TCP_CLOSE`.
+    const UDP: u8 = 17;
+    let socket = Socket::open(Family::Diagnosis)?;
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        for (protocol, state) in [(TCP, 10), (UDP, 7)] {
+            let states = 1 << state;
+            let what = "list the listening sockets".into();
+            let question = about(
+                what,
+                LIST,
+                flags::DUMP,
+                (family, protocol, states),
+                &[0; 48],
+            );
+            found.extend(socket.ask(&question, |answer| {
+                let tcp = protocol == TCP;
+                read(answer.body).map(|one| Listening { tcp, at: one.here })
+            })?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an address is of this namespace itself, so that what goes there goes over the loopback: only such a one can be bound to.
+pub fn is_ours(address: IpAddr) -> bool {
+    address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 fn read(body: &[u8]) -> Option<TcpConnection> {
