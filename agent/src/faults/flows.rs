@@ -1,7 +1,7 @@
 //! Which packets a network fault is about, as people write it, and what that comes to on this
 //! host: names become addresses, a process becomes its network namespace.
 
-use super::flow_ends::{MOST, ends, placed, read};
+use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
 use super::{Look, flow_notes};
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "kebab-case")]
 pub struct Flows {
     /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
-    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them.
+    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
+    /// names up again every ten, and means the addresses that they come to then as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<OneOrMany<String>>,
     /// Where the flows come from, written as `to`; a port is the one they come from.
@@ -47,7 +48,7 @@ pub struct Flows {
     /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
-    /// Not the flows with one of these ends, written as `to`.
+    /// Not the flows with one of these ends, written as `to`; names are looked up once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     except: Option<OneOrMany<String>>,
 }
@@ -257,6 +258,9 @@ impl Flows {
                 spare_link: look.spare_link,
             },
             harm,
+            names: names("to", &self.to, false)
+                .chain(names("from", &self.from, true))
+                .collect(),
         };
         filter.check().map_err(|error| kernel_refuses(&error))?;
         Ok(filter)

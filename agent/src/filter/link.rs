@@ -1,6 +1,7 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
-use super::rules::{Draft, IPV4, IPV6, Side, TCP, accept, transport};
+use super::rules::{Draft, IPV4, IPV6, TCP};
+use super::steps::{Side, accept, transport};
 use super::{End, Flows};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

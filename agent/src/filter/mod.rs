@@ -3,10 +3,14 @@
 
 mod established;
 mod link;
+mod names;
 mod network;
 mod rules;
+mod steps;
+mod text;
 
 pub use link::Connection;
+pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
@@ -23,6 +27,8 @@ const CHOSEN: &str = "chosen";
 const HARMED: &str = "harmed";
 /// What the comment and the chain of the rule say that only keeps how many connections were closed.
 const CLOSED: &str = "closed";
+/// The same for how many addresses were added.
+const ADDED: &str = "added";
 
 /// What is done to which packets, in which namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +46,9 @@ pub struct Filter {
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// The names among the ends, where they are looked up again while it acts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Name>,
 }
 
 /// Which packets: those of flows from here to there, and their answers.
@@ -204,6 +213,8 @@ pub struct Counted {
     pub harmed_bytes: u64,
     /// Connections that were closed.
     pub closed: u64,
+    /// Addresses that names came to later.
+    pub added: u64,
 }
 
 impl Filter {
@@ -270,7 +281,7 @@ impl Filter {
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
-        LOW | (fold(&self.table) as u16 & (LOW - 1))
+        LOW | (text::fold(&self.table) as u16 & (LOW - 1))
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -365,6 +376,7 @@ impl Filter {
                     match comment.as_str() {
                         CHOSEN => counted.chosen += packets,
                         CLOSED => counted.closed += packets,
+                        ADDED => counted.added += packets,
                         HARMED => {
                             counted.harmed += packets;
                             counted.harmed_bytes += bytes;
@@ -416,72 +428,4 @@ impl fmt::Display for Harm {
             }),
         }
     }
-}
-
-impl fmt::Display for Flows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.direction {
-            Direction::Egress => "leaving",
-            Direction::Ingress => "arriving",
-            Direction::Both => "all",
-        })?;
-        f.write_str(match self.protocol {
-            Protocol::Tcp => " TCP",
-            Protocol::Udp => " UDP",
-            Protocol::Icmp => " ICMP",
-            Protocol::Any => " flows",
-        })?;
-        let ends = |ends: &[End]| {
-            let texts: Vec<String> = ends.iter().map(End::to_string).collect();
-            texts.join(", ")
-        };
-        if !self.from.is_empty() {
-            write!(f, " from {}", ends(&self.from))?;
-        }
-        if !self.to.is_empty() {
-            write!(f, " to {}", ends(&self.to))?;
-        }
-        if !self.ports.is_empty() {
-            let ports: Vec<String> = self.ports.iter().map(PortRange::to_string).collect();
-            write!(f, " to ports {}", ports.join(", "))?;
-        }
-        if let Some(interface) = &self.interface {
-            write!(f, " over {interface}")?;
-        }
-        for cgroup in &self.cgroups {
-            write!(f, " of sockets in {}", cgroup.folder.display())?;
-        }
-        if !self.except.is_empty() {
-            write!(f, ", except {}", ends(&self.except))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        let mut texts: Vec<String> = self.networks.iter().map(Network::to_string).collect();
-        let whole = texts.join(" ");
-        if texts.len() > SHOWN {
-            texts.truncate(SHOWN);
-            // The number of those left out would not tell one list from another.
-            texts.push(format!(
-                "… ({} in all, {:08x})",
-                self.networks.len(),
-                fold(&whole)
-            ));
-        }
-        match &self.port {
-            None => write!(f, "{}", texts.join(" ")),
-            Some(port) => write!(f, "{} port {port}", texts.join(" ")),
-        }
-    }
-}
-
-/// A short sum of a text (FNV-1a), to tell one from another.
-fn fold(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |sum, byte| {
-        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
 }

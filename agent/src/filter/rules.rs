@@ -9,6 +9,10 @@
 //! loss gives.
 
 use super::network::merged;
+use super::steps::{
+    ICMP, ICMPV6, Side, UDP, accept, between, equal, field, kind_of, one_of, places, ported,
+    transport,
+};
 use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
@@ -23,18 +27,13 @@ pub(super) const LEASE: &str = "lease";
 pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
 pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Numbers of transport protocols.
-const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
 pub(super) const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
 pub(super) const BEFORE_FILTERS: i32 = -10;
 /// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
 pub(super) const AFTER_FILTERS: i32 = 1000;
-/// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
-const DEVICES: usize = 200;
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
@@ -47,47 +46,8 @@ pub(super) struct Draft<'a> {
 }
 
 pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
-    let flows = &filter.flows;
-    let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
-    let mut inet = Vec::new();
-    let mut netdev = Vec::new();
-    match filter.harm {
-        Harm::Lose { .. } => {
-            if arrives {
-                inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
-            }
-            if leaves && filter.swallows() {
-                inet.push(("leaving".to_owned(), Hook::Output, AFTER_FILTERS));
-            } else if leaves {
-                let devices = filter.devices.chunks(DEVICES).enumerate();
-                netdev.extend(devices.map(|(number, devices)| {
-                    (
-                        format!("leaving-{number}"),
-                        Hook::Egress(devices.to_vec()),
-                        0,
-                    )
-                }));
-            }
-        }
-        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
-        Harm::Reject { .. } => {
-            if arrives {
-                inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
-            }
-            if leaves {
-                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
-            }
-            // What passes through is of no socket here.
-            if flows.cgroups.is_empty() {
-                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
-            }
-        }
-    }
     let mut messages = Vec::new();
-    for (layer, chains) in [(Layer::Inet, inet), (Layer::Netdev, netdev)] {
-        if chains.is_empty() {
-            continue;
-        }
+    for (layer, chains) in places(filter) {
         let table = Table {
             layer,
             name: &filter.table,
@@ -103,8 +63,26 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
             draft
                 .messages
                 .push(table.base_chain(&name, &hook, priority));
-            draft.spare(&name, &hook, flows);
-            draft.choose(&name, flows);
+            draft.spare(&name, &hook, &filter.flows);
+            draft.choose(&name, &filter.flows);
+        }
+        messages.extend(draft.messages);
+    }
+    messages
+}
+
+/// The rules that choose these flows as well, after those that are there.
+pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for (layer, chains) in places(filter) {
+        let name = &filter.table;
+        let mut draft = Draft {
+            table: Table { layer, name },
+            messages: Vec::new(),
+            sets,
+        };
+        for (name, ..) in chains {
+            flows.iter().for_each(|flows| draft.choose(&name, flows));
         }
         messages.extend(draft.messages);
     }
@@ -420,69 +398,4 @@ impl Draft<'_> {
             },
         ]
     }
-}
-
-/// Which end of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Source,
-    Destination,
-}
-
-fn kind_of(key: Key) -> &'static str {
-    match key {
-        Key::V4 => "addresses",
-        Key::V6 => "addresses6",
-        Key::Protocol => "protocols",
-        Key::Port => "ports",
-    }
-}
-
-/// The transport protocols to look for, where any must be looked for: only TCP and UDP have ports.
-fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
-    match protocol {
-        Protocol::Tcp => vec![Some(TCP)],
-        Protocol::Udp => vec![Some(UDP)],
-        Protocol::Icmp => vec![Some(ICMP), Some(ICMPV6)],
-        Protocol::Any if has_port => vec![Some(TCP), Some(UDP)],
-        Protocol::Any => vec![None],
-    }
-}
-
-pub(super) fn accept() -> Expression {
-    Expression::Verdict(Verdict::Accept)
-}
-
-fn field(base: Base, offset: u32, length: u32) -> Expression {
-    Expression::Payload {
-        base,
-        offset,
-        length,
-    }
-}
-
-fn equal(bytes: &[u8]) -> Expression {
-    Expression::Compare(Compare::Equal, bytes.to_vec())
-}
-
-fn between(field: Expression, first: &[u8], last: &[u8]) -> Vec<Expression> {
-    if first == last {
-        return vec![field, equal(first)];
-    }
-    vec![
-        field,
-        Expression::Compare(Compare::AtLeast, first.to_vec()),
-        Expression::Compare(Compare::AtMost, last.to_vec()),
-    ]
-}
-
-pub(super) fn transport(protocol: u8) -> Vec<Expression> {
-    vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
-}
-
-fn one_of(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
-    vec![
-        Expression::Number { modulus, random },
-        Expression::Compare(how, limit.to_be_bytes().to_vec()),
-    ]
 }

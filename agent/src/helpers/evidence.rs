@@ -119,6 +119,10 @@ fn filtered(filter: &Filter) -> Effect {
         seen += &format!(", {} live connections closed", counted.closed);
         figures.push(("closed-connections".to_owned(), counted.closed as f64));
     }
+    if counted.added > 0 {
+        seen += &format!(", {} addresses added since", counted.added);
+        figures.push(("added-addresses".to_owned(), counted.added as f64));
+    }
     Effect {
         acts: counted.harmed > 0 || counted.closed > 0,
         seen,
