@@ -3,6 +3,7 @@
 //! It wakes for nothing else, and ends in one way only: everything reverted, then gone.
 
 use crate::engine::{Engine, NotInjected, revert_dead};
+use crate::filter::Connection;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::{Ledger, Owner, boot_id};
 use crate::link::{Link, Received};
@@ -21,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// How long the first beat may take; after that, each beat says how long the next one may.
 pub const FIRST_LEASE: Span = Span::seconds(10);
+
+/// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
+/// beats in a row are missed then.
+const PROOF: f64 = 0.75;
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone)]
@@ -56,7 +61,8 @@ pub fn run(
         |entry| entry.owner.is_dead(&host.table),
         Cause::Died,
     );
-    let engine = Engine::new(host, ledger, policy, owner);
+    let link = Connection::of(rustix::stdio::stdin());
+    let engine = Engine::new(host, ledger, policy, owner).sparing(link);
     let hello = Hello {
         agent: settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -86,6 +92,8 @@ pub fn run(
         link: Link::new(rustix::stdio::stdin()),
         signals,
         lease: Instant::now() + FIRST_LEASE.0,
+        lasts: FIRST_LEASE,
+        proof: None,
         watch: Watch::default(),
         metrics: Metrics::default(),
     };
@@ -111,7 +119,12 @@ struct Worker {
     engine: Engine,
     link: Link<BorrowedFd<'static>>,
     signals: SignalFd,
+    /// When everything is put back unless a beat comes.
     lease: Instant,
+    /// How long the last beat said that the next one may take.
+    lasts: Span,
+    /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
+    proof: Option<Instant>,
     watch: Watch,
     metrics: Metrics,
 }
@@ -173,7 +186,8 @@ impl Worker {
         if self.engine.is_idle() {
             return;
         }
-        if now >= self.lease {
+        if now >= self.lease || self.proof.is_some_and(|proof| now >= proof) {
+            self.proof = None;
             self.revert_all(Cause::Lease);
         } else if let Some((rule, seen)) = self.watch.strike(&mut self.metrics, now) {
             self.link.say(&Report::Struck { rule, seen });
@@ -191,7 +205,7 @@ impl Worker {
     fn next_due(&self) -> Option<Instant> {
         let engine = self.engine.next_due()?;
         Some(
-            [Some(self.lease), self.watch.next_due()]
+            [Some(self.lease), self.proof, self.watch.next_due()]
                 .into_iter()
                 .flatten()
                 .fold(engine, Instant::min),
@@ -262,8 +276,13 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command) {
+        // We hear our controller.
+        self.proof = None;
         match command {
-            Command::Beat { lease } => self.lease = Instant::now() + lease.0,
+            Command::Beat { lease } => {
+                self.lasts = lease;
+                self.lease = Instant::now() + lease.0;
+            }
             Command::Plan { request, injection } => {
                 let report = match self.engine.plan(&injection) {
                     Ok(plan) => Report::Planned { request, plan },
@@ -274,11 +293,14 @@ impl Worker {
             Command::Inject { request, injection } => {
                 let id = injection.id.clone();
                 match self.engine.inject(&injection) {
-                    Ok(plan) => self.link.say(&Report::Injected {
-                        request,
-                        injection: id,
-                        plan,
-                    }),
+                    Ok(plan) => {
+                        self.link.say(&Report::Injected {
+                            request,
+                            injection: id,
+                            plan,
+                        });
+                        self.proof = Some(Instant::now() + self.lasts.0.mul_f64(PROOF));
+                    }
                     Err(NotInjected { refusal, ended }) => {
                         if let Some(ended) = ended {
                             self.link.say(&Report::Ended(*ended));

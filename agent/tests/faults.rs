@@ -28,6 +28,7 @@ fn plan(
         table,
         protection: &Protection::default(),
         spare_ports: &[22],
+        spare_link: None,
         injection: "trial",
         held,
         duration: Some(Span::seconds(10)),

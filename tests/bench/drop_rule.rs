@@ -16,12 +16,13 @@ const ROUNDS: usize = 200;
 
 fn main() {
     privately_networked("drop_rule", &["unshare", "ip", "nft"], || {
-        let mut times: [Vec<Duration>; 4] = Default::default();
+        let mut times: [Vec<Duration>; 6] = Default::default();
         for round in 0..ROUNDS + 5 {
-            let timed: [Duration; 4] = {
-                let (apply, undo) = ours();
+            let timed: [Duration; 6] = {
+                let (apply, undo, after) = deleted();
+                let closing = closed();
                 let (nft_apply, nft_undo) = with_nft();
-                [apply, undo, nft_apply, nft_undo]
+                [apply, undo, after, closing, nft_apply, nft_undo]
             };
             // The first ones find nothing in any cache.
             if round >= 5 {
@@ -31,19 +32,21 @@ fn main() {
                     .for_each(|(times, time)| times.push(time));
             }
         }
-        let [apply, undo, nft_apply, nft_undo] = times.map(|mut times| {
+        let [apply, undo, after, closing, nft_apply, nft_undo] = times.map(|mut times| {
             times.sort();
             [times[ROUNDS / 2], times[ROUNDS * 9 / 10]]
         });
-        println!("{:34} {:>10} {:>10}   n = {ROUNDS}", "", "median", "90th");
+        println!("{:44} {:>10} {:>10}   n = {ROUNDS}", "", "median", "90th");
         for (name, [median, ninetieth]) in [
             ("apply, netlink", apply),
             ("apply, `nft`", nft_apply),
-            ("undo, closing the owner's socket", undo),
+            ("undo, netlink, and seen to be gone", undo),
+            ("  closing the owner's socket after that", after),
+            ("undo, closing the owner's socket only", closing),
             ("undo, `nft`", nft_undo),
         ] {
             println!(
-                "{name:34} {:>7.3} ms {:>7.3} ms",
+                "{name:44} {:>7.3} ms {:>7.3} ms",
                 millis(median),
                 millis(ninetieth)
             );
@@ -63,13 +66,13 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn ours() -> (Duration, Duration) {
-    let started = Instant::now();
+const OURS: Table<'_> = Table {
+    layer: Layer::Inet,
+    name: "ours",
+};
+
+fn applied() -> Socket {
     let socket = Socket::open(Family::Netfilter).expect("root may");
-    let table = Table {
-        layer: Layer::Inet,
-        name: "ours",
-    };
     let drop_one = [
         Expression::Meta(Meta::Family),
         Expression::Compare(Compare::Equal, vec![2]),
@@ -83,15 +86,36 @@ fn ours() -> (Duration, Duration) {
         Expression::Verdict(Verdict::Drop),
     ];
     let messages = [
-        table.make(),
-        table.base_chain("in", &Hook::Input, 0),
-        table.rule("in", &drop_one, ""),
+        OURS.make(),
+        OURS.base_chain("in", &Hook::Input, 0),
+        OURS.rule("in", &drop_one, ""),
     ];
     socket.transact(&messages).expect("the kernel does it");
-    let applied = started.elapsed();
+    socket
+}
+
+/// To apply, to undo by a message, and to close the socket then.
+fn deleted() -> (Duration, Duration, Duration) {
+    let started = Instant::now();
+    let socket = applied();
+    let apply = started.elapsed();
+    let started = Instant::now();
+    socket
+        .transact(&[OURS.delete()])
+        .expect("the kernel does it");
+    assert!(!OURS.is_there(&socket).expect("the kernel tells"));
+    let undo = started.elapsed();
     let started = Instant::now();
     drop(socket);
-    (applied, started.elapsed())
+    (apply, undo, started.elapsed())
+}
+
+/// To undo by closing the socket.
+fn closed() -> Duration {
+    let socket = applied();
+    let started = Instant::now();
+    drop(socket);
+    started.elapsed()
 }
 
 fn with_nft() -> (Duration, Duration) {

@@ -5,6 +5,7 @@ pub mod crash_world;
 pub mod name_server;
 pub mod network;
 pub mod network_fault;
+pub mod nodes;
 pub mod pages;
 pub mod privately;
 pub mod processes;

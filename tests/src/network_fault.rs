@@ -70,6 +70,19 @@ impl Fault {
         }
     }
 
+    /// What it was last seen to do; null where it has not been looked at.
+    pub fn seen(&self) -> Value {
+        let said = std::fs::read_to_string(self.said.path()).unwrap_or_default();
+        let whole = said
+            .lines()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        whole
+            .map(|line| line["effect"].clone())
+            .find(|effect| !effect.is_null())
+            .unwrap_or_default()
+    }
+
     /// Ends it; what it was seen to do.
     ///
     /// # Panics

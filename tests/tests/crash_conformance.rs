@@ -120,7 +120,7 @@ const CASES: &[Case] = &[
     Case {
         name: "network-reject",
         fault: "network-reject",
-        arguments: |_| json!({"from": "10.9.0.0/24", "except": "10.9.0.3"}),
+        arguments: |_| json!({"from": "10.9.0.0/24", "except": "10.9.0.3", "established": "kill"}),
         duration: SHORT,
         victims_survive: true,
     },

@@ -245,6 +245,69 @@ fn the_head_stays_on_with_everything_lost() {
     });
 }
 
+#[test]
+fn live_connections_are_closed_and_exactly_the_chosen_ones() {
+    let name = "live_connections_are_closed_and_exactly_the_chosen_ones";
+    privately_networked(name, &PROGRAMS, || {
+        use std::io::{Read as _, Write as _};
+        use std::net::TcpStream;
+        let wire = Wire::new();
+        for port in [8000, 8001, 8010, 22] {
+            wire.echo(port);
+        }
+        echo_here(8100);
+        let lives = |stream: &mut TcpStream| {
+            stream
+                .set_read_timeout(Some(SOON))
+                .expect("a socket waits so long");
+            stream
+                .write_all(b"word")
+                .and_then(|()| stream.read_exact(&mut [0; 4]))
+                .map_err(|error| error.kind())
+        };
+        let connect = |address: &str, port| {
+            let mut stream = TcpStream::connect(at(address, port)).expect("it answers");
+            lives(&mut stream).expect("it answers");
+            stream
+        };
+        for (family, (there, beside)) in both().enumerate() {
+            let mut chosen: Vec<TcpStream> = (0..3).map(|_| connect(there, 8000)).collect();
+            let mut others = vec![
+                connect(there, 8010),
+                connect(there, 22),
+                connect(beside, 8000),
+                connect(HERE[family], 8100),
+                wire.there(|| connect(HERE[family], 8100)),
+            ];
+            let arguments = json!({"to": there, "ports": [8000, 22], "established": "kill"});
+            let fault = Fault::inject("network-reject", &arguments, "60s");
+            for stream in &mut chosen {
+                // Nothing was sent: the kernel has told it.
+                let heard = stream.read(&mut [0; 1]).map_err(|error| error.kind());
+                assert_eq!(heard, Err(ErrorKind::ConnectionAborted));
+            }
+            for stream in &mut others {
+                assert_eq!(lives(stream), Ok(()), "{stream:?}");
+            }
+            let effect = fault.end();
+            assert_eq!(figure(&effect, "closed-connections"), 3.0, "{effect}");
+            assert_eq!(effect["acts"], true);
+            // What was closed stays closed; new ones are made.
+            assert!(lives(&mut chosen[0]).is_err() && tcp(at(there, 8000), SOON).is_ok());
+
+            // By whoever comes, in another namespace, and by what is excepted.
+            let mut chosen = connect(there, 8001);
+            let mut excepted = connect(beside, 8001);
+            let from = format!("{}/{}", HERE[family], if family == 0 { 24 } else { 64 });
+            let arguments = json!({"from": from, "ports": "8001-8009", "except": beside, "established": "kill", "namespace": wire.namespace()});
+            let fault = Fault::inject("network-reject", &arguments, "60s");
+            assert!(lives(&mut chosen).is_err());
+            assert_eq!(lives(&mut excepted), Ok(()));
+            assert_eq!(figure(&fault.end(), "closed-connections"), 1.0);
+        }
+    });
+}
+
 /// The times from a word to its echo, sorted.
 fn round_trips(to: std::net::SocketAddr, number: usize) -> Vec<Duration> {
     let mut times: Vec<Duration> = (0..number)

@@ -5,6 +5,7 @@ use backburn_tests::crash::Place;
 use backburn_tests::network::{THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure, ruleset};
 use backburn_tests::privately::privately_networked;
+use backburn_tests::software::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -334,6 +335,13 @@ fn what_is_wrong_is_said_and_nothing_is_touched() {
                 2,
                 &["$.with"],
             );
+            for other in [json!({"protocol": "udp"}), json!({"interface": "here"})] {
+                let mut arguments = json!({"ports": 80, "established": "kill"});
+                for (key, value) in other.as_object().expect("an object") {
+                    arguments[key] = value.clone();
+                }
+                refuses("network-reject", arguments, 2, &["$.established"]);
+            }
         },
     );
 }
@@ -367,6 +375,79 @@ fn whoever_holds_packets_may_die_and_the_flow_goes_on() {
             );
             fault.inject.wait().expect("it was killed");
             assert_eq!(ruleset(), "");
+        },
+    );
+}
+
+/// Asked to end, the helper takes its rules back by itself: nothing that is held is lost, and traffic does not wait for the helper's death.
+#[test]
+fn an_end_in_peace_loses_nothing_and_is_soon() {
+    privately_networked(
+        "an_end_in_peace_loses_nothing_and_is_soon",
+        &PROGRAMS,
+        || {
+            const TRIALS: usize = 20;
+            let wire = Wire::new();
+            wire.echo(8000);
+            for there in THERE {
+                let socket = std::net::UdpSocket::bind(at(
+                    if there.contains(':') { "::" } else { "0.0.0.0" },
+                    0,
+                ))
+                .expect("a socket can be bound");
+                socket
+                    .set_read_timeout(Some(Duration::from_secs(20)))
+                    .expect("a socket waits so long");
+                let arguments = json!({"to": there, "delay": "50s"});
+                let fault = Fault::inject("network-latency", &arguments, "60s");
+                for word in 0..10u8 {
+                    socket
+                        .send_to(&[word], at(there, 8000))
+                        .expect("it is sent");
+                }
+                wait_until("all are held", Duration::from_secs(10), || {
+                    fault.seen()["figures"]["held-packets"].as_f64() >= Some(10.0)
+                });
+                let effect = fault.end();
+                assert!(figure(&effect, "held-packets") >= 10.0, "{effect}");
+                for word in 0..10u8 {
+                    let mut room = [0];
+                    socket
+                        .recv(&mut room)
+                        .expect("what was held is not lost: UDP sends nothing again");
+                    assert_eq!(room, [word], "in order");
+                }
+            }
+            let mut took = Vec::new();
+            for _ in 0..TRIALS {
+                let arguments = json!({"to": THERE[0], "ports": 8000});
+                let fault = Fault::inject("network-partition", &arguments, "60s");
+                assert!(udp(at(THERE[0], 8000), Duration::from_millis(50)).is_err());
+                let helper = *fault.everybody().last().expect("the helper comes last");
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket can be bound");
+                socket.set_nonblocking(true).expect("it need not wait");
+                let started = Instant::now();
+                kill(Pid::from_raw(helper), Signal::SIGTERM).expect("it is there to be asked");
+                // A socket's own patience is counted in the kernel's ticks, which are too long for this.
+                while socket.recv(&mut [0]).is_err() {
+                    assert!(started.elapsed() < Duration::from_secs(5), "still cut");
+                    socket
+                        .send_to(b"w", at(THERE[0], 8000))
+                        .expect("a loss is silent");
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                took.push(started.elapsed());
+                // Whoever takes its helper away has ended the fault.
+                let mut inject = fault.inject;
+                inject.wait().expect("it ends");
+                assert!(fault.place.ledger().is_empty());
+            }
+            took.sort();
+            println!(
+                "traffic whole after the helper was asked to end: median {:?}, longest {:?}, n = {TRIALS}",
+                took[TRIALS / 2],
+                took[TRIALS - 1]
+            );
         },
     );
 }

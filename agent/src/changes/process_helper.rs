@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long a killed helper may take to leave, e.g. to give gigabytes back.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that is asked to end may take before it is killed; it takes the kernel some 15 ms.
+const ASKED: Duration = Duration::from_millis(500);
 
 /// A process of ours with a mark on its command line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +47,16 @@ impl Alter for ProcessHelper {
         ChangeView {
             kind: "helper".into(),
             apply: format!("start helper `{}`: {}", self.mark, self.role.describe()),
-            undo: format!("kill helper `{}`; {}", self.mark, self.role.describe_end()),
+            undo: format!(
+                "{} helper `{}`; {}",
+                if self.role.ends_when_asked() {
+                    "end"
+                } else {
+                    "kill"
+                },
+                self.mark,
+                self.role.describe_end()
+            ),
             if_we_die: format!(
                 "the kernel kills it with the agent, and {} after its start in any case",
                 self.deadline
@@ -77,8 +88,9 @@ impl Alter for ProcessHelper {
     }
 
     fn undo(&self, host: &Host) -> Result<(), HostError> {
+        let asked = self.role.ends_when_asked().then_some(ASKED);
         if let Some(id) = host.child(&self.mark) {
-            host.kill_and_wait(id, PATIENCE)?;
+            host.kill_and_wait(id, asked, PATIENCE)?;
             host.reap();
         }
         let found = self.find(host).map_err(|source| HostError {
@@ -86,7 +98,7 @@ impl Alter for ProcessHelper {
             source,
         })?;
         for id in found {
-            host.kill_and_wait(id, PATIENCE)?;
+            host.kill_and_wait(id, asked, PATIENCE)?;
         }
         host.effect(&format!("clear away after helper {}", self.mark), || {
             self.role.clear_away()

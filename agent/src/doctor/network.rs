@@ -29,6 +29,8 @@ pub(super) fn examine() -> Vec<Finding> {
             parts(),
             queue(),
             answers(),
+            process(),
+            closing(),
             netem(),
         ])
     });
@@ -200,6 +202,52 @@ fn answers() -> Finding {
             Answer::No,
             error.to_string(),
             "`dns-fail`, `dns-slow` and `dns-spoof` want a packet queue, and CONFIG_NETFILTER_NETLINK_QUEUE",
+        ),
+    }
+}
+
+fn process() -> Finding {
+    let steps = [
+        Expression::SocketCgroup(1),
+        Expression::Compare(netlink::Compare::Equal, vec![0; 8]),
+    ];
+    let rule = |chain| INET.rule(chain, &steps, "");
+    let kernel = kernel_takes(&[
+        INET.make(),
+        INET.base_chain("arriving", &Hook::Prerouting, 0),
+        INET.base_chain("leaving", &Hook::Output, 0),
+        rule("arriving"),
+        rule("leaving"),
+    ]);
+    match kernel {
+        Ok(()) => finding(
+            "flows of a process",
+            Answer::Yes,
+            "by its network namespace, or by its sockets' control group",
+            "",
+        ),
+        Err(error) => finding(
+            "flows of a process",
+            Answer::Partly,
+            format!("by its network namespace only: {error}"),
+            "for a process in the host's own network, Linux 5.13 or later has it, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
+        ),
+    }
+}
+
+fn closing() -> Finding {
+    match netlink::closes_connections() {
+        Ok(()) => finding(
+            "live connections",
+            Answer::Yes,
+            "the kernel closes them when asked",
+            "",
+        ),
+        Err(error) => finding(
+            "live connections",
+            Answer::No,
+            error.to_string(),
+            "`network-reject` can't have `established: kill`; CONFIG_INET_DIAG_DESTROY has it",
         ),
     }
 }

@@ -9,6 +9,7 @@ pub use revert::{revert_dead, revert_entry};
 
 use crate::changes::{Alter as _, Observed};
 use crate::faults::{self, Look, Plan};
+use crate::filter::Connection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;
@@ -32,6 +33,8 @@ pub struct Engine {
     policy: Policy,
     owner: Owner,
     live: BTreeMap<String, Live>,
+    /// What no fault may cut.
+    link: Option<Connection>,
 }
 
 /// An injection that was not made. What it had done is put back, or owed.
@@ -61,7 +64,15 @@ impl Engine {
             policy,
             owner,
             live: BTreeMap::new(),
+            link: None,
         }
+    }
+
+    /// Never touches this connection: the one that the engine is told over what to do.
+    #[must_use]
+    pub fn sparing(mut self, link: Option<Connection>) -> Self {
+        self.link = link;
+        self
     }
 
     /// What would be done; nothing is touched.
@@ -81,6 +92,7 @@ impl Engine {
             table: &self.host.table,
             protection: &self.policy.protect,
             spare_ports: self.policy.spare_ports(),
+            spare_link: self.link,
             injection: &request.id,
             held: &held,
             duration: request.duration,

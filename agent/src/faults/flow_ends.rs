@@ -1,7 +1,7 @@
 //! The ends of flows as people write them, `10.0.0.0/8`, `db.example:5432`, `[fd00::1]:443`, and
 //! the addresses that they come to on this host.
 
-use crate::filter::{End, Network, PortRange};
+use crate::filter::{End, Name, Network, PortRange};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use std::collections::BTreeSet;
@@ -75,6 +75,27 @@ pub(super) fn ends(
             port,
         })
         .collect()
+}
+
+/// The names among the ends, to be looked up again later.
+pub(super) fn names<'a>(
+    key: &str,
+    written: &'a Option<OneOrMany<String>>,
+    from: bool,
+) -> impl Iterator<Item = Name> + 'a {
+    placed(key, written)
+        .into_iter()
+        .filter_map(move |(_, text)| match read(text).ok()? {
+            Written {
+                host: Host::Name(name),
+                port,
+            } => Some(Name {
+                name: name.to_owned(),
+                port,
+                from,
+            }),
+            _ => None,
+        })
 }
 
 pub(super) fn read(text: &str) -> Result<Written<'_>, String> {

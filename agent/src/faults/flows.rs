@@ -1,19 +1,19 @@
 //! Which packets a network fault is about, as people write it, and what that comes to on this
 //! host: names become addresses, a process becomes its network namespace.
 
-use super::Look;
-use super::flow_ends::{MOST, ends, placed, read};
+use super::flow_ends::{MOST, ends, names, placed, read};
+use super::flow_process::{Whose, whose};
 use super::parts::Lost;
+use super::{Look, flow_notes};
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
 use crate::netlink::{self, Namespace, errno};
-use crate::processes::{OneOrMany, ProcessSelector};
+use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
+use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, document::Select};
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which packets: those of flows from here to there, and their answers. At least one of `to`, `from`, `ports`, `interface`, `of` and
@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "kebab-case")]
 pub struct Flows {
     /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
-    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them.
+    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
+    /// names up again every ten, and means the addresses that they come to then as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<OneOrMany<String>>,
     /// Where the flows come from, written as `to`; a port is the one they come from.
@@ -40,13 +41,15 @@ pub struct Flows {
     /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     interface: Option<String>,
-    /// The flows of the network namespace of this process, e.g. of a container.
+    /// The flows of this process: of its network namespace, e.g. a container's; where that is the host's own, of the sockets made
+    /// in its control group (version 2), in which nobody else may be. What other processes handed to it, as a socket that
+    /// systemd listens on for it, is not meant; nor is ICMP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<ProcessSelector>,
     /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
-    /// Not the flows with one of these ends, written as `to`.
+    /// Not the flows with one of these ends, written as `to`; names are looked up once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     except: Option<OneOrMany<String>>,
 }
@@ -247,13 +250,28 @@ impl Flows {
         }
     }
 
+    /// Why their live connections can't be told, where they can't.
+    pub(super) fn not_connections(&self, at: &str) -> Option<Problem> {
+        match (&self.interface, self.protocol) {
+            (Some(_), _) => Some(
+                Problem::new(at, "a connection is not bound to an interface")
+                    .hint("name addresses instead of `interface`"),
+            ),
+            (_, Some(Protocol::Udp | Protocol::Icmp)) => Some(
+                Problem::new(at, "only TCP has connections")
+                    .hint("leave `established` or `protocol` out"),
+            ),
+            _ => None,
+        }
+    }
+
     /// What is to be done to them on this host. Looks only: the kernel is asked whether it would, too.
     ///
     /// # Errors
     /// There is no such host, interface or namespace; or the kernel would not do it.
     pub(super) fn filter(&self, harm: Harm, look: &Look<'_>) -> Result<Filter, Refusal> {
         let mut problems = Vec::new();
-        let namespace = self.find_namespace(look)?;
+        let (namespace, cgroups) = self.find_place(look)?;
         let to = ends("to", &self.to, &mut problems);
         let from = ends("from", &self.from, &mut problems);
         let except = ends("except", &self.except, &mut problems);
@@ -331,6 +349,7 @@ impl Flows {
             devices: match (direction, harm) {
                 (Direction::Ingress, _)
                 | (_, Harm::Reject { .. } | Harm::Delay { .. } | Harm::Answer { .. }) => Vec::new(),
+                _ if !cgroups.is_empty() => Vec::new(),
                 _ => links
                     .iter()
                     .filter(named)
@@ -346,10 +365,15 @@ impl Flows {
                 direction,
                 interface: self.interface.clone(),
                 loopback,
+                cgroups,
                 except,
                 spare_ports,
+                spare_link: look.spare_link,
             },
             harm,
+            names: names("to", &self.to, false)
+                .chain(names("from", &self.from, true))
+                .collect(),
         };
         filter.check().map_err(|error| kernel_refuses(&error))?;
         Ok(filter)
@@ -357,6 +381,11 @@ impl Flows {
 
     /// The network namespace that is meant; none where it is ours.
     pub(super) fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
+        self.find_place(look).map(|(namespace, _)| namespace)
+    }
+
+    /// The network namespace that is meant, none where it is ours; and there, whose sockets.
+    fn find_place(&self, look: &Look<'_>) -> Result<(Option<Namespace>, Vec<Cgroup>), Refusal> {
         let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
@@ -372,47 +401,36 @@ impl Flows {
                     ..Refusal::new("no-match", "the network namespace is not to be had")
                 }
             })?;
-            return Ok((found.inode != own.inode).then_some(found));
+            return Ok(((found.inode != own.inode).then_some(found), Vec::new()));
         }
         let Some(of) = &self.of else {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         };
-        let all = ProcessSelector {
-            select: of.select.or(Some(Select::All)),
-            ..of.clone()
-        };
-        let found = all.find("$.of", look.table, look.protection, look.seed)?;
-        let refuse = |what: String, hint: &str| Refusal {
-            problems: vec![Problem::new("$.of", what).hint(hint)],
-            ..Refusal::new(
-                "no-match",
-                "the process has no network of its own to be told by",
-            )
-        };
-        let mut namespaces = Vec::new();
-        for process in &found.victims {
-            let path = PathBuf::from(format!("/proc/{}/ns/net", process.id.pid));
-            let namespace = Namespace::at(&path).map_err(|error| {
-                refuse(
-                    format!("{}: {error}", path.display()),
-                    "looking at another user's wants root",
+        match whose(of, &own, look)? {
+            Whose::Namespace(namespace) => Ok((Some(namespace), Vec::new())),
+            Whose::Cgroups(_) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
+                problems: vec![
+                    Problem::new(
+                        "$.protocol",
+                        "it is not known whose an arriving ICMP packet is",
+                    )
+                    .hint("leave `of` or the protocol out"),
+                ],
+                ..Refusal::new(
+                    "no-match",
+                    "the processes' packets can't be told from others'",
                 )
-            })?;
-            namespaces.push(namespace);
-        }
-        let different: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
-        match (different.len(), namespaces.into_iter().next()) {
-            (1, Some(namespace)) if namespace.inode != own.inode => Ok(Some(namespace)),
-            (1, _) => Err(refuse(
-                format!("{} shares the network of this host", found.victims[0]),
-                "name its ports or addresses instead",
-            )),
-            (many, _) => Err(refuse(
-                format!("the processes are in {many} different networks"),
-                "select those of one",
-            )),
+            }),
+            Whose::Cgroups(cgroups) => Ok((None, cgroups)),
         }
     }
+}
+
+/// What people should know of what would be done.
+pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
+    netlink::within(filter.namespace.as_ref(), || flow_notes::notes(filter))
+        .map(Option::unwrap_or_default)
+        .map_err(|error| kernel_refuses(&error))
 }
 
 /// What the kernel said, and what would do.

@@ -1,5 +1,6 @@
 //! The look that a fault gets at its host: reading only.
 
+use crate::filter::Connection;
 use crate::metrics::{self, NoFigure};
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::Span;
@@ -15,6 +16,8 @@ pub struct Look<'a> {
     pub protection: &'a Protection,
     /// Ports whose packets are never touched, at either end.
     pub spare_ports: &'a [u16],
+    /// The connection over which the agent hears its controller, where that is one: never touched either.
+    pub spare_link: Option<Connection>,
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as changes name it, each with the injection's id.

@@ -10,6 +10,8 @@ mod dns_fail;
 mod dns_slow;
 mod dns_spoof;
 mod flow_ends;
+mod flow_notes;
+mod flow_process;
 mod flows;
 mod look;
 mod memory_fill;
@@ -247,6 +249,7 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 /// The plan of a fault that is done to packets by a helper's tables.
 fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
     let filter = flows.filter(harm, look)?;
+    let notes = flows::notes(&filter)?;
     let place = filter.place();
     let id = filter.holds();
     Ok(Plan {
@@ -260,6 +263,7 @@ fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, 
             deadline: look.deadline(Span::default()),
             role: Role::Filter(Box::new(filter)),
         })],
+        notes,
         ..Plan::default()
     })
 }

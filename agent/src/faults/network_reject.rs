@@ -21,6 +21,20 @@ pub struct NetworkReject {
     /// What the sender hears. A TCP reset where left out; for what is not TCP, that the port is unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<With>,
+    /// What becomes of TCP connections that are live already. Their packets are rejected where left out, so that one that says nothing
+    /// lives on. With `kill` they are closed at once, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    established: Option<Established>,
+}
+
+/// What becomes of live connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Established {
+    /// Their packets are rejected.
+    Keep,
+    /// They are closed; whoever holds one is told that it was aborted. That is not undone.
+    Kill,
 }
 
 impl FaultKind for NetworkReject {
@@ -32,11 +46,18 @@ impl FaultKind for NetworkReject {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.flows.problems()
+        let mut problems = self.flows.problems();
+        if self.established == Some(Established::Kill) {
+            problems.extend(self.flows.not_connections("$.established"));
+        }
+        problems
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let with = self.with.unwrap_or_default();
-        filtering(&self.flows, Harm::Reject { with }, look)
+        let harm = Harm::Reject {
+            with: self.with.unwrap_or_default(),
+            close_established: self.established == Some(Established::Kill),
+        };
+        filtering(&self.flows, harm, look)
     }
 }

@@ -1,14 +1,21 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `network` reads addresses.
 
+mod established;
+mod link;
+mod names;
 mod network;
 mod rules;
 mod signs;
 mod steps;
+mod text;
 
+pub use link::Connection;
+pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
+use crate::processes::Cgroup;
 use backburn_experiments::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +26,10 @@ use std::time::Duration;
 /// What the comments of counting rules say: every packet of the chosen flows, and those that harm came to.
 const CHOSEN: &str = "chosen";
 const HARMED: &str = "harmed";
+/// What the comment and the chain of the rule say that only keeps how many connections were closed.
+const CLOSED: &str = "closed";
+/// The same for how many addresses were added.
+const ADDED: &str = "added";
 
 /// What is done to which packets, in which namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +47,9 @@ pub struct Filter {
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// The names among the ends, where they are looked up again while it acts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Name>,
 }
 
 /// Which packets: those of flows from here to there, and their answers.
@@ -61,12 +75,18 @@ pub struct Flows {
     /// Whether the loopback is meant too.
     #[serde(default)]
     pub loopback: bool,
+    /// Only those of sockets made in these control groups, or below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<Cgroup>,
     /// Not those that have one of these ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<End>,
     /// Ports that are never touched, at either end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_ports: Vec<PortRange>,
+    /// The connection that is never touched: the agent's link to its controller, where that is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare_link: Option<Connection>,
 }
 
 /// One end of flows: addresses, and maybe the port there.
@@ -126,6 +146,9 @@ pub enum Harm {
     Reject {
         /// How.
         with: With,
+        /// Whether live TCP connections are closed first, for good.
+        #[serde(default)]
+        close_established: bool,
     },
     /// They are held back as they arrive.
     Delay {
@@ -194,6 +217,10 @@ pub struct Counted {
     pub harmed: u64,
     /// The bytes of those.
     pub harmed_bytes: u64,
+    /// Connections that were closed.
+    pub closed: u64,
+    /// Addresses that names came to later.
+    pub added: u64,
 }
 
 impl Filter {
@@ -204,7 +231,8 @@ impl Filter {
     }
 
     fn queue(&self, socket: &Socket, number: u16) -> Queue {
-        let queues = matches!(self.harm, Harm::Delay { .. } | Harm::Answer { .. });
+        let queues =
+            matches!(self.harm, Harm::Delay { .. } | Harm::Answer { .. }) || self.swallows();
         let (layer, name) = (Layer::Inet, self.table.as_str());
         let table = Table { layer, name };
         let by_target = false;
@@ -221,10 +249,47 @@ impl Filter {
         }
     }
 
+    /// Where its chains sit on a packet's way, those that it arrives by and those that it leaves by: `(arrives, (stage, priority))`.
+    /// The stages are 0 into a device, 1 before routing, 2 to here or through, 3 from here, 4 after routing, 5 out of a device.
+    pub fn stages(&self) -> Vec<(bool, (u8, i32))> {
+        let (arrives, leaves) = (
+            self.flows.direction.arrives(),
+            self.flows.direction.leaves(),
+        );
+        let (into, out) = match self.harm {
+            Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
+            Harm::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
+            _ if self.swallows() => ((1, rules::EARLY), (3, rules::AFTER_FILTERS)),
+            _ => ((1, rules::EARLY), (5, 0)),
+        };
+        let arriving = arrives.then_some((true, into));
+        arriving
+            .into_iter()
+            .chain(leaves.then_some((false, out)))
+            .collect()
+    }
+
+    /// Whether live connections are closed first, for good.
+    pub fn closes_established(&self) -> bool {
+        matches!(
+            self.harm,
+            Harm::Reject {
+                close_established: true,
+                ..
+            }
+        )
+    }
+
+    /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
+    /// only, and a plain drop there would tell a UDP sender.
+    pub fn swallows(&self) -> bool {
+        matches!(self.harm, Harm::Lose { .. }) && !self.flows.cgroups.is_empty()
+    }
+
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
-        LOW | (fold(&self.table) as u16 & (LOW - 1))
+        LOW | (text::fold(&self.table) as u16 & (LOW - 1))
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -270,6 +335,39 @@ impl Filter {
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_default())
     }
 
+    /// Deletes its tables by the socket that owns them: traffic is whole in microseconds, where closing that socket takes the
+    /// kernel milliseconds. `let_go` is done when no packet comes to a harm any more and before the tables go, which would
+    /// lose those that are held.
+    ///
+    /// # Errors
+    /// What the kernel said; closing the socket still takes them back.
+    pub fn take_back(
+        &self,
+        owner: &Socket,
+        let_go: Option<impl FnOnce() -> io::Result<()>>,
+    ) -> io::Result<()> {
+        let mut tables = Vec::new();
+        for layer in Layer::ALL {
+            let table = Table {
+                layer,
+                name: &self.table,
+            };
+            if table.is_there(owner)? {
+                tables.push(table);
+            }
+        }
+        if let Some(let_go) = let_go {
+            let over: Vec<Message> = tables
+                .iter()
+                .map(|table| table.empty(rules::LEASE))
+                .collect();
+            owner.transact(&over)?;
+            let_go()?;
+        }
+        let gone: Vec<Message> = tables.iter().map(Table::delete).collect();
+        owner.transact(&gone)
+    }
+
     /// What the kernel counted since the tables were made.
     ///
     /// # Errors
@@ -291,6 +389,8 @@ impl Filter {
                 {
                     match comment.as_str() {
                         CHOSEN => counted.chosen += packets,
+                        CLOSED => counted.closed += packets,
+                        ADDED => counted.added += packets,
                         HARMED => {
                             counted.harmed += packets;
                             counted.harmed_bytes += bytes;
@@ -340,7 +440,7 @@ impl fmt::Display for Harm {
             } => write!(f, "lose each {nth}th packet of"),
             Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
             Harm::Answer { .. } => f.write_str("read what comes back from"),
-            Harm::Reject { with } => f.write_str(match with {
+            Harm::Reject { with, .. } => f.write_str(match with {
                 With::Reset => "reject with a reset, or with `port unreachable`,",
                 With::PortUnreachable => "reject with `port unreachable`",
                 With::HostUnreachable => "reject with `host unreachable`",
@@ -348,69 +448,4 @@ impl fmt::Display for Harm {
             }),
         }
     }
-}
-
-impl fmt::Display for Flows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.direction {
-            Direction::Egress => "leaving",
-            Direction::Ingress => "arriving",
-            Direction::Both => "all",
-        })?;
-        f.write_str(match self.protocol {
-            Protocol::Tcp => " TCP",
-            Protocol::Udp => " UDP",
-            Protocol::Icmp => " ICMP",
-            Protocol::Any => " flows",
-        })?;
-        let ends = |ends: &[End]| {
-            let texts: Vec<String> = ends.iter().map(End::to_string).collect();
-            texts.join(", ")
-        };
-        if !self.from.is_empty() {
-            write!(f, " from {}", ends(&self.from))?;
-        }
-        if !self.to.is_empty() {
-            write!(f, " to {}", ends(&self.to))?;
-        }
-        if !self.ports.is_empty() {
-            let ports: Vec<String> = self.ports.iter().map(PortRange::to_string).collect();
-            write!(f, " to ports {}", ports.join(", "))?;
-        }
-        if let Some(interface) = &self.interface {
-            write!(f, " over {interface}")?;
-        }
-        if !self.except.is_empty() {
-            write!(f, ", except {}", ends(&self.except))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        let mut texts: Vec<String> = self.networks.iter().map(Network::to_string).collect();
-        let whole = texts.join(" ");
-        if texts.len() > SHOWN {
-            texts.truncate(SHOWN);
-            // The number of those left out would not tell one list from another.
-            texts.push(format!(
-                "… ({} in all, {:08x})",
-                self.networks.len(),
-                fold(&whole)
-            ));
-        }
-        match &self.port {
-            None => write!(f, "{}", texts.join(" ")),
-            Some(port) => write!(f, "{} port {port}", texts.join(" ")),
-        }
-    }
-}
-
-/// A short sum of a text (FNV-1a), to tell one from another.
-fn fold(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |sum, byte| {
-        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
 }

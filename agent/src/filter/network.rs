@@ -40,10 +40,15 @@ impl Network {
         self.first.is_loopback()
     }
 
-    /// Whether an address is of it.
+    /// Its address, where it is a single one.
+    pub fn single(self) -> Option<IpAddr> {
+        let whole = if self.is_v4() { 32 } else { 128 };
+        (self.prefix == whole).then_some(self.first)
+    }
+
+    /// Whether an address is in it.
     pub fn contains(self, address: IpAddr) -> bool {
-        Network::new(address.to_canonical(), self.prefix)
-            .is_some_and(|network| network.first == self.first)
+        Network::new(address.to_canonical(), self.prefix).is_some_and(|network| network == self)
     }
 
     /// Its first and its last address, as bytes in the network's order.
@@ -131,6 +136,11 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Whether a port is one of these.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// Whether every port of it is among these.
     pub fn within(self, others: &[PortRange]) -> bool {
         (self.first..=self.last).all(|port| {

@@ -9,7 +9,10 @@
 //! loss gives.
 
 use super::network::merged;
-use super::steps::{accept, between, equal, field, number, transport};
+use super::steps::{
+    ICMP, ICMPV6, Side, UDP, accept, between, equal, field, kind_of, one_of, places, ported,
+    transport,
+};
 use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
@@ -19,23 +22,20 @@ use std::time::Duration;
 /// The chain that does what is to be done.
 const HARM: &str = "harm";
 /// The set that runs out.
-const LEASE: &str = "lease";
+pub(super) const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
+pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
+pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Numbers of transport protocols.
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+pub(super) const TCP: u8 = 6;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
-const EARLY: i32 = -350;
+pub(super) const EARLY: i32 = -350;
 /// Just before where a host's own rules usually are.
-const BEFORE_FILTERS: i32 = -10;
+pub(super) const BEFORE_FILTERS: i32 = -10;
 /// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
 pub(super) const AS_ASKED: i32 = 110;
-/// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
-const DEVICES: usize = 200;
+/// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
+pub(super) const AFTER_FILTERS: i32 = 1000;
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
@@ -54,43 +54,8 @@ pub(super) fn messages(
     queue: Queue,
     hooked: bool,
 ) -> Vec<Message> {
-    let flows = &filter.flows;
-    let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
-    let mut inet = Vec::new();
-    let mut netdev = Vec::new();
-    match filter.harm {
-        Harm::Lose { .. } => {
-            if arrives {
-                inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
-            }
-            if leaves {
-                let devices = filter.devices.chunks(DEVICES).enumerate();
-                netdev.extend(devices.map(|(number, devices)| {
-                    (
-                        format!("leaving-{number}"),
-                        Hook::Egress(devices.to_vec()),
-                        0,
-                    )
-                }));
-            }
-        }
-        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
-        Harm::Answer { .. } => inet.push(("arriving".to_owned(), Hook::Input, AS_ASKED)),
-        Harm::Reject { .. } => {
-            if arrives {
-                inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
-            }
-            if leaves {
-                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
-            }
-            inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
-        }
-    }
     let mut messages = Vec::new();
-    for (layer, chains) in [(Layer::Inet, inet), (Layer::Netdev, netdev)] {
-        if chains.is_empty() {
-            continue;
-        }
+    for (layer, chains) in places(filter) {
         let table = Table {
             layer,
             name: &filter.table,
@@ -101,17 +66,37 @@ pub(super) fn messages(
             sets: 0,
         };
         draft.lease(deadline);
-        draft.harm(filter.harm, queue);
+        draft.harm(filter, queue);
         for (name, hook, priority) in chains {
             draft.messages.push(match hooked {
                 true => table.base_chain(&name, &hook, priority),
                 false => table.chain(&name),
             });
-            draft.spare(&name, &hook, flows);
-            draft.choose(&name, filter);
+            draft.spare(&name, &hook, &filter.flows);
+            draft.choose(&name, filter, &filter.flows);
         }
         if let Harm::Answer { lost } = filter.harm {
             draft.signed(filter.sign(), lost, hooked);
+        }
+        messages.extend(draft.messages);
+    }
+    messages
+}
+
+/// The rules that choose these flows as well, after those that are there.
+pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for (layer, chains) in places(filter) {
+        let name = &filter.table;
+        let mut draft = Draft {
+            table: Table { layer, name },
+            messages: Vec::new(),
+            sets,
+        };
+        for (name, ..) in chains {
+            for flows in flows {
+                draft.choose(&name, filter, flows);
+            }
         }
         messages.extend(draft.messages);
     }
@@ -136,42 +121,37 @@ impl Draft<'_> {
         self.messages.extend(set);
     }
 
-    fn harm(&mut self, harm: Harm, queue: Queue) {
+    fn harm(&mut self, filter: &Filter, queue: Queue) {
         use Expression::{Counter, Reject, Vanish};
+        let Queue { number, by_target } = queue;
+        let to_queue = Expression::Queue { number, by_target };
         self.rule(HARM, &[Counter], CHOSEN);
-        match harm {
+        match filter.harm {
             Harm::Lose { share } => {
                 let mut steps = match share {
                     Share::All => Vec::new(),
                     Share::Percent(percent) => {
                         let limit = (percent / 100.0 * f64::from(MILLION)).round() as u32;
-                        number(MILLION, true, Compare::Less, limit)
+                        one_of(MILLION, true, Compare::Less, limit)
                     }
                     // They count from 0.
                     Share::EveryNth(nth) => {
-                        number(nth, false, Compare::Equal, nth.saturating_sub(1))
+                        one_of(nth, false, Compare::Equal, nth.saturating_sub(1))
                     }
                 };
                 steps.push(Counter);
                 steps.push(match self.table.layer {
+                    _ if filter.swallows() => to_queue,
                     Layer::Inet => Expression::Verdict(Verdict::Drop),
                     Layer::Netdev => Vanish,
                 });
                 self.rule(HARM, &steps, HARMED);
             }
             Harm::Delay { .. } => {
-                let Queue { number, by_target } = queue;
-                self.rule(
-                    HARM,
-                    &[Counter, Expression::Queue { number, by_target }],
-                    HARMED,
-                );
+                self.rule(HARM, &[Counter, to_queue], HARMED);
             }
-            Harm::Answer { .. } => {
-                let Queue { number, by_target } = queue;
-                self.rule(HARM, &[Expression::Queue { number, by_target }], "");
-            }
-            Harm::Reject { with } => {
+            Harm::Answer { .. } => self.rule(HARM, &[to_queue], ""),
+            Harm::Reject { with, .. } => {
                 // What rejecting itself sends comes by here too, and must get out.
                 let reset = [
                     transport(TCP),
@@ -256,6 +236,7 @@ impl Draft<'_> {
             let steps = [transport(ICMPV6), kinds, vec![accept()]];
             self.rule(chain, &steps.concat(), "neighbours");
         }
+        self.spare_link(chain, flows);
         for end in [Side::Source, Side::Destination] {
             for protocol in [TCP, UDP] {
                 if flows.spare_ports.is_empty() {
@@ -286,8 +267,7 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, chain: &str, filter: &Filter) {
-        let flows = &filter.flows;
+    fn choose(&mut self, chain: &str, filter: &Filter, flows: &Flows) {
         let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
@@ -352,14 +332,22 @@ impl Draft<'_> {
                 if !flows.ports.is_empty() {
                     steps.extend(self.ports(destination, &flows.ports));
                 }
-                steps.push(Expression::Verdict(Verdict::Goto(HARM.into())));
-                self.rule(chain, &steps, "");
+                let goto = Expression::Verdict(Verdict::Goto(HARM.into()));
+                if flows.cgroups.is_empty() {
+                    self.rule(chain, &[&steps[..], &[goto]].concat(), "");
+                    continue;
+                }
+                for cgroup in &flows.cgroups {
+                    let socket = Expression::SocketCgroup(cgroup.level);
+                    let whose = [socket, equal(&cgroup.id.to_ne_bytes()), goto.clone()];
+                    self.rule(chain, &[&steps[..], &whose].concat(), "");
+                }
             }
         }
     }
 
     /// That a packet is of IPv4, or of IPv6.
-    fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
+    pub(super) fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
         match (self.table.layer, family) {
             (Layer::Netdev, family) => vec![Expression::Meta(Meta::Protocol), equal(&family)],
             // `NFPROTO_IPV4` and `NFPROTO_IPV6`.
@@ -369,7 +357,7 @@ impl Draft<'_> {
     }
 
     /// That an address is one of an end's; nothing where that has none of the family.
-    fn address(&mut self, side: Side, end: &End, v4: bool) -> Option<Vec<Expression>> {
+    pub(super) fn address(&mut self, side: Side, end: &End, v4: bool) -> Option<Vec<Expression>> {
         let networks = end.networks.iter().filter(|network| network.is_v4() == v4);
         let ranges = merged(networks.map(|network| network.range()).collect());
         let (offset, length, key) = match (v4, side) {
@@ -381,7 +369,7 @@ impl Draft<'_> {
         (!ranges.is_empty()).then(|| self.among(field(Base::Network, offset, length), key, &ranges))
     }
 
-    fn ports(&mut self, side: Side, ports: &[PortRange]) -> Vec<Expression> {
+    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange]) -> Vec<Expression> {
         let offset = if side == Side::Source { 0 } else { 2 };
         let bytes = |port: u16| port.to_be_bytes().to_vec();
         let ranges = ports
@@ -428,33 +416,5 @@ impl Draft<'_> {
                 missing: false,
             },
         ]
-    }
-}
-
-/// Which end of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Source,
-    Destination,
-}
-
-fn kind_of(key: Key) -> &'static str {
-    match key {
-        Key::V4 => "addresses",
-        Key::V6 => "addresses6",
-        Key::Protocol => "protocols",
-        Key::Port => "ports",
-        Key::Mark => "marks",
-    }
-}
-
-/// The transport protocols to look for, where any must be looked for: only TCP and UDP have ports.
-fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
-    match protocol {
-        Protocol::Tcp => vec![Some(TCP)],
-        Protocol::Udp => vec![Some(UDP)],
-        Protocol::Icmp => vec![Some(ICMP), Some(ICMPV6)],
-        Protocol::Any if has_port => vec![Some(TCP), Some(UDP)],
-        Protocol::Any => vec![None],
     }
 }

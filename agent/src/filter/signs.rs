@@ -39,7 +39,7 @@ impl Draft<'_> {
 impl Filter {
     /// What the marks of packets are turned over by to say that harm came to them; its own for each injection.
     pub fn sign(&self) -> u32 {
-        super::fold(&self.table) | 1
+        super::text::fold(&self.table) | 1
     }
 
     /// The message by which packets that bore this mark before are known as harmed, too.

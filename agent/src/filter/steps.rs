@@ -1,6 +1,90 @@
-//! Steps that many rules are made of.
+//! Where a filter's chains sit, and the small steps that its rules are made of.
 
-use crate::netlink::{Base, Compare, Expression, Meta, Verdict};
+use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, EARLY, TCP};
+use super::{Filter, Harm, Protocol};
+use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
+
+/// Numbers of transport protocols.
+pub(super) const ICMP: u8 = 1;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
+/// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
+const DEVICES: usize = 200;
+
+/// A chain that packets come to: its name, its hook and its priority.
+pub(super) type Place = (String, Hook, i32);
+
+/// The chains of a filter that packets come to, each with its name, hook and priority; only of layers that have some.
+pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
+    let flows = &filter.flows;
+    let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
+    let mut inet = Vec::new();
+    let mut netdev = Vec::new();
+    match filter.harm {
+        Harm::Lose { .. } => {
+            if arrives {
+                inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
+            }
+            if leaves && filter.swallows() {
+                inet.push(("leaving".to_owned(), Hook::Output, AFTER_FILTERS));
+            } else if leaves {
+                let devices = filter.devices.chunks(DEVICES).enumerate();
+                netdev.extend(devices.map(|(number, devices)| {
+                    (
+                        format!("leaving-{number}"),
+                        Hook::Egress(devices.to_vec()),
+                        0,
+                    )
+                }));
+            }
+        }
+        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
+        Harm::Answer { .. } => inet.push(("arriving".to_owned(), Hook::Input, AS_ASKED)),
+        Harm::Reject { .. } => {
+            if arrives {
+                inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
+            }
+            if leaves {
+                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
+            }
+            // What passes through is of no socket here.
+            if flows.cgroups.is_empty() {
+                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
+            }
+        }
+    }
+    let mut places = vec![(Layer::Inet, inet), (Layer::Netdev, netdev)];
+    places.retain(|(_, chains)| !chains.is_empty());
+    places
+}
+
+/// Which end of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Destination,
+}
+
+pub(super) fn kind_of(key: Key) -> &'static str {
+    match key {
+        Key::V4 => "addresses",
+        Key::V6 => "addresses6",
+        Key::Protocol => "protocols",
+        Key::Port => "ports",
+        Key::Mark => "marks",
+    }
+}
+
+/// The transport protocols to look for, where any must be looked for: only TCP and UDP have ports.
+pub(super) fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
+    match protocol {
+        Protocol::Tcp => vec![Some(TCP)],
+        Protocol::Udp => vec![Some(UDP)],
+        Protocol::Icmp => vec![Some(ICMP), Some(ICMPV6)],
+        Protocol::Any if has_port => vec![Some(TCP), Some(UDP)],
+        Protocol::Any => vec![None],
+    }
+}
 
 pub(super) fn accept() -> Expression {
     Expression::Verdict(Verdict::Accept)
@@ -33,7 +117,7 @@ pub(super) fn transport(protocol: u8) -> Vec<Expression> {
     vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
 }
 
-pub(super) fn number(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
+pub(super) fn one_of(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
     vec![
         Expression::Number { modulus, random },
         Expression::Compare(how, limit.to_be_bytes().to_vec()),

@@ -111,18 +111,29 @@ fn filtered(filter: &Filter) -> Effect {
         Harm::Delay { .. } => "held",
         Harm::Answer { .. } => "altered",
     };
-    effect(
-        counted.harmed > 0,
-        format!(
-            "{} packets of the chosen flows, {} of them {done}",
-            counted.chosen, counted.harmed
-        ),
-        &[
-            ("chosen-packets", counted.chosen as f64),
-            (&format!("{done}-packets"), counted.harmed as f64),
-            (&format!("{done}-bytes"), counted.harmed_bytes as f64),
-        ],
-    )
+    let mut seen = format!(
+        "{} packets of the chosen flows, {} of them {done}",
+        counted.chosen, counted.harmed
+    );
+    let mut figures = vec![
+        ("chosen-packets".to_owned(), counted.chosen as f64),
+        (format!("{done}-packets"), counted.harmed as f64),
+        (format!("{done}-bytes"), counted.harmed_bytes as f64),
+    ];
+    if filter.closes_established() {
+        seen += &format!(", {} live connections closed", counted.closed);
+        figures.push(("closed-connections".to_owned(), counted.closed as f64));
+    }
+    if counted.added > 0 {
+        seen += &format!(", {} addresses added since", counted.added);
+        figures.push(("added-addresses".to_owned(), counted.added as f64));
+    }
+    Effect {
+        acts: counted.harmed > 0 || counted.closed > 0,
+        seen,
+        figures: figures.into_iter().collect(),
+        ..Effect::default()
+    }
 }
 
 /// The helper signs what it alters, and the kernel counts what bears the sign as it goes on.

@@ -121,11 +121,15 @@ impl Role {
                 )
             }
             Role::Filter(filter) => format!(
-                "{} {}{}, by tables `{}` that it owns",
+                "{} {}{}, by tables `{}` that it owns{}",
                 filter.harm,
                 filter.flows,
                 filter.place(),
-                filter.table
+                filter.table,
+                match filter.closes_established() {
+                    true => "; and close their live TCP connections",
+                    false => "",
+                }
             ),
             Role::Answers(answers) => format!(
                 "{answers}{}, read as they arrive by a queue of tables `{}` that it owns",
@@ -144,6 +148,9 @@ impl Role {
             Role::Memory { .. } => "the kernel frees the memory",
             Role::Disk { .. } => "the kernel frees the file, which has no name",
             Role::Terminate { .. } => "those not dead yet are not killed",
+            Role::Filter(filter) if filter.closes_established() => {
+                "the kernel removes the tables that it owned; connections that it closed stay closed"
+            }
             Role::Filter(_) => "the kernel removes the tables that it owned",
             Role::Answers(_) => {
                 "the kernel removes the tables that it owned, and answers go on as they come"
@@ -152,6 +159,11 @@ impl Role {
                 "the kernel closes what it listened on and resets what passed through it"
             }
         }
+    }
+
+    /// Whether it gives back sooner what it has taken when it is asked to end (SIGTERM) than when it is killed.
+    pub fn ends_when_asked(&self) -> bool {
+        matches!(self, Role::Filter(_))
     }
 
     /// What it holds alone, as `kind:which`.

@@ -111,28 +111,38 @@ impl Host {
         })
     }
 
-    /// Kills a process and waits until it is gone, at the most this long.
+    /// Kills a process and waits until it is gone, at the most this long. Where `asked` is given, it is first asked to end
+    /// by itself (SIGTERM), and has so long for it.
     ///
     /// # Errors
     /// The kernel refused, or it was not gone in time.
-    pub fn kill_and_wait(&self, victim: ProcessId, patience: Duration) -> Result<(), HostError> {
-        self.effect(&format!("kill process {victim}"), || {
+    pub fn kill_and_wait(
+        &self,
+        victim: ProcessId,
+        asked: Option<Duration>,
+        patience: Duration,
+    ) -> Result<(), HostError> {
+        use rustix::process::{Signal, pidfd_send_signal};
+        let verb = if asked.is_some() { "end" } else { "kill" };
+        let first = asked.map(|patience| (Signal::TERM, patience));
+        self.effect(&format!("{verb} process {victim}"), || {
             let Some(pidfd) = self.table.open_pidfd_checked(victim)? else {
                 return Ok(());
             };
-            match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::SRCH) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            for (signal, patience) in first.into_iter().chain([(Signal::KILL, patience)]) {
+                match pidfd_send_signal(&pidfd, signal) {
+                    Ok(()) => {}
+                    Err(rustix::io::Errno::SRCH) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+                if wait_readable(&pidfd, patience)? {
+                    return Ok(());
+                }
             }
-            if wait_readable(&pidfd, patience)? {
-                Ok(())
-            } else {
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("it was still there after {patience:?}"),
-                ))
-            }
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it was still there after {patience:?}"),
+            ))
         })
     }
 

@@ -83,6 +83,9 @@ pub enum Expression {
     },
     /// Loads what is known of the packet.
     Meta(Meta),
+    /// Loads the number of the control group (version 2) that is so far below the root, of the socket that the packet is of;
+    /// 8 bytes in the host's order. Does not go on where no socket of this namespace is known for it. Since Linux 5.13.
+    SocketCgroup(u32),
     /// Goes on where the register compares so.
     Compare(Compare, Vec<u8>),
     /// Keeps only these bits.
@@ -100,6 +103,8 @@ pub enum Expression {
     },
     /// Counts packets and bytes.
     Counter,
+    /// As many packets as were counted before.
+    CounterFrom(u64),
     /// Loads a number below `modulus`, in the network's order: the next one, or a random one.
     Number {
         /// One above the highest.
@@ -111,7 +116,8 @@ pub enum Expression {
     Verdict(Verdict),
     /// Drops the packet and tells its sender.
     Reject(Rejection),
-    /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on.
+    /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on, and with one who takes
+    /// none it is freed, and whoever sent it is told that it went out.
     Queue {
         /// Its number.
         number: u16,
@@ -148,6 +154,11 @@ impl Expression {
             Expression::Meta(key) => {
                 element("meta", empty().number(1, REGISTER).number(2, *key as u32))
             }
+            // `NFT_SOCKET_CGROUPV2`.
+            Expression::SocketCgroup(level) => element(
+                "socket",
+                empty().number(1, 3).number(2, REGISTER).number(3, *level),
+            ),
             Expression::Compare(how, bytes) => element(
                 "cmp",
                 empty()
@@ -186,6 +197,9 @@ impl Expression {
                     .number(5, u32::from(*missing)),
             ),
             Expression::Counter => element("counter", empty().long(1, 0).long(2, 0)),
+            Expression::CounterFrom(packets) => {
+                element("counter", empty().long(1, 0).long(2, *packets))
+            }
             Expression::Number { modulus, random } => {
                 let number = empty()
                     .number(1, REGISTER)

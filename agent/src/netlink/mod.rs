@@ -2,6 +2,8 @@
 //! their attributes, sockets, the part of nf_tables that faults need, interfaces, and namespaces.
 //! Why our own: `docs/decisions/own-netlink.md`.
 
+mod chains;
+mod connections;
 mod expression;
 mod links;
 mod message;
@@ -10,6 +12,10 @@ mod queue;
 mod socket;
 mod tables;
 
+pub use chains::{ForeignChain, refusing_chains};
+pub use connections::{
+    Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
+};
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, addresses, knows_discipline, links};
 pub use message::Message;

@@ -6,6 +6,7 @@ use super::message::{self, Body, Message, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `NFNL_SUBSYS_QUEUE`, in the upper byte of a message's kind.
 const SUBSYSTEM: u16 = 3 << 8;
@@ -29,6 +30,8 @@ const ROOM: usize = 32 << 20;
 pub struct PacketQueue {
     socket: Socket,
     number: u16,
+    /// The number of the last packet that was heard of.
+    last: AtomicU32,
 }
 
 /// A packet that has arrived in a queue.
@@ -73,30 +76,42 @@ impl PacketQueue {
     }
 
     fn open(number: u16, copy: u8, length: u32, wanted: u32) -> io::Result<Self> {
-        let queue = PacketQueue {
-            socket: Socket::open(Family::Netfilter)?,
-            number,
-        };
+        let queue = Self::swallow(number)?;
         queue.socket.set_room(ROOM)?;
-        let configure = |what: &str, body: Body| {
-            let question = Message {
-                what: format!("{what} packet queue {number}"),
-                kind: CONFIGURE,
-                flags: flags::REQUEST | flags::ACK,
-                body,
-            };
-            queue.socket.ask(&question, |_| Some(())).map(|_| ())
-        };
-        // `NFQNL_CFG_CMD_BIND`.
-        configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
         let copied = [&length.to_be_bytes()[..], &[copy]].concat();
         let meta = queue.header().put(2, &copied);
-        configure("set the size of", meta.number(3, LENGTH))?;
-        configure(
+        queue.configure("set the size of", meta.number(3, LENGTH))?;
+        queue.configure(
             "set the flags of",
             queue.header().number(4, wanted).number(5, wanted),
         )?;
         Ok(queue)
+    }
+
+    /// Takes the queue of this number, in the namespace of the thread, and has the kernel free what comes to it
+    /// (`NFQNL_COPY_NONE`, as every queue begins).
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. that somebody else has it (`BUSY`).
+    pub fn swallow(number: u16) -> io::Result<Self> {
+        let queue = PacketQueue {
+            socket: Socket::open(Family::Netfilter)?,
+            number,
+            last: AtomicU32::new(0),
+        };
+        // `NFQNL_CFG_CMD_BIND`.
+        queue.configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
+        Ok(queue)
+    }
+
+    fn configure(&self, what: &str, body: Body) -> io::Result<()> {
+        let question = Message {
+            what: format!("{what} packet queue {}", self.number),
+            kind: CONFIGURE,
+            flags: flags::REQUEST | flags::ACK,
+            body,
+        };
+        self.socket.ask(&question, |_| Some(())).map(|_| ())
     }
 
     fn header(&self) -> Body {
@@ -120,14 +135,25 @@ impl PacketQueue {
                 && let Some(header) = message::attribute(packet, 1)
                 && let Some(number) = header.first_chunk::<4>()
             {
+                let number = u32::from_be_bytes(*number);
+                self.last.store(number, Ordering::Relaxed);
                 let mark = message::attribute(packet, 3).and_then(|mark| mark.try_into().ok());
                 each(Arrived {
-                    number: u32::from_be_bytes(*number),
+                    number,
                     mark: mark.map_or(0, u32::from_be_bytes),
                     bytes: message::attribute(packet, 10).unwrap_or_default(),
                 });
             }
         })
+    }
+
+    /// Lets every packet go on that is held now, those that were not yet heard of too.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn let_all_go(&self) -> io::Result<()> {
+        // The kernel compares numbers as they go round; no queue is as long as this.
+        self.let_go(self.last.load(Ordering::Relaxed).wrapping_add(1 << 30))
     }
 
     /// Lets every packet go on that came before this one, and this one.

@@ -33,6 +33,8 @@ pub enum Family {
     Route,
     /// Netfilter.
     Netfilter,
+    /// Sockets, of everybody in the namespace.
+    Diagnosis,
 }
 
 /// A socket to one part of the kernel, in the network namespace of the thread that opened it.
@@ -50,6 +52,7 @@ impl Socket {
         let (protocol, name) = match family {
             Family::Route => (None, "routes"),
             Family::Netfilter => (Some(netlink::NETFILTER), "netfilter"),
+            Family::Diagnosis => (Some(netlink::SOCK_DIAG), "list of sockets"),
         };
         let open = || -> Result<OwnedFd, Errno> {
             let socket = rustix::net::socket_with(

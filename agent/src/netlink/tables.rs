@@ -13,11 +13,13 @@ use std::time::Duration;
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
+const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
+const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 
 /// `NFT_TABLE_F_OWNER`: the table goes when its owner's socket is closed, and nobody else may change it. Since Linux 5.12.
 const OWNER: u32 = 2;
@@ -144,6 +146,23 @@ impl Table<'_> {
             flags: flags::REQUEST | flags::CREATE | flags::EXCLUSIVE,
             body: self.header().text(1, self.name).number(2, OWNER),
         }
+    }
+
+    /// Deletes the table with all that is in it. Packets pass by it from then on; the kernel frees it afterwards.
+    pub fn delete(&self) -> Message {
+        Message {
+            what: format!("delete table {} {}", self.layer, self.name),
+            kind: DELETE_TABLE,
+            flags: flags::REQUEST,
+            body: self.header().text(1, self.name),
+        }
+    }
+
+    /// Empties a set.
+    pub fn empty(&self, set: &str) -> Message {
+        self.message(DELETE_ELEMENTS, 0, format!("empty set {set}"), |body| {
+            body.text(2, set)
+        })
     }
 
     /// Makes a chain that packets come to at a hook, with this priority, and which lets through what no rule of it is about.

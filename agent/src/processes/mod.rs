@@ -3,6 +3,7 @@
 //!
 //! A process is always its id *and* its start time, since the kernel gives ids out again.
 
+mod cgroup;
 mod matching;
 mod ours;
 mod pidfd;
@@ -11,6 +12,7 @@ mod selector;
 mod sockets;
 mod spare;
 
+pub use cgroup::Cgroup;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};

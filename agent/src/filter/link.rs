@@ -1,0 +1,59 @@
+//! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
+
+use super::rules::{Draft, IPV4, IPV6, TCP};
+use super::steps::{Side, accept, transport};
+use super::{End, Flows};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// A TCP connection, by its two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Connection {
+    /// The end here.
+    pub here: SocketAddr,
+    /// The other one.
+    pub there: SocketAddr,
+}
+
+impl Connection {
+    /// The one that a socket has. None where it is no TCP socket, or not connected.
+    pub fn of(socket: impl AsFd) -> Option<Self> {
+        use rustix::net::{SocketAddrAny, getpeername, getsockname};
+        let address = |any: SocketAddrAny| {
+            let address = SocketAddr::try_from(any).ok()?;
+            // What an IPv6 socket says of a connection over IPv4.
+            Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        };
+        Some(Connection {
+            here: address(getsockname(&socket).ok()?)?,
+            there: address(getpeername(&socket).ok()??)?,
+        })
+    }
+}
+
+impl Draft<'_> {
+    /// Lets the link's packets through, both ways.
+    pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows) {
+        let Some(Connection { here, there }) = flows.spare_link else {
+            return;
+        };
+        let v4 = here.is_ipv4();
+        for (source, destination) in [(here, there), (there, here)] {
+            let mut steps = self.ip(if v4 { IPV4 } else { IPV6 });
+            steps.extend(transport(TCP));
+            for (side, end) in [(Side::Source, source), (Side::Destination, destination)] {
+                let networks = vec![end.ip().into()];
+                let end_of = End {
+                    networks,
+                    port: None,
+                };
+                steps.extend(self.address(side, &end_of, v4).unwrap_or_default());
+                steps.extend(self.ports(side, &[end.port().into()]));
+            }
+            steps.push(accept());
+            self.rule(chain, &steps, "the agent's link");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Flows in words, short enough for people and different wherever they are.
+
+use super::{Direction, End, Flows, Network, PortRange, Protocol};
+use std::fmt;
+
+impl fmt::Display for Flows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.direction {
+            Direction::Egress => "leaving",
+            Direction::Ingress => "arriving",
+            Direction::Both => "all",
+        })?;
+        f.write_str(match self.protocol {
+            Protocol::Tcp => " TCP",
+            Protocol::Udp => " UDP",
+            Protocol::Icmp => " ICMP",
+            Protocol::Any => " flows",
+        })?;
+        let ends = |ends: &[End]| {
+            let texts: Vec<String> = ends.iter().map(End::to_string).collect();
+            texts.join(", ")
+        };
+        if !self.from.is_empty() {
+            write!(f, " from {}", ends(&self.from))?;
+        }
+        if !self.to.is_empty() {
+            write!(f, " to {}", ends(&self.to))?;
+        }
+        if !self.ports.is_empty() {
+            let ports: Vec<String> = self.ports.iter().map(PortRange::to_string).collect();
+            write!(f, " to ports {}", ports.join(", "))?;
+        }
+        if let Some(interface) = &self.interface {
+            write!(f, " over {interface}")?;
+        }
+        for cgroup in &self.cgroups {
+            write!(f, " of sockets in {}", cgroup.folder.display())?;
+        }
+        if !self.except.is_empty() {
+            write!(f, ", except {}", ends(&self.except))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let mut texts: Vec<String> = self.networks.iter().map(Network::to_string).collect();
+        let whole = texts.join(" ");
+        if texts.len() > SHOWN {
+            texts.truncate(SHOWN);
+            // The number of those left out would not tell one list from another.
+            texts.push(format!(
+                "… ({} in all, {:08x})",
+                self.networks.len(),
+                fold(&whole)
+            ));
+        }
+        match &self.port {
+            None => write!(f, "{}", texts.join(" ")),
+            Some(port) => write!(f, "{} port {port}", texts.join(" ")),
+        }
+    }
+}
+
+/// A short sum of a text (FNV-1a), to tell one from another.
+pub(super) fn fold(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |sum, byte| {
+        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
