@@ -1,7 +1,7 @@
 //! Connections through the fault `tcp-proxy`, injected by a program of its own, as a person would.
 //! Over the loopback, and without any rights.
 
-use crate::programs;
+use crate::{processes, programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -147,9 +147,21 @@ impl Proxied {
         stream
     }
 
-    /// The process that injects.
-    pub fn pid(&self) -> i32 {
-        self.inject.id() as i32
+    /// Everybody who might put it back: the injecting program, the guardian, the agent and the helper.
+    ///
+    /// # Panics
+    /// They are not four.
+    pub fn everybody(&self) -> Vec<i32> {
+        let alive = processes::alive();
+        let mut all = vec![self.inject.id() as i32];
+        let mut next = 0;
+        while let Some(parent) = all.get(next).copied() {
+            let children = alive.values().filter(|process| process.parent == parent);
+            all.extend(children.map(|process| process.pid));
+            next += 1;
+        }
+        assert_eq!(all.len(), 4, "{all:?}");
+        all
     }
 
     /// Ends it; what it was seen to do.
@@ -158,7 +170,7 @@ impl Proxied {
     /// Its end is not clean.
     #[track_caller]
     pub fn end(self) -> Value {
-        kill(Pid::from_raw(self.pid()), Signal::SIGINT).ok();
+        kill(Pid::from_raw(self.inject.id() as i32), Signal::SIGINT).ok();
         self.wait()
     }
 

@@ -2,8 +2,8 @@
 //! rights, so these tests want none either.
 
 use backburn_tests::network_fault::figure;
+use backburn_tests::programs;
 use backburn_tests::proxied::{PATIENCE, Proxied, echo, free, refused, serve};
-use backburn_tests::{processes, programs};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -355,7 +355,7 @@ fn an_end_resets_what_passes_and_frees_the_port() {
     let mut stream = proxy.connect();
     round(&mut stream);
     let address = proxy.address;
-    for pid in family(proxy.pid()) {
+    for pid in proxy.everybody() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).ok();
     }
     is_reset(&mut stream);
@@ -364,20 +364,6 @@ fn an_end_resets_what_passes_and_frees_the_port() {
         assert!(Instant::now() < until, "somebody listens still");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// A process and all that descend from it: the injecting program, the guardian, the agent, the helper.
-fn family(first: i32) -> Vec<i32> {
-    let alive = processes::alive();
-    let mut all = vec![first];
-    let mut next = 0;
-    while let Some(parent) = all.get(next).copied() {
-        let children = alive.values().filter(|process| process.parent == parent);
-        all.extend(children.map(|process| process.pid));
-        next += 1;
-    }
-    assert_eq!(all.len(), 4, "{all:?}");
-    all
 }
 
 #[test]
@@ -502,7 +488,7 @@ fn it_wants_no_rights() {
     let harm = json!({"to-client": {"latency": "20ms"}});
     let proxy = Proxied::by(command, serve(echo), harm, "60s");
     assert!(round(&mut proxy.connect()) >= Duration::from_millis(20));
-    let helper = family(proxy.pid())[3];
+    let helper = proxy.everybody()[3];
     let status = std::fs::read_to_string(format!("/proc/{helper}/status")).expect("it is alive");
     let capable = status.lines().find(|line| line.starts_with("CapEff:"));
     assert_eq!(capable, Some("CapEff:\t0000000000000000"));

@@ -131,7 +131,7 @@ impl Connection<'_> {
             .into_iter()
             .flatten()
             .min()
-            .and_then(|due| Timespec::try_from(due.saturating_duration_since(now)).ok());
+            .and_then(|due| Timespec::try_from(nap(due.saturating_duration_since(now))).ok());
         let client = wanted(ups.input, downs.output);
         let upstream = wanted(downs.input, ups.output);
         // An end of which nothing is wanted is left out: that it hung up would wake us for ever.
@@ -159,6 +159,13 @@ impl Connection<'_> {
         up.writable |= upstream.intersects(PollFlags::OUT | failed);
         Ok(())
     }
+}
+
+/// How long to wait at once. The kernel's timers are the later the longer they run, so the last bit
+/// of a long wait is one of its own.
+fn nap(left: Duration) -> Duration {
+    const LAST: Duration = Duration::from_millis(1);
+    if left > 3 * LAST { left - LAST } else { left }
 }
 
 fn wanted(input: bool, output: bool) -> PollFlags {
