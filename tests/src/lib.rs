@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod crash_world;
+pub mod datagrams;
 pub mod network;
 pub mod network_fault;
 pub mod pages;

@@ -129,9 +129,17 @@ impl Flows {
         problems
     }
 
-    /// Whether only packets that leave are meant.
-    pub(super) fn only_leave(&self) -> bool {
-        self.direction == Some(Direction::Egress)
+    /// Which of their packets; none where that was left out.
+    pub(super) fn direction(&self) -> Option<Direction> {
+        self.direction
+    }
+
+    /// The same, with these of their packets.
+    pub(super) fn facing(&self, direction: Direction) -> Self {
+        Flows {
+            direction: Some(direction),
+            ..self.clone()
+        }
     }
 
     /// What is to be done to them on this host. Looks only: the kernel is asked whether it would, too.
@@ -211,19 +219,21 @@ impl Flows {
         // What goes over the loopback arrives where it left: once is enough.
         let leaves_by =
             |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
+        let arrives_by = |link: &&netlink::Link| !link.loopback || loopback;
+        let names = |by: &dyn Fn(&&netlink::Link) -> bool| {
+            let links = links.iter().filter(named).filter(by);
+            links.map(|link| link.name.clone()).collect::<Vec<_>>()
+        };
         let filter = Filter {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
-            devices: match (direction, harm) {
-                (Direction::Ingress, _) | (_, Harm::Reject { .. } | Harm::Delay { .. }) => {
-                    Vec::new()
-                }
-                _ => links
-                    .iter()
-                    .filter(named)
-                    .filter(leaves_by)
-                    .map(|link| link.name.clone())
-                    .collect(),
+            devices: match harm.leaves_by_devices() && direction != Direction::Ingress {
+                true => names(&leaves_by),
+                false => Vec::new(),
+            },
+            inlets: match harm.shapes() && direction != Direction::Egress {
+                true => names(&arrives_by),
+                false => Vec::new(),
             },
             flows: Chosen {
                 to,

@@ -3,18 +3,24 @@
 //! cannot leave anything behind. Command line, schemas, reference and the conformance suite are
 //! derived from `FAULTS`.
 
+mod backend;
 mod cpu_stress;
 mod disk_fill;
 mod flow_ends;
 mod flows;
 mod look;
 mod memory_fill;
+mod network_bandwidth;
+mod network_corrupt;
+mod network_duplicate;
 mod network_latency;
 mod network_loss;
 mod network_partition;
 mod network_reject;
+mod network_reorder;
 mod process_kill;
 mod process_pause;
+mod rate;
 mod size;
 
 pub use look::{FileSystem, Look, Memory};
@@ -35,10 +41,14 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<network_bandwidth::NetworkBandwidth>(),
+    Fault::of::<network_corrupt::NetworkCorrupt>(),
+    Fault::of::<network_duplicate::NetworkDuplicate>(),
     Fault::of::<network_latency::NetworkLatency>(),
     Fault::of::<network_loss::NetworkLoss>(),
     Fault::of::<network_partition::NetworkPartition>(),
     Fault::of::<network_reject::NetworkReject>(),
+    Fault::of::<network_reorder::NetworkReorder>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
 ];

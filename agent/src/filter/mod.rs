@@ -1,13 +1,20 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
-//! ledger. `rules` makes the kernel's own words of it, `network` reads addresses.
+//! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
+mod bursts;
+mod deeds;
+mod device;
+mod distribution;
+mod harm;
 mod network;
 mod rules;
 
+pub use device::Shapers;
+pub use distribution::Delays;
+pub use harm::{Bursts, Delay, Distribution, Harm, Overtake, Shape, Share, With};
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
-use backburn_experiments::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,6 +41,9 @@ pub struct Filter {
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// The devices at which arriving packets are looked at, where that is not done in the IP layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlets: Vec<String>,
 }
 
 /// Which packets: those of flows from here to there, and their answers.
@@ -106,66 +116,15 @@ pub enum Direction {
     Both,
 }
 
-/// What is done to packets.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(
-    tag = "harm",
-    rename_all = "kebab-case",
-    rename_all_fields = "kebab-case",
-    deny_unknown_fields
-)]
-pub enum Harm {
-    /// They are lost, and nobody is told.
-    Lose {
-        /// Which of them.
-        share: Share,
-    },
-    /// They are not let through, and whoever sent them is told.
-    Reject {
-        /// How.
-        with: With,
-    },
-    /// They are held back as they arrive.
-    Delay {
-        /// How long.
-        by: Span,
-    },
-}
-
-/// The packet queue by which packets are held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// Its number.
-    pub number: u16,
+/// What there must be before there are rules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Means {
+    /// The number of the packet queue.
+    pub queue: u16,
     /// Whether rules name it by the older `NFQUEUE` target.
     pub by_target: bool,
-}
-
-/// Which of the chosen packets.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Share {
-    /// All.
-    All,
-    /// Each with this chance, in percent.
-    Percent(f64),
-    /// Exactly each n-th of each direction.
-    EveryNth(u32),
-}
-
-/// How somebody is told that a packet was not let through.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum With {
-    /// A TCP reset; to what is not TCP, that the port is unreachable.
-    #[default]
-    Reset,
-    /// The port is unreachable, by ICMP.
-    PortUnreachable,
-    /// The host is unreachable, by ICMP.
-    HostUnreachable,
-    /// It is prohibited by an administrator, by ICMP.
-    Prohibited,
+    /// The devices that shape.
+    pub shapers: Shapers,
 }
 
 impl Direction {
@@ -187,13 +146,14 @@ pub struct Counted {
     pub harmed: u64,
     /// The bytes of those.
     pub harmed_bytes: u64,
+    /// Those that its devices dropped, for want of room or by chance.
+    pub dropped: u64,
 }
 
 impl Filter {
     /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself.
-    /// `queue` is where packets are held back, if they are.
-    pub fn messages(&self, deadline: Duration, queue: Queue) -> Vec<Message> {
-        rules::messages(self, deadline, queue)
+    pub fn messages(&self, deadline: Duration, means: Means) -> Vec<Message> {
+        rules::messages(self, deadline, means)
     }
 
     /// Has this said to the kernel in the way in which it knows packet queues: by a step of its own, else by a target.
@@ -203,13 +163,13 @@ impl Filter {
     pub fn say<T>(
         &self,
         deadline: Duration,
-        number: u16,
+        means: Means,
         say: impl Fn(&[Message]) -> io::Result<T>,
     ) -> io::Result<T> {
-        let by = |by_target| self.messages(deadline, Queue { number, by_target });
-        say(&by(false)).or_else(|error| match self.harm {
-            Harm::Delay { .. } => say(&by(true)),
-            _ => Err(error),
+        let by = |by_target| self.messages(deadline, Means { by_target, ..means });
+        say(&by(false)).or_else(|error| match self.harm.queues() {
+            true => say(&by(true)),
+            false => Err(error),
         })
     }
 
@@ -224,16 +184,23 @@ impl Filter {
     /// # Errors
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
+        if let Harm::Shape { shape } = &self.harm {
+            shape.try_out()?;
+        }
+        let means = Means {
+            queue: self.first_queue(),
+            ..Means::default()
+        };
         netlink::within(self.namespace.as_ref(), || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
-            self.say(Duration::from_secs(1), self.first_queue(), |messages| {
+            self.say(Duration::from_secs(1), means, |messages| {
                 socket.check(messages)
             })
         })?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the namespace is gone"))
     }
 
-    /// Which of its tables are there.
+    /// Which of its tables and devices are there.
     ///
     /// # Errors
     /// That can't be looked at.
@@ -250,6 +217,8 @@ impl Filter {
                     there.push(format!("table {layer} {}", self.table));
                 }
             }
+            let devices = self.shapers_there()?.into_iter();
+            there.extend(devices.map(|(name, _)| format!("device {name}")));
             Ok(there)
         };
         // What was in a namespace that is gone is gone with it.
@@ -285,6 +254,9 @@ impl Filter {
                     }
                 }
             }
+            for (_, index) in self.shapers_there()? {
+                counted.dropped += netlink::dropped(index)?;
+            }
             Ok(counted)
         };
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_default())
@@ -306,27 +278,6 @@ impl Filter {
         );
         // The end tells the whole from its beginning: one port is not a part of another.
         format!("flows:{inode}:{};", self.flows)
-    }
-}
-
-impl fmt::Display for Harm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Harm::Lose { share: Share::All } => f.write_str("lose all packets of"),
-            Harm::Lose {
-                share: Share::Percent(percent),
-            } => write!(f, "lose {percent} % of the packets of"),
-            Harm::Lose {
-                share: Share::EveryNth(nth),
-            } => write!(f, "lose each {nth}th packet of"),
-            Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
-            Harm::Reject { with } => f.write_str(match with {
-                With::Reset => "reject with a reset, or with `port unreachable`,",
-                With::PortUnreachable => "reject with `port unreachable`",
-                With::HostUnreachable => "reject with `host unreachable`",
-                With::Prohibited => "reject with `prohibited`",
-            }),
-        }
     }
 }
 
@@ -386,6 +337,13 @@ impl fmt::Display for End {
             Some(port) => write!(f, "{} port {port}", texts.join(" ")),
         }
     }
+}
+
+/// A longer sum of a text (FNV-1a), where no two may be taken for each other.
+fn long_fold(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A short sum of a text (FNV-1a), to tell one from another.

@@ -8,74 +8,110 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
+use super::deeds::copies;
 use super::network::merged;
-use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
+use super::{End, Filter, Flows, Harm, Means, PortRange, Protocol};
 use crate::netlink::{
-    Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
+    Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Table, Verdict,
 };
 use std::time::Duration;
 
 /// The chain that does what is to be done.
-const HARM: &str = "harm";
+pub(super) const HARM: &str = "harm";
+/// The chain for what leaves, where that is done in another way than for what arrives.
+const HARM_LEAVING: &str = "harm-leaving";
 /// The set that runs out.
 const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Numbers of transport protocols.
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
 const EARLY: i32 = -350;
+/// After all that others do at a device, as what is forwarded comes back behind it.
+const LAST: i32 = i32::MAX;
 /// Just before where a host's own rules usually are.
 const BEFORE_FILTERS: i32 = -10;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
-/// Chances are in millionths.
-const MILLION: u32 = 1_000_000;
 
 /// The messages for one table, as they come together.
-struct Draft<'a> {
-    table: Table<'a>,
-    messages: Vec<Message>,
+pub(super) struct Draft<'a> {
+    pub(super) table: Table<'a>,
+    pub(super) messages: Vec<Message>,
     /// Sets come before the rules that look into them, each with a number of its own.
-    sets: u32,
+    pub(super) sets: u32,
 }
 
-pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec<Message> {
-    let flows = &filter.flows;
-    let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
-    let mut inet = Vec::new();
-    let mut netdev = Vec::new();
+/// A chain that packets come to at a hook, with its priority, and the chain that its flows are sent to.
+type At = (String, Hook, i32, &'static str);
+
+/// Where packets are looked at: in the IP layers, and at devices.
+fn places(filter: &Filter) -> (Vec<At>, Vec<At>) {
+    let direction = filter.flows.direction;
+    let (arrives, leaves) = (direction.arrives(), direction.leaves());
+    let arriving = |hook, priority| ("arriving".to_owned(), hook, priority, HARM);
+    let at = |name: &'static str, devices: &[String], hook: fn(Vec<String>) -> Hook, harm| {
+        let chunks = devices.chunks(DEVICES).enumerate();
+        chunks
+            .map(|(number, devices)| {
+                let priority = if matches!(filter.harm, Harm::Shape { .. }) {
+                    LAST
+                } else {
+                    0
+                };
+                (
+                    format!("{name}-{number}"),
+                    hook(devices.to_vec()),
+                    priority,
+                    harm,
+                )
+            })
+            .collect::<Vec<At>>()
+    };
+    let leaving = |harm| match leaves {
+        true => at("leaving", &filter.devices, Hook::Egress, harm),
+        false => Vec::new(),
+    };
     match filter.harm {
-        Harm::Lose { .. } => {
-            if arrives {
-                inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
-            }
-            if leaves {
-                let devices = filter.devices.chunks(DEVICES).enumerate();
-                netdev.extend(devices.map(|(number, devices)| {
-                    (
-                        format!("leaving-{number}"),
-                        Hook::Egress(devices.to_vec()),
-                        0,
-                    )
-                }));
-            }
+        Harm::Lose { .. } | Harm::LoseInBursts { .. } => (
+            arrives
+                .then(|| arriving(Hook::Prerouting, EARLY))
+                .into_iter()
+                .collect(),
+            leaving(HARM),
+        ),
+        Harm::Delay { .. } | Harm::Corrupt { .. } => {
+            (vec![arriving(Hook::Prerouting, EARLY)], Vec::new())
         }
-        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
-        Harm::Reject { .. } => {
+        Harm::Duplicate { .. } => (Vec::new(), leaving(HARM)),
+        Harm::Shape { .. } => {
+            let mut netdev = leaving(HARM_LEAVING);
             if arrives {
-                inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
+                netdev.extend(at("arriving", &filter.inlets, Hook::Ingress, HARM));
+            }
+            (Vec::new(), netdev)
+        }
+        Harm::Reject { .. } => {
+            let mut inet = Vec::new();
+            if arrives {
+                inet.push(arriving(Hook::Input, BEFORE_FILTERS));
             }
             if leaves {
-                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
+                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS, HARM));
             }
-            inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
+            inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS, HARM));
+            (inet, Vec::new())
         }
     }
+}
+
+pub(super) fn messages(filter: &Filter, deadline: Duration, means: Means) -> Vec<Message> {
+    let (inet, netdev) = places(filter);
     let mut messages = Vec::new();
     for (layer, chains) in [(Layer::Inet, inet), (Layer::Netdev, netdev)] {
         if chains.is_empty() {
@@ -87,17 +123,22 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
         };
         let mut draft = Draft {
             table,
-            messages: vec![table.make(), table.chain(HARM)],
+            messages: vec![table.make()],
             sets: 0,
         };
         draft.lease(deadline);
-        draft.harm(filter.harm, queue);
-        for (name, hook, priority) in chains {
+        for harm in [HARM, HARM_LEAVING] {
+            if chains.iter().any(|(_, _, _, chain)| *chain == harm) {
+                draft.messages.push(table.chain(harm));
+                draft.harm(harm, filter, means);
+            }
+        }
+        for (name, hook, priority, harm) in chains {
             draft
                 .messages
                 .push(table.base_chain(&name, &hook, priority));
-            draft.spare(&name, &hook, flows);
-            draft.choose(&name, flows);
+            draft.spare(&name, &hook, filter);
+            draft.choose(&name, harm, &filter.flows);
         }
         messages.extend(draft.messages);
     }
@@ -105,7 +146,7 @@ pub(super) fn messages(filter: &Filter, deadline: Duration, queue: Queue) -> Vec
 }
 
 impl Draft<'_> {
-    fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
+    pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
         let message = self.table.rule(chain, steps, comment);
         // The two ways of flows that are alike both ways are one rule.
         if !self.messages.contains(&message) {
@@ -122,81 +163,19 @@ impl Draft<'_> {
         self.messages.extend(set);
     }
 
-    fn harm(&mut self, harm: Harm, queue: Queue) {
-        use Expression::{Counter, Reject, Vanish};
-        self.rule(HARM, &[Counter], CHOSEN);
-        match harm {
-            Harm::Lose { share } => {
-                let mut steps = match share {
-                    Share::All => Vec::new(),
-                    Share::Percent(percent) => {
-                        let limit = (percent / 100.0 * f64::from(MILLION)).round() as u32;
-                        number(MILLION, true, Compare::Less, limit)
-                    }
-                    // They count from 0.
-                    Share::EveryNth(nth) => {
-                        number(nth, false, Compare::Equal, nth.saturating_sub(1))
-                    }
-                };
-                steps.push(Counter);
-                steps.push(match self.table.layer {
-                    Layer::Inet => Expression::Verdict(Verdict::Drop),
-                    Layer::Netdev => Vanish,
-                });
-                self.rule(HARM, &steps, HARMED);
-            }
-            Harm::Delay { .. } => {
-                let Queue { number, by_target } = queue;
-                self.rule(
-                    HARM,
-                    &[Counter, Expression::Queue { number, by_target }],
-                    HARMED,
-                );
-            }
-            Harm::Reject { with } => {
-                // What rejecting itself sends comes by here too, and must get out.
-                let reset = [
-                    transport(TCP),
-                    vec![
-                        field(Base::Transport, 13, 1),
-                        Expression::Mask(vec![0x04]),
-                        Expression::Compare(Compare::Unequal, vec![0]),
-                        accept(),
-                    ],
-                ];
-                self.rule(HARM, &reset.concat(), "");
-                for (protocol, unreachable) in [(ICMP, 3), (ICMPV6, 1)] {
-                    let told = [
-                        transport(protocol),
-                        vec![
-                            field(Base::Transport, 0, 1),
-                            equal(&[unreachable]),
-                            accept(),
-                        ],
-                    ];
-                    self.rule(HARM, &told.concat(), "");
-                }
-                let code = match with {
-                    With::Reset => {
-                        let steps = [transport(TCP), vec![Counter, Reject(Rejection::Reset)]];
-                        self.rule(HARM, &steps.concat(), HARMED);
-                        1
-                    }
-                    With::PortUnreachable => 1,
-                    With::HostUnreachable => 2,
-                    With::Prohibited => 3,
-                };
-                self.rule(
-                    HARM,
-                    &[Counter, Reject(Rejection::Unreachable(code))],
-                    HARMED,
-                );
-            }
-        }
-    }
-
     /// The rules that let through what is never touched.
-    fn spare(&mut self, chain: &str, hook: &Hook, flows: &Flows) {
+    fn spare(&mut self, chain: &str, hook: &Hook, filter: &Filter) {
+        let flows = &filter.flows;
+        if let Harm::Duplicate { .. } = filter.harm {
+            let is_copy = equal(&copies(filter).to_ne_bytes());
+            let steps = [
+                Expression::Meta(Meta::Mark),
+                is_copy,
+                Expression::Mark(0),
+                accept(),
+            ];
+            self.rule(chain, &steps, "copies");
+        }
         let over = Expression::Lookup {
             set: LEASE.into(),
             missing: true,
@@ -211,7 +190,7 @@ impl Draft<'_> {
             Hook::Forward => (vec![Meta::InputName, Meta::OutputName], None),
             Hook::Prerouting | Hook::Input => (vec![Meta::InputName], Some(Meta::InputType)),
             // The chain is at the wanted devices only.
-            Hook::Egress(_) => (Vec::new(), None),
+            Hook::Ingress(_) | Hook::Egress(_) => (Vec::new(), None),
         };
         if let (Some(kind), false) = (kind, flows.loopback) {
             let steps = [
@@ -268,7 +247,7 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, chain: &str, flows: &Flows) {
+    fn choose(&mut self, chain: &str, harm: &str, flows: &Flows) {
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
                 [] => vec![None],
@@ -281,7 +260,7 @@ impl Draft<'_> {
         ] {
             for from in any(&flows.from) {
                 for to in any(&flows.to) {
-                    self.pair(chain, flows, (source, from), (destination, to));
+                    self.pair((chain, harm), flows, (source, from), (destination, to));
                 }
             }
         }
@@ -289,7 +268,7 @@ impl Draft<'_> {
 
     fn pair(
         &mut self,
-        chain: &str,
+        (chain, harm): (&str, &str),
         flows: &Flows,
         (source, from): (Side, Option<&End>),
         (destination, to): (Side, Option<&End>),
@@ -329,7 +308,7 @@ impl Draft<'_> {
                 if !flows.ports.is_empty() {
                     steps.extend(self.ports(destination, &flows.ports));
                 }
-                steps.push(Expression::Verdict(Verdict::Goto(HARM.into())));
+                steps.push(Expression::Verdict(Verdict::Goto(harm.into())));
                 self.rule(chain, &steps, "");
             }
         }
@@ -372,7 +351,7 @@ impl Draft<'_> {
     }
 
     /// That a field is within one of these ranges.
-    fn among(
+    pub(super) fn among(
         &mut self,
         field: Expression,
         key: Key,
@@ -421,6 +400,7 @@ fn kind_of(key: Key) -> &'static str {
         Key::V6 => "addresses6",
         Key::Protocol => "protocols",
         Key::Port => "ports",
+        Key::Number => "numbers",
     }
 }
 
@@ -435,11 +415,11 @@ fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
     }
 }
 
-fn accept() -> Expression {
+pub(super) fn accept() -> Expression {
     Expression::Verdict(Verdict::Accept)
 }
 
-fn field(base: Base, offset: u32, length: u32) -> Expression {
+pub(super) fn field(base: Base, offset: u32, length: u32) -> Expression {
     Expression::Payload {
         base,
         offset,
@@ -447,7 +427,7 @@ fn field(base: Base, offset: u32, length: u32) -> Expression {
     }
 }
 
-fn equal(bytes: &[u8]) -> Expression {
+pub(super) fn equal(bytes: &[u8]) -> Expression {
     Expression::Compare(Compare::Equal, bytes.to_vec())
 }
 
@@ -462,13 +442,6 @@ fn between(field: Expression, first: &[u8], last: &[u8]) -> Vec<Expression> {
     ]
 }
 
-fn transport(protocol: u8) -> Vec<Expression> {
+pub(super) fn transport(protocol: u8) -> Vec<Expression> {
     vec![Expression::Meta(Meta::Transport), equal(&[protocol])]
-}
-
-fn number(modulus: u32, random: bool, how: Compare, limit: u32) -> Vec<Expression> {
-    vec![
-        Expression::Number { modulus, random },
-        Expression::Compare(how, limit.to_be_bytes().to_vec()),
-    ]
 }

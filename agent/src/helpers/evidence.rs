@@ -101,23 +101,22 @@ fn filtered(filter: &Filter) -> Effect {
         Ok(counted) => counted,
         Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
     };
-    let done = match filter.harm {
-        Harm::Lose { .. } => "lost",
-        Harm::Reject { .. } => "rejected",
-        Harm::Delay { .. } => "held",
-    };
-    effect(
-        counted.harmed > 0,
-        format!(
-            "{} packets of the chosen flows, {} of them {done}",
-            counted.chosen, counted.harmed
-        ),
-        &[
-            ("chosen-packets", counted.chosen as f64),
-            (&format!("{done}-packets"), counted.harmed as f64),
-            (&format!("{done}-bytes"), counted.harmed_bytes as f64),
-        ],
-    )
+    let done = filter.harm.done();
+    let mut seen = format!(
+        "{} packets of the chosen flows, {} of them {done}",
+        counted.chosen, counted.harmed
+    );
+    let (packets, bytes) = (format!("{done}-packets"), format!("{done}-bytes"));
+    let mut figures = vec![
+        ("chosen-packets", counted.chosen as f64),
+        (&packets, counted.harmed as f64),
+        (&bytes, counted.harmed_bytes as f64),
+    ];
+    if let Harm::Shape { .. } = filter.harm {
+        seen += &format!(", of which {} dropped", counted.dropped);
+        figures.push(("dropped-packets", counted.dropped as f64));
+    }
+    effect(counted.harmed > 0, seen, &figures)
 }
 
 fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {

@@ -9,6 +9,7 @@
 //! It says one line on standard output, `{"ready": "what was seen"}` or `{"failed": "why"}`, and
 //! closes it.
 
+mod corrupt;
 mod cpu;
 mod delay;
 mod disk;

@@ -2,6 +2,7 @@
 //! their attributes, sockets, the part of nf_tables that faults need, interfaces, and namespaces.
 //! Why our own: `docs/decisions/own-netlink.md`.
 
+mod disciplines;
 mod expression;
 mod links;
 mod message;
@@ -10,10 +11,11 @@ mod queue;
 mod socket;
 mod tables;
 
+pub use disciplines::{Discipline, Netem, dropped, make_shaper, remove_shaper, shaper};
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, knows_discipline, links};
+pub use links::{LOOPBACK, Link, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
-pub use queue::PacketQueue;
+pub use queue::{Copied, PacketQueue};
 pub use socket::{Family, Refused, Socket, errno};
 pub use tables::{Count, Hook, Key, Layer, Table};

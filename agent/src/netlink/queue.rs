@@ -11,13 +11,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 const SUBSYSTEM: u16 = 3 << 8;
 const PACKET: u16 = SUBSYSTEM;
 const CONFIGURE: u16 = SUBSYSTEM | 2;
+const VERDICT: u16 = SUBSYSTEM | 1;
 const VERDICTS: u16 = SUBSYSTEM | 3;
-/// `NFQA_CFG_F_FAIL_OPEN` and `NFQA_CFG_F_GSO`: what does not fit goes on, and large packets stay whole.
-const FLAGS: u32 = 1 | 4;
+/// `NF_ACCEPT`.
+const ACCEPT: u32 = 1;
+/// `NFQA_CFG_F_FAIL_OPEN`: what does not fit goes on.
+const FAIL_OPEN: u32 = 1;
+/// `NFQA_CFG_F_GSO`: large packets stay whole. Without it they come in pieces, with their sums made.
+const WHOLE: u32 = 4;
 /// The most packets held at a time.
 const LENGTH: u32 = 1 << 18;
 /// How much room the kernel has for what it tells us, in bytes.
 const ROOM: usize = 32 << 20;
+
+/// What of packets is copied to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// Nothing: they are known by number.
+    Nothing,
+    /// All.
+    All,
+}
 
 /// A queue that we listen to.
 #[derive(Debug)]
@@ -31,7 +45,7 @@ impl PacketQueue {
     ///
     /// # Errors
     /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
-    pub fn listen(number: u16) -> io::Result<Self> {
+    pub fn listen(number: u16, copied: Copied) -> io::Result<Self> {
         let queue = PacketQueue {
             socket: Socket::open(Family::Netfilter)?,
             number,
@@ -48,12 +62,16 @@ impl PacketQueue {
         };
         // `NFQNL_CFG_CMD_BIND`.
         configure("listen to", queue.header().put(1, &[1, 0, 0, 0]))?;
-        // `NFQNL_COPY_META`: nothing of what is in them.
-        let meta = queue.header().put(2, &[0, 0, 0, 0, 1]);
-        configure("set the size of", meta.number(3, LENGTH))?;
+        // `NFQNL_COPY_META`, or `NFQNL_COPY_PACKET` with so many bytes as an IP packet may have.
+        let (parameters, flags) = match copied {
+            Copied::Nothing => ([0, 0, 0, 0, 1], FAIL_OPEN | WHOLE),
+            Copied::All => ([0, 0, 0xff, 0xff, 2], FAIL_OPEN),
+        };
+        let parameters = queue.header().put(2, &parameters);
+        configure("set the size of", parameters.number(3, LENGTH))?;
         configure(
             "set the flags of",
-            queue.header().number(4, FLAGS).number(5, FLAGS),
+            queue.header().number(4, flags).number(5, FAIL_OPEN | WHOLE),
         )?;
         Ok(queue)
     }
@@ -84,13 +102,65 @@ impl PacketQueue {
         })
     }
 
+    /// The packets that have come since, each with its number; what is longer than was copied is let go as it is.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn copies(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
+        let (mut copies, mut longer) = (Vec::new(), Vec::new());
+        self.socket.read_waiting(|message| {
+            // `NFQA_PACKET_HDR`, `NFQA_PAYLOAD`, `NFQA_CAP_LEN`.
+            if message.kind == PACKET
+                && let Some(packet) = message.body.get(message::NF_HEADER..)
+                && let Some(header) = message::attribute(packet, 1)
+                && let Some(number) = header.first_chunk::<4>().copied().map(u32::from_be_bytes)
+            {
+                match message::attribute(packet, 10) {
+                    Some(bytes) if message::attribute(packet, 13).is_none() => {
+                        copies.push((number, bytes.to_vec()));
+                    }
+                    _ => longer.push(number),
+                }
+            }
+        })?;
+        longer
+            .into_iter()
+            .try_for_each(|number| self.let_one_go(number))?;
+        Ok(copies)
+    }
+
+    /// Lets a packet go on with these bytes in place of its own, as many.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn replace(&self, number: u32, bytes: &[u8]) -> io::Result<()> {
+        self.judge(number, |body| body.put(10, bytes))
+    }
+
+    /// Lets one packet go on.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn let_one_go(&self, number: u32) -> io::Result<()> {
+        self.judge(number, |body| body)
+    }
+
+    fn judge(&self, number: u32, put: impl FnOnce(Body) -> Body) -> io::Result<()> {
+        let verdict = [ACCEPT.to_be_bytes(), number.to_be_bytes()].concat();
+        self.socket.tell(&Message {
+            what: "let a packet go on".into(),
+            kind: VERDICT,
+            flags: flags::REQUEST,
+            body: put(self.header().put(2, &verdict)),
+        })
+    }
+
     /// Lets every packet go on that came before this one, and this one.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn let_go(&self, last: u32) -> io::Result<()> {
-        // `NF_ACCEPT`.
-        let verdict = [1u32.to_be_bytes(), last.to_be_bytes()].concat();
+        let verdict = [ACCEPT.to_be_bytes(), last.to_be_bytes()].concat();
         self.socket.tell(&Message {
             what: "let packets go on".into(),
             kind: VERDICTS,
