@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod crash_world;
 pub mod datagrams;
+pub mod machine;
 pub mod network;
 pub mod network_fault;
 pub mod pages;

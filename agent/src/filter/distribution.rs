@@ -56,7 +56,8 @@ fn below(value: f64) -> f64 {
 /// The value that so much of the standard normal distribution lies below.
 fn normal(chance: f64) -> f64 {
     let (mut low, mut high) = (-8.0, 8.0);
-    for _ in 0..48 {
+    // To a millionth.
+    for _ in 0..24 {
         let middle = (low + high) / 2.0;
         if below(middle) < chance {
             low = middle;
