@@ -78,7 +78,7 @@ fn latency(wire: &Wire) {
         let (there, beside) = (THERE[family], BESIDE[family]);
         let idle = round_trip(at(there, 8000));
         let arguments = json!({"to": there, "delay": "50ms", "direction": direction});
-        let fault = injected("network-latency", &arguments, "netem");
+        let fault = injected("network-latency", &arguments, "delay 50ms");
         let (harmed, untouched) = (round_trip(at(there, 8000)), round_trip(at(beside, 8000)));
         let effect = fault.end();
         let added = harmed.saturating_sub(idle);
@@ -103,7 +103,7 @@ fn jitter(wire: &Wire) {
         let here = receiver(HERE[0], 7000);
         let arguments = json!({"to": HERE[0], "ports": 7000, "direction": "ingress", "delay": "60ms", "jitter": "20ms",
             "distribution": distribution, "keep-order": keep});
-        let fault = injected("network-latency", &arguments, "netem");
+        let fault = injected("network-latency", &arguments, "delay 60ms  20ms");
         let arrived = exchange(&here, SENT, Duration::from_millis(1), |send| {
             wire.there(send)
         });
@@ -127,6 +127,7 @@ fn each_way(
     wire: &Wire,
     fault: &str,
     more: &Value,
+    discipline: &str,
     number: u64,
     look: impl Fn(&str, usize, usize, u64, &Value),
 ) {
@@ -145,7 +146,7 @@ fn each_way(
         for (key, value) in more.as_object().expect("arguments are an object") {
             arguments[key] = value.clone();
         }
-        let fault = injected(fault, &arguments, "netem");
+        let fault = injected(fault, &arguments, discipline);
         let send = |send: &(dyn Fn() + Sync)| if out { send() } else { wire.there(send) };
         let pause = Duration::from_micros(500);
         let arrived = exchange(&to, number, pause, send);
@@ -198,6 +199,7 @@ fn netem_shapes_what_is_chosen() {
             &wire,
             "network-duplicate",
             &json!({"percent": 30}),
+            "duplicate 30%",
             500,
             |direction, arrived, _, sent, _| {
                 let twice = arrived as u64 - sent;
@@ -212,6 +214,7 @@ fn netem_shapes_what_is_chosen() {
             &wire,
             "network-corrupt",
             &json!({"percent": 30}),
+            "corrupt 30%",
             500,
             |direction, arrived, _, sent, _| {
                 // A bit may be turned anywhere: in the 86 bytes of a datagram over IPv6 and Ethernet, nobody minds
@@ -228,7 +231,8 @@ fn netem_shapes_what_is_chosen() {
         each_way(
             &wire,
             "network-reorder",
-            &json!({"delay": "400ms", "percent": 25}),
+            &json!({"delay": "1s", "percent": 25}),
+            "reorder 25%",
             300,
             |direction, arrived, overtook, sent, _| {
                 tell(
@@ -241,7 +245,7 @@ fn netem_shapes_what_is_chosen() {
         );
         let to = wire.there(|| receiver(THERE[0], 7002));
         let arguments = json!({"interface": DEVICE, "ports": 7002, "direction": "egress", "rate": "80kbit/s", "burst": "2kB", "queue": "100kB"});
-        let fault = injected("network-bandwidth", &arguments, "tbf");
+        let fault = injected("network-bandwidth", &arguments, "rate 80Kbit burst 2000b");
         let started = Instant::now();
         let arrived = exchange(&to, 500, Duration::ZERO, |send| send());
         let effect = fault.end();

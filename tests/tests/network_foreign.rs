@@ -4,7 +4,7 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::datagrams::{exchange, receiver};
-use backburn_tests::network::{DEVICE, THERE, Wire, at, tcp, udp};
+use backburn_tests::network::{DEVICE, HERE, THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::programs;
@@ -38,9 +38,9 @@ fn listings() -> String {
     .join("\n")
 }
 
-/// The disciplines of the interface that is not ours.
+/// The disciplines of the interface that is not ours, and every route.
 fn theirs() -> String {
-    let every = output("tc qdisc show dev here");
+    let every = output("tc qdisc show dev here") + &output("ip -6 route show table all");
     every + &output("tc class show dev here") + &output("tc filter show dev here")
 }
 
@@ -280,5 +280,49 @@ fn what_is_wrong_with_a_shape_is_said_and_nothing_is_touched() {
                 "$.direction",
             );
         }
+    });
+}
+
+/// Two shape at a time: what comes back from the devices of one does not go to those of the other, and nothing is lost.
+#[test]
+fn two_that_shape_at_a_time_lose_nothing() {
+    let name = "two_that_shape_at_a_time_lose_nothing";
+    privately_networked(name, &[&PROGRAMS[..], &["tc"]].concat(), || {
+        let wire = Wire::new();
+        let before = listings();
+        let place = Place::default();
+        let mut all = Vec::new();
+        for (id, rate) in [("one", "100Mbit/s"), ("two", "90Mbit/s")] {
+            let arguments = match id {
+                "one" => json!({"interface": DEVICE, "rate": rate}).to_string(),
+                // Of every interface there is, so of those of the first as well.
+                _ => json!({"ports": "7000-7010", "direction": "egress", "rate": rate}).to_string(),
+            };
+            let words = [
+                "inject",
+                "network-bandwidth",
+                "--id",
+                id,
+                "--duration",
+                "60s",
+                "--arguments",
+                &arguments,
+            ];
+            all.push(place.agent(&words, None).spawn().expect("the agent starts"));
+            let until = Instant::now() + Duration::from_secs(10);
+            while !output("nft list ruleset").contains(&format!("backburn-{id}-0")) {
+                assert!(Instant::now() < until, "{id} is not injected");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        // What arrives leaves by the first one's device on its way in.
+        let here = receiver(HERE[0], 7000);
+        let arrived = exchange(&here, 500, Duration::ZERO, |send| wire.there(send));
+        assert_eq!(arrived.len(), 500);
+        for mut inject in all {
+            kill(Pid::from_raw(inject.id() as i32), Signal::SIGINT).expect("it is there");
+            assert!(inject.wait().expect("it ends").success());
+        }
+        assert_eq!(listings(), before);
     });
 }

@@ -221,7 +221,9 @@ impl Flows {
             |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
         let arrives_by = |link: &&netlink::Link| !link.loopback || loopback;
         let names = |by: &dyn Fn(&&netlink::Link) -> bool| {
-            let links = links.iter().filter(named).filter(by);
+            // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
+            let meant = |link: &&netlink::Link| self.interface.is_some() || link.kind != "ifb";
+            let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
         let filter = Filter {
