@@ -5,8 +5,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// How long after the last one nothing more is expected.
-const QUIET: Duration = Duration::from_millis(700);
+/// How long after the last one nothing more is expected, where nothing is held for longer.
+pub const QUIET: Duration = Duration::from_millis(700);
 
 /// One that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,8 @@ pub fn receiver(address: &str, port: u16) -> UdpSocket {
     socket
 }
 
-/// Sends so many datagrams, with this time between them, and receives what arrives until it is quiet. `from` is where they are sent: a
-/// place is entered by it. Sender and receiver are one process, so that they have one clock.
+/// Sends so many datagrams, with this time between them, and receives what arrives until it is quiet. `from` is called to send them, and may enter
+/// another place first. Sender and receiver are one process, so that they have one clock.
 ///
 /// # Panics
 /// One can't be sent: harm is silent.
@@ -40,9 +40,23 @@ pub fn exchange(
     pause: Duration,
     from: impl FnOnce(&(dyn Fn() + Sync)) + Send,
 ) -> Vec<Arrival> {
+    exchange_until(QUIET, to, number, pause, from)
+}
+
+/// As [`exchange`], until nothing has come for this long: longer than any is held.
+///
+/// # Panics
+/// One can't be sent.
+pub fn exchange_until(
+    quiet: Duration,
+    to: &UdpSocket,
+    number: u64,
+    pause: Duration,
+    from: impl FnOnce(&(dyn Fn() + Sync)) + Send,
+) -> Vec<Arrival> {
     let address = to.local_addr().expect("it is bound");
     let started = Instant::now();
-    to.set_read_timeout(Some(QUIET))
+    to.set_read_timeout(Some(quiet))
         .expect("a socket waits so long");
     let send = || {
         let to: SocketAddr = address;

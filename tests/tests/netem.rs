@@ -1,7 +1,9 @@
 //! Shaping by the kernel's own netem, which the machine that tests run on may not have: in a small virtual machine, between
 //! two network namespaces, looked at from the other side. Each result is a line of JSON on the machine's console.
 
-use backburn_tests::datagrams::{exchange, likely, median, overtaking, receiver};
+use backburn_tests::datagrams::{
+    QUIET, exchange, exchange_until, likely, median, overtaking, receiver,
+};
 use backburn_tests::machine::in_a_machine;
 use backburn_tests::network::{BESIDE, DEVICE, HERE, THERE, Wire, at, udp};
 use backburn_tests::network_fault::{Fault, figure};
@@ -146,10 +148,15 @@ fn each_way(
         for (key, value) in more.as_object().expect("arguments are an object") {
             arguments[key] = value.clone();
         }
+        let quiet = if fault == "network-reorder" {
+            SOON
+        } else {
+            QUIET
+        };
         let fault = injected(fault, &arguments, discipline);
         let send = |send: &(dyn Fn() + Sync)| if out { send() } else { wire.there(send) };
         let pause = Duration::from_micros(500);
-        let arrived = exchange(&to, number, pause, send);
+        let arrived = exchange_until(quiet, &to, number, pause, send);
         let untouched = exchange(&beside, number, pause, send);
         let effect = fault.end();
         assert_eq!(

@@ -1,7 +1,9 @@
 //! How packets are shaped on this kernel, looked at from the other side: delays that vary, order, copies, turned bits,
 //! losses in bursts, rates; and flows beside them are untouched.
 
-use backburn_tests::datagrams::{Arrival, exchange, likely, median, overtaking, receiver};
+use backburn_tests::datagrams::{
+    Arrival, QUIET, exchange, exchange_until, likely, median, overtaking, receiver,
+};
 use backburn_tests::network::{BESIDE, HERE, THERE, Wire, at, tcp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON, figure};
 use backburn_tests::privately::privately_networked;
@@ -26,8 +28,13 @@ fn arriving(
     for (key, value) in more.as_object().expect("arguments are an object") {
         arguments[key] = value.clone();
     }
+    let quiet = if fault == "network-reorder" {
+        3000 * MILLI
+    } else {
+        QUIET
+    };
     let fault = Fault::inject(fault, &arguments, "60s");
-    let arrived = exchange(&here, number, MILLI, |send| wire.there(send));
+    let arrived = exchange_until(quiet, &here, number, MILLI, |send| wire.there(send));
     (arrived, fault.end())
 }
 
