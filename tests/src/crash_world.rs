@@ -115,7 +115,7 @@ impl World {
         lines.push(output("nft", &["list", "ruleset"]));
         lines.push(output("ip", &["link"]));
         lines.extend(self.wire.there(|| {
-            ["nft list ruleset", "ip link"].map(|line| {
+            ["nft list ruleset", "ip link", "tc qdisc show"].map(|line| {
                 let words: Vec<&str> = line.split(' ').collect();
                 output(words[0], &words[1..])
             })

@@ -2,6 +2,8 @@
 
 pub mod crash;
 pub mod crash_world;
+pub mod datagrams;
+pub mod machine;
 pub mod name_server;
 pub mod network;
 pub mod network_fault;

@@ -287,7 +287,7 @@ fn what_is_wrong_is_said_and_nothing_is_touched() {
                 "network-loss",
                 json!({"ports": 80}),
                 2,
-                &["percent", "every-nth"],
+                &["percent", "every-nth", "gilbert-elliott"],
             );
             refuses(
                 "network-loss",
@@ -327,8 +327,6 @@ fn what_is_wrong_is_said_and_nothing_is_touched() {
                     &["$.delay"],
                 );
             }
-            let arguments = json!({"ports": 80, "delay": "1ms", "direction": "egress"});
-            refuses("network-latency", arguments, 2, &["$.direction"]);
             refuses(
                 "network-reject",
                 json!({"ports": 80, "with": "love"}),

@@ -207,6 +207,7 @@ mod tests {
                 table: "trial".into(),
                 namespace: None,
                 flows: serde_json::from_value(flows).expect("flows"),
+                inlets: Vec::new(),
                 names: Vec::new(),
                 harm: Harm::Answer { lost: false },
                 devices: Vec::new(),

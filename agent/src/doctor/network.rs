@@ -2,6 +2,7 @@
 //! that ends with the thread that made it.
 
 use super::{Answer, Finding, finding};
+use crate::filter::Shape;
 use crate::netlink::{
     self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
 };
@@ -26,11 +27,13 @@ pub(super) fn examine() -> Vec<Finding> {
         Ok(vec![
             owner(),
             egress(),
+            copies(),
             parts(),
             queue(),
             answers(),
             process(),
             closing(),
+            shaping(),
             netem(),
         ])
     });
@@ -89,6 +92,25 @@ fn egress() -> Finding {
     }
 }
 
+fn copies() -> Finding {
+    let hook = Hook::Egress(vec!["lo".into()]);
+    let copy = NETDEV.rule("leaving", &[Expression::Copy { mark: 1 }], "");
+    match kernel_takes(&[NETDEV.make(), NETDEV.base_chain("leaving", &hook, 0), copy]) {
+        Ok(()) => finding(
+            "packet copies",
+            Answer::Yes,
+            "packets that leave can be sent twice by nf_tables itself",
+            "",
+        ),
+        Err(error) => finding(
+            "packet copies",
+            Answer::No,
+            error.to_string(),
+            "`network-duplicate` wants netem, or Linux 5.17 with CONFIG_NFT_DUP_NETDEV",
+        ),
+    }
+}
+
 fn parts() -> Finding {
     let number = |random| Expression::Number { modulus: 2, random };
     let parts = [
@@ -99,7 +121,7 @@ fn parts() -> Finding {
         ),
         (
             "each n-th",
-            "`network-loss` with `every-nth`",
+            "`network-loss` with `every-nth` or `gilbert-elliott`",
             vec![number(false)],
         ),
         (
@@ -252,18 +274,38 @@ fn closing() -> Finding {
     }
 }
 
-fn netem() -> Finding {
-    let look = || {
-        let links = netlink::links()?;
-        let link = links
-            .first()
-            .ok_or_else(|| io::Error::other("there is no interface"))?;
-        netlink::knows_discipline("netem", link.index)
+fn shaping() -> Finding {
+    let shape = Shape::Bandwidth {
+        rate: 1_000_000,
+        burst: 10_000,
+        queue: 30_000,
     };
-    let hint = "the `sch_netem` module, or CONFIG_NET_SCH_NETEM, has it";
-    match look() {
-        Ok(true) => finding("netem", Answer::Yes, "the kernel knows it", ""),
-        Ok(false) => finding("netem", Answer::No, "the kernel does not know it", hint),
-        Err(error) => finding("netem", Answer::No, error.to_string(), hint),
+    let hint = "`network-bandwidth` wants the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
+    match shape.try_out() {
+        Ok(()) => finding(
+            "bandwidth",
+            Answer::Yes,
+            "backend tbf, on a device of our own (ifb)",
+            "",
+        ),
+        Err(error) => finding("bandwidth", Answer::No, error.to_string(), hint),
+    }
+}
+
+fn netem() -> Finding {
+    let backend = "latency, jitter, corruption, duplicates and reordering";
+    match Shape::Duplicate(1.0).try_out() {
+        Ok(()) => finding(
+            "netem",
+            Answer::Yes,
+            format!("backend netem for {backend}, both ways, on a device of our own (ifb)"),
+            "",
+        ),
+        Err(error) => finding(
+            "netem",
+            Answer::Partly,
+            format!("backend nfqueue for {backend}, one way each: {error}"),
+            "netem does both ways; the `sch_netem` and `ifb` modules, or CONFIG_NET_SCH_NETEM and CONFIG_IFB, have it",
+        ),
     }
 }

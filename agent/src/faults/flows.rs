@@ -1,9 +1,10 @@
 //! Which packets a network fault is about, as people write it, and what that comes to on this
 //! host: names become addresses, a process becomes its network namespace.
 
+mod members;
+
 use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
-use super::parts::Lost;
 use super::{Look, flow_notes};
 use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
 use crate::netlink::{self, Namespace, errno};
@@ -113,37 +114,6 @@ impl Flows {
         problems
     }
 
-    /// The same where they are those between members, which take the place of their ends.
-    pub(super) fn problems_between(&self, members: &[String]) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        for (key, given) in [
-            ("to", self.to.is_some()),
-            ("from", self.from.is_some()),
-            ("direction", self.direction.is_some()),
-        ] {
-            if given {
-                let what = format!("both `between` and `{key}` are given");
-                problems.push(Problem::new(format!("$.{key}"), what).hint("give one of them"));
-            }
-        }
-        for (number, member) in members.iter().enumerate() {
-            let what = match read(member) {
-                Err(what) => what,
-                Ok(read) if read.port.is_some() => format!("`{member}` has a port"),
-                Ok(_) if members[..number].contains(member) => {
-                    format!("`{member}` stands there twice")
-                }
-                Ok(_) => continue,
-            };
-            problems.push(
-                Problem::new(format!("$.between.members[{number}]"), what)
-                    .hint("a member is an address or a name; `ports` narrows to some"),
-            );
-        }
-        problems.extend(self.problems_of_what_is_given());
-        problems
-    }
-
     fn problems_of_what_is_given(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (key, ends) in [
@@ -189,63 +159,15 @@ impl Flows {
         problems
     }
 
-    /// Whether only packets that leave are meant.
-    pub(super) fn only_leave(&self) -> bool {
-        self.direction == Some(Direction::Egress)
+    /// Which of their packets; none where that was left out.
+    pub(super) fn direction(&self) -> Option<Direction> {
+        self.direction
     }
 
-    /// The place among members that the host or namespace has by its own addresses.
-    ///
-    /// # Errors
-    /// It is none of them, or several; or one of them has no address.
-    pub(super) fn place_among(
-        &self,
-        members: &[String],
-        look: &Look<'_>,
-    ) -> Result<usize, Refusal> {
-        let own = netlink::within(self.find_namespace(look)?.as_ref(), netlink::addresses)
-            .map_err(|error| kernel_refuses(&error))?
-            .unwrap_or_default();
-        let mut problems = Vec::new();
-        let places: Vec<usize> = (0..members.len())
-            .filter(|place| {
-                let member = Some(OneOrMany::One(members[*place].clone()));
-                let key = format!("between.members[{place}]");
-                let found = ends(&key, &member, &mut problems);
-                let mut networks = found.iter().flat_map(|end| &end.networks);
-                networks.any(|network| own.iter().any(|address| network.contains(*address)))
-            })
-            .collect();
-        let what = match places.as_slice() {
-            [place] if problems.is_empty() => return Ok(*place),
-            _ if !problems.is_empty() => "a member has no address".to_owned(),
-            [] => "none of the members is this host".to_owned(),
-            many => format!("{} of the members are this host", many.len()),
-        };
-        if problems.is_empty() {
-            let own: Vec<String> = own.iter().map(ToString::to_string).collect();
-            problems.push(
-                Problem::new("$.between.members", what.clone()).hint(format!(
-                    "exactly one of them is to be of {}",
-                    own.join(", ")
-                )),
-            );
-        }
-        Err(Refusal {
-            problems,
-            ..Refusal::new("no-match", what)
-        })
-    }
-
-    /// The same flows, but only those with these ends, and of those only what is lost.
-    pub(super) fn toward(&self, others: Vec<String>, lost: Lost) -> Flows {
+    /// The same, with these of their packets.
+    pub(super) fn facing(&self, direction: Direction) -> Self {
         Flows {
-            to: Some(OneOrMany::Many(others)),
-            direction: Some(match lost {
-                Lost::Leaving => Direction::Egress,
-                Lost::Arriving => Direction::Ingress,
-                Lost::Both => Direction::Both,
-            }),
+            direction: Some(direction),
             ..self.clone()
         }
     }
@@ -343,19 +265,35 @@ impl Flows {
         // What goes over the loopback arrives where it left: once is enough.
         let leaves_by =
             |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
+        let arrives_by = |link: &&netlink::Link| !link.loopback || loopback;
+        let devices = |by: &dyn Fn(&&netlink::Link) -> bool| {
+            // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
+            let meant = |link: &&netlink::Link| self.interface.is_some() || link.kind != "ifb";
+            let links = links.iter().filter(named).filter(by).filter(meant);
+            links.map(|link| link.name.clone()).collect::<Vec<_>>()
+        };
+        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, Harm::Duplicate { .. })) {
+            let what = "it is not known whose a packet at a device is";
+            return Err(Refusal {
+                problems: vec![Problem::new("$.of", what).hint(
+                    "name its ports or addresses instead, or for latency, reordering and corruption `\"backend\": \"nfqueue\"`",
+                )],
+                ..Refusal::new("no-match", "the processes' packets can't be told from others'")
+            });
+        }
         let filter = Filter {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
-            devices: match (direction, harm) {
-                (Direction::Ingress, _)
-                | (_, Harm::Reject { .. } | Harm::Delay { .. } | Harm::Answer { .. }) => Vec::new(),
-                _ if !cgroups.is_empty() => Vec::new(),
-                _ => links
-                    .iter()
-                    .filter(named)
-                    .filter(leaves_by)
-                    .map(|link| link.name.clone())
-                    .collect(),
+            devices: match cgroups.is_empty()
+                && harm.leaves_by_devices()
+                && direction != Direction::Ingress
+            {
+                true => devices(&leaves_by),
+                false => Vec::new(),
+            },
+            inlets: match harm.shapes() && direction != Direction::Egress {
+                true => devices(&arrives_by),
+                false => Vec::new(),
             },
             flows: Chosen {
                 to,

@@ -4,6 +4,7 @@
 //! derived from `FAULTS`.
 
 mod answers;
+mod backend;
 mod cpu_stress;
 mod disk_fill;
 mod dns_fail;
@@ -15,13 +16,18 @@ mod flow_process;
 mod flows;
 mod look;
 mod memory_fill;
+mod network_bandwidth;
+mod network_corrupt;
+mod network_duplicate;
 mod network_latency;
 mod network_loss;
 mod network_partition;
 mod network_reject;
+mod network_reorder;
 mod parts;
 mod process_kill;
 mod process_pause;
+mod rate;
 mod resolution;
 mod size;
 mod tcp_proxy;
@@ -47,10 +53,14 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<dns_slow::DnsSlow>(),
     Fault::of::<dns_spoof::DnsSpoof>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<network_bandwidth::NetworkBandwidth>(),
+    Fault::of::<network_corrupt::NetworkCorrupt>(),
+    Fault::of::<network_duplicate::NetworkDuplicate>(),
     Fault::of::<network_latency::NetworkLatency>(),
     Fault::of::<network_loss::NetworkLoss>(),
     Fault::of::<network_partition::NetworkPartition>(),
     Fault::of::<network_reject::NetworkReject>(),
+    Fault::of::<network_reorder::NetworkReorder>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
     Fault::of::<tcp_proxy::TcpProxy>(),

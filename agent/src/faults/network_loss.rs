@@ -2,14 +2,14 @@
 
 use super::flows::Flows;
 use super::{FaultKind, Look, Plan, filtering};
-use crate::filter::{Harm, Share};
+use crate::filter::{Bursts, Harm, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Loses some packets of flows. Exactly one of `percent` and `every-nth`; each counts for each direction by itself.
+/// Loses some packets of flows. Exactly one of `percent`, `every-nth` and `gilbert-elliott`; each counts for each direction by itself.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
@@ -24,6 +24,9 @@ pub struct NetworkLoss {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 1_000_000))]
     every_nth: Option<u32>,
+    /// Packets are lost in bursts. Which ones comes from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gilbert_elliott: Option<Bursts>,
 }
 
 /// What the kernel can still tell from nothing, in percent.
@@ -39,30 +42,66 @@ impl FaultKind for NetworkLoss {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
-        match (self.percent, self.every_nth) {
-            (Some(_), Some(_)) => problems.push(
-                Problem::new("$", "both `percent` and `every-nth` are given")
-                    .hint("give one of them"),
-            ),
-            (None, None) => problems.push(
-                Problem::new("$", "neither `percent` nor `every-nth` is given")
-                    .hint("give one of them"),
-            ),
-            (Some(percent), None) if percent < LEAST => problems.push(
-                Problem::new("$.percent", "nothing would be lost")
-                    .hint(format!("{LEAST} at the least")),
-            ),
-            _ => {}
+        let given = [
+            self.percent.is_some(),
+            self.every_nth.is_some(),
+            self.gilbert_elliott.is_some(),
+        ];
+        if given.iter().filter(|given| **given).count() != 1 {
+            let what = match given {
+                [false, false, false] => {
+                    "none of `percent`, `every-nth` and `gilbert-elliott` is given"
+                }
+                _ => "more than one of `percent`, `every-nth` and `gilbert-elliott` is given",
+            };
+            problems.push(Problem::new("$", what).hint("give one of them"));
+        }
+        if let Some(percent) = self.percent {
+            problems.extend(wrong_percent(percent, "nothing would be lost"));
+        }
+        if let Some(bursts) = self.gilbert_elliott {
+            for (key, chance) in [("p", bursts.p), ("r", bursts.r)] {
+                if chance < LEAST {
+                    problems.push(
+                        Problem::new(
+                            format!("$.gilbert-elliott.{key}"),
+                            "the path would never change",
+                        )
+                        .hint(format!("{LEAST} at the least")),
+                    );
+                }
+            }
+            if bursts.loss_when_bad <= bursts.loss_when_good {
+                problems.push(
+                    Problem::new(
+                        "$.gilbert-elliott.loss-when-bad",
+                        "a bad path would be no worse than a good one",
+                    )
+                    .hint("more than `loss-when-good`; for losses without bursts give `percent`"),
+                );
+            }
         }
         problems
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let share = match (self.percent, self.every_nth) {
-            (Some(percent), _) if percent >= 100.0 => Share::All,
-            (Some(percent), _) => Share::Percent(percent),
-            (None, nth) => Share::EveryNth(nth.unwrap_or(1)),
+        let harm = match (self.gilbert_elliott, self.percent, self.every_nth) {
+            (Some(bursts), _, _) => Harm::LoseInBursts {
+                bursts,
+                seed: look.seed,
+            },
+            (_, Some(percent), _) => Harm::Lose {
+                share: Share::percent(percent),
+            },
+            (_, None, nth) => Harm::Lose {
+                share: Share::EveryNth(nth.unwrap_or(1)),
+            },
         };
-        filtering(&self.flows, Harm::Lose { share }, look)
+        filtering(&self.flows, harm, look)
     }
+}
+
+/// What is wrong with a chance that has to be above nothing.
+pub(super) fn wrong_percent(percent: f64, what: &str) -> Option<Problem> {
+    (percent < LEAST).then(|| Problem::new("$.percent", what).hint(format!("{LEAST} at the least")))
 }

@@ -1,7 +1,12 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
-//! ledger. `rules` makes the kernel's own words of it, `network` reads addresses.
+//! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
+mod bursts;
+mod deeds;
+mod device;
+mod distribution;
 mod established;
+mod harm;
 mod link;
 mod names;
 mod network;
@@ -10,16 +15,17 @@ mod signs;
 mod steps;
 mod text;
 
+pub use device::Shapers;
+pub use distribution::Delays;
+pub use harm::{Bursts, Delay, Distribution, Harm, Overtake, Shape, Share, With};
 pub use link::Connection;
 pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
 use crate::processes::Cgroup;
-use backburn_experiments::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -47,6 +53,9 @@ pub struct Filter {
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// The devices at which arriving packets are looked at, where that is not done in the IP layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlets: Vec<String>,
     /// The names among the ends, where they are looked up again while it acts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,
@@ -128,74 +137,15 @@ pub enum Direction {
     Both,
 }
 
-/// What is done to packets.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(
-    tag = "harm",
-    rename_all = "kebab-case",
-    rename_all_fields = "kebab-case",
-    deny_unknown_fields
-)]
-pub enum Harm {
-    /// They are lost, and nobody is told.
-    Lose {
-        /// Which of them.
-        share: Share,
-    },
-    /// They are not let through, and whoever sent them is told.
-    Reject {
-        /// How.
-        with: With,
-        /// Whether live TCP connections are closed first, for good.
-        #[serde(default)]
-        close_established: bool,
-    },
-    /// They are held back as they arrive.
-    Delay {
-        /// How long.
-        by: Span,
-    },
-    /// Those that come back from the flows' end are read as they arrive, see [`crate::dns::Answers`].
-    Answer {
-        /// Whether those that are altered are lost.
-        lost: bool,
-    },
-}
-
-/// The packet queue by which packets are held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// Its number.
-    pub number: u16,
+/// What there must be before there are rules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Means {
+    /// The number of the packet queue.
+    pub queue: u16,
     /// Whether rules name it by the older `NFQUEUE` target.
     pub by_target: bool,
-}
-
-/// Which of the chosen packets.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Share {
-    /// All.
-    All,
-    /// Each with this chance, in percent.
-    Percent(f64),
-    /// Exactly each n-th of each direction.
-    EveryNth(u32),
-}
-
-/// How somebody is told that a packet was not let through.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum With {
-    /// A TCP reset; to what is not TCP, that the port is unreachable.
-    #[default]
-    Reset,
-    /// The port is unreachable, by ICMP.
-    PortUnreachable,
-    /// The host is unreachable, by ICMP.
-    HostUnreachable,
-    /// It is prohibited by an administrator, by ICMP.
-    Prohibited,
+    /// The devices that shape.
+    pub shapers: Shapers,
 }
 
 impl Direction {
@@ -217,6 +167,8 @@ pub struct Counted {
     pub harmed: u64,
     /// The bytes of those.
     pub harmed_bytes: u64,
+    /// Those that its devices dropped, for want of room or by chance.
+    pub dropped: u64,
     /// Connections that were closed.
     pub closed: u64,
     /// Addresses that names came to later.
@@ -224,28 +176,36 @@ pub struct Counted {
 }
 
 impl Filter {
-    /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself, `number` the packet
-    /// queue's, where packets go to one: by a step of its own where the kernel has it, else by a target.
-    pub fn messages(&self, socket: &Socket, deadline: Duration, number: u16) -> Vec<Message> {
-        rules::messages(self, deadline, self.queue(socket, number), true)
+    /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself, `queue` the packet queue's
+    /// number, where packets go to one: by a step of its own where the kernel has it, else by a target.
+    pub fn messages(
+        &self,
+        socket: &Socket,
+        deadline: Duration,
+        queue: u16,
+        shapers: Shapers,
+    ) -> Vec<Message> {
+        rules::messages(self, deadline, self.means(socket, queue, shapers), true)
     }
 
-    fn queue(&self, socket: &Socket, number: u16) -> Queue {
-        let queues =
-            matches!(self.harm, Harm::Delay { .. } | Harm::Answer { .. }) || self.swallows();
+    fn means(&self, socket: &Socket, queue: u16, shapers: Shapers) -> Means {
         let (layer, name) = (Layer::Inet, self.table.as_str());
         let table = Table { layer, name };
-        let by_target = false;
-        let step = netlink::Expression::Queue { number, by_target };
+        let step = netlink::Expression::Queue {
+            number: queue,
+            by_target: false,
+        };
         // No packet ever comes to a chain without a hook.
         let trial = [
             table.make(),
             table.chain("trial"),
             table.rule("trial", &[step], ""),
         ];
-        Queue {
-            number,
+        let queues = self.harm.queues() || self.swallows();
+        Means {
+            queue,
             by_target: queues && socket.check(&trial).is_err(),
+            shapers,
         }
     }
 
@@ -260,6 +220,7 @@ impl Filter {
             Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
             Harm::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
             _ if self.swallows() => ((1, rules::EARLY), (3, rules::AFTER_FILTERS)),
+            Harm::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
             _ => ((1, rules::EARLY), (5, 0)),
         };
         let arriving = arrives.then_some((true, into));
@@ -283,7 +244,8 @@ impl Filter {
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
     /// only, and a plain drop there would tell a UDP sender.
     pub fn swallows(&self) -> bool {
-        matches!(self.harm, Harm::Lose { .. }) && !self.flows.cgroups.is_empty()
+        let loses = matches!(self.harm, Harm::Lose { .. } | Harm::LoseInBursts { .. });
+        loses && !self.flows.cgroups.is_empty()
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
@@ -297,22 +259,25 @@ impl Filter {
     /// # Errors
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
+        if let Harm::Shape { shape } = &self.harm {
+            shape.try_out()?;
+        }
         netlink::within(self.namespace.as_ref(), || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
-            let queue = self.queue(&socket, self.first_queue());
+            let means = self.means(&socket, self.first_queue(), Shapers::default());
             // Whatever is in a queue is lost when a hook goes, even one that was only tried.
             let hooked = !netlink::queues_are_used();
             socket.check(&rules::messages(
                 self,
                 Duration::from_secs(1),
-                queue,
+                means,
                 hooked,
             ))
         })?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the namespace is gone"))
     }
 
-    /// Which of its tables are there.
+    /// Which of its tables and devices are there.
     ///
     /// # Errors
     /// That can't be looked at.
@@ -329,6 +294,8 @@ impl Filter {
                     there.push(format!("table {layer} {}", self.table));
                 }
             }
+            let devices = self.shapers_there()?.into_iter();
+            there.extend(devices.map(|(name, _)| format!("device {name}")));
             Ok(there)
         };
         // What was in a namespace that is gone is gone with it.
@@ -399,6 +366,9 @@ impl Filter {
                     }
                 }
             }
+            for (_, index) in self.shapers_there()? {
+                counted.dropped += netlink::dropped(index)?;
+            }
             Ok(counted)
         };
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_default())
@@ -425,27 +395,5 @@ impl Filter {
         let inode = self.inode();
         // The end tells the whole from its beginning: one port is not a part of another.
         format!("flows:{inode}:{};", self.flows)
-    }
-}
-
-impl fmt::Display for Harm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Harm::Lose { share: Share::All } => f.write_str("lose all packets of"),
-            Harm::Lose {
-                share: Share::Percent(percent),
-            } => write!(f, "lose {percent} % of the packets of"),
-            Harm::Lose {
-                share: Share::EveryNth(nth),
-            } => write!(f, "lose each {nth}th packet of"),
-            Harm::Delay { by } => write!(f, "hold for {by} each arriving packet of"),
-            Harm::Answer { .. } => f.write_str("read what comes back from"),
-            Harm::Reject { with, .. } => f.write_str(match with {
-                With::Reset => "reject with a reset, or with `port unreachable`,",
-                With::PortUnreachable => "reject with `port unreachable`",
-                With::HostUnreachable => "reject with `host unreachable`",
-                With::Prohibited => "reject with `prohibited`",
-            }),
-        }
     }
 }

@@ -8,19 +8,21 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
+use super::deeds::copies;
 use super::network::merged;
 use super::steps::{
-    ICMP, ICMPV6, Side, UDP, accept, between, equal, field, kind_of, one_of, places, ported,
-    transport,
+    ICMPV6, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
 };
-use super::{CHOSEN, End, Filter, Flows, HARMED, Harm, PortRange, Protocol, Queue, Share, With};
+use super::{End, Filter, Flows, Harm, Means, PortRange, Protocol};
 use crate::netlink::{
-    Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Rejection, Table, Verdict,
+    Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Table, Verdict,
 };
 use std::time::Duration;
 
 /// The chain that does what is to be done.
-const HARM: &str = "harm";
+pub(super) const HARM: &str = "harm";
+/// The chain for what leaves, where that is done in another way than for what arrives.
+pub(super) const HARM_LEAVING: &str = "harm-leaving";
 /// The set that runs out.
 pub(super) const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
@@ -36,8 +38,8 @@ pub(super) const BEFORE_FILTERS: i32 = -10;
 pub(super) const AS_ASKED: i32 = 110;
 /// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
 pub(super) const AFTER_FILTERS: i32 = 1000;
-/// Chances are in millionths.
-const MILLION: u32 = 1_000_000;
+/// After all that others do at a device, as what is forwarded comes back behind it.
+pub(super) const LAST: i32 = i32::MAX;
 
 /// The messages for one table, as they come together.
 pub(super) struct Draft<'a> {
@@ -51,7 +53,7 @@ pub(super) struct Draft<'a> {
 pub(super) fn messages(
     filter: &Filter,
     deadline: Duration,
-    queue: Queue,
+    means: Means,
     hooked: bool,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
@@ -62,18 +64,23 @@ pub(super) fn messages(
         };
         let mut draft = Draft {
             table,
-            messages: vec![table.make(), table.chain(HARM)],
+            messages: vec![table.make()],
             sets: 0,
         };
         draft.lease(deadline);
-        draft.harm(filter, queue);
-        for (name, hook, priority) in chains {
+        for harm in [HARM, HARM_LEAVING] {
+            if chains.iter().any(|(_, _, _, chain)| *chain == harm) {
+                draft.messages.push(table.chain(harm));
+                draft.harm(harm, filter, means);
+            }
+        }
+        for (name, hook, priority, harm) in chains {
             draft.messages.push(match hooked {
                 true => table.base_chain(&name, &hook, priority),
                 false => table.chain(&name),
             });
-            draft.spare(&name, &hook, &filter.flows);
-            draft.choose(&name, filter, &filter.flows);
+            draft.spare(&name, &hook, filter);
+            draft.choose((&name, harm), filter, &filter.flows);
         }
         if let Harm::Answer { lost } = filter.harm {
             draft.signed(filter.sign(), lost, hooked);
@@ -93,9 +100,9 @@ pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> 
             messages: Vec::new(),
             sets,
         };
-        for (name, ..) in chains {
+        for (name, _, _, harm) in chains {
             for flows in flows {
-                draft.choose(&name, filter, flows);
+                draft.choose((&name, harm), filter, flows);
             }
         }
         messages.extend(draft.messages);
@@ -121,80 +128,18 @@ impl Draft<'_> {
         self.messages.extend(set);
     }
 
-    fn harm(&mut self, filter: &Filter, queue: Queue) {
-        use Expression::{Counter, Reject, Vanish};
-        let Queue { number, by_target } = queue;
-        let to_queue = Expression::Queue { number, by_target };
-        self.rule(HARM, &[Counter], CHOSEN);
-        match filter.harm {
-            Harm::Lose { share } => {
-                let mut steps = match share {
-                    Share::All => Vec::new(),
-                    Share::Percent(percent) => {
-                        let limit = (percent / 100.0 * f64::from(MILLION)).round() as u32;
-                        one_of(MILLION, true, Compare::Less, limit)
-                    }
-                    // They count from 0.
-                    Share::EveryNth(nth) => {
-                        one_of(nth, false, Compare::Equal, nth.saturating_sub(1))
-                    }
-                };
-                steps.push(Counter);
-                steps.push(match self.table.layer {
-                    _ if filter.swallows() => to_queue,
-                    Layer::Inet => Expression::Verdict(Verdict::Drop),
-                    Layer::Netdev => Vanish,
-                });
-                self.rule(HARM, &steps, HARMED);
-            }
-            Harm::Delay { .. } => {
-                self.rule(HARM, &[Counter, to_queue], HARMED);
-            }
-            Harm::Answer { .. } => self.rule(HARM, &[to_queue], ""),
-            Harm::Reject { with, .. } => {
-                // What rejecting itself sends comes by here too, and must get out.
-                let reset = [
-                    transport(TCP),
-                    vec![
-                        field(Base::Transport, 13, 1),
-                        Expression::Mask(vec![0x04]),
-                        Expression::Compare(Compare::Unequal, vec![0]),
-                        accept(),
-                    ],
-                ];
-                self.rule(HARM, &reset.concat(), "");
-                for (protocol, unreachable) in [(ICMP, 3), (ICMPV6, 1)] {
-                    let told = [
-                        transport(protocol),
-                        vec![
-                            field(Base::Transport, 0, 1),
-                            equal(&[unreachable]),
-                            accept(),
-                        ],
-                    ];
-                    self.rule(HARM, &told.concat(), "");
-                }
-                let code = match with {
-                    With::Reset => {
-                        let steps = [transport(TCP), vec![Counter, Reject(Rejection::Reset)]];
-                        self.rule(HARM, &steps.concat(), HARMED);
-                        1
-                    }
-                    With::PortUnreachable => 1,
-                    With::HostUnreachable => 2,
-                    With::Prohibited => 3,
-                };
-                self.rule(
-                    HARM,
-                    &[Counter, Reject(Rejection::Unreachable(code))],
-                    HARMED,
-                );
-            }
-        }
-    }
-
     /// The rules that let through what is never touched.
-    fn spare(&mut self, chain: &str, hook: &Hook, flows: &Flows) {
+    fn spare(&mut self, chain: &str, hook: &Hook, filter: &Filter) {
+        let flows = &filter.flows;
+        if let Harm::Duplicate { .. } = filter.harm {
+            let steps = [
+                Expression::Meta(Meta::Mark),
+                equal(&copies(filter).to_ne_bytes()),
+                Expression::Mark(0),
+                accept(),
+            ];
+            self.rule(chain, &steps, "copies");
+        }
         let over = Expression::Lookup {
             set: LEASE.into(),
             missing: true,
@@ -209,7 +154,7 @@ impl Draft<'_> {
             Hook::Forward => (vec![Meta::InputName, Meta::OutputName], None),
             Hook::Prerouting | Hook::Input => (vec![Meta::InputName], Some(Meta::InputType)),
             // The chain is at the wanted devices only.
-            Hook::Egress(_) => (Vec::new(), None),
+            Hook::Ingress(_) | Hook::Egress(_) => (Vec::new(), None),
         };
         if let (Some(kind), false) = (kind, flows.loopback) {
             let steps = [
@@ -267,7 +212,7 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, chain: &str, filter: &Filter, flows: &Flows) {
+    fn choose(&mut self, at: (&str, &str), filter: &Filter, flows: &Flows) {
         let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
@@ -284,7 +229,7 @@ impl Draft<'_> {
             }
             for from in any(&flows.from) {
                 for to in any(&flows.to) {
-                    self.pair(chain, flows, (source, from), (destination, to));
+                    self.pair(at, flows, (source, from), (destination, to));
                 }
             }
         }
@@ -292,7 +237,7 @@ impl Draft<'_> {
 
     fn pair(
         &mut self,
-        chain: &str,
+        (chain, harm): (&str, &str),
         flows: &Flows,
         (source, from): (Side, Option<&End>),
         (destination, to): (Side, Option<&End>),
@@ -332,7 +277,7 @@ impl Draft<'_> {
                 if !flows.ports.is_empty() {
                     steps.extend(self.ports(destination, &flows.ports));
                 }
-                let goto = Expression::Verdict(Verdict::Goto(HARM.into()));
+                let goto = Expression::Verdict(Verdict::Goto(harm.into()));
                 if flows.cgroups.is_empty() {
                     self.rule(chain, &[&steps[..], &[goto]].concat(), "");
                     continue;
@@ -383,7 +328,7 @@ impl Draft<'_> {
     }
 
     /// That a field is within one of these ranges.
-    fn among(
+    pub(super) fn among(
         &mut self,
         field: Expression,
         key: Key,

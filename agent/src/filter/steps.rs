@@ -1,6 +1,6 @@
 //! Where a filter's chains sit, and the small steps that its rules are made of.
 
-use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, EARLY, TCP};
+use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, EARLY, HARM, HARM_LEAVING, LAST, TCP};
 use super::{Filter, Harm, Protocol};
 use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
 
@@ -11,51 +11,88 @@ pub(super) const ICMPV6: u8 = 58;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 
-/// A chain that packets come to: its name, its hook and its priority.
-pub(super) type Place = (String, Hook, i32);
+/// A chain that packets come to: its name, its hook and its priority, and the chain that the chosen ones are sent to.
+pub(super) type Place = (String, Hook, i32, &'static str);
 
-/// The chains of a filter that packets come to, each with its name, hook and priority; only of layers that have some.
+/// The chains of a filter that packets come to, in the IP layers and at devices; only of layers that have some.
 pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
+    let arriving = |hook, priority| ("arriving".to_owned(), hook, priority, HARM);
+    let leaving = |hook, priority| ("leaving".to_owned(), hook, priority, HARM);
     let mut inet = Vec::new();
     let mut netdev = Vec::new();
     match filter.harm {
-        Harm::Lose { .. } => {
+        Harm::Lose { .. } | Harm::LoseInBursts { .. } => {
             if arrives {
-                inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY));
+                inet.push(arriving(Hook::Prerouting, EARLY));
             }
             if leaves && filter.swallows() {
-                inet.push(("leaving".to_owned(), Hook::Output, AFTER_FILTERS));
+                inet.push(leaving(Hook::Output, AFTER_FILTERS));
             } else if leaves {
-                let devices = filter.devices.chunks(DEVICES).enumerate();
-                netdev.extend(devices.map(|(number, devices)| {
-                    (
-                        format!("leaving-{number}"),
-                        Hook::Egress(devices.to_vec()),
-                        0,
-                    )
-                }));
+                netdev.extend(at_devices(
+                    "leaving",
+                    &filter.devices,
+                    Hook::Egress,
+                    0,
+                    HARM,
+                ));
             }
         }
-        Harm::Delay { .. } => inet.push(("arriving".to_owned(), Hook::Prerouting, EARLY)),
-        Harm::Answer { .. } => inet.push(("arriving".to_owned(), Hook::Input, AS_ASKED)),
+        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, EARLY)),
+        Harm::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
+        Harm::Duplicate { .. } => {
+            netdev.extend(at_devices(
+                "leaving",
+                &filter.devices,
+                Hook::Egress,
+                0,
+                HARM,
+            ));
+        }
+        Harm::Shape { .. } => {
+            if leaves {
+                let out = at_devices("leaving", &filter.devices, Hook::Egress, LAST, HARM_LEAVING);
+                netdev.extend(out);
+            }
+            if arrives {
+                let into = at_devices("arriving", &filter.inlets, Hook::Ingress, LAST, HARM);
+                netdev.extend(into);
+            }
+        }
         Harm::Reject { .. } => {
             if arrives {
-                inet.push(("arriving".to_owned(), Hook::Input, BEFORE_FILTERS));
+                inet.push(arriving(Hook::Input, BEFORE_FILTERS));
             }
             if leaves {
-                inet.push(("leaving".to_owned(), Hook::Output, BEFORE_FILTERS));
+                inet.push(leaving(Hook::Output, BEFORE_FILTERS));
             }
             // What passes through is of no socket here.
             if flows.cgroups.is_empty() {
-                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS));
+                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS, HARM));
             }
         }
     }
     let mut places = vec![(Layer::Inet, inet), (Layer::Netdev, netdev)];
     places.retain(|(_, chains)| !chains.is_empty());
     places
+}
+
+/// As many chains as so many devices want.
+fn at_devices(
+    name: &str,
+    devices: &[String],
+    hook: fn(Vec<String>) -> Hook,
+    priority: i32,
+    harm: &'static str,
+) -> Vec<Place> {
+    let chunks = devices.chunks(DEVICES).enumerate();
+    chunks
+        .map(|(number, devices)| {
+            let name = format!("{name}-{number}");
+            (name, hook(devices.to_vec()), priority, harm)
+        })
+        .collect()
 }
 
 /// Which end of a packet.
@@ -72,6 +109,7 @@ pub(super) fn kind_of(key: Key) -> &'static str {
         Key::Protocol => "protocols",
         Key::Port => "ports",
         Key::Mark => "marks",
+        Key::Number => "numbers",
     }
 }
 

@@ -70,3 +70,10 @@ pub(super) fn fold(text: &str) -> u32 {
         (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
+
+/// A longer sum of a text (FNV-1a), where no two may be taken for each other.
+pub(super) fn long_fold(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -4,6 +4,7 @@
 use super::life::Life;
 use super::{Failed, filter};
 use crate::dns::{Alteration, Answers, Decision};
+use crate::filter::Shapers;
 use crate::netlink::{Family, Onward, PacketQueue, Socket};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -22,11 +23,12 @@ pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
     // Kept until the end: closing it is the undo.
     let owner = Socket::open(Family::Netfilter).map_err(|error| filter::refused(&error))?;
     owner
-        .transact(
-            &answers
-                .filter
-                .messages(&owner, life.deadline, queue.number()),
-        )
+        .transact(&answers.filter.messages(
+            &owner,
+            life.deadline,
+            queue.number(),
+            Shapers::default(),
+        ))
         .map_err(|error| filter::refused(&error))?;
     life.ready(format!(
         "tables `{}` made{}",

@@ -1,43 +1,100 @@
-//! Holding packets for a time. One thread, one queue, in order: each packet is held for the same
-//! time, so that those whose time has come are always the first ones.
+//! Holding packets for a time: one thread, one queue. In order, those whose time has come are always
+//! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
 use super::Failed;
-use crate::netlink::PacketQueue;
+use crate::filter::{Delay, Delays};
+use crate::netlink::{Onward, PacketQueue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::time::Instant;
+
+/// Packets that are held, by number.
+enum Held {
+    InOrder(VecDeque<(Instant, u32)>),
+    /// The one that is due first on top; of two, the one that came first.
+    InAnyOrder(BinaryHeap<Reverse<(Instant, u64, u32)>>),
+}
 
 /// Holds what comes, until this process is killed.
-pub(super) fn hold(queue: &PacketQueue, by: Duration) -> Failed {
-    let failed = |error: std::io::Error| Failed::new(error.to_string());
+pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> Failed {
     // The kernel wakes us as exactly as it can, not with others 50 µs later.
     if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)) {
-        return failed(error.into());
+        return Failed::new(io::Error::from(error).to_string());
     }
-    let mut held: VecDeque<(Instant, u32)> = VecDeque::new();
+    let mut delays = Delays::new(delay, seed);
+    let mut held = match delay.keep_order && delay.overtake.is_none() {
+        true => Held::InOrder(VecDeque::new()),
+        false => Held::InAnyOrder(BinaryHeap::new()),
+    };
+    // Where some overtake, the others still keep their order among themselves.
+    let mut last = Instant::now();
+    let mut number = 0;
     loop {
-        let left = held
-            .front()
-            .map(|(due, _)| due.saturating_duration_since(Instant::now()));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let timeout = held
+            .next_due()
+            .map(|due| due.saturating_duration_since(Instant::now()))
+            .and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return failed(error.into()),
-        }
-        let due = Instant::now() + by;
-        if let Err(error) = queue.arrived(|packet| held.push_back((due, packet.number))) {
-            return failed(error);
+            Err(error) => return Failed::new(io::Error::from(error).to_string()),
         }
         let now = Instant::now();
-        let mut last = None;
-        while let Some((_, packet)) = held.pop_front_if(|(due, _)| *due <= now) {
-            last = Some(packet);
+        let arrived = queue.arrived(|packet| {
+            let due = match delays.draw() {
+                None => now,
+                Some(by) if delay.keep_order => {
+                    last = last.max(now + by);
+                    last
+                }
+                Some(by) => now + by,
+            };
+            number += 1;
+            held.put(due, number, packet.number);
+        });
+        if let Err(error) = arrived.and_then(|()| held.let_go(queue)) {
+            return Failed::new(error.to_string());
         }
-        if let Some(last) = last
-            && let Err(error) = queue.let_go(last)
-        {
-            return failed(error);
+    }
+}
+
+impl Held {
+    fn next_due(&self) -> Option<Instant> {
+        match self {
+            Held::InOrder(held) => held.front().map(|(due, _)| *due),
+            Held::InAnyOrder(held) => held.peek().map(|Reverse((due, _, _))| *due),
+        }
+    }
+
+    fn put(&mut self, due: Instant, number: u64, packet: u32) {
+        match self {
+            Held::InOrder(held) => held.push_back((due, packet)),
+            Held::InAnyOrder(held) => held.push(Reverse((due, number, packet))),
+        }
+    }
+
+    /// Lets those go whose time has come.
+    fn let_go(&mut self, queue: &PacketQueue) -> io::Result<()> {
+        let now = Instant::now();
+        match self {
+            Held::InOrder(held) => {
+                let mut last = None;
+                while let Some((_, packet)) = held.pop_front_if(|(due, _)| *due <= now) {
+                    last = Some(packet);
+                }
+                last.map_or(Ok(()), |last| queue.let_go(last))
+            }
+            Held::InAnyOrder(held) => {
+                while let Some(Reverse((_, _, packet))) =
+                    held.peek().filter(|Reverse((due, _, _))| *due <= now)
+                {
+                    queue.send_on(*packet, &Onward::Unchanged)?;
+                    held.pop();
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Role;
 use super::proxy::counted;
 use super::role::size;
 use crate::dns::Answers;
-use crate::filter::{Filter, Harm};
+use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
 
@@ -105,12 +105,7 @@ fn filtered(filter: &Filter) -> Effect {
         Ok(counted) => counted,
         Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
     };
-    let done = match filter.harm {
-        Harm::Lose { .. } => "lost",
-        Harm::Reject { .. } => "rejected",
-        Harm::Delay { .. } => "held",
-        Harm::Answer { .. } => "altered",
-    };
+    let done = filter.harm.done();
     let mut seen = format!(
         "{} packets of the chosen flows, {} of them {done}",
         counted.chosen, counted.harmed
@@ -123,6 +118,10 @@ fn filtered(filter: &Filter) -> Effect {
     if filter.closes_established() {
         seen += &format!(", {} live connections closed", counted.closed);
         figures.push(("closed-connections".to_owned(), counted.closed as f64));
+    }
+    if filter.harm.shapes() {
+        seen += &format!(", of which {} dropped", counted.dropped);
+        figures.push(("dropped-packets".to_owned(), counted.dropped as f64));
     }
     if counted.added > 0 {
         seen += &format!(", {} addresses added since", counted.added);

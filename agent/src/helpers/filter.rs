@@ -3,7 +3,7 @@
 //! them first, which is sooner.
 
 use super::life::Life;
-use super::{Failed, delay};
+use super::{Failed, corrupt, delay};
 use crate::filter::{Filter, Harm};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,7 +27,8 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
     let owner = Arc::new(Mutex::new(owner));
     let queue = match filter.harm {
-        Harm::Delay { by } => Some((Arc::new(listen(filter, PacketQueue::listen)?), by)),
+        Harm::Delay { .. } => Some(Arc::new(listen(filter, PacketQueue::listen)?)),
+        Harm::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
         _ => None,
     };
     let swallowing = match filter.swallows() {
@@ -37,14 +38,15 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     end_when_asked(
         filter.clone(),
         Arc::clone(&owner),
-        queue.as_ref().map(|(queue, _)| Arc::clone(queue)),
+        queue.as_ref().map(Arc::clone),
     )?;
-    // Somebody listens before the first packet comes.
-    let held = queue.as_ref().map(|(queue, _)| &**queue);
+    // Somebody listens, and what shapes is there, before the first packet comes.
+    let held = queue.as_deref();
     let number = held.or(swallowing.as_ref()).map_or(0, PacketQueue::number);
+    let shapers = filter.make_shapers().map_err(|error| refused(&error))?;
     {
         let owner = locked(&owner);
-        owner.transact(&filter.messages(&owner, life.deadline, number))
+        owner.transact(&filter.messages(&owner, life.deadline, number, shapers))
     }
     .map_err(|error| refused(&error))?;
     let mut seen = format!("tables `{}` made{}", filter.table, filter.place());
@@ -60,9 +62,10 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
         follow.send(Arc::clone(&owner)).ok();
     }
     life.ready(seen)?;
-    match queue {
-        Some((queue, by)) => Err(delay::hold(&queue, by.0)),
-        None => life.wait_for_ever(),
+    match (queue, filter.harm) {
+        (Some(queue), Harm::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
+        (Some(queue), Harm::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
+        _ => life.wait_for_ever(),
     }
 }
 

@@ -10,6 +10,7 @@
 //! closes it.
 
 mod answers;
+mod corrupt;
 mod cpu;
 mod delay;
 mod disk;

@@ -151,6 +151,9 @@ impl Role {
             Role::Filter(filter) if filter.closes_established() => {
                 "the kernel removes the tables that it owned; connections that it closed stay closed"
             }
+            Role::Filter(filter) if filter.harm.shapes() => {
+                "the kernel removes the tables that it owned, and we the devices that nothing goes to any more"
+            }
             Role::Filter(_) => "the kernel removes the tables that it owned",
             Role::Answers(_) => {
                 "the kernel removes the tables that it owned, and answers go on as they come"
@@ -228,7 +231,7 @@ impl Role {
         }
     }
 
-    /// Removes what its death may leave: a file's name, where it died in the moment that it had one.
+    /// Removes what its death may leave: a file's name, where it died in the moment that it had one; devices that shaped packets.
     ///
     /// # Errors
     /// Where that can't be removed.
@@ -237,11 +240,12 @@ impl Role {
         reason = "only called as an effect of the change that made the file"
     )]
     pub fn clear_away(&self) -> io::Result<()> {
-        let Role::Disk {
-            directory, name, ..
-        } = self
-        else {
-            return Ok(());
+        let (directory, name) = match self {
+            Role::Disk {
+                directory, name, ..
+            } => (directory, name),
+            Role::Filter(filter) => return filter.clear_away(),
+            _ => return Ok(()),
         };
         match std::fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

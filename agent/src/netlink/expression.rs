@@ -16,10 +16,12 @@ pub enum Base {
 /// What is known of a packet besides its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meta {
-    /// Its protocol on the wire, e.g. 0x0800 for IPv4; 2 bytes in the network's order.
-    Protocol = 1,
     /// Its mark; 4 bytes in the host's order.
     Mark = 3,
+    /// Its protocol on the wire, e.g. 0x0800 for IPv4; 2 bytes in the network's order.
+    Protocol = 1,
+    /// The number of the interface that it leaves by; 4 bytes in the host's order.
+    Output = 5,
     /// The name of the interface that it came in by; 16 bytes.
     InputName = 6,
     /// The name of the interface that it leaves by; 16 bytes.
@@ -69,7 +71,7 @@ pub enum Rejection {
     Unreachable(u8),
 }
 
-/// One step. Everything goes through the first register.
+/// One step. Everything goes through the first register, but for what a step keeps meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
     /// Loads a field of the packet.
@@ -124,6 +126,15 @@ pub enum Expression {
         /// By the older `NFQUEUE` target, where the kernel has no step of its own for it.
         by_target: bool,
     },
+    /// Marks the packet.
+    Mark(u32),
+    /// Takes the packet away at a device's hook, and hands it to the device of this number.
+    Forward(u32),
+    /// Sends a copy by the device that the packet leaves by. The copy comes by the hook as well: it has this mark, and no other.
+    Copy {
+        /// The mark.
+        mark: u32,
+    },
     /// Takes the packet away at a device's hook, and hands it to a device that there is not: it is freed there, and whoever
     /// sent it is told that it went out, as with a loss on the wire.
     Vanish,
@@ -131,6 +142,8 @@ pub enum Expression {
 
 /// `NFT_REG_1`; register 0 is the verdict.
 const REGISTER: u32 = 1;
+/// `NFT_REG_2`.
+const OTHER: u32 = 2;
 
 impl Expression {
     /// The step as an element of a rule's list.
@@ -138,6 +151,14 @@ impl Expression {
         let element = |name: &str, data: Body| Body::default().text(1, name).nest(2, &data);
         let value = |bytes: &[u8]| Body::default().put(1, bytes);
         let empty = Body::default;
+        let loaded = |bytes: &[u8]| {
+            let body = empty().number(1, REGISTER).nest(2, &value(bytes));
+            element("immediate", body)
+        };
+        let marked = |register| {
+            let body = empty().number(2, Meta::Mark as u32).number(3, register);
+            element("meta", body)
+        };
         vec![match self {
             Expression::Payload {
                 base,
@@ -252,16 +273,29 @@ impl Expression {
                         .put(3, &fields.concat()),
                 )
             }
-            Expression::Vanish => {
-                // No device has the number 0.
-                let nowhere = empty()
-                    .number(1, REGISTER)
-                    .nest(2, &value(&0u32.to_ne_bytes()));
+            Expression::Mark(mark) => return vec![loaded(&mark.to_ne_bytes()), marked(REGISTER)],
+            Expression::Copy { mark } => {
+                // The packet's own mark is kept in another register meanwhile.
+                let load = |key: Meta, register| {
+                    element("meta", empty().number(1, register).number(2, key as u32))
+                };
                 return vec![
-                    element("immediate", nowhere),
+                    load(Meta::Mark, OTHER),
+                    loaded(&mark.to_ne_bytes()),
+                    marked(REGISTER),
+                    load(Meta::Output, REGISTER),
+                    element("dup", empty().number(2, REGISTER)),
+                    marked(OTHER),
+                ];
+            }
+            Expression::Forward(device) => {
+                return vec![
+                    loaded(&device.to_ne_bytes()),
                     element("fwd", empty().number(1, REGISTER)),
                 ];
             }
+            // No device has the number 0.
+            Expression::Vanish => return Expression::Forward(0).encode(),
         }]
     }
 }

@@ -1,8 +1,7 @@
 //! The interfaces of the namespace that the thread is in, over rtnetlink.
 
 use super::message::{self, Body, Message, flags};
-use super::socket::{Family, Socket, errno};
-use rustix::io::Errno;
+use super::socket::{Family, Socket};
 use std::io;
 use std::net::IpAddr;
 
@@ -12,8 +11,6 @@ const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
 /// The length of `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
-/// `RTM_NEWQDISC`.
-const NEW_DISCIPLINE: u16 = 36;
 /// The length of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 /// `ARPHRD_LOOPBACK` of the kernel's `include/uapi/linux/if_arp.h`.
@@ -26,36 +23,12 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its kind, e.g. `veth`; nothing where the kernel names none.
+    pub kind: String,
     /// Whether it is the loopback.
     pub loopback: bool,
     /// Whether it is up (`IFF_UP`).
     pub up: bool,
-}
-
-/// Whether the kernel knows this kind of queueing discipline: one without arguments is asked for, at an interface that
-/// nobody needs. Some kinds do without arguments, and are then there.
-///
-/// # Errors
-/// What the kernel said, but for that it does not know the kind, or that arguments are missing.
-pub fn knows_discipline(kind: &str, index: u32) -> io::Result<bool> {
-    // `struct tcmsg`: the interface, no handle, `TC_H_ROOT`.
-    let mut header = vec![0; 20];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[12..16].copy_from_slice(&u32::MAX.to_ne_bytes());
-    let question = Message {
-        what: format!("ask for the queueing discipline {kind}"),
-        kind: NEW_DISCIPLINE,
-        flags: flags::REQUEST | flags::ACK | flags::CREATE | flags::EXCLUSIVE,
-        body: Body::of(&header).text(1, kind),
-    };
-    match Socket::open(Family::Route)?.ask(&question, |_| Some(())) {
-        Ok(_) => Ok(true),
-        Err(error) => match errno(&error) {
-            Some(Errno::NOENT) => Ok(false),
-            Some(Errno::INVAL) => Ok(true),
-            _ => Err(error),
-        },
-    }
 }
 
 /// Every address of every interface but the loopback, in the namespace of the thread.
@@ -100,9 +73,13 @@ pub fn links() -> io::Result<Vec<Link>> {
         let state = message::long_at(link.body, 8)?;
         // `IFLA_IFNAME`.
         let name = message::attribute(link.body.get(LINK_HEADER..)?, 3)?;
+        // `IFLA_LINKINFO`, and in it `IFLA_INFO_KIND`.
+        let made = message::attribute(link.body.get(LINK_HEADER..)?, 18)
+            .and_then(|info| message::attribute(info, 1));
         Some(Link {
             index: message::long_at(link.body, 4)?,
             name: message::text(name),
+            kind: made.map(message::text).unwrap_or_default(),
             loopback: kind == LOOPBACK.to_ne_bytes(),
             up: state & 1 != 0,
         })

@@ -4,6 +4,7 @@
 
 mod chains;
 mod connections;
+mod disciplines;
 mod expression;
 mod links;
 mod message;
@@ -16,8 +17,9 @@ pub use chains::{ForeignChain, refusing_chains};
 pub use connections::{
     Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
 };
+pub use disciplines::{Discipline, Netem, dropped, make_shaper, remove_shaper, shaper};
 pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, addresses, knows_discipline, links};
+pub use links::{LOOPBACK, Link, addresses, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
 pub use queue::{Arrived, Onward, PacketQueue, queues_are_used};

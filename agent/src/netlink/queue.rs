@@ -43,6 +43,8 @@ pub struct Arrived<'a> {
     pub mark: u32,
     /// Its beginning, from its IP header; empty where packets are not read.
     pub bytes: &'a [u8],
+    /// Whether there is more of it than that.
+    pub cut: bool,
 }
 
 /// How a packet goes on.
@@ -73,6 +75,15 @@ impl PacketQueue {
     pub fn read(number: u16) -> io::Result<Self> {
         // `NFQNL_COPY_PACKET`.
         Self::open(number, 2, BEGINNING, FAIL_OPEN)
+    }
+
+    /// As [`PacketQueue::read`], and reads all of each packet.
+    ///
+    /// # Errors
+    /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
+    pub fn read_whole(number: u16) -> io::Result<Self> {
+        // As much as an IP packet may be.
+        Self::open(number, 2, 0xffff, FAIL_OPEN)
     }
 
     fn open(number: u16, copy: u8, length: u32, wanted: u32) -> io::Result<Self> {
@@ -142,6 +153,8 @@ impl PacketQueue {
                     number,
                     mark: mark.map_or(0, u32::from_be_bytes),
                     bytes: message::attribute(packet, 10).unwrap_or_default(),
+                    // `NFQA_CAP_LEN` is there only then.
+                    cut: message::attribute(packet, 13).is_some(),
                 });
             }
         })

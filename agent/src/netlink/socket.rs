@@ -21,8 +21,8 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
 /// How long the kernel may take to answer; it answers before `send` returns, but for a list.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How much is read at once.
-const ROOM: usize = 32 * 1024;
+/// How much is read at once: any packet, with what is said of it.
+const ROOM: usize = 72 * 1024;
 /// How often a list that changed while it was read is read again.
 const TRIES: usize = 20;
 

@@ -66,14 +66,17 @@ pub enum Hook {
     Forward,
     /// What leaves from this namespace.
     Output,
+    /// What these devices take, before all that the IP layers do.
+    Ingress(Vec<String>),
     /// What these devices send, after all that the IP layers do. Since Linux 5.16.
     Egress(Vec<String>),
 }
 
 impl Hook {
     fn number(&self) -> u32 {
-        // `NF_INET_*`, and `NF_NETDEV_EGRESS`.
+        // `NF_INET_*`, `NF_NETDEV_INGRESS` and `NF_NETDEV_EGRESS`.
         match self {
+            Hook::Ingress(_) => 0,
             Hook::Prerouting => 0,
             Hook::Input => 1,
             Hook::Forward => 2,
@@ -94,6 +97,8 @@ pub enum Key {
     Protocol = 10,
     /// Ports.
     Port = 13,
+    /// Numbers.
+    Number = 4,
     /// Marks of packets, in the host's order.
     Mark = 19,
 }
@@ -101,7 +106,7 @@ pub enum Key {
 impl Key {
     fn length(self) -> u32 {
         match self {
-            Key::V4 | Key::Mark => 4,
+            Key::V4 | Key::Number | Key::Mark => 4,
             Key::V6 => 16,
             Key::Protocol | Key::Port => 2,
         }
@@ -170,7 +175,7 @@ impl Table<'_> {
         let mut at = Body::default()
             .number(1, hook.number())
             .number(2, priority as u32);
-        if let Hook::Egress(devices) = hook {
+        if let Hook::Ingress(devices) | Hook::Egress(devices) = hook {
             at = match devices.as_slice() {
                 // Several in one chain are known since Linux 5.5, one for ever.
                 [only] => at.text(3, only),

@@ -1,0 +1,105 @@
+//! By what packets are shaped: by netem, on a device of ours, where the kernel has it; else by what is left without it,
+//! which sees packets of one direction only.
+
+use super::flows::Flows;
+use super::{Look, Plan, filtering};
+use crate::filter::{Direction, Harm, Shape};
+use backburn_experiments::Problem;
+use backburn_experiments::wire::Refusal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What shapes packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// netem where the kernel has it, else what works without.
+    #[default]
+    Auto,
+    /// The kernel's netem, on a device of ours.
+    Netem,
+    /// Without netem: a process of ours, by a packet queue; for duplicates the kernel's packet rules.
+    Nfqueue,
+}
+
+/// A fault that netem does, and something else as well for one direction.
+pub(super) struct Ways {
+    /// With netem.
+    pub shape: Shape,
+    /// Without it.
+    pub other: Harm,
+    /// The direction that can be had without it; meant where none is said.
+    pub only: Direction,
+    /// What does it without, for people.
+    pub note: &'static str,
+}
+
+impl Backend {
+    /// What contradicts itself, whatever the kernel has.
+    pub(super) fn problems(backend: Option<Self>, flows: &Flows, only: Direction) -> Vec<Problem> {
+        let other = flows.direction().is_some_and(|direction| direction != only);
+        match backend {
+            Some(Backend::Nfqueue) if other => vec![one_way(only)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Plans it by what this host has.
+    ///
+    /// # Errors
+    /// It has not what is wanted.
+    pub(super) fn plan(
+        backend: Option<Self>,
+        flows: &Flows,
+        ways: Ways,
+        look: &Look<'_>,
+    ) -> Result<Plan, Refusal> {
+        let direction = flows.direction().unwrap_or(ways.only);
+        let flows = flows.facing(direction);
+        let missing = match backend.unwrap_or_default() {
+            Backend::Nfqueue => None,
+            Backend::Auto | Backend::Netem => match ways.shape.try_out() {
+                Ok(()) => {
+                    let mut plan = filtering(&flows, Harm::Shape { shape: ways.shape }, look)?;
+                    plan.notes.push(
+                        "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
+                    );
+                    return Ok(plan);
+                }
+                Err(error) => Some(error),
+            },
+        };
+        let hint = "`backburn-agent doctor` tells what this kernel has; the `sch_netem` and `ifb` modules are wanted";
+        match (backend, missing) {
+            (Some(Backend::Netem), Some(error)) => Err(Refusal {
+                problems: vec![
+                    Problem::new("$.backend", format!("netem can't be had: {error}")).hint(hint),
+                ],
+                ..Refusal::new("no-backend", "this kernel can't do it by netem")
+            }),
+            (_, Some(error)) if direction != ways.only => Err(Refusal {
+                problems: vec![one_way(ways.only)],
+                ..Refusal::new("no-backend", format!("netem can't be had here: {error}")).hint(hint)
+            }),
+            (_, _) => {
+                let mut plan = filtering(&flows, ways.other, look)?;
+                plan.notes.push(ways.note.into());
+                Ok(plan)
+            }
+        }
+    }
+}
+
+fn one_way(only: Direction) -> Problem {
+    let (which, word) = match only {
+        Direction::Egress => ("leaving", "egress"),
+        Direction::Ingress | Direction::Both => ("arriving", "ingress"),
+    };
+    Problem::new(
+        "$.direction",
+        format!("without netem only {which} packets can be had"),
+    )
+    .hint(format!(
+        "leave it out, or `{word}`; the other way round, inject at the other side"
+    ))
+}

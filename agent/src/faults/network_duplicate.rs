@@ -1,0 +1,59 @@
+//! `network-duplicate`: some packets come twice, as over a link that sends again what had arrived.
+
+use super::backend::{Backend, Ways};
+use super::flows::Flows;
+use super::network_loss::wrong_percent;
+use super::{FaultKind, Look, Plan};
+use crate::filter::{Direction, Harm, Shape, Share};
+use backburn_experiments::Problem;
+use backburn_experiments::wire::Refusal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Sends some packets of flows twice. What leaves is meant, unless `direction` says otherwise.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
+pub struct NetworkDuplicate {
+    #[serde(flatten)]
+    flows: Flows,
+    /// The chance of each packet to be sent twice, in percent.
+    #[schemars(range(min = 0, max = 100))]
+    percent: f64,
+    /// What sends them. Without netem only leaving packets can be sent twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backend: Option<Backend>,
+}
+
+impl FaultKind for NetworkDuplicate {
+    const NAME: &'static str = "network-duplicate";
+    const SUMMARY: &'static str = "Some packets of chosen flows are sent twice";
+
+    fn example() -> Value {
+        json!({"to": "192.0.2.10", "protocol": "udp", "percent": 5})
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.flows.problems();
+        problems.extend(wrong_percent(self.percent, "nothing would be sent twice"));
+        problems.extend(Backend::problems(
+            self.backend,
+            &self.flows,
+            Direction::Egress,
+        ));
+        problems
+    }
+
+    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+        let ways = Ways {
+            shape: Shape::Duplicate(self.percent),
+            other: Harm::Duplicate {
+                share: Share::percent(self.percent),
+            },
+            only: Direction::Egress,
+            note: "backend nftables: the kernel's packet rules send the copies as the packets leave",
+        };
+        Backend::plan(self.backend, &self.flows, ways, look)
+    }
+}

@@ -1,0 +1,146 @@
+//! The devices of ours that packets are forwarded to and that shape them. The interfaces that the
+//! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
+//! nothing goes to it any more then; it is removed by its name.
+
+use super::harm::{Delay, Shape};
+use super::{Filter, Harm};
+use crate::netlink::{self, Discipline, Netem};
+use nix::sched::{CloneFlags, unshare};
+use std::io;
+
+/// The numbers of the devices for packets that leave and for those that arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shapers {
+    /// For those that leave.
+    pub leaving: u32,
+    /// For those that arrive.
+    pub arriving: u32,
+}
+
+impl Filter {
+    /// The names of its devices: for what leaves, and for what arrives. None where it needs none.
+    fn shapers(&self) -> [Option<String>; 2] {
+        let Harm::Shape { .. } = self.harm else {
+            return [None, None];
+        };
+        // A device's name has 15 characters, too few for the table's.
+        let sum = super::text::long_fold(&self.table) & 0xffff_ffff_ffff;
+        let direction = self.flows.direction;
+        [
+            direction.leaves().then(|| format!("bb{sum:012x}e")),
+            direction.arrives().then(|| format!("bb{sum:012x}i")),
+        ]
+    }
+
+    /// Makes its devices, in the namespace of the thread.
+    ///
+    /// # Errors
+    /// What the kernel said; a part may be there.
+    pub fn make_shapers(&self) -> io::Result<Shapers> {
+        let Harm::Shape { shape } = &self.harm else {
+            return Ok(Shapers::default());
+        };
+        let discipline = shape.discipline();
+        let [leaving, arriving] = self.shapers().map(|name| match name {
+            Some(name) => netlink::make_shaper(&name, &discipline),
+            None => Ok(0),
+        });
+        Ok(Shapers {
+            leaving: leaving?,
+            arriving: arriving?,
+        })
+    }
+
+    /// Which of its devices are there, in the namespace of the thread.
+    pub(super) fn shapers_there(&self) -> io::Result<Vec<(String, u32)>> {
+        let mut there = Vec::new();
+        for name in self.shapers().into_iter().flatten() {
+            if let Some(index) = netlink::shaper(&name)? {
+                there.push((name, index));
+            }
+        }
+        Ok(there)
+    }
+
+    /// Removes its devices. What they still held is lost, as on a wire.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn clear_away(&self) -> io::Result<()> {
+        let names = self.shapers();
+        if names == [None, None] {
+            return Ok(());
+        }
+        let remove = || {
+            names
+                .iter()
+                .flatten()
+                .try_for_each(|name| netlink::remove_shaper(name))
+        };
+        // What was in a namespace that is gone is gone with it.
+        netlink::within(self.namespace.as_ref(), remove).map(|_| ())
+    }
+}
+
+impl Shape {
+    fn discipline(&self) -> Discipline {
+        let chance = |percent: f64| (percent / 100.0 * f64::from(u32::MAX)).round() as u32;
+        let netem = match self {
+            Shape::Bandwidth { rate, burst, queue } => {
+                return Discipline::tbf(*rate, *burst, *queue);
+            }
+            Shape::Delay(delay) => {
+                let nanos =
+                    |span: std::time::Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+                let Delay {
+                    by,
+                    jitter,
+                    correlation,
+                    distribution,
+                    keep_order,
+                    overtake,
+                } = delay;
+                Netem {
+                    latency: nanos(by.0),
+                    jitter: nanos(jitter.0),
+                    correlation: chance(*correlation),
+                    table: distribution.table(),
+                    // Where delays are all alike, order is kept anyway.
+                    keep_order: *keep_order && !jitter.0.is_zero(),
+                    gap: overtake.map_or(0, |overtake| overtake.gap),
+                    reorder: overtake.map_or((0, 0), |overtake| {
+                        (chance(overtake.percent), chance(overtake.correlation))
+                    }),
+                    ..Netem::default()
+                }
+            }
+            Shape::Corrupt(percent) => Netem {
+                corrupt: chance(*percent),
+                ..Netem::default()
+            },
+            Shape::Duplicate(percent) => Netem {
+                duplicate: chance(*percent),
+                ..Netem::default()
+            },
+        };
+        Discipline::netem(&netem)
+    }
+
+    /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look.
+    ///
+    /// # Errors
+    /// What the kernel can't, or that no such namespace can be made.
+    pub fn try_out(&self) -> io::Result<()> {
+        let discipline = self.discipline();
+        std::thread::scope(|threads| {
+            let trial = threads.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                netlink::make_shaper("backburn-try", &discipline).map(|_| ())
+            });
+            match trial.join() {
+                Ok(tried) => tried,
+                Err(_) => Err(io::Error::other("the trial ended early")),
+            }
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! Devices that only shape what is forwarded to them (`ifb`), and their queueing disciplines,
+//! over rtnetlink. What is written there is in the host's order (`include/uapi/linux/pkt_sched.h`).
+
+use super::links::links;
+use super::message::{self, Body, Message, flags};
+use super::socket::{Family, Socket, errno};
+use rustix::io::Errno;
+use std::io;
+
+/// `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_NEWQDISC`, `RTM_GETQDISC`.
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const NEW_DISCIPLINE: u16 = 36;
+const GET_DISCIPLINE: u16 = 38;
+/// `struct tcmsg`.
+const DISCIPLINE_HEADER: usize = 20;
+/// The kind of such devices.
+const KIND: &str = "ifb";
+/// One less than IPv6 wants, so that the kernel gives it neither addresses nor routes. What is forwarded to it is not held against it.
+const MTU: u32 = 1279;
+
+/// A queueing discipline with its arguments, as the kernel wants them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discipline {
+    kind: &'static str,
+    options: Body,
+}
+
+/// What netem is to do; chances are shares of `u32::MAX`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Netem {
+    /// In nanoseconds.
+    pub latency: i64,
+    /// In nanoseconds.
+    pub jitter: i64,
+    /// How much each delay is like the one before.
+    pub correlation: u32,
+    /// What to add to the latency, in parts of the jitter, 8192 for one.
+    pub table: Vec<i16>,
+    /// Whether packets wait for those before them.
+    pub keep_order: bool,
+    /// The chance to be sent at once, and how much it is like the one before.
+    pub reorder: (u32, u32),
+    /// How far those are apart at the least.
+    pub gap: u32,
+    /// The chance to be sent twice.
+    pub duplicate: u32,
+    /// The chance to have a bit turned.
+    pub corrupt: u32,
+}
+
+impl Discipline {
+    /// `tbf`: no faster than `rate` bytes a second, but for a burst of so many bytes; `queue` bytes may wait.
+    pub fn tbf(rate: u64, burst: u32, queue: u32) -> Self {
+        let mut fixed = rate_of(rate);
+        fixed.extend([0; 12]);
+        // The queue, the burst in ticks, which the attribute below says in bytes, and a size that only older programs ask for.
+        for field in [queue, 0, 0] {
+            fixed.extend(field.to_ne_bytes());
+        }
+        let mut options = Body::default().put(1, &fixed);
+        if u32::try_from(rate).is_err() {
+            options = options.put(4, &rate.to_ne_bytes());
+        }
+        Discipline {
+            kind: "tbf",
+            options: options.put(6, &burst.to_ne_bytes()),
+        }
+    }
+
+    /// `netem`.
+    pub fn netem(netem: &Netem) -> Self {
+        /// How many packets it holds at the most, as many as a packet queue of ours.
+        const LIMIT: u32 = 1 << 18;
+        let mut fixed = Vec::new();
+        // The old fields for times are in ticks; attributes say them in nanoseconds.
+        for field in [0, LIMIT, 0, netem.gap, netem.duplicate, 0] {
+            fixed.extend(field.to_ne_bytes());
+        }
+        let pair = |one: u32, two: u32| [one.to_ne_bytes(), two.to_ne_bytes()].concat();
+        let mut options = Body::of(&fixed)
+            .put(10, &netem.latency.to_ne_bytes())
+            .put(11, &netem.jitter.to_ne_bytes());
+        if netem.correlation > 0 {
+            options = options.put(1, &[netem.correlation, 0, 0].map(u32::to_ne_bytes).concat());
+        }
+        if netem.jitter > 0 {
+            let table: Vec<u8> = netem
+                .table
+                .iter()
+                .flat_map(|value| value.to_ne_bytes())
+                .collect();
+            options = options.put(2, &table);
+        }
+        if netem.gap > 0 {
+            options = options.put(3, &pair(netem.reorder.0, netem.reorder.1));
+        }
+        if netem.corrupt > 0 {
+            options = options.put(4, &pair(netem.corrupt, 0));
+        }
+        if netem.keep_order {
+            // A rate has packets wait for those before them; at this one sending takes no time itself.
+            const ENDLESS: u64 = 1 << 50;
+            let rate = [u32::MAX, 0, 0, 0].map(u32::to_ne_bytes).concat();
+            options = options.put(6, &rate).put(8, &ENDLESS.to_ne_bytes());
+        }
+        Discipline {
+            kind: "netem",
+            options,
+        }
+    }
+}
+
+/// `struct tc_ratespec`, for Ethernet, whose times the kernel reckons itself.
+fn rate_of(rate: u64) -> Vec<u8> {
+    const ETHERNET: u8 = 1;
+    let mut bytes = vec![0, ETHERNET, 0, 0, 0, 0, 0, 0];
+    bytes.extend(u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());
+    bytes
+}
+
+/// `struct ifinfomsg`: which interface, and which of its flags are to be what.
+fn link_header(index: u32, flags: u32, change: u32) -> Body {
+    let fields = [0, index, flags, change].map(u32::to_ne_bytes);
+    Body::of(&fields.concat())
+}
+
+fn do_it(what: String, kind: u16, more: u16, body: Body) -> io::Result<()> {
+    let question = Message {
+        what,
+        kind,
+        flags: flags::REQUEST | flags::ACK | more,
+        body,
+    };
+    let socket = Socket::open(Family::Route)?;
+    socket.ask(&question, |_| Some(())).map(|_| ())
+}
+
+/// Makes a device that shapes what is forwarded to it, in the namespace of the thread; its number.
+///
+/// # Errors
+/// What the kernel said; a part of it may be there.
+pub fn make_shaper(name: &str, discipline: &Discipline) -> io::Result<u32> {
+    let info = Body::default().text(1, KIND);
+    let queue = 1u32.to_ne_bytes();
+    let body = link_header(0, 0, 0)
+        .text(3, name)
+        .put(4, &MTU.to_ne_bytes())
+        .put(31, &queue)
+        .put(32, &queue)
+        .nest(18, &info);
+    let new = flags::CREATE | flags::EXCLUSIVE;
+    do_it(format!("make device {name} ({KIND})"), NEW_LINK, new, body)?;
+    let index = shaper(name)?
+        .ok_or_else(|| io::Error::other(format!("device {name} was made and is not there")))?;
+    let kind = discipline.kind;
+    let body = discipline_header(index)
+        .text(1, kind)
+        .nest(2, &discipline.options);
+    do_it(
+        format!("give device {name} the discipline {kind}"),
+        NEW_DISCIPLINE,
+        new,
+        body,
+    )?;
+    const UP: u32 = 1;
+    do_it(
+        format!("bring device {name} up"),
+        NEW_LINK,
+        0,
+        link_header(index, UP, UP),
+    )?;
+    Ok(index)
+}
+
+/// `struct tcmsg`: the root of an interface, with a handle of its own.
+fn discipline_header(index: u32) -> Body {
+    let fields = [0, index, 1 << 16, u32::MAX, 0].map(u32::to_ne_bytes);
+    Body::of(&fields.concat())
+}
+
+/// The number of the device of this name, where there is one that shapes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn shaper(name: &str) -> io::Result<Option<u32>> {
+    let links = links()?;
+    let found = links
+        .iter()
+        .find(|link| link.name == name && link.kind == KIND);
+    Ok(found.map(|link| link.index))
+}
+
+/// Removes the device of this name that shapes, where there is one.
+///
+/// # Errors
+/// What the kernel said.
+pub fn remove_shaper(name: &str) -> io::Result<()> {
+    let Some(index) = shaper(name)? else {
+        return Ok(());
+    };
+    let what = format!("remove device {name}");
+    match do_it(what, DELETE_LINK, 0, link_header(index, 0, 0)) {
+        Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(()),
+        other => other,
+    }
+}
+
+/// How many packets a device's discipline has dropped.
+///
+/// # Errors
+/// What the kernel said.
+pub fn dropped(index: u32) -> io::Result<u64> {
+    let question = Message {
+        what: "read what a queueing discipline counted".into(),
+        kind: GET_DISCIPLINE,
+        flags: flags::REQUEST | flags::DUMP,
+        body: Body::of(&[0; DISCIPLINE_HEADER]),
+    };
+    let found = Socket::open(Family::Route)?.ask(&question, |discipline| {
+        let of = message::long_at(discipline.body, 4)?;
+        // `TCA_STATS`, a `struct tc_stats`: bytes, packets, drops.
+        let counted = message::attribute(discipline.body.get(DISCIPLINE_HEADER..)?, 3)?;
+        (of == index).then_some(message::long_at(counted, 12)?)
+    })?;
+    Ok(found.into_iter().map(u64::from).sum())
+}

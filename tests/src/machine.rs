@@ -1,0 +1,318 @@
+//! A small virtual machine with a kernel that has what this one lacks: Debian's, unpacked and not installed, emulated by qemu
+//! without hardware help. The test's program starts itself again in it, for the one test, with the programs under test and those
+//! that it needs, each with its libraries.
+
+use crate::privately::skip;
+use crate::programs;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set inside, to the test's name.
+const INSIDE: &str = "BACKBURN_TEST_MACHINE";
+/// What its init says when the test has ended, with the exit code.
+const ENDED: &str = "the test ended with ";
+/// From its start to its end; it takes a quarter of that on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// What emulates it, what it starts with, and what is looked at to make it.
+const WANTED: [&str; 3] = ["qemu-system-x86_64", "busybox", "ldd"];
+
+/// Runs `test`, which is called `name` in its file, in a machine with these of the kernel's modules (each with those that it depends on, and with
+/// parameters, if any) and these programs.
+///
+/// # Panics
+/// The test fails, the machine does not end in time, or the test is skipped under CI.
+pub fn in_a_machine(name: &str, modules: &[&str], needed: &[&str], test: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
+        return test();
+    }
+    if !cfg!(target_arch = "x86_64") {
+        return skip(name, "the machine is one of x86-64");
+    }
+    if let Some(missing) = WANTED
+        .iter()
+        .chain(needed)
+        .find(|program| !programs::is_there(program))
+    {
+        return skip(
+            name,
+            &format!("`{missing}` is not installed; `tests/run` installs it"),
+        );
+    }
+    let kernel = programs::root().join("target/machine");
+    let Some(image) = within(&kernel.join("boot"), "vmlinuz") else {
+        return skip(
+            name,
+            "there is no kernel in target/machine; `tests/run` fetches it",
+        );
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let archive = folder.path().join("initramfs");
+    fs::write(&archive, contents(name, &kernel, modules, needed)).expect("a file can be written");
+    let said = folder.path().join("said");
+    let output = fs::File::create(&said).expect("a file can be made");
+    let mut machine = Command::new(WANTED[0])
+        .args([
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max,-cx16",
+            "-m",
+            "768",
+            "-smp",
+            "1",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ])
+        .arg("-kernel")
+        .arg(&image)
+        .arg("-initrd")
+        .arg(&archive)
+        .args([
+            "-append",
+            "console=ttyS0 panic=-1 quiet loglevel=3 rdinit=/init",
+        ])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("a file can be had twice"))
+        .stderr(output)
+        .spawn()
+        .expect("the machine starts");
+    let until = Instant::now() + PATIENCE;
+    while machine
+        .try_wait()
+        .expect("a child can be waited for")
+        .is_none()
+    {
+        if Instant::now() > until {
+            machine.kill().ok();
+            machine.wait().ok();
+            let said = fs::read(&said).unwrap_or_default();
+            panic!(
+                "{name}: the machine did not end within {PATIENCE:?}:\n{}",
+                String::from_utf8_lossy(&said)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = fs::read(&said).expect("it is there");
+    let said = String::from_utf8_lossy(&said).replace('\r', "");
+    println!("{said}");
+    let ended = said.lines().find_map(|line| line.strip_prefix(ENDED));
+    assert_eq!(ended, Some("0"), "{name} failed in its machine");
+}
+
+/// The first file in a folder whose name begins so.
+fn within(folder: &Path, beginning: &str) -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|file| Some(file.ok()?.path()))
+        .collect();
+    found.sort();
+    found.into_iter().find(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(beginning))
+    })
+}
+
+/// What the machine starts with.
+fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    for folder in ["proc", "sys", "dev", "tmp", "run", "modules", "programs"] {
+        archive.folder(folder);
+    }
+    archive.console();
+    let own = std::env::current_exe().expect("a test knows its own program");
+    archive.program("programs/test", &own);
+    archive.program("programs/backburn-agent", &programs::backburn_agent());
+    for program in needed.iter().chain(&["busybox"]) {
+        archive.program(&format!("bin/{program}"), &found(program));
+    }
+    let mut init = String::from("#!/bin/busybox sh\nexport PATH=/bin\n");
+    for line in [
+        "mount -t proc none /proc",
+        "mount -t sysfs none /sys",
+        "mount -t devtmpfs none /dev",
+        "mount -t tmpfs none /tmp",
+        "ip link set lo up",
+    ] {
+        init += &if line.starts_with("mount") {
+            format!("busybox {line}\n")
+        } else {
+            format!("{line}\n")
+        };
+    }
+    let all = every_module(&kernel.join("lib/modules"));
+    let mut loaded = BTreeSet::new();
+    for module in modules {
+        let (module, parameters) = module.split_once(' ').unwrap_or((module, ""));
+        load(
+            module,
+            parameters,
+            &all,
+            &mut loaded,
+            &mut archive,
+            &mut init,
+        );
+    }
+    init += &format!(
+        "export {INSIDE}={name} BACKBURN_BINARIES=/programs RUST_BACKTRACE=0 CI=1\n\
+         /programs/test {name} --exact --nocapture --test-threads=1\n\
+         echo\necho \"{ENDED}$?\"\nbusybox reboot -f\n"
+    )
+    .replace("echo\necho", "code=$?\necho\necho")
+    .replace("$?\"", "$code\"");
+    archive.file("init", 0o100_755, init.as_bytes());
+    archive.end()
+}
+
+/// Where a program is, along `PATH`.
+fn found(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path).map(|folder| folder.join(program));
+    folders
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("`{program}` is there"))
+}
+
+fn every_module(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(folder).expect("the kernel has modules") {
+        let path = file.expect("a folder can be read").path();
+        if path.is_dir() {
+            found.extend(every_module(&path));
+        } else if path.extension().is_some_and(|ending| ending == "ko") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Puts a module into the archive and loads it, after those that it depends on.
+fn load(
+    name: &str,
+    parameters: &str,
+    all: &[PathBuf],
+    loaded: &mut BTreeSet<String>,
+    archive: &mut Archive,
+    init: &mut String,
+) {
+    let plain = |text: &str| text.replace('-', "_");
+    if !loaded.insert(plain(name)) {
+        return;
+    }
+    let file = all.iter().find(|path| {
+        path.file_stem()
+            .is_some_and(|stem| plain(&stem.to_string_lossy()) == plain(name))
+    });
+    // What is built in has no file.
+    let Some(file) = file else { return };
+    let bytes = fs::read(file).expect("a module can be read");
+    const DEPENDS: &[u8] = b"\0depends=";
+    let place = bytes
+        .windows(DEPENDS.len())
+        .position(|some| some == DEPENDS);
+    if let Some(place) = place {
+        let rest = &bytes[place + DEPENDS.len()..];
+        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
+        let names = String::from_utf8_lossy(&rest[..end]).into_owned();
+        for other in names.split(',').filter(|name| !name.is_empty()) {
+            load(other, "", all, loaded, archive, init);
+        }
+    }
+    archive.file(&format!("modules/{name}.ko"), 0o100_644, &bytes);
+    writeln!(init, "busybox insmod /modules/{name}.ko {parameters}").expect("a text grows");
+}
+
+/// An archive as the kernel reads it (cpio, `newc`).
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    names: BTreeSet<String>,
+}
+
+impl Archive {
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
+        if !self.names.insert(name.to_owned()) {
+            return;
+        }
+        let number = self.names.len() as u32;
+        let length = contents.len() as u32;
+        let name_length = name.len() as u32 + 1;
+        let mut header = String::from("070701");
+        for field in [
+            number,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            length,
+            0,
+            0,
+            device.0,
+            device.1,
+            name_length,
+            0,
+        ] {
+            write!(header, "{field:08x}").expect("a text grows");
+        }
+        self.bytes.extend(header.as_bytes());
+        self.bytes.extend(name.as_bytes());
+        self.bytes.push(0);
+        self.fill();
+        self.bytes.extend(contents);
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn folder(&mut self, name: &str) {
+        self.entry(name, 0o040_755, (0, 0), &[]);
+    }
+
+    fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
+        let folders = name.match_indices('/').map(|(at, _)| name[..at].to_owned());
+        for folder in folders.collect::<Vec<_>>() {
+            self.folder(&folder);
+        }
+        self.entry(name, mode, (0, 0), contents);
+    }
+
+    fn console(&mut self) {
+        self.entry("dev/console", 0o020_600, (5, 1), &[]);
+    }
+
+    /// A program, and the libraries that it is started with, where they are here.
+    fn program(&mut self, name: &str, file: &Path) {
+        let bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        self.file(name, 0o100_755, &bytes);
+        let output = Command::new("ldd")
+            .arg(file)
+            .output()
+            .expect("`ldd` starts");
+        // A static program has none.
+        for word in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+            if let Some(path) = word.strip_prefix('/') {
+                let bytes = fs::read(word).unwrap_or_else(|error| panic!("{word}: {error}"));
+                self.file(path, 0o100_755, &bytes);
+            }
+        }
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+}
