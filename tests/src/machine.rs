@@ -35,14 +35,14 @@ pub fn in_a_machine(name: &str, modules: &[&str], needed: &[&str], test: impl Fn
     if let Some(missing) = WANTED
         .iter()
         .chain(needed)
-        .find(|program| !programs::is_there(program))
+        .find(|program| found(program).is_none())
     {
         return skip(
             name,
             &format!("`{missing}` is not installed; `tests/run` installs it"),
         );
     }
-    let kernel = programs::root().join("target/machine");
+    let kernel = unpacked();
     let Some(image) = within(&kernel.join("boot"), "vmlinuz") else {
         return skip(
             name,
@@ -54,7 +54,8 @@ pub fn in_a_machine(name: &str, modules: &[&str], needed: &[&str], test: impl Fn
     fs::write(&archive, contents(name, &kernel, modules, needed)).expect("a file can be written");
     let said = folder.path().join("said");
     let output = fs::File::create(&said).expect("a file can be made");
-    let mut machine = Command::new(WANTED[0])
+    let emulator = found(WANTED[0]).expect("it was there before");
+    let mut machine = Command::new(&emulator)
         .args([
             "-accel",
             "tcg",
@@ -82,6 +83,9 @@ pub fn in_a_machine(name: &str, modules: &[&str], needed: &[&str], test: impl Fn
             "-append",
             "console=ttyS0 panic=-1 quiet loglevel=3 rdinit=/init",
         ])
+        .args(["-L", &within_unpacked("usr/share/qemu")])
+        .args(["-L", &within_unpacked("usr/share/seabios")])
+        .envs(libraries(&emulator))
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("a file can be had twice"))
         .stderr(output)
@@ -135,7 +139,8 @@ fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec
     archive.program("programs/test", &own);
     archive.program("programs/backburn-agent", &programs::backburn_agent());
     for program in needed.iter().chain(&["busybox"]) {
-        archive.program(&format!("bin/{program}"), &found(program));
+        let file = found(program).unwrap_or_else(|| panic!("`{program}` is there"));
+        archive.program(&format!("bin/{program}"), &file);
     }
     let mut init = String::from("#!/bin/busybox sh\nexport PATH=/bin\n");
     for line in [
@@ -175,13 +180,28 @@ fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec
     archive.end()
 }
 
-/// Where a program is, along `PATH`.
-fn found(program: &str) -> PathBuf {
+/// What `tests/run` has unpacked.
+fn unpacked() -> PathBuf {
+    programs::root().join("target/machine/root")
+}
+
+fn within_unpacked(path: &str) -> String {
+    unpacked().join(path).display().to_string()
+}
+
+/// Where a program is, along `PATH` or unpacked.
+fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = std::env::split_paths(&path).map(|folder| folder.join(program));
-    folders
+    std::env::split_paths(&path)
+        .chain(["usr/bin", "bin"].map(|folder| unpacked().join(folder)))
+        .map(|folder| folder.join(program))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("`{program}` is there"))
+}
+
+/// Where an unpacked program finds its libraries.
+fn libraries(program: &Path) -> Option<(&'static str, String)> {
+    let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(within_unpacked);
+    (program.starts_with(unpacked())).then(|| ("LD_LIBRARY_PATH", folders.join(":")))
 }
 
 fn every_module(folder: &Path) -> Vec<PathBuf> {
