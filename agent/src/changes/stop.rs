@@ -52,13 +52,21 @@ impl Stop {
     fn let_go(host: &Host, id: ProcessId) -> Result<(), HostError> {
         let until = Instant::now() + PATIENCE;
         let mut running = 0;
+        let mut ran = host.table.run_time(id);
         loop {
             if stands_still(&host.table, id) || host.table.has_pending(id, Signal::STOP) {
                 // Takes a SIGSTOP that is still pending with it.
                 host.signal(id, Signal::CONT)?;
                 running = 0;
             } else {
-                running += 1;
+                let had = std::mem::replace(&mut ran, host.table.run_time(id));
+                let is_about_to_stop = match host.table.state(id) {
+                    Some('t') => true,
+                    // Waiting for a processor, on which it may find that it was told to stop.
+                    Some('R') => ran.is_some() && ran == had,
+                    _ => false,
+                };
+                running += usize::from(!is_about_to_stop);
             }
             // A tracer that has been told of the SIGSTOP may still pass it on; nobody else can.
             let settled = if host.table.tracer(id.pid).is_some() {
