@@ -39,46 +39,53 @@ pub(crate) fn stands_still(table: &ProcessTable, id: ProcessId) -> bool {
     }
 }
 
+/// Whether a process is neither stopped nor about to be. Of one that is traced that shows only after some looks: its tracer may
+/// have been told of a SIGSTOP and still pass it on, and nobody else can.
+fn runs_on(table: &ProcessTable, id: ProcessId) -> bool {
+    let until = Instant::now() + PATIENCE;
+    let settled = if table.tracer(id.pid).is_some() {
+        LOOKS
+    } else {
+        1
+    };
+    let mut ran = table.run_time(id);
+    let mut running = 0;
+    loop {
+        if stands_still(table, id) || table.has_pending(id, Signal::STOP) {
+            return false;
+        }
+        let had = std::mem::replace(&mut ran, table.run_time(id));
+        let is_about_to_stop = match table.state(id) {
+            Some('t') => true,
+            // Waiting for a processor, on which it may find that it was told to stop.
+            Some('R') => settled > 1 && ran.is_some() && ran == had,
+            _ => false,
+        };
+        running += usize::from(!is_about_to_stop);
+        if running >= settled || Instant::now() >= until {
+            return true;
+        }
+        std::thread::sleep(APART);
+    }
+}
+
 impl Stop {
-    fn stopped(&self, host: &Host) -> Vec<ProcessId> {
+    fn those(&self, such: impl Fn(ProcessId) -> bool) -> Vec<ProcessId> {
         self.victims
             .iter()
             .copied()
-            .filter(|id| stands_still(&host.table, *id))
+            .filter(|id| such(*id))
             .collect()
     }
 
     /// Lets one process go on, and sees to it that a SIGSTOP on its way does not stop it after that.
     fn let_go(host: &Host, id: ProcessId) -> Result<(), HostError> {
         let until = Instant::now() + PATIENCE;
-        let mut running = 0;
-        let mut ran = host.table.run_time(id);
-        loop {
-            if stands_still(&host.table, id) || host.table.has_pending(id, Signal::STOP) {
-                // Takes a SIGSTOP that is still pending with it.
-                host.signal(id, Signal::CONT)?;
-                running = 0;
-            } else {
-                let had = std::mem::replace(&mut ran, host.table.run_time(id));
-                let is_about_to_stop = match host.table.state(id) {
-                    Some('t') => true,
-                    // Waiting for a processor, on which it may find that it was told to stop.
-                    Some('R') => ran.is_some() && ran == had,
-                    _ => false,
-                };
-                running += usize::from(!is_about_to_stop);
-            }
-            // A tracer that has been told of the SIGSTOP may still pass it on; nobody else can.
-            let settled = if host.table.tracer(id.pid).is_some() {
-                LOOKS
-            } else {
-                1
-            };
-            if running >= settled || Instant::now() >= until {
-                return Ok(());
-            }
-            std::thread::sleep(APART);
+        while !runs_on(&host.table, id) && Instant::now() < until {
+            // Takes a SIGSTOP that is still pending with it.
+            host.signal(id, Signal::CONT)?;
         }
+        Ok(())
     }
 }
 
@@ -114,7 +121,7 @@ impl Alter for Stop {
     }
 
     fn observe(&self, host: &Host) -> io::Result<Observed> {
-        let stopped = self.stopped(host);
+        let stopped = self.those(|id| !runs_on(&host.table, id));
         Ok(if stopped.is_empty() {
             Observed::Absent
         } else {
@@ -133,7 +140,7 @@ impl Alter for Stop {
     }
 
     fn effect(&self, host: &Host) -> Effect {
-        let stopped = self.stopped(host).len();
+        let stopped = self.those(|id| stands_still(&host.table, id)).len();
         Effect {
             acts: stopped > 0,
             seen: format!(
