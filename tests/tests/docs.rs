@@ -7,7 +7,7 @@
 //! after `sh` has lines of what it prints, in their order; figures may differ, `…` is anything.
 
 use backburn_tests::pages::{Block, anchors, blocks, links, pages, short, text};
-use backburn_tests::privately::privately;
+use backburn_tests::privately::privately_networked;
 use backburn_tests::programs::{backburn, backburn_agent, root};
 use backburn_tests::reference;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the shell of a page needs.
-const PROGRAMS: [&str; 5] = ["bash", "unshare", "python3", "pgrep", "setsid"];
+const PROGRAMS: [&str; 6] = ["bash", "unshare", "python3", "pgrep", "setsid", "ip"];
 
 /// Begins the line that is printed before each block.
 const MARK: char = '\u{1e}';
@@ -138,8 +138,8 @@ fn each_shell_block_parses_and_names_commands_that_exist() {
 
 #[test]
 fn each_shell_block_does_what_its_page_says() {
-    // Alone among processes: a page's experiment hits by name, and other tests have processes too.
-    privately(
+    // Alone among processes and on the loopback: a page's experiment hits by name or by port, and others are there too.
+    privately_networked(
         "each_shell_block_does_what_its_page_says",
         &PROGRAMS,
         || {
