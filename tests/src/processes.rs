@@ -70,11 +70,11 @@ pub fn of_backburn() -> Vec<Process> {
 }
 
 /// Kills all of these with nothing between: each is stopped first, so that none sees another's
-/// end and acts on it before its own.
+/// end and acts on it before its own. Returns when they were killed.
 ///
 /// # Panics
 /// One of them is not there, or does not stop.
-pub fn kill_at_once(pids: &[i32]) {
+pub fn kill_at_once(pids: &[i32]) -> Instant {
     let send = |signal| {
         for &pid in pids {
             kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
@@ -87,5 +87,7 @@ pub fn kill_at_once(pids: &[i32]) {
         assert!(started.elapsed() < Duration::from_secs(5), "not stopped");
         std::thread::sleep(Duration::from_micros(200));
     }
+    let killed = Instant::now();
     send(Signal::SIGKILL);
+    killed
 }

@@ -5,6 +5,7 @@ use backburn_tests::crash::Place;
 use backburn_tests::network::{THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure, ruleset};
 use backburn_tests::privately::privately_networked;
+use backburn_tests::processes::kill_at_once;
 use backburn_tests::software::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -125,11 +126,7 @@ fn the_kernel_lets_go_when_all_of_us_are_killed() {
                 let arguments = json!({"to": THERE[0], "ports": 8000});
                 let mut fault = Fault::inject("network-partition", &arguments, "60s");
                 assert!(udp(at(THERE[0], 8000), Duration::from_millis(50)).is_err());
-                let everybody = fault.everybody();
-                let started = Instant::now();
-                for pid in everybody {
-                    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there to be killed");
-                }
+                let started = kill_at_once(&fault.everybody());
                 while udp(at(THERE[0], 8000), Duration::from_millis(1)).is_err() {
                     assert!(started.elapsed() < Duration::from_secs(5), "still cut");
                 }
@@ -361,10 +358,7 @@ fn whoever_holds_packets_may_die_and_the_flow_goes_on() {
             let mut fault = Fault::inject("network-latency", &arguments, "60s");
             stream.write_all(b"word").expect("it is connected");
             std::thread::sleep(Duration::from_millis(100));
-            for pid in fault.everybody() {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there to be killed");
-            }
-            let started = Instant::now();
+            let started = kill_at_once(&fault.everybody());
             // The echo that was held is lost, as on a wire, and sent again.
             stream.read_exact(&mut [0; 4]).expect("it comes");
             println!(

@@ -7,6 +7,7 @@ use backburn_tests::datagrams::{exchange, receiver};
 use backburn_tests::network::{DEVICE, HERE, THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
 use backburn_tests::privately::privately_networked;
+use backburn_tests::processes::kill_at_once;
 use backburn_tests::programs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -120,9 +121,7 @@ fn devices_are_left_idle_by_the_kernel_and_removed_by_the_next_start() {
         let mut fault = Fault::inject("network-bandwidth", &arguments, "60s");
         let slow = exchange(&to, 500, Duration::ZERO, |send| send());
         assert!(slow.len() < 400, "{}", slow.len());
-        for pid in fault.everybody() {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there to be killed");
-        }
+        kill_at_once(&fault.everybody());
         fault.inject.wait().expect("it was killed");
         let until = Instant::now() + SOON;
         while !output("nft list ruleset").is_empty() {
