@@ -1,8 +1,9 @@
 //! Rates as people write them: `"10Mbit/s"`, `"1MiB/s"`, or a number of bytes a second.
 
 use super::Size;
+use super::size::number_or_text;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -71,19 +72,11 @@ impl Serialize for Rate {
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(bytes)) => Ok(Rate(bytes)),
-            Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
-            Err(_) => Err(de::Error::custom(
-                "a rate is wanted: `10Mbit/s`, `1MiB/s` or a number of bytes a second",
-            )),
-        }
+        number_or_text(
+            deserializer,
+            Rate,
+            "a rate is wanted: `10Mbit/s`, `1MiB/s` or a number of bytes a second",
+        )
     }
 }
 

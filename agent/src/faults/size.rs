@@ -75,19 +75,30 @@ impl Serialize for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(bytes)) => Ok(Size(bytes)),
-            Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
-            Err(_) => Err(de::Error::custom(
-                "a size is wanted: `100MiB`, `2GB` or a number of bytes",
-            )),
-        }
+        number_or_text(
+            deserializer,
+            Size,
+            "a size is wanted: `100MiB`, `2GB` or a number of bytes",
+        )
+    }
+}
+
+/// What people write as a number of bytes, or as text with a unit.
+pub(super) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+    deserializer: D,
+    of_number: fn(u64) -> T,
+    wanted: &str,
+) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Written::deserialize(deserializer) {
+        Ok(Written::Number(number)) => Ok(of_number(number)),
+        Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
+        Err(_) => Err(de::Error::custom(wanted)),
     }
 }
 
