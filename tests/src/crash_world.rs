@@ -1,6 +1,7 @@
 //! A small world to harm, and its fingerprint: victims of several kinds, bystanders, a file
 //! system of its own. Made afresh for each trial.
 
+use crate::cgroups::OF_A_TEST;
 use crate::network::Wire;
 use crate::processes;
 use std::io::{BufRead as _, BufReader};
@@ -111,7 +112,8 @@ impl World {
             lines.push(std::fs::read_to_string(path).expect("/proc can be read"));
         }
         lines.extend(names(Path::new("/sys/class/net")));
-        lines.extend(names(Path::new("/sys/fs/cgroup/unified")));
+        let groups = names(Path::new("/sys/fs/cgroup/unified")).into_iter();
+        lines.extend(groups.filter(|name| !name.contains(OF_A_TEST)));
         lines.push(output("nft", &["list", "ruleset"]));
         lines.push(output("ip", &["link"]));
         lines.extend(self.wire.there(|| {

@@ -1,5 +1,6 @@
 //! What proves it, end to end: real kernel, real software, `kill -9`. This is what the tests share.
 
+pub mod cgroups;
 pub mod crash;
 pub mod crash_world;
 pub mod datagrams;

@@ -1,6 +1,7 @@
 //! DNS faults on the real kernel, with a real name server and real askers: the chosen names are hit, of IPv4 and IPv6, over the wire
 //! and over the loopback; every other answer is the same to the byte.
 
+use backburn_tests::cgroups::Group;
 use backburn_tests::name_server::{
     A, AAAA, ADDRESSES, DB, NameServer, OTHER, PATIENCE, PROGRAMS, TXT, ask, code, dig, found,
     records, resolve_by,
@@ -258,6 +259,43 @@ fn another_network_by_process_and_by_path() {
             assert_eq!(figure(&fault.end(), "failed-answers"), 3.0);
             assert_eq!(wire.there(ruleset), "");
         }
+    });
+}
+
+#[test]
+fn a_process_that_shares_our_network_is_told_by_its_group() {
+    let name = "a_process_that_shares_our_network_is_told_by_its_group";
+    asking(name, THERE[0], || {
+        let wire = Wire::new();
+        let _server = wire.there(|| NameServer::start(&THERE));
+        let group = Group::new("asker");
+        let mut sleeper = group
+            .command("sleep")
+            .arg("1000")
+            .spawn()
+            .expect("it starts");
+        let asker = || {
+            let words = ["+tries=1", "+time=5", &format!("@{}", THERE[0]), DB];
+            let output = group
+                .command("dig")
+                .args(words)
+                .output()
+                .expect("it starts");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert!(asker().contains("status: NOERROR"));
+        let arguments = json!({"names": DB, "of": {"pid": sleeper.id()}});
+        let fault = Fault::inject("dns-fail", &arguments, "60s");
+        assert!(asker().contains("status: SERVFAIL"));
+        assert_eq!(
+            code(&answer(at(THERE[0], 53), DB, A)),
+            0,
+            "who is in no group"
+        );
+        assert_eq!(figure(&fault.end(), "failed-answers"), 1.0);
+        assert!(asker().contains("status: NOERROR"));
+        sleeper.kill().expect("it is there to be killed");
+        sleeper.wait().expect("it was killed");
     });
 }
 

@@ -1,58 +1,15 @@
 //! Network faults for the flows of one process that shares its network with others: by its control
 //! group. The process is this side's or the listening one; whoever is beside it is untouched.
 
+use backburn_tests::cgroups::Group;
 use backburn_tests::crash::Place;
 use backburn_tests::network::{HERE, THERE, Wire, at, echo_here, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, SOON, figure, ruleset};
 use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
-
-/// Where version 2 is mounted: beside version 1, or alone.
-fn root() -> PathBuf {
-    let beside = Path::new("/sys/fs/cgroup/unified");
-    let alone = Path::new("/sys/fs/cgroup");
-    let found = [beside, alone]
-        .into_iter()
-        .find(|folder| folder.join("cgroup.controllers").exists());
-    found
-        .expect("control groups of version 2 are mounted")
-        .into()
-}
-
-/// A control group that is removed in the end.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(name: &str) -> Self {
-        // Process ids are this test's own and found elsewhere too; the namespace is not.
-        let inode = std::fs::read_link("/proc/self/ns/pid").expect("it is in one");
-        let inode: String = inode
-            .to_string_lossy()
-            .chars()
-            .filter(char::is_ascii_digit)
-            .collect();
-        let folder = root().join(format!("backburn-{inode}-{name}"));
-        std::fs::create_dir(&folder).expect("root may make a control group");
-        Group(folder)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // It is busy until the kernel has taken leave of its processes.
-        for _ in 0..500 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{} can't be removed", self.0.display());
-    }
-}
 
 /// A process in a control group that does as it is told, with sockets of its own.
 struct Puppet {
@@ -85,12 +42,9 @@ for line in sys.stdin:
 
 impl Puppet {
     fn new(group: &Group) -> Self {
-        let line = format!(
-            "echo $$ >{}/cgroup.procs; exec python3 -c \"$0\"",
-            group.0.display()
-        );
-        let mut child = Command::new("sh")
-            .args(["-c", &line, PUPPET])
+        let mut child = group
+            .command("python3")
+            .args(["-c", PUPPET])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
