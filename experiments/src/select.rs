@@ -44,10 +44,15 @@ pub(crate) fn number(seed: u64, stream: &str) -> u64 {
     numbers(seed, stream).next_u64()
 }
 
-/// A number from 0 to 1, without 1, each as likely as the other.
+/// A number from 0 to 1, without 1, of its own for each stream.
 pub(crate) fn share(seed: u64, stream: &str) -> f64 {
+    fraction(&mut numbers(seed, stream))
+}
+
+/// A number from 0 to 1, without 1, each as likely as the other.
+fn fraction(rng: &mut ChaCha8Rng) -> f64 {
     // As many bits as such a number has.
-    (number(seed, stream) >> 11) as f64 / (1u64 << 53) as f64
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A number below `bound`, each as likely as the other.
@@ -107,7 +112,7 @@ fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, No
             some => Ok(some),
         },
         Select::RandomMaxPercent(most) => {
-            let part = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+            let part = fraction(rng);
             Ok(share(most * part).max(1))
         }
     }

@@ -32,6 +32,43 @@ pub fn ip(words: &[&str]) {
     assert!(output.status.success(), "ip {words:?}: {said}");
 }
 
+/// A process in a network namespace of its own, which keeps it.
+///
+/// # Panics
+/// There is none in time.
+pub fn keeper() -> Child {
+    let mut keeper = Command::new("unshare")
+        .args(["--net", "--", "sleep", "1000"])
+        .spawn()
+        .expect("`unshare` starts");
+    let own = std::fs::read_link("/proc/self/ns/net").expect("a process is in a namespace");
+    let path = format!("/proc/{}/ns/net", keeper.id());
+    let until = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_link(&path).is_ok_and(|there| there == own) {
+        let over = keeper.try_wait().expect("a child can be waited for");
+        assert!(over.is_none() && Instant::now() < until, "{over:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    keeper
+}
+
+/// Does something in the network namespace of a process, e.g. makes a socket, which stays there.
+///
+/// # Panics
+/// It can't be entered, or what is done panics.
+pub fn within<T: Send>(pid: u32, deed: impl FnOnce() -> T + Send) -> T {
+    let namespace =
+        std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("the other side is there");
+    std::thread::scope(|threads| {
+        let side = threads.spawn(|| {
+            nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("root may enter a namespace");
+            deed()
+        });
+        side.join().expect("what is done there does not panic")
+    })
+}
+
 /// The wire, and the other side's namespace.
 pub struct Wire {
     /// A process that is in it, and keeps it.
@@ -44,25 +81,7 @@ impl Wire {
     /// # Panics
     /// It can't be made.
     pub fn bare() -> Self {
-        let mut keeper = Command::new("unshare")
-            .args(["--net", "--", "sleep", "1000"])
-            .spawn()
-            .expect("`unshare` starts");
-        let own = std::fs::read_link("/proc/self/ns/net").expect("a process is in a namespace");
-        let path = format!("/proc/{}/ns/net", keeper.id());
-        let until = Instant::now() + Duration::from_secs(5);
-        while std::fs::read_link(&path).is_ok_and(|there| there == own) {
-            assert!(
-                keeper.try_wait().is_ok_and(|status| status.is_none()),
-                "the other side ended"
-            );
-            assert!(
-                Instant::now() < until,
-                "the other side has no namespace of its own"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Wire { keeper }.joined()
+        Wire { keeper: keeper() }.joined()
     }
 
     fn joined(self) -> Self {
@@ -121,15 +140,7 @@ impl Wire {
     /// # Panics
     /// What is done panics.
     pub fn there<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
-        let namespace = std::fs::File::open(self.namespace()).expect("the other side is there");
-        std::thread::scope(|threads| {
-            let side = threads.spawn(|| {
-                nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)
-                    .expect("root may enter a namespace");
-                deed()
-            });
-            side.join().expect("what is done there does not panic")
-        })
+        within(self.pid(), deed)
     }
 
     /// Echoes on the other side: whatever comes to this port by TCP or UDP, at any address, goes back.

@@ -1,9 +1,8 @@
 //! Machines of a small network: network namespaces at one bridge, in which real software runs. The
 //! bridge has an address too, so that a test and the program that it runs reach them all.
 
-use crate::network::ip;
+use crate::network::{ip, keeper};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 /// Nodes that end with the test.
 pub struct Nodes {
@@ -76,23 +75,6 @@ impl Drop for Nodes {
             keeper.wait().ok();
         }
     }
-}
-
-/// A process in a network namespace of its own.
-fn keeper() -> Child {
-    let mut keeper = Command::new("unshare")
-        .args(["--net", "--", "sleep", "1000"])
-        .spawn()
-        .expect("`unshare` starts");
-    let own = std::fs::read_link("/proc/self/ns/net").expect("a process is in a namespace");
-    let path = format!("/proc/{}/ns/net", keeper.id());
-    let until = Instant::now() + Duration::from_secs(10);
-    while std::fs::read_link(&path).is_ok_and(|there| there == own) {
-        let over = keeper.try_wait().expect("a child can be waited for");
-        assert!(over.is_none() && Instant::now() < until, "{over:?}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    keeper
 }
 
 fn within(pid: u32, program: &str) -> Command {

@@ -2,16 +2,14 @@
 //! by an injection of its own, with the same arguments. Who hears whom is asked of all pairs.
 
 use backburn_tests::crash::Place;
-use backburn_tests::network::{at, ip};
+use backburn_tests::network::{at, ip, keeper, within};
 use backburn_tests::privately::privately_networked;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
-use std::os::fd::AsFd as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAMS: [&str; 3] = ["unshare", "ip", "sleep"];
@@ -32,27 +30,19 @@ impl Members {
     fn new() -> Self {
         ip(&["link", "add", "middle", "type", "bridge"]);
         ip(&["link", "set", "middle", "up"]);
-        let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
         let mut members = Members {
             keepers: Vec::new(),
             sockets: Vec::new(),
         };
         for member in 0..MEMBERS {
-            let keeper = Command::new("unshare")
-                .args(["--net", "--", "sleep", "1000"])
-                .spawn()
-                .expect("`unshare` starts");
-            let path = format!("/proc/{}/ns/net", keeper.id());
-            wait("a namespace", || {
-                std::fs::read_link(&path).is_ok_and(|there| there != own)
-            });
+            let keeper = keeper();
             let (inner, outer) = (keeper.id().to_string(), format!("m{member}"));
             ip(&[
                 "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &inner,
             ]);
             ip(&["link", "set", &outer, "master", "middle", "up"]);
             members.keepers.push(keeper);
-            let socket = members.inside(member, || {
+            let socket = within(members.keepers[member].id(), || {
                 ip(&[
                     "address",
                     "add",
@@ -67,18 +57,6 @@ impl Members {
             members.sockets.push(socket);
         }
         members
-    }
-
-    fn inside<T: Send>(&self, member: usize, deed: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/proc/{}/ns/net", self.keepers[member].id());
-        let namespace = std::fs::File::open(path).expect("it is there");
-        std::thread::scope(|threads| {
-            let inside = threads.spawn(|| {
-                setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("root may enter");
-                deed()
-            });
-            inside.join().expect("no panic there")
-        })
     }
 
     /// Who hears whom, as pairs of the one that speaks and the one that hears. Said again and
