@@ -90,7 +90,12 @@ impl fmt::Display for Span {
                 written = true;
             }
         }
-        if written { Ok(()) } else { f.write_str("0s") }
+        match self.0.as_micros() {
+            _ if written => Ok(()),
+            0 => f.write_str("0s"),
+            // What took next to no time did not take none.
+            micros => write!(f, "{micros}us"),
+        }
     }
 }
 
@@ -157,6 +162,15 @@ mod tests {
             let span: Span = serde_json::from_str(text).unwrap();
             assert_eq!(span, Span::seconds(90), "{text}");
         }
+    }
+
+    #[test]
+    fn next_to_no_time_is_not_none() {
+        let written = |micros| Span(Duration::from_micros(micros)).to_string();
+        assert_eq!(written(0), "0s");
+        assert_eq!(written(412), "412us");
+        assert_eq!(written(1_412), "1ms");
+        assert_eq!("412us".parse(), Ok(Span(Duration::from_micros(412))));
     }
 
     #[test]

@@ -174,10 +174,9 @@ fn play(page: &Path, blocks: &[Block]) -> Vec<String> {
             std::fs::write(place.join(name), &block.content).expect("it can be written");
         }
         if is_run(block) {
-            script += &format!(
-                "printf '{MARK}%s\\n' {number}\n{}",
-                installed(&block.content)
-            );
+            script += &format!("printf '{MARK}%s\\n' {number}\n");
+            // Whoever types starts the next line when what the last one put in the background has begun.
+            script += &installed(&block.content).replace(" &\n", " &\nsleep 0.5\n");
         }
     }
     script += &format!("printf '{MARK}end\\n'\n");
@@ -252,15 +251,26 @@ fn missing<'a>(wanted: &'a str, printed: &str) -> Option<&'a str> {
         .find(|line| !printed.any(|printed| holds(&printed, &plain(line))))
 }
 
-/// A line without what differs from run to run: each figure is a 0.
+/// A line without what differs from run to run: each figure is a 0, and each length of time a `0s`, whatever its unit.
 fn plain(line: &str) -> String {
-    let mut out = String::new();
-    for c in line.trim().chars() {
-        let goes_on = out.ends_with('0') && (c.is_ascii_digit() || c == '.');
-        match c {
-            _ if goes_on => {}
-            '0'..='9' => out.push('0'),
-            other => out.push(other),
+    let (mut out, mut rest) = (String::new(), line.trim());
+    while let Some(c) = rest.chars().next() {
+        if !c.is_ascii_digit() {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        match &rest[..rest.len() - after.len()] {
+            "h" | "m" | "s" | "ms" | "us" => {
+                rest = after;
+                // `1m30s` is one length.
+                if !out.ends_with("0s") {
+                    out.push_str("0s");
+                }
+            }
+            _ => out.push('0'),
         }
     }
     out
@@ -289,6 +299,12 @@ fn a_line_is_found_whatever_its_figures() {
         "the order counts"
     );
     assert_eq!(missing("exit codes\n", printed), Some("exit codes"));
+    let gone = "gone after 1m30s (1 of 1)\n";
+    assert_eq!(missing("gone after 9ms (2 of 2)\n", gone), None);
+    assert_eq!(
+        missing("gone after 9 of 2\n", gone),
+        Some("gone after 9 of 2")
+    );
 }
 
 #[test]
