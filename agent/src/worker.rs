@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::watch::Watch;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Refusal, Report};
+use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -69,10 +69,11 @@ pub fn run(
         labels: settings.labels.clone(),
         faults: crate::faults::FAULTS
             .iter()
-            .map(crate::faults::Fault::describe)
+            .map(|fault| fault.name.to_owned())
             .collect(),
         recovered,
         owed: engine.owed(),
+        held: engine.held_by_others(),
     };
 
     let mut mask = SigSet::empty();
@@ -325,6 +326,17 @@ impl Worker {
                     .measure(metric.metric, metric.path.as_deref())
                     .map_err(|error| error.to_string());
                 self.link.say(&Report::Measured { request, value });
+            }
+            Command::Probe { request, .. } => {
+                let outcome = Probed::Broken("this agent measures nothing but its host".into());
+                self.link.say(&Report::Probed { request, outcome });
+            }
+            Command::Describe { request } => {
+                let faults = crate::faults::FAULTS
+                    .iter()
+                    .map(crate::faults::Fault::describe)
+                    .collect();
+                self.link.say(&Report::Described { request, faults });
             }
             Command::Watch { rules } => self.watch = Watch::new(rules),
             // Taken by the caller: it ends the loop.

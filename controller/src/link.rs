@@ -1,12 +1,14 @@
 //! A link to an agent: one JSON object a line, either way (`backburn_experiments::wire`), over a
 //! byte stream. A local agent is a child process whose standard input is its end of the link.
 //!
-//! The lease is renewed here, by a task of its own, so that a runner that waits for something
+//! The lease is renewed here, by the link's own task, so that a runner that waits for something
 //! does not lose its agent.
 
 use backburn_experiments::Span;
-use backburn_experiments::document::HostProvider;
-use backburn_experiments::wire::{Command, Hello, InjectionRequest, PlanView, Refusal, Report};
+use backburn_experiments::document::{HostProvider, Provider};
+use backburn_experiments::wire::{
+    Command, FaultDescription, Hello, InjectionRequest, Owed, PlanView, Probed, Refusal, Report,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -15,12 +17,10 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 
 /// The lease of a local run: how long an agent keeps its faults when we stop beating, e.g.
 /// because somebody stopped us with SIGSTOP.
@@ -29,6 +29,9 @@ pub const LOCAL_LEASE: Span = Span::seconds(5);
 /// How long an agent may take to settle its ledger and introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
 
+/// An agent that says a longer line is no agent of ours.
+const LONGEST_LINE: usize = 4 << 20;
+
 /// How an agent is started; called again when one is lost.
 pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
 
@@ -36,7 +39,7 @@ pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
 #[derive(Debug)]
 pub enum Heard {
     /// It said something.
-    Report(Report),
+    Report(Box<Report>),
     /// The link is closed, and how we know.
     Closed(String),
     /// The agent's process has ended, with this exit code if it was not killed.
@@ -49,13 +52,13 @@ pub struct Link {
     caller: Caller,
     heard: mpsc::UnboundedReceiver<Heard>,
     has_process: bool,
-    speaking: AbortHandle,
 }
 
 /// Says things to an agent; every part of a run may hold one.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    commands: mpsc::UnboundedSender<Command>,
+    /// Lines, or `None` for the end of what we say. Written out here already: a command that waits takes little room then.
+    lines: mpsc::UnboundedSender<Option<Arc<[u8]>>>,
     waiting: Waiting,
     last: Arc<AtomicU64>,
 }
@@ -88,45 +91,46 @@ pub fn local(command: Vec<OsString>, lease: Span) -> Start {
 
 impl Link {
     /// The link over this stream, beating from now on. Where the agent is a child, its end is told too.
-    pub fn over(stream: UnixStream, child: Option<Child>, lease: Span) -> Link {
-        let (read, write) = stream.into_split();
-        let (commands, to_say) = mpsc::unbounded_channel();
+    pub fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        child: Option<Child>,
+        lease: Span,
+    ) -> Link {
         let (hear, heard) = mpsc::unbounded_channel();
-        let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
-        let speaking = tokio::spawn(speak(write, to_say, lease)).abort_handle();
-        tokio::spawn(listen(read, hear.clone(), Arc::clone(&waiting)));
+        let (caller, talk) = talk(stream, lease);
         let has_process = child.is_some();
         if let Some(mut child) = child {
+            let hear = hear.clone();
             tokio::spawn(async move {
                 let code = child.wait().await.ok().and_then(|status| status.code());
                 hear.send(Heard::Exited(code)).ok();
             });
         }
+        tokio::spawn(async move {
+            let tell = hear.clone();
+            let why = talk.go(|report| tell.send(Heard::Report(report)).is_ok());
+            let why = why.await;
+            hear.send(Heard::Closed(why)).ok();
+        });
         Link {
-            caller: Caller {
-                commands,
-                waiting,
-                last: Arc::default(),
-            },
+            caller,
             heard,
             has_process,
-            speaking,
+        }
+    }
+
+    /// A link that somebody else keeps up, who hands on what is heard.
+    pub(crate) fn kept(caller: Caller, heard: mpsc::UnboundedReceiver<Heard>) -> Link {
+        Link {
+            caller,
+            heard,
+            has_process: false,
         }
     }
 
     /// Somebody else may speak too.
     pub fn caller(&self) -> Caller {
         self.caller.clone()
-    }
-
-    /// Says nothing more, and lets the agent see that: what it still says is heard.
-    pub fn hang_up(&self) {
-        self.speaking.abort();
-    }
-
-    /// Whether the agent is a process of ours, whose end we are told.
-    pub fn has_process(&self) -> bool {
-        self.has_process
     }
 
     /// The next thing that comes from the agent. May be dropped and asked again.
@@ -144,8 +148,10 @@ impl Link {
     /// It ended, closed the link or said something else, or nothing in time.
     pub async fn hello(&mut self) -> Result<Hello, String> {
         match tokio::time::timeout(HELLO_WITHIN, self.heard()).await {
-            Ok(Heard::Report(Report::Hello(hello))) => Ok(hello),
-            Ok(Heard::Report(_)) => Err("it did not introduce itself".into()),
+            Ok(Heard::Report(report)) => match *report {
+                Report::Hello(hello) => Ok(hello),
+                _ => Err("it did not introduce itself".into()),
+            },
             Ok(Heard::Closed(why)) => {
                 match tokio::time::timeout(Duration::from_secs(1), self.heard()).await {
                     Ok(Heard::Exited(Some(code))) => {
@@ -160,10 +166,13 @@ impl Link {
         }
     }
 
-    /// Ends the link in peace and waits until the agent's process has ended. `None` where it was
+    /// Ends the link in peace and waits until the agent's process has ended, where it is ours. `None` where it was
     /// killed or did not end in time.
     pub async fn goodbye(mut self, within: Duration) -> Option<i32> {
         self.caller.say(Command::Goodbye);
+        if !self.has_process {
+            return None;
+        }
         let ended = async {
             loop {
                 if let Heard::Exited(code) = self.heard().await {
@@ -173,12 +182,24 @@ impl Link {
         };
         tokio::time::timeout(within, ended).await.ok().flatten()
     }
+
+    /// Who speaks, what is heard, and whether the agent is a process of ours, apart.
+    pub(crate) fn apart(self) -> (Caller, mpsc::UnboundedReceiver<Heard>, bool) {
+        (self.caller, self.heard, self.has_process)
+    }
 }
 
 impl Caller {
     /// Says it, as soon as the runtime comes by. A closed link tells of itself elsewhere.
     pub fn say(&self, command: Command) {
-        self.commands.send(command).ok();
+        if let Some(line) = line(&command) {
+            self.lines.send(Some(line)).ok();
+        }
+    }
+
+    /// Says nothing more, and lets the agent see that: what it still says is heard.
+    pub fn hang_up(&self) {
+        self.lines.send(None).ok();
     }
 
     /// A number that comes back with an answer.
@@ -201,6 +222,20 @@ impl Caller {
         }
     }
 
+    /// What the agent measures from where it is.
+    pub async fn probe(&self, provider: Provider, timeout: Option<Span>) -> Probed {
+        let request = self.request();
+        let command = Command::Probe {
+            request,
+            provider,
+            timeout,
+        };
+        match self.ask(request, command).await {
+            Some(Report::Probed { outcome, .. }) => outcome,
+            _ => Probed::Broken("the agent does not answer any more".into()),
+        }
+    }
+
     /// What an injection would do; nothing is touched.
     ///
     /// # Errors
@@ -214,6 +249,24 @@ impl Caller {
             Some(Report::Planned { plan, .. }) => Ok(plan),
             Some(Report::Refused { refusal, .. }) => Err(refusal),
             _ => Err(Refusal::new("agent", "the agent does not answer any more")),
+        }
+    }
+
+    /// All about the faults that the agent can inject; none where it does not answer any more.
+    pub async fn describe(&self) -> Option<Vec<FaultDescription>> {
+        let request = self.request();
+        match self.ask(request, Command::Describe { request }).await? {
+            Report::Described { faults, .. } => Some(faults),
+            _ => None,
+        }
+    }
+
+    /// Has the agent put everything back. What could not be proved gone; none where it does not answer any more.
+    pub async fn revert_all(&self) -> Option<Vec<Owed>> {
+        let request = self.request();
+        match self.ask(request, Command::RevertAll { request }).await? {
+            Report::AllReverted { owed, .. } => Some(owed),
+            _ => None,
         }
     }
 
@@ -232,45 +285,125 @@ fn locked(waiting: &Waiting) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sen
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn speak(mut to: OwnedWriteHalf, mut to_say: mpsc::UnboundedReceiver<Command>, lease: Span) {
-    let mut beats = tokio::time::interval(lease.0 / 3);
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let command = tokio::select! {
-            biased;
-            command = to_say.recv() => match command {
-                Some(command) => command,
-                None => return,
-            },
-            _ = beats.tick() => Command::Beat { lease },
-        };
-        let Ok(mut line) = serde_json::to_vec(&command) else {
-            continue;
-        };
-        line.push(b'\n');
-        if to.write_all(&line).await.is_err() {
-            // The reading side sees the same and tells of it.
-            return;
-        }
-    }
+/// A command as it goes over the link.
+fn line(command: &Command) -> Option<Arc<[u8]>> {
+    let mut line = serde_json::to_vec(command).ok()?;
+    line.push(b'\n');
+    Some(line.into())
 }
 
-async fn listen(from: OwnedReadHalf, hear: mpsc::UnboundedSender<Heard>, waiting: Waiting) {
-    let mut lines = BufReader::new(from).lines();
-    let why = loop {
-        let report = match lines.next_line().await {
-            Ok(Some(line)) => match serde_json::from_str::<Report>(&line) {
-                Ok(report) => report,
-                Err(error) => break format!("it said what cannot be understood: {error}"),
-            },
-            Ok(None) => break "the link was closed".to_owned(),
-            Err(error) => break format!("the link broke: {error}"),
-        };
-        // Only what touches nothing is answered past the runner: the rest it must see in order.
+/// One end of a link: what is said, and what is heard, in one task.
+pub(crate) struct Talk<S> {
+    stream: S,
+    to_say: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
+    waiting: Waiting,
+    lease: Span,
+    incoming: Vec<u8>,
+}
+
+/// The two ends of a talk over this stream: who speaks, and the task that has to [`go`](Talk::go).
+pub(crate) fn talk<S>(stream: S, lease: Span) -> (Caller, Talk<S>) {
+    let (lines, to_say) = mpsc::unbounded_channel();
+    let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
+    let caller = Caller {
+        lines,
+        waiting: Arc::clone(&waiting),
+        last: Arc::default(),
+    };
+    let talk = Talk {
+        stream,
+        to_say,
+        waiting,
+        lease,
+        incoming: Vec::new(),
+    };
+    (caller, talk)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
+    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and says whether to go on.
+    pub(crate) async fn go(mut self, mut hear: impl FnMut(Box<Report>) -> bool) -> String {
+        let why = self.until_closed(&mut hear).await;
+        *locked(&self.waiting) = None;
+        why
+    }
+
+    async fn until_closed(&mut self, hear: &mut impl FnMut(Box<Report>) -> bool) -> String {
+        let mut beats = tokio::time::interval(self.lease.0 / 3);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let beat = line(&Command::Beat { lease: self.lease });
+        let mut speaks = true;
+        loop {
+            let said = tokio::select! {
+                biased;
+                said = self.to_say.recv(), if speaks => said.flatten(),
+                _ = beats.tick(), if speaks => beat.clone(),
+                read = self.stream.read_buf(&mut self.incoming) => {
+                    match read {
+                        Ok(0) => return "the link was closed".to_owned(),
+                        Ok(_) => {}
+                        Err(error) => return format!("the link broke: {error}"),
+                    }
+                    if let Err(why) = self.take_lines(hear) {
+                        return why;
+                    }
+                    continue;
+                }
+            };
+            match said {
+                // A failed write is seen by the reading side, too, which tells of it.
+                Some(line) => speaks = self.write(&line).await.is_ok(),
+                None => {
+                    speaks = false;
+                    self.stream.shutdown().await.ok();
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.stream.write_all(line).await?;
+        self.stream.flush().await
+    }
+
+    /// Deals with every line that is whole.
+    fn take_lines(&mut self, hear: &mut impl FnMut(Box<Report>) -> bool) -> Result<(), String> {
+        let mut from = 0;
+        while let Some(length) = self
+            .incoming
+            .get(from..)
+            .and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+        {
+            let line = self.incoming.get(from..from + length).unwrap_or_default();
+            let report = serde_json::from_slice::<Report>(line)
+                .map_err(|error| format!("it said what cannot be understood: {error}"))?;
+            from += length + 1;
+            self.take(report, hear)?;
+        }
+        self.incoming.drain(..from);
+        if self.incoming.len() > LONGEST_LINE {
+            return Err(format!("it said a line of more than {LONGEST_LINE} bytes"));
+        }
+        if self.incoming.is_empty() {
+            // Ten thousand agents at rest should not each keep the room of their longest word.
+            self.incoming = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        report: Report,
+        hear: &mut impl FnMut(Box<Report>) -> bool,
+    ) -> Result<(), String> {
+        // Only what somebody waits for is answered past the runner: the rest it must see in order.
         let asked = match &report {
             Report::Measured { request, .. }
             | Report::Planned { request, .. }
-            | Report::Refused { request, .. } => locked(&waiting)
+            | Report::Refused { request, .. }
+            | Report::Described { request, .. }
+            | Report::Probed { request, .. }
+            | Report::AllReverted { request, .. } => locked(&self.waiting)
                 .as_mut()
                 .and_then(|waiting| waiting.remove(request)),
             _ => None,
@@ -278,13 +411,9 @@ async fn listen(from: OwnedReadHalf, hear: mpsc::UnboundedSender<Heard>, waiting
         match asked {
             // Whoever asked may have been ended since.
             Some(answer) => drop(answer.send(report)),
-            None => {
-                if hear.send(Heard::Report(report)).is_err() {
-                    break "nobody listens".to_owned();
-                }
-            }
+            None if hear(Box::new(report)) => {}
+            None => return Err("nobody listens".to_owned()),
         }
-    };
-    *locked(&waiting) = None;
-    hear.send(Heard::Closed(why)).ok();
+        Ok(())
+    }
 }

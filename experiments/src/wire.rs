@@ -3,7 +3,7 @@
 //!
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
-use crate::document::{HostProvider, HostRule};
+use crate::document::{HostProvider, HostRule, Provider};
 use crate::{Problem, Span};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,6 +52,21 @@ pub enum Command {
         request: u64,
         /// Which.
         metric: HostProvider,
+    },
+    /// Measure this from where you are.
+    Probe {
+        /// Comes back with the answer.
+        request: u64,
+        /// What.
+        provider: Provider,
+        /// The longest it may take, where the provider says nothing of that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<Span>,
+    },
+    /// Tell all about the faults. Not part of the introduction: most controllers never ask, and it is long.
+    Describe {
+        /// Comes back with the answer.
+        request: u64,
     },
     /// From now on, watch these by yourself and revert everything when one strikes.
     Watch {
@@ -146,12 +161,26 @@ pub enum Report {
         /// What could not be proved gone.
         owed: Vec<Owed>,
     },
+    /// The answer to [`Command::Describe`].
+    Described {
+        /// Of the command.
+        request: u64,
+        /// Each fault, with its arguments' schema.
+        faults: Vec<FaultDescription>,
+    },
     /// The answer to [`Command::Measure`].
     Measured {
         /// Of the command.
         request: u64,
         /// The figure, or why there is none.
         value: Result<f64, String>,
+    },
+    /// The answer to [`Command::Probe`].
+    Probed {
+        /// Of the command.
+        request: u64,
+        /// What came back.
+        outcome: Probed,
     },
     /// A rule of [`Command::Watch`] struck; everything is being reverted.
     Struck {
@@ -160,6 +189,18 @@ pub enum Report {
         /// What was seen, in a few words.
         seen: String,
     },
+}
+
+/// What came back from what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probed {
+    /// The value.
+    Output(Value),
+    /// What is measured did not answer, and why we think so: judged outside.
+    NoAnswer(String),
+    /// The check itself is broken: judged unknown.
+    Broken(String),
 }
 
 /// An agent introduces itself.
@@ -171,12 +212,16 @@ pub struct Hello {
     pub version: String,
     /// Given and found.
     pub labels: BTreeMap<String, String>,
-    /// What it can inject.
-    pub faults: Vec<FaultDescription>,
+    /// The names of the faults that it can inject; [`Command::Describe`] asks for more.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// What it found owed by agents that died, and put back.
     pub recovered: Vec<Ended>,
     /// What it found owed and could not put back.
     pub owed: Vec<Owed>,
+    /// What other agents of this host owe that are alive, and will put back.
+    #[serde(default)]
+    pub held: Vec<InjectionId>,
 }
 
 /// A fault, as people and controllers see it.

@@ -154,7 +154,11 @@ pub(super) fn report(report: &Report) {
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
         Report::Struck { rule, seen } => eprintln!("ended by rule `{rule}`: {seen}"),
-        Report::AllReverted { .. } | Report::Planned { .. } | Report::Measured { .. } => {}
+        Report::AllReverted { .. }
+        | Report::Planned { .. }
+        | Report::Measured { .. }
+        | Report::Probed { .. }
+        | Report::Described { .. } => {}
     }
 }
 

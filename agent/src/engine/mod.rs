@@ -313,6 +313,20 @@ impl Engine {
         }]
     }
 
+    /// What other agents of this host that are alive have in its ledger: theirs to put back.
+    pub fn held_by_others(&self) -> Vec<backburn_experiments::wire::InjectionId> {
+        let Ok((entries, _)) = self.ledger.entries() else {
+            // `owed` says so.
+            return Vec::new();
+        };
+        let others = entries.into_iter().filter(|entry| {
+            entry.stuck.is_empty()
+                && entry.owner != self.owner
+                && !entry.owner.is_dead(&self.host.table)
+        });
+        others.map(|entry| entry.injection).collect()
+    }
+
     /// What this host's ledger holds that could not be put back.
     pub fn owed(&self) -> Vec<Owed> {
         match self.ledger.entries() {

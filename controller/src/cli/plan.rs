@@ -30,9 +30,9 @@ pub(super) struct PlanCommand {
 pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
     let experiment = source::experiment(&command.file, &command.variables)?;
     let seed = command.seed.unwrap_or_else(runner::random);
-    let mut start = command.place.start()?;
+    let start = command.place.start()?;
     let preview = runtime()?
-        .block_on(runner::preview(&experiment, seed, &mut start))
+        .block_on(runner::preview(&experiment, seed, start.into()))
         .map_err(|refusal| Failure {
             code: Outcome::NotStarted.exit_code(),
             what: refusal.to_string(),
@@ -55,17 +55,26 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
 
 fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     let mut out = format!("{title}\n");
-    let Some(agent) = &preview.agent else {
+    if preview.agents.is_empty() {
         return out + "  the method injects no fault: no agent takes part\n";
-    };
+    }
     // Writing to a string cannot fail.
-    writeln!(out, "  on {agent}, seed {seed}").ok();
+    writeln!(out, "  on {}, seed {seed}", preview.agents.join(", ")).ok();
     for injection in &preview.injections {
         let length = injection
             .duration
             .map(|duration| format!(" for {duration}"))
             .unwrap_or_default();
-        writeln!(out, "\n{}: {}{length}", injection.activity, injection.fault).ok();
+        let on = match preview.agents.len() {
+            0 | 1 => String::new(),
+            _ => format!(" on {}", injection.agent),
+        };
+        writeln!(
+            out,
+            "\n{}: {}{length}{on}",
+            injection.activity, injection.fault
+        )
+        .ok();
         match (&injection.plan, &injection.refusal) {
             (Some(plan), _) => out.push_str(&plan_shown(plan)),
             (None, Some(refusal)) => out.push_str(&refusal_shown(refusal)),

@@ -3,7 +3,7 @@
 use super::source::{self, Variables};
 use super::talk::{Style, Talk};
 use super::{Failure, INVALID, Place, junit, print, report, runtime, say};
-use backburn::runner::{self, Finished, Journal, Settings};
+use backburn::runner::{self, Finished, Settings};
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
@@ -160,7 +160,7 @@ pub(crate) fn execute(
 ) -> Result<Told, Failure> {
     let run = runner::run_id();
     let state = place.state()?;
-    let journal = Journal::create(&state, &run).map_err(|error| {
+    let journal = runner::File::create(&state, &run).map_err(|error| {
         let what = format!(
             "the journal cannot be written below {}: {error}",
             state.display()
@@ -185,8 +185,8 @@ pub(crate) fn execute(
             run,
             seed: seed.unwrap_or_else(runner::random),
             frequency,
-            start,
-            journal,
+            crew: start.into(),
+            journal: Box::new(journal),
             watchers: vec![watcher],
             stop,
         };

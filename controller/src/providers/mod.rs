@@ -16,6 +16,7 @@ use crate::link::Caller;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -27,16 +28,7 @@ const MOST: usize = 16 << 20;
 /// How long an answer over the network is waited for where nothing is said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What came back.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Measured {
-    /// The value.
-    Output(Value),
-    /// What is measured did not answer, and why we think so: judged outside.
-    NoAnswer(String),
-    /// The check itself is broken: judged unknown.
-    Broken(String),
-}
+pub use backburn_experiments::wire::Probed as Measured;
 
 /// What providers need besides their own arguments.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +39,12 @@ pub struct Around {
     pub secrets: Map<String, Value>,
     /// What the activity itself says of secrets: the scopes that it may see, or its own as they are.
     pub own_secrets: Option<Value>,
-    /// The agent, for `host`.
-    pub agent: Option<Caller>,
+    /// The agents that take part, by name, for `host`.
+    pub agents: BTreeMap<String, Caller>,
+    /// Who was picked for each target, for `from`.
+    pub picks: BTreeMap<String, Vec<String>>,
+    /// Whether the agents are a fleet's, on other hosts than this.
+    pub is_fleet: bool,
 }
 
 /// Asks the provider. `longest` holds where the provider has no time-out of its own.
@@ -60,14 +56,21 @@ pub async fn measure(provider: &Provider, longest: Option<Span>, around: &Around
         Provider::Tcp(tcp) => tcp::measure(tcp, longest).await,
         Provider::Dns(dns) => dns::measure(dns, longest).await,
         Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
-        Provider::Host(host) => match &around.agent {
-            Some(agent) => within(longest, agent.measure(host.clone()))
-                .await
-                .and_then(|figure| figure.map(Value::from).map_err(NoValue::Broken)),
-            None => Err(NoValue::Broken(
-                "no agent takes part that could be asked for a figure of its host".into(),
-            )),
-        },
+        Provider::Host(host) => {
+            let mut agents = around.agents.values();
+            match (agents.next(), agents.next()) {
+                (Some(agent), None) => within(longest, agent.measure(host.clone()))
+                    .await
+                    .and_then(|figure| figure.map(Value::from).map_err(NoValue::Broken)),
+                (Some(_), Some(_)) => Err(NoValue::Broken(
+                    "several agents take part, and the probe does not say `from` which of them"
+                        .into(),
+                )),
+                (None, _) => Err(NoValue::Broken(
+                    "no agent takes part that could be asked for a figure of its host".into(),
+                )),
+            }
+        }
         Provider::Fault(fault) => Err(NoValue::Broken(format!(
             "`{}` is a fault: agents inject it, nobody measures it",
             fault.fault

@@ -1,16 +1,18 @@
-//! The agent of a local run: started, lost, started again, sent home.
+//! The agents of a run: mustered, held, lost, replaced, sent home.
 
 use super::Runner;
-use crate::link::{Heard, Link};
+use crate::crew::Roll;
+use crate::link::{Caller, Link};
 use crate::providers::Around;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{AbortBy, Event};
 use backburn_experiments::wire::{Cause, Command, Ended, Hello, Owed};
 use backburn_experiments::{Span, wire};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
 
 /// How long a lost agent's guardian may take to put everything back and end.
 const GUARDIAN_WITHIN: Duration = Duration::from_secs(30);
@@ -21,14 +23,17 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
 /// An agent that takes part.
 pub(super) struct Agent {
-    pub(super) link: Link,
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
+    caller: Caller,
+    has_process: bool,
+    /// Hands on to the runner what is heard of it.
+    hearing: AbortHandle,
     /// The request to revert all that was sent, and whether it was answered.
     reverting: Option<u64>,
     reverted: bool,
     /// When we knew that it was lost.
     lost: Option<Instant>,
+    /// Whether it was told to go: its end is no loss.
+    leaves: bool,
     /// Whether its link is closed. A worker whose guardian was killed may still have things to say.
     closed: bool,
     /// Whether its process is known to have ended, and with which exit code.
@@ -36,26 +41,20 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    fn new(link: Link, hello: &Hello) -> Self {
-        let (name, labels) = (hello.agent.clone(), hello.labels.clone());
-        Agent {
-            link,
-            name,
-            labels,
-            reverting: None,
-            reverted: false,
-            lost: None,
-            closed: false,
-            exited: None,
-        }
+    /// What it is told.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether nothing more is to be expected of it.
+    fn is_gone(&self) -> bool {
+        self.closed && (!self.has_process || self.exited.is_some())
     }
 }
 
-/// What comes from the agent; never anything where there is none.
-pub(super) async fn heard(agent: &mut Option<Agent>) -> Heard {
-    match agent {
-        Some(agent) => agent.link.heard().await,
-        None => std::future::pending().await,
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.hearing.abort();
     }
 }
 
@@ -65,6 +64,7 @@ impl Runner {
         let of_host = |activity: &Activity| matches!(activity.provider, Provider::Host(_));
         let experiment = &self.experiment;
         self.has_fault()
+            || (self.settings.crew.is_fleet() && experiment.measured_from().next().is_some())
             || (experiment
                 .hypothesis
                 .iter()
@@ -78,38 +78,29 @@ impl Runner {
             })
     }
 
-    /// Starts the agent and lets it introduce itself.
-    pub(super) async fn join(&mut self) {
-        let hint = Some("`backburn agent doctor` says what this host can do".to_owned());
-        let started = (self.settings.start)();
-        let mut link = match started {
-            Ok(link) => link,
-            Err(error) => {
-                return self.not_started(
-                    "agent",
-                    format!("the local agent could not be started: {error}"),
-                    hint,
-                );
-            }
-        };
-        let hello = tokio::select! {
-            hello = link.hello() => hello,
+    /// Asks who is there. Where that fails, nothing is started.
+    pub(super) async fn muster(&mut self) -> Option<Roll> {
+        let mustered = tokio::select! {
+            roll = self.settings.crew.muster() => roll,
             Some(by) = self.stop.recv() => {
                 self.asked_to_stop(&by);
-                return;
+                return None;
             }
         };
-        let hello = match hello {
-            Ok(hello) => hello,
-            Err(why) => {
-                return self.not_started(
-                    "agent",
-                    format!("the local agent did not come up: {why}"),
-                    hint,
-                );
-            }
+        mustered
+            .map_err(|refusal| self.not_started(&refusal.rule, refusal.what, refusal.hint))
+            .ok()
+    }
+
+    /// Has these take part.
+    pub(super) fn join(&mut self, names: &BTreeSet<String>) {
+        let joined = match self.settings.crew.hold(names) {
+            Ok(joined) => joined,
+            Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
-        self.welcome(link, hello);
+        for (hello, link) in joined {
+            self.welcome(hello, link);
+        }
         let owed = self
             .record
             .run
@@ -128,15 +119,35 @@ impl Runner {
         }
     }
 
-    fn welcome(&mut self, link: Link, hello: Hello) {
-        let agent = Agent::new(link, &hello);
-        self.around = Arc::new(Around {
-            configuration: self.experiment.configuration.clone(),
-            secrets: self.experiment.secrets.clone(),
-            own_secrets: None,
-            agent: Some(agent.link.caller()),
+    fn welcome(&mut self, hello: Hello, link: Link) {
+        let (caller, mut heard, has_process) = link.apart();
+        let (name, tell) = (hello.agent.clone(), self.hear.clone());
+        let hearing = tokio::spawn(async move {
+            while let Some(heard) = heard.recv().await {
+                if tell.send((name.clone(), heard)).is_err() {
+                    return;
+                }
+            }
         });
-        self.agent = Some(agent);
+        let agent = Agent {
+            caller,
+            has_process,
+            hearing: hearing.abort_handle(),
+            reverting: None,
+            reverted: false,
+            lost: None,
+            leaves: false,
+            closed: false,
+            exited: None,
+        };
+        self.agents.insert(hello.agent.clone(), agent);
+        let mut around = Around::clone(&self.around);
+        let callers = self.agents.iter();
+        around.is_fleet = self.settings.crew.is_fleet();
+        around.agents = callers
+            .map(|(name, agent)| (name.clone(), agent.caller.clone()))
+            .collect();
+        self.around = Arc::new(around);
         self.put(Event::AgentJoined {
             agent: hello.agent,
             recovered: hello.recovered,
@@ -144,60 +155,64 @@ impl Runner {
         });
     }
 
-    /// Tells the agent to put everything back, once. Does not wait.
+    /// Tells every agent that was asked to inject to put everything back, once. Does not wait.
     pub(super) fn ask_revert(&mut self) {
         // Before the method nothing was injected, and nothing is until it begins.
-        if self.injecting.is_empty() {
-            return;
-        }
-        if let Some(agent) = self
-            .agent
-            .as_mut()
-            .filter(|agent| agent.reverting.is_none() && agent.lost.is_none())
-        {
-            let caller = agent.link.caller();
-            let request = caller.request();
-            caller.say(Command::RevertAll { request });
-            agent.reverting = Some(request);
+        let asked: BTreeSet<&String> = self.injecting.values().map(|own| &own.agent).collect();
+        for (name, agent) in &mut self.agents {
+            if asked.contains(name) && agent.reverting.is_none() && agent.lost.is_none() {
+                let request = agent.caller.request();
+                agent.caller.say(Command::RevertAll { request });
+                agent.reverting = Some(request);
+            }
         }
     }
 
-    pub(super) fn all_reverted(&mut self, request: u64, owed: Vec<Owed>) {
+    pub(super) fn all_reverted(&mut self, name: &str, request: u64, owed: Vec<Owed>) {
         let Some(agent) = self
-            .agent
-            .as_mut()
+            .agents
+            .get_mut(name)
             .filter(|agent| agent.reverting == Some(request))
         else {
             return;
         };
         agent.reverted = true;
         for owed in owed {
-            if self.record.run.is_open(&owed.injection) {
-                self.ended(never_gone(&owed));
+            if self.is_open_on(name, &owed.injection) {
+                self.ended(name, never_gone(&owed));
             }
         }
     }
 
+    /// Whether this agent was asked for this injection, and it is not known to be over.
+    pub(super) fn is_open_on(&self, name: &str, injection: &str) -> bool {
+        self.record.run.is_open(injection)
+            && (self.record.run.injections.get(injection)).is_some_and(|found| found.agent == name)
+    }
+
     /// The link closed, and not because we said goodbye.
-    pub(super) fn closed(&mut self, why: String) {
-        self.lost(why);
-        if let Some(agent) = &mut self.agent {
+    pub(super) fn closed(&mut self, name: &str, why: String) {
+        self.lost(name, why);
+        if let Some(agent) = self.agents.get_mut(name) {
             agent.closed = true;
         }
     }
 
-    fn lost(&mut self, why: String) {
-        let Some(agent) = self.agent.as_mut().filter(|agent| agent.lost.is_none()) else {
+    fn lost(&mut self, name: &str, why: String) {
+        let Some(agent) = self
+            .agents
+            .get_mut(name)
+            .filter(|agent| agent.lost.is_none() && !agent.leaves)
+        else {
             return;
         };
         agent.lost = Some(Instant::now());
         // One that only hangs must not keep its faults because we still beat.
-        agent.link.hang_up();
-        let name = agent.name.clone();
+        agent.caller.hang_up();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
             self.put(Event::AgentLost {
-                agent: name.clone(),
+                agent: name.to_owned(),
                 reason: why,
             });
             self.abort(
@@ -208,60 +223,65 @@ impl Runner {
         }
     }
 
-    pub(super) fn exited(&mut self, code: Option<i32>) {
+    pub(super) fn exited(&mut self, name: &str, code: Option<i32>) {
         let why = match code {
             Some(code) => format!("its process ended with exit code {code}"),
             None => "its process was killed".to_owned(),
         };
-        self.lost(why);
-        if let Some(agent) = &mut self.agent {
+        self.lost(name, why);
+        if let Some(agent) = self.agents.get_mut(name) {
             agent.exited = Some(code);
         }
     }
 
-    /// Puts everything back, and waits until the agent, or the one that comes after it, says so.
+    /// Puts everything back, and waits until each agent, or the one that comes after it, says so.
     pub(super) async fn revert_all(&mut self) {
-        if self.agent.is_none() || self.injecting.is_empty() {
+        if self.injecting.is_empty() {
             return;
         }
         self.ask_revert();
         let deadline = tokio::time::Instant::now() + REVERT_WITHIN;
-        while self
-            .agent
-            .as_ref()
-            .is_some_and(|agent| !agent.reverted && agent.lost.is_none())
-        {
-            if tokio::time::timeout_at(deadline, self.turn())
-                .await
-                .is_err()
-            {
-                self.lost(format!(
+        let goes_on =
+            |agent: &Agent| agent.reverting.is_some() && !agent.reverted && agent.lost.is_none();
+        while self.agents.values().any(goes_on) {
+            if tokio::time::timeout_at(deadline, self.turn()).await.is_ok() {
+                continue;
+            }
+            let late = self.agents.iter().filter(|(_, agent)| goes_on(agent));
+            let late: Vec<String> = late.map(|(name, _)| name.clone()).collect();
+            for name in late {
+                let why = format!(
                     "it did not put everything back within {}",
                     Span(REVERT_WITHIN)
-                ));
+                );
+                self.lost(&name, why);
             }
         }
-        let lost = self
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.lost.is_some());
-        if lost && self.record.run.open().next().is_some() {
-            self.replace().await;
+        let lost = self.agents.iter().filter(|(_, agent)| agent.lost.is_some());
+        let lost: Vec<String> = lost.map(|(name, _)| name.clone()).collect();
+        for name in lost {
+            self.replace(&name).await;
         }
+    }
+
+    /// What this agent was asked for and is not known to be over.
+    fn open_on(&self, name: &str) -> Vec<wire::InjectionId> {
+        let open = self.record.run.open();
+        open.filter(|(_, found)| found.agent == name)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// A lost agent's guardian puts things back and ends; the next agent settles what is left
     /// in the ledger before it says its first word, and tells us of both.
-    async fn replace(&mut self) {
-        let since = self
-            .agent
-            .as_ref()
+    async fn replace(&mut self, name: &str) {
+        let since = (self.agents.get(name))
             .and_then(|agent| agent.lost)
             .unwrap_or_else(Instant::now);
         let deadline = tokio::time::Instant::now() + GUARDIAN_WITHIN;
-        while self.agent.as_ref().is_some_and(|agent| {
-            !agent.closed || (agent.link.has_process() && agent.exited.is_none())
-        }) {
+        while !self.open_on(name).is_empty()
+            && self.agents.get(name).is_some_and(|agent| !agent.is_gone())
+        {
             if tokio::time::timeout_at(deadline, self.turn())
                 .await
                 .is_err()
@@ -269,68 +289,68 @@ impl Runner {
                 break;
             }
         }
-        if self.record.run.open().next().is_none() {
+        if self.open_on(name).is_empty() {
             // A worker that outlived its guardian put everything back and said so before it went.
             return;
         }
-        let guardian = self.agent.take().and_then(|agent| agent.exited).flatten();
-        let mut next = match (self.settings.start)() {
-            Ok(link) => link,
-            Err(error) => {
-                return self.abort(
-                    AbortBy::Agent,
-                    "agent",
-                    format!("no agent could be started again: {error}"),
-                );
-            }
+        let exited = self.agents.remove(name).and_then(|agent| agent.exited);
+        let (hello, next) = match self.settings.crew.again(name).await {
+            Ok(found) => found,
+            Err(why) => return self.abort(AbortBy::Agent, "agent", why),
         };
-        let hello = match next.hello().await {
-            Ok(hello) => hello,
-            Err(why) => {
-                return self.abort(
-                    AbortBy::Agent,
-                    "agent",
-                    format!("the next agent did not come up: {why}"),
-                );
-            }
+        // A local guardian's exit code is its word that the ledger was empty when it went. From a fleet's agent we have
+        // its ledger's: what is in it for nobody any more is gone.
+        let settled = match exited {
+            Some(code) => code == Some(0),
+            None => self.settings.crew.is_fleet(),
         };
-        let owed = hello.owed.clone();
-        self.welcome(next, hello);
-        let open: Vec<_> = self.record.run.open().map(|(id, _)| id.clone()).collect();
-        for injection in open {
+        let (owed, held) = (hello.owed.clone(), hello.held.clone());
+        self.welcome(hello, next);
+        for injection in self.open_on(name) {
             if let Some(owed) = owed.iter().find(|owed| owed.injection == injection) {
-                self.ended(never_gone(owed));
-            } else if guardian == Some(0) {
-                // Its exit code is the guardian's word that the ledger was empty when it went.
-                self.ended(gone(injection, since));
+                self.ended(name, never_gone(owed));
+            } else if settled && !held.contains(&injection) {
+                self.ended(name, gone(injection, since));
             }
         }
     }
 
-    /// Ends the agent in peace.
+    /// Sends the agents home in peace.
     pub(super) async fn farewell(&mut self) {
         self.timers = tokio::task::JoinSet::new();
-        let Some(agent) = self.agent.take() else {
-            return;
-        };
-        if agent.lost.is_some() || !agent.link.has_process() {
-            agent.link.caller().say(Command::Goodbye);
-            return;
+        let home =
+            |agent: &Agent| agent.lost.is_some() || !agent.has_process || agent.exited.is_some();
+        let is_fleet = self.settings.crew.is_fleet();
+        for agent in self.agents.values_mut() {
+            agent.leaves = true;
+            agent.caller.say(match is_fleet {
+                false => Command::Goodbye,
+                // It stays, and has nothing to watch for us any more.
+                true => Command::Watch { rules: Vec::new() },
+            });
         }
-        match agent.link.goodbye(GOODBYE_WITHIN).await {
-            Some(0) => {}
+        let deadline = tokio::time::Instant::now() + GOODBYE_WITHIN;
+        while !self.agents.values().all(home)
+            && tokio::time::timeout_at(deadline, self.turn()).await.is_ok()
+        {}
+        for (_, agent) in std::mem::take(&mut self.agents) {
             // With nothing injected there is nothing that could be left by this run.
-            _ if self.injecting.is_empty() => {}
-            Some(code) => self.abort(
-                AbortBy::Revert,
-                "revert",
-                format!("the agent ended with exit code {code}"),
-            ),
-            None => self.abort(
-                AbortBy::Agent,
-                "agent",
-                "the agent did not end in peace".to_owned(),
-            ),
+            if agent.lost.is_some() || !agent.has_process || self.injecting.is_empty() {
+                continue;
+            }
+            match agent.exited.flatten() {
+                Some(0) => {}
+                Some(code) => self.abort(
+                    AbortBy::Revert,
+                    "revert",
+                    format!("the agent ended with exit code {code}"),
+                ),
+                None => self.abort(
+                    AbortBy::Agent,
+                    "agent",
+                    "the agent did not end in peace".to_owned(),
+                ),
+            }
         }
     }
 }

@@ -17,6 +17,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// An injection of this run, and which activity waits for it.
 pub(super) struct Injecting {
     pub(super) index: usize,
+    /// Who was asked.
+    pub(super) agent: String,
     request: u64,
     /// Whether it was last seen to act; none before it was seen at all.
     acts: Option<bool>,
@@ -29,7 +31,7 @@ impl Runner {
             .plans
             .iter()
             .filter(|plan| plan.index == index)
-            .map(|plan| plan.request.clone())
+            .map(|plan| (plan.agent.clone(), plan.request.clone()))
             .collect();
         let most = self
             .experiment
@@ -45,11 +47,11 @@ impl Runner {
             );
             return self.abort(AbortBy::BlastRadius, "blast-radius", reason);
         }
-        let Some(agent) = self.agent.as_ref() else {
-            return self.done(index, play::Result::failed("no agent takes part"));
-        };
-        let (caller, name) = (agent.link.caller(), agent.name.clone());
-        for injection in requests {
+        for (name, injection) in requests {
+            let Some(agent) = self.agents.get(&name) else {
+                return self.done(index, play::Result::failed("no agent takes part"));
+            };
+            let caller = agent.caller().clone();
             let id = injection.id.clone();
             let activity = self
                 .experiment
@@ -75,6 +77,7 @@ impl Runner {
                 id.clone(),
                 Injecting {
                     index,
+                    agent: name,
                     request,
                     acts: None,
                 },
@@ -103,10 +106,12 @@ impl Runner {
 
     /// From now on the agent watches its host by itself, so that it works without us.
     pub(super) fn watch_hosts(&self) {
-        let Some(agent) = &self.agent else { return };
         let rules: Vec<WatchRule> = self.experiment.abort.iter().filter_map(watched).collect();
         if !rules.is_empty() {
-            agent.link.caller().say(Command::Watch { rules });
+            for agent in self.agents.values() {
+                let rules = rules.clone();
+                agent.caller().say(Command::Watch { rules });
+            }
         }
     }
 
@@ -140,31 +145,35 @@ impl Runner {
         }
     }
 
-    pub(super) fn heard(&mut self, heard: Heard) {
+    pub(super) fn heard(&mut self, agent: &str, heard: Heard) {
         match heard {
-            Heard::Report(report) => self.reported(report),
-            Heard::Closed(why) => self.closed(why),
-            Heard::Exited(code) => self.exited(code),
+            Heard::Report(report) => self.reported(agent, *report),
+            Heard::Closed(why) => self.closed(agent, why),
+            Heard::Exited(code) => self.exited(agent, code),
         }
     }
 
-    fn reported(&mut self, report: Report) {
+    fn reported(&mut self, agent: &str, report: Report) {
         match report {
             Report::Injected {
                 injection, plan, ..
-            } => self.injected(&injection, plan),
-            Report::Refused { request, refusal } => self.refused(request, refusal),
-            Report::Effect { injection, effect } => self.effect(&injection, effect),
-            Report::Ended(ended) => self.ended(ended),
-            Report::AllReverted { request, owed } => self.all_reverted(request, owed),
+            } => self.injected(agent, &injection, plan),
+            Report::Refused { request, refusal } => self.refused(agent, request, refusal),
+            Report::Effect { injection, effect } => self.effect(agent, &injection, effect),
+            Report::Ended(ended) => self.ended(agent, ended),
+            Report::AllReverted { request, owed } => self.all_reverted(agent, request, owed),
             Report::Struck { rule, seen } => self.abort(AbortBy::Host, &rule, seen),
             // Answers to questions of tasks that were ended since.
-            Report::Hello(_) | Report::Planned { .. } | Report::Measured { .. } => {}
+            Report::Hello(_)
+            | Report::Planned { .. }
+            | Report::Described { .. }
+            | Report::Probed { .. }
+            | Report::Measured { .. } => {}
         }
     }
 
-    fn injected(&mut self, injection: &InjectionId, plan: PlanView) {
-        if !self.record.run.is_open(injection) {
+    fn injected(&mut self, agent: &str, injection: &InjectionId, plan: PlanView) {
+        if !self.is_open_on(agent, injection) {
             return;
         }
         let known = self.plans.iter().find(|plan| plan.request.id == *injection);
@@ -190,11 +199,11 @@ impl Runner {
         }
     }
 
-    fn refused(&mut self, request: u64, refusal: Refusal) {
+    fn refused(&mut self, agent: &str, request: u64, refusal: Refusal) {
         let Some(injection) = self
             .injecting
             .iter()
-            .find(|(_, injecting)| injecting.request == request)
+            .find(|(_, injecting)| injecting.agent == agent && injecting.request == request)
             .map(|(id, _)| id.clone())
         else {
             return;
@@ -219,8 +228,9 @@ impl Runner {
     }
 
     /// Journals the first look at an effect and each change of whether it acts; its end tells the last.
-    fn effect(&mut self, injection: &InjectionId, effect: Effect) {
-        let Some(injecting) = self.injecting.get_mut(injection) else {
+    fn effect(&mut self, agent: &str, injection: &InjectionId, effect: Effect) {
+        let Some(injecting) = (self.injecting.get_mut(injection)).filter(|own| own.agent == agent)
+        else {
             return;
         };
         if injecting.acts != Some(effect.acts) {
@@ -232,12 +242,13 @@ impl Runner {
         }
     }
 
-    pub(super) fn ended(&mut self, ended: Ended) {
+    pub(super) fn ended(&mut self, agent: &str, ended: Ended) {
         let Some(injecting) = self.injecting.get(&ended.injection) else {
             return;
         };
         let index = injecting.index;
-        if !self.record.run.is_open(&ended.injection) {
+        // Nobody tells of what was asked of somebody else.
+        if !self.is_open_on(agent, &ended.injection) {
             return;
         }
         let (id, cause, clean) = (ended.injection.clone(), ended.cause, ended.clean);

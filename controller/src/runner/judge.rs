@@ -1,7 +1,7 @@
 //! What a measured value comes to: within, outside or unknown, with words for why.
 
 use crate::providers::{Around, Measured, measure};
-use backburn_experiments::document::Activity;
+use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::Judgement;
 use backburn_experiments::tolerance::Judge;
 use serde_json::Value;
@@ -23,6 +23,10 @@ impl Judged {
         &self,
         around: &Around,
     ) -> (Measured, Option<(Judgement, Option<String>)>) {
+        // Where the only agent is this host's, we are where it is.
+        if let Some(from) = self.activity.from.as_ref().filter(|_| around.is_fleet) {
+            return self.look_from(from, around).await;
+        }
         let measured = measure(&self.activity.provider, self.activity.timeout, around).await;
         let judged = match &self.judge {
             Some(Ok(judge)) => Some(self.judge(judge, &measured, around).await),
@@ -30,6 +34,78 @@ impl Judged {
             None => None,
         };
         (measured, judged)
+    }
+
+    /// Has each agent of a target measure it, and judges each.
+    async fn look_from(
+        &self,
+        from: &str,
+        around: &Around,
+    ) -> (Measured, Option<(Judgement, Option<String>)>) {
+        let names = around.picks.get(from).map(Vec::as_slice);
+        let names = names.unwrap_or_default();
+        let mut asked = tokio::task::JoinSet::new();
+        for name in names {
+            let (name, agent) = (name.clone(), around.agents.get(name).cloned());
+            let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
+            asked.spawn(async move {
+                let measured = match (agent, provider) {
+                    (None, _) => Measured::Broken("it does not take part any more".into()),
+                    (Some(agent), Provider::Host(host)) => match agent.measure(host).await {
+                        Ok(figure) => Measured::Output(figure.into()),
+                        Err(why) => Measured::Broken(why),
+                    },
+                    (Some(agent), provider) => agent.probe(provider, timeout).await,
+                };
+                (name, measured)
+            });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut outputs = serde_json::Map::new();
+        let (mut within, mut unknown, mut outside) = (0, Vec::new(), Vec::new());
+        for (name, measured) in answers {
+            let said = |why: Option<String>| format!("on `{name}`: {}", why.unwrap_or_default());
+            let judged = match &self.judge {
+                Some(Ok(judge)) => self.judge(judge, &measured, around).await,
+                Some(Err(why)) => (Judgement::Unknown, Some(why.clone())),
+                None => match &measured {
+                    Measured::Output(_) => (Judgement::Within, None),
+                    Measured::NoAnswer(why) => (Judgement::Outside, Some(why.clone())),
+                    Measured::Broken(why) => (Judgement::Unknown, Some(why.clone())),
+                },
+            };
+            match judged {
+                (Judgement::Within, _) => within += 1,
+                (Judgement::Outside, why) => outside.push(said(why)),
+                (Judgement::Unknown, why) => unknown.push(said(why)),
+            }
+            let output = match measured {
+                Measured::Output(output) => output,
+                Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+            };
+            outputs.insert(name, output);
+        }
+        let wanted = self
+            .activity
+            .quorum
+            .map_or(names.len(), |quorum| quorum as usize);
+        let outputs = Measured::Output(outputs.into());
+        if within >= wanted.max(1) {
+            return (outputs, Some((Judgement::Within, None)));
+        }
+        let of = format!(
+            "{within} of {} in tolerance, and {wanted} must be",
+            names.len()
+        );
+        let first = outside.first().or(unknown.first());
+        let why = first.map_or(of.clone(), |first| format!("{of}; {first}"));
+        // What could still be within is not known to be outside.
+        let judgement = match within + unknown.len() >= wanted.max(1) {
+            true => Judgement::Unknown,
+            false => Judgement::Outside,
+        };
+        (outputs, Some((judgement, Some(why))))
     }
 
     async fn judge(

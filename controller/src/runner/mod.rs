@@ -16,11 +16,12 @@ mod play;
 mod prepare;
 pub(crate) mod record;
 
-pub use journal::Journal;
+pub use journal::{File, Journal};
 pub use prepare::{Preview, preview};
 pub use record::Watcher;
 
-use crate::link::Start;
+use crate::crew::Crew;
+use crate::link::Heard;
 use crate::providers::Around;
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
@@ -43,10 +44,10 @@ pub struct Settings {
     pub seed: u64,
     /// How often the hypothesis is looked at while the method goes on.
     pub frequency: Span,
-    /// Starts the local agent. Called only where the experiment needs one, and again when it is lost.
-    pub start: Start,
+    /// Who takes part, where the experiment needs somebody.
+    pub crew: Crew,
     /// Where events are written before anything is done about them.
-    pub journal: Journal,
+    pub journal: Box<dyn Journal>,
     /// Who sees each event after that.
     pub watchers: Vec<Watcher>,
     /// An operator's words to end the run, e.g. a signal's name.
@@ -138,7 +139,10 @@ struct Runner {
     stop: mpsc::UnboundedReceiver<String>,
     /// How often an operator has asked to end the run.
     asked_to_stop: usize,
-    agent: Option<agent::Agent>,
+    agents: BTreeMap<String, agent::Agent>,
+    /// What is heard of agents, by name.
+    heard: mpsc::UnboundedReceiver<(String, Heard)>,
+    hear: mpsc::UnboundedSender<(String, Heard)>,
     around: Arc<Around>,
     plans: Vec<prepare::Planned>,
     looks: looks::Watch,
@@ -156,7 +160,7 @@ struct Given {
     run: String,
     seed: u64,
     frequency: Duration,
-    start: Start,
+    crew: Crew,
 }
 
 impl Runner {
@@ -179,6 +183,7 @@ impl Runner {
             *name = redactor.text(name).into_owned();
         }
         let (tell, notes) = mpsc::unbounded_channel();
+        let (hear, heard) = mpsc::unbounded_channel();
         let frequency = settings.frequency.0.max(Duration::from_millis(1));
         Runner {
             looks: looks::Watch::new(&experiment, frequency),
@@ -190,22 +195,23 @@ impl Runner {
             around: Arc::new(Around {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
-                own_secrets: None,
-                agent: None,
+                ..Around::default()
             }),
             experiment: Arc::new(experiment),
             settings: Given {
                 run: settings.run,
                 seed: settings.seed,
                 frequency,
-                start: settings.start,
+                crew: settings.crew,
             },
             illegal: None,
             notes,
             tell,
             stop: settings.stop,
             asked_to_stop: 0,
-            agent: None,
+            agents: BTreeMap::new(),
+            heard,
+            hear,
             plans: Vec::new(),
             conductor: JoinSet::new(),
             timers: JoinSet::new(),
@@ -270,7 +276,7 @@ impl Runner {
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
-            heard = agent::heard(&mut self.agent) => self.heard(heard),
+            Some((agent, heard)) = self.heard.recv() => self.heard(&agent, heard),
             Some(note) = self.notes.recv() => self.noted(note),
         }
     }

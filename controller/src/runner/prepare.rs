@@ -3,13 +3,15 @@
 
 use super::record::{clean_plan, clean_refusal};
 use super::{Note, Runner};
-use crate::link::{Link, Start};
+use crate::crew::{Crew, Roll};
+use crate::providers::Around;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
 use backburn_experiments::journal::Event;
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One injection of the method.
@@ -18,17 +20,19 @@ pub(super) struct Planned {
     pub(super) index: usize,
     /// The action's name.
     activity: String,
+    /// Who is asked.
+    pub(super) agent: String,
     /// What the agent is asked for.
     pub(super) request: InjectionRequest,
     /// Whether the agent has said what it would do.
     answered: bool,
 }
 
-/// What would be hit on this host now.
+/// What would be hit now.
 #[derive(Debug, serde::Serialize)]
 pub struct Preview {
-    /// The agent's name; none where the method injects nothing.
-    pub agent: Option<String>,
+    /// The names of the agents that would take part; none where the method injects nothing.
+    pub agents: Vec<String>,
     /// Each injection, in the method's order.
     pub injections: Vec<PreviewedInjection>,
 }
@@ -38,6 +42,8 @@ pub struct Preview {
 pub struct PreviewedInjection {
     /// The action's name.
     pub activity: String,
+    /// On which agent.
+    pub agent: String,
     /// The fault's name.
     pub fault: String,
     /// How long it would last; none for a one-shot fault.
@@ -51,41 +57,43 @@ pub struct PreviewedInjection {
     pub refusal: Option<Refusal>,
 }
 
-/// Who takes part: names and labels.
-type Agents = [(String, BTreeMap<String, String>)];
-
-/// Asks a local agent what the experiment would do here now. Nothing is touched.
+/// Asks agents what the experiment would do now. Nothing is touched, and nobody is held.
 ///
 /// # Errors
 /// Why nothing would be: no agent, no match, the blast radius. An agent's refusals are in the preview.
 pub async fn preview(
     experiment: &Experiment,
     seed: u64,
-    start: &mut Start,
+    mut crew: Crew,
 ) -> Result<Preview, Refusal> {
+    let mut injections = Vec::new();
     if !super::has_fault(experiment) {
-        return Ok(Preview {
-            agent: None,
-            injections: Vec::new(),
+        let agents = Vec::new();
+        return Ok(Preview { agents, injections });
+    }
+    let roll = crew.muster().await?;
+    let chosen = choose(experiment, &roll, seed, "plan", crew.is_fleet());
+    let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+    let callers = crew.callers(&names);
+    let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
+    let mut answers = tokio::task::JoinSet::new();
+    for (at, planned) in asked.enumerate() {
+        let (caller, request) = (
+            callers.get(&planned.agent).cloned(),
+            planned.request.clone(),
+        );
+        answers.spawn(async move {
+            let outcome = match caller {
+                Some(caller) => caller.plan(request).await,
+                None => Err(Refusal::new("agent", "the agent has gone")),
+            };
+            (at, outcome)
         });
     }
-    let refused = |what: String| Refusal::new("agent", what);
-    let mut link: Link = start()
-        .map_err(|error| refused(format!("the local agent could not be started: {error}")))?;
-    let hello = link
-        .hello()
-        .await
-        .map_err(|why| refused(format!("the local agent did not come up: {why}")))?;
-    let outcome = requests(
-        experiment,
-        &[(hello.agent.clone(), hello.labels.clone())],
-        seed,
-        "plan",
-    );
-    let mut injections = Vec::new();
-    let planned = outcome.map(|(_, planned)| planned);
-    for planned in planned.iter().flatten() {
-        let mut outcome = link.caller().plan(planned.request.clone()).await;
+    let mut answers = answers.join_all().await;
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
+    for (planned, (_, mut outcome)) in asked.zip(answers) {
         match &mut outcome {
             Ok(plan) => clean_plan(plan, &experiment.redactor),
             Err(refusal) => clean_refusal(refusal, &experiment.redactor),
@@ -95,51 +103,65 @@ pub async fn preview(
         let (fault, duration) = (planned.request.fault.clone(), planned.request.duration);
         injections.push(PreviewedInjection {
             activity: planned.activity.clone(),
+            agent: planned.agent.clone(),
             fault,
             duration,
             plan,
             refusal,
         });
     }
-    link.goodbye(Duration::from_secs(10)).await;
-    planned.map(|_| Preview {
-        agent: Some(hello.agent),
+    crew.dismiss().await;
+    chosen.map(|_| Preview {
+        agents: names.into_iter().collect(),
         injections,
     })
 }
 
 impl Runner {
-    /// Everything up to the gate: agent, targets, blast radius, plans.
+    /// Everything up to the gate: agents, targets, blast radius, plans.
     pub(super) async fn prepare(&mut self) {
         if self.over() || !self.needs_agent() {
             return;
         }
-        self.join().await;
-        let Some(agent) = self.agent.as_ref().filter(|_| !self.over()) else {
+        let Some(roll) = self.muster().await else {
             return;
         };
-        let caller = agent.link.caller();
-        let agents = [(agent.name.clone(), agent.labels.clone())];
-        let (picks, plans) = match requests(
+        let chosen = choose(
             &self.experiment,
-            &agents,
+            &roll,
             self.settings.seed,
             &self.settings.run,
-        ) {
-            Ok(found) => found,
+            self.settings.crew.is_fleet(),
+        );
+        let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+        self.join(&names);
+        if self.over() {
+            return;
+        }
+        let Chosen { picks, planned, .. } = match chosen {
+            Ok(chosen) => chosen,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
+        let mut around = Around::clone(&self.around);
         for (target, Picked { matched, picked }) in picks {
+            around.picks.insert(target.clone(), picked.clone());
             self.put(Event::TargetPicked {
                 target,
                 matched,
                 picked,
             });
         }
-        self.plans = plans;
+        self.around = Arc::new(around);
+        self.plans = planned;
         for (at, planned) in self.plans.iter().enumerate() {
-            let (caller, request, tell) =
-                (caller.clone(), planned.request.clone(), self.tell.clone());
+            let Some(agent) = self.agents.get(&planned.agent) else {
+                continue;
+            };
+            let (caller, request, tell) = (
+                agent.caller().clone(),
+                planned.request.clone(),
+                self.tell.clone(),
+            );
             self.timers.spawn(async move {
                 let outcome = caller.plan(request).await;
                 tell.send(Note::Planned { at, outcome }).ok();
@@ -156,14 +178,9 @@ impl Runner {
             return;
         };
         planned.answered = true;
-        let activity = planned.activity.clone();
+        let (activity, agent) = (planned.activity.clone(), planned.agent.clone());
         match outcome {
             Ok(plan) => {
-                let agent = self
-                    .agent
-                    .as_ref()
-                    .map(|agent| agent.name.clone())
-                    .unwrap_or_default();
                 self.put(Event::Planned {
                     activity,
                     agent,
@@ -182,7 +199,11 @@ impl Runner {
                         .iter()
                         .find_map(|problem| problem.hint.clone())
                 });
-                let reason = format!("action `{activity}`: {}{problems}", refusal.what);
+                let on = match self.settings.crew.is_fleet() {
+                    true => format!(" on `{agent}`"),
+                    false => String::new(),
+                };
+                let reason = format!("action `{activity}`{on}: {}{problems}", refusal.what);
                 self.not_started(&refusal.rule, reason, hint);
             }
         }
@@ -190,12 +211,28 @@ impl Runner {
 }
 
 /// Who is picked for which target, and what they are to be asked for.
-fn requests(
+struct Chosen {
+    picks: BTreeMap<String, Picked>,
+    planned: Vec<Planned>,
+}
+
+impl Chosen {
+    /// Everybody who takes part.
+    fn names(&self) -> BTreeSet<String> {
+        let picked = self.picks.values().flat_map(|picks| picks.picked.iter());
+        let asked = self.planned.iter().map(|planned| &planned.agent);
+        picked.chain(asked).cloned().collect()
+    }
+}
+
+/// What is asked of whom, and who measures for others.
+fn choose(
     experiment: &Experiment,
-    agents: &Agents,
+    roll: &Roll,
     seed: u64,
     run: &str,
-) -> Result<(BTreeMap<String, Picked>, Vec<Planned>), Refusal> {
+    is_fleet: bool,
+) -> Result<Chosen, Refusal> {
     let mut picks: BTreeMap<String, Picked> = BTreeMap::new();
     let mut planned = Vec::new();
     let real = experiment
@@ -203,21 +240,23 @@ fn requests(
         .filter(|(_, activity, _)| !experiment.is_dry(activity));
     for (index, activity, fault) in real {
         let picked = match experiment.target_of(activity) {
+            None if is_fleet => return Err(no_target(&activity.name)),
             // A local run without a target means this host.
-            None => agents.iter().map(|(name, _)| name.clone()).collect(),
+            None => roll.iter().map(|(name, _)| name.clone()).collect(),
             Some((name, target)) => match picks.get(name) {
                 Some(known) => known.picked.clone(),
                 None => {
-                    let new = pick(name, target, agents, seed)?;
+                    let new = pick(name, target, roll, seed, is_fleet)?;
                     picks.entry(name.to_owned()).or_insert(new).picked.clone()
                 }
             },
         };
-        for _agent in &picked {
+        for agent in picked {
             let number = planned.len() as u64 + 1;
             planned.push(Planned {
                 index,
                 activity: activity.name.clone(),
+                agent,
                 request: request(experiment, fault, seed, run, number),
                 answered: false,
             });
@@ -232,7 +271,24 @@ fn requests(
         select::keeps_within(&ceiling, &picks)?;
     }
     faults_allowed(experiment, &planned)?;
-    Ok((picks, planned))
+    // Who only measures is not hit, so no ceiling is about them.
+    for name in experiment.measured_from() {
+        if let (None, Some(target)) = (picks.get(name), experiment.document.targets.get(name)) {
+            let new = pick(name, target, roll, seed, is_fleet)?;
+            picks.insert(name.to_owned(), new);
+        }
+    }
+    Ok(Chosen { picks, planned })
+}
+
+fn no_target(activity: &str) -> Refusal {
+    Refusal::new(
+        "no-target",
+        format!(
+            "action `{activity}` does not say whom it hits, and a fleet is never hit as a whole"
+        ),
+    )
+    .hint("name a target in `targets`, e.g. `\"targets\": {\"labels\": {\"role\": \"checkout\"}}`")
 }
 
 fn request(
@@ -259,11 +315,17 @@ fn request(
     }
 }
 
-fn pick(name: &str, target: &Target, agents: &Agents, seed: u64) -> Result<Picked, Refusal> {
-    select::pick_agents(target, agents, seed, name).map_err(|none| {
+fn pick(
+    name: &str,
+    target: &Target,
+    roll: &Roll,
+    seed: u64,
+    is_fleet: bool,
+) -> Result<Picked, Refusal> {
+    select::pick_agents(target, roll, seed, name).map_err(|none| {
         let refusal = Refusal::from(none);
-        match agents {
-            [(agent, labels)] if !select::matches(target, labels) => refusal.hint(format!(
+        match roll.as_slice() {
+            [(agent, labels)] if !is_fleet && !select::matches(target, labels) => refusal.hint(format!(
                 "a local run has one agent, this host `{agent}`, with the labels {}; `--label KEY=VALUE` gives it more",
                 list(labels)
             )),

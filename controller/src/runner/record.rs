@@ -19,7 +19,7 @@ pub type Watcher = Box<dyn FnMut(&Entry) + Send>;
 /// What has happened so far, and where it is written.
 pub(super) struct Record {
     pub(super) run: Run,
-    journal: Option<Journal>,
+    journal: Option<Box<dyn Journal>>,
     redactor: Redactor,
     watchers: Vec<Watcher>,
     began: Instant,
@@ -35,7 +35,11 @@ pub(super) enum Rejected {
 }
 
 impl Record {
-    pub(super) fn new(journal: Journal, redactor: Redactor, watchers: Vec<Watcher>) -> Self {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        redactor: Redactor,
+        watchers: Vec<Watcher>,
+    ) -> Self {
         Record {
             run: Run::default(),
             journal: Some(journal),
@@ -64,7 +68,7 @@ impl Record {
             Some(journal) => journal.append(&entry).map_err(|error| {
                 format!(
                     "the journal {} could not be written: {error}",
-                    journal.path().display()
+                    journal.place()
                 )
             }),
             None => Ok(()),

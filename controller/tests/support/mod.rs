@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use backburn::link::{Link, Start};
-use backburn::runner::{self, Finished, Journal, Settings};
+use backburn::runner::{self, File, Finished, Settings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::journal::{Entry, Event};
@@ -109,8 +109,8 @@ impl World {
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
-            start: self.start(),
-            journal: Journal::open(path.clone()).unwrap(),
+            crew: self.start().into(),
+            journal: Box::new(File::open(path.clone()).unwrap()),
             watchers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
             })],
@@ -270,7 +270,10 @@ async fn agent(
             told.lock().unwrap().push((Instant::now(), command.clone()));
         }
         match command {
-            Command::Beat { .. } | Command::Watch { .. } => {}
+            Command::Beat { .. }
+            | Command::Watch { .. }
+            | Command::Probe { .. }
+            | Command::Describe { .. } => {}
             Command::Plan { request, .. } => drop(match &manners.refuse_plan {
                 Some(refusal) => say.send(Report::Refused {
                     request,

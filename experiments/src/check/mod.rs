@@ -151,6 +151,18 @@ impl Experiment {
         }
     }
 
+    /// The names of the targets that measure: whatever probe says `from`.
+    pub fn measured_from(&self) -> impl Iterator<Item = &str> {
+        let rules = self.abort.iter().filter_map(|rule| match &rule.watch {
+            Watch::Probe(probe) => Some(probe.as_ref()),
+            Watch::Hypothesis(_) | Watch::Host(_) => None,
+        });
+        (self.hypothesis.iter().chain(&self.method))
+            .chain(&self.rollbacks)
+            .chain(rules)
+            .filter_map(|activity| activity.from.as_deref())
+    }
+
     /// Whether an activity is only said and not done, in the Chaos Toolkit's dry mode.
     pub fn is_dry(&self, activity: &Activity) -> bool {
         match (activity.dry.or(self.document.dry), activity.kind) {

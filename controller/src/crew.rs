@@ -1,0 +1,115 @@
+//! Who takes part in a run: the local agent, which is started for it, or agents of a fleet, which are held for it.
+
+use crate::fleet::Held;
+use crate::link::{Caller, Link, Start};
+use backburn_experiments::wire::{Hello, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names and labels of everybody who could take part, in the order of the names.
+pub type Roll = Vec<(String, BTreeMap<String, String>)>;
+
+/// Who takes part in a run.
+pub enum Crew {
+    /// This host's agent, started when it is needed.
+    Local(Local),
+    /// Agents of a fleet.
+    Fleet(Held),
+}
+
+/// A local agent.
+pub struct Local {
+    start: Start,
+    started: Option<(Hello, Link)>,
+}
+
+impl From<Start> for Crew {
+    fn from(start: Start) -> Self {
+        let started = None;
+        Crew::Local(Local { start, started })
+    }
+}
+
+impl Crew {
+    /// Whether these are agents of a fleet, which have to be chosen by name.
+    pub fn is_fleet(&self) -> bool {
+        matches!(self, Crew::Fleet(_))
+    }
+
+    /// Who is there. Starts a local agent.
+    ///
+    /// # Errors
+    /// Nobody is, and what would do.
+    pub async fn muster(&mut self) -> Result<Roll, Refusal> {
+        match self {
+            Crew::Local(local) => {
+                let (hello, link) = local.begin().await.map_err(|why| {
+                    Refusal::new("agent", format!("the local agent {why}"))
+                        .hint("`backburn agent doctor` says what this host can do")
+                })?;
+                let roll = vec![(hello.agent.clone(), hello.labels.clone())];
+                local.started = Some((hello, link));
+                Ok(roll)
+            }
+            Crew::Fleet(held) => held.roll(),
+        }
+    }
+
+    /// Holds these, so that nobody else uses them. The local agent takes part whatever is named.
+    ///
+    /// # Errors
+    /// Somebody else holds one, or it has gone.
+    pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
+        match self {
+            Crew::Local(local) => Ok(local.started.take().into_iter().collect()),
+            Crew::Fleet(held) => held.hold(names),
+        }
+    }
+
+    /// Who may be asked for plans, without being held.
+    pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
+        match self {
+            Crew::Local(local) => local
+                .started
+                .iter()
+                .map(|(hello, link)| (hello.agent.clone(), link.caller()))
+                .collect(),
+            Crew::Fleet(held) => held.callers(names),
+        }
+    }
+
+    /// The agent that comes after one that was lost.
+    ///
+    /// # Errors
+    /// In words for people: none came.
+    pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
+        match self {
+            Crew::Local(local) => local
+                .begin()
+                .await
+                .map_err(|why| format!("the next agent {why}")),
+            Crew::Fleet(held) => held.again(name).await,
+        }
+    }
+
+    /// Ends a local agent that was only asked.
+    pub(crate) async fn dismiss(self) {
+        if let Crew::Local(Local {
+            started: Some((_, link)),
+            ..
+        }) = self
+        {
+            link.goodbye(std::time::Duration::from_secs(10)).await;
+        }
+    }
+}
+
+impl Local {
+    async fn begin(&mut self) -> Result<(Hello, Link), String> {
+        let mut link = (self.start)().map_err(|error| format!("could not be started: {error}"))?;
+        let hello = link
+            .hello()
+            .await
+            .map_err(|why| format!("did not come up: {why}"))?;
+        Ok((hello, link))
+    }
+}

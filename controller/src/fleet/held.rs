@@ -1,0 +1,160 @@
+//! What a run has of a fleet: it may look at everybody, and holds those that it picked. Who is held by one run is
+//! nobody else's until that run is over.
+
+use super::{Fleet, Holder, Member};
+use crate::crew::Roll;
+use crate::link::{Caller, Heard, Link};
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Hello, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
+const AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// A fleet, as one run sees it. What it holds is let go when this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    fleet: Arc<Fleet>,
+    run: String,
+    names: BTreeSet<String>,
+}
+
+impl Held {
+    /// For this run, which holds nobody yet.
+    pub fn new(fleet: Arc<Fleet>, run: impl Into<String>) -> Self {
+        Held {
+            fleet,
+            run: run.into(),
+            names: BTreeSet::new(),
+        }
+    }
+
+    /// Everybody who is connected.
+    ///
+    /// # Errors
+    /// Nobody is, or the lever is pulled.
+    pub fn roll(&self) -> Result<Roll, Refusal> {
+        self.may_start()?;
+        let members = self.fleet.members();
+        if members.is_empty() {
+            return Err(Refusal::new("no-match", "no agent is connected").hint(
+                "`backburn agent join` and `backburn agent connect` on a host make it one of the fleet",
+            ));
+        }
+        let roll = members
+            .iter()
+            .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
+        Ok(roll.collect())
+    }
+
+    fn may_start(&self) -> Result<(), Refusal> {
+        match self.fleet.is_halted() {
+            false => Ok(()),
+            true => Err(
+                Refusal::new("halt", "the halt lever is pulled: nothing new starts")
+                    .hint("`backburn resume` lets runs start again"),
+            ),
+        }
+    }
+
+    /// Holds all of these, or none.
+    ///
+    /// # Errors
+    /// Another run holds one of them, one has gone, or the lever is pulled.
+    pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
+        let mut members = self.fleet.members();
+        // Looked at under the lock: whoever pulls the lever afterwards finds these held.
+        self.may_start()?;
+        for name in names {
+            let Some(member) = members.get(name) else {
+                return Err(Refusal::new(
+                    "agent",
+                    format!("agent `{name}` has gone since it was picked"),
+                )
+                .hint("start the run again"));
+            };
+            if let Some(holder) = &member.holder {
+                let what = format!("agent `{name}` takes part in run `{}`", holder.run);
+                return Err(Refusal::new("overlap", what)
+                    .hint("wait until that run is over, or pick other agents"));
+            }
+        }
+        let mut held = Vec::new();
+        for name in names {
+            if let Some(member) = members.get_mut(name) {
+                held.push(take(name, member, &self.run));
+                self.names.insert(name.clone());
+            }
+        }
+        Ok(held)
+    }
+
+    /// Those of these that are connected, to be asked.
+    pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
+        let members = self.fleet.members();
+        let callers = names.iter().filter_map(|name| {
+            let member = members.get(name)?;
+            Some((name.clone(), member.caller.clone()))
+        });
+        callers.collect()
+    }
+
+    /// Waits until a lost agent comes again, and holds it.
+    pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
+        let within = self.fleet.lease.0 + AGAIN_WITHIN;
+        let mut changes = self.fleet.changes();
+        let come = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(member) = self.fleet.members().get_mut(name) {
+                    return take(name, member, &self.run);
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let come = tokio::time::timeout(within, come).await;
+        come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))
+    }
+}
+
+/// Gives an agent to a run.
+fn take(name: &str, member: &mut Member, run: &str) -> (Hello, Link) {
+    let (hear, heard) = mpsc::unbounded_channel::<Heard>();
+    member.holder = Some(Holder {
+        run: run.to_owned(),
+        hear,
+    });
+    let introduction = member.introduction.clone();
+    let hello = Hello {
+        agent: name.to_owned(),
+        version: introduction.version,
+        labels: introduction.labels,
+        faults: introduction.faults.to_vec(),
+        // What it put back when it came concerns the run that it was lost to, which knows it by what is not owed.
+        recovered: Vec::new(),
+        owed: introduction.owed,
+        held: introduction.held,
+    };
+    (hello, Link::kept(member.caller.clone(), heard))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut members = self.fleet.members();
+        for name in &self.names {
+            if let Some(member) = members.get_mut(name)
+                && member
+                    .holder
+                    .as_ref()
+                    .is_some_and(|holder| holder.run == self.run)
+            {
+                member.holder = None;
+            }
+        }
+    }
+}

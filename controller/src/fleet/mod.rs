@@ -1,0 +1,362 @@
+//! The agents that are connected: who they are, which run holds whom, and the lever that ends every fault at once.
+//!
+//! All of it is in memory, behind one lock that is held for moments: the fleet works while the store does not.
+
+mod held;
+
+pub use held::Held;
+
+use crate::link::{Caller, Heard, talk};
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Hello, Owed, Report};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+
+/// How long an agent keeps its faults when it does not hear from the controller any more.
+pub const FLEET_LEASE: Span = Span::seconds(30);
+
+/// How long an agent may take to introduce itself. It settles its ledger first.
+const HELLO_WITHIN: Duration = Duration::from_secs(60);
+
+/// An agent that says more than this in [`FLOOD_WITHIN`] is not believed to be well: effects come once a second, for each injection.
+const FLOOD: u32 = 20_000;
+const FLOOD_WITHIN: Duration = Duration::from_secs(10);
+
+/// The connected agents.
+#[derive(Debug)]
+pub struct Fleet {
+    members: Mutex<BTreeMap<String, Member>>,
+    halted: watch::Sender<bool>,
+    /// Changes with each agent that comes or goes.
+    seen: watch::Sender<u64>,
+    /// Names and labels that many share are kept once.
+    known: Mutex<BTreeSet<Arc<[String]>>>,
+    lease: Span,
+}
+
+/// A connected agent.
+#[derive(Debug)]
+struct Member {
+    /// Which connection of this agent it is: counts up.
+    connection: u64,
+    introduction: Introduction,
+    peer: SocketAddr,
+    since: jiff::Timestamp,
+    caller: Caller,
+    holder: Option<Holder>,
+}
+
+/// What is kept of an agent's first words.
+#[derive(Debug, Clone)]
+struct Introduction {
+    version: String,
+    labels: BTreeMap<String, String>,
+    faults: Arc<[String]>,
+    owed: Vec<Owed>,
+    held: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    run: String,
+    hear: mpsc::UnboundedSender<Heard>,
+}
+
+/// A connected agent, for people.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// Its name.
+    pub name: String,
+    /// The version of its program.
+    pub version: String,
+    /// Given and found.
+    pub labels: BTreeMap<String, String>,
+    /// What it can inject.
+    pub faults: Arc<[String]>,
+    /// Where it calls from.
+    pub peer: SocketAddr,
+    /// Since when.
+    pub since: jiff::Timestamp,
+    /// The run that holds it.
+    pub run: Option<String>,
+    /// What it could not put back.
+    pub owed: Vec<Owed>,
+}
+
+/// What an agent did when the lever was pulled.
+#[derive(Debug, Clone)]
+pub struct Reverted {
+    /// The agent.
+    pub agent: String,
+    /// From the command to its word that everything is gone. None where it has not said so.
+    pub took: Option<Duration>,
+    /// What could not be proved gone.
+    pub owed: Vec<Owed>,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Fleet::new(FLEET_LEASE)
+    }
+}
+
+impl Fleet {
+    /// A fleet without agents, whose links are kept up with this lease.
+    pub fn new(lease: Span) -> Self {
+        Fleet {
+            members: Mutex::default(),
+            halted: watch::Sender::new(false),
+            seen: watch::Sender::new(0),
+            known: Mutex::default(),
+            lease,
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves an agent whose name is proved, until its link closes. Returns why it did.
+    pub async fn serve(
+        self: &Arc<Self>,
+        name: &str,
+        peer: SocketAddr,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> String {
+        let (caller, talk) = talk(stream, self.lease);
+        let fleet = Arc::clone(self);
+        let owner = name.to_owned();
+        let introduced = watch::Sender::new(None::<u64>);
+        let mut is_introduced = introduced.subscribe();
+        let mut pace = Pace::default();
+        let speaker = caller.clone();
+        let hear = move |report: Box<Report>| {
+            let connection = *introduced.borrow();
+            match (*report, connection) {
+                (Report::Hello(hello), None) => {
+                    let connection = fleet.enter(&owner, hello, peer, speaker.clone());
+                    introduced.send_replace(Some(connection));
+                    true
+                }
+                (report, Some(connection)) => {
+                    pace.allows()
+                        && fleet.hand_on(&owner, connection, Heard::Report(Box::new(report)))
+                }
+                // Who does not introduce itself is nobody.
+                (_, None) => false,
+            }
+        };
+        let mut waits = is_introduced.clone();
+        let late = async {
+            if tokio::time::timeout(HELLO_WITHIN, waits.wait_for(Option::is_some))
+                .await
+                .is_ok()
+            {
+                std::future::pending::<()>().await;
+            }
+        };
+        let why = tokio::select! {
+            why = talk.go(hear) => why,
+            () = late => format!("it did not introduce itself within {}", Span(HELLO_WITHIN)),
+        };
+        let connection = *is_introduced.borrow_and_update();
+        if let Some(connection) = connection {
+            self.leave(name, connection, &why);
+        }
+        why
+    }
+
+    /// Somebody has introduced itself. Whoever had its name before is gone: an agent has one link.
+    fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, caller: Caller) -> u64 {
+        let faults = self.once(hello.faults);
+        let mut members = self.members();
+        let before = members.remove(name);
+        let connection = before.as_ref().map_or(1, |before| before.connection + 1);
+        let member = Member {
+            connection,
+            introduction: Introduction {
+                version: hello.version,
+                labels: hello.labels,
+                faults,
+                owed: hello.owed,
+                held: hello.held,
+            },
+            peer,
+            since: jiff::Timestamp::now(),
+            caller,
+            holder: None,
+        };
+        members.insert(name.to_owned(), member);
+        drop(members);
+        if let Some(before) = before {
+            before.caller.hang_up();
+            if let Some(holder) = before.holder {
+                let why = "it has come again over another link".to_owned();
+                holder.hear.send(Heard::Closed(why)).ok();
+            }
+        }
+        self.seen.send_modify(|count| *count += 1);
+        connection
+    }
+
+    /// The same list of names once for all who say it.
+    fn once(&self, names: Vec<String>) -> Arc<[String]> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = known.get(names.as_slice()) {
+            return Arc::clone(same);
+        }
+        // Versions are few; who makes up lists without end gets them, but they are not kept.
+        let names: Arc<[String]> = names.into();
+        if known.len() < 64 {
+            known.insert(Arc::clone(&names));
+        }
+        names
+    }
+
+    fn leave(&self, name: &str, connection: u64, why: &str) {
+        let mut members = self.members();
+        if members
+            .get(name)
+            .is_none_or(|member| member.connection != connection)
+        {
+            return;
+        }
+        let gone = members.remove(name);
+        drop(members);
+        if let Some(holder) = gone.and_then(|gone| gone.holder) {
+            holder.hear.send(Heard::Closed(why.to_owned())).ok();
+        }
+        self.seen.send_modify(|count| *count += 1);
+    }
+
+    /// Hands a word of an agent on to the run that holds it. False where this link is not its own any more.
+    fn hand_on(&self, name: &str, connection: u64, heard: Heard) -> bool {
+        let mut members = self.members();
+        let Some(member) = members
+            .get_mut(name)
+            .filter(|member| member.connection == connection)
+        else {
+            return false;
+        };
+        match &member.holder {
+            // A run that is over does not listen any more; its agent is let go in a moment.
+            Some(holder) => drop(holder.hear.send(heard)),
+            None => tracing::debug!(agent = name, ?heard, "heard of an agent that no run holds"),
+        }
+        true
+    }
+
+    /// Closes an agent's link, e.g. because its certificate is revoked. Whether it had one.
+    pub fn dismiss(&self, name: &str) -> bool {
+        let members = self.members();
+        let member = members.get(name);
+        member.inspect(|member| member.caller.hang_up()).is_some()
+    }
+
+    /// How many agents are connected.
+    pub fn count(&self) -> usize {
+        self.members().len()
+    }
+
+    /// Every connected agent, in the order of the names.
+    pub fn list(&self) -> Vec<Connected> {
+        let members = self.members();
+        let connected = members.iter().map(|(name, member)| Connected {
+            name: name.clone(),
+            version: member.introduction.version.clone(),
+            labels: member.introduction.labels.clone(),
+            faults: Arc::clone(&member.introduction.faults),
+            peer: member.peer,
+            since: member.since,
+            run: member.holder.as_ref().map(|holder| holder.run.clone()),
+            owed: member.introduction.owed.clone(),
+        });
+        connected.collect()
+    }
+
+    /// One connected agent, and how to speak to it.
+    pub fn caller(&self, name: &str) -> Option<Caller> {
+        self.members().get(name).map(|member| member.caller.clone())
+    }
+
+    /// Changes with each agent that comes or goes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
+    /// Whether the lever is pulled.
+    pub fn is_halted(&self) -> bool {
+        *self.halted.borrow()
+    }
+
+    /// From now on nobody can be held.
+    pub fn halt(&self) {
+        self.halted.send_replace(true);
+    }
+
+    /// Agents may be held again.
+    pub fn resume(&self) {
+        self.halted.send_replace(false);
+    }
+
+    /// Has every connected agent put everything back, and tells of each as soon as it has, or when the time is over.
+    pub async fn revert_all(&self, within: Duration, mut told: impl FnMut(Reverted)) {
+        let began = Instant::now();
+        let mut asked = tokio::task::JoinSet::new();
+        {
+            let members = self.members();
+            for (name, member) in members.iter() {
+                let (agent, caller) = (name.clone(), member.caller.clone());
+                asked.spawn(async move {
+                    let answer = tokio::time::timeout(within, caller.revert_all()).await;
+                    let owed = answer.ok().flatten();
+                    let took = owed.as_ref().map(|_| began.elapsed());
+                    Reverted {
+                        agent,
+                        took,
+                        owed: owed.unwrap_or_default(),
+                    }
+                });
+            }
+        }
+        while let Some(reverted) = asked.join_next().await {
+            let Ok(reverted) = reverted else { continue };
+            if reverted.took.is_some()
+                && let Some(member) = self.members().get_mut(&reverted.agent)
+            {
+                member.introduction.owed.clone_from(&reverted.owed);
+            }
+            told(reverted);
+        }
+    }
+}
+
+/// Keeps an agent that says too much from filling our memory.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    count: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            since: Instant::now(),
+            count: 0,
+        }
+    }
+}
+
+impl Pace {
+    fn allows(&mut self) -> bool {
+        if self.since.elapsed() > FLOOD_WITHIN {
+            *self = Pace::default();
+        }
+        self.count += 1;
+        self.count <= FLOOD
+    }
+}
