@@ -65,6 +65,14 @@ impl Crew {
         }
     }
 
+    /// Whether these may be hit, as far as whoever gave us the crew says.
+    pub(crate) fn permits(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        match self {
+            Crew::Local(_) => Ok(()),
+            Crew::Fleet(held) => held.permits(names),
+        }
+    }
+
     /// Who may be asked for plans, without being held.
     pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
         match self {

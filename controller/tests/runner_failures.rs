@@ -127,7 +127,7 @@ async fn an_operator_ends_a_run_and_everything_is_put_back() {
         let stop = world.stop.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            stop.send("SIGINT".into()).unwrap();
+            stop.send("SIGINT received".into()).unwrap();
         });
         let began = Instant::now();
         let done = world.run(document).await;

@@ -229,7 +229,7 @@ fn signals(
                     "{name}: what was injected is put back all the same; the rest is left out"
                 ),
             });
-            if tell.send(name.to_owned()).is_err() {
+            if tell.send(format!("{name} received")).is_err() {
                 return;
             }
         }

@@ -252,6 +252,7 @@ impl Lines {
                 )
             }
             Event::PhaseStarted { phase } => paint.faint(phase_name(*phase)),
+            Event::Interrupted { reason } => paint.bad(&format!("interrupted: {reason}")),
             Event::NotStarted { rule, reason, .. } => {
                 paint.bad(&format!("not started: {reason} (rule: {rule})"))
             }

@@ -14,12 +14,16 @@ use tokio::sync::mpsc;
 /// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
+/// Says whether these agents, with their labels, may be hit, among all that are connected.
+pub type Permit =
+    Box<dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Roll) -> Result<(), Refusal> + Send>;
+
 /// A fleet, as one run sees it. What it holds is let go when this is dropped.
-#[derive(Debug)]
 pub struct Held {
     fleet: Arc<Fleet>,
     run: String,
     names: BTreeSet<String>,
+    permit: Permit,
 }
 
 impl Held {
@@ -29,7 +33,25 @@ impl Held {
             fleet,
             run: run.into(),
             names: BTreeSet::new(),
+            permit: Box::new(|_, _| Ok(())),
         }
+    }
+
+    /// The same, and nobody is held whom `permit` does not allow.
+    #[must_use]
+    pub fn permitted_by(mut self, permit: Permit) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// Whether these may be hit.
+    ///
+    /// # Errors
+    /// They may not, and by which rule.
+    pub(crate) fn permits(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        let roll = self.roll()?;
+        let named = roll.iter().filter(|(name, _)| names.contains(name));
+        (self.permit)(&named.cloned().collect(), &roll)
     }
 
     /// Everybody who is connected.
@@ -65,6 +87,7 @@ impl Held {
     /// # Errors
     /// Another run holds one of them, one has gone, or the lever is pulled.
     pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
+        self.permits(names)?;
         let mut members = self.fleet.members();
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
         self.may_start()?;

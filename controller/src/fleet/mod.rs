@@ -4,7 +4,7 @@
 
 mod held;
 
-pub use held::Held;
+pub use held::{Held, Permit};
 
 use crate::link::{Caller, Heard, talk};
 use backburn_experiments::Span;

@@ -17,7 +17,7 @@ mod prepare;
 pub(crate) mod record;
 
 pub use journal::{File, Journal};
-pub use prepare::{Preview, preview};
+pub use prepare::{Preview, PreviewedInjection, preview, whom};
 pub use record::Watcher;
 
 use crate::crew::Crew;
@@ -50,7 +50,7 @@ pub struct Settings {
     pub journal: Box<dyn Journal>,
     /// Who sees each event after that.
     pub watchers: Vec<Watcher>,
-    /// An operator's words to end the run, e.g. a signal's name.
+    /// An operator's words to end the run, e.g. `SIGINT received`.
     pub stop: mpsc::UnboundedReceiver<String>,
 }
 
@@ -347,7 +347,7 @@ impl Runner {
     fn asked_to_stop(&mut self, by: &str) {
         self.asked_to_stop += 1;
         if self.asked_to_stop == 1 {
-            self.abort(AbortBy::Operator, "operator", format!("{by} received"));
+            self.abort(AbortBy::Operator, "operator", by);
         }
     }
 

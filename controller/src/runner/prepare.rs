@@ -73,6 +73,7 @@ pub async fn preview(
     }
     let roll = crew.muster().await?;
     let chosen = choose(experiment, &roll, seed, "plan", crew.is_fleet());
+    let chosen = chosen.and_then(|chosen| crew.permits(&chosen.names()).map(|()| chosen));
     let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
     let callers = crew.callers(&names);
     let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
@@ -208,6 +209,14 @@ impl Runner {
             }
         }
     }
+}
+
+/// Whom a run on a fleet would hold, with this seed.
+///
+/// # Errors
+/// No match, or the blast radius.
+pub fn whom(experiment: &Experiment, roll: &Roll, seed: u64) -> Result<BTreeSet<String>, Refusal> {
+    choose(experiment, roll, seed, "plan", true).map(|chosen| chosen.names())
 }
 
 /// Who is picked for which target, and what they are to be asked for.

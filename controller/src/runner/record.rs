@@ -113,6 +113,7 @@ fn clean(event: &mut Event, redactor: &Redactor) {
         Event::Aborted(abort) => text(&mut abort.reason, redactor),
         Event::AgentLost { reason, .. } => text(reason, redactor),
         Event::RunStarted { .. }
+        | Event::Interrupted { .. }
         | Event::TargetPicked { .. }
         | Event::PhaseStarted { .. }
         | Event::ActivityStarted { .. }

@@ -214,6 +214,11 @@ pub enum Event {
         /// The time it had.
         within: Span,
     },
+    /// Whoever drove the run died while it went on; the next start has found it so, and closes it. A method is never resumed.
+    Interrupted {
+        /// How we know.
+        reason: String,
+    },
     /// The run is over. Always the last; a journal without it was cut short.
     RunEnded,
 }

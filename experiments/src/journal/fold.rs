@@ -50,6 +50,8 @@ pub struct Run {
     pub owed: Vec<Owed>,
     /// How long after the last revert the hypothesis held again; or that it did not.
     pub recovery: Option<Result<Span, Span>>,
+    /// Why it could not go on, where whoever drove it died.
+    pub interrupted: Option<String>,
     /// Whether the last event has come.
     pub ended: bool,
     /// The number of events.
@@ -284,6 +286,7 @@ impl Run {
             Event::AgentLost { agent, reason } => self.lost.push((agent.clone(), reason.clone())),
             Event::Recovered { after } => self.recovery = Some(Ok(*after)),
             Event::NotRecovered { within } => self.recovery = Some(Err(*within)),
+            Event::Interrupted { reason } => self.interrupted = Some(reason.clone()),
             Event::RunEnded => self.ended = true,
         }
         Ok(())

@@ -108,6 +108,9 @@ pub fn verdict(run: &Run) -> Verdict {
         Outcome::NotClean
     } else if run.not_started.is_some() || refused {
         Outcome::NotStarted
+    } else if run.interrupted.is_some() {
+        // Nobody looked to the end: whatever was seen is told, and concludes nothing.
+        Outcome::Inconclusive
     } else if aborts.clone().next().is_some() || !run.lost.is_empty() {
         Outcome::Aborted
     } else if !deviations.is_empty() {
@@ -122,6 +125,7 @@ pub fn verdict(run: &Run) -> Verdict {
         reasons.push(format!("{reason} (rule: {rule})"));
         hint.clone_from(would_do);
     }
+    reasons.extend(run.interrupted.clone());
     reasons.extend(aborts.map(|abort| format!("{}: {}", abort.rule, abort.reason)));
     reasons.extend(
         run.lost

@@ -7,6 +7,7 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
+pub use open::Quiet;
 pub use progress::{Call, Progress};
 
 use crate::document::{CatchUp, Overlap, Schedule};

@@ -1,5 +1,6 @@
 //! When runs are allowed: days and hours of a zone, less the dates that are blacked out.
 
+use crate::Problem;
 use crate::document::{Schedule, Window};
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
@@ -22,6 +23,73 @@ struct Hours {
     days: [bool; 7],
     /// From when to when; past midnight where the second is not after the first.
     hours: Option<(Time, Time)>,
+}
+
+/// When nothing may run: hours of the week, and dates, of a zone.
+#[derive(Debug, Clone)]
+pub struct Quiet {
+    zone: TimeZone,
+    windows: Vec<Hours>,
+    /// First and last date.
+    blackouts: Vec<(Date, Date)>,
+}
+
+impl Quiet {
+    /// Quiet in each of these windows and on each of these dates (`2026-12-24`, or `2026-12-20/2027-01-02`), as a
+    /// schedule writes them. Without a zone, UTC's.
+    ///
+    /// # Errors
+    /// What is wrong; paths start at `$`, with the keys `quiet`, `blackouts` and `time-zone`.
+    pub fn of(
+        windows: &[Window],
+        blackouts: &[String],
+        zone: Option<&str>,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let zone = super::zone(zone.unwrap_or("UTC")).unwrap_or_else(|problem| {
+            problems.push(problem);
+            TimeZone::UTC
+        });
+        let mut hours = Vec::new();
+        for (index, window) in windows.iter().enumerate() {
+            match Hours::of(window) {
+                Some(window) => hours.push(window),
+                None => problems.push(
+                    Problem::new(format!("$.quiet[{index}]"), "these are no days and hours")
+                        .hint(r#"e.g. `{"days": ["MON-FRI"], "hours": "18:00-08:00"}`"#),
+                ),
+            }
+        }
+        let mut closed = Vec::new();
+        for (index, text) in blackouts.iter().enumerate() {
+            match dates(text) {
+                Some(dates) => closed.push(dates),
+                None => problems.push(
+                    Problem::new(
+                        format!("$.blackouts[{index}]"),
+                        format!("`{text}` is no date"),
+                    )
+                    .hint("e.g. `2026-12-24`, or `2026-12-20/2027-01-02`"),
+                ),
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(Quiet {
+                zone,
+                windows: hours,
+                blackouts: closed,
+            }),
+            false => Err(problems),
+        }
+    }
+
+    /// Whether nothing may run at this time.
+    pub fn at(&self, time: Timestamp) -> bool {
+        let local = self.zone.to_datetime(time);
+        let date = local.date();
+        self.windows.iter().any(|window| window.has(local))
+            || (self.blackouts.iter()).any(|(first, last)| (*first..=*last).contains(&date))
+    }
 }
 
 impl Open {
