@@ -1,7 +1,10 @@
 //! What decides: it drives a run from an experiment's document to its verdict. It speaks to
 //! agents over links and never names the agent's crate; only the binary puts the two together.
 
+pub mod authority;
 pub mod crew;
+pub mod door;
+pub mod enrolment;
 pub mod fleet;
 pub mod link;
 pub mod providers;

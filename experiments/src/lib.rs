@@ -7,6 +7,7 @@ pub mod argv;
 pub mod check;
 pub mod document;
 pub mod duration;
+pub mod join;
 pub mod journal;
 pub mod problem;
 pub mod redact;

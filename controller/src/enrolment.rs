@@ -1,0 +1,153 @@
+//! How somebody becomes an agent of this fleet: one line from it, one line back, and a certificate.
+//! Who may is decided elsewhere, behind [`Enrol`].
+
+use crate::authority::{AgentIdentity, Authority, read_request};
+use crate::door::JoiningVisitor;
+use backburn_experiments::Span;
+use backburn_experiments::join::{
+    JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
+};
+use backburn_experiments::wire::Refusal;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+
+/// How long one visit may take, whatever the visitor does.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Who may join: the store of tokens and agents.
+pub trait Enrol: Send + Sync {
+    /// Whether this token lets an agent in, and what the agent is called: the name that it asked for, or another. A token
+    /// that is good once is used up by this. A refusal of it has the rule `token`; of a name that somebody else has, `name`.
+    fn admit(
+        &self,
+        token: &ShownToken,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<String, Refusal>> + Send;
+
+    /// This certificate is about to be handed out, for so long; `replaced` is the one that was shown, where it is a renewal. A
+    /// refusal keeps it back. What must be known about an agent after a crash is to be stored when this returns.
+    fn issue(
+        &self,
+        issued: &AgentIdentity,
+        replaced: Option<&AgentIdentity>,
+        lasts: Duration,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// Serves one visitor: certificates of this life. Returns the agent that has got one.
+///
+/// # Errors
+/// The visitor has gone, took too long, or did not speak its protocol. A refusal is no error: it was answered, and there is no agent.
+pub async fn serve(
+    visitor: JoiningVisitor,
+    authority: &Authority,
+    lasts: Duration,
+    enrol: &impl Enrol,
+) -> io::Result<Option<AgentIdentity>> {
+    let visit = async {
+        let mut stream = BufReader::with_capacity(1024, visitor.stream);
+        let answer = match hear(&mut stream).await? {
+            Ok(joining) => {
+                answer(&joining, visitor.identity.as_ref(), authority, lasts, enrol).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let (said, agent) = match answer {
+            Ok((joined, agent)) => (JoinAnswer::Joined(joined), Some(agent)),
+            Err(refusal) => {
+                let peer = visitor.peer;
+                tracing::info!(%peer, %refusal, "may not join");
+                (JoinAnswer::Refused(refusal), None)
+            }
+        };
+        let mut line = serde_json::to_vec(&said)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        stream.shutdown().await?;
+        Ok(agent)
+    };
+    tokio::time::timeout(WITHIN, visit)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn hear(
+    stream: &mut (impl tokio::io::AsyncBufRead + Unpin),
+) -> io::Result<Result<Joining, Refusal>> {
+    let mut line = Vec::new();
+    stream
+        .take(LONGEST_JOIN_LINE as u64 + 1)
+        .read_until(b'\n', &mut line)
+        .await?;
+    if line.last() != Some(&b'\n') {
+        if line.len() <= LONGEST_JOIN_LINE {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let what = format!("a line of more than {LONGEST_JOIN_LINE} bytes");
+        return Ok(Err(Refusal::new("request", what).hint("fewer labels")));
+    }
+    Ok(serde_json::from_slice(&line).map_err(|error| {
+        Refusal::new("request", format!("what was asked can't be read: {error}"))
+            .hint("agent and controller of the same version")
+    }))
+}
+
+async fn answer(
+    joining: &Joining,
+    shown: Option<&AgentIdentity>,
+    authority: &Authority,
+    lasts: Duration,
+    enrol: &impl Enrol,
+) -> Result<(Joined, AgentIdentity), Refusal> {
+    let request = |error: crate::authority::AuthorityError| {
+        Refusal::new("request", error.to_string())
+            .hint("a certificate request (PKCS #10) in PEM, signed by its own key")
+    };
+    // Looked at first: a token is not to be used up for nothing.
+    read_request(&joining.request).map_err(request)?;
+    let bad_name =
+        |problem| Refusal::new("name", problem).hint("`--name` gives the agent another one");
+    if let Some(problem) = problem_with_name(&joining.name) {
+        return Err(bad_name(problem));
+    }
+    let (name, replaced) = match (&joining.token, shown) {
+        // A token goes before a certificate: it is what somebody has just handed out.
+        (Some(token), _) => (
+            enrol.admit(token, &joining.name, &joining.labels).await?,
+            None,
+        ),
+        (None, Some(shown)) if shown.name == joining.name => (shown.name.clone(), Some(shown)),
+        (None, Some(shown)) => {
+            let what = format!(
+                "the certificate shown is that of `{}`, not of `{}`",
+                shown.name, joining.name
+            );
+            return Err(Refusal::new("name", what).hint("another name needs a join token"));
+        }
+        (None, None) => {
+            let what = "neither a join token nor a certificate was shown";
+            return Err(
+                Refusal::new("token", what).hint("an operator of the controller makes a token")
+            );
+        }
+    };
+    let signed = authority
+        .sign(&joining.request, &name, lasts)
+        .map_err(request)?;
+    let agent = AgentIdentity {
+        name: name.clone(),
+        serial: signed.serial,
+    };
+    enrol.issue(&agent, replaced, lasts).await?;
+    let joined = Joined {
+        name,
+        certificate: signed.certificate,
+        authority: authority.certificate().into(),
+        lasts: Span(lasts),
+    };
+    Ok((joined, agent))
+}

@@ -1,0 +1,252 @@
+//! How an agent joins a controller: the token that a person carries from one to the other, and
+//! what the two say then, one JSON object a line. On the port of a controller the protocol is
+//! chosen by name in the TLS handshake (ALPN, RFC 7301).
+//!
+//! Certificates and requests travel as PEM (RFC 7468); the life of a certificate as a length,
+//! since no two machines' clocks are compared.
+
+use crate::Span;
+use crate::wire::Refusal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The link: the lines of [`crate::wire`]. Whoever speaks it shows a certificate.
+pub const LINK_PROTOCOL: &str = "backburn-agent/1";
+/// One [`Joining`] from an agent, one [`JoinAnswer`] back.
+pub const JOIN_PROTOCOL: &str = "backburn-join/1";
+/// The longest line of [`JOIN_PROTOCOL`], in bytes.
+pub const LONGEST_JOIN_LINE: usize = 16 << 10;
+/// The longest name of an agent: a host's may have as many, and so may the common name of a certificate (RFC 5280, A.1).
+pub const LONGEST_NAME: usize = 64;
+
+const VERSION: &str = "bbj1";
+/// SHA-256, in hexadecimal digits.
+const DIGEST_DIGITS: usize = 64;
+
+/// What a person carries from the controller to a host: leave to join once, and by which
+/// certificate authority the controller is known. Written `bbj1.ID.SECRET.AUTHORITY`, in
+/// lower-case hexadecimal digits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// Names the token in the controller's store; no secret.
+    pub id: String,
+    /// Proves it; 256 random bits.
+    pub secret: String,
+    /// SHA-256 of the authority's certificate in DER.
+    pub authority: String,
+}
+
+/// What a token is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0}\nhint: a token reads `bbj1.ID.SECRET.AUTHORITY`; copy it whole from what the controller printed"
+)]
+pub struct NoToken(String);
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JoinToken {
+            id,
+            secret,
+            authority,
+        } = self;
+        write!(f, "{VERSION}.{id}.{secret}.{authority}")
+    }
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinToken")
+            .field("id", &self.id)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = NoToken;
+
+    fn from_str(text: &str) -> Result<Self, NoToken> {
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        let &[version, id, secret, authority] = parts.as_slice() else {
+            let count = parts.len();
+            return Err(NoToken(format!(
+                "a token has 4 parts with dots between, and this has {count}"
+            )));
+        };
+        if version != VERSION {
+            return Err(NoToken("the token does not begin with `bbj1`".into()));
+        }
+        // What is wrong with a secret is said without it.
+        let wrong = |part: &str, lengths: std::ops::RangeInclusive<usize>, text: &str| {
+            let digits = text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            (!digits || !lengths.contains(&text.len())).then(|| {
+                NoToken(format!(
+                    "the token's {part} has {} characters; it is to have {lengths:?} hexadecimal digits in lower case",
+                    text.chars().count()
+                ))
+            })
+        };
+        let digest = DIGEST_DIGITS..=DIGEST_DIGITS;
+        let wrongs = [
+            wrong("id", 1..=DIGEST_DIGITS, id),
+            wrong("secret", digest.clone(), secret),
+            wrong("authority", digest, authority),
+        ];
+        match wrongs.into_iter().flatten().next() {
+            Some(wrong) => Err(wrong),
+            None => Ok(JoinToken {
+                id: id.into(),
+                secret: secret.into(),
+                authority: authority.into(),
+            }),
+        }
+    }
+}
+
+/// The part of a token that is shown to the controller.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShownToken {
+    /// Which token.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+impl fmt::Debug for ShownToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShownToken")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An agent asks for a certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joining {
+    /// Leave to join; none where a certificate is shown in the handshake, which is to be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ShownToken>,
+    /// What the agent would be called; the controller has the last word.
+    pub name: String,
+    /// The request for a certificate (PKCS #10) in PEM. Of it, only the key is used.
+    pub request: String,
+    /// Given and found.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The controller's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum JoinAnswer {
+    /// Welcome.
+    Joined(Joined),
+    /// No certificate.
+    Refused(Refusal),
+}
+
+/// What an agent has joined with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// What the agent is called from now on.
+    pub name: String,
+    /// Its certificate in PEM, with those between it and the authority's, if any.
+    pub certificate: String,
+    /// The authority's certificate in PEM.
+    pub authority: String,
+    /// How long the certificate is good for, from now.
+    pub lasts: Span,
+}
+
+/// What an agent can't be called, and why: names appear in certificates, paths and commands.
+pub fn problem_with_name(name: &str) -> Option<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let fine = first && name.len() <= LONGEST_NAME && name.bytes().all(allowed);
+    (!fine).then(|| {
+        let shown: String = name.chars().take(LONGEST_NAME).collect();
+        format!("`{}` can't be an agent's name: it has 1 to {LONGEST_NAME} letters, digits, `.`, `-` and `_`, a letter or digit first", shown.escape_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> JoinToken {
+        JoinToken {
+            id: "0123abcd".into(),
+            secret: "5e".repeat(32),
+            authority: "ca".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_was_written() {
+        let text = token().to_string();
+        assert_eq!(text.parse(), Ok(token()));
+        assert_eq!(format!(" {text}\n").parse(), Ok(token()));
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let secret = token().secret;
+        assert!(!format!("{:?}", token()).contains(&secret));
+        let shown = ShownToken {
+            id: "1".into(),
+            secret: secret.clone(),
+        };
+        assert!(!format!("{shown:?}").contains(&secret));
+        let wrong = format!("bbj1.0123.{secret}zz.{}", "ca".repeat(32));
+        let wrong = wrong.parse::<JoinToken>().unwrap_err().to_string();
+        assert!(!wrong.contains(&secret), "{wrong}");
+        assert!(wrong.contains("secret has 66 characters"), "{wrong}");
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_why() {
+        for (text, why) in [
+            ("", "4 parts"),
+            ("bbj1.a.b", "4 parts"),
+            ("bbj2.a.b.c", "`bbj1`"),
+            ("bbj1..b.c", "id"),
+            ("bbj1.a.b.c", "secret"),
+        ] {
+            let said = text.parse::<JoinToken>().unwrap_err().to_string();
+            assert!(
+                said.contains(why) && said.contains("hint:"),
+                "{text}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "db-1.example.org", "7", &"n".repeat(64)] {
+            assert_eq!(problem_with_name(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            ".",
+            "a b",
+            "a/b",
+            "ä",
+            "a\n",
+            "a\0b",
+            &"n".repeat(65),
+        ] {
+            assert!(problem_with_name(bad).is_some(), "{bad:?}");
+        }
+    }
+}
