@@ -1,0 +1,142 @@
+//! The controller as a daemon: it starts runs on the fleet, on demand and by schedule, keeps what it must remember in
+//! the store, and pulls the halt lever. The API, and whoever else commands it, calls the methods of [`Service`].
+//!
+//! A run has a thread and a runtime of its own, since it blocks until each of its events is durable; what all share
+//! (the fleet, the store) may be used from any thread.
+
+mod enrol;
+mod halt;
+mod policy;
+mod recovery;
+mod runs;
+mod schedules;
+
+pub use enrol::Enrolment;
+pub use halt::{HaltReport, Halted};
+pub use policy::{Policy, PolicyError, Rule, Wanted, Word};
+pub use runs::{Approval, Ask, Refused};
+pub use schedules::Scheduled;
+
+use crate::fleet::Fleet;
+use crate::store::{Deed, Role, Store, StoreError};
+use backburn_experiments::Problem;
+use backburn_experiments::check::{Experiment, Sources};
+use backburn_experiments::wire::FaultDescription;
+use jiff::Timestamp;
+use runs::Running;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Checks an experiment's text against the faults that this program knows.
+pub type Check =
+    Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
+
+/// What a service is made of.
+pub struct Parts {
+    /// What it remembers.
+    pub store: Arc<dyn Store>,
+    /// Its agents.
+    pub fleet: Arc<Fleet>,
+    /// What its owner allows.
+    pub policy: Policy,
+    /// Checks documents.
+    pub check: Check,
+    /// The faults that this program knows, for people.
+    pub catalogue: Vec<FaultDescription>,
+}
+
+/// The controller.
+pub struct Service {
+    store: Arc<dyn Store>,
+    fleet: Arc<Fleet>,
+    policy: Policy,
+    check: Check,
+    catalogue: Vec<FaultDescription>,
+    runs: Mutex<BTreeMap<String, Arc<Running>>>,
+    halted: Mutex<Option<Halted>>,
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Changes when a schedule may have.
+    schedules: tokio::sync::watch::Sender<u64>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The token's name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+impl Service {
+    /// A service of these parts, halted if it was when it last ended.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let halted = halt::remembered(parts.store.as_ref())?;
+        if halted.is_some() {
+            parts.fleet.halt();
+        }
+        Ok(Arc::new(Service {
+            store: parts.store,
+            fleet: parts.fleet,
+            policy: parts.policy,
+            check: parts.check,
+            catalogue: parts.catalogue,
+            runs: Mutex::default(),
+            halted: Mutex::new(halted),
+            outcomes: Mutex::default(),
+            schedules: tokio::sync::watch::Sender::new(0),
+        }))
+    }
+
+    /// What it remembers.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Its agents.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// The faults that it knows.
+    pub fn catalogue(&self) -> &[FaultDescription] {
+        &self.catalogue
+    }
+
+    /// How many runs ended how, since the start.
+    pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.outcomes).clone()
+    }
+
+    /// Writes down who did what. What cannot be written down must not be done.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn audit(
+        &self,
+        who: &Who,
+        what: &str,
+        about: &str,
+        outcome: &str,
+        detail: Value,
+    ) -> Result<(), StoreError> {
+        let deed = Deed {
+            at: Timestamp::now(),
+            who: who.name.clone(),
+            role: Some(who.role),
+            what: what.to_owned(),
+            about: about.to_owned(),
+            outcome: outcome.to_owned(),
+            detail,
+        };
+        self.store.audit(&deed).map(|_| ())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,551 @@
+//! Starting a run, following it, ending it.
+
+use super::policy::{Wanted, Word};
+use super::{Service, Who, lock};
+use crate::crew::{Crew, Roll};
+use crate::fleet::{Held, Permit};
+use crate::runner::{self, Journal, Preview, Settings};
+use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, Store, StoreError};
+use backburn_experiments::check::{self, Experiment, Sources};
+use backburn_experiments::document::{Activity, Provider};
+use backburn_experiments::journal::{Entry, Event, Outcome, Verdict};
+use backburn_experiments::wire::{InjectionId, Refusal};
+use backburn_experiments::{Problem, Span};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How long until a run that could not be closed is tried to be closed again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The setting in which what waits for approval is kept.
+const APPROVALS: &str = "approvals";
+
+/// A run that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The experiment.
+    pub document: Value,
+    /// Which one of those that are kept, where it is.
+    pub reference: Option<ExperimentRef>,
+    /// What every pick comes from; a random one where left out.
+    pub seed: Option<u64>,
+    /// Configuration values that go before the document's.
+    pub variables: Map<String, Value>,
+    /// Who asks: a token's name.
+    pub who: String,
+    /// Why.
+    pub because: Because,
+    /// Who else has approved.
+    pub approved_by: Option<String>,
+}
+
+/// Something that waits for a second person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Its name.
+    pub id: String,
+    /// The experiment.
+    pub experiment: String,
+    /// Its version.
+    pub version: u64,
+    /// What every pick comes from.
+    pub seed: u64,
+    /// Configuration values that go before the document's.
+    #[serde(default)]
+    pub variables: Map<String, Value>,
+    /// Who asked.
+    pub who: String,
+    /// When.
+    pub at: Timestamp,
+    /// The rule that wants a second person.
+    pub rule: String,
+}
+
+/// Why a run did not begin.
+#[derive(Debug)]
+pub enum Refused {
+    /// The document is wrong.
+    Invalid(Vec<Problem>),
+    /// A rule says so.
+    Refusal(Refusal),
+    /// It waits for a second person.
+    Waits(Box<Approval>),
+    /// The store's.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Refused::Store(error)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::Refusal(refusal)
+    }
+}
+
+/// A run that goes on.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) stop: mpsc::UnboundedSender<String>,
+    /// How many events are in its journal; closed when the run is.
+    pub(super) events: watch::Sender<u64>,
+    /// What was asked for and is not known to be over.
+    pub(super) open: watch::Sender<BTreeSet<InjectionId>>,
+}
+
+/// A run's journal in the store.
+struct Kept {
+    store: Arc<dyn Store>,
+    run: String,
+}
+
+impl Journal for Kept {
+    fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        self.store
+            .append(&self.run, entry)
+            .map(|_| ())
+            .map_err(io::Error::other)
+    }
+
+    fn place(&self) -> String {
+        format!("of run `{}` in the store", self.run)
+    }
+}
+
+impl Running {
+    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<String>) {
+        let (stop, stopped) = mpsc::unbounded_channel();
+        let running = Running {
+            stop,
+            events: watch::Sender::new(0),
+            open: watch::Sender::new(BTreeSet::new()),
+        };
+        (Arc::new(running), stopped)
+    }
+
+    /// Takes note of an event that is in the journal.
+    fn note(&self, event: &Event) {
+        match event {
+            Event::InjectionRequested { injection, .. } => self.open.send_modify(|open| {
+                open.insert(injection.clone());
+            }),
+            Event::InjectionRefused { injection, .. } => self.closed(injection),
+            Event::InjectionEnded(ended) if ended.clean => self.closed(&ended.injection),
+            Event::AgentJoined { recovered, .. } => recovered
+                .iter()
+                .filter(|ended| ended.clean)
+                .for_each(|ended| self.closed(&ended.injection)),
+            _ => {}
+        }
+        self.events.send_modify(|events| *events += 1);
+    }
+
+    fn closed(&self, injection: &str) {
+        self.open.send_if_modified(|open| open.remove(injection));
+    }
+}
+
+impl Service {
+    /// The experiment of this document, as the controller understands it: what it may read of this host is the policy's
+    /// to say, and so is whether it may run programs here.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn understand(
+        &self,
+        document: &Value,
+        variables: &Map<String, Value>,
+    ) -> Result<Experiment, Vec<Problem>> {
+        let secrets = Map::new();
+        let sources = Sources {
+            environment: &|name| {
+                Some(name)
+                    .filter(|name| self.policy.may_read_variable(name))
+                    .and_then(|name| std::env::var(name).ok())
+            },
+            file: &|path| {
+                if !self.policy.may_read_file(Path::new(path)) {
+                    return Err("the controller's policy does not let experiments read it; `folders` says which they may".into());
+                }
+                std::fs::read_to_string(path).map_err(|error| error.to_string())
+            },
+            variables,
+            secrets: &secrets,
+        };
+        let experiment = (self.check)(&document.to_string(), &sources)?;
+        let problems = self.programs(&experiment);
+        match problems.is_empty() {
+            true => Ok(experiment),
+            false => Err(problems),
+        }
+    }
+
+    /// What an experiment would have run on the controller's host, where it may not.
+    fn programs(&self, experiment: &Experiment) -> Vec<Problem> {
+        if self.policy.allow_programs {
+            return Vec::new();
+        }
+        let lists: [(&str, &[Activity]); 3] = [
+            ("steady-state-hypothesis.probes", &experiment.hypothesis),
+            ("method", &experiment.method),
+            ("rollbacks", &experiment.rollbacks),
+        ];
+        let rules = experiment.abort.iter().enumerate();
+        let rules = rules.filter_map(|(index, rule)| match &rule.watch {
+            check::Watch::Probe(probe) => Some((format!("$.abort[{index}].probe"), &**probe)),
+            check::Watch::Hypothesis(_) | check::Watch::Host(_) => None,
+        });
+        let activities = lists.into_iter().flat_map(|(list, activities)| {
+            let at = move |index| format!("$.{list}[{index}]");
+            activities
+                .iter()
+                .enumerate()
+                .map(move |(index, activity)| (at(index), activity))
+        });
+        activities
+            .chain(rules)
+            .filter(|(_, activity)| {
+                activity.from.is_none()
+                    && matches!(
+                        activity.provider,
+                        Provider::Process(_) | Provider::Python(_)
+                    )
+            })
+            .map(|(at, activity)| {
+                Problem::new(
+                    at,
+                    format!(
+                        "`{}` would run a program on the controller's host, which its policy does not allow",
+                        activity.name
+                    ),
+                )
+                .hint("measure it with `from` on agents, or set `allow-programs` in the controller's policy")
+            })
+            .collect()
+    }
+
+    /// Starts a run. Returns its id.
+    ///
+    /// # Errors
+    /// Why it did not begin.
+    pub fn start(self: &Arc<Self>, ask: Ask) -> Result<String, Refused> {
+        if let Some(halted) = self.halted() {
+            return Err(halted.refusal().into());
+        }
+        let experiment = self
+            .understand(&ask.document, &ask.variables)
+            .map_err(Refused::Invalid)?;
+        let seed = ask.seed.unwrap_or_else(runner::random);
+        self.ask_policy(&ask, &experiment, seed)?;
+        let run = runner::run_id();
+        let new = NewRun {
+            id: run.clone(),
+            experiment: ask.reference.clone(),
+            title: experiment.redactor.text(&experiment.document.title).into(),
+            seed,
+            who: ask.who.clone(),
+            because: ask.because,
+            started: Timestamp::now(),
+        };
+        self.store.open_run(&new)?;
+        let (running, stopped) = Running::new();
+        lock(&self.runs).insert(run.clone(), Arc::clone(&running));
+        // Whoever pulled the lever in between has not seen this run.
+        if let Some(halted) = self.halted() {
+            running.stop.send(halted.refusal().what).ok();
+        }
+        let service = Arc::clone(self);
+        let id = run.clone();
+        let go = move || service.go(&id, seed, experiment, &ask, &running, stopped);
+        let thread = std::thread::Builder::new().name(format!("run {run}"));
+        if let Err(error) = thread.spawn(go) {
+            lock(&self.runs).remove(&run);
+            let refusal = Refusal::new("host", format!("no thread could be started: {error}"));
+            return Err(refusal.into());
+        }
+        Ok(run)
+    }
+
+    fn go(
+        self: Arc<Self>,
+        run: &str,
+        seed: u64,
+        experiment: Experiment,
+        ask: &Ask,
+        running: &Arc<Running>,
+        stop: mpsc::UnboundedReceiver<String>,
+    ) {
+        let note = Arc::clone(running);
+        let settings = Settings {
+            run: run.to_owned(),
+            seed,
+            frequency: check::EVERY,
+            crew: Crew::Fleet(
+                Held::new(Arc::clone(&self.fleet), run).permitted_by(self.permit(&experiment, ask)),
+            ),
+            journal: Box::new(Kept {
+                store: Arc::clone(&self.store),
+                run: run.to_owned(),
+            }),
+            watchers: vec![Box::new(move |entry| note.note(&entry.event))],
+            stop,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let verdict = match runtime {
+            Ok(runtime) => {
+                let finished = runtime.block_on(runner::run(experiment, settings));
+                runtime.shutdown_background();
+                if let Some(illegal) = &finished.illegal {
+                    tracing::error!(run, %illegal, "a bug of ours ended a run");
+                }
+                finished.verdict
+            }
+            Err(error) => {
+                tracing::error!(run, %error, "no runtime could be built for a run");
+                let mut nothing = backburn_experiments::journal::Run::default();
+                nothing.not_started =
+                    Some(("host".into(), format!("no runtime could be built: {error}"), None));
+                backburn_experiments::journal::verdict(&nothing)
+            }
+        };
+        self.close(run, &verdict);
+    }
+
+    /// Closes a run in the store, however long that takes, and forgets it.
+    pub(super) fn close(&self, run: &str, verdict: &Verdict) {
+        let end = RunEnd {
+            ended: Timestamp::now(),
+            outcome: verdict.outcome,
+            verdict: serde_json::to_value(verdict).unwrap_or_default(),
+        };
+        while let Err(error) = self.store.close_run(run, &end) {
+            tracing::error!(run, %error, "a run could not be closed in the store");
+            if matches!(error.kind(), Kind::NotThere | Kind::Conflict) {
+                break;
+            }
+            std::thread::sleep(AGAIN);
+        }
+        *lock(&self.outcomes)
+            .entry(outcome_word(verdict.outcome))
+            .or_default() += 1;
+        lock(&self.runs).remove(run);
+        self.schedules.send_modify(|count| *count += 1);
+    }
+
+    /// What a run may hold, as the policy says when it is about to.
+    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &Ask) -> Permit {
+        let (service, experiment) = (Arc::clone(self), experiment.clone());
+        let (who, approved_by) = (ask.who.clone(), ask.approved_by.clone());
+        Box::new(move |agents, roll| {
+            let wanted = Wanted {
+                experiment: &experiment,
+                who: &who,
+                approved_by: approved_by.as_deref(),
+                agents,
+                roll,
+                at: Timestamp::now(),
+            };
+            match service.policy.judge(&wanted) {
+                Word::Allowed => Ok(()),
+                Word::Refused(refusal) => Err(refusal),
+                Word::Approval(rule) => Err(second_person(&rule)),
+            }
+        })
+    }
+
+    /// Asks the policy before anything is opened. What needs a second person is kept until one approves.
+    fn ask_policy(&self, ask: &Ask, experiment: &Experiment, seed: u64) -> Result<(), Refused> {
+        if !runner::has_fault(experiment) {
+            return Ok(());
+        }
+        let roll = Held::new(Arc::clone(&self.fleet), "policy").roll()?;
+        let Ok(names) = runner::whom(experiment, &roll, seed) else {
+            // The run says why, in its journal.
+            return Ok(());
+        };
+        let agents = named(&roll, &names);
+        let wanted = Wanted {
+            experiment,
+            who: &ask.who,
+            approved_by: ask.approved_by.as_deref(),
+            agents: &agents,
+            roll: &roll,
+            at: Timestamp::now(),
+        };
+        match self.policy.judge(&wanted) {
+            Word::Allowed => Ok(()),
+            Word::Refused(refusal) => Err(refusal.into()),
+            Word::Approval(rule) => match &ask.reference {
+                Some(reference) if ask.because == Because::Asked => {
+                    Err(Refused::Waits(Box::new(self.wait(ask, reference, seed, rule)?)))
+                }
+                _ => Err(second_person(&rule).into()),
+            },
+        }
+    }
+
+    /// What waits for a second person.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        let kept = self.store.setting(APPROVALS)?.unwrap_or_default();
+        Ok(serde_json::from_value(kept).unwrap_or_default())
+    }
+
+    fn wait(
+        &self,
+        ask: &Ask,
+        reference: &ExperimentRef,
+        seed: u64,
+        rule: String,
+    ) -> Result<Approval, StoreError> {
+        let approval = Approval {
+            id: runner::run_id(),
+            experiment: reference.name.clone(),
+            version: reference.version,
+            seed,
+            variables: ask.variables.clone(),
+            who: ask.who.clone(),
+            at: Timestamp::now(),
+            rule,
+        };
+        let mut all = self.approvals()?;
+        all.push(approval.clone());
+        self.store.set(APPROVALS, &json!(all))?;
+        Ok(approval)
+    }
+
+    /// Starts what waited, approved by somebody who is not who asked. Returns the run's id.
+    ///
+    /// # Errors
+    /// There is no such thing, the same person asks, or why the run did not begin.
+    pub fn approve(self: &Arc<Self>, id: &str, who: &Who) -> Result<String, Refused> {
+        let all = self.approvals()?;
+        let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {
+            let refusal = Refusal::new("not-there", format!("nothing waits under the name `{id}`"))
+                .hint("`backburn approvals` lists what does");
+            return Err(refusal.into());
+        };
+        if approval.who == who.name {
+            let refusal = Refusal::new("policy", format!("`{}` asked for it", who.name))
+                .hint("somebody else has to approve");
+            return Err(refusal.into());
+        }
+        let experiment = self
+            .store
+            .experiment(&approval.experiment, Some(approval.version))?;
+        // Used up before it is used: nothing is started twice.
+        let rest: Vec<&Approval> = all.iter().filter(|other| other.id != id).collect();
+        self.store.set(APPROVALS, &json!(rest))?;
+        self.start(Ask {
+            document: experiment.document,
+            reference: Some(ExperimentRef {
+                name: approval.experiment,
+                version: approval.version,
+            }),
+            seed: Some(approval.seed),
+            variables: approval.variables,
+            who: approval.who,
+            because: Because::Asked,
+            approved_by: Some(who.name.clone()),
+        })
+    }
+
+    /// What a run of this document would hit now. Nothing is touched, and nobody is held.
+    ///
+    /// # Errors
+    /// Why nothing would be.
+    pub async fn plan(self: &Arc<Self>, ask: Ask) -> Result<(u64, Preview), Refused> {
+        let experiment = self
+            .understand(&ask.document, &ask.variables)
+            .map_err(Refused::Invalid)?;
+        let seed = ask.seed.unwrap_or_else(runner::random);
+        let held =
+            Held::new(Arc::clone(&self.fleet), "plan").permitted_by(self.permit(&experiment, &ask));
+        let preview = runner::preview(&experiment, seed, Crew::Fleet(held)).await?;
+        Ok((seed, preview))
+    }
+
+    /// Ends a run; whatever it injected is put back. Whether it goes on.
+    pub fn stop(&self, run: &str, why: String) -> bool {
+        let runs = lock(&self.runs);
+        runs.get(run)
+            .inspect(|running| {
+                running.stop.send(why).ok();
+            })
+            .is_some()
+    }
+
+    /// The runs that go on, and how many faults of each are not known to be over.
+    pub fn going_on(&self) -> BTreeMap<String, usize> {
+        let runs = lock(&self.runs);
+        let open = |running: &Arc<Running>| running.open.borrow().len();
+        runs.iter()
+            .map(|(run, running)| (run.clone(), open(running)))
+            .collect()
+    }
+
+    /// Changes with each event of a run that goes on; none where it does not.
+    pub fn follow(&self, run: &str) -> Option<watch::Receiver<u64>> {
+        lock(&self.runs)
+            .get(run)
+            .map(|running| running.events.subscribe())
+    }
+
+    /// Ends every run in peace, and waits until all are closed, at the most this long. Returns those that were not.
+    pub async fn end(&self, within: Duration) -> Vec<String> {
+        for running in lock(&self.runs).values() {
+            running.stop.send("the controller ends".to_owned()).ok();
+        }
+        let until = tokio::time::Instant::now() + within;
+        loop {
+            let left: Vec<String> = lock(&self.runs).keys().cloned().collect();
+            if left.is_empty() || tokio::time::Instant::now() >= until {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn second_person(rule: &str) -> Refusal {
+    let what = format!("a second person has to approve, by the controller's rule `{rule}`");
+    Refusal::new("approval", what)
+        .hint("`backburn run NAME` of an experiment that was applied waits for `backburn approve`")
+}
+
+fn named(roll: &Roll, names: &BTreeSet<String>) -> BTreeMap<String, BTreeMap<String, String>> {
+    let named = roll.iter().filter(|(name, _)| names.contains(name));
+    named.cloned().collect()
+}
+
+/// An outcome as a label.
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Held => "held",
+        Outcome::Deviated => "deviated",
+        Outcome::Invalid => "invalid",
+        Outcome::NotStarted => "not-started",
+        Outcome::Aborted => "aborted",
+        Outcome::Inconclusive => "inconclusive",
+        Outcome::NotClean => "not-clean",
+    }
+}
+
+/// How long something took, in milliseconds with a fraction.
+pub(super) fn millis(took: Span) -> f64 {
+    took.0.as_secs_f64() * 1000.0
+}
