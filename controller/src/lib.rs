@@ -4,3 +4,4 @@
 pub mod link;
 pub mod providers;
 pub mod runner;
+pub mod store;
