@@ -318,7 +318,12 @@ impl Worker {
             Command::RevertAll { request } => {
                 self.revert_all(Cause::Asked);
                 let owed = self.engine.owed();
-                self.link.say(&Report::AllReverted { request, owed });
+                let held = self.engine.held_by_others();
+                self.link.say(&Report::AllReverted {
+                    request,
+                    owed,
+                    held,
+                });
             }
             Command::Measure { request, metric } => {
                 let value = self

@@ -9,3 +9,5 @@ pub mod fleet;
 pub mod link;
 pub mod providers;
 pub mod runner;
+pub mod service;
+pub mod store;

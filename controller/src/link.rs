@@ -7,7 +7,8 @@
 use backburn_experiments::Span;
 use backburn_experiments::document::{HostProvider, Provider};
 use backburn_experiments::wire::{
-    Command, FaultDescription, Hello, InjectionRequest, Owed, PlanView, Probed, Refusal, Report,
+    Command, FaultDescription, Hello, InjectionId, InjectionRequest, Owed, PlanView, Probed,
+    Refusal, Report,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -261,11 +262,12 @@ impl Caller {
         }
     }
 
-    /// Has the agent put everything back. What could not be proved gone; none where it does not answer any more.
-    pub async fn revert_all(&self) -> Option<Vec<Owed>> {
+    /// Has the agent put everything back. What could not be proved gone, and what others of its host still hold; none where
+    /// it does not answer any more.
+    pub async fn revert_all(&self) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
         let request = self.request();
         match self.ask(request, Command::RevertAll { request }).await? {
-            Report::AllReverted { owed, .. } => Some(owed),
+            Report::AllReverted { owed, held, .. } => Some((owed, held)),
             _ => None,
         }
     }

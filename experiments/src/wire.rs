@@ -160,6 +160,9 @@ pub enum Report {
         request: u64,
         /// What could not be proved gone.
         owed: Vec<Owed>,
+        /// What other agents of the host owe that are alive.
+        #[serde(default)]
+        held: Vec<InjectionId>,
     },
     /// The answer to [`Command::Describe`].
     Described {

@@ -8,11 +8,14 @@ use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long until an agent is asked again what others of its host hold.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Says whether these agents, with their labels, may be hit, among all that are connected.
 pub type Permit =
@@ -125,7 +128,8 @@ impl Held {
         callers.collect()
     }
 
-    /// Waits until a lost agent comes again, and holds it.
+    /// Waits until a lost agent comes again, and holds it. What is still held by another agent of its host, which is
+    /// about to put it back, is waited for, too.
     pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
         let within = self.fleet.lease.0 + AGAIN_WITHIN;
         let mut changes = self.fleet.changes();
@@ -141,7 +145,18 @@ impl Held {
             }
         };
         let come = tokio::time::timeout(within, come).await;
-        come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))
+        let (mut hello, link) =
+            come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
+        self.names.insert(name.to_owned());
+        let until = Instant::now() + AGAIN_WITHIN;
+        while !hello.held.is_empty() && Instant::now() < until {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let Some((owed, held)) = link.caller().revert_all().await else {
+                break;
+            };
+            (hello.owed, hello.held) = (owed, held);
+        }
+        Ok((hello, link))
     }
 }
 

@@ -313,7 +313,7 @@ impl Fleet {
                 let (agent, caller) = (name.clone(), member.caller.clone());
                 asked.spawn(async move {
                     let answer = tokio::time::timeout(within, caller.revert_all()).await;
-                    let owed = answer.ok().flatten();
+                    let owed = answer.ok().flatten().map(|(owed, _)| owed);
                     let took = owed.as_ref().map(|_| began.elapsed());
                     Reverted {
                         agent,

@@ -161,7 +161,7 @@ impl Runner {
             Report::Refused { request, refusal } => self.refused(agent, request, refusal),
             Report::Effect { injection, effect } => self.effect(agent, &injection, effect),
             Report::Ended(ended) => self.ended(agent, ended),
-            Report::AllReverted { request, owed } => self.all_reverted(agent, request, owed),
+            Report::AllReverted { request, owed, .. } => self.all_reverted(agent, request, owed),
             Report::Struck { rule, seen } => self.abort(AbortBy::Host, &rule, seen),
             // Answers to questions of tasks that were ended since.
             Report::Hello(_)

@@ -83,7 +83,9 @@ pub(super) fn remembered(store: &dyn Store) -> Result<Option<Halted>, StoreError
         Err(error) => Ok(Some(Halted {
             who: "unknown".into(),
             at: Timestamp::UNIX_EPOCH,
-            why: Some(format!("what the store remembers of it can't be understood: {error}")),
+            why: Some(format!(
+                "what the store remembers of it can't be understood: {error}"
+            )),
         })),
     }
 }
@@ -139,7 +141,10 @@ impl Service {
         let remember = tokio::task::spawn_blocking(move || store.set(HALTED, &kept)).await;
         let remembered = matches!(&remember, Ok(Ok(())));
         if !remembered {
-            tracing::error!(?remember, "the halt lever is pulled, and the store does not remember it");
+            tracing::error!(
+                ?remember,
+                "the halt lever is pulled, and the store does not remember it"
+            );
         }
         HaltReport {
             runs: runs.into_iter().map(|(run, _)| run).collect(),

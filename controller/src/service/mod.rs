@@ -29,8 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Checks an experiment's text against the faults that this program knows.
-pub type Check =
-    Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
+pub type Check = Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
 
 /// What a service is made of.
 pub struct Parts {

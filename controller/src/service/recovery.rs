@@ -107,9 +107,9 @@ impl Service {
         for name in names {
             let mut held = Held::new(Arc::clone(&self.fleet), journal.id);
             // Who never comes again leaves its injections open, and the run not clean.
-            let found = runtime.block_on(held.settled(&name));
+            let found = runtime.block_on(held.again(&name));
             let hello = match found {
-                Ok(hello) => hello,
+                Ok((hello, _)) => hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");
                     continue;

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -315,8 +315,11 @@ impl Service {
             Err(error) => {
                 tracing::error!(run, %error, "no runtime could be built for a run");
                 let mut nothing = backburn_experiments::journal::Run::default();
-                nothing.not_started =
-                    Some(("host".into(), format!("no runtime could be built: {error}"), None));
+                nothing.not_started = Some((
+                    "host".into(),
+                    format!("no runtime could be built: {error}"),
+                    None,
+                ));
                 backburn_experiments::journal::verdict(&nothing)
             }
         };
@@ -332,7 +335,7 @@ impl Service {
         };
         while let Err(error) = self.store.close_run(run, &end) {
             tracing::error!(run, %error, "a run could not be closed in the store");
-            if matches!(error.kind(), Kind::NotThere | Kind::Conflict) {
+            if matches!(error.kind, Kind::NotThere | Kind::Conflict) {
                 break;
             }
             std::thread::sleep(AGAIN);
@@ -388,9 +391,9 @@ impl Service {
             Word::Allowed => Ok(()),
             Word::Refused(refusal) => Err(refusal.into()),
             Word::Approval(rule) => match &ask.reference {
-                Some(reference) if ask.because == Because::Asked => {
-                    Err(Refused::Waits(Box::new(self.wait(ask, reference, seed, rule)?)))
-                }
+                Some(reference) if ask.because == Because::Asked => Err(Refused::Waits(Box::new(
+                    self.wait(ask, reference, seed, rule)?,
+                ))),
                 _ => Err(second_person(&rule).into()),
             },
         }

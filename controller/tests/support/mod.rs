@@ -347,6 +347,7 @@ async fn agent(
                         .ok();
                 }
                 say.send(Report::AllReverted {
+                    held: Vec::new(),
                     request,
                     owed: Vec::new(),
                 })

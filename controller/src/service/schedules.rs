@@ -1,0 +1,265 @@
+//! Runs that come by themselves. What is due is reckoned from the experiments' own schedules; what was dealt with is in
+//! the store before it is done, so that nothing fires twice, whoever dies in between.
+
+use super::runs::{Ask, Refused};
+use super::{Service, lock};
+use crate::providers::{Around, Measured, measure};
+use crate::store::{Because, Deed, Experiment, ExperimentRef, StoreError};
+use backburn_experiments::document::Schedule;
+use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
+use backburn_experiments::tolerance::Judge;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is later than this was missed.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+/// How often the clock is looked at, at the least: it may be set, and hosts may sleep.
+const LOOK: Duration = Duration::from_secs(30);
+/// How long until a store that failed is asked again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many experiments are read at a time.
+const PAGE: u32 = 500;
+/// Who runs what comes by itself.
+const WHO: &str = "schedule";
+
+/// A schedule, with its next times.
+#[derive(Debug, Clone)]
+pub struct Scheduled {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Its version.
+    pub version: u64,
+    /// As the document says.
+    pub schedule: Schedule,
+    /// Its zone.
+    pub zone: String,
+    /// When it comes next.
+    pub times: Vec<Due>,
+}
+
+impl Service {
+    /// Something about the schedules may have changed.
+    pub fn reschedule(&self) {
+        self.schedules.send_modify(|count| *count += 1);
+    }
+
+    /// Every experiment that is kept.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn experiments(&self) -> Result<Vec<Experiment>, StoreError> {
+        let mut all: Vec<Experiment> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.name.clone());
+            let page = self.store.experiments(after.as_deref(), PAGE)?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Every schedule, with its next times after this one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn scheduled(&self, after: Timestamp, count: usize) -> Result<Vec<Scheduled>, StoreError> {
+        let mut found = Vec::new();
+        for experiment in self.experiments()? {
+            let Some((schedule, table)) = timetable(&experiment) else {
+                continue;
+            };
+            let mut times: Vec<Due> = Vec::new();
+            let mut from = after;
+            while let Some(due) = table.next(from).filter(|_| times.len() < count) {
+                from = due.nominal;
+                times.push(due);
+            }
+            found.push(Scheduled {
+                experiment: experiment.name,
+                version: experiment.version,
+                schedule,
+                zone: table.zone().iana_name().unwrap_or("UTC").to_owned(),
+                times,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Starts what is due, for as long as the controller lives.
+    pub async fn keep_schedules(self: Arc<Self>) {
+        let mut changed = self.schedules.subscribe();
+        // The last run of each schedule.
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        loop {
+            changed.borrow_and_update();
+            let service = Arc::clone(&self);
+            let known = last.clone();
+            let turned = tokio::task::spawn_blocking(move || service.turn_all(&known)).await;
+            let wait = match turned {
+                Ok(Ok((due, wakes))) => {
+                    for (experiment, call) in due {
+                        if let Some(run) = self.answer(&experiment, call).await {
+                            last.insert(experiment.name, run);
+                        }
+                    }
+                    let left = wakes.map(|at| Timestamp::now().duration_until(at));
+                    let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
+                    left.unwrap_or(LOOK).min(LOOK)
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "schedules can't be read");
+                    AGAIN
+                }
+                Err(_) => return,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = changed.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// What is due now, written down as dealt with, and when to look again.
+    fn turn_all(
+        &self,
+        last: &BTreeMap<String, String>,
+    ) -> Result<(Vec<(Experiment, Call)>, Option<Timestamp>), StoreError> {
+        let now = Timestamp::now();
+        let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
+        for experiment in self.experiments()? {
+            let Some((_, table)) = timetable(&experiment) else {
+                continue;
+            };
+            let name = format!("schedule/{}", experiment.name);
+            let kept = self.store.setting(&name)?.unwrap_or_default();
+            let before = kept
+                .get("progress")
+                .and_then(|progress| serde_json::from_value::<Progress>(progress.clone()).ok())
+                // A schedule that was changed comes into force when it was.
+                .filter(|_| kept.get("schedule") == experiment.document.get("schedule"));
+            let progress = before.unwrap_or(Progress {
+                last: now,
+                waiting: None,
+            });
+            let running =
+                (last.get(&experiment.name)).is_some_and(|run| lock(&self.runs).contains_key(run));
+            let (progress, due) = table.turn(progress, now, running, GRACE);
+            if before != Some(progress) {
+                let kept =
+                    json!({"schedule": experiment.document.get("schedule"), "progress": progress});
+                self.store.set(&name, &kept)?;
+            }
+            wakes = wakes.into_iter().chain(table.wakes(progress)).min();
+            calls.extend(due.into_iter().map(|call| (experiment.clone(), call)));
+        }
+        Ok((calls, wakes))
+    }
+
+    /// Does what is to be done about a time. The run's id, where one began.
+    async fn answer(self: &Arc<Self>, experiment: &Experiment, call: Call) -> Option<String> {
+        let (due, outcome, detail) = match call {
+            Call::Run(due) => match self.begin(experiment).await {
+                Ok(run) => (due, "started", json!({"run": run})),
+                Err(why) => (due, "refused", json!({"why": why})),
+            },
+            Call::Overlapped(due) => (due, "skipped", json!({"why": "the last run goes on"})),
+            Call::Missed(due) => (due, "skipped", json!({"why": "nobody was there in time"})),
+            Call::Waits(due) => (due, "waits", json!({"why": "the last run goes on"})),
+        };
+        let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
+        let mut detail = detail;
+        detail["due"] = json!(due.nominal);
+        let deed = Deed {
+            at: Timestamp::now(),
+            who: WHO.into(),
+            role: None,
+            what: "scheduled run".into(),
+            about: experiment.name.clone(),
+            outcome: outcome.into(),
+            detail,
+        };
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || store.audit(&deed)).await;
+        if !matches!(written, Ok(Ok(_))) {
+            tracing::error!(
+                experiment = experiment.name,
+                "a scheduled run is not in the audit log"
+            );
+        }
+        run
+    }
+
+    async fn begin(self: &Arc<Self>, kept: &Experiment) -> Result<String, String> {
+        self.guarded(kept).await?;
+        let ask = Ask {
+            document: kept.document.clone(),
+            reference: Some(ExperimentRef {
+                name: kept.name.clone(),
+                version: kept.version,
+            }),
+            seed: None,
+            variables: Map::new(),
+            who: WHO.into(),
+            because: Because::Schedule,
+            approved_by: None,
+        };
+        let service = Arc::clone(self);
+        let started = tokio::task::spawn_blocking(move || service.start(ask)).await;
+        match started {
+            Ok(Ok(run)) => Ok(run),
+            Ok(Err(Refused::Refusal(refusal))) => Err(refusal.to_string()),
+            Ok(Err(Refused::Invalid(problems))) => Err(problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")),
+            Ok(Err(Refused::Waits(approval))) => Err(format!("waits: {}", approval.id)),
+            Ok(Err(Refused::Store(error))) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The guard has to pass. What can't be measured does not.
+    async fn guarded(&self, kept: &Experiment) -> Result<(), String> {
+        let experiment = self
+            .understand(&kept.document, &Map::new())
+            .map_err(|problems| format!("the experiment is wrong: {}", problems.len()))?;
+        let Some(guard) =
+            (experiment.document.schedule.as_ref()).and_then(|schedule| schedule.guard.clone())
+        else {
+            return Ok(());
+        };
+        let around = Around {
+            configuration: experiment.configuration.clone(),
+            secrets: experiment.secrets.clone(),
+            ..Around::default()
+        };
+        let value = match measure(&guard.provider, guard.timeout, &around).await {
+            Measured::Output(value) => value,
+            Measured::NoAnswer(why) | Measured::Broken(why) => {
+                return Err(format!("the guard `{}`: {why}", guard.name));
+            }
+        };
+        let accepted = match &guard.tolerance {
+            Some(tolerance) => Judge::compile(tolerance).and_then(|judge| judge.accepts(&value)),
+            None => Ok(true),
+        };
+        match accepted {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("the guard `{}` is out of tolerance", guard.name)),
+            Err(why) => Err(format!("the guard `{}`: {why}", guard.name)),
+        }
+    }
+}
+
+/// The schedule of an experiment, where it has one that can be understood: that is checked when it is applied.
+fn timetable(experiment: &Experiment) -> Option<(Schedule, Timetable)> {
+    let schedule: Schedule =
+        serde_json::from_value(experiment.document.get("schedule")?.clone()).ok()?;
+    let table = Timetable::of(&schedule, 0, &experiment.name).ok()?;
+    Some((schedule, table))
+}

@@ -1,0 +1,108 @@
+//! Between columns and what they mean. A text that is not what it must be says that the store is damaged.
+
+use crate::store::error::StoreError;
+use rusqlite::types::FromSqlError;
+use rusqlite::{Connection, Params, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::error::Error;
+use std::str::FromStr;
+
+/// JSON as it is stored, on one line.
+pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::conflict("it can't be written as JSON").because(error))
+}
+
+/// What is one word as JSON (an outcome, a role, a reason), without the quotes.
+pub(super) fn word(value: &impl Serialize) -> Result<String, StoreError> {
+    Ok(json(value)?.trim_matches('"').to_owned())
+}
+
+fn wrong(column: &str, why: impl Error + Send + Sync + 'static) -> rusqlite::Error {
+    tracing::warn!(column, %why, "a column of the store can't be read");
+    rusqlite::Error::FromSqlConversionFailure(
+        0,
+        rusqlite::types::Type::Text,
+        Box::new(FromSqlError::Other(Box::new(why))),
+    )
+}
+
+/// A column of JSON.
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| wrong(column, error))
+}
+
+/// A column that is one word.
+pub(super) fn from_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    serde_json::from_value(row.get_ref(column)?.as_str()?.into())
+        .map_err(|error| wrong(column, error))
+}
+
+/// The same where it may be null.
+pub(super) fn from_word_or_none<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        Some(_) => from_word(row, column).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A column whose text is parsed: a time, a hash, a number of 64 bits.
+pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static>,
+{
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error| wrong(column, error))
+}
+
+/// The same where it may be null.
+pub(super) fn parsed_or_none<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static>,
+{
+    match row.get_ref(column)?.as_str_or_null()? {
+        Some(_) => parsed(row, column).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// All rows that a query finds.
+pub(super) fn all<T>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare_cached(query)?;
+    let rows = statement.query_map(parameters, read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The one row that a query finds, or none.
+pub(super) fn one<T>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = connection.prepare_cached(query)?;
+    match statement.query_row(parameters, read) {
+        Ok(found) => Ok(Some(found)),
+        Err(rusqlite::Error::QueryReturnedNoRows) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Alters rows. Gives how many.
+pub(super) fn alter(
+    connection: &Connection,
+    statement: &str,
+    parameters: impl Params,
+) -> Result<usize, StoreError> {
+    Ok(connection.prepare_cached(statement)?.execute(parameters)?)
+}

@@ -1,0 +1,176 @@
+//! Runs and their journals.
+
+use super::columns::{
+    all, alter, from_json, from_word, from_word_or_none, one, parsed, parsed_or_none, word,
+};
+use crate::store::error::StoreError;
+use crate::store::records::{ExperimentRef, NewRun, Numbered, Run, RunEnd, RunFilter};
+use rusqlite::{Connection, Row, ToSql, params};
+
+fn unknown(run: &str) -> StoreError {
+    StoreError::not_there(format!("there is no run `{run}`"))
+}
+
+fn closed(run: &str) -> StoreError {
+    StoreError::conflict(format!("run `{run}` is closed"))
+}
+
+/// Why nothing could be done to an open run of this id.
+fn not_open(connection: &Connection, run: &str) -> StoreError {
+    match place(connection, run) {
+        Ok(_) => closed(run),
+        Err(error) => error,
+    }
+}
+
+/// A run's number in the order in which they were opened.
+fn place(connection: &Connection, run: &str) -> Result<i64, StoreError> {
+    let query = "SELECT number FROM runs WHERE id = ?1";
+    one(connection, query, [run], |row| row.get(0))?.ok_or_else(|| unknown(run))
+}
+
+pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreError> {
+    if place(connection, &run.id).is_ok() {
+        return Err(StoreError::conflict(format!(
+            "there is a run `{}` already",
+            run.id
+        )));
+    }
+    if let Some(of) = &run.experiment {
+        super::experiments::get(connection, &of.name, Some(of.version))?;
+    }
+    let of = run.experiment.as_ref();
+    let statement = "INSERT INTO runs (id, experiment, version, title, seed, who, because, started) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let parameters = params![
+        run.id,
+        of.map(|of| &of.name),
+        of.map(|of| of.version),
+        run.title,
+        run.seed.to_string(),
+        run.who,
+        word(&run.because)?,
+        run.started.to_string(),
+    ];
+    alter(connection, statement, parameters).map(|_| ())
+}
+
+/// One statement, so that it needs no savepoint.
+pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
+    let statement = "INSERT INTO events (run, number, entry) \
+        SELECT number, 1 + COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0), ?2 \
+        FROM runs WHERE id = ?1 AND ended IS NULL RETURNING number";
+    one(connection, statement, [run, entry], |row| row.get(0))?
+        .ok_or_else(|| not_open(connection, run))
+}
+
+pub(super) fn events(
+    connection: &Connection,
+    run: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Numbered>, StoreError> {
+    let place = place(connection, run)?;
+    let query =
+        "SELECT number, entry FROM events WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
+    // There is no number that a signed one has no room for.
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    all(connection, query, params![place, after, limit], |row| {
+        Ok(Numbered {
+            number: row.get("number")?,
+            entry: from_json(row, "entry")?,
+        })
+    })
+}
+
+pub(super) fn close(
+    connection: &Connection,
+    run: &str,
+    end: &RunEnd,
+    verdict: &str,
+) -> Result<(), StoreError> {
+    let statement =
+        "UPDATE runs SET ended = ?2, outcome = ?3, verdict = ?4 WHERE id = ?1 AND ended IS NULL";
+    let parameters = params![run, end.ended.to_string(), word(&end.outcome)?, verdict];
+    match alter(connection, statement, parameters)? {
+        0 => Err(not_open(connection, run)),
+        _ => Ok(()),
+    }
+}
+
+const COLUMNS: &str = "SELECT *, COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
+    AS events FROM runs";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
+    let experiment = match row.get::<_, Option<String>>("experiment")? {
+        Some(name) => Some(ExperimentRef {
+            name,
+            version: row.get("version")?,
+        }),
+        None => None,
+    };
+    let end = match (
+        parsed_or_none(row, "ended")?,
+        from_word_or_none(row, "outcome")?,
+    ) {
+        (Some(ended), Some(outcome)) => Some(RunEnd {
+            ended,
+            outcome,
+            verdict: from_json(row, "verdict")?,
+        }),
+        _ => None,
+    };
+    let new = NewRun {
+        id: row.get("id")?,
+        experiment,
+        title: row.get("title")?,
+        seed: parsed(row, "seed")?,
+        who: row.get("who")?,
+        because: from_word(row, "because")?,
+        started: parsed(row, "started")?,
+    };
+    let events = row.get("events")?;
+    Ok(Run { new, end, events })
+}
+
+pub(super) fn get(connection: &Connection, run: &str) -> Result<Run, StoreError> {
+    let query = format!("{COLUMNS} WHERE id = ?1");
+    one(connection, &query, [run], read)?.ok_or_else(|| unknown(run))
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: &RunFilter,
+    before: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Run>, StoreError> {
+    let before = before.map(|run| place(connection, run)).transpose()?;
+    let outcome = filter.outcome.as_ref().map(word).transpose()?;
+    let mut conditions = vec!["1"];
+    let mut parameters: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
+    if let Some(before) = &before {
+        conditions.push("number < :before");
+        parameters.push((":before", before));
+    }
+    if let Some(experiment) = &filter.experiment {
+        conditions.push("experiment = :experiment");
+        parameters.push((":experiment", experiment));
+    }
+    if let Some(outcome) = &outcome {
+        conditions.push("outcome = :outcome");
+        parameters.push((":outcome", outcome));
+    }
+    conditions.extend(match filter.open {
+        Some(true) => Some("ended IS NULL"),
+        Some(false) => Some("ended IS NOT NULL"),
+        None => None,
+    });
+    let conditions = conditions.join(" AND ");
+    let query = format!("{COLUMNS} WHERE {conditions} ORDER BY number DESC LIMIT :limit");
+    all(connection, &query, &*parameters, read)
+}
+
+pub(super) fn open_ones(connection: &Connection) -> Result<Vec<Run>, StoreError> {
+    let query = format!("{COLUMNS} WHERE ended IS NULL ORDER BY number");
+    all(connection, &query, [], read)
+}

@@ -1,0 +1,113 @@
+//! The schema, step by step. A store of any earlier version is brought to the latest when it is opened.
+
+use crate::store::error::{Kind, StoreError};
+use rusqlite::Connection;
+
+/// What makes version n of version n - 1. A step that has shipped is never altered.
+const STEPS: &[&str] = &[include_str!("1.sql")];
+
+/// Marks the file as ours: `BkBn`.
+const APPLICATION: i64 = 0x426b_426e;
+
+/// Brings a store to the latest version.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    step_by_step(connection, STEPS)
+}
+
+fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application) = (pragma("user_version")?, pragma("application_id")?);
+    let tables: i64 =
+        connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION && (tables > 0 || version != 0) {
+        return Err(StoreError::new(
+            Kind::Corrupt,
+            "the file `store.db` is another program's database",
+        )
+        .hint("give the store a folder of its own"));
+    }
+    let newest = steps.len();
+    let found = usize::try_from(version).unwrap_or(usize::MAX);
+    if found > newest {
+        return Err(StoreError::new(
+            Kind::Newer,
+            format!(
+                "the store is of version {version}, and this program knows {newest} at the most"
+            ),
+        )
+        .hint(
+            "run the newer program that wrote it, or `import` into an empty folder what it exports",
+        ));
+    }
+    for (index, step) in steps.iter().enumerate().skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &[&str] = &[
+        "CREATE TABLE a (x)",
+        "ALTER TABLE a ADD COLUMN y; INSERT INTO a VALUES (1, 2)",
+    ];
+
+    fn version(connection: &Connection) -> i64 {
+        connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn steps_are_done_once_and_in_order() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        step_by_step(&mut connection, &TWO[..1]).unwrap();
+        assert_eq!(version(&connection), 1);
+        for _ in 0..2 {
+            step_by_step(&mut connection, TWO).unwrap();
+            assert_eq!(version(&connection), 2);
+        }
+        let rows: i64 = connection
+            .query_row("SELECT COUNT(*) FROM a WHERE x = 1 AND y = 2", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(rows, 1);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_version_before() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let broken = [TWO[0], "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)"];
+        assert_eq!(
+            step_by_step(&mut connection, &broken).unwrap_err().kind,
+            Kind::Bug
+        );
+        assert_eq!(version(&connection), 1);
+        step_by_step(&mut connection, TWO).unwrap();
+    }
+
+    #[test]
+    fn a_newer_store_and_a_strange_one_are_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        step_by_step(&mut connection, TWO).unwrap();
+        let newer = step_by_step(&mut connection, &TWO[..1]).unwrap_err();
+        assert_eq!(newer.kind, Kind::Newer);
+        assert!(
+            newer.what.contains("version 2") && newer.hint.is_some(),
+            "{newer}"
+        );
+        let mut strange = Connection::open_in_memory().unwrap();
+        strange.execute_batch("CREATE TABLE theirs (x)").unwrap();
+        assert_eq!(
+            step_by_step(&mut strange, TWO).unwrap_err().kind,
+            Kind::Corrupt
+        );
+    }
+}

@@ -1,0 +1,425 @@
+//! Export and import, by one list of the tables. JSON goes out and comes in as the text that is
+//! stored, so that an export of an import is the same bytes.
+
+use crate::store::error::{Kind, StoreError};
+use crate::store::export::{FORMAT, ImportError, LineProblem};
+use crate::store::records::{Because, Hash, Role};
+use backburn_experiments::journal::{Entry, Outcome};
+use jiff::Timestamp;
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Row, TransactionBehavior, params_from_iter};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+
+/// What an export begins with.
+const HEADER: &str = "backburn-export";
+/// What it ends with.
+const END: &str = "end";
+/// The most problems that are told.
+const MOST_PROBLEMS: usize = 100;
+
+/// What a column means, which is looked at before it is taken in.
+#[derive(Debug, Clone, Copy)]
+enum Column {
+    Text,
+    Number,
+    Time,
+    Hash,
+    /// 64 bits, as text.
+    Seed,
+    Word(fn(&str) -> bool),
+    Json(fn(&str) -> Result<(), serde_json::Error>),
+}
+
+/// A table in an export.
+struct Table {
+    kind: &'static str,
+    /// In the order in which they are written, and whether each may be null.
+    columns: &'static [(&'static str, Column, bool)],
+    select: &'static str,
+    insert: &'static str,
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<T>(text).map(|_| ())
+}
+
+fn word<T: DeserializeOwned>(text: &str) -> bool {
+    serde_json::from_value::<T>(text.into()).is_ok()
+}
+
+/// Every table, and each after those that it refers to.
+const TABLES: &[Table] = &[
+    Table {
+        kind: "experiment",
+        columns: &[
+            ("name", Column::Text, false),
+            ("version", Column::Number, false),
+            ("document", Column::Json(json::<serde_json::Value>), true),
+            ("who", Column::Text, false),
+            ("at", Column::Time, false),
+        ],
+        select: "SELECT name, version, document, who, at FROM experiments ORDER BY name, version",
+        insert: "INSERT INTO experiments (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    },
+    Table {
+        kind: "run",
+        columns: &[
+            ("id", Column::Text, false),
+            ("experiment", Column::Text, true),
+            ("version", Column::Number, true),
+            ("title", Column::Text, false),
+            ("seed", Column::Seed, false),
+            ("who", Column::Text, false),
+            ("because", Column::Word(word::<Because>), false),
+            ("started", Column::Time, false),
+            ("ended", Column::Time, true),
+            ("outcome", Column::Word(word::<Outcome>), true),
+            ("verdict", Column::Json(json::<serde_json::Value>), true),
+        ],
+        select: "SELECT id, experiment, version, title, seed, who, because, started, ended, outcome, verdict \
+            FROM runs ORDER BY number",
+        insert: "INSERT INTO runs (id, experiment, version, title, seed, who, because, started, ended, \
+            outcome, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    },
+    Table {
+        kind: "event",
+        columns: &[
+            ("run", Column::Text, false),
+            ("number", Column::Number, false),
+            ("entry", Column::Json(json::<Entry>), false),
+        ],
+        select: "SELECT runs.id AS run, events.number, entry FROM events JOIN runs ON runs.number = events.run \
+            ORDER BY runs.number, events.number",
+        insert: "INSERT INTO events (run, number, entry) VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3)",
+    },
+    Table {
+        kind: "agent",
+        columns: &[
+            ("name", Column::Text, false),
+            ("serials", Column::Json(json::<Vec<String>>), false),
+            (
+                "labels",
+                Column::Json(json::<BTreeMap<String, String>>),
+                false,
+            ),
+            ("enrolled", Column::Time, false),
+            ("revoked", Column::Time, true),
+        ],
+        select: "SELECT name, serials, labels, enrolled, revoked FROM agents ORDER BY name",
+        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked) VALUES (?1, ?2, ?3, ?4, ?5)",
+    },
+    Table {
+        kind: "join-token",
+        columns: &[
+            ("id", Column::Text, false),
+            ("hash", Column::Hash, false),
+            ("who", Column::Text, false),
+            ("expires", Column::Time, false),
+            ("agent", Column::Text, true),
+        ],
+        select: "SELECT id, hash, who, expires, agent FROM join_tokens ORDER BY id",
+        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent) VALUES (?1, ?2, ?3, ?4, ?5)",
+    },
+    Table {
+        kind: "api-token",
+        columns: &[
+            ("id", Column::Text, false),
+            ("hash", Column::Hash, false),
+            ("name", Column::Text, false),
+            ("role", Column::Word(word::<Role>), false),
+            ("created", Column::Time, false),
+            ("expires", Column::Time, true),
+            ("revoked", Column::Time, true),
+        ],
+        select: "SELECT id, hash, name, role, created, expires, revoked FROM api_tokens ORDER BY id",
+        insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    },
+    Table {
+        kind: "setting",
+        columns: &[
+            ("name", Column::Text, false),
+            ("value", Column::Json(json::<serde_json::Value>), false),
+        ],
+        select: "SELECT name, value FROM settings ORDER BY name",
+        insert: "INSERT INTO settings (name, value) VALUES (?1, ?2)",
+    },
+    Table {
+        kind: "audit",
+        columns: &[
+            ("number", Column::Number, false),
+            ("at", Column::Time, false),
+            ("who", Column::Text, false),
+            ("role", Column::Word(word::<Role>), true),
+            ("what", Column::Text, false),
+            ("about", Column::Text, false),
+            ("outcome", Column::Text, false),
+            ("detail", Column::Json(json::<serde_json::Value>), false),
+            ("previous", Column::Hash, false),
+            ("hash", Column::Hash, false),
+        ],
+        select: "SELECT number, at, who, role, what, about, outcome, detail, previous, hash FROM audit ORDER BY number",
+        insert: "INSERT INTO audit (number, at, who, role, what, about, outcome, detail, previous, hash) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    },
+];
+
+/// Writes everything. The caller has begun to read, so that it is of one moment.
+pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), StoreError> {
+    let unwritten = |error: std::io::Error| {
+        StoreError::new(Kind::Io, "the export can't be written").because(error)
+    };
+    writeln!(to, r#"{{"kind":"{HEADER}","format":{FORMAT}}}"#).map_err(unwritten)?;
+    let mut records = 0_u64;
+    let mut line = String::new();
+    for table in TABLES {
+        let mut statement = connection.prepare(table.select)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            line.clear();
+            write_line(&mut line, table, row)?;
+            to.write_all(line.as_bytes()).map_err(unwritten)?;
+            records += 1;
+        }
+    }
+    writeln!(to, r#"{{"kind":"{END}","records":{records}}}"#).map_err(unwritten)?;
+    to.flush().map_err(unwritten)
+}
+
+/// A record. What is null is left out.
+fn write_line(line: &mut String, table: &Table, row: &Row<'_>) -> Result<(), StoreError> {
+    line.push_str(r#"{"kind":""#);
+    line.push_str(table.kind);
+    line.push('"');
+    for (index, (name, column, _)) in table.columns.iter().enumerate() {
+        let value = row.get_ref(index)?;
+        if value == ValueRef::Null {
+            continue;
+        }
+        line.push_str(&format!(r#","{name}":"#));
+        match (column, value) {
+            (Column::Number, ValueRef::Integer(number)) => line.push_str(&number.to_string()),
+            (Column::Json(_), value) => {
+                let text = value.as_str().map_err(rusqlite::Error::from)?;
+                // A line is one line whatever somebody did to the file.
+                let whole = json::<serde_json::Value>(text);
+                whole.map_err(|error| StoreError::unreadable("a column of JSON", error))?;
+                line.push_str(&text.replace(['\n', '\r'], " "));
+            }
+            (_, value) => {
+                let text = value.as_str().map_err(rusqlite::Error::from)?;
+                line.push_str(&serde_json::Value::from(text).to_string());
+            }
+        }
+    }
+    line.push_str("}\n");
+    Ok(())
+}
+
+/// Takes in everything, in one transaction, into a store that has nothing.
+pub(super) fn import(
+    connection: &mut Connection,
+    from: &mut dyn BufRead,
+) -> Result<u64, ImportError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(StoreError::from)?;
+    for table in TABLES {
+        if transaction
+            .prepare(table.select)
+            .and_then(|mut statement| statement.exists([]))
+            .map_err(StoreError::from)?
+        {
+            return Err(StoreError::conflict("the store is not empty")
+                .hint("import into a folder that has no store yet")
+                .into());
+        }
+    }
+    let mut import = Import {
+        connection: &transaction,
+        problems: Vec::new(),
+        line: 0,
+        records: 0,
+        ended: false,
+    };
+    import.lines(from)?;
+    if import.problems.is_empty() {
+        import.whole()?;
+    }
+    let (problems, records) = (import.problems, import.records);
+    if !problems.is_empty() {
+        return Err(ImportError::Problems(problems));
+    }
+    transaction.commit().map_err(StoreError::from)?;
+    Ok(records)
+}
+
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+struct Import<'a> {
+    connection: &'a Connection,
+    problems: Vec<LineProblem>,
+    line: u64,
+    records: u64,
+    ended: bool,
+}
+
+impl Import<'_> {
+    fn problem(&mut self, what: impl Into<String>) {
+        self.problems.push(LineProblem {
+            line: self.line,
+            what: what.into(),
+        });
+    }
+
+    fn lines(&mut self, from: &mut dyn BufRead) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let length = from.read_until(b'\n', &mut bytes).map_err(|error| {
+                StoreError::new(Kind::Io, "the export can't be read").because(error)
+            })?;
+            if length == 0 || self.problems.len() >= MOST_PROBLEMS {
+                break;
+            }
+            self.line += 1;
+            match serde_json::from_slice::<Fields>(&bytes) {
+                Ok(fields) => self.take(fields)?,
+                Err(error) => self.problem(format!("it is no JSON object: {error}")),
+            }
+            if self.line == 1 && !self.problems.is_empty() {
+                return Ok(());
+            }
+        }
+        if self.line == 0 {
+            self.problem("it is empty");
+        } else if !self.ended && self.problems.len() < MOST_PROBLEMS {
+            self.problem("the last line is missing, so that it was cut short");
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, mut fields: Fields) -> Result<(), StoreError> {
+        let kind = fields.remove("kind");
+        let kind: String = kind
+            .and_then(|kind| serde_json::from_str(kind.get()).ok())
+            .unwrap_or_default();
+        let mut number = |name| -> Option<u64> {
+            let number = fields.remove(name)?;
+            serde_json::from_str(number.get()).ok()
+        };
+        if self.line == 1 {
+            match (kind.as_str(), number("format")) {
+                (HEADER, Some(1..=FORMAT)) => {}
+                (HEADER, Some(format)) => self.problem(format!(
+                    "its format is {format}, and this program knows {FORMAT} at the most"
+                )),
+                _ => self.problem("it is no export of a store"),
+            }
+            return Ok(());
+        }
+        if self.ended {
+            self.problem("it comes after the last line");
+        } else if kind == END {
+            self.ended = true;
+            // Lines that were not taken in have said so.
+            let records = number("records");
+            if records != Some(self.line - 2) {
+                self.problem(format!("there are {} records before it", self.line - 2));
+            }
+        } else if let Some(table) = TABLES.iter().find(|table| table.kind == kind) {
+            self.insert(table, fields)?;
+        } else {
+            self.problem(format!("there is no kind `{kind}`"));
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, table: &Table, mut fields: Fields) -> Result<(), StoreError> {
+        let before = self.problems.len();
+        let mut values = Vec::with_capacity(table.columns.len());
+        for (name, column, optional) in table.columns {
+            match fields.remove(*name) {
+                Some(raw) => match value(*column, raw.get()) {
+                    Ok(value) => values.push(value),
+                    Err(why) => self.problem(format!("`{name}`: {why}")),
+                },
+                None if *optional => values.push(Value::Null),
+                None => self.problem(format!("`{name}` is missing")),
+            }
+        }
+        for name in fields.keys() {
+            self.problem(format!("there is no field `{name}`"));
+        }
+        if self.problems.len() > before {
+            return Ok(());
+        }
+        let inserted = self
+            .connection
+            .prepare_cached(table.insert)
+            .and_then(|mut statement| statement.execute(params_from_iter(values)));
+        match inserted.map_err(StoreError::from) {
+            Ok(_) => self.records += 1,
+            Err(error) if error.kind == Kind::Conflict => {
+                let why = std::error::Error::source(&error).map(ToString::to_string);
+                self.problem(format!(
+                    "it contradicts the lines before it: {}",
+                    why.unwrap_or_default()
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// What can only be seen when all is there: nothing is missing in the middle.
+    fn whole(&mut self) -> Result<(), StoreError> {
+        let gaps = "SELECT runs.id FROM events JOIN runs ON runs.number = events.run \
+            GROUP BY events.run HAVING MAX(events.number) <> COUNT(*)";
+        let gaps = super::columns::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
+        for run in gaps {
+            self.problem(format!("events of run `{run}` are missing"));
+        }
+        let gaps = "SELECT name FROM experiments GROUP BY name HAVING MAX(version) <> COUNT(*)";
+        let gaps = super::columns::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
+        for name in gaps {
+            self.problem(format!("versions of experiment `{name}` are missing"));
+        }
+        Ok(())
+    }
+}
+
+/// A column's value, from the JSON that a line has for it.
+fn value(column: Column, raw: &str) -> Result<Value, String> {
+    if let Column::Number = column {
+        let number: Option<i64> = serde_json::from_str(raw).ok();
+        let number = number.filter(|number| *number > 0);
+        return number
+            .map(Value::Integer)
+            .ok_or_else(|| "it must be a whole number from 1".into());
+    }
+    if let Column::Json(check) = column {
+        return match check(raw) {
+            Ok(()) => Ok(Value::Text(raw.to_owned())),
+            Err(error) => Err(error.to_string()),
+        };
+    }
+    let text: String = serde_json::from_str(raw).map_err(|_| String::from("it must be a text"))?;
+    let (right, must) = match column {
+        Column::Time => (
+            text.parse::<Timestamp>().is_ok(),
+            "a time, as RFC 3339 has it",
+        ),
+        Column::Hash => (text.parse::<Hash>().is_ok(), "64 hexadecimal digits"),
+        Column::Seed => (text.parse::<u64>().is_ok(), "a whole number of 64 bits"),
+        Column::Word(known) => (known(&text), "one of the words for it"),
+        Column::Text | Column::Number | Column::Json(_) => (true, "a text"),
+    };
+    match right {
+        true => Ok(Value::Text(text)),
+        false => Err(format!("`{text}` must be {must}")),
+    }
+}
