@@ -98,6 +98,21 @@ pub struct Reverted {
     pub owed: Vec<Owed>,
 }
 
+impl Member {
+    fn connected(&self, name: &str) -> Connected {
+        Connected {
+            name: name.to_owned(),
+            version: self.introduction.version.clone(),
+            labels: self.introduction.labels.clone(),
+            faults: Arc::clone(&self.introduction.faults),
+            peer: self.peer,
+            since: self.since,
+            run: self.holder.as_ref().map(|holder| holder.run.clone()),
+            owed: self.introduction.owed.clone(),
+        }
+    }
+}
+
 impl Default for Fleet {
     fn default() -> Self {
         Fleet::new(FLEET_LEASE)
@@ -265,20 +280,19 @@ impl Fleet {
     /// Every connected agent, in the order of the names.
     pub fn list(&self) -> Vec<Connected> {
         let members = self.members();
-        let connected = members.iter().map(|(name, member)| Connected {
-            name: name.clone(),
-            version: member.introduction.version.clone(),
-            labels: member.introduction.labels.clone(),
-            faults: Arc::clone(&member.introduction.faults),
-            peer: member.peer,
-            since: member.since,
-            run: member.holder.as_ref().map(|holder| holder.run.clone()),
-            owed: member.introduction.owed.clone(),
-        });
-        connected.collect()
+        let connected = members.iter();
+        connected
+            .map(|(name, member)| member.connected(name))
+            .collect()
     }
 
-    /// One connected agent, and how to speak to it.
+    /// One connected agent.
+    pub fn get(&self, name: &str) -> Option<Connected> {
+        let members = self.members();
+        members.get(name).map(|member| member.connected(name))
+    }
+
+    /// How to speak to a connected agent.
     pub fn caller(&self, name: &str) -> Option<Caller> {
         self.members().get(name).map(|member| member.caller.clone())
     }

@@ -40,7 +40,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(super) fn new(kind: Kind, what: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
         StoreError {
             kind,
             what: what.into(),

@@ -1,0 +1,144 @@
+//! Agents: who is connected, who is known, and keeping somebody out.
+
+use super::Api;
+use super::experiments::AfterName;
+use super::halt::Left;
+use super::input::{Asked, Named};
+use super::operations::{Fault, blocking, nothing, page};
+use super::problem::Problem;
+use super::who::{Admin, Viewer};
+use crate::fleet::Connected;
+use crate::store;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// How long an agent may take to describe its faults.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
+
+/// An agent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Agent {
+    /// Its name.
+    name: String,
+    /// Whether it is connected.
+    connected: bool,
+    /// Given and found.
+    labels: BTreeMap<String, String>,
+    /// When it joined.
+    joined: String,
+    /// When it was revoked.
+    revoked: Option<String>,
+    /// The version of its program, where it is connected.
+    version: Option<String>,
+    /// Where it calls from.
+    address: Option<String>,
+    /// Since when.
+    since: Option<String>,
+    /// The run that holds it.
+    run: Option<String>,
+    /// The faults that it can inject.
+    faults: Vec<String>,
+    /// What it could not put back: somebody has to look.
+    owed: Vec<Left>,
+}
+
+fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
+    let mut agent = Agent {
+        name: kept.name,
+        connected: connected.is_some(),
+        labels: kept.labels,
+        joined: kept.enrolled.to_string(),
+        revoked: kept.revoked.map(|at| at.to_string()),
+        version: None,
+        address: None,
+        since: None,
+        run: None,
+        faults: Vec::new(),
+        owed: Vec::new(),
+    };
+    if let Some(connected) = connected {
+        agent.labels = connected.labels;
+        agent.version = Some(connected.version);
+        agent.address = Some(connected.peer.to_string());
+        agent.since = Some(connected.since.to_string());
+        agent.run = connected.run;
+        agent.faults = connected.faults.to_vec();
+        agent.owed = connected.owed.into_iter().map(Left::from).collect();
+    }
+    agent
+}
+
+/// Agents by name, those that are not connected too. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(AfterName), security(("token" = [])), responses((status = 200, body = Vec<Agent>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    _who: Viewer,
+    State(api): State<Api>,
+    Asked(AfterName { after, limit }): Asked<AfterName>,
+) -> Result<Json<Vec<Agent>>, Problem> {
+    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
+    let found = blocking(move || store.agents(after.as_deref(), limit)).await?;
+    let fleet = api.service.fleet();
+    let agents = found.into_iter().map(|kept| {
+        let connected = fleet.get(&kept.name);
+        agent(kept, connected)
+    });
+    Ok(Json(agents.collect()))
+}
+
+/// An agent. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn get(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Agent>, Problem> {
+    let store = Arc::clone(api.service.store());
+    let kept = blocking(move || store.agent(&name)).await?;
+    let connected = api.service.fleet().get(&kept.name);
+    Ok(Json(agent(kept, connected)))
+}
+
+/// All about the faults that an agent can inject, as it says itself. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub async fn faults(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Vec<Fault>>, Problem> {
+    let Some(caller) = api.service.fleet().caller(&name) else {
+        let what = format!("no agent `{}` is connected", name.escape_debug());
+        return Err(Problem::not_there(what));
+    };
+    match tokio::time::timeout(DESCRIBED_WITHIN, caller.describe()).await {
+        Ok(Some(faults)) => Ok(Json(faults.into_iter().map(Fault::from).collect())),
+        Ok(None) | Err(_) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "agent",
+            format!("agent `{name}` does not answer"),
+        )),
+    }
+}
+
+/// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Wants the role admin.
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn revoke(
+    Admin(who): Admin,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Agent>, Problem> {
+    let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
+    let kept = blocking(move || -> Result<store::Agent, Problem> {
+        enrolment.revoke(&name)?;
+        service.audit(&who, "revoke agent", &name, "done", nothing())?;
+        Ok(service.store().agent(&name)?)
+    })
+    .await?;
+    api.service.fleet().dismiss(&kept.name);
+    Ok(Json(agent(kept, None)))
+}

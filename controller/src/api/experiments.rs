@@ -1,0 +1,335 @@
+//! Experiments that are kept, and starting them.
+
+use super::Api;
+use super::input::{Asked, Body, Named};
+use super::operations::{blocking, nothing, page, usual};
+use super::problem::Problem;
+use super::who::{Operator, Viewer};
+use crate::runner::Preview;
+use crate::service::{Ask, Refused, Who};
+use crate::store::{self, Because, ExperimentRef};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// The longest name.
+const LONGEST_NAME: usize = 64;
+
+/// A page of named things.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AfterName {
+    /// Those after this name.
+    pub after: Option<String>,
+    /// At the most so many, 1 to 1000; 100 where left out.
+    #[serde(default = "usual")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: u32,
+}
+
+/// Which version.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WhichVersion {
+    /// A version; the latest where left out.
+    pub version: Option<u64>,
+}
+
+/// An experiment that is kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Experiment {
+    /// Its name.
+    name: String,
+    /// Its version, from 1.
+    version: u64,
+    /// The document.
+    document: Value,
+    /// Who put it there: a token's name.
+    who: String,
+    /// When.
+    at: String,
+}
+
+impl From<store::Experiment> for Experiment {
+    fn from(kept: store::Experiment) -> Self {
+        Experiment {
+            name: kept.name,
+            version: kept.version,
+            document: kept.document,
+            who: kept.who,
+            at: kept.at.to_string(),
+        }
+    }
+}
+
+/// A version of an experiment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Version {
+    /// Its number.
+    version: u64,
+    /// Who made it.
+    who: String,
+    /// When.
+    at: String,
+    /// Whether it removed the experiment.
+    removed: bool,
+}
+
+/// What putting an experiment did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Applied {
+    /// Its name.
+    name: String,
+    /// The version that holds now.
+    version: u64,
+    /// Whether it is a new one.
+    changed: bool,
+    /// The document of the version before, where there is one and it was another.
+    before: Option<Value>,
+}
+
+/// How an experiment is to be run.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// A version; the latest where left out.
+    #[serde(default)]
+    version: Option<u64>,
+    /// What every pick comes from, up to 2^53; a random one where left out.
+    #[serde(default)]
+    #[schema(maximum = 9007199254740991_i64)]
+    seed: Option<u64>,
+    /// Configuration values that go before the document's.
+    #[serde(default)]
+    variables: Map<String, Value>,
+}
+
+/// A run that has begun, or waits for a second person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Begun {
+    /// The run's id; none where it waits.
+    run: Option<String>,
+    /// What waits, and for whose approval.
+    approval: Option<super::runs::Approval>,
+}
+
+/// What a run would hit now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Plan {
+    /// The experiment's title.
+    title: String,
+    /// What every pick came from.
+    seed: u64,
+    /// The agents that would take part.
+    agents: Vec<String>,
+    /// Each injection: action, agent, fault, and what would be done with its undo, or why it would be refused.
+    injections: Vec<Value>,
+}
+
+/// Experiments by name. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(AfterName), security(("token" = [])), responses((status = 200, body = Vec<Experiment>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    _who: Viewer,
+    State(api): State<Api>,
+    Asked(AfterName { after, limit }): Asked<AfterName>,
+) -> Result<Json<Vec<Experiment>>, Problem> {
+    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
+    let found = blocking(move || store.experiments(after.as_deref(), limit)).await?;
+    Ok(Json(found.into_iter().map(Experiment::from).collect()))
+}
+
+/// An experiment. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), WhichVersion), security(("token" = [])), responses((status = 200, body = Experiment), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn get(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Asked(WhichVersion { version }): Asked<WhichVersion>,
+) -> Result<Json<Experiment>, Problem> {
+    let store = Arc::clone(api.service.store());
+    let found = blocking(move || store.experiment(&name, version)).await?;
+    Ok(Json(found.into()))
+}
+
+/// Keeps an experiment under a name. The same document again changes nothing. Wants the role operator.
+#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = Value, security(("token" = [])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub async fn put(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Body(document): Body<Value>,
+) -> Result<Json<Applied>, Problem> {
+    check_name(&name)?;
+    let service = Arc::clone(&api.service);
+    let applied = blocking(move || -> Result<Applied, Problem> {
+        service
+            .understand(&document, &Map::new())
+            .map_err(Problem::invalid)?;
+        let store = service.store();
+        let before = match store.experiment(&name, None) {
+            Ok(before) => Some(before.document),
+            Err(error) if error.kind == store::Kind::NotThere => None,
+            Err(error) => return Err(error.into()),
+        };
+        let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
+        if put.changed {
+            let detail = json!({"version": put.version});
+            service.audit(&who, "apply", &name, "done", detail)?;
+        }
+        Ok(Applied {
+            before: before.filter(|_| put.changed),
+            name,
+            version: put.version,
+            changed: put.changed,
+        })
+    })
+    .await?;
+    api.service.reschedule();
+    Ok(Json(applied))
+}
+
+/// A name that can stand in a path, in a file's name, and in a log.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let fine = !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match fine {
+        true => Ok(()),
+        false => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "name",
+            format!("`{}` is no name for an experiment", name.escape_debug()),
+        )
+        .hint(format!(
+            "letters, digits, `-`, `_` and `.`, {LONGEST_NAME} at the most, the first a letter or a digit"
+        ))),
+    }
+}
+
+/// Removes an experiment; its history stays. Wants the role operator.
+#[utoipa::path(delete, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = [])), responses((status = 200, body = Version), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn remove(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Version>, Problem> {
+    let service = Arc::clone(&api.service);
+    let removed = blocking(move || -> Result<Version, Problem> {
+        let at = Timestamp::now();
+        let version = service.store().remove_experiment(&name, &who.name, at)?;
+        service.audit(&who, "remove", &name, "done", nothing())?;
+        Ok(Version {
+            version,
+            who: who.name,
+            at: at.to_string(),
+            removed: true,
+        })
+    })
+    .await?;
+    api.service.reschedule();
+    Ok(Json(removed))
+}
+
+/// An experiment's history, oldest first. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/experiments/{name}/versions", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = [])), responses((status = 200, body = Vec<Version>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn versions(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Vec<Version>>, Problem> {
+    let store = Arc::clone(api.service.store());
+    let found = blocking(move || store.experiment_versions(&name)).await?;
+    let versions = found.into_iter().map(|found| Version {
+        version: found.version,
+        who: found.who,
+        at: found.at.to_string(),
+        removed: found.removed,
+    });
+    Ok(Json(versions.collect()))
+}
+
+/// What is asked for, as the service takes it.
+async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Result<Ask, Problem> {
+    let store = Arc::clone(api.service.store());
+    let version = request.version;
+    let kept = blocking(move || store.experiment(&name, version)).await?;
+    Ok(Ask {
+        document: kept.document,
+        reference: Some(ExperimentRef {
+            name: kept.name,
+            version: kept.version,
+        }),
+        seed: request.seed,
+        variables: request.variables,
+        who: who.name.clone(),
+        because: Because::Asked,
+        approved_by: None,
+    })
+}
+
+/// What a run would hit on the fleet now, exactly; nothing is touched. Wants the role viewer.
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/plan", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = [])), responses((status = 200, body = Plan), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub async fn plan(
+    Viewer(who): Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Body(request): Body<RunRequest>,
+) -> Result<Json<Plan>, Problem> {
+    let ask = asked(&api, &who, name, request).await?;
+    let title = ask.document.get("title").and_then(Value::as_str);
+    let title = title.unwrap_or_default().to_owned();
+    let (seed, Preview { agents, injections }) = api.service.plan(ask).await?;
+    let injections = injections.iter().map(|injection| json!(injection));
+    Ok(Json(Plan {
+        title,
+        seed,
+        agents,
+        injections: injections.collect(),
+    }))
+}
+
+/// Starts a run. Wants the role operator.
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = [])), responses((status = 201, body = Begun), (status = 202, description = "It waits for a second person", body = Begun), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub async fn run(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+    Body(request): Body<RunRequest>,
+) -> Result<(StatusCode, Json<Begun>), Problem> {
+    let ask = asked(&api, &who, name.clone(), request).await?;
+    let service = Arc::clone(&api.service);
+    let begun = blocking(move || -> Result<_, Problem> {
+        service.audit(&who, "run", &name, "asked", json!({"seed": ask.seed}))?;
+        match service.start(ask) {
+            Ok(run) => Ok((
+                StatusCode::CREATED,
+                Begun {
+                    run: Some(run),
+                    approval: None,
+                },
+            )),
+            Err(Refused::Waits(approval)) => Ok((
+                StatusCode::ACCEPTED,
+                Begun {
+                    run: None,
+                    approval: Some((*approval).into()),
+                },
+            )),
+            Err(refused) => {
+                let problem = Problem::from(refused);
+                service.audit(&who, "run", &name, "refused", json!(problem))?;
+                Err(problem)
+            }
+        }
+    })
+    .await?;
+    Ok((begun.0, Json(begun.1)))
+}

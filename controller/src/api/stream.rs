@@ -1,0 +1,124 @@
+//! A run's journal as it grows: server-sent events, each with its number as its id, so that whoever lost the connection
+//! goes on where it was.
+
+use super::Api;
+use super::input::{Asked, Named};
+use super::operations::blocking;
+use super::problem::Problem;
+use super::who::Viewer;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use utoipa::IntoParams;
+
+/// How many events are read at a time.
+const PAGE: u32 = 200;
+/// How often something is sent where nothing happens, so that nobody takes the connection for dead.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct From {
+    /// With the event after this number. A `Last-Event-ID` goes before it.
+    #[serde(default)]
+    after: u64,
+}
+
+struct Follower {
+    api: Api,
+    run: String,
+    after: u64,
+    events: VecDeque<Event>,
+    changes: Option<watch::Receiver<u64>>,
+    over: bool,
+}
+
+/// A run's journal as it grows, to its end: `event` is `entry`, its data an entry of the journal, its id the entry's number; the last is
+/// `closed`, with the run. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), From), security(("token" = [])), responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn stream(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(run): Named<String>,
+    Asked(from): Asked<From>,
+    headers: HeaderMap,
+) -> Result<Sse<impl futures_core::Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let last = headers.get("last-event-id");
+    let last = last.and_then(|value| value.to_str().ok()?.parse().ok());
+    let (store, id) = (Arc::clone(api.service.store()), run.clone());
+    blocking(move || store.run(&id)).await?;
+    let follower = Follower {
+        // Subscribed before the first look, so that nothing falls between the two.
+        changes: api.service.follow(&run),
+        api,
+        run,
+        after: last.unwrap_or(from.after),
+        events: VecDeque::new(),
+        over: false,
+    };
+    let stream = futures_util::stream::unfold(follower, async |mut follower| {
+        let event = follower.next().await?;
+        Some((Ok(event), follower))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
+}
+
+impl Follower {
+    /// The next event, whenever it comes; none after the last.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if self.over {
+                return None;
+            }
+            if let Some(changes) = &mut self.changes {
+                changes.borrow_and_update();
+            }
+            let (store, run, after) = (
+                Arc::clone(self.api.service.store()),
+                self.run.clone(),
+                self.after,
+            );
+            // A store that fails ends the stream; the client comes again, and goes on where it was.
+            let read = blocking(move || {
+                let events = store.events(&run, after, PAGE)?;
+                Ok::<_, crate::store::StoreError>((events, store.run(&run)?))
+            });
+            let (page, kept) = read.await.ok()?;
+            for numbered in page {
+                self.after = numbered.number;
+                let event = Event::default()
+                    .event("entry")
+                    .id(numbered.number.to_string());
+                self.events
+                    .push_back(event.json_data(&numbered.entry).ok()?);
+            }
+            if !self.events.is_empty() {
+                continue;
+            }
+            if kept.end.is_some() {
+                self.over = true;
+                let run = super::runs::Run::from(kept);
+                return Event::default().event("closed").json_data(&run).ok();
+            }
+            match &mut self.changes {
+                Some(changes) => {
+                    if changes.changed().await.is_err() {
+                        // The run is being closed in the store.
+                        self.changes = None;
+                    }
+                }
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
