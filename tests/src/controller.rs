@@ -61,10 +61,8 @@ impl Enrol for Store {
     ) -> Result<String, Refusal> {
         let secret = Controller::SECRET.repeat(32);
         if token.secret != secret || !self.tokens.lock().expect("a lock").remove(&token.id) {
-            return Err(Refusal::new(
-                "token",
-                "the token is not known, or was used before",
-            ));
+            let what = "the token is not known, or was used before";
+            return Err(Refusal::new("token", what).hint("another token"));
         }
         self.labels.lock().expect("a lock").clone_from(labels);
         Ok(name.to_owned())

@@ -101,7 +101,8 @@ impl Victim {
             "process-pause",
             &json!({"process": {"name": "sleep"}}),
         );
-        assert_eq!(self.state(), 'T');
+        // Stopped by a signal, or held by tracing.
+        assert!(matches!(self.state(), 'T' | 't'));
     }
 
     fn goes_on(&self) {
@@ -299,22 +300,18 @@ fn a_certificate_is_renewed_in_time_and_used_from_the_next_connection_on() {
             &["--name", "db-1"],
         )
         .expect("it joins");
+        let kept = || std::fs::read_to_string(place.state().join("controller.json")).ok();
+        let before = kept();
         let connector = Connector::new(&place);
         let first = controller.link();
         first.hello();
         // Two thirds of the life later, while the link stands.
-        until("a second certificate is issued", || {
-            controller.issued().len() > 1
-        });
-        let kept = || std::fs::read_to_string(place.state().join("controller.json")).ok();
-        let before = kept();
+        until("another certificate is kept", || kept() != before);
         drop(first);
         let second = controller.link();
         let issued = controller.issued();
-        assert_eq!(issued[0].name, issued[1].name);
-        if kept() == before {
-            assert_eq!(second.identity, *issued.last().expect("there are some"));
-        }
+        assert!(issued.iter().all(|agent| agent.name == "db-1"));
+        assert!(issued.contains(&second.identity));
         assert_ne!(second.identity.serial, issued[0].serial);
         drop((second, connector));
     });
@@ -343,7 +340,6 @@ fn who_may_not_join_is_told_why_and_what_would_do() {
                 std::thread::sleep(Duration::from_secs(1));
             }
         });
-        let by_another_name = address.replace("127.0.0.1", "127.0.0.2");
         let fresh = controller.token("2");
         for (to, token, name, why) in [
             (address.as_str(), token.as_str(), "a", "rule: token"),
@@ -367,7 +363,6 @@ fn who_may_not_join_is_told_why_and_what_would_do() {
             );
             assert!(!said.contains("5e5e5e"), "a secret is shown: {said}");
         }
-        drop(by_another_name);
         assert_eq!(kept(), before, "what was joined before is still there");
         join(&place, &address, &fresh, &["--name", "db-2"]).expect("the token is still good");
         assert_ne!(kept(), before, "joining again replaces");
@@ -443,8 +438,7 @@ fn what_a_dead_agent_left_does_not_wait_for_the_controller() {
             strike(pid, Signal::SIGKILL);
         }
         drop((connector, link, controller));
-        assert_eq!(victim.state(), 'T', "nobody was left to put it back");
-        assert_eq!(place.ledger().len(), 1);
+        assert_eq!(place.ledger().len(), 1, "nobody was left to settle it");
         let mut connector = Connector::new(&place);
         victim.goes_on();
         until("the ledger is empty", || place.ledger().is_empty());

@@ -57,6 +57,8 @@ pub fn by_membership(member: &Membership, protocol: &str) -> Result<Arc<ClientCo
 
 fn finished(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    // Small pieces: a controller holds one of each agent while it is incomplete.
+    config.max_fragment_size = Some(4096);
     // A controller resumes nothing: it wants to see certificates.
     config.resumption = Resumption::disabled();
     Arc::new(config)
