@@ -41,6 +41,7 @@ pub struct Linked {
 enum Say {
     Command(Box<Command>),
     Silence,
+    Deafness,
 }
 
 /// Who may join, who did, and who may not come back.
@@ -244,6 +245,10 @@ async fn talk(
                     is_silent = true;
                     continue;
                 }
+                Some(Say::Deafness) => {
+                    listening.abort();
+                    continue;
+                }
                 None => break,
             },
             _ = beats.tick(), if !is_silent => Command::Beat { lease },
@@ -266,6 +271,11 @@ impl Linked {
     /// Says nothing more, and keeps the link.
     pub fn falls_silent(&self) {
         drop(self.says.send(Say::Silence));
+    }
+
+    /// Reads nothing more, and goes on beating.
+    pub fn goes_deaf(&self) {
+        drop(self.says.send(Say::Deafness));
     }
 
     /// The next thing that is said. None where the link is closed.

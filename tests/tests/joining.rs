@@ -236,6 +236,31 @@ fn a_controller_that_falls_silent_has_its_faults_put_back() {
 }
 
 #[test]
+fn a_controller_that_does_not_read_can_not_keep_a_fault() {
+    let name = "a_controller_that_does_not_read_can_not_keep_a_fault";
+    privately(name, &[], || {
+        let place = Place::default();
+        let (controller, connector, link) = joined(&place);
+        let victim = Victim::new();
+        victim.is_paused_by(&link);
+        link.goes_deaf();
+        // Each is answered with its own words: more than all buffers between have room for, at the least.
+        let fault = "x".repeat(500_000);
+        for request in 0..60 {
+            let injection =
+                json!({"id": "other", "run": "run", "fault": fault, "duration": "1s", "seed": 1});
+            link.says(Say::Plan {
+                request,
+                injection: serde_json::from_value(injection).expect("a request"),
+            });
+        }
+        victim.goes_on();
+        until("the ledger is empty", || place.ledger().is_empty());
+        drop((link, connector, controller));
+    });
+}
+
+#[test]
 fn the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_harm() {
     let name = "the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_harm";
     privately_networked(name, &PROGRAMS, || {
