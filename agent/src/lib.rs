@@ -8,6 +8,7 @@
 
 pub mod changes;
 pub mod cli;
+pub mod connect;
 pub mod dns;
 pub mod doctor;
 pub mod engine;
@@ -16,6 +17,7 @@ pub mod filter;
 pub mod guardian;
 pub mod helpers;
 pub mod host;
+pub mod labels;
 pub mod ledger;
 pub mod link;
 pub mod metrics;

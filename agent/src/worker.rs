@@ -38,6 +38,8 @@ pub struct Settings {
     pub name: String,
     /// Labels that were given.
     pub labels: BTreeMap<String, String>,
+    /// The connection to the controller, where another process of ours holds it.
+    pub spare: Option<Connection>,
 }
 
 /// Serves the controller on standard input until it says goodbye, goes away, or the guardian
@@ -61,7 +63,7 @@ pub fn run(
         |entry| entry.owner.is_dead(&host.table),
         Cause::Died,
     );
-    let link = Connection::of(rustix::stdio::stdin());
+    let link = Connection::of(rustix::stdio::stdin()).or(settings.spare);
     let engine = Engine::new(host, ledger, policy, owner).sparing(link);
     let hello = Hello {
         agent: settings.name.clone(),

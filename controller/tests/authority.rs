@@ -1,5 +1,7 @@
 //! The certificate authority's folder over crashes and mishaps, and what its certificates are good for.
 
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
 use backburn::authority::{AGENT_LASTS, Authority, identity};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use std::os::unix::fs::PermissionsExt as _;

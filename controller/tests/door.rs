@@ -1,6 +1,8 @@
 //! Who comes in at the controller's port, and who does not: certificates of all sorts, those who
 //! say nothing, those who say too much; and how a certificate is had and renewed.
 
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
 use backburn::authority::{AGENT_LASTS, AgentIdentity, Authority};
 use backburn::door::{Door, DoorLimits, Visitor};
 use backburn::enrolment::{self, Enrol};

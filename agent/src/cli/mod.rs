@@ -2,6 +2,7 @@
 //! controller. `main` is a straight line from words to an exit code.
 
 mod arguments;
+mod connect;
 mod inject;
 mod show;
 
@@ -57,9 +58,11 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     } else {
         name
     };
-    let serves = words
-        .first()
-        .is_some_and(|word| word == "serve" || word == "worker");
+    let serves = words.first().is_some_and(|word| {
+        ["serve", "worker", "connect"]
+            .iter()
+            .any(|known| word == known)
+    });
     let known = if serves {
         serving(name.clone())
     } else {
@@ -130,6 +133,13 @@ fn serving(name: String) -> Command {
                     .action(ArgAction::Append)
                     .help("A label of this agent"),
             )
+            .arg(
+                // The link's two ends, where a connector holds it: no fault may cut it.
+                Arg::new("spare")
+                    .long("spare")
+                    .value_parser(value_parser!(crate::filter::Connection))
+                    .hide(true),
+            )
     };
     Command::new(name)
         .about("Injects faults into this host and puts them back")
@@ -161,6 +171,7 @@ fn serving(name: String) -> Command {
         )
         .subcommand(serve("serve").about("Serve a controller over the socket on standard input"))
         .subcommand(serve("worker").hide(true))
+        .subcommands(connect::words())
 }
 
 /// All the agent's words.
@@ -255,10 +266,16 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
                     .cloned()
                     .unwrap_or_else(host_name),
                 labels: labels(words)?,
+                spare: words.get_one::<crate::filter::Connection>("spare").copied(),
             };
             let clean = worker::run(&settings, invocation)
                 .map_err(|error| Failure::Wrong(error.to_string()))?;
             Ok(if clean { 0 } else { NOT_CLEAN })
+        }
+        "join" => connect::join(words, &state, invocation),
+        "connect" => {
+            policy()?;
+            connect::connect(&state, policy_path.as_deref(), &invocation)
         }
         "faults" => show::faults(words.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
@@ -356,22 +373,22 @@ fn pass_on(words: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<Strin
     if let Ok(Some(labels)) = words.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
+    if let Ok(Some(spare)) = words.try_get_one::<crate::filter::Connection>("spare") {
+        let ends = format!("{},{}", spare.here, spare.there);
+        passed.extend(["--spare".to_owned(), ends]);
+    }
     passed
 }
 
+/// Labels that were found, and those given before them.
 fn labels(words: &ArgMatches) -> Result<BTreeMap<String, String>, Failure> {
-    // What is found comes first, so that what is given goes before it.
-    let mut labels = BTreeMap::from([
-        ("host".to_owned(), host_name()),
-        ("os".to_owned(), std::env::consts::OS.to_owned()),
-        ("arch".to_owned(), std::env::consts::ARCH.to_owned()),
-        (
-            "kernel".to_owned(),
-            nix::sys::utsname::uname()
-                .map(|name| name.release().to_string_lossy().into_owned())
-                .unwrap_or_default(),
-        ),
-    ]);
+    let mut labels = crate::labels::found(Path::new("/"), |name| std::env::var(name).ok());
+    labels.extend(given_labels(words)?);
+    Ok(labels)
+}
+
+fn given_labels(words: &ArgMatches) -> Result<BTreeMap<String, String>, Failure> {
+    let mut labels = BTreeMap::new();
     for label in words.get_many::<String>("label").into_iter().flatten() {
         let (key, value) = label.split_once('=').ok_or_else(|| {
             Failure::Wrong(format!(

@@ -33,6 +33,19 @@ impl Connection {
     }
 }
 
+impl std::str::FromStr for Connection {
+    type Err = std::net::AddrParseError;
+
+    /// `HERE,THERE`, as a connector hands it on.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (here, there) = text.split_once(',').unwrap_or((text, ""));
+        Ok(Connection {
+            here: here.parse()?,
+            there: there.parse()?,
+        })
+    }
+}
+
 impl Draft<'_> {
     /// Lets the link's packets through, both ways.
     pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows) {

@@ -146,17 +146,19 @@ impl Host {
         })
     }
 
-    /// Creates, writes and syncs a file beside its final place, then renames it there and syncs
+    /// Creates, writes and syncs a file, which nobody else may read, beside its final place, then renames it there and syncs
     /// the folder: after a crash the old or the new content is there, never a part.
     ///
     /// # Errors
     /// What the file system said; the file is then as it was.
     pub fn write_durably(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         use std::io::Write as _;
+        use std::os::unix::fs::PermissionsExt as _;
         let beside = path.with_extension("new");
         self.effect(&format!("write {}", beside.display()), || {
             let mut file = std::fs::File::create(&beside)?;
-            file.write_all(content)
+            file.set_permissions(std::fs::Permissions::from_mode(0o600))
+                .and_then(|()| file.write_all(content))
                 .and_then(|()| file.sync_all())
                 .inspect_err(|_| {
                     // A part of an entry is no entry; what cannot be removed is passed over when the ledger is read.

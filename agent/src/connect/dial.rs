@@ -1,0 +1,345 @@
+//! A connection to a controller: found, made, and greeted over TLS, with a deadline, and given up
+//! at once when this process is told to end.
+
+use super::trust::explain;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long making a connection may take, for each address that a name has.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long what was sent may go unacknowledged before the kernel gives the connection up: a controller that has vanished, or
+/// one that does not read.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// This process is to end.
+    #[error("told to end")]
+    Told,
+    /// Anything else.
+    #[error("{what}\nhint: {hint}")]
+    Failed {
+        /// Where, and what was wrong.
+        what: String,
+        /// What would do.
+        hint: String,
+    },
+}
+
+impl DialError {
+    pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        DialError::Failed {
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// How long something may take, and what ends it before.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<'a> {
+    /// Until when.
+    pub until: Instant,
+    /// Readable when this process is told to end.
+    pub told: Option<BorrowedFd<'a>>,
+}
+
+impl Patience<'_> {
+    /// Waits until a descriptor is ready. Returns whether it was, in time.
+    fn ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, DialError> {
+        let fd = fd.as_fd();
+        let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
+        fds.extend(
+            self.told
+                .map(|told| PollFd::from_borrowed_fd(told, PollFlags::IN)),
+        );
+        loop {
+            let left = timespec(self.until.saturating_duration_since(Instant::now()));
+            match poll(&mut fds, Some(&left)) {
+                Ok(0) => return Ok(false),
+                Ok(_) if fds.get(1).is_some_and(|told| !told.revents().is_empty()) => {
+                    return Err(DialError::Told);
+                }
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(DialError::new(error.to_string(), "try again")),
+            }
+        }
+    }
+}
+
+pub(super) fn timespec(length: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: length.subsec_nanos().into(),
+    }
+}
+
+/// A connection over TLS; its socket never blocks.
+#[derive(Debug)]
+pub struct Tls {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What TLS knows of it.
+    pub connection: ClientConnection,
+    controller: String,
+}
+
+impl Tls {
+    /// Connects to `HOST:PORT`, and waits until both sides have shown what they are.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    pub fn dial(
+        controller: &str,
+        config: Result<Arc<ClientConfig>, rustls::Error>,
+        told: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, DialError> {
+        let (host, addresses) = resolve(controller)?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            DialError::new(
+                format!("`{host}` is no host name and no address"),
+                "e.g. `--controller chaos.example.org:7878`",
+            )
+        })?;
+        let config = config.map_err(|error| {
+            DialError::new(
+                format!("TLS can't be had: {error}"),
+                "join again with a new token",
+            )
+        })?;
+        let mut last = None;
+        for address in addresses {
+            let patience = Patience {
+                until: Instant::now() + CONNECT_WITHIN,
+                told,
+            };
+            let stream = match open(address, &patience) {
+                Ok(stream) => stream,
+                Err(DialError::Told) => return Err(DialError::Told),
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            let connection = ClientConnection::new(Arc::clone(&config), name.clone())
+                .map_err(|error| DialError::new(error.to_string(), "join again"))?;
+            let mut tls = Tls {
+                stream,
+                connection,
+                controller: controller.to_owned(),
+            };
+            while tls.connection.is_handshaking() || tls.connection.wants_write() {
+                tls.go_on(&patience)?;
+            }
+            return Ok(tls);
+        }
+        Err(last.unwrap_or_else(|| {
+            DialError::new(
+                format!("`{host}` has no address"),
+                "look at the name, and at this host's name servers",
+            )
+        }))
+    }
+
+    /// The controller's verdict on our certificate comes after our side of the handshake is done: waits a moment for it, or for
+    /// its first word. Whoever says nothing is let be.
+    ///
+    /// # Errors
+    /// We are not let in, and why.
+    pub fn verdict(
+        &mut self,
+        within: Duration,
+        told: Option<BorrowedFd<'_>>,
+    ) -> Result<(), DialError> {
+        let patience = Patience {
+            until: Instant::now() + within,
+            told,
+        };
+        if patience.ready(&self.stream, PollFlags::IN)? {
+            self.go_on(&patience)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a line and waits for the answer, of at most so many bytes.
+    ///
+    /// # Errors
+    /// The connection broke, or nothing came in time.
+    pub fn ask(&mut self, line: &[u8], most: usize, within: Duration) -> Result<String, DialError> {
+        let patience = Patience {
+            until: Instant::now() + within,
+            told: None,
+        };
+        let failed = |error: io::Error| DialError::new(error.to_string(), "try again");
+        self.connection.writer().write_all(line).map_err(failed)?;
+        let mut heard = Vec::new();
+        loop {
+            let mut room = [0; 4096];
+            match self.connection.reader().read(&mut room) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(room.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.go_on(&patience)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+            if heard.contains(&b'\n') || heard.len() > most {
+                break;
+            }
+        }
+        String::from_utf8(heard)
+            .ok()
+            .filter(|heard| heard.ends_with('\n'))
+            .ok_or_else(|| {
+                DialError::new(
+                    format!("{}: the answer can't be read", self.controller),
+                    "agent and controller of the same version",
+                )
+            })
+    }
+
+    /// Sends and receives what can be, and waits for it where nothing can.
+    fn go_on(&mut self, patience: &Patience<'_>) -> Result<(), DialError> {
+        let mut wanted = PollFlags::empty();
+        if self.connection.wants_write() {
+            wanted |= PollFlags::OUT;
+        }
+        if self.connection.wants_read() {
+            wanted |= PollFlags::IN;
+        }
+        if !patience.ready(&self.stream, wanted)? {
+            return Err(DialError::new(
+                format!("{}: it takes too long to answer", self.controller),
+                "look whether the controller is busy, or something between holds the packets back",
+            ));
+        }
+        self.transfer().map(|_| ())
+    }
+
+    /// Sends and receives what can be now. Returns how many bytes came; none where the other side has closed.
+    ///
+    /// # Errors
+    /// The connection broke, or TLS found something wrong, in words.
+    pub fn transfer(&mut self) -> Result<Option<usize>, DialError> {
+        let broke = |controller: &str, error: &io::Error| {
+            let hint = "look whether the controller runs, and whether something between closes connections";
+            DialError::new(format!("{controller}: the connection broke: {error}"), hint)
+        };
+        let would_block = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            )
+        };
+        let mut sent = Ok(());
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) => {
+                    // Why it was closed may still be there to be read.
+                    sent = Err(broke(&self.controller, &error));
+                    break;
+                }
+            }
+        }
+        let mut came = Some(0);
+        if self.connection.wants_read() {
+            came = match self.connection.read_tls(&mut self.stream) {
+                Ok(0) => None,
+                Ok(count) => Some(count),
+                Err(error) if would_block(&error) => Some(0),
+                Err(error) => return Err(broke(&self.controller, &error)),
+            };
+            let state = self.connection.process_new_packets().map_err(|error| {
+                // Our last word is why; nobody may be there to hear it.
+                self.connection.write_tls(&mut self.stream).ok();
+                let (what, hint) = explain(&error);
+                DialError::new(format!("{}: {what}", self.controller), hint)
+            })?;
+            if state.peer_has_closed() {
+                came = None;
+            }
+        }
+        sent?;
+        if came.is_none() && self.connection.is_handshaking() {
+            return Err(DialError::new(
+                format!(
+                    "{}: it closed the connection before it said who it is",
+                    self.controller
+                ),
+                "look whether this is the controller's port, and whether the controller is overloaded",
+            ));
+        }
+        Ok(came)
+    }
+}
+
+/// The host's name, and its addresses.
+fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), DialError> {
+    let split = controller
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let Some((host, port)) = split.filter(|(host, _)| !host.is_empty()) else {
+        return Err(DialError::new(
+            format!("`{controller}` is not of the form HOST:PORT"),
+            "e.g. `--controller chaos.example.org:7878`, or `[fd00::1]:7878`",
+        ));
+    };
+    let host = host.trim_matches(['[', ']']);
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        DialError::new(
+            format!("no address of `{host}` is known: {error}"),
+            "look at the name, and at this host's name servers",
+        )
+    })?;
+    Ok((host, addresses.collect()))
+}
+
+fn open(address: SocketAddr, patience: &Patience<'_>) -> Result<TcpStream, DialError> {
+    let failed = |error: Errno| {
+        let hint = match error {
+            Errno::CONNREFUSED => {
+                "look whether the controller runs there, and listens on this port"
+            }
+            _ => "look at the routes and filters between this host and the controller",
+        };
+        DialError::new(format!("{address}: {}", io::Error::from(error)), hint)
+    };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(failed)?;
+    match connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS) => {
+            if !patience.ready(&socket, PollFlags::OUT)? {
+                return Err(failed(Errno::TIMEDOUT));
+            }
+            sockopt::socket_error(&socket)
+                .and_then(|outcome| outcome)
+                .map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    sockopt::set_tcp_nodelay(&socket, true).map_err(failed)?;
+    sockopt::set_socket_keepalive(&socket, true).map_err(failed)?;
+    sockopt::set_tcp_keepidle(&socket, UNACKNOWLEDGED).map_err(failed)?;
+    sockopt::set_tcp_keepintvl(&socket, UNACKNOWLEDGED / 3).map_err(failed)?;
+    let length = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(&socket, length).map_err(failed)?;
+    Ok(TcpStream::from(socket))
+}
