@@ -61,7 +61,15 @@ impl Place {
     /// A connection that may write. Each commit is synced.
     pub(super) fn writing(&self) -> Result<Connection, StoreError> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(StoreError::new(
+                Kind::Io,
+                "the file system has no shared memory for a log that is written ahead",
+            )
+            .hint("put the store's folder on a local disk"));
+        }
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // Of a log that was long once, so much stays: 16 MiB.
@@ -112,4 +120,25 @@ fn own(path: &Path) -> io::Result<File> {
         .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_synced_and_a_reader_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::hold(folder.path()).unwrap();
+        let writing = place.writing().unwrap();
+        let pragma = |name| writing.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        assert_eq!(pragma("synchronous"), Ok(2), "FULL");
+        assert_eq!(pragma("foreign_keys"), Ok(1));
+        writing.execute_batch("CREATE TABLE a (x)").unwrap();
+        let refused = place
+            .reading()
+            .unwrap()
+            .execute_batch("INSERT INTO a VALUES (1)");
+        assert_eq!(StoreError::from(refused.unwrap_err()).kind, Kind::Io);
+    }
 }

@@ -55,13 +55,18 @@ pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreErr
     alter(connection, statement, parameters).map(|_| ())
 }
 
-/// One statement, so that it needs no savepoint.
+/// Alters by one statement, so that it needs no savepoint. An `INSERT … SELECT … RETURNING` would do all in
+/// one, by way of two temporary tables.
 pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
-    let statement = "INSERT INTO events (run, number, entry) \
-        SELECT number, 1 + COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0), ?2 \
-        FROM runs WHERE id = ?1 AND ended IS NULL RETURNING number";
-    one(connection, statement, [run, entry], |row| row.get(0))?
-        .ok_or_else(|| not_open(connection, run))
+    let query = "SELECT number, 1 + COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
+        FROM runs WHERE id = ?1 AND ended IS NULL";
+    let next = one(connection, query, [run], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?))
+    })?;
+    let (place, number) = next.ok_or_else(|| not_open(connection, run))?;
+    let statement = "INSERT INTO events (run, number, entry) VALUES (?1, ?2, ?3)";
+    alter(connection, statement, params![place, number, entry])?;
+    Ok(number)
 }
 
 pub(super) fn events(
