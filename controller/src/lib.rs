@@ -4,6 +4,7 @@
 pub mod api;
 pub mod authority;
 pub mod crew;
+pub mod daemon;
 pub mod door;
 pub mod enrolment;
 pub mod fleet;

@@ -6,7 +6,7 @@ mod carry;
 mod dial;
 pub mod join;
 mod membership;
-mod trust;
+pub mod trust;
 
 pub use dial::DialError;
 pub use membership::{Membership, NoMembership};

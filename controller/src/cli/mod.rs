@@ -1,9 +1,11 @@
 //! The command line: one file for each command. Data goes to stdout, talk to stderr, and the exit
 //! code is the verdict's.
 
+mod controller;
 mod junit;
 mod live;
 mod plan;
+mod remote;
 mod report;
 mod run;
 mod schedules;
@@ -42,9 +44,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run an experiment on this host and say what it comes to
+    /// Run an experiment on this host, or on a controller's fleet, and say what it comes to
     Run(run::RunCommand),
-    /// Say what an experiment would hit on this host now, exactly, with its undo; touch nothing
+    /// Say what an experiment would hit now, exactly, with its undo; touch nothing
     Plan(plan::PlanCommand),
     /// Break a small web service of its own, and show it; needs no root and leaves nothing
     Demo,
@@ -63,6 +65,36 @@ enum Command {
     /// Use the agent by hand: plan, inject, status, revert, doctor
     #[command(disable_help_flag = true)]
     Agent(Passed),
+    /// Be the controller of a fleet, until told to end
+    Controller(controller::ControllerCommand),
+    /// Keep experiments at the controller, under their files' names; the same again changes nothing
+    Apply(remote::experiments::ApplyCommand),
+    /// List the experiments that the controller keeps; show one, its versions, or remove it
+    Experiments(remote::experiments::ExperimentsCommand),
+    /// List the controller's runs, or show or follow one
+    Runs(remote::runs::RunsCommand),
+    /// End a run; everything is put back first
+    Stop(remote::runs::StopCommand),
+    /// Stop every run, put everything back, and let nothing start until `resume`
+    Halt(remote::lever::HaltCommand),
+    /// Let runs start again
+    Resume(remote::lever::ResumeCommand),
+    /// List what waits for a second person
+    Approvals(remote::runs::ApprovalsCommand),
+    /// Approve of a run that somebody else asked for, and start it
+    Approve(remote::runs::ApproveCommand),
+    /// List the controller's agents, or keep one out
+    Agents(remote::agents::AgentsCommand),
+    /// Make a token with which one agent may join, once
+    JoinToken(remote::tokens::JoinTokenCommand),
+    /// List the tokens of people and jobs; make or revoke one
+    Tokens(remote::tokens::TokensCommand),
+    /// Print who did what, or look whether that log is whole
+    Audit(remote::tokens::AuditCommand),
+    /// Write all that a controller remembers, which must not be running, as lines of JSON
+    Export(controller::ExportCommand),
+    /// Take in what `export` wrote, into a controller that remembers nothing yet
+    Import(controller::ImportCommand),
     #[command(hide = true)]
     DemoService(demo::DemoService),
 }
@@ -132,10 +164,25 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Controller(command) => controller::main(&command),
+        Command::Apply(command) => remote::experiments::apply(&command),
+        Command::Experiments(command) => remote::experiments::main(&command),
+        Command::Runs(command) => remote::runs::runs(&command),
+        Command::Stop(command) => remote::runs::stop(&command),
+        Command::Halt(command) => remote::lever::halt(&command),
+        Command::Resume(command) => remote::lever::resume(&command),
+        Command::Approvals(command) => remote::runs::approvals(&command),
+        Command::Approve(command) => remote::runs::approve(&command),
+        Command::Agents(command) => remote::agents::main(&command),
+        Command::JoinToken(command) => remote::tokens::join(&command),
+        Command::Tokens(command) => remote::tokens::main(&command),
+        Command::Audit(command) => remote::tokens::audit(&command),
+        Command::Export(command) => controller::export(&command),
+        Command::Import(command) => controller::import(&command),
         Command::Run(command) => run::main(command),
         Command::Plan(command) => plan::main(&command),
         Command::Validate(command) => Ok(validate::main(&command)),
-        Command::Schedules(command) => Ok(schedules::main(&command)),
+        Command::Schedules(command) => schedules::main(&command),
         Command::Demo => demo::main(),
         Command::Schema => {
             print_json(&backburn_experiments::schema::document_schema());

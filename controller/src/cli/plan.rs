@@ -1,5 +1,7 @@
 //! `backburn plan`: what an experiment would hit on this host now. Nothing is touched.
 
+use super::remote::{self, Remote};
+use super::run::named_at_controller;
 use super::source::{self, Variables};
 use super::{Failure, Place, print, print_json, runtime};
 use backburn::runner::{self, Preview};
@@ -12,8 +14,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanCommand {
-    /// The experiment; `-` is standard input
-    #[arg(value_name = "FILE")]
+    /// The experiment's file; `-` is standard input. With a controller, the name of one that it keeps
+    #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
     /// What every pick comes from [default: a random one]
     #[arg(long)]
@@ -25,9 +27,40 @@ pub(super) struct PlanCommand {
     variables: Variables,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// What a controller says that a run on its fleet would hit.
+fn on_fleet(command: &PlanCommand, name: &str) -> Result<u8, Failure> {
+    let variables = command.variables.configuration()?;
+    let plan = remote::runs::plan(&command.remote, name, command.seed, variables)?;
+    let preview: Preview = serde_json::from_value(plan.clone()).map_err(|error| {
+        Failure::invalid(format!(
+            "the controller's plan can't be understood: {error}"
+        ))
+    })?;
+    let refused = preview.injections.iter().any(|own| own.refusal.is_some());
+    if command.json {
+        print_json(&plan);
+    } else {
+        let title = plan["title"].as_str().unwrap_or_default();
+        print(&shown(
+            title,
+            plan["seed"].as_u64().unwrap_or_default(),
+            &preview,
+        ));
+    }
+    Ok(match refused {
+        true => Outcome::NotStarted.exit_code(),
+        false => 0,
+    })
 }
 
 pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
+    if let Some(name) = named_at_controller(&command.remote, &command.file) {
+        return on_fleet(command, &name);
+    }
     let experiment = source::experiment(&command.file, &command.variables)?;
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.place.start()?;

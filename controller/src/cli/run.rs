@@ -1,5 +1,6 @@
 //! `backburn run`: one experiment on this host, from its file to its verdict.
 
+use super::remote::{self, Remote};
 use super::source::{self, Variables};
 use super::talk::{Style, Talk};
 use super::{Failure, INVALID, Place, junit, print, report, runtime, say};
@@ -19,9 +20,12 @@ use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// The experiment; `-` is standard input
-    #[arg(value_name = "FILE")]
+    /// The experiment's file; `-` is standard input. With a controller, the name of one that it keeps
+    #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
+    /// Wait until a run on the fleet is over, show it, and end with its exit code
+    #[arg(long)]
+    wait: bool,
     /// What every pick comes from [default: a random one]
     #[arg(long)]
     seed: Option<u64>,
@@ -47,6 +51,15 @@ pub(super) struct RunCommand {
     variables: Variables,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// The name of an experiment that the controller keeps, where that is what is meant: a controller is named, and there is
+/// no such file.
+pub(super) fn named_at_controller(remote: &Remote, file: &Path) -> Option<String> {
+    let name = file.to_str()?;
+    (remote.is_named() && name != "-" && !file.exists()).then(|| name.to_owned())
 }
 
 /// A word that the document knows, too.
@@ -54,7 +67,48 @@ fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
     T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }
 
+/// A run on the fleet: of an experiment that the controller keeps.
+fn on_fleet(command: &RunCommand, name: String) -> Result<u8, Failure> {
+    let local = [
+        (
+            command.hypothesis_strategy.is_some(),
+            "--hypothesis-strategy",
+        ),
+        (command.rollback_strategy.is_some(), "--rollback-strategy"),
+        (command.journal.is_some(), "--journal"),
+    ];
+    if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
+        return Err(Failure::invalid(format!(
+            "`{flag}` is for a run on this host\nhint: write it into the experiment, or leave `--controller` out"
+        )));
+    }
+    let mut junit_file = command.junit.as_deref().map(create).transpose()?;
+    let wanted = remote::runs::Wanted {
+        name,
+        seed: command.seed,
+        variables: command.variables.configuration()?,
+        wait: command.wait || command.junit.is_some(),
+        json: command.json,
+    };
+    let (code, followed) = remote::runs::run(&command.remote, &wanted)?;
+    if let (Some(file), Some(followed)) = (&mut junit_file, &followed) {
+        let report = junit::report(&followed.title, &followed.finished, &followed.entries);
+        file.write_all(report.as_bytes())
+            .map_err(|error| Failure::invalid(format!("the JUnit report: {error}")))?;
+    }
+    Ok(code)
+}
+
 pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
+    if let Some(name) = named_at_controller(&command.remote, &command.file) {
+        return on_fleet(&command, name);
+    }
+    if command.wait {
+        let what = "`--wait` is for a run on a fleet, by the name of an experiment that a controller keeps";
+        return Err(Failure::invalid(format!(
+            "{what}\nhint: name the controller with `--controller` or BACKBURN_CONTROLLER"
+        )));
+    }
     let mut experiment = source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.looks = experiment.looks_by(Some(strategy));

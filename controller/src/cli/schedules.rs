@@ -1,7 +1,8 @@
 //! `backburn schedules`: when experiments come by themselves, by their own schedules.
 
+use super::remote::Remote;
 use super::source::{self, Variables};
-use super::{INVALID, print, print_json, say};
+use super::{Failure, INVALID, print, print_json, say};
 use backburn_experiments::Span;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Due, Timetable};
@@ -12,8 +13,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct SchedulesCommand {
-    /// Experiments; `-` is standard input
-    #[arg(required = true, value_name = "FILE")]
+    /// Experiments; `-` is standard input. Left out: those that the controller keeps
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How many times of each
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -29,9 +30,41 @@ pub(super) struct SchedulesCommand {
     json: bool,
     #[command(flatten)]
     variables: Variables,
+    #[command(flatten)]
+    remote: Remote,
 }
 
-pub(super) fn main(command: &SchedulesCommand) -> u8 {
+/// What the controller says of its schedules.
+fn kept(command: &SchedulesCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    let path = format!("/api/v1/schedules?count={}", command.count.min(1000));
+    let (_, schedules) = client.call("GET", &path, None)?;
+    if command.json {
+        print_json(&schedules);
+        return Ok(0);
+    }
+    for schedule in schedules.as_array().into_iter().flatten() {
+        let field = |name: &str| schedule[name].as_str().unwrap_or_default().to_owned();
+        print(&format!(
+            "{} ({})\n",
+            field("experiment"),
+            field("time-zone")
+        ));
+        for time in schedule["times"].as_array().into_iter().flatten() {
+            print(&format!("  {}\n", time.as_str().unwrap_or_default()));
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn main(command: &SchedulesCommand) -> Result<u8, Failure> {
+    if command.files.is_empty() {
+        return kept(command);
+    }
+    Ok(of_files(command))
+}
+
+fn of_files(command: &SchedulesCommand) -> u8 {
     let after = command.after.unwrap_or_else(Timestamp::now);
     let mut code = 0;
     let mut found = Vec::new();

@@ -39,6 +39,11 @@ pub(super) enum NoExperiment {
 }
 
 impl Variables {
+    /// The configuration's values.
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
+        self.read().map(|given| given.configuration)
+    }
+
     fn read(&self) -> Result<Given, Failure> {
         let Given {
             mut configuration,
@@ -173,6 +178,11 @@ pub(crate) fn check(
         variables: configuration,
         secrets,
     };
+    check_with(text, &sources)
+}
+
+/// The same, with values from wherever these sources have them.
+pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
     let faults: Vec<Fault<'_>> = backburn_agent::faults::FAULTS
         .iter()
         .map(|fault| Fault {
@@ -181,7 +191,7 @@ pub(crate) fn check(
             check: Box::new(|arguments| fault.check(arguments)),
         })
         .collect();
-    check::load(text, &sources, &faults)
+    check::load(text, sources, &faults)
 }
 
 /// The experiment, or its problems as this command's failure.

@@ -29,7 +29,7 @@ pub(super) struct Planned {
 }
 
 /// What would be hit now.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Preview {
     /// The names of the agents that would take part; none where the method injects nothing.
     pub agents: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Preview {
 }
 
 /// What one injection would do, or why it would not be done.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct PreviewedInjection {
     /// The action's name.
     pub activity: String,

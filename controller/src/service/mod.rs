@@ -4,6 +4,7 @@
 //! A run has a thread and a runtime of its own, since it blocks until each of its events is durable; what all share
 //! (the fleet, the store) may be used from any thread.
 
+mod approvals;
 mod enrol;
 mod halt;
 mod policy;
@@ -11,10 +12,11 @@ mod recovery;
 mod runs;
 mod schedules;
 
+pub use approvals::Approval;
 pub use enrol::Enrolment;
 pub use halt::{HaltReport, Halted};
 pub use policy::{Policy, PolicyError, Rule, Wanted, Word};
-pub use runs::{Approval, Ask, Refused};
+pub use runs::{Ask, Refused};
 pub use schedules::Scheduled;
 
 use crate::fleet::Fleet;

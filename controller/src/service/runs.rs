@@ -1,7 +1,8 @@
 //! Starting a run, following it, ending it.
 
+use super::approvals::Approval;
 use super::policy::{Wanted, Word};
-use super::{Service, Who, lock};
+use super::{Service, lock};
 use crate::crew::{Crew, Roll};
 use crate::fleet::{Held, Permit};
 use crate::runner::{self, Journal, Preview, Settings};
@@ -12,8 +13,7 @@ use backburn_experiments::journal::{Entry, Event, Outcome, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{Problem, Span};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -23,9 +23,6 @@ use tokio::sync::{mpsc, watch};
 
 /// How long until a run that could not be closed is tried to be closed again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// The setting in which what waits for approval is kept.
-const APPROVALS: &str = "approvals";
 
 /// A run that somebody asks for.
 #[derive(Debug, Clone)]
@@ -44,28 +41,6 @@ pub struct Ask {
     pub because: Because,
     /// Who else has approved.
     pub approved_by: Option<String>,
-}
-
-/// Something that waits for a second person.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Approval {
-    /// Its name.
-    pub id: String,
-    /// The experiment.
-    pub experiment: String,
-    /// Its version.
-    pub version: u64,
-    /// What every pick comes from.
-    pub seed: u64,
-    /// Configuration values that go before the document's.
-    #[serde(default)]
-    pub variables: Map<String, Value>,
-    /// Who asked.
-    pub who: String,
-    /// When.
-    pub at: Timestamp,
-    /// The rule that wants a second person.
-    pub rule: String,
 }
 
 /// Why a run did not begin.
@@ -397,74 +372,6 @@ impl Service {
                 _ => Err(second_person(&rule).into()),
             },
         }
-    }
-
-    /// What waits for a second person.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
-        let kept = self.store.setting(APPROVALS)?.unwrap_or_default();
-        Ok(serde_json::from_value(kept).unwrap_or_default())
-    }
-
-    fn wait(
-        &self,
-        ask: &Ask,
-        reference: &ExperimentRef,
-        seed: u64,
-        rule: String,
-    ) -> Result<Approval, StoreError> {
-        let approval = Approval {
-            id: runner::run_id(),
-            experiment: reference.name.clone(),
-            version: reference.version,
-            seed,
-            variables: ask.variables.clone(),
-            who: ask.who.clone(),
-            at: Timestamp::now(),
-            rule,
-        };
-        let mut all = self.approvals()?;
-        all.push(approval.clone());
-        self.store.set(APPROVALS, &json!(all))?;
-        Ok(approval)
-    }
-
-    /// Starts what waited, approved by somebody who is not who asked. Returns the run's id.
-    ///
-    /// # Errors
-    /// There is no such thing, the same person asks, or why the run did not begin.
-    pub fn approve(self: &Arc<Self>, id: &str, who: &Who) -> Result<String, Refused> {
-        let all = self.approvals()?;
-        let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {
-            let refusal = Refusal::new("not-there", format!("nothing waits under the name `{id}`"))
-                .hint("`backburn approvals` lists what does");
-            return Err(refusal.into());
-        };
-        if approval.who == who.name {
-            let refusal = Refusal::new("policy", format!("`{}` asked for it", who.name))
-                .hint("somebody else has to approve");
-            return Err(refusal.into());
-        }
-        let experiment = self
-            .store
-            .experiment(&approval.experiment, Some(approval.version))?;
-        // Used up before it is used: nothing is started twice.
-        let rest: Vec<&Approval> = all.iter().filter(|other| other.id != id).collect();
-        self.store.set(APPROVALS, &json!(rest))?;
-        self.start(Ask {
-            document: experiment.document,
-            reference: Some(ExperimentRef {
-                name: approval.experiment,
-                version: approval.version,
-            }),
-            seed: Some(approval.seed),
-            variables: approval.variables,
-            who: approval.who,
-            because: Because::Asked,
-            approved_by: Some(who.name.clone()),
-        })
     }
 
     /// What a run of this document would hit now. Nothing is touched, and nobody is held.

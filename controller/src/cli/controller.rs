@@ -1,0 +1,258 @@
+//! `backburn controller`: the daemon; and what is done with its data while it does not run.
+
+use super::{Failure, say};
+use backburn::authority::Authority;
+use backburn::daemon::{Daemon, FIRST_TOKEN, first_token};
+use backburn::fleet::Fleet;
+use backburn::service::{Enrolment, Parts, Policy, Service};
+use backburn::store::{SqliteStore, Store};
+use backburn_experiments::Span;
+use backburn_experiments::journal::Outcome;
+use clap::Args;
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the controller keeps what it has, where nothing else is said.
+const DATA: &str = "/var/lib/backburn/controller";
+
+#[derive(Debug, Args)]
+pub(super) struct ControllerCommand {
+    /// Where agents, people and jobs call
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "BACKBURN_LISTEN",
+        default_value = "0.0.0.0:7420"
+    )]
+    listen: String,
+    /// A name or an address by which it is called; may be given again [default: the host's name, localhost, 127.0.0.1]
+    #[arg(
+        long = "name",
+        value_name = "HOST",
+        env = "BACKBURN_NAMES",
+        value_delimiter = ','
+    )]
+    names: Vec<String>,
+    /// What its owner allows
+    #[arg(long, value_name = "FILE", env = "BACKBURN_CONTROLLER_POLICY")]
+    policy: Option<PathBuf>,
+    /// How long agents keep their faults when they do not hear from it any more
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
+    lease: Span,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// Where the controller keeps what it has.
+#[derive(Debug, Args)]
+pub(super) struct Data {
+    /// Where it keeps its store and its keys
+    #[arg(long, value_name = "DIR", env = "BACKBURN_DATA", default_value = DATA)]
+    data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportCommand {
+    /// Where it is written; `-` is standard output
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportCommand {
+    /// What `backburn export` wrote; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    data: Data,
+}
+
+fn lease(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    match (Span::seconds(3)..=Span::seconds(600)).contains(&span) {
+        true => Ok(span),
+        false => Err("a lease is from 3 seconds to 10 minutes".into()),
+    }
+}
+
+impl Data {
+    fn store(&self) -> Result<Arc<dyn Store>, Failure> {
+        make(&self.data)?;
+        match SqliteStore::open(&self.data.join("store")) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn make(folder: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| {
+            let what = format!("{}: {error}", folder.display());
+            Failure::invalid(format!(
+                "{what}\nhint: name a folder that you may write to with `--data`"
+            ))
+        })
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    let mut what = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        tracing::debug!(%inner, "because");
+        source = inner.source();
+    }
+    if !what.contains("hint:") {
+        what.push_str("\nhint: `BACKBURN_LOG=debug` says more");
+    }
+    Failure::invalid(what)
+}
+
+pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
+    let store = command.data.store()?;
+    let authority = Authority::open(&command.data.data.join("authority"));
+    let authority = Arc::new(authority.map_err(|error| failed(&error))?);
+    let policy = match &command.policy {
+        Some(path) => Policy::load(path).map_err(|error| failed(&error))?,
+        None => Policy::default(),
+    };
+    let made = first_token(store.as_ref(), &authority, &command.data.data)
+        .map_err(|error| failed(&error))?;
+    let enrolment = Enrolment::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
+    let service = Service::new(Parts {
+        store,
+        fleet: Arc::new(Fleet::new(command.lease)),
+        policy,
+        check: Box::new(super::source::check_with),
+        catalogue: backburn_agent::faults::FAULTS
+            .iter()
+            .map(backburn_agent::faults::Fault::describe)
+            .collect(),
+    })
+    .map_err(|error| failed(&error))?;
+    let names = match command.names.is_empty() {
+        false => command.names.clone(),
+        true => usual_names(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::invalid(format!("the runtime could not be started: {error}")))?;
+    let left = runtime.block_on(async {
+        let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
+            Failure::invalid(format!(
+                "{} can't be listened on: {error}\nhint: name another address with `--listen`",
+                command.listen
+            ))
+        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::invalid(error.to_string()))?;
+        say(&format!(
+            "listening on {address}, as {}\n",
+            names.join(", ")
+        ));
+        if made {
+            let path = command.data.data.join(FIRST_TOKEN);
+            say(&format!("the first token is in {}\n", path.display()));
+        }
+        if service.halted().is_some() {
+            say("the halt lever is pulled: nothing starts until `backburn resume`\n");
+        }
+        let daemon = Daemon {
+            listener,
+            names,
+            authority,
+            service,
+            enrolment,
+            lasts: Daemon::LASTS,
+        };
+        let ending = ending()
+            .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
+        daemon
+            .run(ending)
+            .await
+            .map_err(|error| failed(error.as_ref()))
+    })?;
+    runtime.shutdown_background();
+    if left.is_empty() {
+        return Ok(0);
+    }
+    say(&format!(
+        "error: runs that were not over when we had to go: {}\nhint: their agents put everything back by themselves; the next start closes them\n",
+        left.join(", ")
+    ));
+    Ok(Outcome::NotClean.exit_code())
+}
+
+/// Comes with the first signal to end.
+fn ending() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        say("ending: runs are ended, and everything is put back first\n");
+    })
+}
+
+fn usual_names() -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    if let Ok(host) = nix::unistd::gethostname()
+        && let Ok(host) = host.into_string()
+        && !host.is_empty()
+    {
+        names.insert(0, host);
+    }
+    names
+}
+
+/// `backburn export`
+pub(super) fn export(command: &ExportCommand) -> Result<u8, Failure> {
+    let store = command.data.store()?;
+    let unwritten =
+        |error: std::io::Error| Failure::invalid(format!("{}: {error}", command.file.display()));
+    if command.file == Path::new("-") {
+        let mut out = std::io::stdout().lock();
+        store.export(&mut out).map_err(|error| failed(&error))?;
+        out.flush().map_err(unwritten)?;
+    } else {
+        // It holds hashes of tokens, and what probes printed.
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = std::fs::OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&command.file).map_err(unwritten)?;
+        let mut out = std::io::BufWriter::new(file);
+        store.export(&mut out).map_err(|error| failed(&error))?;
+        out.flush().map_err(unwritten)?;
+    }
+    Ok(0)
+}
+
+/// `backburn import`
+pub(super) fn import(command: &ImportCommand) -> Result<u8, Failure> {
+    let store = command.data.store()?;
+    let count = if command.file == Path::new("-") {
+        store.import(&mut std::io::stdin().lock())
+    } else {
+        let file = std::fs::File::open(&command.file)
+            .map_err(|error| Failure::invalid(format!("{}: {error}", command.file.display())))?;
+        store.import(&mut std::io::BufReader::new(file))
+    };
+    let count = count.map_err(|error| failed(&error))?;
+    say(&format!("{count} records are taken in\n"));
+    Ok(0)
+}

@@ -1,0 +1,87 @@
+//! `backburn agents`: who is there; and keeping somebody out.
+
+use super::super::{Failure, print, print_json, say};
+use super::{Remote, columns, text};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AgentsCommand {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Keep an agent out: its certificate is good for nothing any more
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    if let Some(What::Revoke { name }) = &command.what {
+        let (_, agent) = client.call("DELETE", &format!("/api/v1/agents/{name}"), None)?;
+        match command.json {
+            true => print_json(&agent),
+            false => say(&format!("agent {name} is kept out\n")),
+        }
+        return Ok(0);
+    }
+    let mut agents: Vec<Value> = Vec::new();
+    loop {
+        let after = match agents.last() {
+            Some(last) => format!("&after={}", text(last, "name")),
+            None => String::new(),
+        };
+        let (_, page) = client.call("GET", &format!("/api/v1/agents?limit=1000{after}"), None)?;
+        match page {
+            Value::Array(page) if !page.is_empty() => agents.extend(page),
+            _ => break,
+        }
+    }
+    if command.json {
+        print_json(&agents);
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = agents.iter().map(row).collect();
+    print(&columns(&rows));
+    let connected = agents.iter().filter(|agent| agent["connected"] == true);
+    say(&format!(
+        "{} agents, {} of them connected\n",
+        agents.len(),
+        connected.count()
+    ));
+    Ok(0)
+}
+
+fn row(agent: &Value) -> Vec<String> {
+    let state = match (&agent["revoked"], &agent["connected"], &agent["run"]) {
+        (Value::String(_), _, _) => "revoked".to_owned(),
+        (_, Value::Bool(true), Value::String(run)) => format!("in run {run}"),
+        (_, Value::Bool(true), _) => "connected".to_owned(),
+        _ => "gone".to_owned(),
+    };
+    let owed = agent["owed"].as_array().map_or(0, Vec::len);
+    let owes = match owed {
+        0 => String::new(),
+        owed => format!("OWES {owed}"),
+    };
+    let labels = agent["labels"].as_object().into_iter().flatten();
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    vec![
+        text(agent, "name").to_owned(),
+        state,
+        owes,
+        labels.join(" "),
+    ]
+}

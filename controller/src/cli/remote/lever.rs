@@ -1,0 +1,91 @@
+//! `backburn halt` and `backburn resume`.
+
+use super::super::{Failure, print, print_json, say};
+use super::{Remote, columns, text};
+use backburn_experiments::journal::Outcome;
+use clap::Args;
+use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HaltCommand {
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ResumeCommand {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    let (_, report) = client.call("POST", "/api/v1/halt", Some(&json!({"why": command.why})))?;
+    let clean = report["clean"] == true;
+    let code = if clean {
+        0
+    } else {
+        Outcome::NotClean.exit_code()
+    };
+    if command.json {
+        print_json(&report);
+        return Ok(code);
+    }
+    let none = Vec::new();
+    let agents = report["agents"].as_array().unwrap_or(&none);
+    let took = report["took-ms"].as_f64().unwrap_or_default();
+    let mut rows = Vec::new();
+    for agent in agents {
+        let owed: Vec<&str> = agent["owed"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|owed| text(owed, "injection"))
+            .collect();
+        let took = match agent["took-ms"].as_f64() {
+            Some(took) => format!("{took:.1} ms"),
+            None => "no answer".into(),
+        };
+        let owes = match owed.is_empty() {
+            true => String::new(),
+            false => format!("NOT put back: {}", owed.join(", ")),
+        };
+        rows.push(vec![text(agent, "agent").to_owned(), took, owes]);
+    }
+    print(&columns(&rows));
+    let runs = report["runs"].as_array().map_or(0, Vec::len);
+    let all = if clean {
+        "everything is observed gone"
+    } else {
+        "NOT everything is observed gone"
+    };
+    say(&format!(
+        "halted: {runs} runs ended, {} agents, {all} after {took:.1} ms; nothing starts until `backburn resume`\n",
+        agents.len()
+    ));
+    for run in report["unknown"].as_array().into_iter().flatten() {
+        let run = run.as_str().unwrap_or_default();
+        say(&format!(
+            "error: not all faults of run {run} are known to be over\n"
+        ));
+    }
+    if report["remembered"] == Value::Bool(false) {
+        say(
+            "error: the store does not remember it: a restart of the controller lets go of the lever\n",
+        );
+    }
+    Ok(code)
+}
+
+pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    client.call("DELETE", "/api/v1/halt", None)?;
+    say("runs may start again; what was stopped stays stopped\n");
+    Ok(0)
+}

@@ -1,0 +1,267 @@
+//! Runs on a fleet: started and followed, planned, stopped, listed, approved.
+
+use super::super::report;
+use super::super::talk::{Style, Talk};
+use super::super::{Failure, print, print_json, runtime, say};
+use super::client::Client;
+use super::follow::follow;
+use super::{Remote, columns, text};
+use backburn::runner::Finished;
+use backburn_experiments::Span;
+use backburn_experiments::journal::{Entry, Outcome, Run, verdict};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What is run, and how.
+pub(in crate::cli) struct Wanted {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) seed: Option<u64>,
+    pub(in crate::cli) variables: Map<String, Value>,
+    /// Whether to stay until the run is over.
+    pub(in crate::cli) wait: bool,
+    pub(in crate::cli) json: bool,
+}
+
+/// A run that was followed to its end.
+pub(in crate::cli) struct Followed {
+    pub(in crate::cli) title: String,
+    pub(in crate::cli) finished: Finished,
+    pub(in crate::cli) entries: Vec<Entry>,
+}
+
+/// Starts a run, and follows it where that is wanted. The run's exit code is ours.
+pub(in crate::cli) fn run(
+    remote: &Remote,
+    wanted: &Wanted,
+) -> Result<(u8, Option<Followed>), Failure> {
+    let client = remote.client()?;
+    let request = json!({"seed": wanted.seed, "variables": wanted.variables});
+    let path = format!("/api/v1/experiments/{}/runs", wanted.name);
+    let (_, begun) = client.call("POST", &path, Some(&request))?;
+    let Some(run) = begun["run"].as_str() else {
+        let approval = &begun["approval"];
+        let (id, rule) = (text(approval, "id"), text(approval, "rule"));
+        say(&format!(
+            "waits for a second person, by the controller's rule `{rule}`\nhint: somebody else says `backburn approve {id}`\n"
+        ));
+        return Ok((Outcome::NotStarted.exit_code(), None));
+    };
+    if !wanted.wait {
+        print(&format!("{run}\n"));
+        return Ok((0, None));
+    }
+    watch(&client, run, wanted.json)
+        .map(|followed| (followed.finished.verdict.exit_code, Some(followed)))
+}
+
+/// Follows a run to its end, and shows it as a local one is shown. Ctrl-C ends the run.
+fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure> {
+    let style = match as_json {
+        true => Style::Json,
+        false => Style::for_people(),
+    };
+    let talk = Talk::start(style, BTreeMap::<String, Span>::new());
+    let mut watcher = talk.watcher();
+    let mut warn = talk.warner();
+    let mut fold = Run::default();
+    let followed = runtime()?.block_on(async {
+        let followed = follow(client, run, |entry| {
+            // What an older or newer controller says may not fit; its own verdict is what counts.
+            fold.apply(&entry).ok();
+            watcher(&entry);
+        });
+        tokio::pin!(followed);
+        loop {
+            tokio::select! {
+                closed = followed.as_mut() => return closed,
+                signal = tokio::signal::ctrl_c() => {
+                    if signal.is_ok() {
+                        warn("SIGINT: ending the run; everything is put back first".into());
+                        let path = format!("/api/v1/runs/{run}/stop");
+                        let why = json!({"why": "SIGINT received"});
+                        client.ask("POST", &path, Some(&why)).await?;
+                    }
+                }
+            }
+        }
+    });
+    drop(watcher);
+    drop(warn);
+    let entries = talk.end();
+    let closed = followed?;
+    let mut verdict = verdict(&fold);
+    if let Some(outcome) = closed["outcome"].as_str()
+        && let Ok(outcome) = serde_json::from_value::<Outcome>(outcome.into())
+    {
+        verdict.outcome = outcome;
+        verdict.exit_code = outcome.exit_code();
+    }
+    let title = text(&closed, "title").to_owned();
+    let finished = Finished {
+        run: fold,
+        verdict,
+        illegal: None,
+    };
+    if as_json {
+        let line = json!({"verdict": finished.verdict, "run": run});
+        print(&format!("{line}\n"));
+    } else {
+        print(&report::shown(&title, &finished, None));
+    }
+    Ok(Followed {
+        title,
+        finished,
+        entries,
+    })
+}
+
+/// What a run would hit on the fleet now: the controller's words.
+pub(in crate::cli) fn plan(
+    remote: &Remote,
+    name: &str,
+    seed: Option<u64>,
+    variables: Map<String, Value>,
+) -> Result<Value, Failure> {
+    let client = remote.client()?;
+    let request = json!({"seed": seed, "variables": variables});
+    let path = format!("/api/v1/experiments/{name}/plan");
+    client
+        .call("POST", &path, Some(&request))
+        .map(|(_, plan)| plan)
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunsCommand {
+    /// Only one: with its verdict
+    #[arg(value_name = "RUN")]
+    run: Option<String>,
+    /// Only runs of this experiment
+    #[arg(long, value_name = "NAME")]
+    experiment: Option<String>,
+    /// Only runs that came to this: held, deviated, not-started, aborted, inconclusive, not-clean
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<String>,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// Follow it to its end
+    #[arg(long, requires = "run")]
+    follow: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// `backburn runs`
+pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    if let Some(run) = &command.run {
+        if command.follow {
+            return watch(&client, run, command.json)
+                .map(|followed| followed.finished.verdict.exit_code);
+        }
+        let (_, run) = client.call("GET", &format!("/api/v1/runs/{run}"), None)?;
+        print_json(&run);
+        return Ok(0);
+    }
+    let mut path = format!("/api/v1/runs?limit={}", command.count);
+    for (key, value) in [
+        ("experiment", &command.experiment),
+        ("outcome", &command.outcome),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={value}"));
+        }
+    }
+    let (_, runs) = client.call("GET", &path, None)?;
+    if command.json {
+        print_json(&runs);
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = runs
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|run| {
+            let outcome = run["outcome"].as_str().unwrap_or("goes on");
+            vec![
+                text(run, "id").to_owned(),
+                outcome.to_owned(),
+                text(run, "experiment").to_owned(),
+                text(run, "who").to_owned(),
+                text(run, "title").to_owned(),
+            ]
+        })
+        .collect();
+    print(&columns(&rows));
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StopCommand {
+    /// The run's id
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Why, for people; it is in the verdict
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// `backburn stop`
+pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    let path = format!("/api/v1/runs/{}/stop", command.run);
+    let (_, stopping) = client.call("POST", &path, Some(&json!({"why": command.why})))?;
+    say(match stopping["stopping"] == true {
+        true => "the run is being ended; everything is put back first\n",
+        false => "the run was over\n",
+    });
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ApprovalsCommand {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// `backburn approvals`
+pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    let (_, waiting) = client.call("GET", "/api/v1/approvals", None)?;
+    let rows: Vec<Vec<String>> = waiting
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|waits| {
+            ["id", "experiment", "who", "rule", "at"]
+                .map(|field| text(waits, field).to_owned())
+                .into()
+        })
+        .collect();
+    print(&columns(&rows));
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ApproveCommand {
+    /// What waits, as `backburn approvals` shows it
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// `backburn approve`
+pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, Failure> {
+    let client = command.remote.client()?;
+    let path = format!("/api/v1/approvals/{}", command.id);
+    let (_, started) = client.call("POST", &path, None)?;
+    print(&format!("{}\n", text(&started, "run")));
+    Ok(0)
+}

@@ -1,0 +1,187 @@
+//! The controller's daemon: one port, behind which agents have their links, newcomers join, and people and jobs speak
+//! HTTP. Whoever calls brings the listener and the end.
+
+use crate::api::{self, Api, Token};
+use crate::authority::{AGENT_LASTS, Authority};
+use crate::door::{Door, DoorLimits, Visitor};
+use crate::enrolment;
+use crate::service::{Enrolment, Service};
+use crate::store::{ApiToken, Role, Store, StoreError};
+use jiff::Timestamp;
+use std::future::Future;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+/// The file of the first token, in the data folder.
+pub const FIRST_TOKEN: &str = "admin-token";
+/// How long runs may take to put everything back when the controller ends.
+const END_WITHIN: Duration = Duration::from_secs(60);
+/// How many HTTP connections at a time; more wait.
+const MOST_CLIENTS: usize = 512;
+
+/// What the daemon is made of.
+pub struct Daemon {
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// What the controller's own certificate names.
+    pub names: Vec<String>,
+    /// Who signs certificates.
+    pub authority: Arc<Authority>,
+    /// What does the work.
+    pub service: Arc<Service>,
+    /// Who may join.
+    pub enrolment: Arc<Enrolment>,
+    /// How long an agent's certificate is good.
+    pub lasts: Duration,
+}
+
+impl Daemon {
+    /// How long an agent's certificate is good where nothing else is said.
+    pub const LASTS: Duration = AGENT_LASTS;
+
+    /// Serves until `ending` comes; then every run is ended and put back. Returns the runs that were not closed by then.
+    ///
+    /// # Errors
+    /// The door can't be opened, or the store can't be read.
+    pub async fn run(
+        self,
+        ending: impl Future<Output = ()>,
+    ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
+        let known = Arc::clone(&self.enrolment);
+        let mut door = Door::open(
+            self.listener,
+            &self.authority,
+            self.names,
+            DoorLimits::default(),
+            move |shown| known.is_revoked(shown),
+        )?;
+        let (service, enrolment, authority) = (self.service, self.enrolment, self.authority);
+        let router = Api::new(
+            Arc::clone(&service),
+            Arc::clone(&enrolment),
+            Arc::clone(&authority),
+        )
+        .router();
+        let interrupted = service.recover()?;
+        if interrupted > 0 {
+            tracing::warn!(
+                interrupted,
+                "runs were cut short when the controller ended; they are being closed"
+            );
+        }
+        let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let (end, ended) = watch::channel(false);
+        let clients = Arc::new(Semaphore::new(MOST_CLIENTS));
+        tokio::pin!(ending);
+        loop {
+            let visitor = tokio::select! {
+                visitor = door.visitor() => visitor,
+                () = ending.as_mut() => break,
+            };
+            match visitor {
+                Visitor::Agent(agent) => {
+                    let fleet = Arc::clone(service.fleet());
+                    tokio::spawn(async move {
+                        let name = agent.identity.name;
+                        let why = fleet.serve(&name, agent.peer, agent.stream).await;
+                        tracing::info!(agent = name, why, "an agent's link is closed");
+                    });
+                }
+                Visitor::Joining(visitor) => {
+                    let (authority, enrolment) = (Arc::clone(&authority), Arc::clone(&enrolment));
+                    let lasts = self.lasts;
+                    tokio::spawn(async move {
+                        match enrolment::serve(visitor, &authority, lasts, &enrolment).await {
+                            Ok(Some(agent)) => {
+                                tracing::info!(agent = agent.name, "an agent has its certificate")
+                            }
+                            Ok(None) => {}
+                            Err(error) => {
+                                tracing::info!(%error, "somebody who wanted to join has gone")
+                            }
+                        }
+                    });
+                }
+                Visitor::Http { stream, .. } => {
+                    let (router, mut ended) = (router.clone(), ended.clone());
+                    let clients = Arc::clone(&clients);
+                    tokio::spawn(async move {
+                        let Ok(_place) = clients.acquire_owned().await else {
+                            return;
+                        };
+                        let ending = async move {
+                            // No sender is no end, but of everything.
+                            ended.wait_for(|ended| *ended).await.ok();
+                        };
+                        api::serve(stream, router, ending).await;
+                    });
+                }
+            }
+        }
+        schedules.abort();
+        // Agents and clients are served on while the runs end: that is what it takes.
+        let left = {
+            let ends = service.end(END_WITHIN);
+            tokio::pin!(ends);
+            loop {
+                tokio::select! {
+                    left = ends.as_mut() => break left,
+                    visitor = door.visitor() => drop(visitor),
+                }
+            }
+        };
+        end.send_replace(true);
+        Ok(left)
+    }
+}
+
+/// Makes the first token, for whoever can read the data folder: without one nobody could make any. Returns whether it was made.
+///
+/// # Errors
+/// The store's, or the file can't be written.
+pub fn first_token(
+    store: &dyn Store,
+    authority: &Authority,
+    data: &Path,
+) -> Result<bool, FirstTokenError> {
+    if !store.api_tokens()?.is_empty() {
+        return Ok(false);
+    }
+    let token = Token::new(authority.fingerprint())
+        .map_err(|_| io::Error::other("the system has no random numbers"))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(data.join(FIRST_TOKEN))?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    // The file first: a token that nobody has would keep this from being done again.
+    store.put_api_token(&ApiToken {
+        id: token.id.clone(),
+        hash: token.hash(),
+        name: "admin".into(),
+        role: Role::Admin,
+        created: Timestamp::now(),
+        expires: None,
+        revoked: None,
+    })?;
+    Ok(true)
+}
+
+/// The first token could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstTokenError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file's.
+    #[error("the file of the first token can't be written: {0}")]
+    File(#[from] io::Error),
+}
