@@ -10,9 +10,14 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-/// Why something was not done (RFC 9457).
+/// Why something was not done.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Details>);
+
+/// A problem document (RFC 9457).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Details {
     /// What kind of problem, e.g. `urn:backburn:problem:overlap`: the last part is the rule.
     #[serde(rename = "type")]
     kind: String,
@@ -45,20 +50,20 @@ pub struct Place {
 impl Problem {
     /// A problem of this rule.
     pub fn new(status: StatusCode, rule: &str, detail: impl Into<String>) -> Self {
-        Problem {
+        Problem(Box::new(Details {
             kind: format!("urn:backburn:problem:{rule}"),
             title: status.canonical_reason().unwrap_or("Error").into(),
             status: status.as_u16(),
             detail: detail.into(),
             hint: None,
             problems: Vec::new(),
-        }
+        }))
     }
 
     /// The same, saying what would do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
@@ -70,7 +75,7 @@ impl Problem {
         };
         let detail = format!("the experiment has {count}");
         let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-        problem.problems = problems
+        problem.0.problems = problems
             .into_iter()
             .map(|problem| Place {
                 at: problem.at,
@@ -89,7 +94,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(json!(self))).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
@@ -131,7 +136,7 @@ impl From<Refusal> for Problem {
             _ => StatusCode::CONFLICT,
         };
         let mut problem = Problem::new(status, &refusal.rule, refusal.what);
-        problem.hint = refusal.hint;
+        problem.0.hint = refusal.hint;
         problem
     }
 }

@@ -289,12 +289,11 @@ impl Service {
             }
             Err(error) => {
                 tracing::error!(run, %error, "no runtime could be built for a run");
-                let mut nothing = backburn_experiments::journal::Run::default();
-                nothing.not_started = Some((
-                    "host".into(),
-                    format!("no runtime could be built: {error}"),
-                    None,
-                ));
+                let why = format!("no runtime could be built: {error}");
+                let nothing = backburn_experiments::journal::Run {
+                    not_started: Some(("host".into(), why, None)),
+                    ..Default::default()
+                };
                 backburn_experiments::journal::verdict(&nothing)
             }
         };

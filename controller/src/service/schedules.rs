@@ -40,6 +40,9 @@ pub struct Scheduled {
     pub times: Vec<Due>,
 }
 
+/// What is due, and when to look again.
+type Turn = (Vec<(Experiment, Call)>, Option<Timestamp>);
+
 impl Service {
     /// Something about the schedules may have changed.
     pub fn reschedule(&self) {
@@ -127,7 +130,7 @@ impl Service {
     fn turn_all(
         &self,
         last: &BTreeMap<String, String>,
-    ) -> Result<(Vec<(Experiment, Call)>, Option<Timestamp>), StoreError> {
+    ) -> Result<Turn, StoreError> {
         let now = Timestamp::now();
         let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {
