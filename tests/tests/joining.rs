@@ -78,6 +78,14 @@ impl Drop for Connector {
     }
 }
 
+/// What a process has in memory for itself alone, in KiB: pages of the program are shared, and come and go.
+fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("it says so").parse().expect("a number")
+}
+
 fn strike(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("it is there");
 }
@@ -156,6 +164,14 @@ fn an_agent_joins_injects_and_puts_back() {
         let hello = link.hello();
         assert_eq!(hello.labels, labels);
         assert!(hello.faults.len() > 5);
+        let (guardian, worker) = connector.agent();
+        for (who, pid) in [
+            ("connector", connector.pid()),
+            ("guardian", guardian),
+            ("worker", worker),
+        ] {
+            println!("at rest: {who} {} KiB", resident(pid));
+        }
         let victim = Victim::new();
         victim.is_paused_by(&link);
         assert_eq!(link.reverts("trial"), Cause::Asked);
