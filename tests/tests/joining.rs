@@ -81,7 +81,9 @@ impl Drop for Connector {
 /// What a process has in memory for itself alone, in KiB: pages of the program are shared, and come and go.
 fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.expect("it says so").parse().expect("a number")
 }
