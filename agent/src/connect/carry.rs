@@ -214,7 +214,8 @@ impl Carrier<'_> {
                         .writer()
                         .write_all(said)
                         .map_err(|error| DialError::new(error.to_string(), "try again"))?;
-                    self.tls.transfer()?;
+                    // Not received here: what came would lie there, and no poll would tell of it.
+                    self.tls.send()?;
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),

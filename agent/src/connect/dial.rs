@@ -226,33 +226,28 @@ impl Tls {
         self.transfer().map(|_| ())
     }
 
+    /// Sends what can be now.
+    ///
+    /// # Errors
+    /// The connection broke, in words.
+    pub fn send(&mut self) -> Result<(), DialError> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) => return Err(broke(&self.controller, &error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Sends and receives what can be now. Returns how many bytes came; none where the other side has closed.
     ///
     /// # Errors
     /// The connection broke, or TLS found something wrong, in words.
     pub fn transfer(&mut self) -> Result<Option<usize>, DialError> {
-        let broke = |controller: &str, error: &io::Error| {
-            let hint = "look whether the controller runs, and whether something between closes connections";
-            DialError::new(format!("{controller}: the connection broke: {error}"), hint)
-        };
-        let would_block = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            )
-        };
-        let mut sent = Ok(());
-        while self.connection.wants_write() {
-            match self.connection.write_tls(&mut self.stream) {
-                Ok(_) => {}
-                Err(error) if would_block(&error) => break,
-                Err(error) => {
-                    // Why it was closed may still be there to be read.
-                    sent = Err(broke(&self.controller, &error));
-                    break;
-                }
-            }
-        }
+        // Where that failed, why it was closed may still be there to be read.
+        let sent = self.send();
         let mut came = Some(0);
         if self.connection.wants_read() {
             came = match self.connection.read_tls(&mut self.stream) {
@@ -283,6 +278,21 @@ impl Tls {
         }
         Ok(came)
     }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+fn broke(controller: &str, error: &io::Error) -> DialError {
+    let what = format!("{controller}: the connection broke: {error}");
+    DialError::new(
+        what,
+        "look whether the controller runs, and whether something between closes connections",
+    )
 }
 
 /// The host's name, and its addresses.
