@@ -8,6 +8,7 @@ pub mod check;
 pub mod document;
 pub mod duration;
 pub mod journal;
+pub mod probes;
 pub mod problem;
 pub mod redact;
 pub mod schema;
