@@ -12,7 +12,7 @@ mod failpoint;
 mod spawn;
 
 pub use failpoint::Failpoint;
-pub use spawn::Invocation;
+pub use spawn::{Invocation, ends_with_us};
 
 use crate::processes::{ProcessId, ProcessTable};
 use std::cell::{Cell, RefCell};

@@ -129,7 +129,7 @@ async fn read(response: Response<Incoming>) -> Result<Value, NoValue> {
     let bytes = Limited::new(body, MOST).collect().await.map_err(|error| {
         match error.downcast_ref::<hyper::Error>() {
             Some(error) => no_answer(error),
-            None => too_long(),
+            None => too_long(MOST),
         }
     })?;
     Ok(value(parts.status, &parts.headers, &bytes.to_bytes()))

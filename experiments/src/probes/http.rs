@@ -2,7 +2,7 @@
 //! `requests`): what is sent, where an answer sends us, and what an answer comes to. Sending is
 //! the business of whoever measures: controller and agent must not differ in anything else.
 
-use super::{MOST, NoValue, limit, text_of};
+use super::{NoValue, limit, text_of};
 use crate::Span;
 use crate::document::{HttpProvider, HttpTimeout};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -294,9 +294,9 @@ pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
     json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
 }
 
-/// That a body is longer than we take.
-pub fn too_long() -> NoValue {
-    NoValue::Broken(format!("the body is longer than {} MiB", MOST >> 20))
+/// That a body is longer than these bytes.
+pub fn too_long(most: usize) -> NoValue {
+    NoValue::Broken(format!("the body is longer than {} MiB", most >> 20))
 }
 
 /// That an address leads round and round.
