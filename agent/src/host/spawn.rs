@@ -187,20 +187,22 @@ fn read_answer(mut stdout: std::process::ChildStdout, patience: Duration) -> io:
 }
 
 /// Has the kernel kill a program when the thread that starts it ends, whatever it ends of. Source: prctl(2), `PR_SET_PDEATHSIG`.
+/// Signals that we block reach it.
 #[allow(unsafe_code)]
 pub fn ends_with_us(command: &mut Command) {
     let parent = rustix::process::getpid();
     let prepare = move || {
         let kill = Some(rustix::process::Signal::KILL);
         rustix::process::set_parent_process_death_signal(kill)?;
-        // We may have died before the line above.
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        // We may have died before the first line.
         match rustix::process::getppid() == Some(parent) {
             true => Ok(()),
             false => Err(io::Error::from(io::ErrorKind::NotConnected)),
         }
     };
-    // SAFETY: between fork and exec only prctl and getppid are called, which are safe after a
-    // signal (signal-safety(7)); nothing is allocated and no lock is taken.
+    // SAFETY: between fork and exec only prctl, pthread_sigmask and getppid are called, which are
+    // safe after a signal (signal-safety(7)); nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(prepare);
     }

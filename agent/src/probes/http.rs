@@ -81,11 +81,8 @@ fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Fai
         .body(asked.body.as_slice())
         .map_err(|error| broken(error.to_string()))?;
     request.headers_mut().clone_from(&asked.headers);
-    let bare = matches!(
-        asked.method,
-        Method::GET | Method::HEAD | Method::CONNECT | Method::TRACE
-    );
-    let answer = match bare && asked.body.is_empty() {
+    let bare = matches!(asked.method, Method::GET | Method::HEAD) && asked.body.is_empty();
+    let answer = match bare {
         true => agent.run(request.map(|_| ())),
         false => agent.run(request),
     };
@@ -121,6 +118,13 @@ fn no_value(error: ureq::Error, asked: &Asked, connect: Span) -> Failed {
             // What TLS itself finds fault with arrives so: our set-up or theirs, but no outage.
             Failed::ToConnect(NoValue::Broken(format!(
                 "TLS with `{host}`: {}",
+                plain(&error)
+            )))
+        }
+        // The standard library has no kind for it; its words are held by a test.
+        Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
+            Failed::ToConnect(NoValue::NoAnswer(format!(
+                "`{host}` could not be resolved: {}",
                 plain(&error)
             )))
         }

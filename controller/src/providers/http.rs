@@ -11,7 +11,7 @@ use backburn_experiments::probes::http::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -90,6 +90,11 @@ where
             headers.contains_key(header::HOST),
         ) {
             headers.insert(header::HOST, host);
+        }
+        // hyper says nothing of a body that is not there; `requests` does, and some servers insist on it.
+        let bare = matches!(asked.method, Method::GET | Method::HEAD);
+        if !bare && asked.body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     }
     let request = request
