@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::processes::ProcessId;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
-use backburn_experiments::probes::{NoValue, late, limit};
+use backburn_experiments::probes::{NoValue, late, within};
 use backburn_experiments::wire::Probed;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -36,9 +36,6 @@ const MOST_AT_A_TIME: usize = 32;
 /// The most that is handed on of an answer, in bytes: far below what may wait on a link for a
 /// controller that does not read (see `link`).
 const MOST: usize = 1 << 20;
-
-/// The longest that a program may take where nothing is said of that: whoever asked may have gone.
-const PROGRAM_WITHIN: Span = Span::seconds(60);
 
 /// The longest that anything may take, whatever is said.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -104,7 +101,8 @@ impl Probes {
                 "this agent measures {MOST_AT_A_TIME} probes already, which is the most at a time"
             ));
         }
-        let within = Span(within(&provider, timeout)?.0.min(LONGEST));
+        is_measured_here(&provider)?;
+        let within = Span(within(&provider, timeout).0.min(LONGEST));
         let program = match &provider {
             Provider::Process(process) => {
                 let allowed = process::allowed(process, policy);
@@ -204,30 +202,22 @@ impl Going {
     }
 }
 
-/// How long it may take; or why it is not measured here at all.
-fn within(provider: &Provider, timeout: Option<Span>) -> Result<Span, String> {
-    use backburn_experiments::probes::{http, prometheus};
-    Ok(match provider {
-        Provider::Http(http) => http::limits(http, timeout).1,
-        Provider::Prometheus(query) => {
-            http::limits(&prometheus::request(query, timeout), timeout).1
-        }
-        Provider::Tcp(tcp) => limit(tcp.timeout, timeout),
-        Provider::Dns(dns) => limit(dns.timeout, timeout),
-        Provider::Process(process) => process.timeout.or(timeout).unwrap_or(PROGRAM_WITHIN),
+fn is_measured_here(provider: &Provider) -> Result<(), String> {
+    match provider {
+        Provider::Http(_)
+        | Provider::Prometheus(_)
+        | Provider::Tcp(_)
+        | Provider::Dns(_)
+        | Provider::Process(_) => Ok(()),
         Provider::Python(_) => {
-            return Err(
-                "an agent runs no Python: leave out `from`, and the controller measures it".into(),
-            );
+            Err("an agent runs no Python: leave out `from`, and the controller measures it".into())
         }
-        Provider::Host(_) => return Err("a figure of the host is no probe's to measure".into()),
-        Provider::Fault(fault) => {
-            return Err(format!(
-                "`{}` is a fault: it is injected, nobody measures it",
-                fault.fault
-            ));
-        }
-    })
+        Provider::Host(_) => Err("a figure of the host is no probe's to measure".into()),
+        Provider::Fault(fault) => Err(format!(
+            "`{}` is a fault: it is injected, nobody measures it",
+            fault.fault
+        )),
+    }
 }
 
 /// The outcome, as it is judged for this provider: an instrument that does not answer is broken.

@@ -11,6 +11,7 @@ use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Owed, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,11 @@ const FLOOD_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
+    /// Which run holds whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
+    /// Locked after the members, where both are.
+    runs: Mutex<BTreeMap<String, String>>,
+    /// Counts the connections there have been.
+    connections: AtomicU64,
     halted: watch::Sender<bool>,
     /// Changes with each agent that comes or goes.
     seen: watch::Sender<u64>,
@@ -41,7 +47,7 @@ pub struct Fleet {
 /// A connected agent.
 #[derive(Debug)]
 struct Member {
-    /// Which connection of this agent it is: counts up.
+    /// Which of all connections it is: a later one has a higher number.
     connection: u64,
     introduction: Introduction,
     peer: SocketAddr,
@@ -109,6 +115,8 @@ impl Fleet {
     pub fn new(lease: Span) -> Self {
         Fleet {
             members: Mutex::default(),
+            runs: Mutex::default(),
+            connections: AtomicU64::default(),
             halted: watch::Sender::new(false),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
@@ -118,6 +126,10 @@ impl Fleet {
 
     fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves an agent whose name is proved, until its link closes. Returns why it did.
@@ -175,7 +187,7 @@ impl Fleet {
         let faults = self.once(hello.faults);
         let mut members = self.members();
         let before = members.remove(name);
-        let connection = before.as_ref().map_or(1, |before| before.connection + 1);
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let member = Member {
             connection,
             introduction: Introduction {
@@ -265,6 +277,7 @@ impl Fleet {
     /// Every connected agent, in the order of the names.
     pub fn list(&self) -> Vec<Connected> {
         let members = self.members();
+        let runs = self.runs();
         let connected = members.iter().map(|(name, member)| Connected {
             name: name.clone(),
             version: member.introduction.version.clone(),
@@ -272,7 +285,7 @@ impl Fleet {
             faults: Arc::clone(&member.introduction.faults),
             peer: member.peer,
             since: member.since,
-            run: member.holder.as_ref().map(|holder| holder.run.clone()),
+            run: runs.get(name).cloned(),
             owed: member.introduction.owed.clone(),
         });
         connected.collect()

@@ -5,6 +5,7 @@ pub mod http;
 pub mod prometheus;
 
 use crate::Span;
+use crate::document::Provider;
 use crate::wire::Probed;
 use serde_json::Value;
 use std::io;
@@ -15,6 +16,9 @@ pub const MOST: usize = 16 << 20;
 
 /// How long an answer over the network is waited for where nothing is said.
 const DEFAULT_TIMEOUT: Span = Span::seconds(5);
+
+/// How long an agent lets a program run where nothing is said.
+const PROGRAM_WITHIN: Span = Span::seconds(60);
 
 /// Why there is no value.
 #[derive(Debug)]
@@ -76,6 +80,19 @@ pub fn late(longest: Span) -> NoValue {
 /// The provider's own time-out, else the activity's, else 5 s: never none over a network.
 pub fn limit(own: Option<Span>, longest: Option<Span>) -> Span {
     own.or(longest).unwrap_or(DEFAULT_TIMEOUT)
+}
+
+/// How long an agent may take for it: the provider's own time-out, else the activity's, else one that depends on the
+/// kind. Never none: who is asked over a network may be asked by somebody who has gone.
+pub fn within(provider: &Provider, longest: Option<Span>) -> Span {
+    match provider {
+        Provider::Http(http) => http::limits(http, longest).1,
+        Provider::Prometheus(query) => limit(query.timeout, longest),
+        Provider::Tcp(tcp) => limit(tcp.timeout, longest),
+        Provider::Dns(dns) => limit(dns.timeout, longest),
+        Provider::Process(process) => process.timeout.or(longest).unwrap_or(PROGRAM_WITHIN),
+        Provider::Python(_) | Provider::Host(_) | Provider::Fault(_) => limit(None, longest),
+    }
 }
 
 /// A value as the text that it stands for: text as it is, anything else as JSON.
