@@ -8,6 +8,7 @@ use crate::processes::ProcessId;
 use serde::Deserialize;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -186,10 +187,11 @@ fn read_answer(mut stdout: std::process::ChildStdout, patience: Duration) -> io:
     serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Has the kernel kill a program when the thread that starts it ends, whatever it ends of. Source: prctl(2), `PR_SET_PDEATHSIG`.
-/// Signals that we block reach it.
+/// A program of somebody else's, for a probe that the owner of this host allows. The kernel kills it when the thread that
+/// starts it ends, whatever it ends of. Source: prctl(2), `PR_SET_PDEATHSIG`. Signals that we block reach it.
 #[allow(unsafe_code)]
-pub fn ends_with_us(command: &mut Command) {
+pub fn program(file: &Path) -> Command {
+    let mut command = Command::new(file);
     let parent = rustix::process::getpid();
     let prepare = move || {
         let kill = Some(rustix::process::Signal::KILL);
@@ -205,5 +207,14 @@ pub fn ends_with_us(command: &mut Command) {
     // safe after a signal (signal-safety(7)); nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(prepare);
+    }
+    command
+}
+
+/// Ends the process group that was made for this process, and so this process. Returns where the group is not its own.
+pub fn end_own_group() {
+    let group = rustix::process::getpgrp();
+    if group == rustix::process::getpid() {
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
     }
 }

@@ -5,11 +5,12 @@
 //! ```
 
 use super::{Errand, MOST, dns, http, in_time, process, prometheus, tcp, too_long};
+use crate::host::end_own_group;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late};
 use backburn_experiments::wire::Probed;
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{getpgrp, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{getppid, set_parent_process_death_signal};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -93,10 +94,7 @@ fn tied_to(parent: Option<i32>) -> bool {
 
 /// Ends our process group, which the worker made for this probe, and us with it.
 fn end_group() {
-    let group = getpgrp();
-    if group == rustix::process::getpid() {
-        kill_process_group(group, rustix::process::Signal::KILL).ok();
-    }
+    end_own_group();
     // Started by hand, in a group of somebody's: only we end.
     std::process::exit(0);
 }

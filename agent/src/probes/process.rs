@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// The file of the program, where the policy allows it.
 ///
@@ -61,7 +61,7 @@ pub(super) fn measure(
     let broken = |error: std::io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
     let program = program.ok_or_else(|| NoValue::Broken(format!("`{name}` was not looked up")))?;
     let argv = argv(provider).map_err(NoValue::Broken)?;
-    let mut command = Command::new(program);
+    let mut command = crate::host::program(program);
     command
         .arg0(name)
         .args(argv.iter().skip(1))
@@ -71,7 +71,6 @@ pub(super) fn measure(
     for (name, value) in provider.env.iter().flatten() {
         command.env(name, text_of(value));
     }
-    crate::host::ends_with_us(&mut command);
     let mut child = command.spawn().map_err(broken)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = std::thread::scope(|scope| {
