@@ -23,6 +23,7 @@ pub mod link;
 pub mod metrics;
 pub mod netlink;
 pub mod policy;
+pub mod probes;
 pub mod processes;
 pub mod watch;
 pub mod worker;

@@ -22,6 +22,10 @@ pub struct Policy {
     /// Faults that may not be injected here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny_faults: Vec<String>,
+    /// The only programs that a controller may have run here, by `process` probes with a `from`: absolute paths, or names that are
+    /// found along the agent's `PATH`. They run as the agent's user, with whatever arguments the probe says. None where left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_programs: Vec<String>,
     /// The longest that a fault may last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Span>,
@@ -136,7 +140,44 @@ impl Policy {
                     None => problem.hint("`faults` lists them"),
                 }
             });
-        unknown.chain(self.protect.problems("$.protect")).collect()
+        let programs = self.allow_programs.iter().enumerate();
+        let relative = programs
+            .filter(|(_, program)| {
+                program.is_empty() || program.contains('/') && !program.starts_with('/')
+            })
+            .map(|(index, program)| {
+                Problem::new(
+                    format!("$.allow-programs[{index}]"),
+                    format!("`{program}` is neither an absolute path nor a name"),
+                )
+                .hint("e.g. `/usr/bin/curl`, or `curl` to have it found along `PATH`")
+            });
+        unknown
+            .chain(relative)
+            .chain(self.protect.problems("$.protect"))
+            .collect()
+    }
+
+    /// The file of a program that a controller may have run here; `found` tells where a name or a path leads.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn permits_program(
+        &self,
+        wanted: &str,
+        found: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<PathBuf, Refusal> {
+        // Files are not followed further: where many programs are one file, allowing one must not allow them all.
+        let file = found(wanted).filter(|file| {
+            let mut allowed = self.allow_programs.iter();
+            allowed.any(|allowed| found(allowed).as_ref() == Some(file))
+        });
+        file.ok_or_else(|| {
+            refusal(
+                "allow-programs",
+                format!("the policy of this host does not allow a controller to run `{wanted}`"),
+            )
+        })
     }
 
     /// Whether a plan may be carried out here, beside the faults that act already.

@@ -9,9 +9,10 @@ use crate::ledger::{Ledger, Owner, boot_id};
 use crate::link::{Link, Received};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::probes::Probes;
 use crate::watch::Watch;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
+use backburn_experiments::wire::{Cause, Command, Hello, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -99,6 +100,7 @@ pub fn run(
         proof: None,
         watch: Watch::default(),
         metrics: Metrics::default(),
+        probes: Probes::default(),
     };
     worker.link.say(&Report::Hello(hello));
     Ok(worker.serve())
@@ -130,6 +132,7 @@ struct Worker {
     proof: Option<Instant>,
     watch: Watch,
     metrics: Metrics,
+    probes: Probes,
 }
 
 /// What woke the worker.
@@ -138,6 +141,8 @@ struct Woken {
     link: bool,
     lifeline: bool,
     signals: bool,
+    /// Which probes have something to say.
+    probes: Vec<usize>,
 }
 
 impl Worker {
@@ -157,6 +162,7 @@ impl Worker {
 
     /// Waits for one thing and does it. Some cause, when it is to end.
     fn turn(&mut self) -> Option<Cause> {
+        self.hand_on();
         let woken = match self.wait() {
             Ok(woken) => woken,
             Err(error) => {
@@ -176,10 +182,21 @@ impl Worker {
         // What is due goes before what is asked: an end must not wait behind a busy link.
         let now = Instant::now();
         self.tick(now);
+        self.probes.take(&woken.probes);
+        self.probes.tick(self.engine.place().0, now);
         if woken.link {
             return self.take_commands();
         }
         None
+    }
+
+    /// Hands on what was measured, one answer after the other: many at once could be more than may wait on the link.
+    fn hand_on(&mut self) {
+        while !self.link.has_unsent()
+            && let Some((request, outcome)) = self.probes.answer()
+        {
+            self.link.say(&Report::Probed { request, outcome });
+        }
     }
 
     fn tick(&mut self, now: Instant) {
@@ -204,15 +221,15 @@ impl Worker {
         }
     }
 
-    /// When to wake without being woken: never while nothing acts.
+    /// When to wake without being woken: never while nothing acts and nothing is measured.
     fn next_due(&self) -> Option<Instant> {
-        let engine = self.engine.next_due()?;
-        Some(
+        let acting = self.engine.next_due().map(|engine| {
             [Some(self.lease), self.proof, self.watch.next_due()]
                 .into_iter()
                 .flatten()
-                .fold(engine, Instant::min),
-        )
+                .fold(engine, Instant::min)
+        });
+        acting.into_iter().chain(self.probes.next_due()).min()
     }
 
     fn wait(&self) -> std::io::Result<Woken> {
@@ -229,18 +246,25 @@ impl Worker {
         if self.link.has_unsent() {
             link_wants |= PollFlags::OUT;
         }
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(&stdin, link_wants),
             PollFd::new(&stdout, PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
         ];
+        let outputs = self.probes.outputs();
+        fds.extend(outputs.map(|output| PollFd::from_borrowed_fd(output, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {
-                let [link, lifeline, signals] = fds.map(|fd| !fd.revents().is_empty());
+                let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+                let own = [0, 1, 2].map(|own| fds.get(own).is_some_and(is_ready));
+                let [link, lifeline, signals] = own;
+                let probes = fds.iter().skip(own.len()).enumerate();
+                let probes = probes.filter(|(_, fd)| is_ready(fd));
                 Ok(Woken {
                     link,
                     lifeline,
                     signals,
+                    probes: probes.map(|(number, _)| number).collect(),
                 })
             }
             Err(rustix::io::Errno::INTR) => Ok(Woken::default()),
@@ -334,9 +358,13 @@ impl Worker {
                     .map_err(|error| error.to_string());
                 self.link.say(&Report::Measured { request, value });
             }
-            Command::Probe { request, .. } => {
-                let outcome = Probed::Broken("this agent measures nothing but its host".into());
-                self.link.say(&Report::Probed { request, outcome });
+            Command::Probe {
+                request,
+                provider,
+                timeout,
+            } => {
+                let (host, policy) = self.engine.place();
+                self.probes.start(host, policy, request, provider, timeout);
             }
             Command::Describe { request } => {
                 let faults = crate::faults::FAULTS

@@ -30,6 +30,9 @@ pub const LOCAL_LEASE: Span = Span::seconds(5);
 /// How long an agent may take to settle its ledger and introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long an agent that we hung up on is listened to: it puts everything back, and says so.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(60);
+
 /// An agent that says a longer line is no agent of ours.
 const LONGEST_LINE: usize = 4 << 20;
 
@@ -335,9 +338,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let beat = line(&Command::Beat { lease: self.lease });
         let mut speaks = true;
+        // Who has been told that we say nothing more has so long to go.
+        let gone = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(gone);
         loop {
             let said = tokio::select! {
                 biased;
+                () = gone.as_mut(), if !speaks => return "the link was closed".to_owned(),
                 said = self.to_say.recv(), if speaks => said.flatten(),
                 _ = beats.tick(), if speaks => beat.clone(),
                 read = self.stream.read_buf(&mut self.incoming) => {
@@ -357,6 +364,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 Some(line) => speaks = self.write(&line).await.is_ok(),
                 None => {
                     speaks = false;
+                    gone.as_mut()
+                        .reset(tokio::time::Instant::now() + LAST_WORDS_WITHIN);
                     self.stream.shutdown().await.ok();
                 }
             }

@@ -11,7 +11,7 @@ use crate::guardian::{self, NOT_CLEAN};
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::{Ledger, Owner, boot_id};
 use crate::policy::Policy;
-use crate::{doctor, helpers, worker};
+use crate::{doctor, helpers, probes, worker};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -48,6 +48,9 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     // A helper is a process of its own that must be small and start fast: before anything else.
     if words.first().is_some_and(|word| word == "helper") {
         return helpers::run(words.into_iter().skip(1).collect());
+    }
+    if words.first().is_some_and(|word| word == "probe") {
+        return probes::run(words.get(1..).unwrap_or_default());
     }
     let name = std::iter::once("backburn")
         .chain(prefix.iter().copied())

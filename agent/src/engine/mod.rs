@@ -214,6 +214,11 @@ impl Engine {
         ids.iter().filter_map(|id| self.revert(id, cause)).collect()
     }
 
+    /// The machine that we run on, and what its owner allows.
+    pub fn place(&self) -> (&Host, &Policy) {
+        (&self.host, &self.policy)
+    }
+
     /// Whether anything of ours acts.
     pub fn is_idle(&self) -> bool {
         self.live.is_empty()

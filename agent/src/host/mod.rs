@@ -12,7 +12,7 @@ mod failpoint;
 mod spawn;
 
 pub use failpoint::Failpoint;
-pub use spawn::Invocation;
+pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};
 use std::cell::{Cell, RefCell};

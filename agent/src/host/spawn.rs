@@ -6,8 +6,10 @@ use super::{Host, HostError, wait_readable};
 use crate::helpers::Role;
 use crate::processes::ProcessId;
 use serde::Deserialize;
-use std::io::{self, Read as _};
-use std::process::{Command, Stdio};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How this program is started again: its own file, and the words that come before a subcommand
@@ -82,6 +84,54 @@ impl Host {
         })
     }
 
+    /// Starts a process that measures a probe, in a group of its own. What it says is to be read to the end.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn spawn_probe(&self, errand: &[u8]) -> Result<(ProcessId, ChildStdout), HostError> {
+        self.effect("start a probe", || {
+            // A file in memory, not a pipe: writing must not wait for a reader.
+            let input = rustix::fs::memfd_create("probe", rustix::fs::MemfdFlags::CLOEXEC)?;
+            let mut input = std::fs::File::from(input);
+            input.write_all(errand)?;
+            input.rewind()?;
+            let mut child = self
+                .invocation
+                .command("probe")
+                .arg(std::process::id().to_string())
+                .stdin(input)
+                .stdout(Stdio::piped())
+                .process_group(0)
+                .spawn()?;
+            let id = self.table.identify(child.id() as i32);
+            match (id, child.stdout.take()) {
+                (Some(id), Some(stdout)) => Ok((id, stdout)),
+                _ => {
+                    end(&mut child)?;
+                    Err(io::Error::other("it is not there"))
+                }
+            }
+        })
+    }
+
+    /// Kills the process group that a child of ours leads. One that is dead leads none any more.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn kill_group(&self, leader: ProcessId) -> Result<(), HostError> {
+        self.effect(&format!("kill the group of process {leader}"), || {
+            // Its id is its own until we take leave of it, which only we do, and not now.
+            let pid = rustix::process::Pid::from_raw(leader.pid);
+            match pid.filter(|_| self.table.alive(leader)) {
+                Some(pid) => Ok(rustix::process::kill_process_group(
+                    pid,
+                    rustix::process::Signal::KILL,
+                )?),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// The process that this one started as the helper of this mark.
     pub(crate) fn child(&self, mark: &str) -> Option<ProcessId> {
         self.children.borrow().get(mark).copied()
@@ -135,4 +185,36 @@ fn read_answer(mut stdout: std::process::ChildStdout, patience: Duration) -> io:
         ));
     }
     serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A program of somebody else's, for a probe that the owner of this host allows. The kernel kills it when the thread that
+/// starts it ends, whatever it ends of. Source: prctl(2), `PR_SET_PDEATHSIG`. Signals that we block reach it.
+#[allow(unsafe_code)]
+pub fn program(file: &Path) -> Command {
+    let mut command = Command::new(file);
+    let parent = rustix::process::getpid();
+    let prepare = move || {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill)?;
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        // We may have died before the first line.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::NotConnected)),
+        }
+    };
+    // SAFETY: between fork and exec only prctl, pthread_sigmask and getppid are called, which are
+    // safe after a signal (signal-safety(7)); nothing is allocated and no lock is taken.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+    command
+}
+
+/// Ends the process group that was made for this process, and so this process. Returns where the group is not its own.
+pub fn end_own_group() {
+    let group = rustix::process::getpgrp();
+    if group == rustix::process::getpid() {
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+    }
 }

@@ -25,7 +25,8 @@ pub type Permit =
 pub struct Held {
     fleet: Arc<Fleet>,
     run: String,
-    names: BTreeSet<String>,
+    /// Whom it holds, and the connection over which it heard of them last.
+    names: BTreeMap<String, u64>,
     permit: Permit,
 }
 
@@ -35,7 +36,7 @@ impl Held {
         Held {
             fleet,
             run: run.into(),
-            names: BTreeSet::new(),
+            names: BTreeMap::new(),
             permit: Box::new(|_, _| Ok(())),
         }
     }
@@ -92,18 +93,19 @@ impl Held {
     pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
         self.permits(names)?;
         let mut members = self.fleet.members();
+        let mut runs = self.fleet.runs();
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
         self.may_start()?;
         for name in names {
-            let Some(member) = members.get(name) else {
+            if !members.contains_key(name) {
                 return Err(Refusal::new(
                     "agent",
                     format!("agent `{name}` has gone since it was picked"),
                 )
                 .hint("start the run again"));
-            };
-            if let Some(holder) = &member.holder {
-                let what = format!("agent `{name}` takes part in run `{}`", holder.run);
+            }
+            if let Some(run) = runs.get(name).filter(|run| **run != self.run) {
+                let what = format!("agent `{name}` takes part in run `{run}`");
                 return Err(Refusal::new("overlap", what)
                     .hint("wait until that run is over, or pick other agents"));
             }
@@ -112,7 +114,8 @@ impl Held {
         for name in names {
             if let Some(member) = members.get_mut(name) {
                 held.push(take(name, member, &self.run));
-                self.names.insert(name.clone());
+                runs.insert(name.clone(), self.run.clone());
+                self.names.insert(name.clone(), member.connection);
             }
         }
         Ok(held)
@@ -128,16 +131,20 @@ impl Held {
         callers.collect()
     }
 
-    /// Waits until a lost agent comes again, and holds it. What is still held by another agent of its host, which is
-    /// about to put it back, is waited for, too.
+    /// Waits until a lost agent comes again, over another connection than the one that was lost, and holds it. What it
+    /// said over the old one is of no use: it is its ledger after that which counts.
+    /// What is still held by another agent of its host, which is about to put it back, is waited for, too.
     pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
         let within = self.fleet.lease.0 + AGAIN_WITHIN;
         let mut changes = self.fleet.changes();
+        let lost = self.names.get(name).copied().unwrap_or_default();
         let come = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(member) = self.fleet.members().get_mut(name) {
-                    return take(name, member, &self.run);
+                if let Some(member) = self.fleet.members().get_mut(name)
+                    && member.connection > lost
+                {
+                    return (member.connection, take(name, member, &self.run));
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -145,9 +152,9 @@ impl Held {
             }
         };
         let come = tokio::time::timeout(within, come).await;
-        let (mut hello, link) =
+        let (connection, (mut hello, link)) =
             come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
-        self.names.insert(name.to_owned());
+        self.names.insert(name.to_owned(), connection);
         let until = Instant::now() + AGAIN_WITHIN;
         while !hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -184,7 +191,11 @@ fn take(name: &str, member: &mut Member, run: &str) -> (Hello, Link) {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut members = self.fleet.members();
-        for name in &self.names {
+        let mut runs = self.fleet.runs();
+        for name in self.names.keys() {
+            if runs.get(name).is_some_and(|run| *run == self.run) {
+                runs.remove(name);
+            }
             if let Some(member) = members.get_mut(name)
                 && member
                     .holder
@@ -194,5 +205,46 @@ impl Drop for Held {
                 member.holder = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backburn_experiments::wire::Report;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// An agent that has said its first word. It goes when the stream is dropped.
+    async fn come(fleet: &Arc<Fleet>) -> tokio::io::DuplexStream {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let serving = Arc::clone(fleet);
+        tokio::spawn(async move { serving.serve("a", ([127, 0, 0, 1], 1).into(), ours).await });
+        let mut changes = fleet.changes();
+        changes.borrow_and_update();
+        let hello = serde_json::to_string(&Report::Hello(Hello::default())).unwrap();
+        theirs
+            .write_all(format!("{hello}\n").as_bytes())
+            .await
+            .unwrap();
+        changes.changed().await.unwrap();
+        theirs
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_hangs_has_not_come_again() {
+        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let hangs = come(&fleet).await;
+        let mut held = Held::new(Arc::clone(&fleet), "run");
+        held.hold(&["a".to_owned()].into()).unwrap();
+        // What it said before is not what it has to say of what it was asked for since.
+        let soon = Duration::from_millis(100);
+        assert!(tokio::time::timeout(soon, held.again("a")).await.is_err());
+        let _comes = come(&fleet).await;
+        let patience = Duration::from_secs(30);
+        let again = tokio::time::timeout(patience, held.again("a")).await;
+        assert!(again.unwrap().is_ok());
+        assert_eq!(fleet.list()[0].run.as_deref(), Some("run"));
+        drop((hangs, held));
+        assert_eq!(fleet.list()[0].run, None);
     }
 }

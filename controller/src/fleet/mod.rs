@@ -11,6 +11,7 @@ use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Owed, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,11 @@ const FLOOD_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
+    /// Which run holds whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
+    /// Locked after the members, where both are.
+    runs: Mutex<BTreeMap<String, String>>,
+    /// Counts the connections there have been.
+    connections: AtomicU64,
     halted: watch::Sender<bool>,
     /// Changes with each agent that comes or goes.
     seen: watch::Sender<u64>,
@@ -41,7 +47,7 @@ pub struct Fleet {
 /// A connected agent.
 #[derive(Debug)]
 struct Member {
-    /// Which connection of this agent it is: counts up.
+    /// Which of all connections it is: a later one has a higher number.
     connection: u64,
     introduction: Introduction,
     peer: SocketAddr,
@@ -99,7 +105,7 @@ pub struct Reverted {
 }
 
 impl Member {
-    fn connected(&self, name: &str) -> Connected {
+    fn connected(&self, name: &str, run: Option<&String>) -> Connected {
         Connected {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
@@ -107,7 +113,7 @@ impl Member {
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
-            run: self.holder.as_ref().map(|holder| holder.run.clone()),
+            run: run.cloned(),
             owed: self.introduction.owed.clone(),
         }
     }
@@ -124,6 +130,8 @@ impl Fleet {
     pub fn new(lease: Span) -> Self {
         Fleet {
             members: Mutex::default(),
+            runs: Mutex::default(),
+            connections: AtomicU64::default(),
             halted: watch::Sender::new(false),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
@@ -133,6 +141,10 @@ impl Fleet {
 
     fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves an agent whose name is proved, until its link closes. Returns why it did.
@@ -190,7 +202,7 @@ impl Fleet {
         let faults = self.once(hello.faults);
         let mut members = self.members();
         let before = members.remove(name);
-        let connection = before.as_ref().map_or(1, |before| before.connection + 1);
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let member = Member {
             connection,
             introduction: Introduction {
@@ -265,11 +277,16 @@ impl Fleet {
         true
     }
 
-    /// Closes an agent's link, e.g. because its certificate is revoked. Whether it had one.
-    pub fn dismiss(&self, name: &str) -> bool {
-        let members = self.members();
-        let member = members.get(name);
-        member.inspect(|member| member.caller.hang_up()).is_some()
+    /// Lets go of an agent, e.g. because its certificate is revoked: it is nobody's any more, and its link is closed.
+    pub fn dismiss(&self, name: &str) {
+        let member = self.members().remove(name);
+        let Some(member) = member else { return };
+        member.caller.hang_up();
+        if let Some(holder) = member.holder {
+            let why = "it was dismissed".to_owned();
+            holder.hear.send(Heard::Closed(why)).ok();
+        }
+        self.seen.send_modify(|count| *count += 1);
     }
 
     /// How many agents are connected.
@@ -280,16 +297,19 @@ impl Fleet {
     /// Every connected agent, in the order of the names.
     pub fn list(&self) -> Vec<Connected> {
         let members = self.members();
+        let runs = self.runs();
         let connected = members.iter();
         connected
-            .map(|(name, member)| member.connected(name))
+            .map(|(name, member)| member.connected(name, runs.get(name)))
             .collect()
     }
 
     /// One connected agent.
     pub fn get(&self, name: &str) -> Option<Connected> {
         let members = self.members();
-        members.get(name).map(|member| member.connected(name))
+        let runs = self.runs();
+        let member = members.get(name)?;
+        Some(member.connected(name, runs.get(name)))
     }
 
     /// How to speak to a connected agent.

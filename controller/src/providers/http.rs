@@ -1,41 +1,29 @@
-//! An HTTP request, as the Chaos Toolkit makes it (`chaoslib/provider/http.py`, which leaves it to
-//! `requests`): HTTP/1.1, a connection of its own each time, redirects followed. A probe that kept
-//! a connection would not notice that nobody can make a new one.
+//! An HTTP request over HTTP/1.1, a connection of its own each time: a probe that kept one would
+//! not notice that nobody can make a new one. What is asked and what an answer comes to is in
+//! `backburn_experiments::probes`, since agents measure the same.
 
-use super::{MOST, NoValue, limit, tcp, text_of, tls, within};
+use super::{MOST, NoValue, tcp, tls, within};
 use backburn_experiments::Span;
-use backburn_experiments::document::{HttpProvider, HttpTimeout};
+use backburn_experiments::document::HttpProvider;
+use backburn_experiments::probes::http::{
+    Asked, MOST_REDIRECTS, limits, too_long, too_many_redirects, value,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-
-/// As many as `requests` follows.
-const MOST_REDIRECTS: usize = 30;
 
 /// `{status, headers, body}`; the body parsed where its type says JSON.
 pub(super) async fn measure(
     provider: &HttpProvider,
     longest: Option<Span>,
 ) -> Result<Value, NoValue> {
-    let (connect, answer) = match provider.timeout {
-        Some(HttpTimeout::Whole(whole)) => (whole, whole),
-        Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, Span(connect.0 + read.0)),
-        None => (limit(None, longest), limit(None, longest)),
-    };
+    let (connect, answer) = limits(provider, longest);
     within(Some(answer), follow(provider, connect)).await?
-}
-
-/// One request's parts, changed on the way by redirects.
-struct Asked {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 async fn follow(provider: &HttpProvider, connect: Span) -> Result<Value, NoValue> {
@@ -49,239 +37,12 @@ async fn follow(provider: &HttpProvider, connect: Span) -> Result<Value, NoValue
                 Ok(response) => break response,
             }
         };
-        match asked.redirected(&response)? {
+        match asked.redirected(response.status(), response.headers())? {
             Some(next) => asked = next,
             None => return read(response).await,
         }
     }
-    Err(NoValue::NoAnswer(format!(
-        "more than {MOST_REDIRECTS} redirects"
-    )))
-}
-
-impl Asked {
-    fn from(provider: &HttpProvider) -> Result<Self, String> {
-        let method = provider
-            .method
-            .as_deref()
-            .unwrap_or("GET")
-            .to_ascii_uppercase();
-        let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| format!("`{method}` is no HTTP method"))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("backburn/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        for (name, value) in provider.headers.iter().flatten() {
-            let key: HeaderName = name
-                .parse()
-                .map_err(|_| format!("`{name}` is no HTTP header field"))?;
-            let value = HeaderValue::from_bytes(text_of(value).as_bytes()).map_err(|_| {
-                format!("the value of header `{name}` has characters that no header may have")
-            })?;
-            headers.insert(key, value);
-        }
-        let (written, _) = provider.url.split_once('#').unwrap_or((&provider.url, ""));
-        let mut url = written.to_owned();
-        let mut body = Bytes::new();
-        match (&provider.arguments, &method) {
-            (None | Some(Value::Null), _) => {}
-            (Some(arguments), &Method::GET) => {
-                let query = match arguments {
-                    Value::Object(fields) => form(fields),
-                    other => text_of(other),
-                };
-                if !query.is_empty() {
-                    url.push(if url.contains('?') { '&' } else { '?' });
-                    url.push_str(&query);
-                }
-            }
-            (Some(arguments), _) => body = content(arguments, &mut headers),
-        }
-        let uri = address(&url, &mut headers)?;
-        Ok(Asked {
-            method,
-            uri,
-            headers,
-            body,
-        })
-    }
-
-    /// Where the answer sends us, if anywhere.
-    fn redirected(&self, response: &Response<Incoming>) -> Result<Option<Asked>, NoValue> {
-        let status = response.status();
-        let location = response
-            .headers()
-            .get(header::LOCATION)
-            .and_then(|value| value.to_str().ok());
-        let (301..=303 | 307 | 308, Some(location)) = (status.as_u16(), location) else {
-            return Ok(None);
-        };
-        let mut headers = self.headers.clone();
-        let (location, _) = location.split_once('#').unwrap_or((location, ""));
-        let uri = address(&joined(&self.uri, location), &mut headers).map_err(NoValue::NoAnswer)?;
-        if uri.authority() != self.uri.authority() {
-            headers.remove(header::AUTHORIZATION);
-        }
-        let keeps = match status {
-            StatusCode::MOVED_PERMANENTLY => self.method != Method::POST,
-            StatusCode::FOUND | StatusCode::SEE_OTHER => self.method == Method::HEAD,
-            _ => true,
-        };
-        let (method, body) = if keeps {
-            (self.method.clone(), self.body.clone())
-        } else {
-            headers.remove(header::CONTENT_TYPE);
-            (Method::GET, Bytes::new())
-        };
-        Ok(Some(Asked {
-            method,
-            uri,
-            headers,
-            body,
-        }))
-    }
-}
-
-/// What is sent: text as it is, JSON where the content type says so, fields of a form else.
-fn content(arguments: &Value, headers: &mut HeaderMap) -> Bytes {
-    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(says_json);
-    let (text, kind) = match arguments {
-        Value::String(text) if !is_json => (text.clone(), None),
-        Value::Object(fields) if !is_json => {
-            (form(fields), Some("application/x-www-form-urlencoded"))
-        }
-        other => (other.to_string(), Some("application/json")),
-    };
-    if let (Some(kind), false) = (kind, headers.contains_key(header::CONTENT_TYPE)) {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    }
-    Bytes::from(text)
-}
-
-/// Fields of a form or a query; a list gives its key several times, `null` none at all.
-fn form(fields: &Map<String, Value>) -> String {
-    let mut pairs = Vec::new();
-    for (key, value) in fields {
-        let several = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
-        for value in several {
-            let text = match value {
-                Value::Null => continue,
-                // Python's spelling, which is what the toolkit sends.
-                Value::Bool(true) => "True".into(),
-                Value::Bool(false) => "False".into(),
-                other => text_of(other),
-            };
-            pairs.push(format!("{}={}", encoded(key), encoded(&text)));
-        }
-    }
-    pairs.join("&")
-}
-
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(byte.into())
-            }
-            b' ' => out.push('+'),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// The address as one; a user and password in it become a header, as they must not be sent in the clear of a path.
-fn address(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
-    let uri: Uri = url
-        .replace(' ', "%20")
-        .parse()
-        .map_err(|error| format!("`{url}` is no address: {error}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err(format!(
-            "`{url}` is no address: it must begin with `http://` or `https://` and name a host"
-        ));
-    }
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let Some((user, _)) = authority.rsplit_once('@') else {
-        return Ok(uri);
-    };
-    if !headers.contains_key(header::AUTHORIZATION) {
-        let basic = format!("Basic {}", base64(&decoded(user)));
-        let mut basic = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
-        basic.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, basic);
-    }
-    url.replacen(&format!("{user}@"), "", 1)
-        .replace(' ', "%20")
-        .parse()
-        .map_err(|_| "the address has no host".into())
-}
-
-fn decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .filter(|_| *first == b'%')
-        {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() {
-                digit.into()
-            } else {
-                '='
-            });
-        }
-    }
-    out
-}
-
-/// Where a `Location` leads, seen from here (RFC 3986, the cases that servers send).
-fn joined(from: &Uri, location: &str) -> String {
-    let scheme = from.scheme_str().unwrap_or("http");
-    let authority = from.authority().map_or("", |authority| authority.as_str());
-    if location.contains("://") {
-        location.to_owned()
-    } else if let Some(rest) = location.strip_prefix("//") {
-        format!("{scheme}://{rest}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else {
-        let folder = from
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        format!("{scheme}://{authority}{folder}/{location}")
-    }
+    Err(too_many_redirects())
 }
 
 /// Whether it failed before anything could have been sent.
@@ -330,9 +91,14 @@ where
         ) {
             headers.insert(header::HOST, host);
         }
+        // hyper says nothing of a body that is not there; `requests` does, and some servers insist on it.
+        let bare = matches!(asked.method, Method::GET | Method::HEAD);
+        if !bare && asked.body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
     }
     let request = request
-        .body(Full::new(asked.body.clone()))
+        .body(Full::new(Bytes::from(asked.body.clone())))
         .map_err(|error| Failed::Later(NoValue::Broken(error.to_string())))?;
     // The set ends the connection's task when the response, or this future, is dropped.
     let mut driver = JoinSet::new();
@@ -368,100 +134,8 @@ async fn read(response: Response<Incoming>) -> Result<Value, NoValue> {
     let bytes = Limited::new(body, MOST).collect().await.map_err(|error| {
         match error.downcast_ref::<hyper::Error>() {
             Some(error) => no_answer(error),
-            None => NoValue::Broken(format!("the body is longer than {} MiB", MOST >> 20)),
+            None => too_long(MOST),
         }
     })?;
-    let text = String::from_utf8_lossy(&bytes.to_bytes()).into_owned();
-    let is_json = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(says_json);
-    // A server that says JSON and sends something else has answered all the same.
-    let body = if is_json {
-        serde_json::from_str(&text).ok()
-    } else {
-        None
-    };
-    let mut headers = Map::new();
-    for (name, value) in &parts.headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        match headers.entry(usual(name)) {
-            serde_json::map::Entry::Occupied(mut known) => {
-                let both = format!("{}, {value}", text_of(known.get()));
-                known.insert(both.into());
-            }
-            serde_json::map::Entry::Vacant(new) => {
-                new.insert(value.into());
-            }
-        }
-    }
-    Ok(
-        json!({"status": parts.status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))}),
-    )
-}
-
-fn says_json(kind: &HeaderValue) -> bool {
-    let kind = kind
-        .to_str()
-        .unwrap_or("")
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json")
-}
-
-/// A header's name as servers usually write it, e.g. `Content-Type`, which is what tolerances look for.
-fn usual(name: &HeaderName) -> String {
-    let words = name.as_str().split('-').map(|word| {
-        let mut letters = word.chars();
-        letters
-            .next()
-            .map(|first| first.to_ascii_uppercase())
-            .into_iter()
-            .chain(letters)
-            .collect::<String>()
-    });
-    words.collect::<Vec<_>>().join("-")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
-
-    #[test]
-    fn a_location_is_seen_from_where_it_was_said() {
-        let from: Uri = "http://h:1/a/b?c".parse().unwrap();
-        assert_eq!(joined(&from, "d"), "http://h:1/a/d");
-        assert_eq!(joined(&from, "/d?e"), "http://h:1/d?e");
-        assert_eq!(joined(&from, "//i/d"), "http://i/d");
-        assert_eq!(joined(&from, "https://i/d"), "https://i/d");
-    }
-
-    #[test]
-    fn a_user_in_the_address_becomes_a_header() {
-        let mut headers = HeaderMap::new();
-        let uri = address("http://me:p%40ss@host:8080/x", &mut headers).unwrap();
-        assert_eq!(uri, "http://host:8080/x");
-        assert_eq!(
-            headers[header::AUTHORIZATION],
-            format!("Basic {}", base64(b"me:p@ss"))
-        );
-        assert!(address("ftp://host/", &mut headers).is_err());
-        assert!(address("just words", &mut headers).is_err());
-    }
+    Ok(value(parts.status, &parts.headers, &bytes.to_bytes()))
 }

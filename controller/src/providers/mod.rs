@@ -15,18 +15,10 @@ mod tls;
 use crate::link::Caller;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
+use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
-use std::time::Duration;
-
-/// The most that is kept of a body or a program's output, in bytes. More is a broken check:
-/// a probe is no download, and the runner's memory is not the document's to fill.
-const MOST: usize = 16 << 20;
-
-/// How long an answer over the network is waited for where nothing is said.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub use backburn_experiments::wire::Probed as Measured;
 
@@ -76,51 +68,7 @@ pub async fn measure(provider: &Provider, longest: Option<Span>, around: &Around
             fault.fault
         ))),
     };
-    match outcome {
-        Ok(output) => Measured::Output(output),
-        Err(NoValue::NoAnswer(why)) => Measured::NoAnswer(why),
-        Err(NoValue::Broken(why)) => Measured::Broken(why),
-    }
-}
-
-/// Why there is no value.
-#[derive(Debug)]
-enum NoValue {
-    NoAnswer(String),
-    Broken(String),
-}
-
-impl NoValue {
-    /// From an error of the network: whoever refuses, resets or cannot be reached did not answer.
-    fn from_network(error: &io::Error, doing: &str) -> Self {
-        use io::ErrorKind as Kind;
-        let why = format!("{doing}: {}", plain(error));
-        match error.kind() {
-            Kind::ConnectionRefused
-            | Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::NotConnected
-            | Kind::BrokenPipe
-            | Kind::UnexpectedEof
-            | Kind::TimedOut
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown
-            | Kind::AddrNotAvailable
-            // What a local packet filter answers when it drops what we send.
-            | Kind::PermissionDenied => NoValue::NoAnswer(why),
-            _ => NoValue::Broken(why),
-        }
-    }
-}
-
-/// An operating system's error in words, without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_lowercase(),
-        None => text,
-    }
+    outcome.into()
 }
 
 /// The answer, or that there was none in time. No limit where there is none.
@@ -128,19 +76,7 @@ async fn within<T>(longest: Option<Span>, answer: impl Future<Output = T>) -> Re
     match longest {
         Some(Span(longest)) => tokio::time::timeout(longest, answer)
             .await
-            .map_err(|_| NoValue::NoAnswer(format!("no answer within {}", Span(longest)))),
+            .map_err(|_| late(Span(longest))),
         None => Ok(answer.await),
     }
-}
-
-/// The provider's own time-out, else the activity's, else 5 s: never none over a network.
-fn limit(own: Option<Span>, longest: Option<Span>) -> Span {
-    own.or(longest).unwrap_or(Span(DEFAULT_TIMEOUT))
-}
-
-/// A value as the text that it stands for: text as it is, anything else as JSON.
-fn text_of(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
 }

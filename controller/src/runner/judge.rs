@@ -3,8 +3,13 @@
 use crate::providers::{Around, Measured, measure};
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::Judgement;
+use backburn_experiments::probes::within;
 use backburn_experiments::tolerance::Judge;
 use serde_json::Value;
+use std::time::Duration;
+
+/// How much longer than the probe itself an agent's answer may take. It ends probes by itself.
+const AGENT_WITHIN: Duration = Duration::from_secs(15);
 
 /// An activity with its tolerance compiled, which is done once and not for each look.
 pub(super) struct Judged {
@@ -49,15 +54,20 @@ impl Judged {
             let (name, agent) = (name.clone(), around.agents.get(name).cloned());
             let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
             asked.spawn(async move {
-                let measured = match (agent, provider) {
-                    (None, _) => Measured::Broken("it does not take part any more".into()),
-                    (Some(agent), Provider::Host(host)) => match agent.measure(host).await {
-                        Ok(figure) => Measured::Output(figure.into()),
-                        Err(why) => Measured::Broken(why),
-                    },
-                    (Some(agent), provider) => agent.probe(provider, timeout).await,
+                let within = within(&provider, timeout).0 + AGENT_WITHIN;
+                let measured = async {
+                    match (agent, provider) {
+                        (None, _) => Measured::Broken("it does not take part any more".into()),
+                        (Some(agent), Provider::Host(host)) => match agent.measure(host).await {
+                            Ok(figure) => Measured::Output(figure.into()),
+                            Err(why) => Measured::Broken(why),
+                        },
+                        (Some(agent), provider) => agent.probe(provider, timeout).await,
+                    }
                 };
-                (name, measured)
+                let measured = tokio::time::timeout(within, measured).await;
+                let hangs = |_| Measured::Broken("the agent does not answer".into());
+                (name, measured.unwrap_or_else(hangs))
             });
         }
         let mut answers = asked.join_all().await;

@@ -127,10 +127,7 @@ impl Service {
     }
 
     /// What is due now, written down as dealt with, and when to look again.
-    fn turn_all(
-        &self,
-        last: &BTreeMap<String, String>,
-    ) -> Result<Turn, StoreError> {
+    fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<Turn, StoreError> {
         let now = Timestamp::now();
         let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {

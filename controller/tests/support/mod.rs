@@ -7,12 +7,14 @@ use backburn::runner::{self, File, Finished, Settings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::journal::{Entry, Event};
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, Hello, PlanView, Refusal, Report};
+use backburn_experiments::wire::{
+    Cause, Command, Effect, Ended, Hello, PlanView, Probed, Refusal, Report,
+};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -37,6 +39,8 @@ pub struct Manners {
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Labels that it has.
     pub labels: Vec<(String, String)>,
+    /// What comes of each probe; whether the file is there, where nothing is said.
+    pub probed: Option<Probed>,
 }
 
 /// A run's world.
@@ -150,6 +154,7 @@ impl World {
             };
             tokio::spawn(agent(
                 theirs,
+                "fake".into(),
                 manners.clone(),
                 Arc::clone(&told),
                 healthy.clone(),
@@ -229,14 +234,16 @@ pub fn load(document: &Value) -> Experiment {
         .unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-async fn agent(
-    stream: UnixStream,
+/// An agent of this name, until its link closes.
+pub async fn agent(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    name: String,
     manners: Manners,
     told: Arc<Mutex<Vec<(Instant, Command)>>>,
     healthy: PathBuf,
     start: usize,
 ) {
-    let (read, mut write) = stream.into_split();
+    let (read, mut write) = tokio::io::split(stream);
     let (say, mut to_say) = mpsc::unbounded_channel::<Report>();
     tokio::spawn(async move {
         while let Some(report) = to_say.recv().await {
@@ -252,7 +259,7 @@ async fn agent(
     };
     let labels = manners.labels.iter().cloned().collect();
     say.send(Report::Hello(Hello {
-        agent: "fake".into(),
+        agent: name,
         labels,
         recovered,
         ..Hello::default()
@@ -270,10 +277,12 @@ async fn agent(
             told.lock().unwrap().push((Instant::now(), command.clone()));
         }
         match command {
-            Command::Beat { .. }
-            | Command::Watch { .. }
-            | Command::Probe { .. }
-            | Command::Describe { .. } => {}
+            Command::Beat { .. } | Command::Watch { .. } | Command::Describe { .. } => {}
+            Command::Probe { request, .. } => {
+                let is_there = Probed::Output(healthy.exists().into());
+                let outcome = manners.probed.clone().unwrap_or(is_there);
+                say.send(Report::Probed { request, outcome }).ok();
+            }
             Command::Plan { request, .. } => drop(match &manners.refuse_plan {
                 Some(refusal) => say.send(Report::Refused {
                     request,

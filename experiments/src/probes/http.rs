@@ -1,0 +1,371 @@
+//! An HTTP request, as the Chaos Toolkit makes it (`chaoslib/provider/http.py`, which leaves it to
+//! `requests`): what is sent, where an answer sends us, and what an answer comes to. Sending is
+//! the business of whoever measures: controller and agent must not differ in anything else.
+
+use super::{NoValue, limit, text_of};
+use crate::Span;
+use crate::document::{HttpProvider, HttpTimeout};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use serde_json::{Map, Value, json};
+
+/// As many redirects as `requests` follows.
+pub const MOST_REDIRECTS: usize = 30;
+
+/// How long connecting may take, and all of it.
+pub fn limits(provider: &HttpProvider, longest: Option<Span>) -> (Span, Span) {
+    match provider.timeout {
+        Some(HttpTimeout::Whole(whole)) => (whole, whole),
+        Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, Span(connect.0 + read.0)),
+        None => (limit(None, longest), limit(None, longest)),
+    }
+}
+
+/// One request's parts, changed on the way by redirects.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// How.
+    pub method: Method,
+    /// Where to, without a user.
+    pub uri: Uri,
+    /// Header fields; `Host` only where the document has it.
+    pub headers: HeaderMap,
+    /// What is sent.
+    pub body: Vec<u8>,
+}
+
+impl Asked {
+    /// What a document asks for.
+    ///
+    /// # Errors
+    /// In words for people: there is no such request.
+    pub fn from(provider: &HttpProvider) -> Result<Self, String> {
+        let method = provider
+            .method
+            .as_deref()
+            .unwrap_or("GET")
+            .to_ascii_uppercase();
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| format!("`{method}` is no HTTP method"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("backburn/", env!("CARGO_PKG_VERSION"))),
+        );
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        for (name, value) in provider.headers.iter().flatten() {
+            let key: HeaderName = name
+                .parse()
+                .map_err(|_| format!("`{name}` is no HTTP header field"))?;
+            let value = HeaderValue::from_bytes(text_of(value).as_bytes()).map_err(|_| {
+                format!("the value of header `{name}` has characters that no header may have")
+            })?;
+            headers.insert(key, value);
+        }
+        let (written, _) = provider.url.split_once('#').unwrap_or((&provider.url, ""));
+        let mut url = written.to_owned();
+        let mut body = Vec::new();
+        match (&provider.arguments, &method) {
+            (None | Some(Value::Null), _) => {}
+            (Some(arguments), &Method::GET) => {
+                let query = match arguments {
+                    Value::Object(fields) => form(fields),
+                    other => text_of(other),
+                };
+                if !query.is_empty() {
+                    url.push(if url.contains('?') { '&' } else { '?' });
+                    url.push_str(&query);
+                }
+            }
+            (Some(arguments), _) => body = content(arguments, &mut headers),
+        }
+        let uri = address(&url, &mut headers)?;
+        Ok(Asked {
+            method,
+            uri,
+            headers,
+            body,
+        })
+    }
+
+    /// Where an answer sends us, if anywhere.
+    ///
+    /// # Errors
+    /// To what is no address.
+    pub fn redirected(
+        &self,
+        status: StatusCode,
+        answered: &HeaderMap,
+    ) -> Result<Option<Asked>, NoValue> {
+        let location = answered
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok());
+        let (301..=303 | 307 | 308, Some(location)) = (status.as_u16(), location) else {
+            return Ok(None);
+        };
+        let mut headers = self.headers.clone();
+        let (location, _) = location.split_once('#').unwrap_or((location, ""));
+        let uri = address(&joined(&self.uri, location), &mut headers).map_err(NoValue::NoAnswer)?;
+        if uri.authority() != self.uri.authority() {
+            headers.remove(header::AUTHORIZATION);
+        }
+        let keeps = match status {
+            StatusCode::MOVED_PERMANENTLY => self.method != Method::POST,
+            StatusCode::FOUND | StatusCode::SEE_OTHER => self.method == Method::HEAD,
+            _ => true,
+        };
+        let (method, body) = if keeps {
+            (self.method.clone(), self.body.clone())
+        } else {
+            headers.remove(header::CONTENT_TYPE);
+            (Method::GET, Vec::new())
+        };
+        Ok(Some(Asked {
+            method,
+            uri,
+            headers,
+            body,
+        }))
+    }
+}
+
+/// What is sent: text as it is, JSON where the content type says so, fields of a form else.
+fn content(arguments: &Value, headers: &mut HeaderMap) -> Vec<u8> {
+    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(says_json);
+    let (text, kind) = match arguments {
+        Value::String(text) if !is_json => (text.clone(), None),
+        Value::Object(fields) if !is_json => {
+            (form(fields), Some("application/x-www-form-urlencoded"))
+        }
+        other => (other.to_string(), Some("application/json")),
+    };
+    if let (Some(kind), false) = (kind, headers.contains_key(header::CONTENT_TYPE)) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    text.into_bytes()
+}
+
+/// Fields of a form or a query; a list gives its key several times, `null` none at all.
+fn form(fields: &Map<String, Value>) -> String {
+    let mut pairs = Vec::new();
+    for (key, value) in fields {
+        let several = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in several {
+            let text = match value {
+                Value::Null => continue,
+                // Python's spelling, which is what the toolkit sends.
+                Value::Bool(true) => "True".into(),
+                Value::Bool(false) => "False".into(),
+                other => text_of(other),
+            };
+            pairs.push(format!("{}={}", encoded(key), encoded(&text)));
+        }
+    }
+    pairs.join("&")
+}
+
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte.into())
+            }
+            b' ' => out.push('+'),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The address as one; a user and password in it become a header, as they must not be sent in the clear of a path.
+fn address(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
+    let uri: Uri = url
+        .replace(' ', "%20")
+        .parse()
+        .map_err(|error| format!("`{url}` is no address: {error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        return Err(format!(
+            "`{url}` is no address: it must begin with `http://` or `https://` and name a host"
+        ));
+    }
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let Some((user, _)) = authority.rsplit_once('@') else {
+        return Ok(uri);
+    };
+    if !headers.contains_key(header::AUTHORIZATION) {
+        let basic = format!("Basic {}", base64(&decoded(user)));
+        let mut basic = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
+        basic.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, basic);
+    }
+    url.replacen(&format!("{user}@"), "", 1)
+        .replace(' ', "%20")
+        .parse()
+        .map_err(|_| "the address has no host".into())
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .filter(|_| *first == b'%')
+        {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() {
+                digit.into()
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}
+
+/// Where a `Location` leads, seen from here (RFC 3986, the cases that servers send).
+fn joined(from: &Uri, location: &str) -> String {
+    let scheme = from.scheme_str().unwrap_or("http");
+    let authority = from.authority().map_or("", |authority| authority.as_str());
+    if location.contains("://") {
+        location.to_owned()
+    } else if let Some(rest) = location.strip_prefix("//") {
+        format!("{scheme}://{rest}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let folder = from
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        format!("{scheme}://{authority}{folder}/{location}")
+    }
+}
+
+/// An answer's value: `{status, headers, body}`; the body parsed where its type says JSON.
+pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
+    // A server that says JSON and sends something else has answered all the same.
+    let body = if is_json {
+        serde_json::from_str(&text).ok()
+    } else {
+        None
+    };
+    let mut headers = Map::new();
+    for (name, value) in answered {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        match headers.entry(usual(name)) {
+            serde_json::map::Entry::Occupied(mut known) => {
+                let both = format!("{}, {value}", text_of(known.get()));
+                known.insert(both.into());
+            }
+            serde_json::map::Entry::Vacant(new) => {
+                new.insert(value.into());
+            }
+        }
+    }
+    json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
+}
+
+/// That a body is longer than these bytes.
+pub fn too_long(most: usize) -> NoValue {
+    NoValue::Broken(format!("the body is longer than {} MiB", most >> 20))
+}
+
+/// That an address leads round and round.
+pub fn too_many_redirects() -> NoValue {
+    NoValue::NoAnswer(format!("more than {MOST_REDIRECTS} redirects"))
+}
+
+fn says_json(kind: &HeaderValue) -> bool {
+    let kind = kind
+        .to_str()
+        .unwrap_or("")
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// A header's name as servers usually write it, e.g. `Content-Type`, which is what tolerances look for.
+fn usual(name: &HeaderName) -> String {
+    let words = name.as_str().split('-').map(|word| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .map(|first| first.to_ascii_uppercase())
+            .into_iter()
+            .chain(letters)
+            .collect::<String>()
+    });
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn a_location_is_seen_from_where_it_was_said() {
+        let from: Uri = "http://h:1/a/b?c".parse().unwrap();
+        assert_eq!(joined(&from, "d"), "http://h:1/a/d");
+        assert_eq!(joined(&from, "/d?e"), "http://h:1/d?e");
+        assert_eq!(joined(&from, "//i/d"), "http://i/d");
+        assert_eq!(joined(&from, "https://i/d"), "https://i/d");
+    }
+
+    #[test]
+    fn a_user_in_the_address_becomes_a_header() {
+        let mut headers = HeaderMap::new();
+        let uri = address("http://me:p%40ss@host:8080/x", &mut headers).unwrap();
+        assert_eq!(uri, "http://host:8080/x");
+        assert_eq!(
+            headers[header::AUTHORIZATION],
+            format!("Basic {}", base64(b"me:p@ss"))
+        );
+        assert!(address("ftp://host/", &mut headers).is_err());
+        assert!(address("just words", &mut headers).is_err());
+    }
+}

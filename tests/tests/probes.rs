@@ -1,0 +1,430 @@
+//! What an agent measures for a controller: the same as the controller itself would from there,
+//! without being held up or brought down by it.
+
+use backburn::providers::{Around, measure};
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Probed, Report};
+use backburn_tests::crash::Place;
+use backburn_tests::odd_web::OddWeb;
+use backburn_tests::privately::privately;
+use backburn_tests::processes;
+use backburn_tests::served::Served;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a thing may take on a machine with better things to do.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("it has one").port()
+}
+
+fn by_the_controller(provider: &Value) -> Probed {
+    let provider = serde_json::from_value(provider.clone()).expect("a provider");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
+    runtime.block_on(measure(&provider, None, &Around::default()))
+}
+
+/// What is the same whoever measures it: a value but for the time it took, and what is said of no value but for its words.
+fn essence(outcome: &Probed) -> Value {
+    match outcome {
+        Probed::Output(value) => {
+            let mut value = value.clone();
+            if let Some(took) = value.get_mut("took") {
+                assert!(took.as_f64().is_some_and(|took| took >= 0.0), "{took}");
+                *took = Value::Null;
+            }
+            value
+        }
+        Probed::NoAnswer(_) => "no answer".into(),
+        Probed::Broken(_) => "broken".into(),
+    }
+}
+
+/// Those in plain words: what speaks TLS is different each time.
+fn plainly(mut seen: Vec<String>) -> Vec<String> {
+    seen.retain(|request| !request.starts_with('\u{16}'));
+    seen
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server with a certificate that nobody knows.
+fn secure() -> String {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let fixture = |name: &str| {
+        let folder = backburn_tests::programs::root().join("controller/tests/fixtures");
+        std::fs::read(folder.join(name)).expect("the fixture is there")
+    };
+    let certificate = CertificateDer::from(fixture("loopback-cert.der"));
+    let key = PrivateKeyDer::try_from(fixture("loopback-key.der")).expect("a key");
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they fit");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let url = format!("https://{}/", listener.local_addr().expect("it has one"));
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        for stream in listener.incoming().flatten() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).expect("it fits");
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            let mut buffer = [0; 4096];
+            // A client that does not like the certificate goes away.
+            if stream.read(&mut buffer).is_ok_and(|length| length > 0) {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin")
+                    .ok();
+                stream.conn.send_close_notify();
+                stream.flush().ok();
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn an_agent_measures_what_the_controller_would() {
+    let (web, place) = (OddWeb::start(), Place::default());
+    let policy = json!({"allow-programs": ["sh", "echo", "sleep", "/no/such"]});
+    let (mut served, _) = Served::start(&place, &policy);
+    let url = format!("http://{}", web.address);
+    let (closed, secure) = (closed_port(), secure());
+    let at = |path: &str| json!({"type": "http", "url": format!("{url}{path}"), "timeout": 20});
+    let with = |path: &str, more: Value| {
+        let mut provider = at(path);
+        let more = more.as_object().expect("an object").clone();
+        provider.as_object_mut().expect("an object").extend(more);
+        provider
+    };
+    let arguments = json!({"q": "a b&c", "n": 1, "yes": true, "many": [1, 2], "none": null});
+    let is_json = json!({"Content-Type": "application/json"});
+    let cases = [
+        with("/json?x=1", json!({"arguments": arguments})),
+        at("/json#part"),
+        at("/problem"),
+        at("/broken-json"),
+        at("/none"),
+        at("/old"),
+        at("/chunks"),
+        at("/soon"),
+        at("/else with spaces"),
+        at("/short"),
+        with("/json", json!({"method": "head"})),
+        with("/json", json!({"method": "options"})),
+        with("/json", json!({"method": "delete"})),
+        with("/json", json!({"method": "delete", "arguments": "why"})),
+        with("/json", json!({"method": "PROPFIND", "arguments": "<x/>"})),
+        with("/json", json!({"method": "post"})),
+        with("/json", json!({"method": "put", "arguments": {"a": "x y"}})),
+        with(
+            "/json",
+            json!({"method": "post", "arguments": {"a": "ä y"}, "headers": is_json}),
+        ),
+        with(
+            "/json",
+            json!({"method": "patch", "arguments": [1], "headers": {"X-Token": 12, "User-Agent": "me", "Host": "them"}}),
+        ),
+        json!({"type": "http", "url": url.replace("//", "//me:p%40ss@")}),
+        at("/moved"),
+        at("/moved-301"),
+        with("/moved-301", json!({"method": "post", "arguments": "x"})),
+        with(
+            "/moved-303",
+            json!({"method": "put", "arguments": {"a": 1}}),
+        ),
+        with("/moved-307", json!({"method": "post", "arguments": "x"})),
+        at("/moved-308"),
+        at("/nowhere"),
+        at("/round"),
+        at("/silent"),
+        at("/noise"),
+        with("/slow", json!({"timeout": 0.2})),
+        with("/slow", json!({"timeout": [5, 0.2]})),
+        json!({"type": "http", "url": format!("http://127.0.0.1:{closed}/"), "max_retries": 2}),
+        json!({"type": "http", "url": "http://nobody.invalid/"}),
+        json!({"type": "http", "url": "no address"}),
+        json!({"type": "http", "url": "ftp://127.0.0.1/"}),
+        with("/json", json!({"method": "G E T"})),
+        with("/json", json!({"headers": {"a b": "c"}})),
+        json!({"type": "http", "url": url.replace("http", "https"), "verify_tls": false}),
+        json!({"type": "http", "url": secure}),
+        json!({"type": "http", "url": secure, "verify_tls": false}),
+        json!({"type": "tcp", "host": "127.0.0.1", "port": web.address.port()}),
+        json!({"type": "tcp", "host": "[::ffff:127.0.0.1]", "port": web.address.port()}),
+        json!({"type": "tcp", "host": "127.0.0.1", "port": closed}),
+        json!({"type": "tcp", "host": "nobody.invalid", "port": 80}),
+        json!({"type": "prometheus", "url": format!("{url}/"), "query": "up{a=\"b\"}"}),
+        json!({"type": "prometheus", "url": format!("{url}/else"), "query": "up"}),
+        json!({"type": "prometheus", "url": format!("http://127.0.0.1:{closed}"), "query": "up"}),
+        json!({"type": "dns", "name": "localhost"}),
+        json!({"type": "dns", "name": "localhost", "record": "aaaa"}),
+        json!({"type": "dns", "name": "nobody.invalid"}),
+        json!({"type": "process", "path": "sh", "arguments": ["-c", "echo out; echo err >&2; echo $X $0; exit 3"], "env": {"X": 7}}),
+        json!({"type": "process", "path": "echo", "arguments": "a 'b  c'"}),
+        json!({"type": "process", "path": "echo", "arguments": "a | b"}),
+        json!({"type": "process", "path": "sh", "arguments": ["-c", "kill -TERM $$"]}),
+        json!({"type": "process", "path": "sleep", "arguments": [600], "timeout": 0.2}),
+        json!({"type": "process", "path": "/no/such"}),
+    ];
+    let mut different = Vec::new();
+    for provider in &cases {
+        web.seen();
+        let controllers = by_the_controller(provider);
+        let asked = web.seen();
+        let agents = served.measures(provider, None);
+        let same = essence(&controllers) == essence(&agents)
+            && plainly(asked.clone()) == plainly(web.seen());
+        if !same {
+            different.push(format!(
+                "{provider}\n  controller: {controllers:?}\n  agent: {agents:?}\n  asked: {asked:?}"
+            ));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn what_an_agent_does_not_measure_says_so() {
+    let (web, place) = (OddWeb::start(), Place::default());
+    // A link to a program that is allowed is another program: where many are one file, each counts.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let linked = folder.path().join("echo");
+    std::os::unix::fs::symlink("/bin/echo", &linked).expect("a link can be made");
+    let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["echo"]}));
+    let url = format!("http://{}", web.address);
+    for (provider, said) in [
+        (
+            json!({"type": "process", "path": "sh", "arguments": ["-c", "true"]}),
+            "allow-programs",
+        ),
+        (json!({"type": "process", "path": linked}), "allow-programs"),
+        (
+            json!({"type": "process", "path": "./echo"}),
+            "allow-programs",
+        ),
+        (
+            json!({"type": "process", "path": "echo", "env": {"LD_PRELOAD": "x"}}),
+            "LD_PRELOAD",
+        ),
+        (
+            json!({"type": "python", "module": "m", "func": "f"}),
+            "leave out `from`",
+        ),
+        (json!({"type": "host", "metric": "load1"}), "host"),
+        (
+            json!({"type": "fault", "fault": "cpu-stress"}),
+            "is a fault",
+        ),
+        (
+            json!({"type": "dns", "name": "x", "server": "127.0.0.1"}),
+            "`server`",
+        ),
+        (
+            json!({"type": "dns", "name": "x", "record": "MX"}),
+            "`A` and `AAAA`",
+        ),
+        (
+            json!({"type": "http", "url": format!("{url}/long")}),
+            "1 MiB",
+        ),
+    ] {
+        match served.measures(&provider, None) {
+            Probed::Broken(why) => assert!(why.contains(said), "{provider}: {why}"),
+            other => panic!("{provider}: {other:?}"),
+        }
+    }
+    assert_eq!(
+        served.measures(&json!({"type": "process", "path": "echo"}), None),
+        Probed::Output(json!({"status": 0, "stdout": "\n", "stderr": ""}))
+    );
+    // Without a policy, no program at all.
+    let place = Place::default();
+    let (mut served, _) = Served::start(&place, &json!({}));
+    let echo = json!({"type": "process", "path": "echo"});
+    assert!(matches!(served.measures(&echo, None), Probed::Broken(_)));
+}
+
+#[test]
+fn the_time_of_the_activity_holds_where_the_provider_has_none() {
+    let place = Place::default();
+    let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sleep"]}));
+    let sleep = json!({"type": "process", "path": "sleep", "arguments": [600]});
+    let outcome = served.measures(&sleep, Some(Span::millis(200)));
+    assert_eq!(essence(&outcome), "no answer", "{outcome:?}");
+}
+
+#[test]
+fn no_more_than_thirty_two_are_measured_at_a_time() {
+    let (web, place) = (OddWeb::start(), Place::default());
+    let (mut served, _) = Served::start(&place, &json!({}));
+    let slow =
+        json!({"type": "http", "url": format!("http://{}/slow", web.address), "timeout": "10m"});
+    let asked: Vec<u64> = (0..40).map(|_| served.asks(&slow, None)).collect();
+    for late in &asked[32..] {
+        match served.hears() {
+            Report::Probed {
+                request,
+                outcome: Probed::Broken(why),
+            } => assert!(request == *late && why.contains("32"), "{request}: {why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+struct Victim(std::process::Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn a_probe_that_hangs_holds_up_neither_a_beat_nor_a_revert() {
+    let name = "a_probe_that_hangs_holds_up_neither_a_beat_nor_a_revert";
+    privately(name, &["unshare", "sleep"], || {
+        // In the namespaces of the test, `sleep` is looked at by its own /proc.
+        let victim = Victim(
+            Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .expect("it starts"),
+        );
+        let place = Place::default();
+        let policy = json!({"allow-programs": ["sleep"]});
+        let (mut served, _) = Served::start(&place, &policy);
+        let lease = Span::seconds(4);
+        served.beats(lease);
+        for _ in 0..8 {
+            let hangs =
+                json!({"type": "process", "path": "sleep", "arguments": [900], "timeout": "10m"});
+            served.asks(&hangs, None);
+        }
+        let request = json!({
+            "id": "trial", "run": "run", "fault": "process-pause", "duration": "60s", "seed": 1,
+            "arguments": {"process": {"pid": victim.0.id()}},
+        });
+        let injection: InjectionRequest = serde_json::from_value(request).expect("a request");
+        served.says(&Say::Inject {
+            request: 1000,
+            injection,
+        });
+        // Twice the lease: it is the beats that keep the fault. The worker answers whatever else it is asked.
+        let began = Instant::now();
+        let mut acts = false;
+        while began.elapsed() < lease.0 * 2 {
+            served.beats(lease);
+            let metric = serde_json::from_value(json!({"metric": "load1"})).expect("a metric");
+            served.says(&Say::Measure {
+                request: 1001,
+                metric,
+            });
+            loop {
+                match served.hears() {
+                    Report::Effect { effect, .. } => acts = effect.acts,
+                    Report::Injected { .. } => {}
+                    Report::Measured { .. } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(acts);
+        served.says(&Say::Revert {
+            injection: "trial".into(),
+        });
+        let ended = loop {
+            match served.hears() {
+                Report::Ended(ended) => break ended,
+                Report::Effect { .. } => {}
+                other => panic!("nothing was measured yet, and it says {other:?}"),
+            }
+        };
+        assert_eq!((ended.cause, ended.clean), (Cause::Asked, true));
+        let hanging = || {
+            let all = processes::named("sleep").into_iter();
+            all.filter(|process| process.pid != victim.0.id() as i32)
+                .count()
+        };
+        assert_eq!(hanging(), 8);
+        // The agent ends, and what it measures with it.
+        drop(served);
+        until("all are gone", || hanging() == 0);
+    });
+}
+
+fn pid_in(file: &Path) -> i32 {
+    let mut pid = None;
+    until("a process id is written", || {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        pid = text.strip_suffix('\n').and_then(|text| text.parse().ok());
+        pid.is_some()
+    });
+    pid.expect("it was waited for")
+}
+
+fn is_gone(pid: i32) -> bool {
+    processes::process(pid).is_none_or(|process| matches!(process.state, 'Z' | 'X'))
+}
+
+#[test]
+fn whatever_a_probe_has_started_ends_with_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let place = Place::default();
+    let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sh"]}));
+    let provider = |file: &Path, timeout: &str| {
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        json!({"type": "process", "path": "sh", "arguments": ["-c", script], "timeout": timeout})
+    };
+    // Its time is over.
+    let file = folder.path().join("late");
+    let outcome = served.measures(&provider(&file, "2s"), None);
+    assert_eq!(essence(&outcome), "no answer", "{outcome:?}");
+    let child = pid_in(&file);
+    until("the late one's child is gone", || is_gone(child));
+    // The program has ended and left something behind.
+    let file = folder.path().join("left");
+    let script = format!("sleep 1000 > /dev/null 2>&1 & echo $! > {}", file.display());
+    let leaves = json!({"type": "process", "path": "sh", "arguments": ["-c", script]});
+    let outcome = served.measures(&leaves, None);
+    assert_eq!(essence(&outcome)["status"], 0, "{outcome:?}");
+    let child = pid_in(&file);
+    until("what was left behind is gone", || is_gone(child));
+    // The worker is killed.
+    let file = folder.path().join("killed");
+    served.asks(&provider(&file, "10m"), None);
+    let child = pid_in(&file);
+    assert!(!is_gone(child));
+    let guardian = served.agent.id() as i32;
+    let worker = processes::of_backburn()
+        .into_iter()
+        .find(|process| process.parent == guardian)
+        .expect("the guardian has a worker");
+    kill(Pid::from_raw(worker.pid), Signal::SIGKILL).expect("it is there");
+    until("the killed worker's probe is gone", || is_gone(child));
+}
