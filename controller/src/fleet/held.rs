@@ -121,6 +121,14 @@ impl Held {
         Ok(held)
     }
 
+    /// Nobody else gets this agent, whenever it comes. Its run of before the crash has it.
+    pub(crate) fn claim(&mut self, name: &str) {
+        let mut runs = self.fleet.runs();
+        runs.entry(name.to_owned())
+            .or_insert_with(|| self.run.clone());
+        self.names.insert(name.to_owned(), 0);
+    }
+
     /// Those of these that are connected, to be asked.
     pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
         let members = self.fleet.members();

@@ -4,7 +4,7 @@
 use super::runs::Running;
 use super::{Service, lock};
 use crate::fleet::Held;
-use crate::store::{Run as Kept, StoreError};
+use crate::store::StoreError;
 use backburn_experiments::Span;
 use backburn_experiments::journal::{Entry, Event, Run, verdict};
 use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId};
@@ -16,7 +16,8 @@ use std::sync::Arc;
 const PAGE: u32 = 1000;
 
 impl Service {
-    /// Closes every run that a crash left open, each on a thread of its own: its agents have to come again first.
+    /// Closes every run that a crash left open, each on a thread of its own: its agents have to come again first. They are
+    /// claimed before this returns, so that nobody else gets them in between.
     ///
     /// # Errors
     /// The store's.
@@ -24,14 +25,20 @@ impl Service {
         let open = self.store.open_runs()?;
         let count = open.len();
         for kept in open {
+            let id = kept.new.id;
+            let journal = self.read(&id)?;
+            let mut held = Held::new(Arc::clone(&self.fleet), &id);
+            journal
+                .run
+                .open()
+                .for_each(|(_, injection)| held.claim(&injection.agent));
             let (running, stopped) = Running::new();
-            lock(&self.runs).insert(kept.new.id.clone(), running);
+            lock(&self.runs).insert(id.clone(), running);
             let service = Arc::clone(self);
             std::thread::spawn(move || {
-                let run = kept.new.id.clone();
-                if let Err(error) = service.close_interrupted(&kept) {
-                    tracing::error!(run, %error, "a run that a crash left open could not be closed; the next start tries again");
-                    lock(&service.runs).remove(&run);
+                if let Err(error) = service.close_interrupted(journal, held) {
+                    tracing::error!(run = id, %error, "a run that a crash left open could not be closed; the next start tries again");
+                    lock(&service.runs).remove(&id);
                 }
                 drop(stopped);
             });
@@ -39,53 +46,54 @@ impl Service {
         Ok(count)
     }
 
-    fn close_interrupted(self: &Arc<Self>, kept: &Kept) -> Result<(), StoreError> {
-        let id = &kept.new.id;
-        let mut run = Run::default();
-        let mut last: Option<Entry> = None;
+    /// A journal, as far as it goes.
+    fn read(&self, id: &str) -> Result<Continued, StoreError> {
+        let mut journal = Continued {
+            id: id.to_owned(),
+            run: Run::default(),
+            last: None,
+            stands: true,
+        };
         loop {
-            let page = self.store.events(id, run.events as u64, PAGE)?;
-            let Some(newest) = page.last() else { break };
-            last = Some(newest.entry.clone());
-            for numbered in &page {
-                if let Err(illegal) = run.apply(&numbered.entry) {
+            let page = self.store.events(id, journal.run.events as u64, PAGE)?;
+            if page.is_empty() {
+                return Ok(journal);
+            }
+            for numbered in page {
+                if let Err(illegal) = journal.run.apply(&numbered.entry) {
                     // An older program's, or a tampered one: what can be said of it is said.
                     tracing::error!(run = id, %illegal, "a journal does not stand");
-                    self.close(id, &verdict(&run));
-                    return Ok(());
+                    journal.stands = false;
+                    return Ok(journal);
                 }
+                journal.last = Some(numbered.entry);
             }
         }
-        if run.ended {
-            // Only the word that it is closed was missing.
-            self.close(id, &verdict(&run));
-            return Ok(());
-        }
-        let mut journal = Continued {
-            service: self,
-            id,
-            run,
-            last,
-        };
-        if journal.run.events > 0 {
-            journal.put(Event::Interrupted {
-                reason: "the controller died while the run went on".into(),
-            })?;
-            self.settle(&mut journal)?;
-            journal.put(Event::RunEnded)?;
-        } else {
+    }
+
+    fn close_interrupted(
+        self: &Arc<Self>,
+        mut journal: Continued,
+        held: Held,
+    ) -> Result<(), StoreError> {
+        if journal.run.events == 0 {
             journal.run.not_started = Some((
                 "interrupted".into(),
                 "the controller died before the run began".into(),
                 None,
             ));
+        } else if journal.stands && !journal.run.ended {
+            let reason = "the controller died while the run went on".into();
+            self.put(&mut journal, Event::Interrupted { reason })?;
+            self.settle(&mut journal, held)?;
+            self.put(&mut journal, Event::RunEnded)?;
         }
-        self.close(id, &verdict(&journal.run));
+        self.close(&journal.id, &verdict(&journal.run));
         Ok(())
     }
 
     /// Asks every agent that may owe something, as soon as it comes again.
-    fn settle(&self, journal: &mut Continued<'_>) -> Result<(), StoreError> {
+    fn settle(&self, journal: &mut Continued, mut held: Held) -> Result<(), StoreError> {
         let open: Vec<(InjectionId, String)> = (journal.run.open())
             .map(|(id, injection)| (id.clone(), injection.agent.clone()))
             .collect();
@@ -105,10 +113,8 @@ impl Service {
         };
         let began = std::time::Instant::now();
         for name in names {
-            let mut held = Held::new(Arc::clone(&self.fleet), journal.id);
             // Who never comes again leaves its injections open, and the run not clean.
-            let found = runtime.block_on(held.again(&name));
-            let hello = match found {
+            let hello = match runtime.block_on(held.again(&name)) {
                 Ok((hello, _)) => hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");
@@ -117,9 +123,29 @@ impl Service {
             };
             for (injection, _) in open.iter().filter(|(_, agent)| *agent == name) {
                 let ended = told(&hello, injection, began.elapsed().into());
-                journal.put(Event::InjectionEnded(ended))?;
+                self.put(journal, Event::InjectionEnded(ended))?;
             }
         }
+        Ok(())
+    }
+
+    fn put(&self, journal: &mut Continued, event: Event) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        // No clock of ours went on in between: the wall's has to do, and never goes back.
+        let elapsed = journal.last.as_ref().map_or(0.0, |last| {
+            last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
+        });
+        let entry = Entry {
+            at: now,
+            elapsed,
+            event,
+        };
+        if let Err(illegal) = journal.run.apply(&entry) {
+            tracing::error!(run = journal.id, %illegal, "an event of the recovery does not stand");
+            return Ok(());
+        }
+        self.store.append(&journal.id, &entry)?;
+        journal.last = Some(entry);
         Ok(())
     }
 }
@@ -142,31 +168,10 @@ fn told(hello: &Hello, injection: &str, took: Span) -> Ended {
 }
 
 /// A journal that goes on after its writer died.
-struct Continued<'a> {
-    service: &'a Service,
-    id: &'a str,
+struct Continued {
+    id: String,
     run: Run,
     last: Option<Entry>,
-}
-
-impl Continued<'_> {
-    fn put(&mut self, event: Event) -> Result<(), StoreError> {
-        let now = Timestamp::now();
-        // No clock of ours went on in between: the wall's has to do, and never goes back.
-        let elapsed = self.last.as_ref().map_or(0.0, |last| {
-            last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
-        });
-        let entry = Entry {
-            at: now,
-            elapsed,
-            event,
-        };
-        if let Err(illegal) = self.run.apply(&entry) {
-            tracing::error!(run = self.id, %illegal, "an event of the recovery does not stand");
-            return Ok(());
-        }
-        self.service.store.append(self.id, &entry)?;
-        self.last = Some(entry);
-        Ok(())
-    }
+    /// Whether every event could follow the one before.
+    stands: bool,
 }
