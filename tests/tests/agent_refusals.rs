@@ -249,13 +249,14 @@ fn a_policy_has_the_last_word() {
         2,
         &["$.max-victim", "max-victims", "$.deny-faults"],
     );
-    let nobody = r#"{"deny-faults": ["cpu-stres"], "protect": {"users": ["no-such-user"]}}"#;
+    let nobody = r#"{"deny-faults": ["cpu-stres"], "allow-programs": ["curl", "./x"], "protect": {"users": ["no-such-user"]}}"#;
     with(
         nobody,
         &stress,
         2,
         &[
             "$.deny-faults[0]",
+            "$.allow-programs[1]",
             "`cpu-stress`?",
             "$.protect.users[0]",
             "no-such-user",
