@@ -28,4 +28,4 @@ pub mod processes;
 pub mod watch;
 pub mod worker;
 
-pub use cli::main;
+pub use cli::{log_to_stderr, main};

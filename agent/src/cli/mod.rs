@@ -79,7 +79,7 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(INVALID));
         }
     };
-    log_to_stderr();
+    log_to_stderr(tracing::Level::WARN);
     let invocation = Invocation {
         prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
     };
@@ -104,7 +104,8 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
+/// Has the log written to standard error from this level on, or from the one that `BACKBURN_LOG` names.
+pub fn log_to_stderr(usual: tracing::Level) {
     let level = std::env::var("BACKBURN_LOG")
         .ok()
         .and_then(|level| level.parse().ok());
@@ -112,7 +113,7 @@ fn log_to_stderr() {
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // Somebody else's subscriber, in a test, is as good.
     tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(tracing::Level::WARN))
+        .with_max_level(level.unwrap_or(usual))
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .try_init()

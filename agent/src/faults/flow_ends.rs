@@ -21,6 +21,8 @@ pub(super) struct Written<'a> {
 pub(super) enum Host<'a> {
     Network(Network),
     Name(&'a str),
+    /// Agents of a fleet: the controller puts their addresses in its place before it asks anybody.
+    Target(&'a str),
 }
 
 /// Each of these with its place.
@@ -51,6 +53,15 @@ pub(super) fn ends(
         };
         let networks: Vec<Network> = match host {
             Host::Network(network) => vec![network],
+            Host::Target(name) => {
+                let what =
+                    format!("`@{name}` means the agents of a target, and there is no fleet here");
+                problems.push(
+                    Problem::new(at, what)
+                        .hint("run it on a controller's fleet, or give addresses"),
+                );
+                continue;
+            }
             Host::Name(name) => match (name, 0).to_socket_addrs() {
                 Ok(addresses) => addresses.map(|address| address.ip().into()).collect(),
                 Err(error) => {
@@ -123,6 +134,10 @@ pub(super) fn read(text: &str) -> Result<Written<'_>, String> {
     let port = port.map(str::parse).transpose()?;
     let looks_like_an_address = host.contains([':', '/'])
         || (!host.is_empty() && host.chars().all(|c| c.is_ascii_digit() || c == '.'));
+    if let Some(target) = host.strip_prefix('@').filter(|target| is_target(target)) {
+        let host = Host::Target(target);
+        return Ok(Written { host, port });
+    }
     let host = match host.parse() {
         Ok(network) => Host::Network(network),
         Err(what) if looks_like_an_address => return Err(what),
@@ -130,6 +145,11 @@ pub(super) fn read(text: &str) -> Result<Written<'_>, String> {
         Err(_) => return Err(format!("`{host}` is neither an address nor a host's name")),
     };
     Ok(Written { host, port })
+}
+
+/// Whether this could be a target's name.
+fn is_target(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '@')
 }
 
 /// Whether this could be a host's name (RFC 1123, and `_`, which some use).
@@ -166,6 +186,8 @@ mod tests {
             ("[fd00::/8]", network("fd00::/8"), None),
             ("db.example:5432", Host::Name("db.example"), Some("5432")),
             ("db_1", Host::Name("db_1"), None),
+            ("@db", Host::Target("db"), None),
+            ("@db:5432", Host::Target("db"), Some("5432")),
         ] {
             let port = port.map(|port| port.parse().expect("ports"));
             assert_eq!(read(text), Ok(Written { host, port }), "{text}");
@@ -187,6 +209,9 @@ mod tests {
             "10.0.0.1/8/8",
             "db:9-8",
             "é.example",
+            "@",
+            "@@db",
+            "me@db",
         ] {
             assert!(read(text).is_err(), "{text}: {:?}", read(text));
         }

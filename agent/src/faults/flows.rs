@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 pub struct Flows {
     /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
     /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
-    /// names up again every ten, and means the addresses that they come to then as well.
+    /// names up again every ten, and means the addresses that they come to then as well. On a fleet `@TARGET`, with a port if any, means the
+    /// agents that were picked for a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<OneOrMany<String>>,
     /// Where the flows come from, written as `to`; a port is the one they come from.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Between {
-    /// The members, each by an address or a name, in the same order for every agent.
+    /// The members, each by an address or a name, in the same order for every agent. On a fleet `@TARGET` means the agents of a target.
     #[schemars(length(min = 2, max = 256))]
     pub(super) members: Vec<String>,
     /// Who is cut off from whom.
@@ -60,7 +60,9 @@ impl Between {
             Shape::Bridge => 3,
             Shape::Ring => 4,
         };
-        if self.members.len() < least {
+        // How many agents a target has is known when it is picked; then this is asked again.
+        let has_target = self.members.iter().any(|member| member.starts_with('@'));
+        if self.members.len() < least && !has_target {
             problems.push(
                 Problem::new(
                     "$.between.members",

@@ -7,6 +7,7 @@ mod held;
 pub use held::{Held, Permit};
 
 use crate::link::{Caller, Heard, talk};
+use crate::runner::ADDRESS;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Owed, Report};
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,6 +201,8 @@ impl Fleet {
     /// Somebody has introduced itself. Whoever had its name before is gone: an agent has one link.
     fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, caller: Caller) -> u64 {
         let faults = self.once(hello.faults);
+        let mut labels = hello.labels;
+        (labels.entry(ADDRESS.to_owned())).or_insert_with(|| peer.ip().to_canonical().to_string());
         let mut members = self.members();
         let before = members.remove(name);
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -207,7 +210,7 @@ impl Fleet {
             connection,
             introduction: Introduction {
                 version: hello.version,
-                labels: hello.labels,
+                labels,
                 faults,
                 owed: hello.owed,
                 held: hello.held,

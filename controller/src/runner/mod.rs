@@ -7,6 +7,7 @@
 //! prepare → gate → method ‖ looks ‖ abort rules → revert, always → rollbacks → looks again.
 
 mod agent;
+mod aim;
 mod ending;
 mod inject;
 pub mod journal;
@@ -16,6 +17,7 @@ mod play;
 mod prepare;
 pub(crate) mod record;
 
+pub use aim::ADDRESS;
 pub use journal::{File, Journal};
 pub use prepare::{Preview, PreviewedInjection, preview, whom};
 pub use record::Watcher;

@@ -2,7 +2,7 @@
 //! fault would do. Nothing is touched here, and every refusal is one before the run.
 
 use super::record::{clean_plan, clean_refusal};
-use super::{Note, Runner};
+use super::{Note, Runner, aim};
 use crate::crew::{Crew, Roll};
 use crate::providers::Around;
 use backburn_experiments::check::Experiment;
@@ -139,12 +139,16 @@ impl Runner {
         if self.over() {
             return;
         }
-        let Chosen { picks, planned, .. } = match chosen {
+        let Chosen {
+            picks,
+            aimed,
+            planned,
+        } = match chosen {
             Ok(chosen) => chosen,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
         let mut around = Around::clone(&self.around);
-        for (target, Picked { matched, picked }) in picks {
+        for (target, Picked { matched, picked }) in picks.into_iter().chain(aimed) {
             around.picks.insert(target.clone(), picked.clone());
             self.put(Event::TargetPicked {
                 target,
@@ -222,6 +226,8 @@ pub fn whom(experiment: &Experiment, roll: &Roll, seed: u64) -> Result<BTreeSet<
 /// Who is picked for which target, and what they are to be asked for.
 struct Chosen {
     picks: BTreeMap<String, Picked>,
+    /// Targets that are only aimed at: their agents take no part.
+    aimed: BTreeMap<String, Picked>,
     planned: Vec<Planned>,
 }
 
@@ -287,7 +293,46 @@ fn choose(
             picks.insert(name.to_owned(), new);
         }
     }
-    Ok(Chosen { picks, planned })
+    let aimed = match is_fleet {
+        true => aim_at(experiment, roll, seed, &picks, &mut planned)?,
+        false => BTreeMap::new(),
+    };
+    Ok(Chosen {
+        picks,
+        aimed,
+        planned,
+    })
+}
+
+/// Puts the addresses of agents where faults are aimed at their targets. Returns those that are not hit themselves.
+fn aim_at(
+    experiment: &Experiment,
+    roll: &Roll,
+    seed: u64,
+    picks: &BTreeMap<String, Picked>,
+    planned: &mut [Planned],
+) -> Result<BTreeMap<String, Picked>, Refusal> {
+    let targets = &experiment.document.targets;
+    let mut new = BTreeMap::new();
+    let names = (planned.iter()).flat_map(|planned| aim::aimed(&planned.request.arguments));
+    for name in names.collect::<BTreeSet<String>>() {
+        if picks.contains_key(&name) {
+            continue;
+        }
+        let Some(target) = targets.get(&name) else {
+            let what = format!("a fault is aimed at `@{name}`, and there is no such target");
+            let names = targets.keys().map(String::as_str).collect::<Vec<_>>();
+            return Err(Refusal::new("no-target", what)
+                .hint(format!("`targets` has: {}", names.join(", "))));
+        };
+        let picked = pick(&name, target, roll, seed, true)?;
+        new.insert(name, picked);
+    }
+    let all = picks.clone().into_iter().chain(new.clone()).collect();
+    for planned in planned {
+        planned.request.arguments = aim::addressed(&planned.request.arguments, &all, roll)?;
+    }
+    Ok(new)
 }
 
 fn no_target(activity: &str) -> Refusal {
