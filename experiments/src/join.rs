@@ -21,6 +21,29 @@ pub const LONGEST_JOIN_LINE: usize = 16 << 10;
 /// The longest name of an agent: a host's may have as many, and so may the common name of a certificate (RFC 5280, A.1).
 pub const LONGEST_NAME: usize = 64;
 
+/// The port of a controller where none is said.
+pub const PORT: u16 = 7420;
+
+/// The host and the port of `HOST`, `HOST:PORT`, `10.0.0.7:7420`, `fd00::1` or `[fd00::1]:7420`. None where it is none of them.
+pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
+    let bare = |host: &'_ str| !host.is_empty() && !host.contains(['[', ']', '/']);
+    if let Some(rest) = controller.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().ok()?,
+            None if port.is_empty() => PORT,
+            None => return None,
+        };
+        return bare(host).then_some((host, port));
+    }
+    let (host, port) = match controller.rsplit_once(':') {
+        // More than one colon: IPv6, which has a port only in brackets.
+        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()?),
+        _ => (controller, PORT),
+    };
+    bare(host).then_some((host, port))
+}
+
 const VERSION: &str = "bbj1";
 /// SHA-256, in hexadecimal digits.
 const DIGEST_DIGITS: usize = 64;
@@ -188,6 +211,28 @@ mod tests {
             id: "0123abcd".into(),
             secret: "5e".repeat(32),
             authority: "ca".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_controller_is_found_by_its_host_with_a_port_or_without() {
+        for (text, found) in [
+            ("chaos.example", Some(("chaos.example", PORT))),
+            ("chaos.example:80", Some(("chaos.example", 80))),
+            ("10.0.0.7:80", Some(("10.0.0.7", 80))),
+            ("fd00::1", Some(("fd00::1", PORT))),
+            ("[fd00::1]", Some(("fd00::1", PORT))),
+            ("[fd00::1]:80", Some(("fd00::1", 80))),
+            ("", None),
+            (":80", None),
+            ("host:", None),
+            ("host:port", None),
+            ("host:70000", None),
+            ("[fd00::1]80", None),
+            ("[fd00::1", None),
+            ("https://host", None),
+        ] {
+            assert_eq!(host_and_port(text), found, "{text}");
         }
     }
 

@@ -400,7 +400,7 @@ fn who_may_not_join_is_told_why_and_what_would_do() {
                 "a",
                 "no address of `no-such-host.invalid`",
             ),
-            ("controller", &fresh, "a", "HOST:PORT"),
+            ("host:port", &fresh, "a", "HOST[:PORT]"),
             (&speaks_plainly, &fresh, "a", "does not speak TLS"),
             (&address, "bbj1.1.2.3", "a", "secret"),
             (&address, &fresh, "a/b", "can't be an agent's name"),

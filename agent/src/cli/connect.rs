@@ -14,7 +14,7 @@ pub(super) fn words() -> [Command; 2] {
     };
     let join = Command::new("join")
         .about("Join a controller with a token, once; joining again replaces what was before")
-        .arg(text("controller", "HOST:PORT", "Where the controller is").required(true))
+        .arg(text("controller", "HOST[:PORT]", "Where the controller is").required(true))
         .arg(
             text(
                 "token",

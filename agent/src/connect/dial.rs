@@ -2,6 +2,7 @@
 //! at once when this process is told to end.
 
 use super::trust::explain;
+use backburn_experiments::join::host_and_port;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -95,7 +96,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Connects to `HOST:PORT`, and waits until both sides have shown what they are.
+    /// Connects to `HOST[:PORT]`, and waits until both sides have shown what they are.
     ///
     /// # Errors
     /// What went wrong, for a person.
@@ -108,7 +109,7 @@ impl Tls {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             DialError::new(
                 format!("`{host}` is no host name and no address"),
-                "e.g. `--controller chaos.example.org:7878`",
+                "e.g. `--controller chaos.example.org`",
             )
         })?;
         let config = config.map_err(|error| {
@@ -297,16 +298,12 @@ fn broke(controller: &str, error: &io::Error) -> DialError {
 
 /// The host's name, and its addresses.
 fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), DialError> {
-    let split = controller
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    let Some((host, port)) = split.filter(|(host, _)| !host.is_empty()) else {
+    let Some((host, port)) = host_and_port(controller) else {
         return Err(DialError::new(
-            format!("`{controller}` is not of the form HOST:PORT"),
-            "e.g. `--controller chaos.example.org:7878`, or `[fd00::1]:7878`",
+            format!("`{controller}` is not of the form HOST[:PORT]"),
+            "e.g. `--controller chaos.example.org`, or `[fd00::1]:7420`",
         ));
     };
-    let host = host.trim_matches(['[', ']']);
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
         DialError::new(
             format!("no address of `{host}` is known: {error}"),

@@ -33,7 +33,7 @@ pub enum NotJoined {
     Host(#[from] HostError),
 }
 
-/// Joins the controller at `HOST:PORT`, whatever was joined before.
+/// Joins the controller at `HOST[:PORT]`, whatever was joined before.
 ///
 /// # Errors
 /// What was there before is still there.

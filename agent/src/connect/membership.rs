@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 /// Where an agent belongs, and how it proves who it is.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Membership {
-    /// The controller, as `HOST:PORT`.
+    /// The controller, as `HOST[:PORT]`.
     pub controller: String,
     /// What the agent is called.
     pub name: String,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Membership {
 #[derive(Debug, thiserror::Error)]
 pub enum NoMembership {
     /// Never joined.
-    #[error("this agent has not joined a controller: there is no {}\nhint: `backburn-agent join --controller HOST:PORT --token TOKEN`; an operator of the controller makes the token", .0.display())]
+    #[error("this agent has not joined a controller: there is no {}\nhint: `backburn-agent join --controller HOST[:PORT] --token TOKEN`; an operator of the controller makes the token", .0.display())]
     NotJoined(PathBuf),
     /// The file can't be had.
     #[error("{}: {what}\nhint: join again: the file is replaced", path.display())]

@@ -3,6 +3,7 @@
 use super::super::{Failure, INVALID, runtime};
 use backburn::api::Token;
 use backburn_agent::connect::trust;
+use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -18,9 +19,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// The port where none is said.
-const PORT: u16 = 7420;
-
 /// Which controller, and who asks.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Remote {
@@ -60,23 +58,16 @@ impl Remote {
     pub(in crate::cli) fn client(&self) -> Result<Client, Failure> {
         let Some(controller) = &self.controller else {
             return Err(Failure::invalid(
-                "no controller is named\nhint: `--controller HOST:PORT`, or set BACKBURN_CONTROLLER",
+                "no controller is named\nhint: `--controller HOST[:PORT]`, or set BACKBURN_CONTROLLER",
             ));
         };
         let controller = controller
             .trim_start_matches("https://")
             .trim_end_matches('/');
-        let (host, port) = match controller.rsplit_once(':') {
-            // `::1` without brackets has no port.
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                let port = port.parse().map_err(|_| {
-                    Failure::invalid(format!(
-                        "`{port}` is no port\nhint: e.g. `chaos.example:7420`"
-                    ))
-                })?;
-                (host, port)
-            }
-            _ => (controller, PORT),
+        let Some((host, port)) = host_and_port(controller) else {
+            return Err(Failure::invalid(format!(
+                "`{controller}` is not of the form HOST[:PORT]\nhint: e.g. `chaos.example.org`, or `[fd00::1]:7420`"
+            )));
         };
         let text = match &self.token_file {
             Some(path) => std::fs::read_to_string(path)
@@ -89,7 +80,7 @@ impl Remote {
         };
         let token = text.parse().map_err(Failure::invalid)?;
         Ok(Client {
-            host: host.trim_matches(['[', ']']).to_owned(),
+            host: host.to_owned(),
             port,
             token,
         })
