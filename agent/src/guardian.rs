@@ -3,7 +3,7 @@
 //! close, reverts and ends. It wakes for nothing else.
 
 use crate::engine::revert_dead;
-use crate::host::{Host, Invocation, Role, wait_readable};
+use crate::host::{self, Host, Invocation, Role, wait_readable};
 use crate::ledger::{Ledger, boot_id};
 use crate::processes::ProcessId;
 use backburn_experiments::wire::Cause;
@@ -49,6 +49,7 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
     let pid = worker.id() as i32;
     let host = Host::new(Role::Guardian, invocation.clone());
     let id = host.table.identify(pid);
+    host::settle();
     let said = wait_for_end(&mut worker, lifeline, &signals)?;
 
     let Some(id) = id else {

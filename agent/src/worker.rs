@@ -4,7 +4,7 @@
 
 use crate::engine::{Engine, NotInjected, revert_dead};
 use crate::filter::Connection;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{self, Host, Invocation, Role};
 use crate::ledger::{Ledger, Owner, boot_id};
 use crate::link::{Link, Received};
 use crate::metrics::Metrics;
@@ -27,6 +27,9 @@ pub const FIRST_LEASE: Span = Span::seconds(10);
 /// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
 /// beats in a row are missed then.
 const PROOF: f64 = 0.75;
+
+/// How long nothing is asked of a worker until it counts as at rest.
+const RESTS_AFTER: Duration = Duration::from_secs(1);
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone)]
@@ -100,6 +103,8 @@ pub fn run(
         proof: None,
         watch: Watch::default(),
         metrics: Metrics::default(),
+        busy: Instant::now(),
+        settled: false,
         probes: Probes::default(),
     };
     worker.link.say(&Report::Hello(hello));
@@ -132,6 +137,10 @@ struct Worker {
     proof: Option<Instant>,
     watch: Watch,
     metrics: Metrics,
+    /// When something was last asked of us.
+    busy: Instant,
+    /// Whether pages were given back since.
+    settled: bool,
     probes: Probes,
 }
 
@@ -302,13 +311,26 @@ impl Worker {
         }
     }
 
+    /// Gives pages back where nothing was asked of us for a while: a beat is what wakes us at rest.
+    fn settle(&mut self) {
+        if !self.settled && self.engine.is_idle() && self.busy.elapsed() > RESTS_AFTER {
+            host::settle();
+            self.settled = true;
+        }
+    }
+
     fn obey(&mut self, command: Command) {
         // We hear our controller.
         self.proof = None;
+        if !matches!(command, Command::Beat { .. }) {
+            self.busy = Instant::now();
+            self.settled = false;
+        }
         match command {
             Command::Beat { lease } => {
                 self.lasts = lease;
                 self.lease = Instant::now() + lease.0;
+                self.settle();
             }
             Command::Plan { request, injection } => {
                 let report = match self.engine.plan(&injection) {

@@ -97,6 +97,7 @@ pub fn carry(
         last_heard: Instant::now(),
     };
     let mut renewal = Instant::now().checked_add(member.renewal_in());
+    crate::host::settle();
     let why = loop {
         if renewal.is_some_and(|due| due <= Instant::now()) {
             renewal = Instant::now().checked_add(renew());

@@ -9,9 +9,11 @@
 )]
 
 mod failpoint;
+mod rest;
 mod spawn;
 
 pub use failpoint::Failpoint;
+pub use rest::settle;
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};

@@ -1,0 +1,95 @@
+//! A process of ours that is about to wait, for days maybe, gives back what it needed to start. It touches nothing but itself.
+
+use rustix::mm::{Advice, madvise};
+
+/// Lets go of the pages of programs and libraries that this process has mapped to be read or run only. The kernel has them in its
+/// page cache, for whoever runs the same program, and maps again what is needed: a few at a time, some microseconds each. A guardian that
+/// only waits needs a handful of the thousand that its start went through.
+pub fn settle() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return;
+    };
+    for (start, length) in maps.lines().filter_map(clean) {
+        give_back(start, length);
+    }
+}
+
+/// Where a mapping is and how long, if it is one of a file whose pages nobody can have written to: what is run, and what is read
+/// from a program's beginning. What the loader has relocated comes later in the file, and is made read-only by it: that must stay. Source:
+/// proc(5), `/proc/pid/maps`; elf(5), PT_GNU_RELRO.
+fn clean(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_whitespace();
+    let (range, rights, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let file = fields.nth(2)?;
+    let begins = offset.bytes().all(|digit| digit == b'0');
+    let is_clean = rights == "r-xp" || (rights == "r--p" && begins);
+    if !is_clean || !file.starts_with('/') {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    Some((start, end.checked_sub(start)?))
+}
+
+#[allow(unsafe_code)]
+fn give_back(start: usize, length: usize) {
+    // SAFETY: a private mapping of a file, never writable since it was made: every page of it is the file's, and the kernel reads the same
+    // again when it is touched. That holds for the code that runs this, too.
+    let given = unsafe {
+        madvise(
+            std::ptr::without_provenance_mut(start),
+            length,
+            Advice::LinuxDontNeed,
+        )
+    };
+    if let Err(error) = given {
+        tracing::debug!(%error, "pages could not be given back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_can_have_written_to_is_given_back() {
+        for (line, found) in [
+            (
+                "1000-3000 r-xp 00001000 fe:00 7 /bin/agent",
+                Some((0x1000, 0x2000)),
+            ),
+            (
+                "1000-2000 r--p 00000000 fe:00 7 /bin/agent",
+                Some((0x1000, 0x1000)),
+            ),
+            // Relocated, then made read-only.
+            ("1000-2000 r--p 00500000 fe:00 7 /bin/agent", None),
+            ("1000-2000 rw-p 00000000 fe:00 7 /bin/agent", None),
+            ("1000-2000 r-xp 00000000 00:00 0 [vdso]", None),
+            ("1000-2000 r-xp 00000000 00:00 0", None),
+        ] {
+            assert_eq!(clean(line), found, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_process_goes_on_after_it_and_is_smaller() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+            let line = status.lines().find(|line| line.starts_with("RssFile:"));
+            let words = line.expect("it is told").split_whitespace().nth(1);
+            words
+                .and_then(|words| words.parse::<u64>().ok())
+                .expect("a number")
+        };
+        let before = resident();
+        settle();
+        let after = resident();
+        assert!(after < before, "{before} KiB, then {after} KiB");
+        assert_eq!(
+            format!("{:?}", "still here".split(' ')),
+            format!("{:?}", "still here".split(' '))
+        );
+    }
+}
