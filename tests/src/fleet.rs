@@ -213,6 +213,16 @@ impl Fleet {
         controller.wait().expect("it ends").code()
     }
 
+    /// The same, where one runs.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn end_if_it_runs(&mut self) {
+        if !self.is_over() {
+            self.end();
+        }
+    }
+
     /// Has every agent that is not connected connect, and waits until all are.
     ///
     /// # Panics
