@@ -116,7 +116,7 @@ impl World {
 
     /// The newest run once it is closed, and its events.
     fn closed(&self) -> Option<(Value, Vec<Value>)> {
-        let newest = || self.fleet.ask("GET /api/v1/runs?limit=1").json()[0].take();
+        let newest = || self.fleet.ask("GET /api/v1/runs?limit=1").json()[0].clone();
         let mut run = newest();
         if run.is_null() {
             return None;
