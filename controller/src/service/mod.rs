@@ -6,6 +6,7 @@
 
 mod approvals;
 mod enrol;
+mod failpoint;
 mod halt;
 mod policy;
 mod recovery;
@@ -23,7 +24,9 @@ use crate::fleet::Fleet;
 use crate::store::{Deed, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
+use backburn_experiments::journal::Entry;
 use backburn_experiments::wire::FaultDescription;
+use failpoint::{Failpoint, Writer};
 use jiff::Timestamp;
 use runs::Running;
 use serde_json::Value;
@@ -57,6 +60,7 @@ pub struct Service {
     runs: Mutex<BTreeMap<String, Arc<Running>>>,
     halted: Mutex<Option<Halted>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    failpoint: Failpoint,
     /// Changes when a schedule may have.
     schedules: tokio::sync::watch::Sender<u64>,
 }
@@ -89,6 +93,7 @@ impl Service {
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             outcomes: Mutex::default(),
+            failpoint: Failpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
         }))
     }
@@ -106,6 +111,12 @@ impl Service {
     /// The faults that it knows.
     pub fn catalogue(&self) -> &[FaultDescription] {
         &self.catalogue
+    }
+
+    /// Writes an event of a run down. It is durable when this returns.
+    fn append(&self, writer: Writer, run: &str, entry: &Entry) -> Result<(), StoreError> {
+        let append = || self.store.append(run, entry);
+        self.failpoint.write(writer, append).map(|_| ())
     }
 
     /// How many runs ended how, since the start.

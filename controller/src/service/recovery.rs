@@ -1,6 +1,7 @@
 //! After a crash of the controller: what it left open is looked into and closed. A method is never resumed: agents have
 //! put everything back by themselves when their link closed, and are asked whether they have.
 
+use super::failpoint::Writer;
 use super::runs::Running;
 use super::{Service, lock};
 use crate::fleet::Held;
@@ -88,7 +89,7 @@ impl Service {
             self.settle(&mut journal, held)?;
             self.put(&mut journal, Event::RunEnded)?;
         }
-        self.close(&journal.id, &verdict(&journal.run));
+        self.close(Writer::Recovery, &journal.id, &verdict(&journal.run));
         Ok(())
     }
 
@@ -144,7 +145,7 @@ impl Service {
             tracing::error!(run = journal.id, %illegal, "an event of the recovery does not stand");
             return Ok(());
         }
-        self.store.append(&journal.id, &entry)?;
+        self.append(Writer::Recovery, &journal.id, &entry)?;
         journal.last = Some(entry);
         Ok(())
     }

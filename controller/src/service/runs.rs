@@ -1,12 +1,13 @@
 //! Starting a run, following it, ending it.
 
 use super::approvals::Approval;
+use super::failpoint::Writer;
 use super::policy::{Wanted, Word};
 use super::{Service, lock};
 use crate::crew::{Crew, Roll};
 use crate::fleet::{Held, Permit};
 use crate::runner::{self, Journal, Preview, Settings};
-use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, Store, StoreError};
+use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{Entry, Event, Outcome, Verdict};
@@ -80,15 +81,14 @@ pub(super) struct Running {
 
 /// A run's journal in the store.
 struct Kept {
-    store: Arc<dyn Store>,
+    service: Arc<Service>,
     run: String,
 }
 
 impl Journal for Kept {
     fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.store
-            .append(&self.run, entry)
-            .map(|_| ())
+        self.service
+            .append(Writer::Run, &self.run, entry)
             .map_err(io::Error::other)
     }
 
@@ -232,7 +232,7 @@ impl Service {
             because: ask.because,
             started: Timestamp::now(),
         };
-        self.store.open_run(&new)?;
+        (self.failpoint).write(Writer::Run, || self.store.open_run(&new))?;
         let (running, stopped) = Running::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
         // Whoever pulled the lever in between has not seen this run.
@@ -269,7 +269,7 @@ impl Service {
                 Held::new(Arc::clone(&self.fleet), run).permitted_by(self.permit(&experiment, ask)),
             ),
             journal: Box::new(Kept {
-                store: Arc::clone(&self.store),
+                service: Arc::clone(&self),
                 run: run.to_owned(),
             }),
             watchers: vec![Box::new(move |entry| note.note(&entry.event))],
@@ -297,17 +297,18 @@ impl Service {
                 backburn_experiments::journal::verdict(&nothing)
             }
         };
-        self.close(run, &verdict);
+        self.close(Writer::Run, run, &verdict);
     }
 
     /// Closes a run in the store, however long that takes, and forgets it.
-    pub(super) fn close(&self, run: &str, verdict: &Verdict) {
+    pub(super) fn close(&self, writer: Writer, run: &str, verdict: &Verdict) {
         let end = RunEnd {
             ended: Timestamp::now(),
             outcome: verdict.outcome,
             verdict: serde_json::to_value(verdict).unwrap_or_default(),
         };
-        while let Err(error) = self.store.close_run(run, &end) {
+        let close = || self.store.close_run(run, &end);
+        while let Err(error) = self.failpoint.write(writer, close) {
             tracing::error!(run, %error, "a run could not be closed in the store");
             if matches!(error.kind, Kind::NotThere | Kind::Conflict) {
                 break;

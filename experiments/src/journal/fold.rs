@@ -87,7 +87,7 @@ pub struct Tally {
 }
 
 /// A time out of tolerance, in seconds since the run started.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
 pub struct Outage {
     /// The start of the first sample outside.
     pub from: f64,

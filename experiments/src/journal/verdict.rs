@@ -56,7 +56,7 @@ impl fmt::Display for Outcome {
 }
 
 /// What a run comes to, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct Verdict {
     /// The outcome.
     pub outcome: Outcome,
@@ -65,12 +65,12 @@ pub struct Verdict {
     /// Why, most important first; one line each. Empty where all held.
     pub reasons: Vec<String>,
     /// What would do, where a refusal said so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// Times out of tolerance, by probe.
     pub outages: Vec<(String, Outage)>,
     /// How long after the last revert the hypothesis held again, where the experiment asks.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_after: Option<Span>,
     /// What has to be looked at by a person. Empty where all is clean.
     pub owed: Vec<Owed>,

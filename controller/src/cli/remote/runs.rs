@@ -8,8 +8,9 @@ use super::follow::follow;
 use super::{Remote, columns, text};
 use backburn::runner::Finished;
 use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Outcome, Run, verdict};
+use backburn_experiments::journal::{Entry, Outcome, Run, Verdict, verdict};
 use clap::Args;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -90,13 +91,11 @@ fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure>
     drop(warn);
     let entries = talk.end();
     let closed = followed?;
-    let mut verdict = verdict(&fold);
-    if let Some(outcome) = closed["outcome"].as_str()
-        && let Ok(outcome) = serde_json::from_value::<Outcome>(outcome.into())
-    {
-        verdict.outcome = outcome;
-        verdict.exit_code = outcome.exit_code();
-    }
+    // The controller has seen more than its journal may hold: a store that failed keeps only the beginning.
+    let verdict = match Verdict::deserialize(&closed["verdict"]) {
+        Ok(verdict) => verdict,
+        Err(_) => verdict(&fold),
+    };
     let title = text(&closed, "title").to_owned();
     let finished = Finished {
         run: fold,

@@ -1,0 +1,684 @@
+//! A fleet as people run it: the controller's own program, and agents that have joined it, each on a host of its own,
+//! which is a network namespace at the bridge and a table of processes in which nobody sees its neighbours.
+
+use crate::nodes::Nodes;
+use crate::plain_http::{self, Answer};
+use crate::processes::{self, Process, process};
+use crate::software::wait_until;
+use crate::{programs, runs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long anything is waited for: an agent that lost its controller may take a break of half a minute.
+pub const LONG: Duration = Duration::from_secs(120);
+/// The programs that a fleet needs.
+pub const PROGRAMS: [&str; 5] = ["unshare", "nsenter", "ip", "tail", "sh"];
+/// The name of the processes that a test has hit.
+pub const VICTIM: &str = "tail";
+/// The address of the bridge, where the controller is.
+const HERE: &str = "10.8.0.254";
+const PORT: u16 = 7420;
+
+/// How a controller is started.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The owner's policy.
+    pub policy: Option<Value>,
+    /// The lease.
+    pub lease: &'static str,
+    /// Where it keeps its data; below the fleet's folder where left out.
+    pub data: Option<PathBuf>,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Given {
+            policy: None,
+            lease: "30s",
+            data: None,
+        }
+    }
+}
+
+/// A controller with its agents.
+pub struct Fleet {
+    /// The agents' hosts, in the order in which they were named.
+    pub hosts: Vec<Host>,
+    controller: Option<Child>,
+    given: Given,
+    // The last to go.
+    folder: tempfile::TempDir,
+}
+
+/// A host with an agent.
+pub struct Host {
+    /// The agent's name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its network namespace.
+    pub port: String,
+    /// Where the agent keeps its state.
+    pub state: PathBuf,
+    keeper: Child,
+    /// The host's first process, as it is seen from here.
+    first: i32,
+    connector: Option<Child>,
+}
+
+/// A process that is to be hit.
+#[derive(Debug, Clone)]
+pub struct Victim(Process);
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// On standard output.
+    pub out: String,
+    /// On standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// What was printed as JSON.
+    ///
+    /// # Panics
+    /// It was something else.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Fleet {
+    /// A controller, and agents with these names and labels, connected. To be called in namespaces of the test's own, once.
+    ///
+    /// # Panics
+    /// Something does not start.
+    pub fn new(agents: &[(&str, &[&str])], given: Given) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let nodes = Nodes::new(agents.len());
+        let hosts = (agents.iter().enumerate())
+            .map(|(node, (name, _))| Host::new(&nodes, node, name, folder.path()))
+            .collect();
+        let mut fleet = Fleet {
+            hosts,
+            controller: None,
+            given,
+            folder,
+        };
+        fleet.start(&[]);
+        for (host, (name, labels)) in fleet.hosts.iter().zip(agents) {
+            let token = fleet.says(&["join-token"]).out;
+            let mut words = vec!["join", "--controller", HERE_PORT, "--token", token.trim()];
+            words.extend(["--name", name]);
+            labels
+                .iter()
+                .for_each(|label| words.extend(["--label", label]));
+            let joined = host.agent(&words).status().expect("it starts");
+            assert!(joined.success(), "{name} joins: {joined}");
+        }
+        fleet.connect();
+        fleet
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the controller keeps its data.
+    pub fn data(&self) -> PathBuf {
+        let own = || self.folder.path().join("controller");
+        self.given.data.clone().unwrap_or_else(own)
+    }
+
+    /// What the controller has said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("controller.log")).unwrap_or_default()
+    }
+
+    /// Starts the controller, with these variables.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn start(&mut self, environment: &[(&str, &str)]) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("controller.log"))
+            .expect("a log can be written");
+        let mut command = Command::new(programs::backburn());
+        let data = self.data();
+        command.args([
+            "controller",
+            "--listen",
+            &format!("0.0.0.0:{PORT}"),
+            "--data",
+        ]);
+        command
+            .arg(&data)
+            .args(["--name", HERE, "--lease", self.given.lease]);
+        if let Some(policy) = &self.given.policy {
+            let file = self.folder.path().join("policy.json");
+            std::fs::write(&file, policy.to_string()).expect("a policy can be written");
+            command.arg("--policy").arg(file);
+        }
+        let controller = command
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the controller starts");
+        self.controller = Some(controller);
+        wait_until("the controller listens", LONG, || {
+            assert!(!self.is_over(), "the controller ended: {}", self.log());
+            std::net::TcpStream::connect((HERE, PORT)).is_ok()
+        });
+    }
+
+    /// Whether the controller has ended.
+    pub fn is_over(&mut self) -> bool {
+        let over = |child: &mut Child| child.try_wait().expect("a child can be waited for");
+        self.controller
+            .as_mut()
+            .is_none_or(|child| over(child).is_some())
+    }
+
+    /// Kills the controller, with SIGKILL.
+    ///
+    /// # Panics
+    /// It is not there.
+    pub fn kill(&mut self) {
+        let mut controller = self.controller.take().expect("a controller runs");
+        controller.kill().expect("it is there to be killed");
+        controller.wait().expect("it ends");
+    }
+
+    /// Tells the controller to end, and gives its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn end(&mut self) -> Option<i32> {
+        let mut controller = self.controller.take().expect("a controller runs");
+        let pid = Pid::from_raw(controller.id() as i32);
+        kill(pid, Signal::SIGTERM).expect("it is there");
+        controller.wait().expect("it ends").code()
+    }
+
+    /// The same, where one runs.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn end_if_it_runs(&mut self) {
+        if !self.is_over() {
+            self.end();
+        }
+    }
+
+    /// Has every agent that is not connected connect, and waits until all are.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub fn connect(&mut self) {
+        for host in &mut self.hosts {
+            host.connect();
+        }
+        self.until_connected();
+    }
+
+    /// Waits until every agent is connected, and none takes part in a run.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub fn until_connected(&self) {
+        wait_until("every agent is connected", LONG, || {
+            let agents = self.says(&["agents", "--json"]);
+            assert_eq!(agents.code, 0, "{agents:?}");
+            let agents = agents.json();
+            let free = |host: &Host| {
+                let is = |agent: &&Value| agent["name"] == host.name.as_str();
+                let agent = agents.as_array().into_iter().flatten().find(is);
+                agent.is_some_and(|agent| agent["connected"] == true && agent["run"].is_null())
+            };
+            self.hosts.iter().all(free)
+        });
+    }
+
+    /// A host, by its agent's name.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn host(&self, name: &str) -> &Host {
+        let found = self.hosts.iter().find(|host| host.name == name);
+        found.unwrap_or_else(|| panic!("there is no host {name}"))
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn host_mut(&mut self, name: &str) -> &mut Host {
+        let found = self.hosts.iter_mut().find(|host| host.name == name);
+        found.unwrap_or_else(|| panic!("there is no host {name}"))
+    }
+
+    /// A command to the controller, with the first token.
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.command_as(&self.data().join("admin-token"), words)
+    }
+
+    /// The same with another token's file.
+    pub fn command_as(&self, token: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(programs::backburn());
+        command
+            .args(words)
+            .env("BACKBURN_CONTROLLER", HERE_PORT)
+            .env("BACKBURN_TOKEN_FILE", token)
+            .env_remove("BACKBURN_TOKEN")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What a command to the controller says.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn says(&self, words: &[&str]) -> Said {
+        said(&mut self.command(words))
+    }
+
+    /// The same, said by the owner of another token.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn says_as(&self, token: &Path, words: &[&str]) -> Said {
+        said(&mut self.command_as(token, words))
+    }
+
+    /// Makes a token with this role; the file that it is in.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn token(&self, name: &str, role: &str) -> PathBuf {
+        let made = self.says(&["tokens", "make", name, "--role", role]);
+        assert_eq!(made.code, 0, "{made:?}");
+        let file = self.folder.path().join(format!("{name}.token"));
+        std::fs::write(&file, made.out).expect("a token can be written");
+        file
+    }
+
+    /// Writes an experiment into a file of this name.
+    ///
+    /// # Panics
+    /// It can't be written.
+    pub fn file(&self, name: &str, document: &Value) -> PathBuf {
+        let file = self.folder.path().join(format!("{name}.json"));
+        std::fs::write(&file, document.to_string()).expect("an experiment can be written");
+        file
+    }
+
+    /// Has the controller keep an experiment.
+    ///
+    /// # Panics
+    /// It is wrong.
+    pub fn apply(&self, name: &str, document: &Value) {
+        let file = self.file(name, document);
+        let applied = self.says(&["apply", &file.display().to_string()]);
+        assert_eq!(applied.code, 0, "{applied:?}");
+    }
+
+    /// Runs an experiment to its end; what is printed, and the verdict.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn run(&self, name: &str, document: &Value) -> Ended {
+        self.apply(name, document);
+        ended(self.says(&["run", name, "--wait", "--json", "--seed", "7"]))
+    }
+
+    /// Starts a run, and does not wait. Its id.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn begin(&self, name: &str, document: &Value) -> String {
+        self.apply(name, document);
+        let begun = self.says(&["run", name, "--seed", "7"]);
+        assert_eq!(begun.code, 0, "{begun:?}");
+        begun.out.trim().to_owned()
+    }
+
+    /// Waits until a run is over.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub fn until_over(&self, run: &str) -> Ended {
+        ended(self.says(&["runs", run, "--follow", "--json"]))
+    }
+
+    /// A run, as the controller shows it.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn shown(&self, run: &str) -> Value {
+        self.says(&["runs", run]).json()
+    }
+
+    /// Asks the API: `GET /api/v1/…`.
+    ///
+    /// # Panics
+    /// Nobody answers.
+    pub fn ask(&self, request: &str) -> Answer {
+        let token = std::fs::read_to_string(self.data().join("admin-token"));
+        let token = token.expect("there is a first token");
+        plain_http::ask(HERE_PORT, &token, request).expect("the controller answers")
+    }
+
+    /// Waits until nothing is left of any fault on any host: no process of a helper, nothing in a ledger.
+    ///
+    /// # Panics
+    /// Something is left.
+    pub fn until_clean(&self) {
+        wait_until("every ledger is empty", LONG, || {
+            self.hosts
+                .iter()
+                .all(|host| runs::owed(&host.state).is_empty())
+        });
+    }
+}
+
+/// Where the controller is called.
+pub const HERE_PORT: &str = "10.8.0.254:7420";
+
+/// A run that was followed to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code of whoever waited.
+    pub code: i32,
+    /// The run's id.
+    pub run: String,
+    /// The verdict.
+    pub verdict: Value,
+    /// The events.
+    pub events: Vec<Value>,
+    /// What was said on standard error.
+    pub err: String,
+}
+
+impl Ended {
+    /// Events of this kind.
+    pub fn of(&self, kind: &str) -> Vec<&Value> {
+        let of = |event: &&Value| event["event"] == kind;
+        self.events.iter().filter(of).collect()
+    }
+
+    /// The names of the agents that were asked to inject.
+    pub fn hit(&self) -> Vec<String> {
+        let asked = self.of("injection-requested");
+        let mut names: Vec<String> = asked
+            .iter()
+            .filter_map(|event| Some(event["agent"].as_str()?.to_owned()))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn ended(said: Said) -> Ended {
+    let mut events: Vec<Value> = said
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+        .collect();
+    let last = events
+        .pop()
+        .unwrap_or_else(|| panic!("no verdict: {said:?}"));
+    Ended {
+        code: said.code,
+        run: last["run"].as_str().unwrap_or_default().to_owned(),
+        verdict: last["verdict"].clone(),
+        events,
+        err: said.err,
+    }
+}
+
+/// What a command says.
+///
+/// # Panics
+/// It does not start.
+pub fn said(command: &mut Command) -> Said {
+    let output = command.output().expect("it starts");
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if let Some(controller) = &mut self.controller {
+            // One that is gone is what is wanted.
+            controller.kill().ok();
+            controller.wait().ok();
+        }
+        if std::thread::panicking() {
+            println!("the controller said:\n{}", self.log());
+            for host in &self.hosts {
+                let log = std::fs::read_to_string(host.state.with_extension("log"));
+                println!("{} said:\n{}", host.name, log.unwrap_or_default());
+            }
+        }
+    }
+}
+
+impl Host {
+    fn new(nodes: &Nodes, node: usize, name: &str, folder: &Path) -> Self {
+        // Its first process asks after the dead, as a host's does.
+        let keeper = nodes
+            .command(node, "unshare")
+            .args([
+                "--pid",
+                "--mount",
+                "--fork",
+                "--mount-proc",
+                "--kill-child=KILL",
+            ])
+            .args(["--", "sh", "-c", "sleep infinity & wait"])
+            .spawn()
+            .expect("`unshare` starts");
+        let first = only_child(keeper.id() as i32, "sh");
+        Host {
+            name: name.to_owned(),
+            address: nodes.address(node),
+            port: format!("port{node}"),
+            state: folder.join(name),
+            keeper,
+            first,
+            connector: None,
+        }
+    }
+
+    /// A program that is to run on this host.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.first));
+        command
+            .args(["--net", "--pid", "--mount", "--"])
+            .arg(program);
+        command
+    }
+
+    fn agent(&self, words: &[&str]) -> Command {
+        let mut command = self.command(programs::backburn());
+        command
+            .arg("agent")
+            .args(words)
+            .arg("--state")
+            .arg(&self.state);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the connector, where it does not run.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn connect(&mut self) {
+        if self
+            .connector
+            .as_mut()
+            .is_some_and(|one| matches!(one.try_wait(), Ok(None)))
+        {
+            return;
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.state.with_extension("log"))
+            .expect("a log can be written");
+        let mut command = self.agent(&["connect"]);
+        let policy = self.state.with_extension("policy");
+        if policy.exists() {
+            command.arg("--policy").arg(policy);
+        }
+        command
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log);
+        self.connector = Some(command.spawn().expect("it starts"));
+    }
+
+    /// Has the agent obey this policy, from when it connects again.
+    ///
+    /// # Panics
+    /// It can't be written.
+    pub fn obey(&mut self, policy: &Value) {
+        let file = self.state.with_extension("policy");
+        std::fs::write(file, policy.to_string()).expect("a policy can be written");
+        self.disconnect();
+        self.connect();
+    }
+
+    /// The connector, the agent's guardian and its worker.
+    ///
+    /// # Panics
+    /// They are not there in time.
+    pub fn processes(&self) -> [i32; 3] {
+        let outside = self.connector.as_ref().expect("it connects").id() as i32;
+        let connector = only_child(outside, "backburn");
+        let guardian = only_child(connector, "");
+        [connector, guardian, only_child(guardian, "")]
+    }
+
+    /// Tells the connector to end, and waits until it has; its exit code.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn disconnect(&mut self) -> Option<i32> {
+        let mut outside = self.connector.take().expect("it connects");
+        let connector = only_child(outside.id() as i32, "backburn");
+        kill(Pid::from_raw(connector), Signal::SIGTERM).expect("it is there");
+        outside.wait().expect("it ends").code()
+    }
+
+    /// Starts somebody to be hit, and waits until it has its name.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn victim(&self) -> Victim {
+        let outside = self
+            .command(VICTIM)
+            .args(["-f", "/dev/null"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let pid = only_child(outside.id() as i32, VICTIM);
+        Victim(process(pid).expect("it lives"))
+    }
+
+    /// The processes of this host's that are Backburn's own.
+    pub fn ours(&self) -> Vec<Process> {
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(self.first);
+        let mut ours = processes::of_backburn();
+        ours.retain(|process| namespace(process.pid) == own);
+        ours
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // With its first process everything there goes.
+        self.keeper.kill().ok();
+        self.keeper.wait().ok();
+        if let Some(connector) = &mut self.connector {
+            connector.kill().ok();
+            connector.wait().ok();
+        }
+    }
+}
+
+impl Victim {
+    /// Its process id, as seen from here.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Whether it is held, by a signal or by tracing.
+    ///
+    /// # Panics
+    /// It is gone.
+    pub fn is_paused(&self) -> bool {
+        let now = process(self.0.pid).filter(|now| now.start == self.0.start);
+        matches!(now.expect("the victim lives").state, 'T' | 't')
+    }
+
+    /// Waits until it is held.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub fn until_paused(&self) {
+        wait_until("the victim is paused", LONG, || self.is_paused());
+    }
+
+    /// Waits until it runs.
+    ///
+    /// # Panics
+    /// Not in time.
+    pub fn until_free(&self) {
+        wait_until("the victim runs on", LONG, || !self.is_paused());
+    }
+}
+
+/// The only child of a process, once it is there and has this name; any name where that is empty.
+fn only_child(parent: i32, name: &str) -> i32 {
+    let mut found = None;
+    wait_until(
+        &format!("process {parent} has a child `{name}`"),
+        LONG,
+        || {
+            let all = processes::alive();
+            let mut children = all.values().filter(|process| process.parent == parent);
+            found = (children.next())
+                .filter(|child| name.is_empty() || child.name == name)
+                .map(|child| child.pid);
+            found.is_some()
+        },
+    );
+    found.expect("it was found")
+}
+
+/// Sends a signal.
+///
+/// # Panics
+/// The process is not there.
+pub fn strike(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
+}
