@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[schemars(deny_unknown_fields)]
 pub(super) struct Between {
     /// The members, each by an address or a name, in the same order for every agent. On a fleet `@TARGET` means the agents of a target.
-    #[schemars(length(min = 2, max = 256))]
+    #[schemars(length(min = 1, max = 256))]
     pub(super) members: Vec<String>,
     /// Who is cut off from whom.
     pub(super) shape: Shape,
