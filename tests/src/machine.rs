@@ -190,7 +190,8 @@ fn within_unpacked(path: &str) -> String {
 }
 
 /// Where a program is, along `PATH` or unpacked.
-fn found(program: &str) -> Option<PathBuf> {
+/// Where a program is: installed, or unpacked.
+pub fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["usr/bin", "bin"].map(|folder| unpacked().join(folder)))
@@ -199,7 +200,7 @@ fn found(program: &str) -> Option<PathBuf> {
 }
 
 /// Where an unpacked program finds its libraries.
-fn libraries(program: &Path) -> Option<(&'static str, String)> {
+pub fn libraries(program: &Path) -> Option<(&'static str, String)> {
     let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(within_unpacked);
     (program.starts_with(unpacked())).then(|| ("LD_LIBRARY_PATH", folders.join(":")))
 }

@@ -1,9 +1,11 @@
-//! Every network fault in every place: the host's own network, a namespace with a name, and that
-//! of a process, as a container's is. Each has an effect there, and leaves nothing.
+//! Every network fault in every place: the host's own network, a namespace with a name, that of a process, and that
+//! of a container of a real runtime. Each has an effect there, and leaves nothing.
 
+use backburn_tests::container::{self, Container};
+use backburn_tests::machine;
 use backburn_tests::network::{THERE, Wire, at, ip, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON, ruleset};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::privately::{privately_networked, skip};
 use backburn_tests::programs;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -49,7 +51,17 @@ fn devices() -> String {
 
 #[test]
 fn every_network_fault_in_every_place() {
-    privately_networked("every_network_fault_in_every_place", &PROGRAMS, || {
+    let name = "every_network_fault_in_every_place";
+    if let Some(missing) = container::WANTED
+        .iter()
+        .find(|program| machine::found(program).is_none())
+    {
+        return skip(
+            name,
+            &format!("`{missing}` is not there; `tests/run` fetches it"),
+        );
+    }
+    privately_networked(name, &PROGRAMS, || {
         let listed = Command::new(programs::backburn_agent())
             .args(["faults", "--json"])
             .output()
@@ -71,10 +83,12 @@ fn every_network_fault_in_every_place() {
             .status();
         assert!(mounted.expect("`mount` starts").success());
         ip(&["netns", "attach", "blue", &wire.pid().to_string()]);
+        let container = Container::new(&format!("/proc/{}/ns/net", wire.pid()));
         let places = [
             ("the host's own", json!({})),
             ("named", json!({"namespace": "blue"})),
             ("a process's", json!({"of": {"pid": wire.pid()}})),
+            ("a container's", json!({"of": {"pid": container.pid()}})),
         ];
         for (place, more) in &places {
             for (fault, arguments) in FAULTS {
