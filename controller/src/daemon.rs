@@ -53,11 +53,16 @@ impl Daemon {
         ending: impl Future<Output = ()>,
     ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
         let known = Arc::clone(&self.enrolment);
+        // Who does not take a lease's beats has let go of its faults by then, and can't tell us.
+        let limits = DoorLimits {
+            unacknowledged: self.service.fleet().lease().0,
+            ..DoorLimits::default()
+        };
         let mut door = Door::open(
             self.listener,
             &self.authority,
             self.names,
-            DoorLimits::default(),
+            limits,
             move |shown| known.is_revoked(shown),
         )?;
         let (service, enrolment, authority) = (self.service, self.enrolment, self.authority);

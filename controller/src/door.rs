@@ -43,6 +43,9 @@ pub struct DoorLimits {
     pub handshakes: usize,
     /// How many may be joining at a time.
     pub joining: usize,
+    /// How long what was sent may go unacknowledged before the kernel gives a connection up. Somebody who has vanished
+    /// without a word is known by nothing else, and beats are sent all the time (RFC 5482; tcp(7), `TCP_USER_TIMEOUT`).
+    pub unacknowledged: Duration,
 }
 
 impl Default for DoorLimits {
@@ -52,6 +55,7 @@ impl Default for DoorLimits {
             handshake_in_a_crowd: Duration::from_secs(1),
             handshakes: 256,
             joining: 64,
+            unacknowledged: Duration::from_secs(30),
         }
     }
 }
@@ -199,6 +203,9 @@ impl Door {
             Ok((stream, peer)) => {
                 let protocols = Arc::clone(&self.protocols);
                 let deadline = self.limits.handshake;
+                if let Err(error) = give_up_after(&stream, self.limits.unacknowledged) {
+                    return tracing::error!(%peer, %error, "a connection could not be set up");
+                }
                 let handshake = self.handshakes.spawn(async move {
                     let visitor =
                         tokio::time::timeout(deadline, handshake(&protocols, stream, peer)).await;
@@ -225,6 +232,11 @@ impl Door {
             }
         }
     }
+}
+
+fn give_up_after(stream: &TcpStream, unacknowledged: Duration) -> nix::Result<()> {
+    let millis = u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX);
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpUserTimeout, &millis)
 }
 
 async fn handshake(

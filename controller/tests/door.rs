@@ -310,6 +310,7 @@ async fn a_crowd_that_says_nothing_does_not_hold_the_door() {
         handshake_in_a_crowd: Duration::from_millis(20),
         handshakes: 8,
         joining: 2,
+        ..DoorLimits::default()
     };
     let mut fleet = Fleet::new(limits).await;
     let mut crowd = Vec::new();

@@ -577,6 +577,17 @@ impl Host {
         [connector, guardian, only_child(guardian, "")]
     }
 
+    /// Waits until a connector that was killed is gone.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn reap(&mut self) {
+        let mut outside = self.connector.take().expect("it connects");
+        // `nsenter` stands still with a child that was stopped before it was killed.
+        strike(outside.id() as i32, Signal::SIGCONT);
+        outside.wait().expect("it ends");
+    }
+
     /// Tells the connector to end, and waits until it has; its exit code.
     ///
     /// # Panics

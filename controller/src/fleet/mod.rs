@@ -292,6 +292,11 @@ impl Fleet {
         self.seen.send_modify(|count| *count += 1);
     }
 
+    /// How long agents keep their faults when they do not hear from us.
+    pub fn lease(&self) -> Span {
+        self.lease
+    }
+
     /// How many agents are connected.
     pub fn count(&self) -> usize {
         self.members().len()
