@@ -85,11 +85,12 @@ struct Kept {
 }
 
 impl Journal for Kept {
-    fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.store
-            .append(&self.run, entry)
-            .map(|_| ())
-            .map_err(io::Error::other)
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let appended = match entries {
+            [entry] => self.store.append(&self.run, entry).map(|_| ()),
+            entries => self.store.append_all(&self.run, entries),
+        };
+        appended.map_err(io::Error::other)
     }
 
     fn place(&self) -> String {
@@ -125,8 +126,10 @@ impl Running {
         self.events.send_modify(|events| *events += 1);
     }
 
+    /// Whoever waits does so for the last one.
     fn closed(&self, injection: &str) {
-        self.open.send_if_modified(|open| open.remove(injection));
+        self.open
+            .send_if_modified(|open| open.remove(injection) && open.is_empty());
     }
 }
 
