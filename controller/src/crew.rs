@@ -4,6 +4,7 @@ use crate::fleet::Held;
 use crate::link::{Caller, Link, Start};
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// Names and labels of everybody who could take part, in the order of the names.
 pub type Roll = Vec<(String, BTreeMap<String, String>)>;
@@ -85,17 +86,21 @@ impl Crew {
         }
     }
 
-    /// The agent that comes after one that was lost.
+    /// The agent that comes after one that was lost, then.
     ///
     /// # Errors
     /// In words for people: none came.
-    pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
+    pub(crate) async fn again(
+        &mut self,
+        name: &str,
+        lost: Instant,
+    ) -> Result<(Hello, Link), String> {
         match self {
             Crew::Local(local) => local
                 .begin()
                 .await
                 .map_err(|why| format!("the next agent {why}")),
-            Crew::Fleet(held) => held.again(name).await,
+            Crew::Fleet(held) => held.again(name, lost).await,
         }
     }
 

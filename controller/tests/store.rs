@@ -167,6 +167,9 @@ fn a_run_is_opened_written_and_closed() {
         assert_eq!(store.append("r1", &entry(text)).unwrap(), index as u64 + 1);
     }
     assert_eq!(kind(store.append("r2", &entry("x"))), Kind::NotThere);
+    let more = ["four", "five"].map(entry);
+    store.append_all("r1", &more).unwrap();
+    assert_eq!(kind(store.append_all("r2", &more)), Kind::NotThere);
     let events = |after, limit| {
         let found = store.events("r1", after, limit).unwrap();
         let found = found
@@ -175,12 +178,16 @@ fn a_run_is_opened_written_and_closed() {
         found.collect::<Vec<_>>()
     };
     assert_eq!(events(1, 1), [(2, "two".to_owned())]);
-    assert_eq!(events(0, 9).len(), 3);
+    assert_eq!(events(0, 9).len(), 5);
+    assert_eq!(
+        events(3, 9),
+        [(4, "four".to_owned()), (5, "five".to_owned())]
+    );
     assert_eq!(events(u64::MAX, 9), []);
     assert_eq!(kind(store.events("r2", 0, 9)), Kind::NotThere);
 
     let open = store.open_runs().unwrap();
-    assert_eq!((open.len(), &open[0].new, open[0].events), (1, &run, 3));
+    assert_eq!((open.len(), &open[0].new, open[0].events), (1, &run, 5));
     store.close_run("r1", &end(Outcome::NotClean)).unwrap();
     assert_eq!(
         kind(store.close_run("r1", &end(Outcome::Held))),
@@ -191,6 +198,7 @@ fn a_run_is_opened_written_and_closed() {
         Kind::NotThere
     );
     assert_eq!(kind(store.append("r1", &entry("late"))), Kind::Conflict);
+    assert_eq!(kind(store.append_all("r1", &more)), Kind::Conflict);
     assert_eq!(store.open_runs().unwrap(), []);
     let closed = store.run("r1").unwrap();
     assert_eq!(

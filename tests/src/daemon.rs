@@ -98,6 +98,7 @@ impl Daemon {
     /// It does not answer.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_nodelay(true).expect("a socket can");
         stream.set_read_timeout(Some(LONG)).expect("a socket can");
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.config), name).expect("a client");

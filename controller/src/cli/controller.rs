@@ -121,6 +121,7 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
     backburn_agent::log_to_stderr(tracing::Level::INFO);
+    raise_limit();
     let store = command.data.store()?;
     let authority = Authority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
@@ -195,6 +196,16 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
         left.join(", ")
     ));
     Ok(Outcome::NotClean.exit_code())
+}
+
+/// Each agent is a descriptor: as many as whoever started us allows at the most, where less is usual.
+fn raise_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limit = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// Comes with the first signal to end.

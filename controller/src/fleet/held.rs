@@ -142,8 +142,16 @@ impl Held {
     /// Waits until a lost agent comes again, over another connection than the one that was lost, and holds it. What it
     /// said over the old one is of no use: it is its ledger after that which counts.
     /// What is still held by another agent of its host, which is about to put it back, is waited for, too.
-    pub(crate) async fn again(&mut self, name: &str) -> Result<(Hello, Link), String> {
+    ///
+    /// All who were lost at the same time have the same time to come: whoever waits for many of them, one after the other,
+    /// does not wait for longer.
+    pub(crate) async fn again(
+        &mut self,
+        name: &str,
+        since: Instant,
+    ) -> Result<(Hello, Link), String> {
         let within = self.fleet.lease.0 + AGAIN_WITHIN;
+        let deadline = tokio::time::Instant::from_std(since + within);
         let mut changes = self.fleet.changes();
         let lost = self.names.get(name).copied().unwrap_or_default();
         let come = async {
@@ -159,11 +167,11 @@ impl Held {
                 }
             }
         };
-        let come = tokio::time::timeout(within, come).await;
+        let come = tokio::time::timeout_at(deadline, come).await;
         let (connection, (mut hello, link)) =
             come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
         self.names.insert(name.to_owned(), connection);
-        let until = Instant::now() + AGAIN_WITHIN;
+        let until = since + within + AGAIN_WITHIN;
         while !hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(LOOK_AGAIN).await;
             let Some((owed, held)) = link.caller().revert_all().await else {
@@ -246,10 +254,14 @@ mod tests {
         held.hold(&["a".to_owned()].into()).unwrap();
         // What it said before is not what it has to say of what it was asked for since.
         let soon = Duration::from_millis(100);
-        assert!(tokio::time::timeout(soon, held.again("a")).await.is_err());
+        assert!(
+            tokio::time::timeout(soon, held.again("a", Instant::now()))
+                .await
+                .is_err()
+        );
         let _comes = come(&fleet).await;
         let patience = Duration::from_secs(30);
-        let again = tokio::time::timeout(patience, held.again("a")).await;
+        let again = tokio::time::timeout(patience, held.again("a", Instant::now())).await;
         assert!(again.unwrap().is_ok());
         assert_eq!(fleet.list()[0].run.as_deref(), Some("run"));
         drop((hangs, held));

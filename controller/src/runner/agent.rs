@@ -27,9 +27,10 @@ pub(super) struct Agent {
     has_process: bool,
     /// Hands on to the runner what is heard of it.
     hearing: AbortHandle,
-    /// The request to revert all that was sent, and whether it was answered.
+    /// What it was asked for, each with the request that was sent.
+    pub(super) asked: Vec<(u64, wire::InjectionId)>,
+    /// The request to revert all that was sent.
     reverting: Option<u64>,
-    reverted: bool,
     /// When we knew that it was lost.
     lost: Option<Instant>,
     /// Whether it was told to go: its end is no loss.
@@ -99,8 +100,9 @@ impl Runner {
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
         for (hello, link) in joined {
-            self.welcome(hello, link);
+            self.welcome(hello, link, Vec::new());
         }
+        self.write();
         let owed = self
             .record
             .run
@@ -119,7 +121,8 @@ impl Runner {
         }
     }
 
-    fn welcome(&mut self, hello: Hello, link: Link) {
+    /// An agent takes part; one that comes again was asked for these before.
+    fn welcome(&mut self, hello: Hello, link: Link, asked: Vec<(u64, wire::InjectionId)>) {
         let (caller, mut heard, has_process) = link.apart();
         let (name, tell) = (hello.agent.clone(), self.hear.clone());
         let hearing = tokio::spawn(async move {
@@ -133,14 +136,28 @@ impl Runner {
             caller,
             has_process,
             hearing: hearing.abort_handle(),
+            asked,
             reverting: None,
-            reverted: false,
             lost: None,
             leaves: false,
             closed: false,
             exited: None,
         };
         self.agents.insert(hello.agent.clone(), agent);
+        self.knows_agents = false;
+        self.told_to_revert = false;
+        self.put_soon(Event::AgentJoined {
+            agent: hello.agent,
+            recovered: hello.recovered,
+            owed: hello.owed,
+        });
+    }
+
+    /// Has whoever measures know all agents that take part: once for all that have come, since they may be many.
+    pub(super) fn know_agents(&mut self) {
+        if self.knows_agents {
+            return;
+        }
         let mut around = Around::clone(&self.around);
         let callers = self.agents.iter();
         around.is_fleet = self.settings.crew.is_fleet();
@@ -148,35 +165,31 @@ impl Runner {
             .map(|(name, agent)| (name.clone(), agent.caller.clone()))
             .collect();
         self.around = Arc::new(around);
-        self.put(Event::AgentJoined {
-            agent: hello.agent,
-            recovered: hello.recovered,
-            owed: hello.owed,
-        });
+        self.knows_agents = true;
     }
 
     /// Tells every agent that was asked to inject to put everything back, once. Does not wait.
     pub(super) fn ask_revert(&mut self) {
+        if std::mem::replace(&mut self.told_to_revert, true) {
+            return;
+        }
         // Before the method nothing was injected, and nothing is until it begins.
-        let asked: BTreeSet<&String> = self.injecting.values().map(|own| &own.agent).collect();
         for (name, agent) in &mut self.agents {
-            if asked.contains(name) && agent.reverting.is_none() && agent.lost.is_none() {
+            if !agent.asked.is_empty() && agent.reverting.is_none() && agent.lost.is_none() {
                 let request = agent.caller.request();
                 agent.caller.say(Command::RevertAll { request });
                 agent.reverting = Some(request);
+                self.reverting.insert(name.clone());
             }
         }
     }
 
     pub(super) fn all_reverted(&mut self, name: &str, request: u64, owed: Vec<Owed>) {
-        let Some(agent) = self
-            .agents
-            .get_mut(name)
-            .filter(|agent| agent.reverting == Some(request))
-        else {
+        let agent = self.agents.get(name);
+        if agent.is_none_or(|agent| agent.reverting != Some(request)) {
             return;
-        };
-        agent.reverted = true;
+        }
+        self.reverting.remove(name);
         for owed in owed {
             if self.is_open_on(name, &owed.injection) {
                 self.ended(name, never_gone(&owed));
@@ -207,11 +220,12 @@ impl Runner {
             return;
         };
         agent.lost = Some(Instant::now());
+        self.reverting.remove(name);
         // One that only hangs must not keep its faults because we still beat.
         agent.caller.hang_up();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
-            self.put(Event::AgentLost {
+            self.put_soon(Event::AgentLost {
                 agent: name.to_owned(),
                 reason: why,
             });
@@ -241,15 +255,11 @@ impl Runner {
         }
         self.ask_revert();
         let deadline = tokio::time::Instant::now() + REVERT_WITHIN;
-        let goes_on =
-            |agent: &Agent| agent.reverting.is_some() && !agent.reverted && agent.lost.is_none();
-        while self.agents.values().any(goes_on) {
+        while !self.reverting.is_empty() {
             if tokio::time::timeout_at(deadline, self.turn()).await.is_ok() {
                 continue;
             }
-            let late = self.agents.iter().filter(|(_, agent)| goes_on(agent));
-            let late: Vec<String> = late.map(|(name, _)| name.clone()).collect();
-            for name in late {
+            for name in std::mem::take(&mut self.reverting) {
                 let why = format!(
                     "it did not put everything back within {}",
                     Span(REVERT_WITHIN)
@@ -262,23 +272,27 @@ impl Runner {
         for name in lost {
             self.replace(&name).await;
         }
+        self.write();
     }
 
     /// What this agent was asked for and is not known to be over.
     fn open_on(&self, name: &str) -> Vec<wire::InjectionId> {
-        let open = self.record.run.open();
-        open.filter(|(_, found)| found.agent == name)
-            .map(|(id, _)| id.clone())
+        let asked = self.agents.get(name).into_iter();
+        let asked = asked.flat_map(|agent| agent.asked.iter().map(|(_, id)| id));
+        asked
+            .filter(|id| self.is_open_on(name, id))
+            .cloned()
             .collect()
     }
 
     /// A lost agent's guardian puts things back and ends; the next agent settles what is left
-    /// in the ledger before it says its first word, and tells us of both.
+    /// in the ledger before it says its first word, and tells us of both. Of many that were lost together, none is waited
+    /// for after another.
     async fn replace(&mut self, name: &str) {
         let since = (self.agents.get(name))
             .and_then(|agent| agent.lost)
             .unwrap_or_else(Instant::now);
-        let deadline = tokio::time::Instant::now() + GUARDIAN_WITHIN;
+        let deadline = tokio::time::Instant::from_std(since + GUARDIAN_WITHIN);
         while !self.open_on(name).is_empty()
             && self.agents.get(name).is_some_and(|agent| !agent.is_gone())
         {
@@ -293,8 +307,12 @@ impl Runner {
             // A worker that outlived its guardian put everything back and said so before it went.
             return;
         }
-        let exited = self.agents.remove(name).and_then(|agent| agent.exited);
-        let (hello, next) = match self.settings.crew.again(name).await {
+        let Some(mut before) = self.agents.remove(name) else {
+            return;
+        };
+        let (exited, asked) = (before.exited, std::mem::take(&mut before.asked));
+        drop(before);
+        let (hello, next) = match self.settings.crew.again(name, since).await {
             Ok(found) => found,
             Err(why) => return self.abort(AbortBy::Agent, "agent", why),
         };
@@ -305,7 +323,7 @@ impl Runner {
             None => self.settings.crew.is_fleet(),
         };
         let (owed, held) = (hello.owed.clone(), hello.held.clone());
-        self.welcome(hello, next);
+        self.welcome(hello, next, asked);
         for injection in self.open_on(name) {
             if let Some(owed) = owed.iter().find(|owed| owed.injection == injection) {
                 self.ended(name, never_gone(owed));
@@ -318,6 +336,7 @@ impl Runner {
     /// Sends the agents home in peace.
     pub(super) async fn farewell(&mut self) {
         self.timers = tokio::task::JoinSet::new();
+        self.due.clear();
         let home =
             |agent: &Agent| agent.lost.is_some() || !agent.has_process || agent.exited.is_some();
         let is_fleet = self.settings.crew.is_fleet();

@@ -10,6 +10,7 @@ use backburn_experiments::wire::{
 };
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long an agent may take to inject, and to end what is over, before we stop believing in it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -19,9 +20,19 @@ pub(super) struct Injecting {
     pub(super) index: usize,
     /// Who was asked.
     pub(super) agent: String,
-    request: u64,
+    /// How long it is to act.
+    duration: Option<Span>,
     /// Whether it was last seen to act; none before it was seen at all.
     acts: Option<bool>,
+}
+
+/// What should have come of an injection by some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The agent's answer.
+    Answer,
+    /// Its end.
+    End,
 }
 
 impl Runner {
@@ -47,44 +58,52 @@ impl Runner {
             );
             return self.abort(AbortBy::BlastRadius, "blast-radius", reason);
         }
-        for (name, injection) in requests {
-            let Some(agent) = self.agents.get(&name) else {
-                return self.done(index, play::Result::failed("no agent takes part"));
-            };
-            let caller = agent.caller().clone();
-            let id = injection.id.clone();
-            let activity = self
-                .experiment
-                .method
-                .get(index)
-                .map(|activity| activity.name.clone())
-                .unwrap_or_default();
+        if requests
+            .iter()
+            .any(|(name, _)| !self.agents.contains_key(name))
+        {
+            return self.done(index, play::Result::failed("no agent takes part"));
+        }
+        let activity = self.experiment.method.get(index);
+        let activity = activity.map(|activity| activity.name.clone());
+        // All of them are written down, by one write, before the first is asked for.
+        for (name, injection) in &requests {
             let asked = Event::InjectionRequested {
-                injection: id.clone(),
-                activity,
+                injection: injection.id.clone(),
+                activity: activity.clone().unwrap_or_default(),
                 fault: injection.fault.clone(),
                 agent: name.clone(),
             };
-            let first = self.injecting.is_empty();
-            if !self.put(asked) {
+            if !self.put_soon(asked) {
                 return;
             }
-            if let (true, Some(longest)) = (first, self.radius()) {
-                self.remind(longest.0, Note::RadiusOver(longest));
-            }
+        }
+        if !self.write() {
+            return;
+        }
+        if let (true, Some(longest)) = (self.injecting.is_empty(), self.radius()) {
+            self.remind(longest.0, Note::RadiusOver(longest));
+        }
+        let late = Instant::now() + ANSWER_WITHIN;
+        self.acting.insert(index, requests.len());
+        self.told_to_revert = false;
+        for (name, injection) in requests {
+            let Some(agent) = self.agents.get_mut(&name) else {
+                continue;
+            };
+            let (caller, id) = (agent.caller(), injection.id.clone());
             let request = caller.request();
-            self.injecting.insert(
-                id.clone(),
-                Injecting {
-                    index,
-                    agent: name,
-                    request,
-                    acts: None,
-                },
-            );
+            let duration = injection.duration;
             caller.say(Command::Inject { request, injection });
-            let why = format!("no answer within {}", Span(ANSWER_WITHIN));
-            self.remind(ANSWER_WITHIN, Note::Overdue { injection: id, why });
+            agent.asked.push((request, id.clone()));
+            self.due.insert((late, Due::Answer, id.clone()));
+            let injecting = Injecting {
+                index,
+                agent: name,
+                duration,
+                acts: None,
+            };
+            self.injecting.insert(id, injecting);
         }
     }
 
@@ -128,15 +147,29 @@ impl Runner {
     }
 
     /// What should have come has not. Only what nothing was heard of, or what should be over, is late.
-    pub(super) fn overdue(&mut self, injection: &str, why: String) {
-        let acting = self
-            .record
-            .run
-            .injections
-            .get(injection)
-            .is_some_and(|found| found.plan.is_some());
-        let should_be_over = why.starts_with("it should");
-        if self.record.run.is_open(injection) && acting == should_be_over && !self.over() {
+    pub(super) fn late(&mut self) {
+        while let Some((_, due, injection)) = self
+            .due
+            .first()
+            .is_some_and(|(at, ..)| *at <= Instant::now())
+            .then(|| self.due.pop_first())
+            .flatten()
+        {
+            let found = self.record.run.injections.get(&injection);
+            let acting = found.is_some_and(|found| found.plan.is_some());
+            if !self.record.run.is_open(&injection) || self.over() {
+                continue;
+            }
+            let own = self.injecting.get(&injection);
+            let lasts = own.and_then(|own| own.duration).unwrap_or_default();
+            let why = match due {
+                Due::Answer if !acting => format!("no answer within {}", Span(ANSWER_WITHIN)),
+                Due::End if acting => format!(
+                    "it should have ended after {lasts}, and has not after {}",
+                    Span(lasts.0 + ANSWER_WITHIN)
+                ),
+                Due::Answer | Due::End => continue,
+            };
             self.abort(
                 AbortBy::Agent,
                 "agent",
@@ -176,44 +209,37 @@ impl Runner {
         if !self.is_open_on(agent, injection) {
             return;
         }
-        let known = self.plans.iter().find(|plan| plan.request.id == *injection);
-        let duration = known.and_then(|plan| plan.request.duration);
-        self.put(Event::Injected {
+        let own = self.injecting.get(injection);
+        let duration = own.and_then(|own| own.duration);
+        self.put_soon(Event::Injected {
             injection: injection.clone(),
             plan,
         });
-        if let Some(Span(duration)) = duration {
-            let late = duration + ANSWER_WITHIN;
-            let why = format!(
-                "it should have ended after {}, and has not after {}",
-                Span(duration),
-                Span(late)
-            );
-            self.remind(
-                late,
-                Note::Overdue {
-                    injection: injection.clone(),
-                    why,
-                },
-            );
+        let late = duration.and_then(|Span(duration)| {
+            let late = Instant::now().checked_add(duration)?;
+            late.checked_add(ANSWER_WITHIN)
+        });
+        if let Some(late) = late {
+            self.due.insert((late, Due::End, injection.clone()));
         }
     }
 
     fn refused(&mut self, agent: &str, request: u64, refusal: Refusal) {
-        let Some(injection) = self
-            .injecting
-            .iter()
-            .find(|(_, injecting)| injecting.agent == agent && injecting.request == request)
-            .map(|(id, _)| id.clone())
-        else {
+        let asked = self.agents.get(agent).into_iter();
+        let mut asked = asked.flat_map(|agent| &agent.asked);
+        let Some((_, injection)) = asked.find(|(asked, _)| *asked == request).cloned() else {
             return;
         };
         let reason = refusal.to_string();
         let rule = refusal.rule.clone();
-        self.put(Event::InjectionRefused {
+        let was_open = self.record.run.is_open(&injection);
+        self.put_soon(Event::InjectionRefused {
             injection: injection.clone(),
             refusal,
         });
+        if was_open {
+            self.no_longer_acting(&injection);
+        }
         // Nothing starts in a run that is being ended: a refusal is what we want then.
         if !self.over() {
             let index = self
@@ -235,7 +261,7 @@ impl Runner {
         };
         if injecting.acts != Some(effect.acts) {
             injecting.acts = Some(effect.acts);
-            self.put(Event::EffectSeen {
+            self.put_soon(Event::EffectSeen {
                 injection: injection.clone(),
                 effect,
             });
@@ -254,7 +280,8 @@ impl Runner {
         let (id, cause, clean) = (ended.injection.clone(), ended.cause, ended.clean);
         let residue = ended.residue.join("; ");
         let output = json!({"cause": cause, "effect": ended.effect});
-        self.put(Event::InjectionEnded(ended));
+        self.put_soon(Event::InjectionEnded(ended));
+        let left = self.no_longer_acting(&id);
         if self.over() && clean {
             return;
         }
@@ -292,11 +319,7 @@ impl Runner {
                 );
             }
         }
-        let open = self
-            .injecting
-            .iter()
-            .any(|(id, other)| other.index == index && self.record.run.is_open(id));
-        if !open && cause != Cause::Rule {
+        if left == 0 && cause != Cause::Rule {
             let result = match cause {
                 Cause::Failed => {
                     play::Result::failed(format!("injection `{id}` ended before its time"))
@@ -305,6 +328,18 @@ impl Runner {
             };
             self.done(index, result);
         }
+    }
+}
+
+impl Runner {
+    /// One injection of an activity is over. How many of it are not.
+    fn no_longer_acting(&mut self, injection: &str) -> usize {
+        let index = self.injecting.get(injection).map(|own| own.index);
+        let acting = index.and_then(|index| self.acting.get_mut(&index));
+        acting.map_or(0, |acting| {
+            *acting = acting.saturating_sub(1);
+            *acting
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a run's events go. A local run's journal is a file: one JSON object a line, in the order of the events.
 //!
-//! Each event is one `write` to a file opened for appending, before anything is done about it.
+//! Each event, or each few that came together, is one `write` to a file opened for appending, before anything is done about it.
 //! It is not synced: what was written survives our own death by any signal, which is what a local
 //! run has to survive. A crash of the host loses at most the last events; what is owed is the
 //! agent's to know, and its ledger is synced.
@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 /// Where a run's events are written. What is appended survives our own death.
 pub trait Journal: Send {
-    /// Writes one entry, whole or not at all as far as the system allows. Returns when it is written.
+    /// Writes these entries in their order, whole or not at all as far as the system allows. Returns when they are written.
     ///
     /// # Errors
-    /// It could not be written; the run must not go on.
-    fn append(&mut self, entry: &Entry) -> io::Result<()>;
+    /// They could not be written; the run must not go on.
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()>;
 
     /// Where it is, for people.
     fn place(&self) -> String;
@@ -28,7 +28,7 @@ pub trait Journal: Send {
 pub struct File {
     file: fs::File,
     path: PathBuf,
-    line: Vec<u8>,
+    lines: Vec<u8>,
 }
 
 impl File {
@@ -59,7 +59,7 @@ impl File {
         Ok(File {
             file,
             path,
-            line: Vec::with_capacity(1024),
+            lines: Vec::with_capacity(1024),
         })
     }
 
@@ -70,11 +70,13 @@ impl File {
 }
 
 impl Journal for File {
-    fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, entry)?;
-        self.line.push(b'\n');
-        self.file.write_all(&self.line)
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        self.lines.clear();
+        for entry in entries {
+            serde_json::to_writer(&mut self.lines, entry)?;
+            self.lines.push(b'\n');
+        }
+        self.file.write_all(&self.lines)
     }
 
     fn place(&self) -> String {

@@ -240,6 +240,7 @@ impl Runner {
             return;
         }
         self.put(Event::PhaseStarted { phase: Phase::Gate });
+        self.know_agents();
         self.looks
             .start(Phase::Gate, &self.around, &self.tell, |probe| {
                 probe.hypothesis.then_some(Duration::ZERO)
@@ -271,6 +272,7 @@ impl Runner {
     }
 
     pub(super) fn start_looking(&mut self, phase: Phase) {
+        self.know_agents();
         self.looks
             .start(phase, &self.around, &self.tell, |probe| probe.every);
     }
@@ -401,6 +403,7 @@ impl Runner {
             // Who wants to end a run wants to know how things are, not to wait until they are well.
             Some(recovery) if self.asked_to_stop == 0 => self.recovery(from, recovery.within).await,
             _ => {
+                self.know_agents();
                 self.looks
                     .start(Phase::After, &self.around, &self.tell, |probe| {
                         probe.hypothesis.then_some(Duration::ZERO)
@@ -416,6 +419,7 @@ impl Runner {
 
     async fn recovery(&mut self, from: f64, within: Span) {
         let every = self.settings.frequency.min(SOON);
+        self.know_agents();
         self.looks
             .start(Phase::After, &self.around, &self.tell, |probe| {
                 probe.hypothesis.then_some(every)

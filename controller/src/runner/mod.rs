@@ -30,12 +30,16 @@ use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Activity;
 use backburn_experiments::journal::{Abort, AbortBy, Event, Illegal, Phase, Run, Verdict, verdict};
 use backburn_experiments::wire::InjectionId;
-use record::{Record, Rejected};
-use std::collections::BTreeMap;
+use record::Record;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How much of what many agents say at the same time is dealt with at a time: it shares one write to the journal.
+const AT_ONCE: usize = 512;
 
 /// What a run needs besides its experiment.
 pub struct Settings {
@@ -124,10 +128,6 @@ enum Note {
         result: play::Result,
     },
     Played,
-    Overdue {
-        injection: InjectionId,
-        why: String,
-    },
     RadiusOver(Span),
 }
 
@@ -146,13 +146,25 @@ struct Runner {
     heard: mpsc::UnboundedReceiver<(String, Heard)>,
     hear: mpsc::UnboundedSender<(String, Heard)>,
     around: Arc<Around>,
+    /// Whether `around` knows all agents that take part.
+    knows_agents: bool,
     plans: Vec<prepare::Planned>,
+    /// How many of them were not answered.
+    unanswered: usize,
     looks: looks::Watch,
     conductor: JoinSet<()>,
     timers: JoinSet<()>,
     playing: BTreeMap<usize, play::Playing>,
     played: bool,
     injecting: BTreeMap<InjectionId, inject::Injecting>,
+    /// How many injections of each activity are not known to be over.
+    acting: BTreeMap<usize, usize>,
+    /// When what should come of an injection is late.
+    due: BTreeSet<(Instant, inject::Due, InjectionId)>,
+    /// Who was told to put everything back and has not answered.
+    reverting: BTreeSet<String>,
+    /// Whether everybody whom that concerns was told.
+    told_to_revert: bool,
     /// When the last revert was done, in seconds since the run started.
     reverted_at: Option<f64>,
 }
@@ -214,12 +226,18 @@ impl Runner {
             agents: BTreeMap::new(),
             heard,
             hear,
+            knows_agents: true,
             plans: Vec::new(),
+            unanswered: 0,
             conductor: JoinSet::new(),
             timers: JoinSet::new(),
             playing: BTreeMap::new(),
             played: false,
             injecting: BTreeMap::new(),
+            acting: BTreeMap::new(),
+            due: BTreeSet::new(),
+            reverting: BTreeSet::new(),
+            told_to_revert: false,
             reverted_at: None,
         }
     }
@@ -275,12 +293,33 @@ impl Runner {
 
     /// Takes the next thing that happens, whatever it is, and deals with it.
     async fn turn(&mut self) {
+        let late = self.due.first().map(|(at, ..)| *at);
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
-            Some((agent, heard)) = self.heard.recv() => self.heard(&agent, heard),
-            Some(note) = self.notes.recv() => self.noted(note),
+            Some((agent, heard)) = self.heard.recv() => {
+                self.heard(&agent, heard);
+                for _ in 1..AT_ONCE {
+                    let Ok((agent, heard)) = self.heard.try_recv() else { break };
+                    self.heard(&agent, heard);
+                }
+            }
+            Some(note) = self.notes.recv() => {
+                let mut next = Some(note);
+                while let Some(note) = next.take() {
+                    // Only plans come in crowds; whatever else comes may change what is to be done next.
+                    let is_plan = matches!(note, Note::Planned { .. });
+                    self.noted(note);
+                    if is_plan && !self.over() {
+                        next = self.notes.try_recv().ok();
+                    }
+                }
+            }
+            () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
+                self.late();
+            }
         }
+        self.write();
     }
 
     fn noted(&mut self, note: Note) {
@@ -291,7 +330,6 @@ impl Runner {
             Note::Begin { index, over } => self.begin(index, over),
             Note::Done { index, result } => self.done(index, result),
             Note::Played => self.played = true,
-            Note::Overdue { injection, why } => self.overdue(&injection, why),
             Note::RadiusOver(longest) => self.radius_over(longest),
         }
     }
@@ -299,19 +337,32 @@ impl Runner {
     /// Writes an event down. False where it could not be; then the run is being ended already
     /// and whatever was to follow from the event must not be done.
     fn put(&mut self, event: Event) -> bool {
+        self.put_soon(event) && self.write()
+    }
+
+    /// Has an event written down with the next one, before the turn is over at the latest. For those that come in crowds,
+    /// and from which nothing follows before. False where it can't stand.
+    fn put_soon(&mut self, event: Event) -> bool {
         match self.record.take(event) {
             Ok(()) => true,
-            Err(Rejected::Unwritten(why)) => {
-                self.abort(AbortBy::Journal, "journal", why);
-                false
-            }
-            Err(Rejected::Illegal(illegal)) => {
+            Err(illegal) => {
                 let first = self.illegal.is_none();
                 let why = illegal.to_string();
                 self.illegal.get_or_insert(illegal);
                 if first {
                     self.abort(AbortBy::Journal, "journal", why);
                 }
+                false
+            }
+        }
+    }
+
+    /// Writes down what is not yet. False where it could not be.
+    fn write(&mut self) -> bool {
+        match self.record.write() {
+            Ok(()) => true,
+            Err(why) => {
+                self.abort(AbortBy::Journal, "journal", why);
                 false
             }
         }
@@ -335,11 +386,16 @@ impl Runner {
     /// Ends the run at once: whatever acts is told to end before anything else is done.
     fn abort(&mut self, by: AbortBy, rule: &str, reason: impl Into<String>) {
         let first = self.record.run.aborts.is_empty();
-        self.put(Event::Aborted(Abort {
+        let aborted = Event::Aborted(Abort {
             by,
             rule: rule.into(),
             reason: reason.into(),
-        }));
+        });
+        match first {
+            true => self.put(aborted),
+            // A fleet's end may have very many reasons.
+            false => self.put_soon(aborted),
+        };
         self.ask_revert();
         if first {
             self.stop_playing();
@@ -354,7 +410,8 @@ impl Runner {
     }
 
     /// What a provider needs to know for this activity.
-    fn around(&self, activity: &Activity) -> Arc<Around> {
+    fn around(&mut self, activity: &Activity) -> Arc<Around> {
+        self.know_agents();
         if activity.configuration.is_none() && activity.secrets.is_none() {
             return Arc::clone(&self.around);
         }

@@ -24,8 +24,6 @@ pub(super) struct Planned {
     pub(super) agent: String,
     /// What the agent is asked for.
     pub(super) request: InjectionRequest,
-    /// Whether the agent has said what it would do.
-    answered: bool,
 }
 
 /// What would be hit now.
@@ -157,6 +155,7 @@ impl Runner {
             });
         }
         self.around = Arc::new(around);
+        self.unanswered = planned.len();
         self.plans = planned;
         for (at, planned) in self.plans.iter().enumerate() {
             let Some(agent) = self.agents.get(&planned.agent) else {
@@ -172,7 +171,7 @@ impl Runner {
                 tell.send(Note::Planned { at, outcome }).ok();
             });
         }
-        while !self.over() && self.plans.iter().any(|planned| !planned.answered) {
+        while !self.over() && self.unanswered > 0 {
             self.turn().await;
         }
     }
@@ -182,11 +181,11 @@ impl Runner {
         let Some(planned) = self.plans.get_mut(at) else {
             return;
         };
-        planned.answered = true;
+        self.unanswered = self.unanswered.saturating_sub(1);
         let (activity, agent) = (planned.activity.clone(), planned.agent.clone());
         match outcome {
             Ok(plan) => {
-                self.put(Event::Planned {
+                self.put_soon(Event::Planned {
                     activity,
                     agent,
                     plan,
@@ -273,7 +272,6 @@ fn choose(
                 activity: activity.name.clone(),
                 agent,
                 request: request(experiment, fault, seed, run, number),
-                answered: false,
             });
         }
     }

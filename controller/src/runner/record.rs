@@ -1,5 +1,5 @@
 //! The one door that events pass: fold, then journal, then whoever watches; and only then does
-//! the runner act. Secrets are taken out here, so that there is one place to look at.
+//! the runner act. Events that come together, from many agents, are written together. Secrets are taken out here, so that there is one place to look at.
 
 use super::journal::Journal;
 use backburn_experiments::journal::{Entry, Event, Illegal, Run};
@@ -23,15 +23,8 @@ pub(super) struct Record {
     redactor: Redactor,
     watchers: Vec<Watcher>,
     began: Instant,
-}
-
-/// Why an event could not be taken in.
-#[derive(Debug)]
-pub(super) enum Rejected {
-    /// It cannot follow what came before: a bug of ours, or an agent that talks nonsense.
-    Illegal(Illegal),
-    /// The journal could not be written. The event is in the fold.
-    Unwritten(String),
+    /// What is in the fold and not in the journal yet.
+    unwritten: Vec<Entry>,
 }
 
 impl Record {
@@ -46,6 +39,7 @@ impl Record {
             redactor,
             watchers,
             began: Instant::now(),
+            unwritten: Vec::new(),
         }
     }
 
@@ -54,32 +48,42 @@ impl Record {
         self.began.elapsed().as_secs_f64()
     }
 
-    /// Takes an event in. After a failed write nothing more is written, so that the journal has
-    /// no hole: it ends where it ended.
-    pub(super) fn take(&mut self, mut event: Event) -> Result<(), Rejected> {
+    /// Takes an event in, to be written with the next [`write`](Record::write). An error is that it cannot follow what
+    /// came before: a bug of ours, or an agent that talks nonsense.
+    pub(super) fn take(&mut self, mut event: Event) -> Result<(), Illegal> {
         clean(&mut event, &self.redactor);
         let entry = Entry {
             at: jiff::Timestamp::now(),
             elapsed: self.elapsed(),
             event,
         };
-        self.run.apply(&entry).map_err(Rejected::Illegal)?;
+        self.run.apply(&entry)?;
+        self.unwritten.push(entry);
+        Ok(())
+    }
+
+    /// Writes what was taken in since, and tells whoever watches. After a failed write nothing more is written, so that
+    /// the journal has no hole: it ends where it ended.
+    pub(super) fn write(&mut self) -> Result<(), String> {
+        let entries = std::mem::take(&mut self.unwritten);
         let written = match &mut self.journal {
-            Some(journal) => journal.append(&entry).map_err(|error| {
+            Some(journal) if !entries.is_empty() => journal.append(&entries).map_err(|error| {
                 format!(
                     "the journal {} could not be written: {error}",
                     journal.place()
                 )
             }),
-            None => Ok(()),
+            _ => Ok(()),
         };
         if written.is_err() {
             self.journal = None;
         }
-        for watcher in &mut self.watchers {
-            watcher(&entry);
+        for entry in &entries {
+            for watcher in &mut self.watchers {
+                watcher(entry);
+            }
         }
-        written.map_err(Rejected::Unwritten)
+        written
     }
 }
 

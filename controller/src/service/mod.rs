@@ -113,10 +113,12 @@ impl Service {
         &self.catalogue
     }
 
-    /// Writes an event of a run down. It is durable when this returns.
-    fn append(&self, writer: Writer, run: &str, entry: &Entry) -> Result<(), StoreError> {
-        let append = || self.store.append(run, entry);
-        self.failpoint.write(writer, append).map(|_| ())
+    /// Writes events of a run down, all or none. They are durable when this returns.
+    fn append(&self, writer: Writer, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+        self.failpoint.write(writer, || match entries {
+            [entry] => self.store.append(run, entry).map(|_| ()),
+            entries => self.store.append_all(run, entries),
+        })
     }
 
     /// How many runs ended how, since the start.

@@ -10,11 +10,13 @@ use backburn_experiments::Span;
 use backburn_experiments::journal::{Entry, Event, Run, verdict};
 use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId};
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How many events are read at a time.
 const PAGE: u32 = 1000;
+/// How many are written at a time.
+const AT_ONCE: usize = 512;
 
 impl Service {
     /// Closes every run that a crash left open, each on a thread of its own: its agents have to come again first. They are
@@ -85,9 +87,9 @@ impl Service {
             ));
         } else if journal.stands && !journal.run.ended {
             let reason = "the controller died while the run went on".into();
-            self.put(&mut journal, Event::Interrupted { reason })?;
+            self.put(&mut journal, [Event::Interrupted { reason }])?;
             self.settle(&mut journal, held)?;
-            self.put(&mut journal, Event::RunEnded)?;
+            self.put(&mut journal, [Event::RunEnded])?;
         }
         self.close(Writer::Recovery, &journal.id, &verdict(&journal.run));
         Ok(())
@@ -95,11 +97,12 @@ impl Service {
 
     /// Asks every agent that may owe something, as soon as it comes again.
     fn settle(&self, journal: &mut Continued, mut held: Held) -> Result<(), StoreError> {
-        let open: Vec<(InjectionId, String)> = (journal.run.open())
-            .map(|(id, injection)| (id.clone(), injection.agent.clone()))
-            .collect();
-        let names: BTreeSet<String> = open.iter().map(|(_, agent)| agent.clone()).collect();
-        if names.is_empty() {
+        let mut open: BTreeMap<String, Vec<InjectionId>> = BTreeMap::new();
+        for (id, injection) in journal.run.open() {
+            let of = open.entry(injection.agent.clone()).or_default();
+            of.push(id.clone());
+        }
+        if open.is_empty() {
             return Ok(());
         }
         let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -113,27 +116,48 @@ impl Service {
             }
         };
         let began = std::time::Instant::now();
-        for name in names {
+        let mut told_of = Vec::new();
+        for (name, injections) in open {
             // Who never comes again leaves its injections open, and the run not clean.
-            let hello = match runtime.block_on(held.again(&name)) {
+            let hello = match runtime.block_on(held.again(&name, began)) {
                 Ok((hello, _)) => hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");
                     continue;
                 }
             };
-            for (injection, _) in open.iter().filter(|(_, agent)| *agent == name) {
+            for injection in &injections {
                 let ended = told(&hello, injection, began.elapsed().into());
-                self.put(journal, Event::InjectionEnded(ended))?;
+                told_of.push(Event::InjectionEnded(ended));
+            }
+            if told_of.len() >= AT_ONCE {
+                self.put(journal, std::mem::take(&mut told_of))?;
             }
         }
-        Ok(())
+        self.put(journal, told_of)
     }
 
-    fn put(&self, journal: &mut Continued, event: Event) -> Result<(), StoreError> {
+    /// Writes these down, together.
+    fn put(
+        &self,
+        journal: &mut Continued,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<(), StoreError> {
+        let entries = events.into_iter().filter_map(|event| journal.take(event));
+        let entries: Vec<Entry> = entries.collect();
+        match entries.is_empty() {
+            true => Ok(()),
+            false => self.append(Writer::Recovery, &journal.id, &entries),
+        }
+    }
+}
+
+impl Continued {
+    /// Takes an event in, as of now. None where it does not stand.
+    fn take(&mut self, event: Event) -> Option<Entry> {
         let now = Timestamp::now();
         // No clock of ours went on in between: the wall's has to do, and never goes back.
-        let elapsed = journal.last.as_ref().map_or(0.0, |last| {
+        let elapsed = self.last.as_ref().map_or(0.0, |last| {
             last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
         });
         let entry = Entry {
@@ -141,13 +165,12 @@ impl Service {
             elapsed,
             event,
         };
-        if let Err(illegal) = journal.run.apply(&entry) {
-            tracing::error!(run = journal.id, %illegal, "an event of the recovery does not stand");
-            return Ok(());
+        if let Err(illegal) = self.run.apply(&entry) {
+            tracing::error!(run = self.id, %illegal, "an event of the recovery does not stand");
+            return None;
         }
-        self.append(Writer::Recovery, &journal.id, &entry)?;
-        journal.last = Some(entry);
-        Ok(())
+        self.last = Some(entry.clone());
+        Some(entry)
     }
 }
 

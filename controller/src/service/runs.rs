@@ -86,9 +86,9 @@ struct Kept {
 }
 
 impl Journal for Kept {
-    fn append(&mut self, entry: &Entry) -> io::Result<()> {
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         self.service
-            .append(Writer::Run, &self.run, entry)
+            .append(Writer::Run, &self.run, entries)
             .map_err(io::Error::other)
     }
 
@@ -125,8 +125,10 @@ impl Running {
         self.events.send_modify(|events| *events += 1);
     }
 
+    /// Whoever waits does so for the last one.
     fn closed(&self, injection: &str) {
-        self.open.send_if_modified(|open| open.remove(injection));
+        self.open
+            .send_if_modified(|open| open.remove(injection) && open.is_empty());
     }
 }
 

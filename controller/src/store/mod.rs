@@ -75,6 +75,12 @@ pub trait Store: Send + Sync {
     /// [`Kind::NotThere`]: there is no such run. [`Kind::Conflict`]: it is closed.
     fn append(&self, run: &str, entry: &Entry) -> Result<u64, StoreError>;
 
+    /// Appends to the journal of an open run, in this order: all of it or nothing, with one sync.
+    ///
+    /// # Errors
+    /// As [`append`](Store::append).
+    fn append_all(&self, run: &str, entries: &[Entry]) -> Result<(), StoreError>;
+
     /// A run's events after this number (0 for all), at the most so many.
     ///
     /// # Errors

@@ -157,6 +157,15 @@ impl Store for SqliteStore {
             .map_err(|error| error.while_doing("append to a run's journal"))
     }
 
+    fn append_all(&self, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        let entries = entries.iter().map(columns::json);
+        let entries: Vec<String> = entries.collect::<Result<_, _>>()?;
+        self.write("append to a run's journal", move |connection| {
+            runs::append_all(connection, &run, &entries)
+        })
+    }
+
     fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<Numbered>, StoreError> {
         self.read("read a run's journal", |connection| {
             runs::events(connection, run, after, limit)

@@ -55,18 +55,36 @@ pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreErr
     alter(connection, statement, parameters).map(|_| ())
 }
 
-/// Alters by one statement, so that it needs no savepoint. An `INSERT … SELECT … RETURNING` would do all in
-/// one, by way of two temporary tables.
-pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
+/// An open run's place, and the number of the next entry in its journal.
+fn next(connection: &Connection, run: &str) -> Result<(i64, u64), StoreError> {
     let query = "SELECT number, 1 + COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
         FROM runs WHERE id = ?1 AND ended IS NULL";
     let next = one(connection, query, [run], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?))
     })?;
-    let (place, number) = next.ok_or_else(|| not_open(connection, run))?;
-    let statement = "INSERT INTO events (run, number, entry) VALUES (?1, ?2, ?3)";
-    alter(connection, statement, params![place, number, entry])?;
+    next.ok_or_else(|| not_open(connection, run))
+}
+
+const INSERT: &str = "INSERT INTO events (run, number, entry) VALUES (?1, ?2, ?3)";
+
+/// Alters by one statement, so that it needs no savepoint. An `INSERT … SELECT … RETURNING` would do all in
+/// one, by way of two temporary tables.
+pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
+    let (place, number) = next(connection, run)?;
+    alter(connection, INSERT, params![place, number, entry])?;
     Ok(number)
+}
+
+pub(super) fn append_all(
+    connection: &Connection,
+    run: &str,
+    entries: &[String],
+) -> Result<(), StoreError> {
+    let (place, first) = next(connection, run)?;
+    for (number, entry) in (first..).zip(entries) {
+        alter(connection, INSERT, params![place, number, entry])?;
+    }
+    Ok(())
 }
 
 pub(super) fn events(
