@@ -104,7 +104,8 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
+/// Has everything that went otherwise than it should told on stderr, by the level in `BACKBURN_LOG`.
+pub fn log_to_stderr() {
     let level = std::env::var("BACKBURN_LOG")
         .ok()
         .and_then(|level| level.parse().ok());

@@ -120,6 +120,7 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 }
 
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
+    backburn_agent::cli::log_to_stderr();
     let store = command.data.store()?;
     let authority = Authority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
