@@ -116,14 +116,15 @@ impl Daemon {
                     let (router, mut ended) = (router.clone(), ended.clone());
                     let clients = Arc::clone(&clients);
                     tokio::spawn(async move {
-                        let Ok(_place) = clients.acquire_owned().await else {
+                        let Ok(_place) = Arc::clone(&clients).acquire_owned().await else {
                             return;
                         };
                         let ending = async move {
                             // No sender is no end, but of everything.
                             ended.wait_for(|ended| *ended).await.ok();
                         };
-                        api::serve(stream, router, ending).await;
+                        let is_crowded = clients.available_permits() < MOST_CLIENTS / 4;
+                        api::serve(stream, router, is_crowded, ending).await;
                     });
                 }
             }
@@ -159,12 +160,17 @@ pub fn first_token(
     }
     let token = Token::new(authority.fingerprint())
         .map_err(|_| io::Error::other("the system has no random numbers"))?;
+    let path = data.join(FIRST_TOKEN);
+    // What a crash left here may be anybody's to read.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let mut file = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
-        .open(data.join(FIRST_TOKEN))?;
+        .open(path)?;
     writeln!(file, "{token}")?;
     file.sync_all()?;
     // The file first: a token that nobody has would keep this from being done again.

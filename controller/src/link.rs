@@ -112,7 +112,10 @@ impl Link {
         }
         tokio::spawn(async move {
             let tell = hear.clone();
-            let why = talk.go(|report| tell.send(Heard::Report(report)).is_ok());
+            let why = talk.go(|report| {
+                let told = tell.send(Heard::Report(report));
+                told.map_err(|_| "nobody listens".to_owned())
+            });
             let why = why.await;
             hear.send(Heard::Closed(why)).ok();
         });
@@ -326,14 +329,20 @@ pub(crate) fn talk<S>(stream: S, lease: Span) -> (Caller, Talk<S>) {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
-    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and says whether to go on.
-    pub(crate) async fn go(mut self, mut hear: impl FnMut(Box<Report>) -> bool) -> String {
+    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and says why not to go on, if so.
+    pub(crate) async fn go(
+        mut self,
+        mut hear: impl FnMut(Box<Report>) -> Result<(), String>,
+    ) -> String {
         let why = self.until_closed(&mut hear).await;
         *locked(&self.waiting) = None;
         why
     }
 
-    async fn until_closed(&mut self, hear: &mut impl FnMut(Box<Report>) -> bool) -> String {
+    async fn until_closed(
+        &mut self,
+        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
+    ) -> String {
         let mut beats = tokio::time::interval(self.lease.0 / 3);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let beat = line(&Command::Beat { lease: self.lease });
@@ -378,7 +387,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     }
 
     /// Deals with every line that is whole.
-    fn take_lines(&mut self, hear: &mut impl FnMut(Box<Report>) -> bool) -> Result<(), String> {
+    fn take_lines(
+        &mut self,
+        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
+    ) -> Result<(), String> {
         let mut from = 0;
         while let Some(length) = self
             .incoming
@@ -405,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     fn take(
         &self,
         report: Report,
-        hear: &mut impl FnMut(Box<Report>) -> bool,
+        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
     ) -> Result<(), String> {
         // Only what somebody waits for is answered past the runner: the rest it must see in order.
         let asked = match &report {
@@ -422,8 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         match asked {
             // Whoever asked may have been ended since.
             Some(answer) => drop(answer.send(report)),
-            None if hear(Box::new(report)) => {}
-            None => return Err("nobody listens".to_owned()),
+            None => hear(Box::new(report))?,
         }
         Ok(())
     }

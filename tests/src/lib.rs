@@ -1,5 +1,7 @@
 //! What proves it, end to end: real kernel, real software, `kill -9`. This is what the tests share.
 
+pub mod api;
+pub mod api_reference;
 pub mod cgroups;
 pub mod container;
 pub mod controller;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 const WIDTH: &str = "100";
 
 /// What stands at the head of each page.
-const MADE: &str =
+pub(crate) const MADE: &str =
     "<!-- Made from the programs by tests/tests/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
 
 /// The page of faults, from `backburn faults --json`.
@@ -64,13 +64,7 @@ pub fn experiment(schema: &Value) -> String {
         text(&schema["description"])
     );
     keys(&mut page, schema);
-    for (name, part) in schema["$defs"].as_object().into_iter().flatten() {
-        write(
-            &mut page,
-            &format!("\n## {name}\n\n{}\n\n", text(&part["description"])),
-        );
-        shape(&mut page, part);
-    }
+    parts(&mut page, schema);
     page
 }
 
@@ -82,6 +76,28 @@ pub fn policy(schema: &Value) -> String {
     );
     keys(&mut page, schema);
     page
+}
+
+/// The page of the controller's policy file, from `backburn schema controller-policy`.
+pub fn controller_policy(schema: &Value) -> String {
+    let mut page = format!(
+        "{MADE}# The controller's policy file\n\n{} It is named with `backburn controller --policy`. The agents' own [policies](policy.md) have the last word.\n\n",
+        text(&schema["description"])
+    );
+    keys(&mut page, schema);
+    let rule = &schema["properties"]["rules"]["items"];
+    let why = text(&rule["description"]);
+    write(&mut page, &format!("\n## A rule\n\n{why}\n\n"));
+    keys(&mut page, rule);
+    page
+}
+
+fn parts(page: &mut String, schema: &Value) {
+    for (name, part) in schema["$defs"].as_object().into_iter().flatten() {
+        let why = text(&part["description"]);
+        write(page, &format!("\n## {name}\n\n{why}\n\n"));
+        shape(page, part);
+    }
 }
 
 /// The page of the command line: the help of each program and of all of its commands.
@@ -143,7 +159,7 @@ fn help(page: &mut String, program: &Path, words: &[&str]) {
 }
 
 /// A definition: an object's keys, or what it may be instead.
-fn shape(page: &mut String, part: &Value) {
+pub(crate) fn shape(page: &mut String, part: &Value) {
     if part.get("properties").is_some() {
         return keys(page, part);
     }
@@ -190,7 +206,7 @@ fn heading(part: &Value) -> &'static str {
     }
 }
 
-fn keys(page: &mut String, schema: &Value) {
+pub(crate) fn keys(page: &mut String, schema: &Value) {
     write(page, "| key | type | meaning |\n|---|---|---|\n");
     rows(page, schema, "");
 }
@@ -338,16 +354,16 @@ fn bounds(schema: &Value) -> String {
     }
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 /// Text that may stand in a table.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
 }
 
-fn write(page: &mut String, text: &str) {
+pub(crate) fn write(page: &mut String, text: &str) {
     // Writing to a string cannot fail.
     page.write_str(text).expect("a string takes text");
 }

@@ -9,7 +9,7 @@
 use backburn_tests::pages::{Block, anchors, blocks, links, pages, short, text};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::programs::{backburn, backburn_agent, root};
-use backburn_tests::reference;
+use backburn_tests::{api_reference, reference};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -345,6 +345,14 @@ fn the_reference_is_what_the_programs_say() {
         (
             "policy.md",
             reference::policy(&json(&backburn_agent(), &["schema"])),
+        ),
+        (
+            "controller-policy.md",
+            reference::controller_policy(&json(&backburn(), &["schema", "controller-policy"])),
+        ),
+        (
+            "api.md",
+            api_reference::page(&json(&backburn(), &["openapi"])),
         ),
         (
             "cli.md",

@@ -75,7 +75,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
 }
 
 /// Agents by name, those that are not connected too. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(AfterName), security(("token" = [])), responses((status = 200, body = Vec<Agent>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(AfterName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Agent>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
@@ -92,7 +92,7 @@ pub async fn list(
 }
 
 /// An agent. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
@@ -105,7 +105,7 @@ pub async fn get(
 }
 
 /// All about the faults that an agent can inject, as it says itself. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn faults(
     _who: Viewer,
     State(api): State<Api>,
@@ -126,7 +126,7 @@ pub async fn faults(
 }
 
 /// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = [])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["admin"])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,

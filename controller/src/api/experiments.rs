@@ -1,7 +1,7 @@
 //! Experiments that are kept, and starting them.
 
 use super::Api;
-use super::input::{Asked, Body, Named};
+use super::input::{Asked, Body, Named, check_name, number_if_any};
 use super::operations::{blocking, nothing, page, usual};
 use super::problem::Problem;
 use super::who::{Operator, Viewer};
@@ -16,9 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
-
-/// The longest name.
-const LONGEST_NAME: usize = 64;
 
 /// A page of named things.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -37,6 +34,8 @@ pub struct AfterName {
 #[into_params(parameter_in = Query)]
 pub struct WhichVersion {
     /// A version; the latest where left out.
+    #[serde(default, deserialize_with = "number_if_any")]
+    #[param(maximum = 9007199254740991_i64)]
     pub version: Option<u64>,
 }
 
@@ -98,10 +97,11 @@ pub struct Applied {
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// A version; the latest where left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number_if_any")]
+    #[schema(maximum = 9007199254740991_i64)]
     version: Option<u64>,
     /// What every pick comes from, up to 2^53; a random one where left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number_if_any")]
     #[schema(maximum = 9007199254740991_i64)]
     seed: Option<u64>,
     /// Configuration values that go before the document's.
@@ -132,7 +132,7 @@ pub struct Plan {
 }
 
 /// Experiments by name. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(AfterName), security(("token" = [])), responses((status = 200, body = Vec<Experiment>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(AfterName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Experiment>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
@@ -144,7 +144,7 @@ pub async fn list(
 }
 
 /// An experiment. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), WhichVersion), security(("token" = [])), responses((status = 200, body = Experiment), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), WhichVersion), security(("token" = ["viewer"])), responses((status = 200, body = Experiment), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
@@ -157,14 +157,14 @@ pub async fn get(
 }
 
 /// Keeps an experiment under a name. The same document again changes nothing. Wants the role operator.
-#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = Value, security(("token" = [])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description = "The experiment's name")), request_body(content = ref("#/components/schemas/Document"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub async fn put(
     Operator(who): Operator,
     State(api): State<Api>,
     Named(name): Named<String>,
     Body(document): Body<Value>,
 ) -> Result<Json<Applied>, Problem> {
-    check_name(&name)?;
+    check_name(&name, "an experiment")?;
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<Applied, Problem> {
         service
@@ -193,29 +193,8 @@ pub async fn put(
     Ok(Json(applied))
 }
 
-/// A name that can stand in a path, in a file's name, and in a log.
-fn check_name(name: &str) -> Result<(), Problem> {
-    let fine = !name.is_empty()
-        && name.len() <= LONGEST_NAME
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    match fine {
-        true => Ok(()),
-        false => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "name",
-            format!("`{}` is no name for an experiment", name.escape_debug()),
-        )
-        .hint(format!(
-            "letters, digits, `-`, `_` and `.`, {LONGEST_NAME} at the most, the first a letter or a digit"
-        ))),
-    }
-}
-
 /// Removes an experiment; its history stays. Wants the role operator.
-#[utoipa::path(delete, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = [])), responses((status = 200, body = Version), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["operator"])), responses((status = 200, body = Version), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn remove(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -239,7 +218,7 @@ pub async fn remove(
 }
 
 /// An experiment's history, oldest first. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments/{name}/versions", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = [])), responses((status = 200, body = Vec<Version>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments/{name}/versions", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Version>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn versions(
     _who: Viewer,
     State(api): State<Api>,
@@ -276,7 +255,7 @@ async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Resul
 }
 
 /// What a run would hit on the fleet now, exactly; nothing is touched. Wants the role viewer.
-#[utoipa::path(post, path = "/api/v1/experiments/{name}/plan", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = [])), responses((status = 200, body = Plan), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/plan", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = ["viewer"])), responses((status = 200, body = Plan), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub async fn plan(
     Viewer(who): Viewer,
     State(api): State<Api>,
@@ -297,7 +276,7 @@ pub async fn plan(
 }
 
 /// Starts a run. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = [])), responses((status = 201, body = Begun), (status = 202, description = "It waits for a second person", body = Begun), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = ["operator"])), responses((status = 201, body = Begun), (status = 202, description = "It waits for a second person", body = Begun), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub async fn run(
     Operator(who): Operator,
     State(api): State<Api>,

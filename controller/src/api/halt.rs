@@ -119,14 +119,14 @@ fn lever(api: &Api) -> Lever {
 }
 
 /// Whether the halt lever is pulled. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = [])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = ["viewer"])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn state(_who: Viewer, State(api): State<Api>) -> Json<Lever> {
     Json(lever(&api))
 }
 
 /// Pulls the lever: every run stops, every fault is put back and observed gone, and nothing new starts. Works while the store
 /// does not. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = Why, security(("token" = [])), responses((status = 200, body = HaltReport), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = Why, security(("token" = ["operator"])), responses((status = 200, body = HaltReport), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
 pub async fn halt(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -154,7 +154,7 @@ pub async fn halt(
 }
 
 /// Lets runs start again. What was stopped stays stopped. Wants the role operator.
-#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = [])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = ["operator"])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn resume(
     Operator(who): Operator,
     State(api): State<Api>,

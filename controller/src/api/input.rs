@@ -2,13 +2,90 @@
 
 use super::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
+use serde_json::Value;
+use std::fmt;
 
-/// A body.
-#[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+/// The largest number that every client can write: JSON's numbers are doubles for many of them.
+pub const LARGEST: u64 = (1 << 53) - 1;
+
+/// The longest name.
+const LONGEST_NAME: usize = 64;
+
+/// A body: a JSON object.
 pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let axum::Json(value) = axum::Json::<Value>::from_request(request, state).await?;
+        let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, "body", what);
+        // A struct would be read from a list of its fields, too, which nobody means.
+        if !value.is_object() {
+            return Err(wrong("the body is no JSON object".into()));
+        }
+        let read = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        Ok(Body(read))
+    }
+}
+
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 0 to {LARGEST}")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        match number <= LARGEST {
+            true => Ok(number),
+            false => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+        // JSON has one kind of number: 1.0 is 1.
+        if number.fract() == 0.0 && (0.0..=LARGEST as f64).contains(&number) {
+            return Ok(number as u64);
+        }
+        Err(E::invalid_value(Unexpected::Float(number), &self))
+    }
+}
+
+/// Reads a number that every client can write and the store can keep.
+pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    from.deserialize_u64(Number)
+}
+
+/// The same, where there may be none.
+pub(super) fn number_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    struct IfAny;
+    impl<'de> Visitor<'de> for IfAny {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Number.expecting(f)
+        }
+
+        fn visit_none<E: Error>(self) -> Result<Option<u64>, E> {
+            Ok(None)
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Option<u64>, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Option<u64>, D::Error> {
+            number(from).map(Some)
+        }
+    }
+    from.deserialize_option(IfAny)
+}
 
 /// A query.
 #[derive(FromRequestParts)]
@@ -38,6 +115,53 @@ impl From<QueryRejection> for Problem {
 
 impl From<PathRejection> for Problem {
     fn from(rejection: PathRejection) -> Self {
-        Problem::new(StatusCode::NOT_FOUND, "not-there", rejection.body_text())
+        Problem::new(StatusCode::BAD_REQUEST, "path", rejection.body_text())
+    }
+}
+
+/// A name that can stand in a path, in a file's name, and in a log.
+pub(super) fn check_name(name: &str, of: &str) -> Result<(), Problem> {
+    let fine = !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match fine {
+        true => Ok(()),
+        false => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "name",
+            format!("`{}` is no name for {of}", name.escape_debug()),
+        )
+        .hint(format!(
+            "letters, digits, `-`, `_` and `.`, {LONGEST_NAME} at the most, the first a letter or a digit"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_number_is_one_that_every_client_can_write() {
+        let read = |value: Value| number_if_any(value).ok();
+        assert_eq!(read(json!(7)), Some(Some(7)));
+        assert_eq!(read(json!(7.0)), Some(Some(7)));
+        assert_eq!(read(json!(LARGEST)), Some(Some(LARGEST)));
+        assert_eq!(read(json!(null)), Some(None));
+        for wrong in [
+            json!(-1),
+            json!(7.5),
+            json!(LARGEST + 1),
+            json!(u64::MAX),
+            json!(1e300),
+            json!("7"),
+            json!([]),
+        ] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
     }
 }

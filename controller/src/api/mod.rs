@@ -2,6 +2,7 @@
 //! the handlers, and every problem is told in one shape (RFC 9457).
 
 mod agents;
+mod describe;
 mod experiments;
 mod halt;
 mod input;
@@ -9,6 +10,7 @@ mod operations;
 mod problem;
 mod runs;
 mod schedules;
+mod stall;
 mod stream;
 mod tokens;
 mod who;
@@ -29,6 +31,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -38,8 +41,14 @@ use utoipa_axum::routes;
 const LONGEST_BODY: usize = 1 << 20;
 /// How long the head of a request may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may while there is little room for others.
+const HEAD_WITHIN_IN_A_CROWD: Duration = Duration::from_secs(1);
 /// How long a request's body may take to come, and its answer to be made. Streams are answered at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long an answer may stand still because nobody reads it.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+/// How many may follow journals at a time: whoever follows keeps a connection, and the lever needs one, too.
+const MOST_FOLLOWERS: usize = 256;
 /// How many tokens are remembered, for when the store can't be read.
 const MOST_REMEMBERED: usize = 1000;
 
@@ -51,6 +60,8 @@ pub struct Api {
     authority: Arc<Authority>,
     seen: Arc<Mutex<BTreeMap<String, ApiToken>>>,
     metrics: Arc<operations::Metrics>,
+    followers: Arc<Semaphore>,
+    denials: Arc<Mutex<BTreeMap<String, who::Denials>>>,
 }
 
 #[derive(OpenApi)]
@@ -88,6 +99,8 @@ impl Api {
             authority,
             seen: Arc::default(),
             metrics,
+            followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            denials: Arc::default(),
         }
     }
 
@@ -110,11 +123,11 @@ impl Api {
 
     /// Every route, and their description.
     pub fn router(self) -> Router {
-        let (router, description) = described();
-        let description = Arc::new(description);
+        let (router, _) = described();
+        let description = Arc::new(description());
         let described = axum::routing::get(move || {
             let description = Arc::clone(&description);
-            async move { axum::Json((*description).clone()) }
+            async move { axum::Json(description.as_ref().clone()) }
         });
         let metrics = Arc::clone(&self.metrics);
         router
@@ -179,22 +192,28 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
 
 /// The API's description, as OpenAPI.
 pub fn description() -> serde_json::Value {
-    serde_json::to_value(described().1).unwrap_or_default()
+    let mut description = serde_json::to_value(described().1).unwrap_or_default();
+    describe::complete(&mut description);
+    description
 }
 
-/// Serves one connection, until it closes or `ending` comes.
+/// Serves one connection, until it closes or `ending` comes. In a crowd, whoever says nothing goes soon.
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    is_crowded: bool,
     ending: impl Future<Output = ()>,
 ) {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(match is_crowded {
+            true => HEAD_WITHIN_IN_A_CROWD,
+            false => HEAD_WITHIN,
+        })
         .max_buf_size(64 << 10);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(stall::Stall::new(stream, READ_WITHIN));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => if let Err(error) = served {

@@ -1,6 +1,6 @@
 //! What operations ask for: health, metrics, the faults there are, and the audit log.
 
-use super::input::Asked;
+use super::input::{Asked, number};
 use super::problem::Problem;
 use super::who::{Admin, Viewer};
 use super::{ANSWER_WITHIN, Api};
@@ -54,7 +54,7 @@ pub async fn readyz(State(api): State<Api>) -> Result<Json<Health>, Problem> {
 }
 
 /// Figures for Prometheus. Wants the role viewer.
-#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = [])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
     let mut text = String::new();
     if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &api.metrics.registry)
@@ -83,7 +83,7 @@ pub struct Fault {
 }
 
 /// The faults that the controller knows. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/faults", tag = "faults", security(("token" = [])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/faults", tag = "faults", security(("token" = ["viewer"])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn faults(_who: Viewer, State(api): State<Api>) -> Json<Vec<Fault>> {
     let known = api.service.catalogue().iter().cloned();
     Json(known.map(Fault::from).collect())
@@ -106,7 +106,8 @@ impl From<backburn_experiments::wire::FaultDescription> for Fault {
 #[into_params(parameter_in = Query)]
 pub struct After {
     /// Those after this number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
+    #[param(maximum = 9007199254740991_i64)]
     pub after: u64,
     /// At the most so many, 1 to 1000; 100 where left out.
     #[serde(default = "usual")]
@@ -157,7 +158,7 @@ pub struct Audited {
 }
 
 /// The audit log. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(After), security(("token" = [])), responses((status = 200, body = Vec<Audited>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(After), security(("token" = ["admin"])), responses((status = 200, body = Vec<Audited>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
 pub async fn audit(
     _who: Admin,
     State(api): State<Api>,
@@ -192,7 +193,7 @@ pub struct Chain {
 }
 
 /// Walks along the audit log. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/audit/chain", tag = "audit", security(("token" = [])), responses((status = 200, body = Chain), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/audit/chain", tag = "audit", security(("token" = ["admin"])), responses((status = 200, body = Chain), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
 pub async fn verify(_who: Admin, State(api): State<Api>) -> Result<Json<Chain>, Problem> {
     let store = Arc::clone(api.service.store());
     let chain = blocking(move || store.verify_audit(None)).await?;

@@ -85,6 +85,7 @@ pub struct Which {
     /// Of this experiment.
     experiment: Option<String>,
     /// That came to this.
+    #[param(pattern = "^(held|deviated|not-started|aborted|inconclusive|not-clean)$")]
     outcome: Option<String>,
     /// That go on, or that do not.
     open: Option<bool>,
@@ -97,7 +98,7 @@ pub struct Which {
 }
 
 /// Runs, the newest first. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(Which), security(("token" = [])), responses((status = 200, body = Vec<Run>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(Which), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Run>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
@@ -126,7 +127,7 @@ pub async fn list(
 }
 
 /// A run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = [])), responses((status = 200, body = Run), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Run), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
@@ -147,7 +148,7 @@ pub struct Numbered {
 }
 
 /// A run's journal. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), After), security(("token" = [])), responses((status = 200, body = Vec<Numbered>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), After), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Numbered>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn events(
     _who: Viewer,
     State(api): State<Api>,
@@ -182,7 +183,7 @@ pub struct Stopping {
 }
 
 /// Ends a run; everything is put back first. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = Reason, security(("token" = [])), responses((status = 202, body = Stopping), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = Reason, security(("token" = ["operator"])), responses((status = 202, body = Stopping), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
 pub async fn stop(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -240,7 +241,7 @@ impl From<service::Approval> for Approval {
 }
 
 /// What waits for a second person. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = [])), responses((status = 200, body = Vec<Approval>), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<Approval>), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn approvals(
     _who: Viewer,
     State(api): State<Api>,
@@ -258,7 +259,7 @@ pub struct Started {
 }
 
 /// Approves of what somebody else asked for, and starts it. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "What waits")), security(("token" = [])), responses((status = 201, body = Started), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "What waits")), security(("token" = ["operator"])), responses((status = 201, body = Started), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub async fn approve(
     Operator(who): Operator,
     State(api): State<Api>,

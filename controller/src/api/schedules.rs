@@ -45,7 +45,7 @@ pub struct Scheduled {
 }
 
 /// The next times of each schedule. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/schedules", tag = "schedules", params(Times), security(("token" = [])), responses((status = 200, body = Vec<Scheduled>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/schedules", tag = "schedules", params(Times), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Scheduled>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,

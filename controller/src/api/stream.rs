@@ -2,19 +2,19 @@
 //! goes on where it was.
 
 use super::Api;
-use super::input::{Asked, Named};
+use super::input::{Asked, Named, number};
 use super::operations::blocking;
 use super::problem::Problem;
 use super::who::Viewer;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
 /// How many events are read at a time.
@@ -27,8 +27,22 @@ const ALIVE: Duration = Duration::from_secs(15);
 #[into_params(parameter_in = Query)]
 pub struct From {
     /// With the event after this number. A `Last-Event-ID` goes before it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
+    #[param(maximum = 9007199254740991_i64)]
     after: u64,
+}
+
+/// What is sent: each is a server-sent event, whose data is JSON.
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes what axum writes")]
+pub struct Sent {
+    /// `entry` or `closed`.
+    #[schema(pattern = "^(entry|closed)$")]
+    event: String,
+    /// The entry's number in the journal, to come back with as `Last-Event-ID`.
+    id: Option<String>,
+    /// With `entry`, an entry of the journal; with `closed`, the run.
+    data: String,
 }
 
 struct Follower {
@@ -38,11 +52,12 @@ struct Follower {
     events: VecDeque<Event>,
     changes: Option<watch::Receiver<u64>>,
     over: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 /// A run's journal as it grows, to its end: `event` is `entry`, its data an entry of the journal, its id the entry's number; the last is
 /// `closed`, with the run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), From), security(("token" = [])), responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), From), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = Sent, content_type = "text/event-stream"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn stream(
     _who: Viewer,
     State(api): State<Api>,
@@ -54,6 +69,13 @@ pub async fn stream(
     let last = last.and_then(|value| value.to_str().ok()?.parse().ok());
     let (store, id) = (Arc::clone(api.service.store()), run.clone());
     blocking(move || store.run(&id)).await?;
+    let place = Arc::clone(&api.followers)
+        .try_acquire_owned()
+        .map_err(|_| {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "followers", "too many follow journals at a time")
+                .hint("come again; `/api/v1/runs/{run}/events` says the same, a page at a time")
+        })?;
     let follower = Follower {
         // Subscribed before the first look, so that nothing falls between the two.
         changes: api.service.follow(&run),
@@ -62,6 +84,7 @@ pub async fn stream(
         after: last.unwrap_or(from.after),
         events: VecDeque::new(),
         over: false,
+        _place: place,
     };
     let stream = futures_util::stream::unfold(follower, async |mut follower| {
         let event = follower.next().await?;

@@ -1,7 +1,7 @@
 //! Tokens: those that let agents join, and those that let people and jobs command.
 
 use super::Api;
-use super::input::{Body, Named};
+use super::input::{Body, Named, check_name};
 use super::operations::{blocking, nothing};
 use super::problem::Problem;
 use super::who::{Admin, Token, random, word};
@@ -27,9 +27,11 @@ const JOIN_LASTS: Duration = Duration::from_secs(3600);
 pub struct NewJoinToken {
     /// The only name under which an agent may join with it; it takes the place of one that has the name.
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     agent: Option<String>,
     /// How long it is good, e.g. `1h`, which it is where nothing is said.
     #[serde(default)]
+    #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
     lasts: Option<String>,
 }
 
@@ -53,11 +55,14 @@ pub struct KeptJoinToken {
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Whose it is: what the audit log calls whoever uses it.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     name: String,
     /// `viewer`, `operator` or `admin`.
+    #[schema(pattern = "^(viewer|operator|admin)$")]
     role: String,
     /// How long it is good, e.g. `30d`; for ever where nothing is said.
     #[serde(default)]
+    #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
     lasts: Option<String>,
 }
 
@@ -125,7 +130,7 @@ fn without_random<E>(_: E) -> Problem {
 }
 
 /// Join tokens that were not used. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/join-tokens", tag = "tokens", security(("token" = [])), responses((status = 200, body = Vec<KeptJoinToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/join-tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<KeptJoinToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
 pub async fn join_tokens(
     _who: Admin,
     State(api): State<Api>,
@@ -136,7 +141,7 @@ pub async fn join_tokens(
 }
 
 /// Makes a token with which one agent may join, once. Wants the role admin.
-#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "tokens", request_body = NewJoinToken, security(("token" = [])), responses((status = 201, body = KeptJoinToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "tokens", request_body = NewJoinToken, security(("token" = ["admin"])), responses((status = 201, body = KeptJoinToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
 pub async fn make_join_token(
     Admin(who): Admin,
     State(api): State<Api>,
@@ -173,7 +178,7 @@ pub async fn make_join_token(
 }
 
 /// Makes a join token useless. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/join-tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = [])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/join-tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn remove_join_token(
     Admin(who): Admin,
     State(api): State<Api>,
@@ -189,7 +194,7 @@ pub async fn remove_join_token(
 }
 
 /// Tokens, those that are good for nothing any more too. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = [])), responses((status = 200, body = Vec<KeptToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<KeptToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(_who: Admin, State(api): State<Api>) -> Result<Json<Vec<KeptToken>>, Problem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.api_tokens()).await?;
@@ -197,15 +202,13 @@ pub async fn list(_who: Admin, State(api): State<Api>) -> Result<Json<Vec<KeptTo
 }
 
 /// Makes a token. Wants the role admin.
-#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = NewToken, security(("token" = [])), responses((status = 201, body = KeptToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = NewToken, security(("token" = ["admin"])), responses((status = 201, body = KeptToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
 pub async fn make(
     Admin(who): Admin,
     State(api): State<Api>,
     Body(wanted): Body<NewToken>,
 ) -> Result<(StatusCode, Json<KeptToken>), Problem> {
-    if let Some(problem) = problem_with_name(&wanted.name) {
-        return Err(wrong(problem));
-    }
+    check_name(&wanted.name, "a token")?;
     let role: Role = serde_json::from_value(wanted.role.clone().into()).map_err(|_| {
         wrong(format!("`{}` is no role", wanted.role.escape_debug()))
             .hint("`viewer`, `operator` or `admin`")
@@ -235,7 +238,7 @@ pub async fn make(
 }
 
 /// Makes a token useless. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = [])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,

@@ -2,6 +2,7 @@
 //! route without one can be seen at a look.
 
 use super::Api;
+use super::operations::blocking;
 use super::problem::Problem;
 use crate::service::Who;
 use crate::store::{ApiToken, Hash, Kind, Role, StoreError};
@@ -10,8 +11,11 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::json;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
 /// What a person or a job carries: who it is, and by which certificate authority the controller is known. Written
@@ -145,6 +149,11 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, Problem> {
             kept.name,
             word(kept.role)
         );
+        let who = Who {
+            name: kept.name,
+            role: kept.role,
+        };
+        api.denied(&kept.id, who, least, parts).await;
         return Err(Problem::new(StatusCode::FORBIDDEN, "role", what));
     }
     Ok(Who {
@@ -162,7 +171,51 @@ pub fn word(role: Role) -> &'static str {
     }
 }
 
+/// How often a token asked for what its role does not allow, since when.
+pub(super) struct Denials {
+    since: Instant,
+    count: u32,
+}
+
+/// So many refusals of one token are written down in [`DENIED_WITHIN`]: more say no more, and would fill the disk.
+const DENIED: u32 = 10;
+const DENIED_WITHIN: Duration = Duration::from_secs(60);
+/// So much of a path is written down, in characters.
+const SHOWN_PATH: usize = 200;
+
 impl Api {
+    /// Writes down that somebody asked for what its role does not allow. A stranger, who shows no good token, is only counted:
+    /// anybody could fill the log.
+    async fn denied(&self, token: &str, who: Who, least: Role, parts: &Parts) {
+        let is_written = {
+            let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            denials.retain(|_, denials| now.duration_since(denials.since) < DENIED_WITHIN);
+            let denials = denials.entry(token.to_owned());
+            let denials = denials.or_insert(Denials {
+                since: now,
+                count: 0,
+            });
+            denials.count += 1;
+            denials.count <= DENIED
+        };
+        if !is_written {
+            return;
+        }
+        let path = parts.uri.path().chars().take(SHOWN_PATH);
+        let about: String = format!("{} ", parts.method)
+            .chars()
+            .take(SHOWN_PATH)
+            .chain(path)
+            .collect();
+        let service = self.service.clone();
+        let detail = json!({"wants": word(least)});
+        let written = blocking(move || service.audit(&who, "ask", &about, "refused", detail)).await;
+        if written.is_err() {
+            tracing::warn!("a refusal is not in the audit log");
+        }
+    }
+
     /// A token. Those that were seen are remembered, so that the lever can be pulled while the store can't be read.
     async fn token(&self, id: &str) -> Result<ApiToken, StoreError> {
         let (store, id_) = (self.service.store().clone(), id.to_owned());

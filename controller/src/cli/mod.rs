@@ -57,8 +57,10 @@ enum Command {
     /// List the faults, or tell all about one
     #[command(disable_help_flag = true)]
     Faults(Passed),
-    /// Print the JSON Schema of the experiment document
-    Schema,
+    /// Print the JSON Schema of the experiment document, or of the controller's policy
+    Schema(SchemaCommand),
+    /// Print the description of the controller's HTTP API, as OpenAPI
+    Openapi,
     /// Put back what this host owes, without a run
     #[command(disable_help_flag = true)]
     Revert(Passed),
@@ -97,6 +99,22 @@ enum Command {
     Import(controller::ImportCommand),
     #[command(hide = true)]
     DemoService(demo::DemoService),
+}
+
+#[derive(Debug, Args)]
+struct SchemaCommand {
+    /// Of what
+    #[arg(value_enum, default_value_t = Described::Experiment)]
+    of: Described,
+}
+
+/// What has a schema.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Described {
+    /// The experiment document
+    Experiment,
+    /// The file of `backburn controller --policy`
+    ControllerPolicy,
 }
 
 /// Words for the agent's own command line.
@@ -184,8 +202,19 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Command::Validate(command) => Ok(validate::main(&command)),
         Command::Schedules(command) => schedules::main(&command),
         Command::Demo => demo::main(),
-        Command::Schema => {
-            print_json(&backburn_experiments::schema::document_schema());
+        Command::Schema(SchemaCommand { of }) => {
+            match of {
+                Described::Experiment => {
+                    print_json(&backburn_experiments::schema::document_schema());
+                }
+                Described::ControllerPolicy => {
+                    print_json(&backburn_experiments::schema::of::<backburn::service::Policy>());
+                }
+            }
+            Ok(0)
+        }
+        Command::Openapi => {
+            print_json(&backburn::api::description());
             Ok(0)
         }
         Command::Faults(passed) => return agent("faults", passed),

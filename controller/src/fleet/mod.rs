@@ -28,6 +28,14 @@ const HELLO_WITHIN: Duration = Duration::from_secs(60);
 const FLOOD: u32 = 20_000;
 const FLOOD_WITHIN: Duration = Duration::from_secs(10);
 
+/// What an introduction may have, since it is kept: labels, each with a key and a value of at most [`LONGEST_TEXT`] bytes.
+const MOST_LABELS: usize = 64;
+const LONGEST_TEXT: usize = 256;
+/// The faults that it may name.
+const MOST_FAULTS: usize = 256;
+/// The injections that it may find owed, or have put back.
+const MOST_OWED: usize = 10_000;
+
 /// The connected agents.
 #[derive(Debug)]
 pub struct Fleet {
@@ -166,16 +174,24 @@ impl Fleet {
             let connection = *introduced.borrow();
             match (*report, connection) {
                 (Report::Hello(hello), None) => {
+                    is_modest(&hello)?;
                     let connection = fleet.enter(&owner, hello, peer, speaker.clone());
                     introduced.send_replace(Some(connection));
-                    true
+                    Ok(())
                 }
                 (report, Some(connection)) => {
-                    pace.allows()
-                        && fleet.hand_on(&owner, connection, Heard::Report(Box::new(report)))
+                    if !pace.allows() {
+                        return Err(format!(
+                            "it said more than {FLOOD} things within {} s",
+                            FLOOD_WITHIN.as_secs()
+                        ));
+                    }
+                    match fleet.hand_on(&owner, connection, Heard::Report(Box::new(report))) {
+                        true => Ok(()),
+                        false => Err("another link of this agent took its place".to_owned()),
+                    }
                 }
-                // Who does not introduce itself is nobody.
-                (_, None) => false,
+                (_, None) => Err("it did not introduce itself first".to_owned()),
             }
         };
         let mut waits = is_introduced.clone();
@@ -375,6 +391,38 @@ impl Fleet {
             told(reverted);
         }
     }
+}
+
+/// Whether an introduction has no more than we want to keep of it, as long as the agent is there.
+fn is_modest(hello: &Hello) -> Result<(), String> {
+    let Hello {
+        version,
+        labels,
+        faults,
+        recovered,
+        owed,
+        held,
+        ..
+    } = hello;
+    let too_much = |what: &str| Err(format!("its introduction has too much: {what}"));
+    if labels.len() > MOST_LABELS {
+        return too_much(&format!("{} labels, of {MOST_LABELS}", labels.len()));
+    }
+    let mut texts = labels.iter().flat_map(|(key, value)| [key, value]);
+    if texts.any(|text| text.len() > LONGEST_TEXT) {
+        return too_much(&format!("a label of more than {LONGEST_TEXT} bytes"));
+    }
+    if version.len() > LONGEST_TEXT || faults.iter().any(|name| name.len() > LONGEST_TEXT) {
+        return too_much(&format!("a name of more than {LONGEST_TEXT} bytes"));
+    }
+    if faults.len() > MOST_FAULTS {
+        return too_much(&format!("{} faults, of {MOST_FAULTS}", faults.len()));
+    }
+    let told = recovered.len() + owed.len() + held.len();
+    if told > MOST_OWED {
+        return too_much(&format!("{told} injections, of {MOST_OWED}"));
+    }
+    Ok(())
 }
 
 /// Keeps an agent that says too much from filling our memory.

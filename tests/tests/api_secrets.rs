@@ -1,0 +1,325 @@
+//! What must not be told, and what must be: secrets of tokens and of experiments, who did what, and what the policy lets
+//! the controller read of its own host.
+
+use backburn_tests::api::{Controller, LONG, experiment, request};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+/// Whether a text is anywhere in the files of a folder.
+fn is_in(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(is_in(&path, text));
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_tokens_secret_is_told_once_and_kept_nowhere() {
+    let controller = Controller::default();
+    let first = std::fs::metadata(controller.data().join("admin-token")).expect("it is there");
+    assert_eq!(first.permissions().mode() & 0o777, 0o600);
+    let (id, token) = controller.token("somebody", "viewer", None);
+    let secret = token.split('.').nth(2).expect("a secret");
+    let made = controller.ask(
+        "POST",
+        "/api/v1/join-tokens",
+        &controller.admin,
+        Some(&json!({})),
+    );
+    let join = made.json()["token"].as_str().expect("a token").to_owned();
+    let join = join.split('.').nth(2).expect("a secret").to_owned();
+    let admin = controller.admin.split('.').nth(2).expect("a secret");
+    let store = controller.data().join("store");
+    assert!(
+        !is_in(&store, "somebody").is_empty(),
+        "the store's files are looked into"
+    );
+    for path in ["/api/v1/tokens", "/api/v1/join-tokens", "/api/v1/audit"] {
+        let told = controller.ask("GET", path, &controller.admin, None).text();
+        for secret in [secret, admin, &join] {
+            assert!(!told.contains(secret), "{path} tells a secret");
+        }
+    }
+    for secret in [secret, admin, &join] {
+        assert_eq!(is_in(&store, secret), Vec::<String>::new());
+        assert!(!controller.said().contains(secret));
+    }
+    // A connection that stands does not keep what was revoked.
+    let mut connection = controller.connect();
+    connection.send(&request("GET", "/api/v1/halt", &token, None));
+    assert_eq!(
+        connection.answer(false).map(|answer| answer.status),
+        Some(200)
+    );
+    let path = format!("/api/v1/tokens/{id}");
+    assert_eq!(
+        controller
+            .ask("DELETE", &path, &controller.admin, None)
+            .status,
+        204
+    );
+    connection.send(&request("GET", "/api/v1/halt", &token, None));
+    connection.answer(false).expect("an answer").problem(401);
+    let known = controller.get("/api/v1/tokens");
+    let known = known.as_array().expect("a list").iter();
+    let known = known.clone().find(|known| known["id"] == id.as_str());
+    assert!(known.is_some_and(|known| known["revoked"].is_string()));
+    // Good for a while, and then not.
+    let (_, short) = controller.token("short", "viewer", Some("1s"));
+    let until = Instant::now() + LONG;
+    while controller.ask("GET", "/api/v1/halt", &short, None).status == 200 {
+        assert!(Instant::now() < until, "it does not expire");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn every_deed_is_in_the_log_with_who_did_it_and_a_changed_log_is_found() {
+    let controller = Controller::default();
+    let (_, operator) = controller.token("olga", "operator", None);
+    let (_, viewer) = controller.token("vera", "viewer", None);
+    let name = "/api/v1/experiments/x";
+    let ask = |token: &str, method: &str, path: &str, body: Option<Value>| {
+        controller.ask(method, path, token, body.as_ref())
+    };
+    assert_eq!(
+        ask(&operator, "PUT", name, Some(experiment("x"))).status,
+        200
+    );
+    let begun = ask(&operator, "POST", &format!("{name}/runs"), Some(json!({})));
+    let run = begun.json()["run"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        ask(
+            &operator,
+            "POST",
+            &format!("/api/v1/runs/{run}/stop"),
+            Some(json!({}))
+        )
+        .status,
+        202
+    );
+    assert_eq!(
+        ask(
+            &operator,
+            "POST",
+            "/api/v1/halt",
+            Some(json!({"why": "to see"}))
+        )
+        .status,
+        200
+    );
+    ask(&operator, "POST", &format!("{name}/runs"), Some(json!({}))).problem(409);
+    assert_eq!(ask(&operator, "DELETE", "/api/v1/halt", None).status, 200);
+    assert_eq!(ask(&operator, "DELETE", name, None).status, 200);
+    let made = ask(
+        &controller.admin,
+        "POST",
+        "/api/v1/join-tokens",
+        Some(json!({})),
+    );
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        ask(
+            &controller.admin,
+            "DELETE",
+            &format!("/api/v1/join-tokens/{id}"),
+            None
+        )
+        .status,
+        204
+    );
+    drop(controller.join("db-1"));
+    assert_eq!(
+        ask(&controller.admin, "DELETE", "/api/v1/agents/db-1", None).status,
+        200
+    );
+    ask(&viewer, "POST", "/api/v1/halt", Some(json!({}))).problem(403);
+    // Who asks without end says no more, and does not fill the disk.
+    for _ in 0..50 {
+        ask(&operator, "DELETE", "/api/v1/agents/db-1", None).problem(403);
+    }
+    let log = controller.get("/api/v1/audit?limit=1000");
+    let log = log.as_array().expect("a list");
+    let has = |who: &str, role: &str, what: &str, about: &str, outcome: &str| {
+        let found = log.iter().any(|entry| {
+            entry["who"] == who
+                && entry["role"] == role
+                && entry["what"] == what
+                && (entry["about"] == about || about.is_empty())
+                && entry["outcome"] == outcome
+        });
+        assert!(found, "{who} {what} {about}: {log:#?}");
+    };
+    has("olga", "operator", "apply", "x", "done");
+    has("olga", "operator", "run", "x", "asked");
+    has("olga", "operator", "run", "x", "refused");
+    has("olga", "operator", "halt", "everything", "done");
+    has("olga", "operator", "resume", "everything", "asked");
+    has("olga", "operator", "remove", "x", "done");
+    has("admin", "admin", "make token", "", "asked");
+    has("admin", "admin", "make join token", &id, "asked");
+    has("admin", "admin", "remove join token", &id, "done");
+    has("admin", "admin", "revoke agent", "db-1", "done");
+    has("vera", "viewer", "ask", "POST /api/v1/halt", "refused");
+    has(
+        "olga",
+        "operator",
+        "ask",
+        "DELETE /api/v1/agents/db-1",
+        "refused",
+    );
+    let stops = log
+        .iter()
+        .filter(|entry| entry["what"] == "stop" && entry["about"] == run.as_str());
+    assert_eq!(stops.count(), 1);
+    let refused = log
+        .iter()
+        .filter(|entry| entry["what"] == "ask" && entry["who"] == "olga");
+    assert_eq!(refused.count(), 10);
+
+    let chain = controller.get("/api/v1/audit/chain");
+    assert_eq!(chain["broken"], Value::Null);
+    assert_eq!(chain["number"], log.len());
+    assert_eq!(chain["hash"], log[log.len() - 1]["hash"]);
+    let database =
+        rusqlite::Connection::open(controller.data().join("store/store.db")).expect("a database");
+    let changed = database
+        .execute("UPDATE audit SET who = 'nobody' WHERE number = 3", [])
+        .expect("SQL");
+    assert_eq!(changed, 1);
+    let broken = controller.get("/api/v1/audit/chain")["broken"].to_string();
+    assert!(broken.contains("entry 3"), "{broken}");
+}
+
+#[test]
+fn secrets_are_told_nowhere_and_the_policy_says_what_may_be_read() {
+    let outside = tempfile::tempdir().expect("a place");
+    let folder = tempfile::tempdir().expect("a place");
+    std::fs::write(folder.path().join("key"), "the-files-secret").expect("it can be written");
+    std::fs::write(outside.path().join("key"), "the-outsiders-secret").expect("it can be written");
+    std::os::unix::fs::symlink(outside.path().join("key"), folder.path().join("link"))
+        .expect("a link");
+    let policy = json!({"environment": ["SHOP_*"], "folders": [folder.path()]});
+    let controller = Controller::new(
+        Some(&policy),
+        &[
+            ("SHOP_KEY", "the-shops-secret"),
+            ("OTHER_KEY", "the-others-secret"),
+        ],
+    );
+    let web = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = web.local_addr().expect("it has one");
+    // Whoever is asked tells all that it heard.
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = web.accept().expect("somebody comes");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let length = head.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}");
+        stream.write_all(answer.as_bytes()).expect("it is read");
+        head
+    });
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let mut document = experiment("secrets");
+    document["secrets"] = json!({
+        "shop": {"key": {"type": "env", "key": "SHOP_KEY"}, "file": {"type": "file", "path": file("key")}},
+    });
+    document["method"][0]["secrets"] = json!(["shop"]);
+    document["method"][0]["provider"] = json!({
+        "type": "http", "url": format!("http://{address}/${{key}}"), "headers": {"x-key": "${file}"},
+    });
+    let path = "/api/v1/experiments/secrets";
+    let put = controller.ask("PUT", path, &controller.admin, Some(&document));
+    assert_eq!(put.status, 200, "{}", put.text());
+    let begun = controller.ask(
+        "POST",
+        &format!("{path}/runs"),
+        &controller.admin,
+        Some(&json!({})),
+    );
+    let run = begun.json()["run"].as_str().expect("an id").to_owned();
+    let mut stream = controller.connect();
+    stream.send(&request(
+        "GET",
+        &format!("/api/v1/runs/{run}/stream"),
+        &controller.admin,
+        None,
+    ));
+    let followed = stream.answer(false).expect("an answer").text();
+    assert!(followed.contains("event: closed"), "{followed}");
+    let heard = heard.join().expect("it was asked");
+    assert!(heard.contains("/the-shops-secret"), "{heard}");
+    assert!(heard.contains("the-files-secret"), "{heard}");
+    let mut told = followed;
+    for path in ["", "/versions"] {
+        told += &controller
+            .get(&format!("/api/v1/experiments/secrets{path}"))
+            .to_string();
+    }
+    for path in ["", "/events"] {
+        told += &controller
+            .get(&format!("/api/v1/runs/{run}{path}"))
+            .to_string();
+    }
+    told += &controller.get("/api/v1/audit").to_string();
+    told += &controller.said();
+    for secret in ["the-shops-secret", "the-files-secret"] {
+        assert!(!told.contains(secret), "{secret} is told: {told}");
+        assert_eq!(is_in(&controller.data(), secret), Vec::<String>::new());
+    }
+    // All that the policy does not allow is told at once.
+    let away = format!(
+        "{}/../{}/key",
+        folder.path().display(),
+        outside.path().file_name().expect("a name").display()
+    );
+    document["secrets"] = json!({"shop": {
+        "other": {"type": "env", "key": "OTHER_KEY"},
+        "away": {"type": "file", "path": away},
+        "link": {"type": "file", "path": file("link")},
+    }});
+    document["method"] = json!([
+        {"type": "probe", "name": "program", "tolerance": 0, "provider": {"type": "process", "path": "/bin/true"}},
+    ]);
+    let refused = controller.ask("PUT", path, &controller.admin, Some(&document));
+    let problem = refused.problem(422);
+    let problems = problem["problems"].to_string();
+    for what in [
+        "secrets.shop.other",
+        "secrets.shop.away",
+        "secrets.shop.link",
+    ] {
+        assert!(problems.contains(what), "{what}: {problems}");
+    }
+    document["secrets"] = json!({});
+    let problem = controller
+        .ask("PUT", path, &controller.admin, Some(&document))
+        .problem(422);
+    assert!(
+        problem["problems"]
+            .to_string()
+            .contains("would run a program"),
+        "{problem}"
+    );
+    for secret in ["the-outsiders-secret", "the-others-secret"] {
+        assert!(!refused.text().contains(secret));
+    }
+}
