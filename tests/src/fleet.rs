@@ -149,6 +149,15 @@ impl Fleet {
     /// # Panics
     /// It does not come up.
     pub fn start(&mut self, environment: &[(&str, &str)]) {
+        let is_up = self.try_start(environment);
+        assert!(is_up, "the controller ended: {}", self.log());
+    }
+
+    /// The same where it may die of it. Whether it came up.
+    ///
+    /// # Panics
+    /// It neither comes up nor ends.
+    pub fn try_start(&mut self, environment: &[(&str, &str)]) -> bool {
         let log = File::options()
             .create(true)
             .append(true)
@@ -178,10 +187,12 @@ impl Fleet {
             .spawn()
             .expect("the controller starts");
         self.controller = Some(controller);
-        wait_until("the controller listens", LONG, || {
-            assert!(!self.is_over(), "the controller ended: {}", self.log());
-            std::net::TcpStream::connect((HERE, PORT)).is_ok()
+        let mut is_up = false;
+        wait_until("the controller listens, or ends", LONG, || {
+            is_up = std::net::TcpStream::connect((HERE, PORT)).is_ok();
+            is_up || self.is_over()
         });
+        is_up
     }
 
     /// Whether the controller has ended.
