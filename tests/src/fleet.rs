@@ -351,8 +351,17 @@ impl Fleet {
     /// # Panics
     /// There is none.
     pub fn run(&self, name: &str, document: &Value) -> Ended {
+        self.run_with(name, document, &[])
+    }
+
+    /// The same with more words to the command.
+    ///
+    /// # Panics
+    /// There is no verdict.
+    pub fn run_with(&self, name: &str, document: &Value, more: &[&str]) -> Ended {
         self.apply(name, document);
-        ended(self.says(&["run", name, "--wait", "--json", "--seed", "7"]))
+        let words = ["run", name, "--wait", "--json", "--seed", "7"];
+        ended(self.says(&[&words[..], more].concat()))
     }
 
     /// Starts a run, and does not wait. Its id.
@@ -623,6 +632,11 @@ impl Host {
             .expect("it starts");
         let pid = only_child(outside.id() as i32, VICTIM);
         Victim(process(pid).expect("it lives"))
+    }
+
+    /// The host's first process, as it is seen from here.
+    pub fn first(&self) -> i32 {
+        self.first
     }
 
     /// The processes of this host's that are Backburn's own.
