@@ -244,5 +244,26 @@ fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
         }
         let all = fleet.says(&["runs", "--json"]).json();
         assert_eq!(all.as_array().map(Vec::len), Some(3), "{all:#}");
+
+        // What comes while the last run goes on is left out, and not made up for.
+        let mut often = pause("a", json!("all"), "10m");
+        often["schedule"] = json!({"random": {"mean-time-between": "1s"}});
+        fleet.apply("often", &often);
+        let of = |outcome: &str| {
+            let mut found = scheduled(&fleet, "often");
+            found.retain(|entry| entry["outcome"] == outcome);
+            found
+        };
+        wait_until("it was due again", LONG, || of("skipped").len() > 1);
+        let begun = of("started");
+        assert_eq!(begun.len(), 1, "{begun:#?}");
+        assert_eq!(of("skipped")[0]["detail"]["why"], "the last run goes on");
+        assert_eq!(fleet.says(&["experiments", "remove", "often"]).code, 0);
+        let run = begun[0]["detail"]["run"]
+            .as_str()
+            .expect("a run")
+            .to_owned();
+        assert_eq!(fleet.says(&["stop", &run]).code, 0);
+        assert_eq!(fleet.until_over(&run).code, 4);
     });
 }

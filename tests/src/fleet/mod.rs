@@ -1,9 +1,14 @@
 //! A fleet as people run it: the controller's own program, and agents that have joined it, each on a host of its own,
 //! which is a network namespace at the bridge and a table of processes in which nobody sees its neighbours.
 
+mod host;
+mod told;
+
+pub use host::{Host, Victim, strike};
+pub use told::{Ended, Said, said};
+
 use crate::nodes::Nodes;
 use crate::plain_http::{self, Answer};
-use crate::processes::{self, Process, process};
 use crate::software::wait_until;
 use crate::{programs, runs};
 use nix::sys::signal::{Signal, kill};
@@ -53,47 +58,6 @@ pub struct Fleet {
     given: Given,
     // The last to go.
     folder: tempfile::TempDir,
-}
-
-/// A host with an agent.
-pub struct Host {
-    /// The agent's name.
-    pub name: String,
-    /// Its address.
-    pub address: String,
-    /// Its network namespace.
-    pub port: String,
-    /// Where the agent keeps its state.
-    pub state: PathBuf,
-    keeper: Child,
-    /// The host's first process, as it is seen from here.
-    first: i32,
-    connector: Option<Child>,
-}
-
-/// A process that is to be hit.
-#[derive(Debug, Clone)]
-pub struct Victim(Process);
-
-/// What a command said.
-#[derive(Debug)]
-pub struct Said {
-    /// Its exit code.
-    pub code: i32,
-    /// On standard output.
-    pub out: String,
-    /// On standard error.
-    pub err: String,
-}
-
-impl Said {
-    /// What was printed as JSON.
-    ///
-    /// # Panics
-    /// It was something else.
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
 }
 
 impl Fleet {
@@ -149,6 +113,15 @@ impl Fleet {
     /// # Panics
     /// It does not come up.
     pub fn start(&mut self, environment: &[(&str, &str)]) {
+        let is_up = self.try_start(environment);
+        assert!(is_up, "the controller ended: {}", self.log());
+    }
+
+    /// The same where it may die of it. Whether it came up.
+    ///
+    /// # Panics
+    /// It neither comes up nor ends.
+    pub fn try_start(&mut self, environment: &[(&str, &str)]) -> bool {
         let log = File::options()
             .create(true)
             .append(true)
@@ -178,10 +151,12 @@ impl Fleet {
             .spawn()
             .expect("the controller starts");
         self.controller = Some(controller);
-        wait_until("the controller listens", LONG, || {
-            assert!(!self.is_over(), "the controller ended: {}", self.log());
-            std::net::TcpStream::connect((HERE, PORT)).is_ok()
+        let mut is_up = false;
+        wait_until("the controller listens, or ends", LONG, || {
+            is_up = std::net::TcpStream::connect((HERE, PORT)).is_ok();
+            is_up || self.is_over()
         });
+        is_up
     }
 
     /// Whether the controller has ended.
@@ -340,8 +315,17 @@ impl Fleet {
     /// # Panics
     /// There is none.
     pub fn run(&self, name: &str, document: &Value) -> Ended {
+        self.run_with(name, document, &[])
+    }
+
+    /// The same with more words to the command.
+    ///
+    /// # Panics
+    /// There is no verdict.
+    pub fn run_with(&self, name: &str, document: &Value, more: &[&str]) -> Ended {
         self.apply(name, document);
-        ended(self.says(&["run", name, "--wait", "--json", "--seed", "7"]))
+        let words = ["run", name, "--wait", "--json", "--seed", "7"];
+        told::ended(self.says(&[&words[..], more].concat()))
     }
 
     /// Starts a run, and does not wait. Its id.
@@ -360,7 +344,7 @@ impl Fleet {
     /// # Panics
     /// Not in time.
     pub fn until_over(&self, run: &str) -> Ended {
-        ended(self.says(&["runs", run, "--follow", "--json"]))
+        told::ended(self.says(&["runs", run, "--follow", "--json"]))
     }
 
     /// A run, as the controller shows it.
@@ -397,71 +381,6 @@ impl Fleet {
 /// Where the controller is called.
 pub const HERE_PORT: &str = "10.8.0.254:7420";
 
-/// A run that was followed to its end.
-#[derive(Debug)]
-pub struct Ended {
-    /// The exit code of whoever waited.
-    pub code: i32,
-    /// The run's id.
-    pub run: String,
-    /// The verdict.
-    pub verdict: Value,
-    /// The events.
-    pub events: Vec<Value>,
-    /// What was said on standard error.
-    pub err: String,
-}
-
-impl Ended {
-    /// Events of this kind.
-    pub fn of(&self, kind: &str) -> Vec<&Value> {
-        let of = |event: &&Value| event["event"] == kind;
-        self.events.iter().filter(of).collect()
-    }
-
-    /// The names of the agents that were asked to inject.
-    pub fn hit(&self) -> Vec<String> {
-        let asked = self.of("injection-requested");
-        let mut names: Vec<String> = asked
-            .iter()
-            .filter_map(|event| Some(event["agent"].as_str()?.to_owned()))
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-fn ended(said: Said) -> Ended {
-    let mut events: Vec<Value> = said
-        .out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
-        .collect();
-    let last = events
-        .pop()
-        .unwrap_or_else(|| panic!("no verdict: {said:?}"));
-    Ended {
-        code: said.code,
-        run: last["run"].as_str().unwrap_or_default().to_owned(),
-        verdict: last["verdict"].clone(),
-        events,
-        err: said.err,
-    }
-}
-
-/// What a command says.
-///
-/// # Panics
-/// It does not start.
-pub fn said(command: &mut Command) -> Said {
-    let output = command.output().expect("it starts");
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
 impl Drop for Fleet {
     fn drop(&mut self) {
         if let Some(controller) = &mut self.controller {
@@ -477,219 +396,4 @@ impl Drop for Fleet {
             }
         }
     }
-}
-
-impl Host {
-    fn new(nodes: &Nodes, node: usize, name: &str, folder: &Path) -> Self {
-        // Its first process asks after the dead, as a host's does.
-        let keeper = nodes
-            .command(node, "unshare")
-            .args([
-                "--pid",
-                "--mount",
-                "--fork",
-                "--mount-proc",
-                "--kill-child=KILL",
-            ])
-            .args(["--", "sh", "-c", "sleep infinity & wait"])
-            .spawn()
-            .expect("`unshare` starts");
-        let first = only_child(keeper.id() as i32, "sh");
-        Host {
-            name: name.to_owned(),
-            address: nodes.address(node),
-            port: format!("port{node}"),
-            state: folder.join(name),
-            keeper,
-            first,
-            connector: None,
-        }
-    }
-
-    /// A program that is to run on this host.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.first));
-        command
-            .args(["--net", "--pid", "--mount", "--"])
-            .arg(program);
-        command
-    }
-
-    fn agent(&self, words: &[&str]) -> Command {
-        let mut command = self.command(programs::backburn());
-        command
-            .arg("agent")
-            .args(words)
-            .arg("--state")
-            .arg(&self.state);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// Starts the connector, where it does not run.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub fn connect(&mut self) {
-        if self
-            .connector
-            .as_mut()
-            .is_some_and(|one| matches!(one.try_wait(), Ok(None)))
-        {
-            return;
-        }
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.state.with_extension("log"))
-            .expect("a log can be written");
-        let mut command = self.agent(&["connect"]);
-        let policy = self.state.with_extension("policy");
-        if policy.exists() {
-            command.arg("--policy").arg(policy);
-        }
-        command
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log);
-        self.connector = Some(command.spawn().expect("it starts"));
-    }
-
-    /// Has the agent obey this policy, from when it connects again.
-    ///
-    /// # Panics
-    /// It can't be written.
-    pub fn obey(&mut self, policy: &Value) {
-        let file = self.state.with_extension("policy");
-        std::fs::write(file, policy.to_string()).expect("a policy can be written");
-        self.disconnect();
-        self.connect();
-    }
-
-    /// The connector, the agent's guardian and its worker.
-    ///
-    /// # Panics
-    /// They are not there in time.
-    pub fn processes(&self) -> [i32; 3] {
-        let outside = self.connector.as_ref().expect("it connects").id() as i32;
-        let connector = only_child(outside, "backburn");
-        let guardian = only_child(connector, "");
-        [connector, guardian, only_child(guardian, "")]
-    }
-
-    /// Waits until a connector that was killed is gone.
-    ///
-    /// # Panics
-    /// It does not run.
-    pub fn reap(&mut self) {
-        let mut outside = self.connector.take().expect("it connects");
-        // `nsenter` stands still with a child that was stopped before it was killed.
-        strike(outside.id() as i32, Signal::SIGCONT);
-        outside.wait().expect("it ends");
-    }
-
-    /// Tells the connector to end, and waits until it has; its exit code.
-    ///
-    /// # Panics
-    /// It does not run.
-    pub fn disconnect(&mut self) -> Option<i32> {
-        let mut outside = self.connector.take().expect("it connects");
-        let connector = only_child(outside.id() as i32, "backburn");
-        kill(Pid::from_raw(connector), Signal::SIGTERM).expect("it is there");
-        outside.wait().expect("it ends").code()
-    }
-
-    /// Starts somebody to be hit, and waits until it has its name.
-    ///
-    /// # Panics
-    /// It does not start.
-    pub fn victim(&self) -> Victim {
-        let outside = self
-            .command(VICTIM)
-            .args(["-f", "/dev/null"])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let pid = only_child(outside.id() as i32, VICTIM);
-        Victim(process(pid).expect("it lives"))
-    }
-
-    /// The processes of this host's that are Backburn's own.
-    pub fn ours(&self) -> Vec<Process> {
-        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let own = namespace(self.first);
-        let mut ours = processes::of_backburn();
-        ours.retain(|process| namespace(process.pid) == own);
-        ours
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // With its first process everything there goes.
-        self.keeper.kill().ok();
-        self.keeper.wait().ok();
-        if let Some(connector) = &mut self.connector {
-            connector.kill().ok();
-            connector.wait().ok();
-        }
-    }
-}
-
-impl Victim {
-    /// Its process id, as seen from here.
-    pub fn pid(&self) -> i32 {
-        self.0.pid
-    }
-
-    /// Whether it is held, by a signal or by tracing.
-    ///
-    /// # Panics
-    /// It is gone.
-    pub fn is_paused(&self) -> bool {
-        let now = process(self.0.pid).filter(|now| now.start == self.0.start);
-        matches!(now.expect("the victim lives").state, 'T' | 't')
-    }
-
-    /// Waits until it is held.
-    ///
-    /// # Panics
-    /// Not in time.
-    pub fn until_paused(&self) {
-        wait_until("the victim is paused", LONG, || self.is_paused());
-    }
-
-    /// Waits until it runs.
-    ///
-    /// # Panics
-    /// Not in time.
-    pub fn until_free(&self) {
-        wait_until("the victim runs on", LONG, || !self.is_paused());
-    }
-}
-
-/// The only child of a process, once it is there and has this name; any name where that is empty.
-fn only_child(parent: i32, name: &str) -> i32 {
-    let mut found = None;
-    wait_until(
-        &format!("process {parent} has a child `{name}`"),
-        LONG,
-        || {
-            let all = processes::alive();
-            let mut children = all.values().filter(|process| process.parent == parent);
-            found = (children.next())
-                .filter(|child| name.is_empty() || child.name == name)
-                .map(|child| child.pid);
-            found.is_some()
-        },
-    );
-    found.expect("it was found")
-}
-
-/// Sends a signal.
-///
-/// # Panics
-/// The process is not there.
-pub fn strike(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
 }
