@@ -1,0 +1,203 @@
+//! The API held to its own description by Schemathesis, and its figures to Prometheus's conventions by the Prometheus
+//! client's parser.
+
+use backburn_tests::api::{Answer, Controller};
+use backburn_tests::programs::root;
+use backburn_tests::toolkit::oracle;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// What is left out of the main pass, and why. Each is called in a pass of its own, or elsewhere.
+const APART: [(&str, &str); 2] = [
+    (
+        "/api/v1/halt",
+        "once pulled, nothing would start any more: it has a pass of its own",
+    ),
+    (
+        "/api/v1/tokens/{id}",
+        "the pass would find its own token in the list and revoke it: `api_secrets` revokes",
+    ),
+];
+
+/// What Schemathesis is told of single operations.
+const CONFIGURATION: &str = r#"
+# A document that fits its schema may still be no experiment, e.g. by the name of a fault: `problems` says why.
+[[operations]]
+include-name = "PUT /api/v1/experiments/{name}"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
+
+# Names of what is there, so that the handlers are reached.
+[[operations]]
+include-path-regex = "^/api/v1/agents/"
+parameters = { "path.name" = "db-1" }
+
+[[operations]]
+include-path-regex = "^/api/v1/runs/"
+parameters = { "path.run" = "RUN" }
+
+[[operations]]
+include-path-regex = "^/api/v1/experiments/.*/"
+parameters = { "path.name" = "checkout" }
+"#;
+
+/// Schemathesis with these words, against this controller.
+fn pass(controller: &Controller, python: &std::path::Path, run: &str, words: &[&str]) -> String {
+    let file = controller.folder().join("schemathesis.toml");
+    std::fs::write(&file, CONFIGURATION.replace("RUN", run)).expect("it can be written");
+    let output = Command::new(python.with_file_name("st"))
+        .arg("--config-file")
+        .arg(&file)
+        .arg("run")
+        .arg(format!(
+            "https://localhost:{}/api/v1/openapi.json",
+            controller.address.port()
+        ))
+        .args([
+            "--header",
+            &format!("Authorization: Bearer {}", controller.admin),
+        ])
+        .arg("--tls-verify")
+        .arg(controller.authority())
+        .args(["--checks", "all", "--seed", "4", "--max-examples", "10"])
+        .args(["--request-timeout", "60", "--generation-database", "none"])
+        .args([
+            "--continue-on-failure",
+            "--suppress-health-check",
+            "all",
+            "--no-color",
+        ])
+        .args(words)
+        .current_dir(controller.folder())
+        .env("HOME", controller.folder())
+        .stdin(Stdio::null())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{said}");
+    said
+}
+
+#[test]
+fn the_api_is_what_its_description_says() {
+    let Some(python) = oracle("the_api_is_what_its_description_says") else {
+        return;
+    };
+    let mut controller = Controller::default();
+    let run = controller.ran("checkout");
+    drop(controller.join("db-1"));
+    let mut words = Vec::new();
+    for (path, why) in APART {
+        println!("apart: {path}: {why}");
+        words.extend(["--exclude-path", path]);
+    }
+    let said = pass(&controller, python, &run, &words);
+    assert!(
+        said.contains("Operations:       30 selected / 34 total"),
+        "{said}"
+    );
+    let said = pass(
+        &controller,
+        python,
+        &run,
+        &["--include-path", "/api/v1/halt"],
+    );
+    assert!(
+        said.contains("Operations:       3 selected / 34 total"),
+        "{said}"
+    );
+    assert!(controller.lives());
+    assert_eq!(controller.get("/api/v1/audit/chain")["broken"], Value::Null);
+}
+
+fn figures(controller: &Controller) -> Answer {
+    let answer = controller.ask("GET", "/metrics", &controller.admin, None);
+    assert_eq!(answer.status, 200);
+    answer
+}
+
+#[test]
+fn figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them() {
+    let name = "figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them";
+    let controller = Controller::default();
+    controller.ran("checkout");
+    let series = |text: &str| {
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("backburn_http_requests_total"));
+        lines
+            .map(|line| line.rsplit_once(' ').expect("a figure").0.to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    for number in 0..3 {
+        controller
+            .ask(&format!("WORD{number}"), "/api/v1/halt", "", None)
+            .problem(405);
+        controller
+            .ask("GET", &format!("/nowhere/{number}"), "", None)
+            .problem(404);
+        controller
+            .ask(
+                "GET",
+                &format!("/api/v1/agents/a{number}"),
+                &controller.admin,
+                None,
+            )
+            .problem(404);
+    }
+    let before = figures(&controller);
+    let kind = before.header("content-type").expect("a type");
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    for number in 3..40 {
+        controller
+            .ask(&format!("WORD{number}"), "/api/v1/halt", "", None)
+            .problem(405);
+        controller
+            .ask("GET", &format!("/nowhere/{number}"), "", None)
+            .problem(404);
+        controller
+            .ask(
+                "GET",
+                &format!("/api/v1/agents/a{number}"),
+                &controller.admin,
+                None,
+            )
+            .problem(404);
+    }
+    let after = figures(&controller);
+    let mut more = series(&after.text());
+    more.retain(|line| !series(&before.text()).contains(line) && !line.contains("/metrics"));
+    assert!(more.is_empty(), "{more:?}");
+
+    let Some(python) = oracle(name) else { return };
+    let mut reader = Command::new(python)
+        .arg(root().join("tests/oracle/metrics.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut input = reader.stdin.take().expect("it is piped");
+    input.write_all(&after.body).expect("it is read");
+    drop(input);
+    let output = reader.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the figures can't be read");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said["problems"], json!([]));
+    let families = &said["families"];
+    for (family, kind) in [
+        ("backburn_http_requests", "counter"),
+        ("backburn_http_request_seconds", "histogram"),
+        ("backburn_runs", "counter"),
+        ("backburn_runs_open", "gauge"),
+        ("backburn_agents_connected", "gauge"),
+        ("backburn_halted", "gauge"),
+    ] {
+        assert_eq!(families[family]["type"], kind, "{families}");
+    }
+}
