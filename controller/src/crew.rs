@@ -74,6 +74,14 @@ impl Crew {
         }
     }
 
+    /// Whether somebody else has told everybody to put everything back.
+    pub(crate) fn is_halted(&self) -> bool {
+        match self {
+            Crew::Local(_) => false,
+            Crew::Fleet(held) => held.is_halted(),
+        }
+    }
+
     /// Who may be asked for plans, without being held.
     pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
         match self {

@@ -271,21 +271,30 @@ impl Caller {
     /// Has the agent put everything back. What could not be proved gone, and what others of its host still hold; none where
     /// it does not answer any more.
     pub async fn revert_all(&self) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
-        let request = self.request();
-        match self.ask(request, Command::RevertAll { request }).await? {
+        match self.told_to_revert().await.ok()? {
             Report::AllReverted { owed, held, .. } => Some((owed, held)),
             _ => None,
         }
     }
 
+    /// Tells the agent to put everything back, at once; what comes is its answer.
+    pub(crate) fn told_to_revert(&self) -> oneshot::Receiver<Report> {
+        let request = self.request();
+        self.asked(request, Command::RevertAll { request })
+    }
+
     async fn ask(&self, request: u64, command: Command) -> Option<Report> {
+        self.asked(request, command).await.ok()
+    }
+
+    fn asked(&self, request: u64, command: Command) -> oneshot::Receiver<Report> {
         let (answer, answered) = oneshot::channel();
         // Nobody listens any more once the map is gone: dropping `answer` says so at once.
         if let Some(waiting) = locked(&self.waiting).as_mut() {
             waiting.insert(request, answer);
         }
         self.say(command);
-        answered.await.ok()
+        answered
     }
 }
 

@@ -317,7 +317,7 @@ async fn converse(
     stream.read_line(&mut line).await.expect("it speaks");
     let lease = Span::seconds(600);
     say(&mut stream, &Command::Beat { lease }).await;
-    drop(came.send(()));
+    came.send(()).expect("somebody waits");
     while told.recv().await.is_some() {
         say(&mut stream, &Command::RevertAll { request: 1 }).await;
         line.clear();

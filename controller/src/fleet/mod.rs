@@ -10,6 +10,8 @@ use crate::link::{Caller, Heard, talk};
 use crate::runner::ADDRESS;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Owed, Report};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -364,31 +366,40 @@ impl Fleet {
     /// Has every connected agent put everything back, and tells of each as soon as it has, or when the time is over.
     pub async fn revert_all(&self, within: Duration, mut told: impl FnMut(Reverted)) {
         let began = Instant::now();
-        let mut asked = tokio::task::JoinSet::new();
-        {
-            let members = self.members();
-            for (name, member) in members.iter() {
-                let (agent, caller) = (name.clone(), member.caller.clone());
-                asked.spawn(async move {
-                    let answer = tokio::time::timeout(within, caller.revert_all()).await;
-                    let owed = answer.ok().flatten().map(|(owed, _)| owed);
-                    let took = owed.as_ref().map(|_| began.elapsed());
-                    Reverted {
-                        agent,
-                        took,
-                        owed: owed.unwrap_or_default(),
-                    }
-                });
-            }
+        let callers: Vec<(String, Caller)> = (self.members().iter())
+            .map(|(name, member)| (name.clone(), member.caller.clone()))
+            .collect();
+        // Every one is told before the first is listened to.
+        let mut silent = BTreeSet::new();
+        let mut answers = FuturesUnordered::new();
+        for (agent, caller) in callers {
+            silent.insert(agent.clone());
+            let answer = caller.told_to_revert();
+            answers.push(async move { (agent, answer.await) });
         }
-        while let Some(reverted) = asked.join_next().await {
-            let Ok(reverted) = reverted else { continue };
-            if reverted.took.is_some()
-                && let Some(member) = self.members().get_mut(&reverted.agent)
-            {
-                member.introduction.owed.clone_from(&reverted.owed);
+        let deadline = tokio::time::Instant::from_std(began + within);
+        while let Ok(Some((agent, answer))) =
+            tokio::time::timeout_at(deadline, answers.next()).await
+        {
+            let Ok(Report::AllReverted { owed, .. }) = answer else {
+                continue;
+            };
+            if let Some(member) = self.members().get_mut(&agent) {
+                member.introduction.owed.clone_from(&owed);
             }
-            told(reverted);
+            silent.remove(&agent);
+            told(Reverted {
+                agent,
+                took: Some(began.elapsed()),
+                owed,
+            });
+        }
+        for agent in silent {
+            told(Reverted {
+                agent,
+                took: None,
+                owed: Vec::new(),
+            });
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::link::{Caller, Link};
 use crate::providers::Around;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
-use backburn_experiments::journal::{AbortBy, Event};
+use backburn_experiments::journal::{AbortBy, Event, Run};
 use backburn_experiments::wire::{Cause, Command, Ended, Hello, Owed};
 use backburn_experiments::{Span, wire};
 use std::collections::BTreeSet;
@@ -18,6 +18,9 @@ use tokio::task::AbortHandle;
 const GUARDIAN_WITHIN: Duration = Duration::from_secs(30);
 /// How long an agent may take to revert all.
 const REVERT_WITHIN: Duration = Duration::from_secs(30);
+/// How long agents that were told by whoever pulled the lever may take before we ask them, too, and how long they may be quiet.
+const HALTED_WITHIN: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(100);
 /// How long an agent may take to end in peace; it has nothing left to do.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -170,12 +173,22 @@ impl Runner {
 
     /// Tells every agent that was asked to inject to put everything back, once. Does not wait.
     pub(super) fn ask_revert(&mut self) {
-        if std::mem::replace(&mut self.told_to_revert, true) {
+        // Whoever pulled the lever tells them all; we ask those of whom we do not hear that it is done.
+        let waits = self.settings.crew.is_halted() && self.reverted_at.is_none() && !self.gave_time;
+        if waits || std::mem::replace(&mut self.told_to_revert, true) {
             return;
         }
+        let is_open = |name: &str, agent: &Agent| {
+            let mut asked = agent.asked.iter();
+            asked.any(|(_, injection)| is_open_on(&self.record.run, name, injection))
+        };
         // Before the method nothing was injected, and nothing is until it begins.
         for (name, agent) in &mut self.agents {
-            if !agent.asked.is_empty() && agent.reverting.is_none() && agent.lost.is_none() {
+            let concerned = match self.gave_time {
+                false => !agent.asked.is_empty(),
+                true => is_open(name, agent),
+            };
+            if concerned && agent.reverting.is_none() && agent.lost.is_none() {
                 let request = agent.caller.request();
                 agent.caller.say(Command::RevertAll { request });
                 agent.reverting = Some(request);
@@ -199,8 +212,7 @@ impl Runner {
 
     /// Whether this agent was asked for this injection, and it is not known to be over.
     pub(super) fn is_open_on(&self, name: &str, injection: &str) -> bool {
-        self.record.run.is_open(injection)
-            && (self.record.run.injections.get(injection)).is_some_and(|found| found.agent == name)
+        is_open_on(&self.record.run, name, injection)
     }
 
     /// The link closed, and not because we said goodbye.
@@ -253,6 +265,9 @@ impl Runner {
         if self.injecting.is_empty() {
             return;
         }
+        if self.settings.crew.is_halted() {
+            self.give_time().await;
+        }
         self.ask_revert();
         let deadline = tokio::time::Instant::now() + REVERT_WITHIN;
         while !self.reverting.is_empty() {
@@ -273,6 +288,20 @@ impl Runner {
             self.replace(&name).await;
         }
         self.write();
+    }
+
+    /// Lets agents that were told by whoever pulled the lever put everything back: ten thousand of them need not be told
+    /// twice. Not for long, and not once they are quiet: an injection may have crossed with what they were told.
+    async fn give_time(&mut self) {
+        let most = tokio::time::Instant::now() + HALTED_WITHIN;
+        while self.acting.values().any(|acting| *acting > 0) {
+            let quiet = tokio::time::Instant::now() + QUIET;
+            let turned = tokio::time::timeout_at(most.min(quiet), self.turn()).await;
+            if turned.is_err() {
+                break;
+            }
+        }
+        self.gave_time = true;
     }
 
     /// What this agent was asked for and is not known to be over.
@@ -372,6 +401,11 @@ impl Runner {
             }
         }
     }
+}
+
+fn is_open_on(run: &Run, name: &str, injection: &str) -> bool {
+    let found = run.injections.get(injection);
+    run.is_open(injection) && found.is_some_and(|found| found.agent == name)
 }
 
 fn never_gone(owed: &Owed) -> Ended {

@@ -165,6 +165,8 @@ struct Runner {
     reverting: BTreeSet<String>,
     /// Whether everybody whom that concerns was told.
     told_to_revert: bool,
+    /// Whether agents have had the time to put everything back that somebody else told them to.
+    gave_time: bool,
     /// When the last revert was done, in seconds since the run started.
     reverted_at: Option<f64>,
 }
@@ -238,6 +240,7 @@ impl Runner {
             due: BTreeSet::new(),
             reverting: BTreeSet::new(),
             told_to_revert: false,
+            gave_time: false,
             reverted_at: None,
         }
     }
