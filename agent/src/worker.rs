@@ -106,6 +106,7 @@ pub fn run(
         busy: Instant::now(),
         settled: false,
         probes: Probes::default(),
+        state: settings.state.clone(),
     };
     worker.link.say(&Report::Hello(hello));
     Ok(worker.serve())
@@ -142,6 +143,8 @@ struct Worker {
     /// Whether pages were given back since.
     settled: bool,
     probes: Probes,
+    /// The state folder.
+    state: PathBuf,
 }
 
 /// What woke the worker.
@@ -387,6 +390,11 @@ impl Worker {
             } => {
                 let (host, policy) = self.engine.place();
                 self.probes.start(host, policy, request, provider, timeout);
+            }
+            Command::Examine { request } => {
+                let is_idle = self.engine.is_idle();
+                let host = self.engine.place().0;
+                self.probes.examine(host, request, &self.state, is_idle);
             }
             Command::Describe { request } => {
                 let faults = crate::faults::FAULTS

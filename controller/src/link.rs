@@ -259,6 +259,15 @@ impl Caller {
         }
     }
 
+    /// What the agent's host can do, and what is missing: a list of findings.
+    pub async fn examine(&self) -> Probed {
+        let request = self.request();
+        match self.ask(request, Command::Examine { request }).await {
+            Some(Report::Probed { outcome, .. }) => outcome,
+            _ => Probed::Broken("the agent does not answer any more".into()),
+        }
+    }
+
     /// All about the faults that the agent can inject; none where it does not answer any more.
     pub async fn describe(&self) -> Option<Vec<FaultDescription>> {
         let request = self.request();

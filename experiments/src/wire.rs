@@ -63,6 +63,11 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout: Option<Span>,
     },
+    /// Say what the host can do, and what is missing. Some of it is tried, so an agent whose faults act does not.
+    Examine {
+        /// Comes back with the answer, a [`Report::Probed`] with a list of findings.
+        request: u64,
+    },
     /// Tell all about the faults. Not part of the introduction: most controllers never ask, and it is long.
     Describe {
         /// Comes back with the answer.
@@ -178,7 +183,7 @@ pub enum Report {
         /// The figure, or why there is none.
         value: Result<f64, String>,
     },
-    /// The answer to [`Command::Probe`].
+    /// The answer to [`Command::Probe`], and to [`Command::Examine`].
     Probed {
         /// Of the command.
         request: u64,

@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 34] = [
+const OPERATIONS: [Row; 35] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -79,6 +79,7 @@ const OPERATIONS: [Row; 34] = [
     ("get", "/api/v1/agents/{name}", "viewer", None, 404),
     ("delete", "/api/v1/agents/{name}", "admin", None, 404),
     ("get", "/api/v1/agents/{name}/faults", "viewer", None, 404),
+    ("get", "/api/v1/agents/{name}/doctor", "viewer", None, 404),
     ("get", "/api/v1/join-tokens", "admin", None, 200),
     ("post", "/api/v1/join-tokens", "admin", Some("{}"), 201),
     ("delete", "/api/v1/join-tokens/{id}", "admin", None, 404),

@@ -4,14 +4,14 @@
 //! backburn-agent probe PARENT-PID < ERRAND-JSON > OUTCOME-JSON
 //! ```
 
-use super::{Errand, MOST, dns, http, in_time, process, prometheus, tcp, too_long};
+use super::{Errand, MOST, Task, dns, http, in_time, process, prometheus, tcp, too_long};
 use crate::host::end_own_group;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late};
 use backburn_experiments::wire::Probed;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{getppid, set_parent_process_death_signal};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -25,11 +25,14 @@ pub fn run(args: &[OsString]) -> ExitCode {
     if parent.is_none() || !tied_to(parent) {
         return ExitCode::FAILURE;
     }
-    let errand: Errand = match serde_json::from_reader(std::io::stdin().lock()) {
-        Ok(errand) => errand,
+    let line = match serde_json::from_reader(std::io::stdin().lock()) {
+        Ok(Task::Measure(errand)) => outcome(*errand),
+        Ok(Task::Examine(state)) => {
+            let findings = json!(crate::doctor::examine(&state));
+            serde_json::to_vec(&Probed::Output(findings)).unwrap_or_default()
+        }
         Err(_) => return ExitCode::FAILURE,
     };
-    let line = outcome(errand);
     let mut stdout = std::io::stdout().lock();
     // Whoever does not listen any more needs no answer.
     let told = stdout.write_all(&line).and_then(|()| stdout.flush());

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,20 @@ const MOST: usize = 1 << 20;
 /// The longest that anything may take, whatever is said.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// How long it may take to look what the host can do.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long a child may go on after its time; it ends by itself where the machine is well.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What a child is to do.
+#[derive(Debug, Serialize, Deserialize)]
+enum Task {
+    /// Measure this.
+    Measure(Box<Errand>),
+    /// Say what the host can do; the state folder.
+    Examine(PathBuf),
+}
 
 /// What a child is to measure.
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,17 +129,40 @@ impl Probes {
             timeout,
             program,
         };
-        let errand = serde_json::to_vec(&errand).map_err(|error| error.to_string())?;
-        let (child, stdout) = host
-            .spawn_probe(&errand)
-            .map_err(|error| error.to_string())?;
+        let task = Task::Measure(Box::new(errand));
+        self.send(host, request, &task, within.0 + GRACE, no_answer.into())
+    }
+
+    /// Begins to look what the host can do. Not while faults act: some of it is tried, on the very things that they hold.
+    pub fn examine(&mut self, host: &Host, request: u64, state: &Path, is_idle: bool) {
+        let task = Task::Examine(state.to_owned());
+        let late = Probed::Broken(format!("it took more than {}", Span(EXAMINED_WITHIN)));
+        let begun = match is_idle {
+            true => self.send(host, request, &task, EXAMINED_WITHIN, late),
+            false => Err("faults act on this host; ask when it is at rest".into()),
+        };
+        if let Err(why) = begun {
+            self.answers.push_back((request, Probed::Broken(why)));
+        }
+    }
+
+    fn send(
+        &mut self,
+        host: &Host,
+        request: u64,
+        task: &Task,
+        within: Duration,
+        late: Probed,
+    ) -> Result<(), String> {
+        let task = serde_json::to_vec(task).map_err(|error| error.to_string())?;
+        let (child, stdout) = host.spawn_probe(&task).map_err(|error| error.to_string())?;
         self.going.push(Going {
             request,
             child,
             stdout,
             said: Vec::new(),
-            until: Instant::now() + within.0 + GRACE,
-            late: no_answer.into(),
+            until: Instant::now() + within,
+            late,
         });
         Ok(())
     }

@@ -12,7 +12,8 @@ use crate::store;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Serialize;
+use backburn_experiments::wire::Probed;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use utoipa::ToSchema;
 
 /// How long an agent may take to describe its faults.
 const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to look what its host can do.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(35);
 
 /// An agent.
 #[derive(Debug, Serialize, ToSchema)]
@@ -122,6 +125,44 @@ pub async fn faults(
             "agent",
             format!("agent `{name}` does not answer"),
         )),
+    }
+}
+
+/// A thing that a host was examined for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// What.
+    name: String,
+    /// Whether it is there: `yes`, `no` or `partly`.
+    ok: String,
+    /// What was seen.
+    seen: String,
+    /// What that means for faults, and what would do, where it is not all there.
+    hint: Option<String>,
+}
+
+/// What an agent's host can do, and what is missing, as it finds now. Not while faults act on it. Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Finding>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub async fn doctor(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(name): Named<String>,
+) -> Result<Json<Vec<Finding>>, Problem> {
+    let Some(caller) = api.service.fleet().caller(&name) else {
+        let what = format!("no agent `{}` is connected", name.escape_debug());
+        return Err(Problem::not_there(what));
+    };
+    let no = |why: &str| {
+        let what = format!("agent `{name}` does not say: {why}");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
+    };
+    match tokio::time::timeout(EXAMINED_WITHIN, caller.examine()).await {
+        Ok(Probed::Output(findings)) => {
+            let findings = serde_json::from_value(findings);
+            Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
+        }
+        Ok(Probed::NoAnswer(why) | Probed::Broken(why)) => Err(no(&why)),
+        Err(_) => Err(no("no answer came in time")),
     }
 }
 

@@ -183,6 +183,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::list))
         .routes(routes!(agents::get, agents::revoke))
         .routes(routes!(agents::faults))
+        .routes(routes!(agents::doctor))
         .routes(routes!(tokens::join_tokens, tokens::make_join_token))
         .routes(routes!(tokens::remove_join_token))
         .routes(routes!(tokens::list, tokens::make))

@@ -277,7 +277,10 @@ pub async fn agent(
             told.lock().unwrap().push((Instant::now(), command.clone()));
         }
         match command {
-            Command::Beat { .. } | Command::Watch { .. } | Command::Describe { .. } => {}
+            Command::Beat { .. }
+            | Command::Watch { .. }
+            | Command::Examine { .. }
+            | Command::Describe { .. } => {}
             Command::Probe { request, .. } => {
                 let is_there = Probed::Output(healthy.exists().into());
                 let outcome = manners.probed.clone().unwrap_or(is_there);

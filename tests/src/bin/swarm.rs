@@ -370,6 +370,10 @@ impl Engine {
                 request,
                 outcome: Probed::Broken(unable()),
             }],
+            Command::Examine { request } => vec![Report::Probed {
+                request,
+                outcome: Probed::Output(json!([])),
+            }],
             Command::Describe { request } => vec![Report::Described {
                 request,
                 faults: Vec::new(),

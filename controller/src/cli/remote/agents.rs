@@ -18,6 +18,11 @@ pub(in crate::cli) struct AgentsCommand {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Say what an agent's host can do, and what is missing
+    Doctor {
+        /// Its name
+        name: String,
+    },
     /// Keep an agent out: its certificate is good for nothing any more
     Revoke {
         /// Its name
@@ -27,6 +32,14 @@ enum What {
 
 pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
     let client = command.remote.client()?;
+    if let Some(What::Doctor { name }) = &command.what {
+        let (_, findings) = client.call("GET", &format!("/api/v1/agents/{name}/doctor"), None)?;
+        match command.json {
+            true => print_json(&findings),
+            false => print(&shown(&findings)),
+        }
+        return Ok(0);
+    }
     if let Some(What::Revoke { name }) = &command.what {
         let (_, agent) = client.call("DELETE", &format!("/api/v1/agents/{name}"), None)?;
         match command.json {
@@ -60,6 +73,18 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
         connected.count()
     ));
     Ok(0)
+}
+
+fn shown(findings: &Value) -> String {
+    let mut out = String::new();
+    for finding in findings.as_array().into_iter().flatten() {
+        let [name, ok, seen] = ["name", "ok", "seen"].map(|field| text(finding, field));
+        out.push_str(&format!("{name:<22} {ok:<7} {seen}\n"));
+        if let Some(hint) = finding["hint"].as_str() {
+            out.push_str(&format!("{:30} hint: {hint}\n", ""));
+        }
+    }
+    out
 }
 
 fn row(agent: &Value) -> Vec<String> {
