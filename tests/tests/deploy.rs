@@ -88,7 +88,8 @@ fn the_settings_are_those_that_are_read() {
     for line in file("controller.env").lines() {
         let line = line.trim_start_matches("# ");
         let Some((name, _)) = line.split_once('=').filter(|(name, _)| {
-            name.starts_with("BACKBURN_") && !name.contains(char::is_whitespace)
+            let ours = ["BACKBURN_", "OTEL_"];
+            ours.iter().any(|start| name.starts_with(start)) && !name.contains(char::is_whitespace)
         }) else {
             continue;
         };
@@ -98,7 +99,7 @@ fn the_settings_are_those_that_are_read() {
             "nobody reads {name}"
         );
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }
 
 #[test]

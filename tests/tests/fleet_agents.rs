@@ -1,8 +1,11 @@
-//! What a controller knows of its agents: who is there, what they can inject, and what their hosts can do.
+//! What a controller knows of its agents: who is there, what they can inject, and what their hosts can do; and what it tells
+//! others of its runs.
 
 use backburn_tests::fleet::{Fleet, Given, PROGRAMS, VICTIM};
 use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 
 #[test]
 fn agents_say_what_they_are_and_can_do() {
@@ -55,5 +58,74 @@ fn agents_say_what_they_are_and_can_do() {
 
         let nobody = fleet.says(&["agents", "doctor", "nobody"]);
         assert_eq!(nobody.code, 2, "{nobody:?}");
+    });
+}
+
+/// Takes one request, and gives its path and its body.
+fn collected(listener: &TcpListener) -> (String, Value) {
+    let (stream, _) = listener.accept().expect("somebody calls");
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a request");
+    let path = line.split(' ').nth(1).expect("a path").to_owned();
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).expect("a header");
+        let header = header.trim().to_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("the body");
+    let answer =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    reader.get_mut().write_all(answer).expect("it listens");
+    (path, serde_json::from_slice(&body).expect("JSON"))
+}
+
+#[test]
+fn a_run_is_traced() {
+    privately_networked("a_run_is_traced", &PROGRAMS, || {
+        let mut fleet = Fleet::new(&[("web-1", &["role=web"])], Given::default());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it has an address");
+        fleet.end();
+        let collector = format!("http://{address}/");
+        fleet.start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector)]);
+        fleet.until_connected();
+        let _victim = fleet.host("web-1").victim();
+        let document = json!({
+            "title": "Pause", "description": "A process stands still for a moment",
+            "targets": {"web": {"labels": {"role": "web"}}},
+            "method": [{"type": "action", "name": "pause", "provider": {
+                "type": "fault", "fault": "process-pause", "targets": "web", "duration": "300ms",
+                "arguments": {"process": {"name": VICTIM}},
+            }}],
+        });
+        let ended = fleet.run("pause", &document);
+        assert_eq!(ended.verdict["outcome"], "held", "{ended:#?}");
+        let (path, trace) = collected(&listener);
+        assert_eq!(path, "/v1/traces");
+        let spans = trace["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array();
+        let spans = spans.expect("spans");
+        let injection = spans.iter().find(|span| span["name"] == "process-pause");
+        let injection = injection.unwrap_or_else(|| panic!("{trace:#}"));
+        let length = |key: &str| -> i128 {
+            let text = injection[key].as_str().expect("a text");
+            text.parse().expect("nanoseconds")
+        };
+        let took = length("endTimeUnixNano") - length("startTimeUnixNano");
+        assert!(took >= 300_000_000, "{injection:#}");
+        assert_eq!(injection["status"]["code"], 1, "{injection:#}");
+        // The same to whoever asks.
+        let runs = fleet.says(&["runs", "--json"]).json();
+        let run = runs[0]["id"].as_str().expect("an id").to_owned();
+        let asked = fleet.ask(&format!("GET /api/v1/runs/{run}/trace")).json();
+        assert_eq!(asked, trace);
     });
 }

@@ -174,6 +174,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(runs::list))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
+        .routes(routes!(runs::trace))
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))
         .routes(routes!(runs::approvals))

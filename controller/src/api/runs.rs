@@ -164,6 +164,20 @@ pub async fn events(
     Ok(Json(events.collect()))
 }
 
+/// A run as a trace, as an OpenTelemetry collector takes it (OTLP, the JSON encoding). Wants the role viewer.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/trace", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Value), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub async fn trace(
+    _who: Viewer,
+    State(api): State<Api>,
+    Named(run): Named<String>,
+) -> Result<Json<Value>, Problem> {
+    let service = Arc::clone(&api.service);
+    let found = blocking(move || service.trace(&run)).await?;
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_there("nothing is in the run's journal yet"))
+}
+
 /// Why a run is ended.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -43,6 +43,9 @@ pub(super) struct ControllerCommand {
     /// How long agents keep their faults when they do not hear from it any more
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
     lease: Span,
+    /// Where an OpenTelemetry collector takes traces of runs (OTLP over HTTP), e.g. http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    traces: Option<String>,
     #[command(flatten)]
     data: Data,
 }
@@ -141,6 +144,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
             .iter()
             .map(backburn_agent::faults::Fault::describe)
             .collect(),
+        collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
     let names = match command.names.is_empty() {

@@ -12,6 +12,7 @@ mod policy;
 mod recovery;
 mod runs;
 mod schedules;
+mod traces;
 
 pub use approvals::Approval;
 pub use enrol::Enrolment;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub check: Check,
     /// The faults that this program knows, for people.
     pub catalogue: Vec<FaultDescription>,
+    /// Where an OpenTelemetry collector takes traces of runs: a URL without `/v1/traces`.
+    pub collector: Option<String>,
 }
 
 /// The controller.
@@ -57,6 +60,7 @@ pub struct Service {
     policy: Policy,
     check: Check,
     catalogue: Vec<FaultDescription>,
+    collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<Running>>>,
     halted: Mutex<Option<Halted>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -90,6 +94,7 @@ impl Service {
             policy: parts.policy,
             check: parts.check,
             catalogue: parts.catalogue,
+            collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             outcomes: Mutex::default(),

@@ -303,7 +303,7 @@ impl Service {
     }
 
     /// Closes a run in the store, however long that takes, and forgets it.
-    pub(super) fn close(&self, writer: Writer, run: &str, verdict: &Verdict) {
+    pub(super) fn close(self: &Arc<Self>, writer: Writer, run: &str, verdict: &Verdict) {
         let end = RunEnd {
             ended: Timestamp::now(),
             outcome: verdict.outcome,
@@ -322,6 +322,7 @@ impl Service {
             .or_default() += 1;
         lock(&self.runs).remove(run);
         self.schedules.send_modify(|count| *count += 1);
+        self.send_trace(run);
     }
 
     /// What a run may hold, as the policy says when it is about to.

@@ -4,9 +4,11 @@
 mod event;
 mod fold;
 mod toolkit;
+mod trace;
 mod verdict;
 
 pub use event::*;
 pub use fold::*;
 pub use toolkit::{Host, toolkit_journal};
+pub use trace::trace;
 pub use verdict::*;

@@ -1,0 +1,88 @@
+//! Traces of runs, for an OpenTelemetry collector: made from the journal when a run is closed, and sent once. Nobody waits for
+//! a collector, and a run is what its journal says, whether or not one listens.
+
+use super::Service;
+use crate::providers::{Around, Measured, measure};
+use crate::store::StoreError;
+use backburn_experiments::Span;
+use backburn_experiments::document::Provider;
+use backburn_experiments::journal::{Entry, trace};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many events are read at a time.
+const PAGE: u32 = 1000;
+/// How long a collector may take.
+const WITHIN: Span = Span::seconds(10);
+/// How long until it is tried again, and once more.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+impl Service {
+    /// A run as a trace, in OTLP's JSON; none where its journal is empty.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn trace(&self, run: &str) -> Result<Option<Value>, StoreError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let page = self.store.events(run, entries.len() as u64, PAGE)?;
+            if page.is_empty() {
+                return Ok(trace(&entries));
+            }
+            entries.extend(page.into_iter().map(|numbered| numbered.entry));
+        }
+    }
+
+    /// Sends the trace of a run that is closed, where somebody listens, from a thread of its own.
+    pub(super) fn send_trace(self: &Arc<Self>, run: &str) {
+        let Some(collector) = self.collector.clone() else {
+            return;
+        };
+        let (service, run) = (Arc::clone(self), run.to_owned());
+        let send = move || {
+            let sent = service
+                .trace(&run)
+                .map_err(|error| error.to_string())
+                .and_then(|trace| trace.map_or(Ok(()), |trace| post(&collector, &trace)));
+            if let Err(why) = sent {
+                tracing::warn!(run, collector, why, "a run's trace was not taken");
+            }
+        };
+        let thread = std::thread::Builder::new().name("trace".to_owned());
+        if let Err(error) = thread.spawn(send) {
+            tracing::warn!(%error, "no thread could be started for a trace");
+        }
+    }
+}
+
+/// Gives a collector this trace (OTLP over HTTP, the JSON encoding).
+fn post(collector: &str, trace: &Value) -> Result<(), String> {
+    let provider: Provider = serde_json::from_value(json!({
+        "type": "http",
+        "url": format!("{}/v1/traces", collector.trim_end_matches('/')),
+        "method": "POST",
+        "headers": {"Content-Type": "application/json"},
+        "arguments": trace,
+        "timeout": WITHIN,
+    }))
+    .map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut breaks = AGAIN.into_iter();
+    loop {
+        let why = match runtime.block_on(measure(&provider, Some(WITHIN), &Around::default())) {
+            Measured::Output(answer) => match answer["status"].as_u64() {
+                Some(200..=299) => return Ok(()),
+                _ => format!("it said status {}", answer["status"]),
+            },
+            Measured::NoAnswer(why) | Measured::Broken(why) => why,
+        };
+        match breaks.next() {
+            Some(length) => std::thread::sleep(length),
+            None => return Err(why),
+        }
+    }
+}
