@@ -1,18 +1,13 @@
 //! The real `backburn controller`, as a process, and its HTTP interface, from a test's side.
 
+use crate::plain_http;
 use crate::programs::backburn;
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring, version::TLS13,
-};
 
 /// How long anything is waited for.
 const LONG: Duration = Duration::from_secs(120);
@@ -23,7 +18,6 @@ pub struct Daemon {
     pub address: SocketAddr,
     data: PathBuf,
     child: Child,
-    config: Arc<ClientConfig>,
     token: String,
 }
 
@@ -57,23 +51,12 @@ impl Daemon {
             says.map_while(Result::ok)
                 .for_each(|line| eprintln!("{line}"))
         });
-        let file = |path: &str| std::fs::read_to_string(data.join(path)).expect("it wrote that");
-        let authority = CertificateDer::from_pem_slice(file("authority/authority.crt").as_bytes());
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(authority.expect("a certificate"))
-            .expect("an authority");
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .expect("TLS 1.3 is there")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let token = std::fs::read_to_string(data.join("admin-token"));
         Daemon {
             address,
             data: data.to_owned(),
             child,
-            config: Arc::new(config),
-            token: file("admin-token").trim().to_owned(),
+            token: token.expect("it wrote that").trim().to_owned(),
         }
     }
 
@@ -97,40 +80,13 @@ impl Daemon {
     /// # Panics
     /// It does not answer.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_nodelay(true).expect("a socket can");
-        stream.set_read_timeout(Some(LONG)).expect("a socket can");
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connection = ClientConnection::new(Arc::clone(&self.config), name).expect("a client");
-        let mut stream = StreamOwned::new(connection, stream);
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            self.token,
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).expect("it listens");
-        let mut answer = Vec::new();
-        let mut room = vec![0; 1 << 16];
-        let (status, from, length) = loop {
-            let count = stream.read(&mut room).expect("it answers");
-            assert!(count > 0, "{method} {path}: it closed without an answer");
-            answer.extend_from_slice(&room[..count]);
-            if let Some(head) = head(&answer) {
-                break head;
-            }
+        let (address, request) = (self.address.to_string(), format!("{method} {path}"));
+        let answer = match body {
+            Some(body) => plain_http::ask_json(&address, &self.token, &request, body),
+            None => plain_http::ask(&address, &self.token, &request),
         };
-        while answer.len() < from + length {
-            let count = stream.read(&mut room).expect("it answers");
-            assert!(count > 0, "{method} {path}: it closed within an answer");
-            answer.extend_from_slice(&room[..count]);
-        }
-        let value = match length {
-            0 => Value::Null,
-            _ => serde_json::from_slice(&answer[from..]).expect("an answer is JSON"),
-        };
-        (status, value)
+        let answer = answer.unwrap_or_else(|error| panic!("{request}: {error}"));
+        (answer.status, answer.json())
     }
 
     /// The same, and it is done.
@@ -189,18 +145,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// The status, where the body begins, and how long it is, once all that is known.
-fn head(answer: &[u8]) -> Option<(u16, usize, usize)> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"));
-    let length = length.map_or(Some(0), |length| length.trim().parse().ok())?;
-    Some((status, end + 4, length))
 }
 
 impl Drop for Daemon {

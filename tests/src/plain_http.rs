@@ -47,19 +47,52 @@ pub fn ask(address: &str, token: &str, request: &str) -> std::io::Result<Answer>
 /// # Panics
 /// What comes is no answer.
 pub fn ask_with(address: &str, token: &str, request: &str, head: &str) -> std::io::Result<Answer> {
+    send(address, token, request, head, "")
+}
+
+/// The same with a body of JSON.
+///
+/// # Errors
+/// Nobody answers.
+///
+/// # Panics
+/// What comes is no answer.
+pub fn ask_json(
+    address: &str,
+    token: &str,
+    request: &str,
+    body: &Value,
+) -> std::io::Result<Answer> {
+    let body = body.to_string();
+    let head = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    send(address, token, request, &head, &body)
+}
+
+fn send(
+    address: &str,
+    token: &str,
+    request: &str,
+    head: &str,
+    body: &str,
+) -> std::io::Result<Answer> {
     let known: Token = token.parse().expect("a token");
     let config = trust::by_token(&known.authority, "http/1.1").expect("TLS can be had");
     let (host, _) = address.rsplit_once(':').expect("HOST:PORT");
     let name = ServerName::try_from(host.to_owned()).expect("a host's name");
     let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let token = token.trim();
-    write!(
-        stream,
-        "{request} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n{head}\r\n"
-    )?;
+    let request = format!(
+        "{request} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n{head}\r\n{body}"
+    );
+    // In one piece: it is timed, too.
+    stream.write_all(request.as_bytes())?;
     let mut body = BufReader::new(stream);
     let mut line = String::new();
     body.read_line(&mut line)?;
