@@ -54,7 +54,7 @@ fn units_start_what_there_is() {
                 continue;
             }
             seen += 1;
-            let words: Vec<&str> = command.split_whitespace().collect();
+            let words: Vec<&str> = command.trim_start_matches('-').split_whitespace().collect();
             let program = words[0].rsplit('/').next().expect("a path");
             let words: Vec<&str> = [program].into_iter().chain(words[1..].to_vec()).collect();
             knows(&words).unwrap_or_else(|why| panic!("{unit}: {why}"));
