@@ -13,20 +13,20 @@ use common::{Helper, is_root, until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::statvfs;
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 const LONG: u64 = 60_000;
 const MIB: u64 = 1 << 20;
 
-/// Those who take or watch the machine's memory take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Those who take or watch the machine's memory take turns, whether they are threads of one process or processes of their own.
+fn alone() -> File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resources.lock");
+    let file = File::create(path).expect("a file can be made");
+    file.lock().expect("a file can be locked");
+    file
 }
 
 /// What is measured of the whole machine may be disturbed by others on it: one quiet moment of twenty will do.

@@ -151,6 +151,8 @@ impl Host {
     pub fn disconnect(&mut self) -> Option<i32> {
         let mut outside = self.connector.take().expect("it connects");
         let connector = only_child(outside.id() as i32, "backburn");
+        // One that has only just started does not listen yet, and would die of it.
+        wait_until("it listens to signals", LONG, || listens(connector));
         kill(Pid::from_raw(connector), Signal::SIGTERM).expect("it is there");
         outside.wait().expect("it ends").code()
     }
@@ -252,4 +254,12 @@ fn only_child(parent: i32, name: &str) -> i32 {
 /// The process is not there.
 pub fn strike(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("it is there to get a signal");
+}
+
+/// Whether a process has blocked SIGTERM, to read it from a descriptor. Source: proc(5), `SigBlk`.
+fn listens(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (Signal::SIGTERM as u32 - 1)) != 0)
 }
