@@ -170,13 +170,13 @@ impl Controller {
         (text("id"), text("token"))
     }
 
-    /// Keeps an experiment under this name, and runs it to its end. Returns the run's id.
+    /// Keeps this experiment, and starts a run of it. The run's id.
     ///
     /// # Panics
-    /// It can't be.
-    pub fn ran(&self, name: &str) -> String {
+    /// It is refused.
+    pub fn begun(&self, name: &str, document: &Value) -> String {
         let path = format!("/api/v1/experiments/{name}");
-        let put = self.ask("PUT", &path, &self.admin, Some(&experiment(name)));
+        let put = self.ask("PUT", &path, &self.admin, Some(document));
         assert_eq!(put.status, 200, "{}", put.text());
         let begun = self.ask(
             "POST",
@@ -185,7 +185,15 @@ impl Controller {
             Some(&json!({})),
         );
         assert_eq!(begun.status, 201, "{}", begun.text());
-        let run = begun.json()["run"].as_str().expect("an id").to_owned();
+        begun.json()["run"].as_str().expect("an id").to_owned()
+    }
+
+    /// Keeps an experiment under this name, and runs it to its end. Returns the run's id.
+    ///
+    /// # Panics
+    /// It can't be.
+    pub fn ran(&self, name: &str) -> String {
+        let run = self.begun(name, &experiment(name));
         let until = Instant::now() + LONG;
         while self.get(&format!("/api/v1/runs/{run}"))["ended"].is_null() {
             assert!(Instant::now() < until, "the run does not end");

@@ -142,41 +142,29 @@ fn figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them() {
             .map(|line| line.rsplit_once(' ').expect("a figure").0.to_owned())
             .collect::<BTreeSet<_>>()
     };
-    for number in 0..3 {
-        controller
-            .ask(&format!("WORD{number}"), "/api/v1/halt", "", None)
-            .problem(405);
-        controller
-            .ask("GET", &format!("/nowhere/{number}"), "", None)
-            .problem(404);
-        controller
-            .ask(
-                "GET",
-                &format!("/api/v1/agents/a{number}"),
-                &controller.admin,
-                None,
-            )
-            .problem(404);
-    }
+    let knock = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            controller
+                .ask(&format!("WORD{number}"), "/api/v1/halt", "", None)
+                .problem(405);
+            controller
+                .ask("GET", &format!("/nowhere/{number}"), "", None)
+                .problem(404);
+            controller
+                .ask(
+                    "GET",
+                    &format!("/api/v1/agents/a{number}"),
+                    &controller.admin,
+                    None,
+                )
+                .problem(404);
+        }
+    };
+    knock(0..3);
     let before = figures(&controller);
     let kind = before.header("content-type").expect("a type");
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
-    for number in 3..40 {
-        controller
-            .ask(&format!("WORD{number}"), "/api/v1/halt", "", None)
-            .problem(405);
-        controller
-            .ask("GET", &format!("/nowhere/{number}"), "", None)
-            .problem(404);
-        controller
-            .ask(
-                "GET",
-                &format!("/api/v1/agents/a{number}"),
-                &controller.admin,
-                None,
-            )
-            .problem(404);
-    }
+    knock(3..40);
     let after = figures(&controller);
     let mut more = series(&after.text());
     more.retain(|line| !series(&before.text()).contains(line) && !line.contains("/metrics"));

@@ -178,16 +178,7 @@ fn a_journal_is_followed_to_its_end_and_nobody_holds_it_up() {
     let mut document = backburn_tests::api::experiment("long");
     // Longer than a comment keeps a connection alive.
     document["method"][0]["pauses"] = json!({"before": 17});
-    let path = "/api/v1/experiments/long";
-    let put = controller.ask("PUT", path, &controller.admin, Some(&document));
-    assert_eq!(put.status, 200, "{}", put.text());
-    let begun = controller.ask(
-        "POST",
-        &format!("{path}/runs"),
-        &controller.admin,
-        Some(&json!({})),
-    );
-    let run = begun.json()["run"].as_str().expect("an id").to_owned();
+    let run = controller.begun("long", &document);
     let path = format!("/api/v1/runs/{run}/stream");
     let follow = |more: &str| {
         let mut connection = controller.connect();

@@ -247,15 +247,7 @@ fn secrets_are_told_nowhere_and_the_policy_says_what_may_be_read() {
         "type": "http", "url": format!("http://{address}/${{key}}"), "headers": {"x-key": "${file}"},
     });
     let path = "/api/v1/experiments/secrets";
-    let put = controller.ask("PUT", path, &controller.admin, Some(&document));
-    assert_eq!(put.status, 200, "{}", put.text());
-    let begun = controller.ask(
-        "POST",
-        &format!("{path}/runs"),
-        &controller.admin,
-        Some(&json!({})),
-    );
-    let run = begun.json()["run"].as_str().expect("an id").to_owned();
+    let run = controller.begun("secrets", &document);
     let mut stream = controller.connect();
     stream.send(&request(
         "GET",
@@ -319,6 +311,47 @@ fn secrets_are_told_nowhere_and_the_policy_says_what_may_be_read() {
             .contains("would run a program"),
         "{problem}"
     );
+    // Wherever a provider can stand, there is no way around it.
+    let program = json!({"type": "process", "path": "/bin/true"});
+    let asked = json!({"type": "http", "url": "http://127.0.0.1:1/"});
+    let judged = json!({"type": "probe", "name": "judge", "provider": program});
+    let twice = json!({"type": "probe", "name": "judge", "provider": asked, "tolerance": judged});
+    let probe = |provider: &Value, tolerance: &Value| json!({"type": "probe", "name": "p", "provider": provider, "tolerance": tolerance});
+    let mut from = probe(&program, &judged);
+    from["from"] = "all".into();
+    for (at, key, value) in [
+        ("$.method[0]", "method", json!([probe(&asked, &judged)])),
+        ("$.method[0]", "method", json!([probe(&asked, &twice)])),
+        ("$.method[0]", "method", json!([from])),
+        (
+            "$.rollbacks[0]",
+            "rollbacks",
+            json!([{"type": "action", "name": "a", "provider": program}]),
+        ),
+        (
+            "$.abort[0].probe",
+            "abort",
+            json!([{"name": "a", "probe": probe(&program, &json!(0))}]),
+        ),
+        (
+            "$.schedule.guard",
+            "schedule",
+            json!({"at": "2099-01-01T00:00:00Z", "guard": probe(&program, &json!(0))}),
+        ),
+    ] {
+        let mut document = experiment("secrets");
+        document["targets"] = json!({"all": {"labels": {"role": "web"}}});
+        document[key] = value;
+        let refused = controller.ask("PUT", path, &controller.admin, Some(&document));
+        let problems = refused.problem(422)["problems"].clone();
+        let found = problems.as_array().expect("a list").iter();
+        let mut found = found.filter(|problem| problem["at"] == at);
+        let what = found.next().unwrap_or_else(|| panic!("{at}: {problems}"));
+        assert!(
+            what.to_string().contains("would run a program"),
+            "{problems}"
+        );
+    }
     for secret in ["the-outsiders-secret", "the-others-secret"] {
         assert!(!refused.text().contains(secret));
     }

@@ -1,9 +1,9 @@
 //! Runs that a second person has to approve: what waits, and starting it.
 
 use super::runs::{Ask, Refused};
-use super::{Service, Who};
+use super::{Service, Who, lock};
 use crate::runner;
-use crate::store::{Because, ExperimentRef, StoreError};
+use crate::store::{Because, Experiment, ExperimentRef, StoreError};
 use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,7 @@ impl Service {
             at: Timestamp::now(),
             rule,
         };
+        let _held = lock(&self.approving);
         let mut all = self.approvals()?;
         all.push(approval.clone());
         self.store.set(APPROVALS, &json!(all))?;
@@ -73,6 +74,23 @@ impl Service {
     /// # Errors
     /// There is no such thing, the same person asks, or why the run did not begin.
     pub fn approve(self: &Arc<Self>, id: &str, who: &Who) -> Result<String, Refused> {
+        let (approval, experiment) = self.take(id, who)?;
+        self.start(Ask {
+            document: experiment.document,
+            reference: Some(ExperimentRef {
+                name: approval.experiment,
+                version: approval.version,
+            }),
+            seed: Some(approval.seed),
+            variables: approval.variables,
+            who: approval.who,
+            because: Because::Asked,
+            approved_by: Some(who.name.clone()),
+        })
+    }
+    /// Uses up what waits, before it is used: nothing is started twice.
+    fn take(&self, id: &str, who: &Who) -> Result<(Approval, Experiment), Refused> {
+        let _held = lock(&self.approving);
         let all = self.approvals()?;
         let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {
             let refusal = Refusal::new("not-there", format!("nothing waits under the name `{id}`"))
@@ -87,20 +105,8 @@ impl Service {
         let experiment = self
             .store
             .experiment(&approval.experiment, Some(approval.version))?;
-        // Used up before it is used: nothing is started twice.
         let rest: Vec<&Approval> = all.iter().filter(|other| other.id != id).collect();
         self.store.set(APPROVALS, &json!(rest))?;
-        self.start(Ask {
-            document: experiment.document,
-            reference: Some(ExperimentRef {
-                name: approval.experiment,
-                version: approval.version,
-            }),
-            seed: Some(approval.seed),
-            variables: approval.variables,
-            who: approval.who,
-            because: Because::Asked,
-            approved_by: Some(who.name.clone()),
-        })
+        Ok((approval, experiment))
     }
 }

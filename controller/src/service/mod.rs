@@ -9,6 +9,7 @@ mod enrol;
 mod failpoint;
 mod halt;
 mod policy;
+mod programs;
 mod recovery;
 mod runs;
 mod schedules;
@@ -64,6 +65,8 @@ pub struct Service {
     runs: Mutex<BTreeMap<String, Arc<Running>>>,
     halted: Mutex<Option<Halted>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Held while what waits for a second person is read and written anew: two who approve at once start it once.
+    approving: Mutex<()>,
     failpoint: Failpoint,
     /// Changes when a schedule may have.
     schedules: tokio::sync::watch::Sender<u64>,
@@ -98,6 +101,7 @@ impl Service {
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             outcomes: Mutex::default(),
+            approving: Mutex::default(),
             failpoint: Failpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
         }))

@@ -3,13 +3,13 @@
 use super::approvals::Approval;
 use super::failpoint::Writer;
 use super::policy::{Wanted, Word};
+use super::programs;
 use super::{Service, lock};
 use crate::crew::{Crew, Roll};
 use crate::fleet::{Held, Permit};
 use crate::runner::{self, Journal, Preview, Settings};
 use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{Entry, Event, Outcome, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{Problem, Span};
@@ -160,55 +160,14 @@ impl Service {
             secrets: &secrets,
         };
         let experiment = (self.check)(&document.to_string(), &sources)?;
-        let problems = self.programs(&experiment);
+        let problems = match self.policy.allow_programs {
+            true => Vec::new(),
+            false => programs::problems(&experiment),
+        };
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
         }
-    }
-
-    /// What an experiment would have run on the controller's host, where it may not.
-    fn programs(&self, experiment: &Experiment) -> Vec<Problem> {
-        if self.policy.allow_programs {
-            return Vec::new();
-        }
-        let lists: [(&str, &[Activity]); 3] = [
-            ("steady-state-hypothesis.probes", &experiment.hypothesis),
-            ("method", &experiment.method),
-            ("rollbacks", &experiment.rollbacks),
-        ];
-        let rules = experiment.abort.iter().enumerate();
-        let rules = rules.filter_map(|(index, rule)| match &rule.watch {
-            check::Watch::Probe(probe) => Some((format!("$.abort[{index}].probe"), &**probe)),
-            check::Watch::Hypothesis(_) | check::Watch::Host(_) => None,
-        });
-        let activities = lists.into_iter().flat_map(|(list, activities)| {
-            let at = move |index| format!("$.{list}[{index}]");
-            activities
-                .iter()
-                .enumerate()
-                .map(move |(index, activity)| (at(index), activity))
-        });
-        activities
-            .chain(rules)
-            .filter(|(_, activity)| {
-                activity.from.is_none()
-                    && matches!(
-                        activity.provider,
-                        Provider::Process(_) | Provider::Python(_)
-                    )
-            })
-            .map(|(at, activity)| {
-                Problem::new(
-                    at,
-                    format!(
-                        "`{}` would run a program on the controller's host, which its policy does not allow",
-                        activity.name
-                    ),
-                )
-                .hint("measure it with `from` on agents, or set `allow-programs` in the controller's policy")
-            })
-            .collect()
     }
 
     /// Starts a run. Returns its id.
@@ -246,9 +205,9 @@ impl Service {
         let go = move || service.go(&id, seed, experiment, &ask, &running, stopped);
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {
-            lock(&self.runs).remove(&run);
-            let refusal = Refusal::new("host", format!("no thread could be started: {error}"));
-            return Err(refusal.into());
+            let why = format!("no thread could be started: {error}");
+            self.close(Writer::Run, &run, &not_begun(why.clone()));
+            return Err(Refusal::new("host", why).into());
         }
         Ok(run)
     }
@@ -291,12 +250,7 @@ impl Service {
             }
             Err(error) => {
                 tracing::error!(run, %error, "no runtime could be built for a run");
-                let why = format!("no runtime could be built: {error}");
-                let nothing = backburn_experiments::journal::Run {
-                    not_started: Some(("host".into(), why, None)),
-                    ..Default::default()
-                };
-                backburn_experiments::journal::verdict(&nothing)
+                not_begun(format!("no runtime could be built: {error}"))
             }
         };
         self.close(Writer::Run, run, &verdict);
@@ -432,6 +386,15 @@ impl Service {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// What a run comes to that this host could not begin.
+fn not_begun(why: String) -> Verdict {
+    let nothing = backburn_experiments::journal::Run {
+        not_started: Some(("host".into(), why, None)),
+        ..Default::default()
+    };
+    backburn_experiments::journal::verdict(&nothing)
 }
 
 fn second_person(rule: &str) -> Refusal {
