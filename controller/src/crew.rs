@@ -1,10 +1,11 @@
 //! Who takes part in a run: the local agent, which is started for it, or agents of a fleet, which are held for it.
 
-use crate::fleet::Held;
-use crate::link::{Caller, Link, Start};
+use crate::fleet::{Held, Lever};
+use crate::link::{Caller, Ear, Link, Start};
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Names and labels of everybody who could take part, in the order of the names.
 pub type Roll = Vec<(String, BTreeMap<String, String>)>;
@@ -21,12 +22,29 @@ pub enum Crew {
 pub struct Local {
     start: Start,
     started: Option<(Hello, Link)>,
+    /// How many of them have taken part.
+    count: u64,
+}
+
+/// An agent that takes part. Its words go to whoever held it.
+pub struct Joined {
+    /// Who it is.
+    pub hello: Hello,
+    /// How to speak to it.
+    pub caller: Caller,
+    /// Over which of its connections its words come.
+    pub connection: u64,
+    /// Whether it is a process of ours, whose end is told too.
+    pub has_process: bool,
 }
 
 impl From<Start> for Crew {
     fn from(start: Start) -> Self {
-        let started = None;
-        Crew::Local(Local { start, started })
+        Crew::Local(Local {
+            start,
+            started: None,
+            count: 0,
+        })
     }
 }
 
@@ -55,14 +73,19 @@ impl Crew {
         }
     }
 
-    /// Holds these, so that nobody else uses them. The local agent takes part whatever is named.
+    /// Holds these, so that nobody else uses them, and has what is heard of them told to `ear`. The local agent takes part
+    /// whatever is named.
     ///
     /// # Errors
     /// Somebody else holds one, or it has gone.
-    pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
+    pub fn hold(&mut self, names: &BTreeSet<String>, ear: &Ear) -> Result<Vec<Joined>, Refusal> {
         match self {
-            Crew::Local(local) => Ok(local.started.take().into_iter().collect()),
-            Crew::Fleet(held) => held.hold(names),
+            Crew::Local(local) => {
+                let started = local.started.take();
+                let joined = started.map(|(hello, link)| local.join(hello, link, ear));
+                Ok(joined.into_iter().collect())
+            }
+            Crew::Fleet(held) => held.hold(names, ear),
         }
     }
 
@@ -102,13 +125,23 @@ impl Crew {
         &mut self,
         name: &str,
         lost: Instant,
-    ) -> Result<(Hello, Link), String> {
+        ear: &Ear,
+    ) -> Result<Joined, String> {
         match self {
-            Crew::Local(local) => local
-                .begin()
-                .await
-                .map_err(|why| format!("the next agent {why}")),
-            Crew::Fleet(held) => held.again(name, lost).await,
+            Crew::Local(local) => {
+                let begun = local.begin().await;
+                let (hello, link) = begun.map_err(|why| format!("the next agent {why}"))?;
+                Ok(local.join(hello, link, ear))
+            }
+            Crew::Fleet(held) => held.again(name, lost, ear).await,
+        }
+    }
+
+    /// Where the lever is that ends everybody's faults, if there is one.
+    pub(crate) fn lever(&self) -> Option<watch::Receiver<Lever>> {
+        match self {
+            Crew::Local(_) => None,
+            Crew::Fleet(held) => Some(held.lever()),
         }
     }
 
@@ -132,5 +165,17 @@ impl Local {
             .await
             .map_err(|why| format!("did not come up: {why}"))?;
         Ok((hello, link))
+    }
+
+    fn join(&mut self, hello: Hello, link: Link, ear: &Ear) -> Joined {
+        self.count += 1;
+        let joined = Joined {
+            caller: link.caller(),
+            connection: self.count,
+            has_process: link.has_process(),
+            hello,
+        };
+        link.tell(joined.hello.agent.as_str().into(), self.count, ear.clone());
+        joined
     }
 }

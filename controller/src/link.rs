@@ -13,12 +13,15 @@ use backburn_experiments::wire::{
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +39,9 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(60);
 /// An agent that says a longer line is no agent of ours.
 const LONGEST_LINE: usize = 4 << 20;
 
+/// What is read of a link at once, in bytes.
+const READ_AT_ONCE: usize = 4 << 10;
+
 /// How an agent is started; called again when one is lost.
 pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
 
@@ -49,6 +55,20 @@ pub enum Heard {
     /// The agent's process has ended, with this exit code if it was not killed.
     Exited(Option<i32>),
 }
+
+/// What is heard of an agent, by whoever hears of many.
+#[derive(Debug)]
+pub struct Word {
+    /// Whose it is.
+    pub agent: Arc<str>,
+    /// Over which of its connections it came: what an earlier one still had to say is nothing of the next.
+    pub connection: u64,
+    /// What it is.
+    pub heard: Heard,
+}
+
+/// Where words go.
+pub type Ear = mpsc::UnboundedSender<Word>;
 
 /// An agent, from the controller's side.
 #[derive(Debug)]
@@ -126,15 +146,6 @@ impl Link {
         }
     }
 
-    /// A link that somebody else keeps up, who hands on what is heard.
-    pub(crate) fn kept(caller: Caller, heard: mpsc::UnboundedReceiver<Heard>) -> Link {
-        Link {
-            caller,
-            heard,
-            has_process: false,
-        }
-    }
-
     /// Somebody else may speak too.
     pub fn caller(&self) -> Caller {
         self.caller.clone()
@@ -190,9 +201,25 @@ impl Link {
         tokio::time::timeout(within, ended).await.ok().flatten()
     }
 
-    /// Who speaks, what is heard, and whether the agent is a process of ours, apart.
-    pub(crate) fn apart(self) -> (Caller, mpsc::UnboundedReceiver<Heard>, bool) {
-        (self.caller, self.heard, self.has_process)
+    /// Has all that comes from the agent told to `ear`, as this agent's words, until nothing more can come.
+    pub(crate) fn tell(mut self, agent: Arc<str>, connection: u64, ear: Ear) {
+        tokio::spawn(async move {
+            while let Some(heard) = self.heard.recv().await {
+                let word = Word {
+                    agent: Arc::clone(&agent),
+                    connection,
+                    heard,
+                };
+                if ear.send(word).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether the agent is a process of ours.
+    pub(crate) fn has_process(&self) -> bool {
+        self.has_process
     }
 }
 
@@ -311,6 +338,18 @@ fn locked(waiting: &Waiting) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sen
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads what there is, by way of the stack: of ten thousand who are quiet none keeps room for what it may say.
+async fn read_more(stream: &mut (impl AsyncRead + Unpin), to: &mut Vec<u8>) -> io::Result<usize> {
+    std::future::poll_fn(|context| {
+        let mut room = [const { MaybeUninit::uninit() }; READ_AT_ONCE];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
+        to.extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
+    })
+    .await
+}
+
 /// A command as it goes over the link.
 fn line(command: &Command) -> Option<Arc<[u8]>> {
     let mut line = serde_json::to_vec(command).ok()?;
@@ -374,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 () = gone.as_mut(), if !speaks => return "the link was closed".to_owned(),
                 said = self.to_say.recv(), if speaks => said.flatten(),
                 _ = beats.tick(), if speaks => beat.clone(),
-                read = self.stream.read_buf(&mut self.incoming) => {
+                read = read_more(&mut self.stream, &mut self.incoming) => {
                     match read {
                         Ok(0) => return "the link was closed".to_owned(),
                         Ok(_) => {}

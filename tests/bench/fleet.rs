@@ -92,11 +92,14 @@ fn measure(count: u64) {
     begins.print();
     busy.print("halt, a fault on each");
     println!("  run closed after that     {} ms", spread(&mut closes));
-    println!(
-        "  memory after {} runs       {:>8.2} KiB for each",
-        ROUNDS,
-        (process.memory() - memory) / count as f64
-    );
+    for (when, wait) in [("", Duration::ZERO), (", then at rest", REST)] {
+        std::thread::sleep(wait);
+        println!(
+            "  {:<25} {:>8.2} KiB for each",
+            format!("memory after {ROUNDS} runs{when}"),
+            (process.memory() - memory) / count as f64
+        );
+    }
     let address = controller.address;
     drop(controller);
     bare(folder.path(), address, count);

@@ -13,7 +13,7 @@ mod rest;
 mod spawn;
 
 pub use failpoint::Failpoint;
-pub use rest::settle;
+pub use rest::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};

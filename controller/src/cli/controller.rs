@@ -145,6 +145,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
             .map(backburn_agent::faults::Fault::describe)
             .collect(),
         collector: command.traces.clone(),
+        at_rest: backburn_agent::host::return_freed,
     })
     .map_err(|error| failed(&error))?;
     let names = match command.names.is_empty() {

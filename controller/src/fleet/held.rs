@@ -1,15 +1,15 @@
 //! What a run has of a fleet: it may look at everybody, and holds those that it picked. Who is held by one run is
 //! nobody else's until that run is over.
 
-use super::{Fleet, Holder, Member};
-use crate::crew::Roll;
-use crate::link::{Caller, Heard, Link};
+use super::{Fleet, Holder, Lever, Member};
+use crate::crew::{Joined, Roll};
+use crate::link::{Caller, Ear};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 /// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
@@ -91,11 +91,16 @@ impl Held {
         }
     }
 
-    /// Holds all of these, or none.
+    /// Where the lever is, from now on.
+    pub(crate) fn lever(&self) -> watch::Receiver<Lever> {
+        self.fleet.lever.subscribe()
+    }
+
+    /// Holds all of these, or none, and has what is heard of them told to `ear`.
     ///
     /// # Errors
     /// Another run holds one of them, one has gone, or the lever is pulled.
-    pub fn hold(&mut self, names: &BTreeSet<String>) -> Result<Vec<(Hello, Link)>, Refusal> {
+    pub fn hold(&mut self, names: &BTreeSet<String>, ear: &Ear) -> Result<Vec<Joined>, Refusal> {
         self.permits(names)?;
         let mut members = self.fleet.members();
         let mut runs = self.fleet.runs();
@@ -118,7 +123,7 @@ impl Held {
         let mut held = Vec::new();
         for name in names {
             if let Some(member) = members.get_mut(name) {
-                held.push(take(name, member, &self.run));
+                held.push(take(name, member, &self.run, ear));
                 runs.insert(name.clone(), self.run.clone());
                 self.names.insert(name.clone(), member.connection);
             }
@@ -154,7 +159,8 @@ impl Held {
         &mut self,
         name: &str,
         since: Instant,
-    ) -> Result<(Hello, Link), String> {
+        ear: &Ear,
+    ) -> Result<Joined, String> {
         let within = self.fleet.lease.0 + AGAIN_WITHIN;
         let deadline = tokio::time::Instant::from_std(since + within);
         let mut changes = self.fleet.changes();
@@ -165,7 +171,7 @@ impl Held {
                 if let Some(member) = self.fleet.members().get_mut(name)
                     && member.connection > lost
                 {
-                    return (member.connection, take(name, member, &self.run));
+                    return take(name, member, &self.run, ear);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -173,27 +179,27 @@ impl Held {
             }
         };
         let come = tokio::time::timeout_at(deadline, come).await;
-        let (connection, (mut hello, link)) =
+        let mut come =
             come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
-        self.names.insert(name.to_owned(), connection);
+        self.names.insert(name.to_owned(), come.connection);
         let until = since + within + AGAIN_WITHIN;
-        while !hello.held.is_empty() && Instant::now() < until {
+        while !come.hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let Some((owed, held)) = link.caller().revert_all().await else {
+            let Some((owed, held)) = come.caller.revert_all().await else {
                 break;
             };
-            (hello.owed, hello.held) = (owed, held);
+            (come.hello.owed, come.hello.held) = (owed, held);
         }
-        Ok((hello, link))
+        Ok(come)
     }
 }
 
 /// Gives an agent to a run.
-fn take(name: &str, member: &mut Member, run: &str) -> (Hello, Link) {
-    let (hear, heard) = mpsc::unbounded_channel::<Heard>();
+fn take(name: &str, member: &mut Member, run: &str, ear: &Ear) -> Joined {
     member.holder = Some(Holder {
         run: run.to_owned(),
-        hear,
+        agent: name.into(),
+        ear: ear.clone(),
     });
     let introduction = member.introduction.clone();
     let hello = Hello {
@@ -206,7 +212,12 @@ fn take(name: &str, member: &mut Member, run: &str) -> (Hello, Link) {
         owed: introduction.owed,
         held: introduction.held,
     };
-    (hello, Link::kept(member.caller.clone(), heard))
+    Joined {
+        hello,
+        caller: member.caller.clone(),
+        connection: member.connection,
+        has_process: false,
+    }
 }
 
 impl Drop for Held {
@@ -256,17 +267,18 @@ mod tests {
         let fleet = Arc::new(Fleet::new(Span::seconds(30)));
         let hangs = come(&fleet).await;
         let mut held = Held::new(Arc::clone(&fleet), "run");
-        held.hold(&["a".to_owned()].into()).unwrap();
+        let (ear, _heard) = tokio::sync::mpsc::unbounded_channel();
+        held.hold(&["a".to_owned()].into(), &ear).unwrap();
         // What it said before is not what it has to say of what it was asked for since.
         let soon = Duration::from_millis(100);
         assert!(
-            tokio::time::timeout(soon, held.again("a", Instant::now()))
+            tokio::time::timeout(soon, held.again("a", Instant::now(), &ear))
                 .await
                 .is_err()
         );
         let _comes = come(&fleet).await;
         let patience = Duration::from_secs(30);
-        let again = tokio::time::timeout(patience, held.again("a", Instant::now())).await;
+        let again = tokio::time::timeout(patience, held.again("a", Instant::now(), &ear)).await;
         assert!(again.unwrap().is_ok());
         assert_eq!(fleet.list()[0].run.as_deref(), Some("run"));
         drop((hangs, held));

@@ -6,7 +6,7 @@ mod held;
 
 pub use held::{Held, Permit};
 
-use crate::link::{Caller, Heard, talk};
+use crate::link::{Caller, Ear, Heard, Word, talk};
 use crate::runner::ADDRESS;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Owed, Report};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How long an agent keeps its faults when it does not hear from the controller any more.
 pub const FLEET_LEASE: Span = Span::seconds(30);
@@ -47,12 +47,23 @@ pub struct Fleet {
     runs: Mutex<BTreeMap<String, String>>,
     /// Counts the connections there have been.
     connections: AtomicU64,
-    halted: watch::Sender<bool>,
+    lever: watch::Sender<Lever>,
     /// Changes with each agent that comes or goes.
     seen: watch::Sender<u64>,
     /// Names and labels that many share are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
     lease: Span,
+}
+
+/// The lever that ends every fault at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lever {
+    /// Agents may be held.
+    Released,
+    /// Nobody may; agents are told to put everything back, and listened to.
+    Pulled,
+    /// Nobody may; every agent has answered, or has had its time.
+    Answered,
 }
 
 /// A connected agent.
@@ -80,7 +91,8 @@ struct Introduction {
 #[derive(Debug)]
 struct Holder {
     run: String,
-    hear: mpsc::UnboundedSender<Heard>,
+    agent: Arc<str>,
+    ear: Ear,
 }
 
 /// A connected agent, for people.
@@ -130,6 +142,18 @@ impl Member {
     }
 }
 
+impl Holder {
+    /// A run that is over does not listen any more; its agent is let go in a moment.
+    fn tell(&self, connection: u64, heard: Heard) {
+        let word = Word {
+            agent: Arc::clone(&self.agent),
+            connection,
+            heard,
+        };
+        self.ear.send(word).ok();
+    }
+}
+
 impl Default for Fleet {
     fn default() -> Self {
         Fleet::new(FLEET_LEASE)
@@ -143,7 +167,7 @@ impl Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
             connections: AtomicU64::default(),
-            halted: watch::Sender::new(false),
+            lever: watch::Sender::new(Lever::Released),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
             lease,
@@ -244,7 +268,7 @@ impl Fleet {
             before.caller.hang_up();
             if let Some(holder) = before.holder {
                 let why = "it has come again over another link".to_owned();
-                holder.hear.send(Heard::Closed(why)).ok();
+                holder.tell(before.connection, Heard::Closed(why));
             }
         }
         self.seen.send_modify(|count| *count += 1);
@@ -276,7 +300,7 @@ impl Fleet {
         let gone = members.remove(name);
         drop(members);
         if let Some(holder) = gone.and_then(|gone| gone.holder) {
-            holder.hear.send(Heard::Closed(why.to_owned())).ok();
+            holder.tell(connection, Heard::Closed(why.to_owned()));
         }
         self.seen.send_modify(|count| *count += 1);
     }
@@ -291,8 +315,7 @@ impl Fleet {
             return false;
         };
         match &member.holder {
-            // A run that is over does not listen any more; its agent is let go in a moment.
-            Some(holder) => drop(holder.hear.send(heard)),
+            Some(holder) => holder.tell(connection, heard),
             None => tracing::debug!(agent = name, ?heard, "heard of an agent that no run holds"),
         }
         true
@@ -305,7 +328,7 @@ impl Fleet {
         member.caller.hang_up();
         if let Some(holder) = member.holder {
             let why = "it was dismissed".to_owned();
-            holder.hear.send(Heard::Closed(why)).ok();
+            holder.tell(member.connection, Heard::Closed(why));
         }
         self.seen.send_modify(|count| *count += 1);
     }
@@ -350,17 +373,17 @@ impl Fleet {
 
     /// Whether the lever is pulled.
     pub fn is_halted(&self) -> bool {
-        *self.halted.borrow()
+        *self.lever.borrow() != Lever::Released
     }
 
     /// From now on nobody can be held.
     pub fn halt(&self) {
-        self.halted.send_replace(true);
+        self.lever.send_replace(Lever::Pulled);
     }
 
     /// Agents may be held again.
     pub fn resume(&self) {
-        self.halted.send_replace(false);
+        self.lever.send_replace(Lever::Released);
     }
 
     /// Has every connected agent put everything back, and tells of each as soon as it has, or when the time is over.
@@ -394,6 +417,13 @@ impl Fleet {
                 owed,
             });
         }
+        self.lever.send_if_modified(|lever| {
+            let pulled = *lever == Lever::Pulled;
+            if pulled {
+                *lever = Lever::Answered;
+            }
+            pulled
+        });
         for agent in silent {
             told(Reverted {
                 agent,

@@ -1,18 +1,18 @@
 //! The agents of a run: mustered, held, lost, replaced, sent home.
 
 use super::Runner;
-use crate::crew::Roll;
-use crate::link::{Caller, Link};
+use crate::crew::{Joined, Roll};
+use crate::fleet::Lever;
+use crate::link::Caller;
 use crate::providers::Around;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{AbortBy, Event, Run};
-use backburn_experiments::wire::{Cause, Command, Ended, Hello, Owed};
+use backburn_experiments::wire::{Cause, Command, Ended, Owed};
 use backburn_experiments::{Span, wire};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::AbortHandle;
 
 /// How long a lost agent's guardian may take to put everything back and end.
 const GUARDIAN_WITHIN: Duration = Duration::from_secs(30);
@@ -27,9 +27,9 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 /// An agent that takes part.
 pub(super) struct Agent {
     caller: Caller,
+    /// Over which of its connections its words come.
+    connection: u64,
     has_process: bool,
-    /// Hands on to the runner what is heard of it.
-    hearing: AbortHandle,
     /// What it was asked for, each with the request that was sent.
     pub(super) asked: Vec<(u64, wire::InjectionId)>,
     /// The request to revert all that was sent.
@@ -50,15 +50,14 @@ impl Agent {
         &self.caller
     }
 
+    /// Whether what came over this connection is its word.
+    pub(super) fn speaks_over(&self, connection: u64) -> bool {
+        self.connection == connection
+    }
+
     /// Whether nothing more is to be expected of it.
     fn is_gone(&self) -> bool {
         self.closed && (!self.has_process || self.exited.is_some())
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.hearing.abort();
     }
 }
 
@@ -98,12 +97,12 @@ impl Runner {
 
     /// Has these take part.
     pub(super) fn join(&mut self, names: &BTreeSet<String>) {
-        let joined = match self.settings.crew.hold(names) {
+        let joined = match self.settings.crew.hold(names, &self.hear) {
             Ok(joined) => joined,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
-        for (hello, link) in joined {
-            self.welcome(hello, link, Vec::new());
+        for joined in joined {
+            self.welcome(joined, Vec::new());
         }
         self.write();
         let owed = self
@@ -125,20 +124,17 @@ impl Runner {
     }
 
     /// An agent takes part; one that comes again was asked for these before.
-    fn welcome(&mut self, hello: Hello, link: Link, asked: Vec<(u64, wire::InjectionId)>) {
-        let (caller, mut heard, has_process) = link.apart();
-        let (name, tell) = (hello.agent.clone(), self.hear.clone());
-        let hearing = tokio::spawn(async move {
-            while let Some(heard) = heard.recv().await {
-                if tell.send((name.clone(), heard)).is_err() {
-                    return;
-                }
-            }
-        });
+    fn welcome(&mut self, joined: Joined, asked: Vec<(u64, wire::InjectionId)>) {
+        let Joined {
+            hello,
+            caller,
+            connection,
+            has_process,
+        } = joined;
         let agent = Agent {
             caller,
+            connection,
             has_process,
-            hearing: hearing.abort_handle(),
             asked,
             reverting: None,
             lost: None,
@@ -294,6 +290,11 @@ impl Runner {
     /// twice. Not for long, and not once they are quiet: an injection may have crossed with what they were told.
     async fn give_time(&mut self) {
         let most = tokio::time::Instant::now() + HALTED_WITHIN;
+        if let Some(mut lever) = self.settings.crew.lever() {
+            // Their answers come first, and our paper after: the processors have nothing better to do.
+            let answered = lever.wait_for(|lever| *lever != Lever::Pulled);
+            tokio::time::timeout_at(most, answered).await.ok();
+        }
         while self.acting.values().any(|acting| *acting > 0) {
             let quiet = tokio::time::Instant::now() + QUIET;
             let turned = tokio::time::timeout_at(most.min(quiet), self.turn()).await;
@@ -341,7 +342,8 @@ impl Runner {
         };
         let (exited, asked) = (before.exited, std::mem::take(&mut before.asked));
         drop(before);
-        let (hello, next) = match self.settings.crew.again(name, since).await {
+        let come = self.settings.crew.again(name, since, &self.hear).await;
+        let joined = match come {
             Ok(found) => found,
             Err(why) => return self.abort(AbortBy::Agent, "agent", why),
         };
@@ -351,8 +353,8 @@ impl Runner {
             Some(code) => code == Some(0),
             None => self.settings.crew.is_fleet(),
         };
-        let (owed, held) = (hello.owed.clone(), hello.held.clone());
-        self.welcome(hello, next, asked);
+        let (owed, held) = (joined.hello.owed.clone(), joined.hello.held.clone());
+        self.welcome(joined, asked);
         for injection in self.open_on(name) {
             if let Some(owed) = owed.iter().find(|owed| owed.injection == injection) {
                 self.ended(name, never_gone(owed));

@@ -1,7 +1,7 @@
 //! Faults: what agents are asked to inject, and what they say about it.
 
 use super::{Note, Runner, play};
-use crate::link::Heard;
+use crate::link::{Heard, Word};
 use backburn_experiments::Span;
 use backburn_experiments::check::{Rule, Watch};
 use backburn_experiments::journal::{AbortBy, Event};
@@ -178,7 +178,18 @@ impl Runner {
         }
     }
 
-    pub(super) fn heard(&mut self, agent: &str, heard: Heard) {
+    pub(super) fn heard(&mut self, word: Word) {
+        let Word {
+            agent,
+            connection,
+            heard,
+        } = word;
+        let agent = &*agent;
+        let known = self.agents.get(agent);
+        // One that was lost may still have had something to say: the next one's ledger has the last word.
+        if known.is_none_or(|known| !known.speaks_over(connection)) {
+            return;
+        }
         match heard {
             Heard::Report(report) => self.reported(agent, *report),
             Heard::Closed(why) => self.closed(agent, why),

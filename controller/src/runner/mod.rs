@@ -23,7 +23,7 @@ pub use prepare::{Preview, PreviewedInjection, preview, whom};
 pub use record::Watcher;
 
 use crate::crew::Crew;
-use crate::link::Heard;
+use crate::link::{Ear, Word};
 use crate::providers::Around;
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
@@ -143,8 +143,8 @@ struct Runner {
     asked_to_stop: usize,
     agents: BTreeMap<String, agent::Agent>,
     /// What is heard of agents, by name.
-    heard: mpsc::UnboundedReceiver<(String, Heard)>,
-    hear: mpsc::UnboundedSender<(String, Heard)>,
+    heard: mpsc::UnboundedReceiver<Word>,
+    hear: Ear,
     around: Arc<Around>,
     /// Whether `around` knows all agents that take part.
     knows_agents: bool,
@@ -300,11 +300,11 @@ impl Runner {
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
-            Some((agent, heard)) = self.heard.recv() => {
-                self.heard(&agent, heard);
+            Some(word) = self.heard.recv() => {
+                self.heard(word);
                 for _ in 1..AT_ONCE {
-                    let Ok((agent, heard)) = self.heard.try_recv() else { break };
-                    self.heard(&agent, heard);
+                    let Ok(word) = self.heard.try_recv() else { break };
+                    self.heard(word);
                 }
             }
             Some(note) = self.notes.recv() => {

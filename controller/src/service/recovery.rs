@@ -117,10 +117,12 @@ impl Service {
         };
         let began = std::time::Instant::now();
         let mut told_of = Vec::new();
+        // Its ledger says it all; what it would say later concerns nobody.
+        let (ear, _) = tokio::sync::mpsc::unbounded_channel();
         for (name, injections) in open {
             // Who never comes again leaves its injections open, and the run not clean.
-            let hello = match runtime.block_on(held.again(&name, began)) {
-                Ok((hello, _)) => hello,
+            let hello = match runtime.block_on(held.again(&name, began, &ear)) {
+                Ok(joined) => joined.hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");
                     continue;
