@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+#[path = "netem/crashes.rs"]
+mod crashes;
+
 const MODULES: &[&str] = &[
     // `machine::ON_DEMAND`: it makes `ifb0` and `ifb1` when it is loaded.
     "ifb on-demand",
@@ -276,5 +279,6 @@ fn netem_shapes_what_is_chosen() {
         let least = Duration::from_millis(3100);
         assert!((least..8 * least).contains(&took), "{took:?}");
         assert_eq!(listings(), before);
+        crashes::nothing_is_left(&listings);
     });
 }
