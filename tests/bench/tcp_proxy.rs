@@ -5,13 +5,14 @@
 //! cargo bench -p backburn-tests --bench tcp_proxy
 //! ```
 
-use backburn_tests::programs::{backburn_agent, root};
+use backburn_tests::other_proxies::{Other, noxious, percentiles};
+use backburn_tests::programs::backburn_agent;
 use backburn_tests::proxied::{Proxied, echo, free, serve};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -20,16 +21,6 @@ const SPAN: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 15;
 /// Each latency, in milliseconds, and how many words go there and back.
 const LATENCIES: [(u64, usize); 3] = [(1, 400), (10, 300), (100, 100)];
-
-/// Another proxy, which ends with this.
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -64,44 +55,6 @@ fn copy(listen: &str, upstream: &str) {
     });
 }
 
-/// Noxious, built from the registry into the target folder; none where that does not work.
-fn noxious() -> Option<PathBuf> {
-    let target = root().join("target/noxious");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "--locked", "--target-dir"])
-        .arg(&target)
-        .current_dir(root().join("tests/bench/noxious"))
-        .status();
-    let built = built.is_ok_and(|status| status.success());
-    if !built {
-        println!("noxious does not build here: there are no figures of it");
-    }
-    built.then(|| target.join("release/noxious-proxy"))
-}
-
-fn start(mut command: Command, address: SocketAddr) -> Other {
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null());
-    let other = Other(child.spawn().expect("it starts"));
-    let until = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < until, "{command:?} does not listen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    other
-}
-
-fn start_noxious(
-    program: &PathBuf,
-    upstream: SocketAddr,
-    latency: Option<u64>,
-) -> (Other, SocketAddr) {
-    let address = free();
-    let mut command = Command::new(program);
-    command.args([address.to_string(), upstream.to_string()]);
-    command.args(latency.map(|latency| latency.to_string()));
-    (start(command, address), address)
-}
-
 fn throughput(noxious: Option<&PathBuf>) {
     // Takes all, and says at the end how much that was; not over the connection, of which not every
     // proxy leaves one way open when the other is closed.
@@ -124,8 +77,8 @@ fn throughput(noxious: Option<&PathBuf>) {
     let copy_at = free();
     let mut copy = Command::new(std::env::current_exe().expect("a program knows its own file"));
     copy.args(["tokio-copy", &copy_at.to_string(), &sink.to_string()]);
-    let _copy = start(copy, copy_at);
-    let noxious = noxious.map(|program| start_noxious(program, sink, None));
+    let _copy = Other::start(copy, copy_at);
+    let noxious = noxious.map(|program| Other::noxious(program, sink, None));
 
     let mut ways = vec![
         ("direct", sink),
@@ -206,10 +159,10 @@ fn latency(noxious: Option<&PathBuf>) {
         };
         let harm = json!({"to-client": {"latency": format!("{millis}ms")}});
         let ours = Proxied::by(Command::new(backburn_agent()), server, harm, "10m");
-        let other = noxious.map(|program| start_noxious(program, server, Some(millis)));
+        let other = noxious.map(|program| Other::noxious(program, server, Some(millis)));
         let mut figures = vec![("tcp-proxy", late(ours.address))];
         figures.extend(other.iter().map(|(_, address)| ("noxious", late(*address))));
-        for (name, [median, last]) in figures {
+        for (name, [median, _, last]) in figures {
             println!(
                 "  {millis:3} ms  {name:12} median {median:+7.3}   99th {last:+7.3}   n = {count}"
             );
@@ -232,10 +185,4 @@ fn words(to: SocketAddr, count: usize) -> Vec<f64> {
         }
     }
     times
-}
-
-/// The median, and what 99 of 100 are below.
-fn percentiles(mut times: Vec<f64>) -> [f64; 2] {
-    times.sort_by(f64::total_cmp);
-    [times[times.len() / 2], times[times.len() * 99 / 100]]
 }

@@ -16,6 +16,7 @@ pub mod network;
 pub mod network_fault;
 pub mod nodes;
 pub mod odd_web;
+pub mod other_proxies;
 pub mod pages;
 pub mod plain_http;
 pub mod privately;

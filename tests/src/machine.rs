@@ -16,12 +16,15 @@ const INSIDE: &str = "BACKBURN_TEST_MACHINE";
 /// What its init says when the test has ended, with the exit code.
 const ENDED: &str = "the test ended with ";
 /// From its start to its end; it takes a quarter of that on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// What emulates it, what it starts with, and what is looked at to make it.
 const WANTED: [&str; 3] = ["qemu-system-x86_64", "busybox", "ldd"];
 
+/// What stands for a module's parameters where the kernel is to load it by itself, when it wants it.
+pub const ON_DEMAND: &str = "on-demand";
+
 /// Runs `test`, which is called `name` in its file, in a machine with these of the kernel's modules (each with those that it depends on, and with
-/// parameters, if any) and these programs.
+/// parameters, if any; or a kind of interface with [`ON_DEMAND`]) and these programs.
 ///
 /// # Panics
 /// The test fails, the machine does not end in time, or the test is skipped under CI.
@@ -140,7 +143,9 @@ fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec
     archive.program("programs/backburn-agent", &programs::backburn_agent());
     for program in needed.iter().chain(&["busybox"]) {
         let file = found(program).unwrap_or_else(|| panic!("`{program}` is there"));
-        archive.program(&format!("bin/{program}"), &file);
+        // One that is told by a path is called by its file's name.
+        let name = program.rsplit('/').next().unwrap_or(program);
+        archive.program(&format!("bin/{name}"), &file);
     }
     let mut init = String::from("#!/bin/busybox sh\nexport PATH=/bin\n");
     for line in [
@@ -156,6 +161,10 @@ fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec
             format!("{line}\n")
         };
     }
+    // What the kernel starts when it wants a module, here only for a kind of interface: `modprobe -q -- rtnl-link-KIND`.
+    let loader = "#!/bin/busybox sh\nexec busybox insmod /modules/${3#rtnl-link-}.ko\n";
+    archive.file("modules/load", 0o100_755, loader.as_bytes());
+    init += "echo /modules/load > /proc/sys/kernel/modprobe\n";
     let all = every_module(&kernel.join("lib/modules"));
     let mut loaded = BTreeSet::new();
     for module in modules {
@@ -189,8 +198,7 @@ fn within_unpacked(path: &str) -> String {
     unpacked().join(path).display().to_string()
 }
 
-/// Where a program is, along `PATH` or unpacked.
-/// Where a program is: installed, or unpacked.
+/// Where a program is: installed, or unpacked; or where its path says.
 pub fn found(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -251,6 +259,9 @@ fn load(
         }
     }
     archive.file(&format!("modules/{name}.ko"), 0o100_644, &bytes);
+    if parameters == ON_DEMAND {
+        return;
+    }
     writeln!(init, "busybox insmod /modules/{name}.ko {parameters}").expect("a text grows");
 }
 

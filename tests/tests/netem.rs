@@ -12,8 +12,12 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+#[path = "netem/crashes.rs"]
+mod crashes;
+
 const MODULES: &[&str] = &[
-    "ifb numifbs=0",
+    // `machine::ON_DEMAND`: it makes `ifb0` and `ifb1` when it is loaded.
+    "ifb on-demand",
     "veth",
     "sch_netem",
     "sch_tbf",
@@ -180,6 +184,9 @@ fn each_way(
 fn netem_shapes_what_is_chosen() {
     let needed = ["ip", "tc", "nft", "unshare", "sleep"];
     in_a_machine("netem_shapes_what_is_chosen", MODULES, &needed, || {
+        let links = output("ip link");
+        let ifb = std::path::Path::new("/sys/module/ifb");
+        assert!(!ifb.exists(), "it is to be loaded by us");
         let doctor = Command::new(programs::backburn_agent())
             .arg("doctor")
             .output();
@@ -189,6 +196,12 @@ fn netem_shapes_what_is_chosen() {
             .find(|line| line.starts_with("netem"))
             .expect("it tells of netem");
         assert!(netem.contains("yes"), "{doctor}");
+        assert!(ifb.exists());
+        assert_eq!(
+            output("ip link"),
+            links,
+            "what the module makes when it is loaded"
+        );
         let wire = Wire::new();
         for line in [
             "tc qdisc add dev here root handle 1: htb default 20",
@@ -266,5 +279,6 @@ fn netem_shapes_what_is_chosen() {
         let least = Duration::from_millis(3100);
         assert!((least..8 * least).contains(&took), "{took:?}");
         assert_eq!(listings(), before);
+        crashes::nothing_is_left(&listings);
     });
 }

@@ -126,21 +126,22 @@ impl Shape {
         Discipline::netem(&netem)
     }
 
-    /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look.
+    /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look. A module that the
+    /// kernel loads for it stays; the devices that it brings along do not.
     ///
     /// # Errors
     /// What the kernel can't, or that no such namespace can be made.
     pub fn try_out(&self) -> io::Result<()> {
         let discipline = self.discipline();
-        std::thread::scope(|threads| {
-            let trial = threads.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                netlink::make_shaper("backburn-try", &discipline).map(|_| ())
-            });
-            match trial.join() {
+        let trial = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            netlink::make_shaper("backburn-try", &discipline).map(|_| ())
+        };
+        netlink::without_what_the_module_makes(|| {
+            std::thread::scope(|threads| match threads.spawn(trial).join() {
                 Ok(tried) => tried,
                 Err(_) => Err(io::Error::other("the trial ended early")),
-            }
+            })
         })
     }
 }

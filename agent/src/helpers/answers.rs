@@ -2,13 +2,14 @@
 //! came; when this process dies, everything does.
 
 use super::life::Life;
+use super::timely::{be_timely, nap};
 use super::{Failed, filter};
 use crate::dns::{Alteration, Answers, Decision};
 use crate::filter::Shapers;
 use crate::netlink::{Family, Onward, PacketQueue, Socket};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -43,6 +44,7 @@ pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
         known: BTreeSet::from([0]),
         held: VecDeque::new(),
     };
+    be_timely().map_err(|error| Failed::new(error.to_string()))?;
     let Err(error) = reader.read();
     Err(Failed::new(error.to_string()))
 }
@@ -69,8 +71,7 @@ impl Reader<'_> {
         let chance = self.answers.percent.map(|percent| percent / 100.0);
         loop {
             let due = self.held.front().map(|(due, ..)| *due);
-            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let timeout = nap(due, Instant::now());
             let ready = &mut [PollFd::new(&self.queue, PollFlags::IN)];
             match poll(ready, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}

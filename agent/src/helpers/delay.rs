@@ -2,9 +2,10 @@
 //! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
 use super::Failed;
+use super::timely::{be_timely, nap};
 use crate::filter::{Delay, Delays};
 use crate::netlink::{Onward, PacketQueue};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,9 +21,8 @@ enum Held {
 
 /// Holds what comes, until this process is killed.
 pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> Failed {
-    // The kernel wakes us as exactly as it can, not with others 50 µs later.
-    if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)) {
-        return Failed::new(io::Error::from(error).to_string());
+    if let Err(error) = be_timely() {
+        return Failed::new(error.to_string());
     }
     let mut delays = Delays::new(delay, seed);
     let mut held = match delay.keep_order && delay.overtake.is_none() {
@@ -33,10 +33,7 @@ pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> Failed {
     let mut last = Instant::now();
     let mut number = 0;
     loop {
-        let timeout = held
-            .next_due()
-            .map(|due| due.saturating_duration_since(Instant::now()))
-            .and_then(|left| Timespec::try_from(left).ok());
+        let timeout = nap(held.next_due(), Instant::now());
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Failed::new(io::Error::from(error).to_string()),

@@ -22,6 +22,7 @@ mod memory;
 mod proxy;
 mod role;
 mod terminate;
+mod timely;
 
 pub use evidence::evidence;
 pub use hold::{NotHeld, may_hold};

@@ -1,11 +1,12 @@
 //! Devices that only shape what is forwarded to them (`ifb`), and their queueing disciplines,
 //! over rtnetlink. What is written there is in the host's order (`include/uapi/linux/pkt_sched.h`).
 
-use super::links::links;
+use super::links::{Link, links};
 use super::message::{self, Body, Message, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
+use std::path::Path;
 
 /// `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_NEWQDISC`, `RTM_GETQDISC`.
 const NEW_LINK: u16 = 16;
@@ -179,6 +180,50 @@ fn discipline_header(index: u32) -> Body {
     Body::of(&fields.concat())
 }
 
+/// Does something that may have the kernel load the module of such devices. When it is loaded the module makes two that nobody asked
+/// for, in the first network namespace: where that is the thread's, they are removed again. The kernel has no way to say "remove it if nobody
+/// has touched it", so only what is just as the module made it goes, microseconds after a look at it.
+pub fn without_what_the_module_makes<T>(deed: impl FnOnce() -> T) -> T {
+    let modules = Path::new("/sys/module");
+    let may_load = modules.exists() && !modules.join(KIND).exists();
+    let before = if may_load { links().ok() } else { None };
+    let done = deed();
+    if let Some(before) = before
+        && let Ok(after) = links()
+    {
+        for link in made_by_the_module(&before, &after) {
+            let what = format!("remove device {}", link.name);
+            if let Err(error) = do_it(what, DELETE_LINK, 0, link_header(link.index, 0, 0)) {
+                tracing::debug!("what the module has made stays: {error}");
+            }
+        }
+    }
+    done
+}
+
+/// The two that the module makes when it is loaded as it comes; nothing where it has made others, which somebody has asked it for then
+/// (`modprobe.d`), or where somebody has begun to use one of them.
+fn made_by_the_module<'a>(before: &[Link], after: &'a [Link]) -> Vec<&'a Link> {
+    let is_new = |link: &&Link| before.iter().all(|old| old.index != link.index);
+    let is_numbered = |link: &&Link| {
+        let number = link.name.strip_prefix(KIND);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let of_kind = after.iter().filter(|link| link.kind == KIND);
+    let mut new: Vec<&Link> = of_kind.filter(is_new).filter(is_numbered).collect();
+    new.sort_by_key(|link| link.index);
+    match new.as_slice() {
+        [first, second]
+            if [&first.name, &second.name] == ["ifb0", "ifb1"]
+                && first.index.checked_add(1) == Some(second.index)
+                && new.iter().all(|link| !link.up && link.discipline == "noop") =>
+        {
+            new
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The number of the device of this name, where there is one that shapes.
 ///
 /// # Errors
@@ -224,4 +269,53 @@ pub fn dropped(index: u32) -> io::Result<u64> {
         (of == index).then_some(message::long_at(counted, 12)?)
     })?;
     Ok(found.into_iter().map(u64::from).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            kind: KIND.into(),
+            loopback: false,
+            up: false,
+            discipline: "noop".into(),
+        }
+    }
+
+    #[test]
+    fn only_what_the_module_has_made_and_nobody_uses_is_its_own() {
+        let before = [link(3, "theirs")];
+        let made = |more: &[Link]| {
+            let after = [&before[..], more].concat();
+            made_by_the_module(&before, &after).len()
+        };
+        let pair = [link(4, "ifb0"), link(5, "ifb1")];
+        assert_eq!(made(&pair), 2);
+        assert_eq!(made(&[]), 0);
+        assert_eq!(
+            made(&[link(4, "ifb0"), link(5, "ifb1"), link(6, "bb12e")]),
+            2
+        );
+        // Somebody has asked the module for others.
+        assert_eq!(made(&pair[..1]), 0);
+        assert_eq!(made(&[&pair[..], &[link(6, "ifb2")]].concat()), 0);
+        // Somebody makes their own at the same time.
+        assert_eq!(made(&[link(4, "ifb0"), link(9, "ifb1")]), 0);
+        assert_eq!(made(&[link(4, "ifb1"), link(5, "ifb0")]), 0);
+        // Somebody uses one of them.
+        let used = |change: fn(&mut Link)| {
+            let mut pair = pair.clone();
+            change(&mut pair[1]);
+            made(&pair)
+        };
+        assert_eq!(used(|link| link.up = true), 0);
+        assert_eq!(used(|link| link.discipline = "htb".into()), 0);
+        assert_eq!(used(|link| link.kind = "veth".into()), 0);
+        // They were there before.
+        assert!(made_by_the_module(&pair, &pair).is_empty());
+    }
 }

@@ -29,6 +29,8 @@ pub struct Link {
     pub loopback: bool,
     /// Whether it is up (`IFF_UP`).
     pub up: bool,
+    /// The queueing discipline at its root; `noop` before it has one.
+    pub discipline: String,
 }
 
 /// Every address of every interface but the loopback, in the namespace of the thread.
@@ -76,12 +78,15 @@ pub fn links() -> io::Result<Vec<Link>> {
         // `IFLA_LINKINFO`, and in it `IFLA_INFO_KIND`.
         let made = message::attribute(link.body.get(LINK_HEADER..)?, 18)
             .and_then(|info| message::attribute(info, 1));
+        // `IFLA_QDISC`.
+        let discipline = message::attribute(link.body.get(LINK_HEADER..)?, 6);
         Some(Link {
             index: message::long_at(link.body, 4)?,
             name: message::text(name),
             kind: made.map(message::text).unwrap_or_default(),
             loopback: kind == LOOPBACK.to_ne_bytes(),
             up: state & 1 != 0,
+            discipline: discipline.map(message::text).unwrap_or_default(),
         })
     })
 }

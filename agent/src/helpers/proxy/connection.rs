@@ -4,7 +4,8 @@
 use super::counters::Tally;
 use super::passage::Passage;
 use super::{Chosen, Proxy};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::helpers::timely::nap;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use std::io;
@@ -127,11 +128,7 @@ impl Connection<'_> {
     fn wait(&self, up: &mut Passage, down: &mut Passage, now: Instant) -> io::Result<()> {
         let (ups, downs) = (up.wants(now), down.wants(now));
         let due = [self.reset, self.close, ups.due, downs.due];
-        let timeout = due
-            .into_iter()
-            .flatten()
-            .min()
-            .and_then(|due| Timespec::try_from(nap(due.saturating_duration_since(now))).ok());
+        let timeout = nap(due.into_iter().flatten().min(), now);
         let client = wanted(ups.input, downs.output);
         let upstream = wanted(downs.input, ups.output);
         // An end of which nothing is wanted is left out: that it hung up would wake us for ever.
@@ -159,13 +156,6 @@ impl Connection<'_> {
         up.writable |= upstream.intersects(PollFlags::OUT | failed);
         Ok(())
     }
-}
-
-/// How long to wait at once. The kernel's timers are the later the longer they run, so the last bit
-/// of a long wait is one of its own.
-fn nap(left: Duration) -> Duration {
-    const LAST: Duration = Duration::from_millis(1);
-    if left > 3 * LAST { left - LAST } else { left }
 }
 
 fn wanted(input: bool, output: bool) -> PollFlags {

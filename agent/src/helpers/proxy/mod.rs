@@ -12,6 +12,7 @@ pub use harm::{Harm, Slicer};
 
 use super::Failed;
 use super::life::Life;
+use super::timely::be_timely;
 use backburn_experiments::Span;
 use counters::{Counters, Tally};
 use rand_chacha::ChaCha8Rng;
@@ -22,7 +23,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,9 +149,7 @@ pub(super) fn run(proxy: &Proxy, life: &Life) -> Result<(), Failed> {
         },
     )
     .map_err(|error| failed("the limit of open files", error.into()))?;
-    // The kernel wakes us as exactly as it can, not with others 50 µs later; threads inherit it.
-    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
-        .map_err(|error| failed("the timer's slack", error.into()))?;
+    be_timely().map_err(|error| failed("the timer's slack", error))?;
     let at = format!("listening on {}", proxy.listen);
     let socket = bound(proxy.listen).map_err(|error| failed(&at, error))?;
     listen(&socket, BACKLOG).map_err(|error| failed(&at, error.into()))?;
