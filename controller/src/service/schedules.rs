@@ -20,7 +20,9 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(30);
 /// How long until a store that failed is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How many experiments are read at a time.
+/// How long agents may take to come back after a restart: they take breaks of half a minute at the most, and dial.
+const GATHER: Duration = Duration::from_secs(50);
+/// How many experiments, or agents, are read at a time.
 const PAGE: u32 = 500;
 /// Who runs what comes by itself.
 const WHO: &str = "schedule";
@@ -95,8 +97,9 @@ impl Service {
     /// Starts what is due, for as long as the controller lives.
     pub async fn keep_schedules(self: Arc<Self>) {
         let mut changed = self.schedules.subscribe();
-        // The last run of each schedule.
-        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        // The last run of each schedule: of those that a crash cut short, some are still being closed.
+        let mut last = self.cut_short();
+        self.until_gathered().await;
         loop {
             changed.borrow_and_update();
             let service = Arc::clone(&self);
@@ -126,6 +129,75 @@ impl Service {
         }
     }
 
+    /// The runs by schedule that nobody has closed yet, by their experiments.
+    fn cut_short(&self) -> BTreeMap<String, String> {
+        let open = self.store.open_runs().unwrap_or_else(|error| {
+            tracing::error!(%error, "the open runs can't be read");
+            Vec::new()
+        });
+        let scheduled = open
+            .into_iter()
+            .filter(|run| run.new.because == Because::Schedule);
+        scheduled
+            .filter_map(|run| Some((run.new.experiment?.name, run.new.id)))
+            .collect()
+    }
+
+    /// Waits until every agent that may come has come, but not for long. What is due at a restart would find nobody, and a
+    /// time that was missed is made up for once only.
+    async fn until_gathered(self: &Arc<Self>) {
+        let service = Arc::clone(self);
+        let expected = tokio::task::spawn_blocking(move || service.expected()).await;
+        let expected = match expected {
+            Ok(Ok(expected)) => expected,
+            Ok(Err(error)) => return tracing::error!(%error, "the agents can't be read"),
+            Err(_) => return,
+        };
+        let mut changes = self.fleet.changes();
+        let come = changes.wait_for(|_| self.fleet.count() >= expected);
+        // Who has not come by then may never.
+        tokio::time::timeout(GATHER, come).await.ok();
+    }
+
+    /// How many agents may come.
+    fn expected(&self) -> Result<usize, StoreError> {
+        let (mut count, mut after) = (0, None::<String>);
+        loop {
+            let page = self.store.agents(after.as_deref(), PAGE)?;
+            let Some(end) = page.last() else {
+                return Ok(count);
+            };
+            after = Some(end.name.clone());
+            count += page.iter().filter(|agent| agent.revoked.is_none()).count();
+        }
+    }
+
+    /// How far an experiment's schedule was dealt with. One that is new, or was changed, or was removed and put again, comes
+    /// into force when that was done.
+    fn progress(&self, experiment: &Experiment, kept: &Value) -> Result<Progress, StoreError> {
+        let anew = Progress {
+            last: experiment.at,
+            waiting: None,
+        };
+        let before = (kept.get("progress"))
+            .and_then(|progress| serde_json::from_value::<Progress>(progress.clone()).ok());
+        let Some(before) =
+            before.filter(|_| kept.get("schedule") == experiment.document.get("schedule"))
+        else {
+            return Ok(anew);
+        };
+        let version = kept.get("version").and_then(Value::as_u64).unwrap_or(0);
+        if version == experiment.version {
+            return Ok(before);
+        }
+        let between = self.store.experiment_versions(&experiment.name)?;
+        let mut between = between.iter().filter(|step| step.version > version);
+        Ok(match between.any(|step| step.removed) {
+            true => anew,
+            false => before,
+        })
+    }
+
     /// What is due now, written down as dealt with, and when to look again.
     fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<Turn, StoreError> {
         let now = Timestamp::now();
@@ -136,22 +208,17 @@ impl Service {
             };
             let name = format!("schedule/{}", experiment.name);
             let kept = self.store.setting(&name)?.unwrap_or_default();
-            let before = kept
-                .get("progress")
-                .and_then(|progress| serde_json::from_value::<Progress>(progress.clone()).ok())
-                // A schedule that was changed comes into force when it was.
-                .filter(|_| kept.get("schedule") == experiment.document.get("schedule"));
-            let progress = before.unwrap_or(Progress {
-                last: now,
-                waiting: None,
-            });
+            let before = self.progress(&experiment, &kept)?;
             let running =
                 (last.get(&experiment.name)).is_some_and(|run| lock(&self.runs).contains_key(run));
-            let (progress, due) = table.turn(progress, now, running, GRACE);
-            if before != Some(progress) {
-                let kept =
-                    json!({"schedule": experiment.document.get("schedule"), "progress": progress});
-                self.store.set(&name, &kept)?;
+            let (progress, due) = table.turn(before, now, running, GRACE);
+            let now_kept = json!({
+                "schedule": experiment.document.get("schedule"),
+                "version": experiment.version,
+                "progress": progress,
+            });
+            if now_kept != kept {
+                self.store.set(&name, &now_kept)?;
             }
             wakes = wakes.into_iter().chain(table.wakes(progress)).min();
             calls.extend(due.into_iter().map(|call| (experiment.clone(), call)));
