@@ -43,8 +43,8 @@ pub struct Agent {
     address: Option<String>,
     /// Since when.
     since: Option<String>,
-    /// The run that holds it.
-    run: Option<String>,
+    /// The runs that hold it; more than one where all of them share it.
+    runs: Vec<String>,
     /// The faults that it can inject.
     faults: Vec<String>,
     /// What it could not put back: somebody has to look.
@@ -61,7 +61,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
         version: None,
         address: None,
         since: None,
-        run: None,
+        runs: Vec::new(),
         faults: Vec::new(),
         owed: Vec::new(),
     };
@@ -70,7 +70,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());
         agent.since = Some(connected.since.to_string());
-        agent.run = connected.run;
+        agent.runs = connected.runs;
         agent.faults = connected.faults.to_vec();
         agent.owed = connected.owed.into_iter().map(Left::from).collect();
     }

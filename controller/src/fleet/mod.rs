@@ -42,9 +42,9 @@ const MOST_OWED: usize = 10_000;
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
-    /// Which run holds whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
+    /// Which runs hold whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
     /// Locked after the members, where both are.
-    runs: Mutex<BTreeMap<String, String>>,
+    runs: Mutex<BTreeMap<String, Vec<Arc<Claim>>>>,
     /// Counts the connections there have been.
     connections: AtomicU64,
     halted: watch::Sender<bool>,
@@ -64,7 +64,8 @@ struct Member {
     peer: SocketAddr,
     since: jiff::Timestamp,
     caller: Caller,
-    holder: Option<Holder>,
+    /// More than one where all of them share it.
+    holders: Vec<Holder>,
 }
 
 /// What is kept of an agent's first words.
@@ -79,8 +80,16 @@ struct Introduction {
 
 #[derive(Debug)]
 struct Holder {
-    run: String,
+    claim: Arc<Claim>,
     hear: mpsc::UnboundedSender<Heard>,
+}
+
+/// A run that holds agents.
+#[derive(Debug)]
+struct Claim {
+    run: String,
+    /// Whether others that say so too may hold the same agents.
+    shares: bool,
 }
 
 /// A connected agent, for people.
@@ -98,8 +107,8 @@ pub struct Connected {
     pub peer: SocketAddr,
     /// Since when.
     pub since: jiff::Timestamp,
-    /// The run that holds it.
-    pub run: Option<String>,
+    /// The runs that hold it.
+    pub runs: Vec<String>,
     /// What it could not put back.
     pub owed: Vec<Owed>,
 }
@@ -116,7 +125,14 @@ pub struct Reverted {
 }
 
 impl Member {
-    fn connected(&self, name: &str, run: Option<&String>) -> Connected {
+    /// Tells those who hold it that it has gone.
+    fn gone(self, why: &str) {
+        for holder in self.holders {
+            holder.hear.send(Heard::Closed(why.to_owned())).ok();
+        }
+    }
+
+    fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> Connected {
         Connected {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
@@ -124,7 +140,9 @@ impl Member {
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
-            run: run.cloned(),
+            runs: (claims.into_iter().flatten())
+                .map(|claim| claim.run.clone())
+                .collect(),
             owed: self.introduction.owed.clone(),
         }
     }
@@ -154,7 +172,7 @@ impl Fleet {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Arc<Claim>>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -236,16 +254,13 @@ impl Fleet {
             peer,
             since: jiff::Timestamp::now(),
             caller,
-            holder: None,
+            holders: Vec::new(),
         };
         members.insert(name.to_owned(), member);
         drop(members);
         if let Some(before) = before {
             before.caller.hang_up();
-            if let Some(holder) = before.holder {
-                let why = "it has come again over another link".to_owned();
-                holder.hear.send(Heard::Closed(why)).ok();
-            }
+            before.gone("it has come again over another link");
         }
         self.seen.send_modify(|count| *count += 1);
         connection
@@ -275,13 +290,14 @@ impl Fleet {
         }
         let gone = members.remove(name);
         drop(members);
-        if let Some(holder) = gone.and_then(|gone| gone.holder) {
-            holder.hear.send(Heard::Closed(why.to_owned())).ok();
+        if let Some(gone) = gone {
+            gone.gone(why);
         }
         self.seen.send_modify(|count| *count += 1);
     }
 
-    /// Hands a word of an agent on to the run that holds it. False where this link is not its own any more.
+    /// Hands a word of an agent on to the runs that hold it: each knows what it asked for. False where this link is not its
+    /// own any more.
     fn hand_on(&self, name: &str, connection: u64, heard: Heard) -> bool {
         let mut members = self.members();
         let Some(member) = members
@@ -290,9 +306,14 @@ impl Fleet {
         else {
             return false;
         };
-        match &member.holder {
-            // A run that is over does not listen any more; its agent is let go in a moment.
-            Some(holder) => drop(holder.hear.send(heard)),
+        // A run that is over does not listen any more; its agent is let go in a moment.
+        match member.holders.split_last() {
+            Some((last, others)) => {
+                for other in others {
+                    other.hear.send(heard.clone()).ok();
+                }
+                last.hear.send(heard).ok();
+            }
             None => tracing::debug!(agent = name, ?heard, "heard of an agent that no run holds"),
         }
         true
@@ -303,10 +324,7 @@ impl Fleet {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
         member.caller.hang_up();
-        if let Some(holder) = member.holder {
-            let why = "it was dismissed".to_owned();
-            holder.hear.send(Heard::Closed(why)).ok();
-        }
+        member.gone("it was dismissed");
         self.seen.send_modify(|count| *count += 1);
     }
 

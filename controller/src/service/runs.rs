@@ -222,13 +222,15 @@ impl Service {
         stop: mpsc::UnboundedReceiver<String>,
     ) {
         let note = Arc::clone(running);
+        let radius = experiment.document.blast_radius.as_ref();
+        let held = Held::new(Arc::clone(&self.fleet), run)
+            .permitted_by(self.permit(&experiment, ask))
+            .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = Settings {
             run: run.to_owned(),
             seed,
             frequency: check::EVERY,
-            crew: Crew::Fleet(
-                Held::new(Arc::clone(&self.fleet), run).permitted_by(self.permit(&experiment, ask)),
-            ),
+            crew: Crew::Fleet(held),
             journal: Box::new(Kept {
                 service: Arc::clone(&self),
                 run: run.to_owned(),

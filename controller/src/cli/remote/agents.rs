@@ -88,10 +88,12 @@ fn shown(findings: &Value) -> String {
 }
 
 fn row(agent: &Value) -> Vec<String> {
-    let state = match (&agent["revoked"], &agent["connected"], &agent["run"]) {
+    let runs = agent["runs"].as_array().into_iter().flatten();
+    let runs: Vec<&str> = runs.filter_map(Value::as_str).collect();
+    let state = match (&agent["revoked"], &agent["connected"], &runs[..]) {
         (Value::String(_), _, _) => "revoked".to_owned(),
-        (_, Value::Bool(true), Value::String(run)) => format!("in run {run}"),
-        (_, Value::Bool(true), _) => "connected".to_owned(),
+        (_, Value::Bool(true), []) => "connected".to_owned(),
+        (_, Value::Bool(true), runs) => format!("in run {}", runs.join(", ")),
         _ => "gone".to_owned(),
     };
     let owed = agent["owed"].as_array().map_or(0, Vec::len);
