@@ -1,9 +1,10 @@
 //! What the owners of a controller and of its agents allow, and agents that may not come back.
 
-use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM};
+use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM, Victim, strike};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// Pauses a victim on agents with this label.
@@ -129,32 +130,83 @@ fn owners_have_the_last_word_and_name_their_rule() {
             refused["hint"].to_string().contains("`deny-faults`"),
             "{ended:#?}"
         );
+    });
+}
 
-        // Who is revoked is gone at once, and does not come back.
-        let run = fleet.begin("few", &pause("few", one(), "10m"));
-        let hit = |fleet: &Fleet| {
-            fleet
-                .hosts
-                .iter()
-                .zip(&victims)
-                .find(|(_, victim)| victim.is_paused())
-                .map(|(host, _)| host.name.clone())
-        };
-        wait_until("it acts", LONG, || hit(&fleet).is_some());
-        let hit = hit(&fleet).expect("it was seen");
-        assert_eq!(fleet.says(&["agents", "revoke", &hit]).code, 0);
-        wait_until("it is put back", LONG, || {
-            !victims.iter().any(|victim| victim.is_paused())
-        });
-        fleet.until_clean();
-        let log = || {
-            let log = fleet.host(&hit).state.with_extension("log");
+#[test]
+fn who_is_revoked_puts_everything_back_and_does_not_return() {
+    let name = "who_is_revoked_puts_everything_back_and_does_not_return";
+    privately_networked(name, &PROGRAMS, || {
+        let agents: [(&str, &[&str]); 4] = [
+            ("web-1", &["role=web"]),
+            ("web-2", &["role=web"]),
+            ("db", &["role=db"]),
+            ("rest", &["role=rest"]),
+        ];
+        let fleet = Fleet::new(&agents, Given::default());
+        let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
+        let log = |name: &str| {
+            let log = fleet.host(name).state.with_extension("log");
             std::fs::read_to_string(log).unwrap_or_default()
         };
-        wait_until("it is not let in", LONG, || log().contains("not connected"));
-        assert!(fleet.says(&["agents"]).out.contains("revoked"));
-        // Nobody can say any more whether all is gone there.
+        let is_kept_out = |name: &str| {
+            wait_until("it is not let in", LONG, || {
+                log(name).contains("not connected")
+            });
+            let shown = fleet.ask(&format!("GET /api/v1/agents/{name}")).json();
+            assert!(shown["revoked"].is_string(), "{shown:#}");
+            assert_eq!(shown["connected"], false, "{shown:#}");
+        };
+        let begun = |role: &str, victims: &[Victim]| {
+            let run = fleet.begin(role, &pause(role, json!("all"), "10m"));
+            victims.iter().for_each(Victim::until_paused);
+            run
+        };
+        let other = begun("rest", &victims[3..]);
+
+        // In good order: all that its run did, there and elsewhere, is gone when the word is taken.
+        let run = begun("web", &victims[..2]);
+        let revoked = fleet.says(&["agents", "revoke", "web-1"]);
+        assert_eq!(revoked.code, 0, "{revoked:?}");
+        assert!(!victims[0].is_paused() && !victims[1].is_paused());
+        let ended = fleet.until_over(&run);
+        assert_eq!(ended.code, 4, "{ended:#?}");
+        assert_eq!(ended.verdict["owed"], json!([]), "{ended:#?}");
+        let why = ended.of("aborted")[0]["reason"].to_string();
+        assert!(why.contains("`web-1` is about to be revoked"), "{why}");
+        is_kept_out("web-1");
+        // Who is left goes on.
+        assert_eq!(
+            fleet.run("web", &pause("web", json!("all"), "100ms")).code,
+            0
+        );
+
+        // At once: it puts everything back all the same, and can't tell anybody.
+        let run = begun("db", &victims[2..3]);
+        let revoked = fleet.says(&["agents", "revoke", "db", "--force"]);
+        assert_eq!(revoked.code, 0, "{revoked:?}");
+        victims[2].until_free();
+        is_kept_out("db");
         let open = fleet.ask("GET /api/v1/runs?open=true").json();
-        assert_eq!(open[0]["id"], run.as_str(), "{open:#}");
+        let open: Vec<&Value> = open.as_array().expect("a list").iter().collect();
+        let is_open = |run: &str| open.iter().any(|open| open["id"] == run);
+        assert!(is_open(&run) && is_open(&other), "{open:#?}");
+        assert!(victims[3].is_paused());
+        assert_eq!(fleet.says(&["stop", &other]).code, 0);
+        assert_eq!(fleet.until_over(&other).code, 4);
+
+        // One that can't be heard is not revoked in good order.
+        let run = begun("web", &victims[1..2]);
+        let worker = fleet.host("web-2").processes()[2];
+        strike(worker, Signal::SIGSTOP);
+        let refused = fleet.says(&["agents", "revoke", "web-2"]);
+        assert_ne!(refused.code, 0, "{refused:?}");
+        assert!(refused.err.contains("--force"), "{refused:?}");
+        let shown = fleet.ask("GET /api/v1/agents/web-2").json();
+        assert!(shown["revoked"].is_null(), "{shown:#}");
+        strike(worker, Signal::SIGCONT);
+        victims[1].until_free();
+        assert_eq!(fleet.until_over(&run).code, 4);
+        fleet.until_clean();
     });
 }

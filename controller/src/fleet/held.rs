@@ -86,6 +86,7 @@ impl Held {
         }
         let roll = members
             .iter()
+            .filter(|(_, member)| !member.retires)
             .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
         Ok(roll.collect())
     }
@@ -116,7 +117,7 @@ impl Held {
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
         self.may_start()?;
         for name in names {
-            if !members.contains_key(name) {
+            if members.get(name).is_none_or(|member| member.retires) {
                 return Err(Refusal::new(
                     "agent",
                     format!("agent `{name}` has gone since it was picked"),
@@ -201,6 +202,44 @@ impl Held {
             (hello.owed, hello.held) = (owed, held);
         }
         Ok((hello, link))
+    }
+}
+
+/// An agent that nobody else may hold any more, because it is about to go for good. It may be held again when this is dropped
+/// and it has not gone.
+#[derive(Debug)]
+pub struct Retired {
+    fleet: Arc<Fleet>,
+    name: String,
+    runs: Vec<String>,
+}
+
+impl Retired {
+    /// This agent, whether or not it is there.
+    pub fn of(fleet: &Arc<Fleet>, name: &str) -> Self {
+        let mut members = fleet.members();
+        let claims = fleet.runs().get(name).cloned().unwrap_or_default();
+        if let Some(member) = members.get_mut(name) {
+            member.retires = true;
+        }
+        Retired {
+            fleet: Arc::clone(fleet),
+            name: name.to_owned(),
+            runs: claims.iter().map(|claim| claim.run.clone()).collect(),
+        }
+    }
+
+    /// The runs that hold it.
+    pub fn runs(&self) -> &[String] {
+        &self.runs
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        if let Some(member) = self.fleet.members().get_mut(&self.name) {
+            member.retires = false;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod held;
 
-pub use held::{Held, Permit};
+pub use held::{Held, Permit, Retired};
 
 use crate::link::{Caller, Heard, talk};
 use crate::runner::ADDRESS;
@@ -66,6 +66,8 @@ struct Member {
     caller: Caller,
     /// More than one where all of them share it.
     holders: Vec<Holder>,
+    /// Whether nobody may hold it any more.
+    retires: bool,
 }
 
 /// What is kept of an agent's first words.
@@ -255,6 +257,7 @@ impl Fleet {
             since: jiff::Timestamp::now(),
             caller,
             holders: Vec::new(),
+            retires: false,
         };
         members.insert(name.to_owned(), member);
         drop(members);
