@@ -1,5 +1,7 @@
 //! What the owners of a controller and of its agents allow, and agents that may not come back.
 
+use backburn::store::{Because, NewRun, RunEnd, SqliteStore, Store as _};
+use backburn_experiments::journal::Outcome;
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM, Victim, strike};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
@@ -208,5 +210,76 @@ fn who_is_revoked_puts_everything_back_and_does_not_return() {
         victims[1].until_free();
         assert_eq!(fleet.until_over(&run).code, 4);
         fleet.until_clean();
+    });
+}
+
+/// A run that began this many days ago; over at once, if at all.
+fn past(store: &SqliteStore, id: &str, days: i64, is_over: bool) {
+    let at = Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let run = NewRun {
+        id: id.into(),
+        experiment: None,
+        title: id.into(),
+        seed: 7,
+        who: "ada".into(),
+        because: Because::Asked,
+        started: at,
+    };
+    store.open_run(&run).expect("it is opened");
+    let entry = json!({"at": at, "elapsed": 0.0, "event": "run-started", "run": id, "title": id, "seed": 7,
+        "version": "0", "hypothesis": [], "looks": {"before": false, "during": false, "after": false}});
+    let entry = serde_json::from_value(entry).expect("an entry");
+    store.append(id, &entry).expect("it is written");
+    if is_over {
+        let end = RunEnd {
+            ended: at,
+            outcome: Outcome::Held,
+            verdict: json!({}),
+        };
+        store.close_run(id, &end).expect("it is closed");
+    }
+}
+
+#[test]
+fn what_has_been_over_for_long_is_forgotten_where_the_owner_says_so() {
+    let name = "what_has_been_over_for_long_is_forgotten_where_the_owner_says_so";
+    privately_networked(name, &PROGRAMS, || {
+        let mut fleet = Fleet::new(&[], Given::default());
+        assert_eq!(fleet.end(), Some(0));
+        let store = SqliteStore::open(&fleet.data().join("store")).expect("it is there");
+        past(&store, "old", 91, true);
+        past(&store, "cut-short", 91, false);
+        past(&store, "young", 89, true);
+        drop(store);
+        let ids = |fleet: &Fleet| {
+            let runs = fleet.says(&["runs", "--json"]).json();
+            let runs = runs.as_array().expect("a list").iter();
+            let ids: Vec<String> = runs
+                .map(|run| run["id"].as_str().expect("an id").to_owned())
+                .collect();
+            ids.join(" ")
+        };
+        // For ever, where nothing is said.
+        fleet.start(&[]);
+        assert_eq!(ids(&fleet), "young cut-short old");
+        assert_eq!(fleet.end(), Some(0));
+        fleet.start(&[("BACKBURN_KEEP_RUNS_FOR", "90d")]);
+        wait_until("the old one is forgotten", LONG, || {
+            fleet.says(&["audit"]).out.contains("forget runs")
+        });
+        // What the crash cut short was closed by the first start, so it is not old.
+        assert_eq!(ids(&fleet), "young cut-short");
+        assert_ne!(fleet.says(&["runs", "old"]).code, 0);
+        assert_eq!(fleet.shown("cut-short")["outcome"], "inconclusive");
+        let audit = fleet.says(&["audit"]).out;
+        let forgot: Vec<&str> = audit
+            .lines()
+            .filter(|line| line.contains("forget runs"))
+            .collect();
+        assert_eq!(forgot.len(), 1, "{audit}");
+        assert!(forgot[0].contains(r#""detail":{"runs":1}"#), "{audit}");
+        assert_eq!(fleet.says(&["audit", "--verify"]).code, 0);
+        assert_eq!(fleet.end(), Some(0));
+        assert!(!fleet.try_start(&[("BACKBURN_KEEP_RUNS_FOR", "59m")]));
     });
 }

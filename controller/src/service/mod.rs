@@ -11,6 +11,7 @@ mod halt;
 mod policy;
 mod programs;
 mod recovery;
+mod retention;
 mod revocation;
 mod runs;
 mod schedules;
