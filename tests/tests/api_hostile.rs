@@ -292,7 +292,7 @@ fn a_hostile_agent_is_only_itself_and_is_let_go() {
     let run = controller.ran("checkout");
     for told in [
         json!({"say": "ended", "injection": run, "cause": "done", "clean": false, "took": "1s"}),
-        json!({"say": "struck", "rule": "all", "seen": "nothing"}),
+        json!({"say": "struck", "run": run, "rule": "all", "seen": "nothing"}),
         json!({"say": "all-reverted", "request": 7, "owed": []}),
     ] {
         first.send(&line(&told));
