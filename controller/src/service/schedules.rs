@@ -43,7 +43,14 @@ pub struct Scheduled {
 }
 
 /// What is due, and when to look again.
-type Turn = (Vec<(Experiment, Call)>, Option<Timestamp>);
+type Turn = (Vec<(Experiment, Answer)>, Option<Timestamp>);
+
+/// What is to be done about a time, or about several in a row that were missed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Answer {
+    call: Call,
+    times: usize,
+}
 
 impl Service {
     /// Something about the schedules may have changed.
@@ -107,8 +114,8 @@ impl Service {
             let turned = tokio::task::spawn_blocking(move || service.turn_all(&known)).await;
             let wait = match turned {
                 Ok(Ok((due, wakes))) => {
-                    for (experiment, call) in due {
-                        if let Some(run) = self.answer(&experiment, call).await {
+                    for (experiment, answer) in due {
+                        if let Some(run) = self.answer(&experiment, answer).await {
                             last.insert(experiment.name, run);
                         }
                     }
@@ -221,14 +228,14 @@ impl Service {
                 self.store.set(&name, &now_kept)?;
             }
             wakes = wakes.into_iter().chain(table.wakes(progress)).min();
-            calls.extend(due.into_iter().map(|call| (experiment.clone(), call)));
+            calls.extend(answers(due).map(|answer| (experiment.clone(), answer)));
         }
         Ok((calls, wakes))
     }
 
     /// Does what is to be done about a time. The run's id, where one began.
-    async fn answer(self: &Arc<Self>, experiment: &Experiment, call: Call) -> Option<String> {
-        let (due, outcome, detail) = match call {
+    async fn answer(self: &Arc<Self>, experiment: &Experiment, answer: Answer) -> Option<String> {
+        let (due, outcome, detail) = match answer.call {
             Call::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
                 Err(why) => (due, "refused", json!({"why": why})),
@@ -240,6 +247,9 @@ impl Service {
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
         detail["due"] = json!(due.nominal);
+        if answer.times > 1 {
+            detail["times"] = json!(answer.times);
+        }
         let deed = Deed {
             at: Timestamp::now(),
             who: WHO.into(),
@@ -323,10 +333,56 @@ impl Service {
     }
 }
 
+/// What was missed in a row is one answer, about the last of them: there may be very many.
+fn answers(calls: Vec<Call>) -> impl Iterator<Item = Answer> {
+    let mut answers: Vec<Answer> = Vec::new();
+    for call in calls {
+        match (answers.last_mut(), call) {
+            (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
+                last.call = call;
+                last.times += 1;
+            }
+            _ => answers.push(Answer { call, times: 1 }),
+        }
+    }
+    answers.into_iter()
+}
+
 /// The schedule of an experiment, where it has one that can be understood: that is checked when it is applied.
 fn timetable(experiment: &Experiment) -> Option<(Schedule, Timetable)> {
     let schedule: Schedule =
         serde_json::from_value(experiment.document.get("schedule")?.clone()).ok()?;
     let table = Timetable::of(&schedule, 0, &experiment.name).ok()?;
     Some((schedule, table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_in_a_row_is_told_once() {
+        let due = |second| {
+            let at = Timestamp::new(second, 0).unwrap();
+            Due { nominal: at, at }
+        };
+        let calls = vec![
+            Call::Run(due(0)),
+            Call::Missed(due(1)),
+            Call::Missed(due(2)),
+            Call::Missed(due(3)),
+            Call::Overlapped(due(4)),
+            Call::Missed(due(5)),
+        ];
+        let told: Vec<(Call, usize)> = answers(calls)
+            .map(|answer| (answer.call, answer.times))
+            .collect();
+        let wanted = [
+            (Call::Run(due(0)), 1),
+            (Call::Missed(due(3)), 3),
+            (Call::Overlapped(due(4)), 1),
+            (Call::Missed(due(5)), 1),
+        ];
+        assert_eq!(told, wanted);
+    }
 }
