@@ -240,7 +240,7 @@ fn a_time_waits_for_the_run_before_whoever_dies() {
     privately_networked(name, &PROGRAMS, || {
         let mut fleet = Fleet::new(&[("a", &["role=a"])], Given::default());
         let victim = fleet.host("a").victim();
-        let random = json!({"random": {"mean-time-between": "1s"}, "overlap": "queue"});
+        let random = json!({"random": {"mean-time-between": "3s"}, "overlap": "queue"});
         fleet.apply("queue", &on_schedule("a", "10m", random));
         wait_until("one waits", LONG, || {
             !answered(&fleet, "queue", "waits").is_empty()
