@@ -101,7 +101,7 @@ pub fn run(
         lease: Instant::now() + FIRST_LEASE.0,
         lasts: FIRST_LEASE,
         proof: None,
-        watch: Watch::default(),
+        watches: BTreeMap::new(),
         metrics: Metrics::default(),
         busy: Instant::now(),
         settled: false,
@@ -136,7 +136,8 @@ struct Worker {
     lasts: Span,
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof: Option<Instant>,
-    watch: Watch,
+    /// What is watched for each run.
+    watches: BTreeMap<String, Watch>,
     metrics: Metrics,
     /// When something was last asked of us.
     busy: Instant,
@@ -165,9 +166,7 @@ impl Worker {
                 break cause;
             }
         };
-        for ended in self.engine.revert_all(cause) {
-            self.link.say(&Report::Ended(ended));
-        }
+        self.revert_all(None, cause);
         self.link.flush(Duration::from_secs(1));
         self.engine.owed().is_empty()
     }
@@ -220,23 +219,42 @@ impl Worker {
         }
         if now >= self.lease || self.proof.is_some_and(|proof| now >= proof) {
             self.proof = None;
-            self.revert_all(Cause::Lease);
-        } else if let Some((rule, seen)) = self.watch.strike(&mut self.metrics, now) {
-            self.link.say(&Report::Struck { rule, seen });
-            self.revert_all(Cause::Rule);
+            return self.revert_all(None, Cause::Lease);
+        }
+        let mut struck = Vec::new();
+        for (run, watch) in &mut self.watches {
+            // A run of which nothing acts has nothing to be ended.
+            if self.engine.acts_for(run)
+                && let Some((rule, seen)) = watch.strike(&mut self.metrics, now)
+            {
+                struck.push((run.clone(), rule, seen));
+            }
+        }
+        for (run, rule, seen) in struck {
+            self.link.say(&Report::Struck {
+                run: run.clone(),
+                rule,
+                seen,
+            });
+            self.revert_all(Some(&run), Cause::Rule);
         }
     }
 
-    fn revert_all(&mut self, cause: Cause) {
-        for ended in self.engine.revert_all(cause) {
+    fn revert_all(&mut self, run: Option<&str>, cause: Cause) {
+        for ended in self.engine.revert_all(run, cause) {
             self.link.say(&Report::Ended(ended));
         }
     }
 
     /// When to wake without being woken: never while nothing acts and nothing is measured.
     fn next_due(&self) -> Option<Instant> {
+        let watches = self.watches.iter();
+        let watched = watches
+            .filter(|(run, _)| self.engine.acts_for(run))
+            .filter_map(|(_, watch)| watch.next_due())
+            .min();
         let acting = self.engine.next_due().map(|engine| {
-            [Some(self.lease), self.proof, self.watch.next_due()]
+            [Some(self.lease), self.proof, watched]
                 .into_iter()
                 .flatten()
                 .fold(engine, Instant::min)
@@ -366,8 +384,8 @@ impl Worker {
                     self.link.say(&Report::Ended(ended));
                 }
             }
-            Command::RevertAll { request } => {
-                self.revert_all(Cause::Asked);
+            Command::RevertAll { request, run } => {
+                self.revert_all(run.as_deref(), Cause::Asked);
                 let owed = self.engine.owed();
                 let held = self.engine.held_by_others();
                 self.link.say(&Report::AllReverted {
@@ -403,7 +421,8 @@ impl Worker {
                     .collect();
                 self.link.say(&Report::Described { request, faults });
             }
-            Command::Watch { rules } => self.watch = Watch::new(rules),
+            Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
+            Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
             // Taken by the caller: it ends the loop.
             Command::Goodbye => {}
         }

@@ -46,7 +46,7 @@ const READ_AT_ONCE: usize = 4 << 10;
 pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
 
 /// What comes from an agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Heard {
     /// It said something.
     Report(Box<Report>),
@@ -304,19 +304,23 @@ impl Caller {
         }
     }
 
-    /// Has the agent put everything back. What could not be proved gone, and what others of its host still hold; none where
-    /// it does not answer any more.
-    pub async fn revert_all(&self) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
-        match self.told_to_revert().await.ok()? {
+    /// Has the agent put everything of a run back. What could not be proved gone of anything, and what others of its host still
+    /// hold; none where it does not answer any more.
+    pub async fn revert(&self, run: &str) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
+        let (request, run) = (self.request(), Some(run.to_owned()));
+        match self
+            .ask(request, Command::RevertAll { request, run })
+            .await?
+        {
             Report::AllReverted { owed, held, .. } => Some((owed, held)),
             _ => None,
         }
     }
 
-    /// Tells the agent to put everything back, at once; what comes is its answer.
+    /// Tells the agent to put everything of every run back, at once; what comes is its answer.
     pub(crate) fn told_to_revert(&self) -> oneshot::Receiver<Report> {
         let request = self.request();
-        self.asked(request, Command::RevertAll { request })
+        self.asked(request, Command::RevertAll { request, run: None })
     }
 
     async fn ask(&self, request: u64, command: Command) -> Option<Report> {

@@ -204,7 +204,7 @@ async fn a_probe_measured_by_agents_holds_where_every_one_is_within() {
     });
     assert_eq!(outputs, Some(json!({"b": true, "c": true})));
     // Whoever took part may be held again.
-    assert!(world.fleet.list().iter().all(|agent| agent.run.is_none()));
+    assert!(world.fleet.list().iter().all(|agent| agent.runs.is_empty()));
 }
 
 #[tokio::test]
@@ -289,11 +289,7 @@ async fn two_runs_never_hold_the_same_agent() {
     let (first, stop) = world.start("first", &experiment("a", "50s", hypothesis.clone()));
     world.was_told("a", "inject").await;
     let running = world.fleet.list();
-    assert!(
-        running
-            .iter()
-            .all(|agent| agent.run.as_deref() == Some("first"))
-    );
+    assert!(running.iter().all(|agent| agent.runs == ["first"]));
     let second = experiment("b", "100ms", hypothesis);
     let (run, _stop) = world.start("second", &second);
     let done = run.await.unwrap();
@@ -359,7 +355,7 @@ async fn a_lost_agent_ends_the_run_and_is_believed_when_it_comes_again() {
     assert!(done.has(|event| matches!(event, Event::Aborted(abort) if abort.by == AbortBy::Agent)));
     assert_eq!(joined(&done), ["a", "b", "b"]);
     assert!(world.file("a").exists());
-    assert!(world.fleet.list().iter().all(|agent| agent.run.is_none()));
+    assert!(world.fleet.list().iter().all(|agent| agent.runs.is_empty()));
 }
 
 #[tokio::test]

@@ -267,6 +267,50 @@ fn runs_are_filtered_and_listed_by_pages() {
 }
 
 #[test]
+fn runs_that_were_closed_long_ago_are_forgotten_one_by_one() {
+    let (_folder, store) = opened();
+    // The last two digits of a second are left out where they are none: text is in another order than time.
+    let ends = [
+        Some((9, 0)),
+        None,
+        Some((3, 0)),
+        Some((5, 123_000_000)),
+        Some((5, 0)),
+    ];
+    for (number, ended) in ends.into_iter().enumerate() {
+        let id = format!("r{number}");
+        store.open_run(&new_run(&id)).unwrap();
+        store.append(&id, &entry(&id)).unwrap();
+        let Some((second, nanosecond)) = ended else {
+            continue;
+        };
+        let ended = Timestamp::new(1_800_000_000 + second, nanosecond).unwrap();
+        let end = RunEnd {
+            ended,
+            ..end(Outcome::Held)
+        };
+        store.close_run(&id, &end).unwrap();
+    }
+    let forgotten = |second| store.forget_run(at(second)).unwrap();
+    assert_eq!(forgotten(3), None);
+    assert_eq!(forgotten(6).as_deref(), Some("r2"));
+    assert_eq!(forgotten(5), None);
+    assert_eq!(forgotten(6).as_deref(), Some("r3"));
+    assert_eq!(forgotten(6).as_deref(), Some("r4"));
+    assert_eq!(forgotten(6), None);
+    assert_eq!(kind(store.events("r2", 0, 9)), Kind::NotThere);
+    assert_eq!(forgotten(1000).as_deref(), Some("r0"));
+    // One that is open is kept, whenever it was opened, and goes on.
+    assert_eq!(forgotten(1000), None);
+    store.append("r1", &entry("more")).unwrap();
+    let events = store.events("r1", 0, 9).unwrap();
+    let events: Vec<String> = events.iter().map(|event| reason(&event.entry)).collect();
+    assert_eq!(events, ["r1", "more"]);
+    store.open_run(&new_run("r2")).unwrap();
+    assert_eq!(store.run("r2").unwrap().events, 0);
+}
+
+#[test]
 fn agents_are_written_listed_and_revoked() {
     let (_folder, store) = opened();
     let agent = |name: &str, zone: &str| Agent {

@@ -45,6 +45,9 @@ pub enum Command {
     RevertAll {
         /// Comes back with the answer.
         request: u64,
+        /// Only what belongs to this run; where left out, every run's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<String>,
     },
     /// Measure a figure of the host.
     Measure {
@@ -73,9 +76,11 @@ pub enum Command {
         /// Comes back with the answer.
         request: u64,
     },
-    /// From now on, watch these by yourself and revert everything when one strikes.
+    /// From now on, watch these by yourself and revert everything of this run when one strikes.
     Watch {
-        /// The rules; they take the place of those before.
+        /// Whose rules they are.
+        run: String,
+        /// The rules; they take the place of those that the run had before.
         rules: Vec<WatchRule>,
     },
     /// Revert what is left and end.
@@ -190,8 +195,10 @@ pub enum Report {
         /// What came back.
         outcome: Probed,
     },
-    /// A rule of [`Command::Watch`] struck; everything is being reverted.
+    /// A rule of [`Command::Watch`] struck; everything of its run is being reverted.
     Struck {
+        /// Whose rule it is.
+        run: String,
         /// The rule's name.
         rule: String,
         /// What was seen, in a few words.

@@ -322,7 +322,14 @@ async fn converse(
     say(&mut stream, &Command::Beat { lease }).await;
     came.send(()).expect("somebody waits");
     while told.recv().await.is_some() {
-        say(&mut stream, &Command::RevertAll { request: 1 }).await;
+        say(
+            &mut stream,
+            &Command::RevertAll {
+                request: 1,
+                run: None,
+            },
+        )
+        .await;
         line.clear();
         stream.read_line(&mut line).await.expect("it answers");
         let report: Report = serde_json::from_str(&line).expect("a report");

@@ -292,7 +292,7 @@ fn a_hostile_agent_is_only_itself_and_is_let_go() {
     let run = controller.ran("checkout");
     for told in [
         json!({"say": "ended", "injection": run, "cause": "done", "clean": false, "took": "1s"}),
-        json!({"say": "struck", "rule": "all", "seen": "nothing"}),
+        json!({"say": "struck", "run": run, "rule": "all", "seen": "nothing"}),
         json!({"say": "all-reverted", "request": 7, "owed": []}),
     ] {
         first.send(&line(&told));
@@ -327,7 +327,7 @@ fn a_hostile_agent_is_only_itself_and_is_let_go() {
     };
     let reports = [
         hello("db-1"),
-        json!({"say": "struck", "rule": "r", "seen": "s"}),
+        json!({"say": "struck", "run": "r", "rule": "r", "seen": "s"}),
     ]
     .map(|report| line(&report));
     let said: [(Vec<u8>, &str); 9] = [
@@ -343,7 +343,7 @@ fn a_hostile_agent_is_only_itself_and_is_let_go() {
         (with("faults", json!(vec!["f"; 300])), "300 faults"),
         (with("held", json!(vec!["i"; 10_001])), "10001 injections"),
         (
-            line(&json!({"say": "struck", "rule": "r", "seen": "s"})),
+            line(&json!({"say": "struck", "run": "r", "rule": "r", "seen": "s"})),
             "did not introduce itself first",
         ),
         (b"{\"say\": \"hel\n".to_vec(), "cannot be understood"),

@@ -99,7 +99,7 @@ fn the_settings_are_those_that_are_read() {
             "nobody reads {name}"
         );
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 7);
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! What the owners of a controller and of its agents allow, experiments that run by themselves, and agents that may not
-//! come back.
+//! What the owners of a controller and of its agents allow, and agents that may not come back.
 
-use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM};
+use backburn::store::{Because, NewRun, RunEnd, SqliteStore, Store as _};
+use backburn_experiments::journal::Outcome;
+use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM, Victim, strike};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// Pauses a victim on agents with this label.
@@ -130,140 +132,154 @@ fn owners_have_the_last_word_and_name_their_rule() {
             refused["hint"].to_string().contains("`deny-faults`"),
             "{ended:#?}"
         );
-
-        // Who is revoked is gone at once, and does not come back.
-        let run = fleet.begin("few", &pause("few", one(), "10m"));
-        let hit = |fleet: &Fleet| {
-            fleet
-                .hosts
-                .iter()
-                .zip(&victims)
-                .find(|(_, victim)| victim.is_paused())
-                .map(|(host, _)| host.name.clone())
-        };
-        wait_until("it acts", LONG, || hit(&fleet).is_some());
-        let hit = hit(&fleet).expect("it was seen");
-        assert_eq!(fleet.says(&["agents", "revoke", &hit]).code, 0);
-        wait_until("it is put back", LONG, || {
-            !victims.iter().any(|victim| victim.is_paused())
-        });
-        fleet.until_clean();
-        let log = || {
-            let log = fleet.host(&hit).state.with_extension("log");
-            std::fs::read_to_string(log).unwrap_or_default()
-        };
-        wait_until("it is not let in", LONG, || log().contains("not connected"));
-        assert!(fleet.says(&["agents"]).out.contains("revoked"));
-        // Nobody can say any more whether all is gone there.
-        let open = fleet.ask("GET /api/v1/runs?open=true").json();
-        assert_eq!(open[0]["id"], run.as_str(), "{open:#}");
     });
 }
 
-/// When, so many seconds ahead.
-fn ahead(seconds: i64) -> String {
-    let at = Timestamp::now() + SignedDuration::from_secs(seconds);
-    at.strftime("%FT%TZ").to_string()
+#[test]
+fn who_is_revoked_puts_everything_back_and_does_not_return() {
+    let name = "who_is_revoked_puts_everything_back_and_does_not_return";
+    privately_networked(name, &PROGRAMS, || {
+        let agents: [(&str, &[&str]); 4] = [
+            ("web-1", &["role=web"]),
+            ("web-2", &["role=web"]),
+            ("db", &["role=db"]),
+            ("rest", &["role=rest"]),
+        ];
+        let fleet = Fleet::new(&agents, Given::default());
+        let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
+        let log = |name: &str| {
+            let log = fleet.host(name).state.with_extension("log");
+            std::fs::read_to_string(log).unwrap_or_default()
+        };
+        let is_kept_out = |name: &str| {
+            wait_until("it is not let in", LONG, || {
+                log(name).contains("not connected")
+            });
+            let shown = fleet.ask(&format!("GET /api/v1/agents/{name}")).json();
+            assert!(shown["revoked"].is_string(), "{shown:#}");
+            assert_eq!(shown["connected"], false, "{shown:#}");
+        };
+        let begun = |role: &str, victims: &[Victim]| {
+            let run = fleet.begin(role, &pause(role, json!("all"), "10m"));
+            victims.iter().for_each(Victim::until_paused);
+            run
+        };
+        let other = begun("rest", &victims[3..]);
+
+        // In good order: all that its run did, there and elsewhere, is gone when the word is taken.
+        let run = begun("web", &victims[..2]);
+        let revoked = fleet.says(&["agents", "revoke", "web-1"]);
+        assert_eq!(revoked.code, 0, "{revoked:?}");
+        assert!(!victims[0].is_paused() && !victims[1].is_paused());
+        let ended = fleet.until_over(&run);
+        assert_eq!(ended.code, 4, "{ended:#?}");
+        assert_eq!(ended.verdict["owed"], json!([]), "{ended:#?}");
+        let why = ended.of("aborted")[0]["reason"].to_string();
+        assert!(why.contains("`web-1` is about to be revoked"), "{why}");
+        is_kept_out("web-1");
+        // Who is left goes on.
+        assert_eq!(
+            fleet.run("web", &pause("web", json!("all"), "100ms")).code,
+            0
+        );
+
+        // At once: it puts everything back all the same, and can't tell anybody.
+        let run = begun("db", &victims[2..3]);
+        let revoked = fleet.says(&["agents", "revoke", "db", "--force"]);
+        assert_eq!(revoked.code, 0, "{revoked:?}");
+        victims[2].until_free();
+        is_kept_out("db");
+        let open = fleet.ask("GET /api/v1/runs?open=true").json();
+        let open: Vec<&Value> = open.as_array().expect("a list").iter().collect();
+        let is_open = |run: &str| open.iter().any(|open| open["id"] == run);
+        assert!(is_open(&run) && is_open(&other), "{open:#?}");
+        assert!(victims[3].is_paused());
+        assert_eq!(fleet.says(&["stop", &other]).code, 0);
+        assert_eq!(fleet.until_over(&other).code, 4);
+
+        // One that can't be heard is not revoked in good order.
+        let run = begun("web", &victims[1..2]);
+        let worker = fleet.host("web-2").processes()[2];
+        strike(worker, Signal::SIGSTOP);
+        let refused = fleet.says(&["agents", "revoke", "web-2"]);
+        assert_ne!(refused.code, 0, "{refused:?}");
+        assert!(refused.err.contains("--force"), "{refused:?}");
+        let shown = fleet.ask("GET /api/v1/agents/web-2").json();
+        assert!(shown["revoked"].is_null(), "{shown:#}");
+        strike(worker, Signal::SIGCONT);
+        victims[1].until_free();
+        assert_eq!(fleet.until_over(&run).code, 4);
+        fleet.until_clean();
+    });
 }
 
-/// What the audit log has of scheduled runs of an experiment.
-fn scheduled(fleet: &Fleet, name: &str) -> Vec<Value> {
-    let log = fleet.says(&["audit"]).out;
-    let entries = log
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let text = format!("\"{name}\"");
-    let is = |entry: &Value| {
-        let entry = entry.to_string();
-        entry.contains("scheduled run") && entry.contains(&text)
+/// A run that began this many days ago; over at once, if at all.
+fn past(store: &SqliteStore, id: &str, days: i64, is_over: bool) {
+    let at = Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let run = NewRun {
+        id: id.into(),
+        experiment: None,
+        title: id.into(),
+        seed: 7,
+        who: "ada".into(),
+        because: Because::Asked,
+        started: at,
     };
-    entries.filter(is).collect()
+    store.open_run(&run).expect("it is opened");
+    let entry = json!({"at": at, "elapsed": 0.0, "event": "run-started", "run": id, "title": id, "seed": 7,
+        "version": "0", "hypothesis": [], "looks": {"before": false, "during": false, "after": false}});
+    let entry = serde_json::from_value(entry).expect("an entry");
+    store.append(id, &entry).expect("it is written");
+    if is_over {
+        let end = RunEnd {
+            ended: at,
+            outcome: Outcome::Held,
+            verdict: json!({}),
+        };
+        store.close_run(id, &end).expect("it is closed");
+    }
 }
 
 #[test]
-fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
-    let name = "what_is_scheduled_runs_once_by_itself_whoever_dies";
+fn what_has_been_over_for_long_is_forgotten_where_the_owner_says_so() {
+    let name = "what_has_been_over_for_long_is_forgotten_where_the_owner_says_so";
     privately_networked(name, &PROGRAMS, || {
-        let agents: [(&str, &[&str]); 3] =
-            [("a", &["role=a"]), ("b", &["role=b"]), ("c", &["role=c"])];
-        let mut fleet = Fleet::new(&agents, Given::default());
-        let _victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
-        let mut guarded = pause("b", json!("all"), "100ms");
-        guarded["schedule"] = json!({"at": ahead(5), "guard": {
-            "type": "probe", "name": "calm", "tolerance": 200,
-            "provider": {"type": "http", "url": "http://127.0.0.1:1/"}}});
-        fleet.apply("guarded", &guarded);
-        let mut soon = pause("a", json!("all"), "100ms");
-        soon["schedule"] = json!({"at": ahead(5)});
-        fleet.apply("soon", &soon);
-        let mut later = pause("c", json!("all"), "100ms");
-        later["schedule"] = json!({"at": ahead(12)});
-        fleet.apply("later", &later);
-        let listed = fleet.says(&["schedules"]);
-        assert_eq!(listed.code, 0, "{listed:?}");
-        assert!(listed.out.contains("later"), "{listed:?}");
-
-        wait_until("both were due", LONG, || {
-            !scheduled(&fleet, "soon").is_empty() && !scheduled(&fleet, "guarded").is_empty()
-        });
-        let refused = scheduled(&fleet, "guarded");
-        assert_eq!(refused[0]["outcome"], "refused", "{refused:#?}");
-        assert!(refused[0].to_string().contains("calm"), "{refused:#?}");
-        let begun = scheduled(&fleet, "soon");
-        assert_eq!(begun[0]["outcome"], "started", "{begun:#?}");
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
-        assert_eq!(fleet.until_over(&run).code, 0);
-        assert_eq!(fleet.shown(&run)["because"], "schedule");
-
-        // The one that is still to come is not forgotten, and what was is not done again.
-        fleet.kill();
-        fleet.start(&[]);
-        fleet.until_connected();
-        wait_until("it was due", LONG, || {
-            !scheduled(&fleet, "later").is_empty()
-        });
-        let begun = scheduled(&fleet, "later");
-        assert_eq!(begun[0]["outcome"], "started", "{begun:#?}");
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
-        assert_eq!(fleet.until_over(&run).code, 0);
-        fleet.kill();
-        fleet.start(&[]);
-        fleet.until_connected();
-        assert_eq!(
-            fleet.run("free", &pause("c", json!("all"), "100ms")).code,
-            0
-        );
-        for name in ["soon", "later", "guarded"] {
-            assert_eq!(scheduled(&fleet, name).len(), 1, "{name}");
-        }
-        let all = fleet.says(&["runs", "--json"]).json();
-        assert_eq!(all.as_array().map(Vec::len), Some(3), "{all:#}");
-
-        // What comes while the last run goes on is left out, and not made up for.
-        let mut often = pause("a", json!("all"), "10m");
-        often["schedule"] = json!({"random": {"mean-time-between": "1s"}});
-        fleet.apply("often", &often);
-        let of = |outcome: &str| {
-            let mut found = scheduled(&fleet, "often");
-            found.retain(|entry| entry["outcome"] == outcome);
-            found
+        let mut fleet = Fleet::new(&[], Given::default());
+        assert_eq!(fleet.end(), Some(0));
+        let store = SqliteStore::open(&fleet.data().join("store")).expect("it is there");
+        past(&store, "old", 91, true);
+        past(&store, "cut-short", 91, false);
+        past(&store, "young", 89, true);
+        drop(store);
+        let ids = |fleet: &Fleet| {
+            let runs = fleet.says(&["runs", "--json"]).json();
+            let runs = runs.as_array().expect("a list").iter();
+            let ids: Vec<String> = runs
+                .map(|run| run["id"].as_str().expect("an id").to_owned())
+                .collect();
+            ids.join(" ")
         };
-        wait_until("it was due again", LONG, || of("skipped").len() > 1);
-        let begun = of("started");
-        assert_eq!(begun.len(), 1, "{begun:#?}");
-        assert_eq!(of("skipped")[0]["detail"]["why"], "the last run goes on");
-        assert_eq!(fleet.says(&["experiments", "remove", "often"]).code, 0);
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
-        assert_eq!(fleet.says(&["stop", &run]).code, 0);
-        assert_eq!(fleet.until_over(&run).code, 4);
+        // For ever, where nothing is said.
+        fleet.start(&[]);
+        assert_eq!(ids(&fleet), "young cut-short old");
+        assert_eq!(fleet.end(), Some(0));
+        fleet.start(&[("BACKBURN_KEEP_RUNS_FOR", "90d")]);
+        wait_until("the old one is forgotten", LONG, || {
+            fleet.says(&["audit"]).out.contains("forget runs")
+        });
+        // What the crash cut short was closed by the first start, so it is not old.
+        assert_eq!(ids(&fleet), "young cut-short");
+        assert_ne!(fleet.says(&["runs", "old"]).code, 0);
+        assert_eq!(fleet.shown("cut-short")["outcome"], "inconclusive");
+        let audit = fleet.says(&["audit"]).out;
+        let forgot: Vec<&str> = audit
+            .lines()
+            .filter(|line| line.contains("forget runs"))
+            .collect();
+        assert_eq!(forgot.len(), 1, "{audit}");
+        assert!(forgot[0].contains(r#""detail":{"runs":1}"#), "{audit}");
+        assert_eq!(fleet.says(&["audit", "--verify"]).code, 0);
+        assert_eq!(fleet.end(), Some(0));
+        assert!(!fleet.try_start(&[("BACKBURN_KEEP_RUNS_FOR", "59m")]));
     });
 }

@@ -118,7 +118,10 @@ impl Session<'_> {
         if signal && signals.read_signal()?.is_some() && !self.asked_to_end {
             self.asked_to_end = true;
             eprintln!("ending: everything is put back first");
-            self.say(&Command::RevertAll { request: 2 })?;
+            self.say(&Command::RevertAll {
+                request: 2,
+                run: None,
+            })?;
         }
         self.say(&Command::Beat { lease: LEASE })?;
         Ok(agent)

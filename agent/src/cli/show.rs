@@ -153,7 +153,7 @@ pub(super) fn report(report: &Report) {
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
-        Report::Struck { rule, seen } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
         Report::AllReverted { .. }
         | Report::Planned { .. }
         | Report::Measured { .. }

@@ -208,10 +208,17 @@ impl Engine {
         Some(ended)
     }
 
-    /// Puts everything of ours back.
-    pub fn revert_all(&mut self, cause: Cause) -> Vec<Ended> {
-        let ids: Vec<String> = self.live.keys().cloned().collect();
+    /// Puts everything of ours back; of one run, where one is named.
+    pub fn revert_all(&mut self, run: Option<&str>, cause: Cause) -> Vec<Ended> {
+        let concerned = |live: &Live| run.is_none_or(|run| live.entry.run == run);
+        let live = self.live.iter().filter(|(_, live)| concerned(live));
+        let ids: Vec<String> = live.map(|(id, _)| id.clone()).collect();
         ids.iter().filter_map(|id| self.revert(id, cause)).collect()
+    }
+
+    /// Whether anything of this run's acts.
+    pub fn acts_for(&self, run: &str) -> bool {
+        self.live.values().any(|live| live.entry.run == run)
     }
 
     /// The machine that we run on, and what its owner allows.

@@ -4,20 +4,21 @@ use super::Api;
 use super::experiments::AfterName;
 use super::halt::Left;
 use super::input::{Asked, Named};
-use super::operations::{Fault, blocking, nothing, page};
+use super::operations::{Fault, blocking, page};
 use super::problem::Problem;
 use super::who::{Admin, Viewer};
-use crate::fleet::Connected;
+use crate::fleet::{Connected, Retired};
 use crate::store;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use backburn_experiments::wire::Probed;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// How long an agent may take to describe its faults.
 const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
@@ -43,8 +44,8 @@ pub struct Agent {
     address: Option<String>,
     /// Since when.
     since: Option<String>,
-    /// The run that holds it.
-    run: Option<String>,
+    /// The runs that hold it; more than one where all of them share it.
+    runs: Vec<String>,
     /// The faults that it can inject.
     faults: Vec<String>,
     /// What it could not put back: somebody has to look.
@@ -61,7 +62,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
         version: None,
         address: None,
         since: None,
-        run: None,
+        runs: Vec::new(),
         faults: Vec::new(),
         owed: Vec::new(),
     };
@@ -70,7 +71,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());
         agent.since = Some(connected.since.to_string());
-        agent.run = connected.run;
+        agent.runs = connected.runs;
         agent.faults = connected.faults.to_vec();
         agent.owed = connected.owed.into_iter().map(Left::from).collect();
     }
@@ -166,20 +167,37 @@ pub async fn doctor(
     }
 }
 
-/// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["admin"])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+/// How an agent is kept out.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Revocation {
+    /// At once: what it has to put back is left to itself, and nobody is told whether it did.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Runs that it takes part in are
+/// stopped first, and put back. Wants the role admin.
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name"), Revocation), security(("token" = ["admin"])), responses((status = 200, body = Agent), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,
     Named(name): Named<String>,
+    Asked(Revocation { force }): Asked<Revocation>,
 ) -> Result<Json<Agent>, Problem> {
+    let retired = match force {
+        true => Retired::of(api.service.fleet(), &name),
+        false => api.service.retire(&name).await?,
+    };
+    let detail = json!({"force": force, "runs": retired.runs()});
     let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
     let kept = blocking(move || -> Result<store::Agent, Problem> {
         enrolment.revoke(&name)?;
-        service.audit(&who, "revoke agent", &name, "done", nothing())?;
+        service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)
     })
     .await?;
     api.service.fleet().dismiss(&kept.name);
+    drop(retired);
     Ok(Json(agent(kept, None)))
 }

@@ -43,6 +43,9 @@ pub(super) struct ControllerCommand {
     /// How long agents keep their faults when they do not hear from it any more
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
     lease: Span,
+    /// How long runs are kept when they are over, with their journals, e.g. 90d; for ever where left out. The audit log stays
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
+    keep_runs_for: Option<Span>,
     /// Where an OpenTelemetry collector takes traces of runs (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -81,6 +84,14 @@ fn lease(text: &str) -> Result<Span, String> {
     match (Span::seconds(3)..=Span::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease is from 3 seconds to 10 minutes".into()),
+    }
+}
+
+fn keep(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    match span >= Span::seconds(3600) {
+        true => Ok(span),
+        false => Err("runs are kept for an hour at the least".into()),
     }
 }
 
@@ -176,6 +187,9 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
         }
         if service.halted().is_some() {
             say("the halt lever is pulled: nothing starts until `backburn resume`\n");
+        }
+        if let Some(keep) = command.keep_runs_for {
+            tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
         }
         let daemon = Daemon {
             listener,

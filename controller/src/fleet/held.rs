@@ -1,7 +1,7 @@
 //! What a run has of a fleet: it may look at everybody, and holds those that it picked. Who is held by one run is
-//! nobody else's until that run is over.
+//! nobody else's until that run is over, unless both say that they share.
 
-use super::{Fleet, Holder, Lever, Member};
+use super::{Claim, Fleet, Holder, Lever, Member};
 use crate::crew::{Joined, Roll};
 use crate::link::{Caller, Ear};
 use backburn_experiments::Span;
@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
+/// What to do about an agent that another run holds.
+const OVERLAP: &str = "wait until that run is over, or pick other agents; two runs hold the same agent where both say `\"shared\": true` in their `blast-radius`";
+
 /// How long until an agent is asked again what others of its host hold.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -24,7 +27,7 @@ pub type Permit =
 /// A fleet, as one run sees it. What it holds is let go when this is dropped.
 pub struct Held {
     fleet: Arc<Fleet>,
-    run: String,
+    claim: Arc<Claim>,
     /// Whom it holds, and the connection over which it heard of them last.
     names: BTreeMap<String, u64>,
     permit: Permit,
@@ -35,7 +38,10 @@ impl Held {
     pub fn new(fleet: Arc<Fleet>, run: impl Into<String>) -> Self {
         Held {
             fleet,
-            run: run.into(),
+            claim: Arc::new(Claim {
+                run: run.into(),
+                shares: false,
+            }),
             names: BTreeMap::new(),
             permit: Box::new(|_, _| Ok(())),
         }
@@ -45,6 +51,14 @@ impl Held {
     #[must_use]
     pub fn permitted_by(mut self, permit: Permit) -> Self {
         self.permit = permit;
+        self
+    }
+
+    /// The same, and whether it shares whom it holds with other runs that do, too.
+    #[must_use]
+    pub fn sharing(mut self, shares: bool) -> Self {
+        let run = self.claim.run.clone();
+        self.claim = Arc::new(Claim { run, shares });
         self
     }
 
@@ -72,6 +86,7 @@ impl Held {
         }
         let roll = members
             .iter()
+            .filter(|(_, member)| !member.retires)
             .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
         Ok(roll.collect())
     }
@@ -107,35 +122,37 @@ impl Held {
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
         self.may_start()?;
         for name in names {
-            if !members.contains_key(name) {
+            if members.get(name).is_none_or(|member| member.retires) {
                 return Err(Refusal::new(
                     "agent",
                     format!("agent `{name}` has gone since it was picked"),
                 )
                 .hint("start the run again"));
             }
-            if let Some(run) = runs.get(name).filter(|run| **run != self.run) {
-                let what = format!("agent `{name}` takes part in run `{run}`");
-                return Err(Refusal::new("overlap", what)
-                    .hint("wait until that run is over, or pick other agents"));
+            let mut claims = runs.get(name).into_iter().flatten();
+            if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
+                let what = format!("agent `{name}` takes part in run `{}`", other.run);
+                return Err(Refusal::new("overlap", what).hint(OVERLAP));
             }
         }
         let mut held = Vec::new();
         for name in names {
             if let Some(member) = members.get_mut(name) {
-                held.push(take(name, member, &self.run, ear));
-                runs.insert(name.clone(), self.run.clone());
+                held.push(take(name, member, &self.claim, ear));
+                claim(&mut runs, name, &self.claim);
                 self.names.insert(name.clone(), member.connection);
             }
         }
         Ok(held)
     }
 
+    fn may_stand_beside(&self, other: &Claim) -> bool {
+        other.run == self.claim.run || (other.shares && self.claim.shares)
+    }
+
     /// Nobody else gets this agent, whenever it comes. Its run of before the crash has it.
     pub(crate) fn claim(&mut self, name: &str) {
-        let mut runs = self.fleet.runs();
-        runs.entry(name.to_owned())
-            .or_insert_with(|| self.run.clone());
+        claim(&mut self.fleet.runs(), name, &self.claim);
         self.names.insert(name.to_owned(), 0);
     }
 
@@ -171,7 +188,7 @@ impl Held {
                 if let Some(member) = self.fleet.members().get_mut(name)
                     && member.connection > lost
                 {
-                    return take(name, member, &self.run, ear);
+                    return take(name, member, &self.claim, ear);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -185,7 +202,7 @@ impl Held {
         let until = since + within + AGAIN_WITHIN;
         while !come.hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let Some((owed, held)) = come.caller.revert_all().await else {
+            let Some((owed, held)) = come.caller.revert(&self.claim.run).await else {
                 break;
             };
             (come.hello.owed, come.hello.held) = (owed, held);
@@ -194,10 +211,59 @@ impl Held {
     }
 }
 
+/// An agent that nobody else may hold any more, because it is about to go for good. It may be held again when this is dropped
+/// and it has not gone.
+#[derive(Debug)]
+pub struct Retired {
+    fleet: Arc<Fleet>,
+    name: String,
+    runs: Vec<String>,
+}
+
+impl Retired {
+    /// This agent, whether or not it is there.
+    pub fn of(fleet: &Arc<Fleet>, name: &str) -> Self {
+        let mut members = fleet.members();
+        let claims = fleet.runs().get(name).cloned().unwrap_or_default();
+        if let Some(member) = members.get_mut(name) {
+            member.retires = true;
+        }
+        Retired {
+            fleet: Arc::clone(fleet),
+            name: name.to_owned(),
+            runs: claims.iter().map(|claim| claim.run.clone()).collect(),
+        }
+    }
+
+    /// The runs that hold it.
+    pub fn runs(&self) -> &[String] {
+        &self.runs
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        if let Some(member) = self.fleet.members().get_mut(&self.name) {
+            member.retires = false;
+        }
+    }
+}
+
+/// Writes down that a run holds an agent.
+fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<Claim>) {
+    let claims = runs.entry(name.to_owned()).or_default();
+    if !claims.iter().any(|known| known.run == claim.run) {
+        claims.push(Arc::clone(claim));
+    }
+}
+
 /// Gives an agent to a run.
-fn take(name: &str, member: &mut Member, run: &str, ear: &Ear) -> Joined {
-    member.holder = Some(Holder {
-        run: run.to_owned(),
+fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, ear: &Ear) -> Joined {
+    member
+        .holders
+        .retain(|holder| holder.claim.run != claim.run);
+    member.holders.push(Holder {
+        claim: Arc::clone(claim),
         agent: name.into(),
         ear: ear.clone(),
     });
@@ -225,16 +291,16 @@ impl Drop for Held {
         let mut members = self.fleet.members();
         let mut runs = self.fleet.runs();
         for name in self.names.keys() {
-            if runs.get(name).is_some_and(|run| *run == self.run) {
-                runs.remove(name);
+            if let Some(claims) = runs.get_mut(name) {
+                claims.retain(|claim| claim.run != self.claim.run);
+                if claims.is_empty() {
+                    runs.remove(name);
+                }
             }
-            if let Some(member) = members.get_mut(name)
-                && member
-                    .holder
-                    .as_ref()
-                    .is_some_and(|holder| holder.run == self.run)
-            {
-                member.holder = None;
+            if let Some(member) = members.get_mut(name) {
+                member
+                    .holders
+                    .retain(|holder| holder.claim.run != self.claim.run);
             }
         }
     }
@@ -280,8 +346,8 @@ mod tests {
         let patience = Duration::from_secs(30);
         let again = tokio::time::timeout(patience, held.again("a", Instant::now(), &ear)).await;
         assert!(again.unwrap().is_ok());
-        assert_eq!(fleet.list()[0].run.as_deref(), Some("run"));
+        assert_eq!(fleet.list()[0].runs, ["run"]);
         drop((hangs, held));
-        assert_eq!(fleet.list()[0].run, None);
+        assert!(fleet.list()[0].runs.is_empty());
     }
 }

@@ -3,9 +3,11 @@
 //! All of it is in memory, behind one lock that is held for moments: the fleet works while the store does not.
 
 mod held;
+mod modesty;
 
-pub use held::{Held, Permit};
+pub use held::{Held, Permit, Retired};
 
+use self::modesty::{FLOOD, FLOOD_WITHIN, Pace, is_modest};
 use crate::link::{Caller, Ear, Heard, Word, talk};
 use crate::runner::ADDRESS;
 use backburn_experiments::Span;
@@ -26,25 +28,13 @@ pub const FLEET_LEASE: Span = Span::seconds(30);
 /// How long an agent may take to introduce itself. It settles its ledger first.
 const HELLO_WITHIN: Duration = Duration::from_secs(60);
 
-/// An agent that says more than this in [`FLOOD_WITHIN`] is not believed to be well: effects come once a second, for each injection.
-const FLOOD: u32 = 20_000;
-const FLOOD_WITHIN: Duration = Duration::from_secs(10);
-
-/// What an introduction may have, since it is kept: labels, each with a key and a value of at most [`LONGEST_TEXT`] bytes.
-const MOST_LABELS: usize = 64;
-const LONGEST_TEXT: usize = 256;
-/// The faults that it may name.
-const MOST_FAULTS: usize = 256;
-/// The injections that it may find owed, or have put back.
-const MOST_OWED: usize = 10_000;
-
 /// The connected agents.
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
-    /// Which run holds whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
+    /// Which runs hold whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
     /// Locked after the members, where both are.
-    runs: Mutex<BTreeMap<String, String>>,
+    runs: Mutex<BTreeMap<String, Vec<Arc<Claim>>>>,
     /// Counts the connections there have been.
     connections: AtomicU64,
     lever: watch::Sender<Lever>,
@@ -75,7 +65,10 @@ struct Member {
     peer: SocketAddr,
     since: jiff::Timestamp,
     caller: Caller,
-    holder: Option<Holder>,
+    /// More than one where all of them share it.
+    holders: Vec<Holder>,
+    /// Whether nobody may hold it any more.
+    retires: bool,
 }
 
 /// What is kept of an agent's first words.
@@ -90,9 +83,17 @@ struct Introduction {
 
 #[derive(Debug)]
 struct Holder {
-    run: String,
+    claim: Arc<Claim>,
     agent: Arc<str>,
     ear: Ear,
+}
+
+/// A run that holds agents.
+#[derive(Debug)]
+struct Claim {
+    run: String,
+    /// Whether others that say so too may hold the same agents.
+    shares: bool,
 }
 
 /// A connected agent, for people.
@@ -110,8 +111,8 @@ pub struct Connected {
     pub peer: SocketAddr,
     /// Since when.
     pub since: jiff::Timestamp,
-    /// The run that holds it.
-    pub run: Option<String>,
+    /// The runs that hold it.
+    pub runs: Vec<String>,
     /// What it could not put back.
     pub owed: Vec<Owed>,
 }
@@ -128,7 +129,14 @@ pub struct Reverted {
 }
 
 impl Member {
-    fn connected(&self, name: &str, run: Option<&String>) -> Connected {
+    /// Tells those who hold it that it has gone.
+    fn gone(self, why: &str) {
+        for holder in self.holders {
+            holder.tell(self.connection, Heard::Closed(why.to_owned()));
+        }
+    }
+
+    fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> Connected {
         Connected {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
@@ -136,7 +144,9 @@ impl Member {
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
-            run: run.cloned(),
+            runs: (claims.into_iter().flatten())
+                .map(|claim| claim.run.clone())
+                .collect(),
             owed: self.introduction.owed.clone(),
         }
     }
@@ -178,7 +188,7 @@ impl Fleet {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Arc<Claim>>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -260,16 +270,14 @@ impl Fleet {
             peer,
             since: jiff::Timestamp::now(),
             caller,
-            holder: None,
+            holders: Vec::new(),
+            retires: false,
         };
         members.insert(name.to_owned(), member);
         drop(members);
         if let Some(before) = before {
             before.caller.hang_up();
-            if let Some(holder) = before.holder {
-                let why = "it has come again over another link".to_owned();
-                holder.tell(before.connection, Heard::Closed(why));
-            }
+            before.gone("it has come again over another link");
         }
         self.seen.send_modify(|count| *count += 1);
         connection
@@ -299,13 +307,14 @@ impl Fleet {
         }
         let gone = members.remove(name);
         drop(members);
-        if let Some(holder) = gone.and_then(|gone| gone.holder) {
-            holder.tell(connection, Heard::Closed(why.to_owned()));
+        if let Some(gone) = gone {
+            gone.gone(why);
         }
         self.seen.send_modify(|count| *count += 1);
     }
 
-    /// Hands a word of an agent on to the run that holds it. False where this link is not its own any more.
+    /// Hands a word of an agent on to the runs that hold it: each knows what it asked for. False where this link is not its
+    /// own any more.
     fn hand_on(&self, name: &str, connection: u64, heard: Heard) -> bool {
         let mut members = self.members();
         let Some(member) = members
@@ -314,8 +323,13 @@ impl Fleet {
         else {
             return false;
         };
-        match &member.holder {
-            Some(holder) => holder.tell(connection, heard),
+        match member.holders.split_last() {
+            Some((last, others)) => {
+                for other in others {
+                    other.tell(connection, heard.clone());
+                }
+                last.tell(connection, heard);
+            }
             None => tracing::debug!(agent = name, ?heard, "heard of an agent that no run holds"),
         }
         true
@@ -326,10 +340,7 @@ impl Fleet {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
         member.caller.hang_up();
-        if let Some(holder) = member.holder {
-            let why = "it was dismissed".to_owned();
-            holder.tell(member.connection, Heard::Closed(why));
-        }
+        member.gone("it was dismissed");
         self.seen.send_modify(|count| *count += 1);
     }
 
@@ -431,63 +442,5 @@ impl Fleet {
                 owed: Vec::new(),
             });
         }
-    }
-}
-
-/// Whether an introduction has no more than we want to keep of it, as long as the agent is there.
-fn is_modest(hello: &Hello) -> Result<(), String> {
-    let Hello {
-        version,
-        labels,
-        faults,
-        recovered,
-        owed,
-        held,
-        ..
-    } = hello;
-    let too_much = |what: &str| Err(format!("its introduction has too much: {what}"));
-    if labels.len() > MOST_LABELS {
-        return too_much(&format!("{} labels, of {MOST_LABELS}", labels.len()));
-    }
-    let mut texts = labels.iter().flat_map(|(key, value)| [key, value]);
-    if texts.any(|text| text.len() > LONGEST_TEXT) {
-        return too_much(&format!("a label of more than {LONGEST_TEXT} bytes"));
-    }
-    if version.len() > LONGEST_TEXT || faults.iter().any(|name| name.len() > LONGEST_TEXT) {
-        return too_much(&format!("a name of more than {LONGEST_TEXT} bytes"));
-    }
-    if faults.len() > MOST_FAULTS {
-        return too_much(&format!("{} faults, of {MOST_FAULTS}", faults.len()));
-    }
-    let told = recovered.len() + owed.len() + held.len();
-    if told > MOST_OWED {
-        return too_much(&format!("{told} injections, of {MOST_OWED}"));
-    }
-    Ok(())
-}
-
-/// Keeps an agent that says too much from filling our memory.
-#[derive(Debug)]
-struct Pace {
-    since: Instant,
-    count: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            since: Instant::now(),
-            count: 0,
-        }
-    }
-}
-
-impl Pace {
-    fn allows(&mut self) -> bool {
-        if self.since.elapsed() > FLOOD_WITHIN {
-            *self = Pace::default();
-        }
-        self.count += 1;
-        self.count <= FLOOD
     }
 }

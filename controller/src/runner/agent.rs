@@ -186,7 +186,8 @@ impl Runner {
             };
             if concerned && agent.reverting.is_none() && agent.lost.is_none() {
                 let request = agent.caller.request();
-                agent.caller.say(Command::RevertAll { request });
+                let run = Some(self.settings.run.clone());
+                agent.caller.say(Command::RevertAll { request, run });
                 agent.reverting = Some(request);
                 self.reverting.insert(name.clone());
             }
@@ -376,7 +377,10 @@ impl Runner {
             agent.caller.say(match is_fleet {
                 false => Command::Goodbye,
                 // It stays, and has nothing to watch for us any more.
-                true => Command::Watch { rules: Vec::new() },
+                true => Command::Watch {
+                    run: self.settings.run.clone(),
+                    rules: Vec::new(),
+                },
             });
         }
         let deadline = tokio::time::Instant::now() + GOODBYE_WITHIN;

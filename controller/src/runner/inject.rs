@@ -128,8 +128,8 @@ impl Runner {
         let rules: Vec<WatchRule> = self.experiment.abort.iter().filter_map(watched).collect();
         if !rules.is_empty() {
             for agent in self.agents.values() {
-                let rules = rules.clone();
-                agent.caller().say(Command::Watch { rules });
+                let (run, rules) = (self.settings.run.clone(), rules.clone());
+                agent.caller().say(Command::Watch { run, rules });
             }
         }
     }
@@ -206,7 +206,11 @@ impl Runner {
             Report::Effect { injection, effect } => self.effect(agent, &injection, effect),
             Report::Ended(ended) => self.ended(agent, ended),
             Report::AllReverted { request, owed, .. } => self.all_reverted(agent, request, owed),
-            Report::Struck { rule, seen } => self.abort(AbortBy::Host, &rule, seen),
+            Report::Struck { run, rule, seen } if run == self.settings.run => {
+                self.abort(AbortBy::Host, &rule, seen);
+            }
+            // Another run's, which shares the agent with us.
+            Report::Struck { .. } => {}
             // Answers to questions of tasks that were ended since.
             Report::Hello(_)
             | Report::Planned { .. }

@@ -11,6 +11,8 @@ mod halt;
 mod policy;
 mod programs;
 mod recovery;
+mod retention;
+mod revocation;
 mod runs;
 mod schedules;
 mod traces;

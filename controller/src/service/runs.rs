@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -77,6 +78,8 @@ pub(super) struct Running {
     pub(super) events: watch::Sender<u64>,
     /// What was asked for and is not known to be over.
     pub(super) open: watch::Sender<BTreeSet<InjectionId>>,
+    /// Whether it is being ended before its time: nothing new is injected.
+    ending: AtomicBool,
 }
 
 /// A run's journal in the store.
@@ -104,6 +107,7 @@ impl Running {
             stop,
             events: watch::Sender::new(0),
             open: watch::Sender::new(BTreeSet::new()),
+            ending: AtomicBool::new(false),
         };
         (Arc::new(running), stopped)
     }
@@ -114,6 +118,7 @@ impl Running {
             Event::InjectionRequested { injection, .. } => self.open.send_modify(|open| {
                 open.insert(injection.clone());
             }),
+            Event::Aborted(_) => self.ending.store(true, Ordering::Relaxed),
             Event::InjectionRefused { injection, .. } => self.closed(injection),
             Event::InjectionEnded(ended) if ended.clean => self.closed(&ended.injection),
             Event::AgentJoined { recovered, .. } => recovered
@@ -123,6 +128,10 @@ impl Running {
             _ => {}
         }
         self.events.send_modify(|events| *events += 1);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Whoever waits does so for the last one.
@@ -222,13 +231,15 @@ impl Service {
         stop: mpsc::UnboundedReceiver<String>,
     ) {
         let note = Arc::clone(running);
+        let radius = experiment.document.blast_radius.as_ref();
+        let held = Held::new(Arc::clone(&self.fleet), run)
+            .permitted_by(self.permit(&experiment, ask))
+            .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = Settings {
             run: run.to_owned(),
             seed,
             frequency: check::EVERY,
-            crew: Crew::Fleet(
-                Held::new(Arc::clone(&self.fleet), run).permitted_by(self.permit(&experiment, ask)),
-            ),
+            crew: Crew::Fleet(held),
             journal: Box::new(Kept {
                 service: Arc::clone(&self),
                 run: run.to_owned(),

@@ -20,7 +20,9 @@ const GRACE: SignedDuration = SignedDuration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(30);
 /// How long until a store that failed is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How many experiments are read at a time.
+/// How long agents may take to come back after a restart: they take breaks of half a minute at the most, and dial.
+const GATHER: Duration = Duration::from_secs(50);
+/// How many experiments, or agents, are read at a time.
 const PAGE: u32 = 500;
 /// Who runs what comes by itself.
 const WHO: &str = "schedule";
@@ -41,7 +43,14 @@ pub struct Scheduled {
 }
 
 /// What is due, and when to look again.
-type Turn = (Vec<(Experiment, Call)>, Option<Timestamp>);
+type Turn = (Vec<(Experiment, Answer)>, Option<Timestamp>);
+
+/// What is to be done about a time, or about several in a row that were missed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Answer {
+    call: Call,
+    times: usize,
+}
 
 impl Service {
     /// Something about the schedules may have changed.
@@ -95,8 +104,9 @@ impl Service {
     /// Starts what is due, for as long as the controller lives.
     pub async fn keep_schedules(self: Arc<Self>) {
         let mut changed = self.schedules.subscribe();
-        // The last run of each schedule.
-        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        // The last run of each schedule: of those that a crash cut short, some are still being closed.
+        let mut last = self.cut_short();
+        self.until_gathered().await;
         loop {
             changed.borrow_and_update();
             let service = Arc::clone(&self);
@@ -104,8 +114,8 @@ impl Service {
             let turned = tokio::task::spawn_blocking(move || service.turn_all(&known)).await;
             let wait = match turned {
                 Ok(Ok((due, wakes))) => {
-                    for (experiment, call) in due {
-                        if let Some(run) = self.answer(&experiment, call).await {
+                    for (experiment, answer) in due {
+                        if let Some(run) = self.answer(&experiment, answer).await {
                             last.insert(experiment.name, run);
                         }
                     }
@@ -126,6 +136,75 @@ impl Service {
         }
     }
 
+    /// The runs by schedule that nobody has closed yet, by their experiments.
+    fn cut_short(&self) -> BTreeMap<String, String> {
+        let open = self.store.open_runs().unwrap_or_else(|error| {
+            tracing::error!(%error, "the open runs can't be read");
+            Vec::new()
+        });
+        let scheduled = open
+            .into_iter()
+            .filter(|run| run.new.because == Because::Schedule);
+        scheduled
+            .filter_map(|run| Some((run.new.experiment?.name, run.new.id)))
+            .collect()
+    }
+
+    /// Waits until every agent that may come has come, but not for long. What is due at a restart would find nobody, and a
+    /// time that was missed is made up for once only.
+    async fn until_gathered(self: &Arc<Self>) {
+        let service = Arc::clone(self);
+        let expected = tokio::task::spawn_blocking(move || service.expected()).await;
+        let expected = match expected {
+            Ok(Ok(expected)) => expected,
+            Ok(Err(error)) => return tracing::error!(%error, "the agents can't be read"),
+            Err(_) => return,
+        };
+        let mut changes = self.fleet.changes();
+        let come = changes.wait_for(|_| self.fleet.count() >= expected);
+        // Who has not come by then may never.
+        tokio::time::timeout(GATHER, come).await.ok();
+    }
+
+    /// How many agents may come.
+    fn expected(&self) -> Result<usize, StoreError> {
+        let (mut count, mut after) = (0, None::<String>);
+        loop {
+            let page = self.store.agents(after.as_deref(), PAGE)?;
+            let Some(end) = page.last() else {
+                return Ok(count);
+            };
+            after = Some(end.name.clone());
+            count += page.iter().filter(|agent| agent.revoked.is_none()).count();
+        }
+    }
+
+    /// How far an experiment's schedule was dealt with. One that is new, or was changed, or was removed and put again, comes
+    /// into force when that was done.
+    fn progress(&self, experiment: &Experiment, kept: &Value) -> Result<Progress, StoreError> {
+        let anew = Progress {
+            last: experiment.at,
+            waiting: None,
+        };
+        let before = (kept.get("progress"))
+            .and_then(|progress| serde_json::from_value::<Progress>(progress.clone()).ok());
+        let Some(before) =
+            before.filter(|_| kept.get("schedule") == experiment.document.get("schedule"))
+        else {
+            return Ok(anew);
+        };
+        let version = kept.get("version").and_then(Value::as_u64).unwrap_or(0);
+        if version == experiment.version {
+            return Ok(before);
+        }
+        let between = self.store.experiment_versions(&experiment.name)?;
+        let mut between = between.iter().filter(|step| step.version > version);
+        Ok(match between.any(|step| step.removed) {
+            true => anew,
+            false => before,
+        })
+    }
+
     /// What is due now, written down as dealt with, and when to look again.
     fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<Turn, StoreError> {
         let now = Timestamp::now();
@@ -136,32 +215,27 @@ impl Service {
             };
             let name = format!("schedule/{}", experiment.name);
             let kept = self.store.setting(&name)?.unwrap_or_default();
-            let before = kept
-                .get("progress")
-                .and_then(|progress| serde_json::from_value::<Progress>(progress.clone()).ok())
-                // A schedule that was changed comes into force when it was.
-                .filter(|_| kept.get("schedule") == experiment.document.get("schedule"));
-            let progress = before.unwrap_or(Progress {
-                last: now,
-                waiting: None,
-            });
+            let before = self.progress(&experiment, &kept)?;
             let running =
                 (last.get(&experiment.name)).is_some_and(|run| lock(&self.runs).contains_key(run));
-            let (progress, due) = table.turn(progress, now, running, GRACE);
-            if before != Some(progress) {
-                let kept =
-                    json!({"schedule": experiment.document.get("schedule"), "progress": progress});
-                self.store.set(&name, &kept)?;
+            let (progress, due) = table.turn(before, now, running, GRACE);
+            let now_kept = json!({
+                "schedule": experiment.document.get("schedule"),
+                "version": experiment.version,
+                "progress": progress,
+            });
+            if now_kept != kept {
+                self.store.set(&name, &now_kept)?;
             }
             wakes = wakes.into_iter().chain(table.wakes(progress)).min();
-            calls.extend(due.into_iter().map(|call| (experiment.clone(), call)));
+            calls.extend(answers(due).map(|answer| (experiment.clone(), answer)));
         }
         Ok((calls, wakes))
     }
 
     /// Does what is to be done about a time. The run's id, where one began.
-    async fn answer(self: &Arc<Self>, experiment: &Experiment, call: Call) -> Option<String> {
-        let (due, outcome, detail) = match call {
+    async fn answer(self: &Arc<Self>, experiment: &Experiment, answer: Answer) -> Option<String> {
+        let (due, outcome, detail) = match answer.call {
             Call::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
                 Err(why) => (due, "refused", json!({"why": why})),
@@ -173,6 +247,9 @@ impl Service {
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
         detail["due"] = json!(due.nominal);
+        if answer.times > 1 {
+            detail["times"] = json!(answer.times);
+        }
         let deed = Deed {
             at: Timestamp::now(),
             who: WHO.into(),
@@ -256,10 +333,56 @@ impl Service {
     }
 }
 
+/// What was missed in a row is one answer, about the last of them: there may be very many.
+fn answers(calls: Vec<Call>) -> impl Iterator<Item = Answer> {
+    let mut answers: Vec<Answer> = Vec::new();
+    for call in calls {
+        match (answers.last_mut(), call) {
+            (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
+                last.call = call;
+                last.times += 1;
+            }
+            _ => answers.push(Answer { call, times: 1 }),
+        }
+    }
+    answers.into_iter()
+}
+
 /// The schedule of an experiment, where it has one that can be understood: that is checked when it is applied.
 fn timetable(experiment: &Experiment) -> Option<(Schedule, Timetable)> {
     let schedule: Schedule =
         serde_json::from_value(experiment.document.get("schedule")?.clone()).ok()?;
     let table = Timetable::of(&schedule, 0, &experiment.name).ok()?;
     Some((schedule, table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_in_a_row_is_told_once() {
+        let due = |second| {
+            let at = Timestamp::new(second, 0).unwrap();
+            Due { nominal: at, at }
+        };
+        let calls = vec![
+            Call::Run(due(0)),
+            Call::Missed(due(1)),
+            Call::Missed(due(2)),
+            Call::Missed(due(3)),
+            Call::Overlapped(due(4)),
+            Call::Missed(due(5)),
+        ];
+        let told: Vec<(Call, usize)> = answers(calls)
+            .map(|answer| (answer.call, answer.times))
+            .collect();
+        let wanted = [
+            (Call::Run(due(0)), 1),
+            (Call::Missed(due(3)), 3),
+            (Call::Overlapped(due(4)), 1),
+            (Call::Missed(due(5)), 1),
+        ];
+        assert_eq!(told, wanted);
+    }
 }

@@ -116,6 +116,13 @@ pub trait Store: Send + Sync {
     /// What the disk does.
     fn open_runs(&self) -> Result<Vec<Run>, StoreError>;
 
+    /// Forgets the run that was opened first of those that were closed before this time, to the second, with its journal. Gives
+    /// its id; none where there is no such run.
+    ///
+    /// # Errors
+    /// What the disk does.
+    fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError>;
+
     /// Writes an agent down, in place of what was known of it.
     ///
     /// # Errors

@@ -352,7 +352,7 @@ pub async fn agent(
                 });
             }
             Command::Revert { .. } => {}
-            Command::RevertAll { request } => {
+            Command::RevertAll { request, .. } => {
                 for id in std::mem::take(&mut *open.lock().unwrap()) {
                     heal(&healthy, manners.slow_recovery);
                     say.send(Report::Ended(ended(&id, Cause::Asked, !manners.unclean)))

@@ -61,6 +61,10 @@ pub struct BlastRadius {
     /// The longest from the first injection to the last revert; then the run is aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Span>,
+    /// Whether other runs that say so too may hold the same agents of a fleet at the same time; never the same victims.
+    /// No where left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// The most agents that a run may touch.

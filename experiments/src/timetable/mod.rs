@@ -21,9 +21,10 @@ use open::Open;
 /// The days, as a schedule writes them.
 pub(crate) const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
 
-/// How many times, or days, are passed over in search of one that is allowed.
+/// How many times, or hours or days, are passed over in search of one that is allowed.
 const MOST_PASSED_OVER: usize = 100_000;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// A schedule that is understood.
 #[derive(Debug, Clone)]
@@ -150,18 +151,23 @@ impl Timetable {
         match &self.times {
             Times::At(at) => (*at > after && self.open.at(*at)).then_some(*at),
             Times::Random(mean) => {
-                let seconds = DAY.as_secs();
-                let today = after.as_second().div_euclid(seconds) * seconds;
-                let mut day = Timestamp::from_second(today).ok()?;
+                // All times before this one are reckoned, too: where a day has many, they begin anew with each hour.
+                let piece = match mean.0 < HOUR.unsigned_abs() {
+                    true => HOUR,
+                    false => DAY,
+                };
+                let seconds = piece.as_secs();
+                let begun = after.as_second().div_euclid(seconds) * seconds;
+                let mut from = Timestamp::from_second(begun).ok()?;
                 for _ in 0..MOST_PASSED_OVER {
-                    let midnight = day.checked_add(DAY).ok()?;
-                    let first = std::iter::successors(Some(day), |last| {
-                        self.open.spent(*last, self.gap(*mean, *last), midnight)
+                    let until = from.checked_add(piece).ok()?;
+                    let first = std::iter::successors(Some(from), |last| {
+                        self.open.spent(*last, self.gap(*mean, *last), until)
                     });
                     if let Some(found) = first.skip(1).find(|time| *time > after) {
                         return Some(found);
                     }
-                    day = midnight;
+                    from = until;
                 }
                 None
             }
@@ -179,7 +185,7 @@ impl Timetable {
     }
 
     /// How long until the next time by chance: of events that do not know of each other (a Poisson process), so
-    /// that each day can begin anew, and a later look finds the same times.
+    /// that each day, or hour, can begin anew, and a later look finds the same times.
     fn gap(&self, mean: Span, last: Timestamp) -> SignedDuration {
         let chance = 1.0 - select::share(self.seed, &format!("gap {last}"));
         let gap = mean.0.as_secs_f64() * -chance.ln();

@@ -236,6 +236,29 @@ fn chance_keeps_its_mean_and_its_hours() {
 }
 
 #[test]
+fn chance_that_comes_often_keeps_its_mean_over_the_hours() {
+    let table = table(json!({"random": {"mean-time-between": "30s"}}));
+    let (from, until) = ("2027-01-01T21:30:00Z", "2027-01-02T01:30:00Z");
+    let found = times(&table, from, until);
+    // 120 an hour; in all but one of a million cases within five deviations.
+    let expected = 4.0 * 120.0_f64;
+    assert!(
+        (found.len() as f64 - expected).abs() < 5.0 * expected.sqrt(),
+        "{}",
+        found.len()
+    );
+    // Whoever looks later finds the same ones, and each hour has some.
+    let later = found[found.len() / 2];
+    assert_eq!(
+        times(&table, &later.to_string(), until),
+        found[found.len() / 2 + 1..]
+    );
+    let hours: std::collections::BTreeSet<_> =
+        found.iter().map(|at| at.as_second() / 3600).collect();
+    assert_eq!(hours.len(), 5);
+}
+
+#[test]
 fn jitter_is_late_but_allowed_and_never_as_late_as_the_next() {
     let window = json!({"hours": "09:00-10:00"});
     let table = table(json!({"cron": "*/20 * * * *", "jitter": "1h", "window": window}));

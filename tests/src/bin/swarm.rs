@@ -353,7 +353,7 @@ impl Engine {
             Command::Revert { injection } => {
                 self.end(&injection, Cause::Asked).into_iter().collect()
             }
-            Command::RevertAll { request } => {
+            Command::RevertAll { request, .. } => {
                 let mut said = self.revert_all(Cause::Asked);
                 said.push(Report::AllReverted {
                     request,

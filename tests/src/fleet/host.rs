@@ -162,7 +162,15 @@ impl Host {
     /// # Panics
     /// It does not start.
     pub fn victim(&self) -> Victim {
-        let outside = Software::start(self.command(VICTIM).args(["-f", "/dev/null"]));
+        self.victim_with(&["-f", "/dev/null"])
+    }
+
+    /// The same with these words, to tell it from others by.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn victim_with(&self, words: &[&str]) -> Victim {
+        let outside = Software::start(self.command(VICTIM).args(words));
         let pid = only_child(outside.pid(), VICTIM);
         let process = process(pid).expect("it lives");
         Victim {

@@ -23,10 +23,13 @@ enum What {
         /// Its name
         name: String,
     },
-    /// Keep an agent out: its certificate is good for nothing any more
+    /// Keep an agent out: its runs are stopped and put back, then its certificate is good for nothing any more
     Revoke {
         /// Its name
         name: String,
+        /// At once, and whatever it has to put back is left to itself
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -40,8 +43,9 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    if let Some(What::Revoke { name }) = &command.what {
-        let (_, agent) = client.call("DELETE", &format!("/api/v1/agents/{name}"), None)?;
+    if let Some(What::Revoke { name, force }) = &command.what {
+        let path = format!("/api/v1/agents/{name}?force={force}");
+        let (_, agent) = client.call("DELETE", &path, None)?;
         match command.json {
             true => print_json(&agent),
             false => say(&format!("agent {name} is kept out\n")),
@@ -88,10 +92,12 @@ fn shown(findings: &Value) -> String {
 }
 
 fn row(agent: &Value) -> Vec<String> {
-    let state = match (&agent["revoked"], &agent["connected"], &agent["run"]) {
+    let runs = agent["runs"].as_array().into_iter().flatten();
+    let runs: Vec<&str> = runs.filter_map(Value::as_str).collect();
+    let state = match (&agent["revoked"], &agent["connected"], &runs[..]) {
         (Value::String(_), _, _) => "revoked".to_owned(),
-        (_, Value::Bool(true), Value::String(run)) => format!("in run {run}"),
-        (_, Value::Bool(true), _) => "connected".to_owned(),
+        (_, Value::Bool(true), []) => "connected".to_owned(),
+        (_, Value::Bool(true), runs) => format!("in run {}", runs.join(", ")),
         _ => "gone".to_owned(),
     };
     let owed = agent["owed"].as_array().map_or(0, Vec::len);

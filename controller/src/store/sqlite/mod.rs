@@ -199,6 +199,12 @@ impl Store for SqliteStore {
         self.read("list the open runs", runs::open_ones)
     }
 
+    fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError> {
+        self.write("forget a run", move |connection| {
+            runs::forget(connection, before)
+        })
+    }
+
     fn put_agent(&self, agent: &Agent) -> Result<(), StoreError> {
         let agent = agent.clone();
         self.write("write an agent down", move |connection| {

@@ -5,6 +5,7 @@ use super::columns::{
 };
 use crate::store::error::StoreError;
 use crate::store::records::{ExperimentRef, NewRun, Numbered, Run, RunEnd, RunFilter};
+use jiff::Timestamp;
 use rusqlite::{Connection, Row, ToSql, params};
 
 fn unknown(run: &str) -> StoreError {
@@ -196,4 +197,23 @@ pub(super) fn list(
 pub(super) fn open_ones(connection: &Connection) -> Result<Vec<Run>, StoreError> {
     let query = format!("{COLUMNS} WHERE ended IS NULL ORDER BY number");
     all(connection, &query, [], read)
+}
+
+/// Forgets the first of those that were closed before this time. Times are text with as many digits as they need, so that
+/// they are compared as numbers.
+pub(super) fn forget(
+    connection: &Connection,
+    before: Timestamp,
+) -> Result<Option<String>, StoreError> {
+    let query = "SELECT number, id FROM runs WHERE ended IS NOT NULL AND unixepoch(ended) < ?1 \
+        ORDER BY number LIMIT 1";
+    let found = one(connection, query, [before.as_second()], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    let Some((number, id)) = found else {
+        return Ok(None);
+    };
+    alter(connection, "DELETE FROM events WHERE run = ?1", [number])?;
+    alter(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    Ok(Some(id))
 }
