@@ -156,7 +156,6 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
             .map(backburn_agent::faults::Fault::describe)
             .collect(),
         collector: command.traces.clone(),
-        at_rest: backburn_agent::host::return_freed,
     })
     .map_err(|error| failed(&error))?;
     let names = match command.names.is_empty() {
@@ -198,6 +197,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
             service,
             enrolment,
             lasts: Daemon::LASTS,
+            give_back: backburn_agent::host::return_freed,
         };
         let ending = ending()
             .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;

@@ -54,8 +54,6 @@ pub struct Parts {
     pub catalogue: Vec<FaultDescription>,
     /// Where an OpenTelemetry collector takes traces of runs: a URL without `/v1/traces`.
     pub collector: Option<String>,
-    /// Called when the last run is over, e.g. to give back the memory that it took.
-    pub at_rest: fn(),
 }
 
 /// The controller.
@@ -66,7 +64,6 @@ pub struct Service {
     check: Check,
     catalogue: Vec<FaultDescription>,
     collector: Option<String>,
-    at_rest: fn(),
     runs: Mutex<BTreeMap<String, Arc<Running>>>,
     halted: Mutex<Option<Halted>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -103,7 +100,6 @@ impl Service {
             check: parts.check,
             catalogue: parts.catalogue,
             collector: parts.collector,
-            at_rest: parts.at_rest,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             outcomes: Mutex::default(),

@@ -265,9 +265,6 @@ impl Service {
             }
         };
         self.close(Writer::Run, run, &verdict);
-        if lock(&self.runs).is_empty() {
-            (self.at_rest)();
-        }
     }
 
     /// Closes a run in the store, however long that takes, and forgets it.
