@@ -81,8 +81,8 @@ pub enum Visitor {
 pub struct AgentVisitor {
     /// Who it is.
     pub identity: AgentIdentity,
-    /// The link.
-    pub stream: TlsStream<TcpStream>,
+    /// The link, in a place of its own: it is handed on many times, and each task that waits would keep room for it at each.
+    pub stream: Box<TlsStream<TcpStream>>,
     /// From where.
     pub peer: SocketAddr,
 }
@@ -258,7 +258,7 @@ async fn handshake(
             .ok_or_else(|| io::Error::other("an agent that shows no certificate"))?;
         return Ok(Visitor::Agent(AgentVisitor {
             identity,
-            stream,
+            stream: Box::new(stream),
             peer,
         }));
     }

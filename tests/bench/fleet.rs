@@ -342,10 +342,7 @@ async fn converse(
     }
 }
 
-async fn say(
-    stream: &mut BufReader<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>,
-    command: &Command,
-) {
+async fn say(stream: &mut (impl tokio::io::AsyncWrite + Unpin), command: &Command) {
     let line = serde_json::to_string(command).expect("it can be written") + "\n";
     let written = stream.write_all(line.as_bytes()).await;
     written.and(stream.flush().await).expect("it listens");

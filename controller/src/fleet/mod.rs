@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -202,40 +202,33 @@ impl Fleet {
         let (caller, talk) = talk(stream, self.lease);
         let fleet = Arc::clone(self);
         let owner = name.to_owned();
-        let introduced = watch::Sender::new(None::<u64>);
-        let mut is_introduced = introduced.subscribe();
+        let introduced = &OnceLock::new();
         let mut pace = Pace::default();
         let speaker = caller.clone();
-        let hear = move |report: Box<Report>| {
-            let connection = *introduced.borrow();
-            match (*report, connection) {
-                (Report::Hello(hello), None) => {
-                    is_modest(&hello)?;
-                    let connection = fleet.enter(&owner, hello, peer, speaker.clone());
-                    introduced.send_replace(Some(connection));
-                    Ok(())
-                }
-                (report, Some(connection)) => {
-                    if !pace.allows() {
-                        return Err(format!(
-                            "it said more than {FLOOD} things within {} s",
-                            FLOOD_WITHIN.as_secs()
-                        ));
-                    }
-                    match fleet.hand_on(&owner, connection, Heard::Report(Box::new(report))) {
-                        true => Ok(()),
-                        false => Err("another link of this agent took its place".to_owned()),
-                    }
-                }
-                (_, None) => Err("it did not introduce itself first".to_owned()),
+        let hear = move |report: Box<Report>| match (*report, introduced.get()) {
+            (Report::Hello(hello), None) => {
+                is_modest(&hello)?;
+                let connection = fleet.enter(&owner, hello, peer, speaker.clone());
+                introduced.get_or_init(|| connection);
+                Ok(())
             }
+            (report, Some(&connection)) => {
+                if !pace.allows() {
+                    return Err(format!(
+                        "it said more than {FLOOD} things within {} s",
+                        FLOOD_WITHIN.as_secs()
+                    ));
+                }
+                match fleet.hand_on(&owner, connection, Heard::Report(Box::new(report))) {
+                    true => Ok(()),
+                    false => Err("another link of this agent took its place".to_owned()),
+                }
+            }
+            (_, None) => Err("it did not introduce itself first".to_owned()),
         };
-        let mut waits = is_introduced.clone();
         let late = async {
-            if tokio::time::timeout(HELLO_WITHIN, waits.wait_for(Option::is_some))
-                .await
-                .is_ok()
-            {
+            tokio::time::sleep(HELLO_WITHIN).await;
+            if introduced.get().is_some() {
                 std::future::pending::<()>().await;
             }
         };
@@ -243,9 +236,8 @@ impl Fleet {
             why = talk.go(hear) => why,
             () = late => format!("it did not introduce itself within {}", Span(HELLO_WITHIN)),
         };
-        let connection = *is_introduced.borrow_and_update();
-        if let Some(connection) = connection {
-            self.leave(name, connection, &why);
+        if let Some(connection) = introduced.get() {
+            self.leave(name, *connection, &why);
         }
         why
     }
