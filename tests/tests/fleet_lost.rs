@@ -1,7 +1,7 @@
 //! Agents that are lost in the midst of a run, because a part of them is killed or their link is cut: the run ends,
 //! everything is put back, and they come again.
 
-use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, VICTIM, strike};
+use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, pause, strike};
 use backburn_tests::network::ip;
 use backburn_tests::privately::privately_networked;
 use backburn_tests::processes::kill_at_once;
@@ -9,17 +9,6 @@ use backburn_tests::software::wait_until;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
-
-/// Pauses a victim on each agent of this role.
-fn pause(role: &str, duration: &str) -> Value {
-    json!({
-        "title": role, "description": "A process stands still",
-        "targets": {"all": {"labels": {"role": role}, "select": "all"}},
-        "method": [{"type": "action", "name": "pause", "provider": {
-            "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
-            "arguments": {"process": {"name": VICTIM}}}}],
-    })
-}
 
 fn assert_aborted(ended: &Ended, agent: &str) {
     assert_eq!(ended.verdict["outcome"], "aborted", "{ended:#?}");

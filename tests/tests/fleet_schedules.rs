@@ -1,7 +1,7 @@
 //! Experiments that run by themselves: each kind of schedule on a real fleet, and times that come while the last run goes on
 //! or while no controller runs.
 
-use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, VICTIM};
+use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, pause};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use jiff::tz::TimeZone;
@@ -15,17 +15,6 @@ fn ahead(seconds: i64) -> String {
 
 fn written(at: Timestamp) -> String {
     at.strftime("%FT%TZ").to_string()
-}
-
-/// Pauses a victim on each agent of this role.
-fn pause(role: &str, duration: &str) -> Value {
-    json!({
-        "title": role, "description": "A process stands still",
-        "targets": {"all": {"labels": {"role": role}, "select": "all"}},
-        "method": [{"type": "action", "name": "pause", "provider": {
-            "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
-            "arguments": {"process": {"name": VICTIM}}}}],
-    })
 }
 
 /// The same, on this schedule.
@@ -80,10 +69,7 @@ fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
         assert!(refused[0].to_string().contains("calm"), "{refused:#?}");
         let begun = scheduled(&fleet, "soon");
         assert_eq!(begun[0]["outcome"], "started", "{begun:#?}");
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
+        let run = run_of(&begun[0]);
         assert_eq!(fleet.until_over(&run).code, 0);
         assert_eq!(fleet.shown(&run)["because"], "schedule");
 
@@ -96,10 +82,7 @@ fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
         });
         let begun = scheduled(&fleet, "later");
         assert_eq!(begun[0]["outcome"], "started", "{begun:#?}");
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
+        let run = run_of(&begun[0]);
         assert_eq!(fleet.until_over(&run).code, 0);
         fleet.kill();
         fleet.start(&[]);
@@ -120,10 +103,7 @@ fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
         assert_eq!(begun.len(), 1, "{begun:#?}");
         assert_eq!(of("skipped")[0]["detail"]["why"], "the last run goes on");
         assert_eq!(fleet.says(&["experiments", "remove", "often"]).code, 0);
-        let run = begun[0]["detail"]["run"]
-            .as_str()
-            .expect("a run")
-            .to_owned();
+        let run = run_of(&begun[0]);
         assert_eq!(fleet.says(&["stop", &run]).code, 0);
         assert_eq!(fleet.until_over(&run).code, 4);
     });

@@ -13,7 +13,7 @@ use crate::software::wait_until;
 use crate::{programs, runs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +28,17 @@ pub const VICTIM: &str = "tail";
 /// The address of the bridge, where the controller is.
 const HERE: &str = "10.8.0.254";
 const PORT: u16 = 7420;
+
+/// An experiment that pauses a victim on each agent of this role.
+pub fn pause(role: &str, duration: &str) -> Value {
+    json!({
+        "title": role, "description": "A process stands still",
+        "targets": {"all": {"labels": {"role": role}, "select": "all"}},
+        "method": [{"type": "action", "name": "pause", "provider": {
+            "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
+            "arguments": {"process": {"name": VICTIM}}}}],
+    })
+}
 
 /// How a controller is started.
 #[derive(Debug, Clone)]
