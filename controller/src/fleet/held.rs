@@ -84,9 +84,10 @@ impl Held {
                 "`backburn agent join` and `backburn agent connect` on a host make it one of the fleet",
             ));
         }
+        let retiring = self.fleet.retiring();
         let roll = members
             .iter()
-            .filter(|(_, member)| !member.retires)
+            .filter(|(name, _)| !retiring.contains(*name))
             .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
         Ok(roll.collect())
     }
@@ -121,8 +122,9 @@ impl Held {
         let mut runs = self.fleet.runs();
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
         self.may_start()?;
+        let retiring = self.fleet.retiring();
         for name in names {
-            if members.get(name).is_none_or(|member| member.retires) {
+            if !members.contains_key(name) || retiring.contains(name) {
                 return Err(Refusal::new(
                     "agent",
                     format!("agent `{name}` has gone since it was picked"),
@@ -223,11 +225,10 @@ pub struct Retired {
 impl Retired {
     /// This agent, whether or not it is there.
     pub fn of(fleet: &Arc<Fleet>, name: &str) -> Self {
-        let mut members = fleet.members();
+        // Who is about to hold it has done so by then, or finds it retiring.
+        let _members = fleet.members();
         let claims = fleet.runs().get(name).cloned().unwrap_or_default();
-        if let Some(member) = members.get_mut(name) {
-            member.retires = true;
-        }
+        fleet.retiring().insert(name.to_owned());
         Retired {
             fleet: Arc::clone(fleet),
             name: name.to_owned(),
@@ -243,9 +244,7 @@ impl Retired {
 
 impl Drop for Retired {
     fn drop(&mut self) {
-        if let Some(member) = self.fleet.members().get_mut(&self.name) {
-            member.retires = false;
-        }
+        self.fleet.retiring().remove(&self.name);
     }
 }
 
@@ -349,5 +348,20 @@ mod tests {
         assert_eq!(fleet.list()[0].runs, ["run"]);
         drop((hangs, held));
         assert!(fleet.list()[0].runs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
+        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let _first = come(&fleet).await;
+        let retired = Retired::of(&fleet, "a");
+        let _second = come(&fleet).await;
+        let (ear, _heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut held = Held::new(Arc::clone(&fleet), "run");
+        assert!(held.roll().unwrap().is_empty());
+        let refused = held.hold(&["a".to_owned()].into(), &ear).err();
+        assert_eq!(refused.unwrap().rule, "agent");
+        drop(retired);
+        assert_eq!(held.hold(&["a".to_owned()].into(), &ear).unwrap().len(), 1);
     }
 }

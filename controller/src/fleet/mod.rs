@@ -35,6 +35,8 @@ pub struct Fleet {
     /// Which runs hold whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
     /// Locked after the members, where both are.
     runs: Mutex<BTreeMap<String, Vec<Arc<Claim>>>>,
+    /// Whom nobody may hold any more, over whatever link they come. Locked last.
+    retiring: Mutex<BTreeSet<String>>,
     /// Counts the connections there have been.
     connections: AtomicU64,
     lever: watch::Sender<Lever>,
@@ -67,8 +69,6 @@ struct Member {
     caller: Caller,
     /// More than one where all of them share it.
     holders: Vec<Holder>,
-    /// Whether nobody may hold it any more.
-    retires: bool,
 }
 
 /// What is kept of an agent's first words.
@@ -176,6 +176,7 @@ impl Fleet {
         Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
+            retiring: Mutex::default(),
             connections: AtomicU64::default(),
             lever: watch::Sender::new(Lever::Released),
             seen: watch::Sender::new(0),
@@ -190,6 +191,10 @@ impl Fleet {
 
     fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Arc<Claim>>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retiring(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        (self.retiring.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves an agent whose name is proved, until its link closes. Returns why it did.
@@ -263,7 +268,6 @@ impl Fleet {
             since: jiff::Timestamp::now(),
             caller,
             holders: Vec::new(),
-            retires: false,
         };
         members.insert(name.to_owned(), member);
         drop(members);
