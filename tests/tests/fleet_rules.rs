@@ -2,7 +2,7 @@
 
 use backburn::store::{Because, NewRun, RunEnd, SqliteStore, Store as _};
 use backburn_experiments::journal::Outcome;
-use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, VICTIM, Victim, strike};
+use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, Victim, strike};
 use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
@@ -11,13 +11,9 @@ use serde_json::{Value, json};
 
 /// Pauses a victim on agents with this label.
 fn pause(role: &str, select: Value, duration: &str) -> Value {
-    json!({
-        "title": role, "description": "A process stands still",
-        "targets": {"all": {"labels": {"role": role}, "select": select}},
-        "method": [{"type": "action", "name": "pause", "provider": {
-            "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
-            "arguments": {"process": {"name": VICTIM}}}}],
-    })
+    let mut document = backburn_tests::fleet::pause(role, duration);
+    document["targets"]["all"]["select"] = select;
+    document
 }
 
 fn assert_refused(said: &Said, rule: &str, by: &str) {

@@ -79,12 +79,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 said = self.to_say.recv(), if speaks => said.flatten(),
                 _ = beats.tick(), if speaks => beat.clone(),
                 read = read_more(&mut self.stream, &mut self.incoming) => {
-                    match read {
+                    let fresh = match read {
                         Ok(0) => return "the link was closed".to_owned(),
-                        Ok(_) => {}
+                        Ok(fresh) => fresh,
                         Err(error) => return format!("the link broke: {error}"),
-                    }
-                    if let Err(why) = self.take_lines(hear) {
+                    };
+                    if let Err(why) = self.take_lines(fresh, hear) {
                         return why;
                     }
                     continue;
@@ -108,21 +108,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         self.stream.flush().await
     }
 
-    /// Deals with every line that is whole.
+    /// Deals with every line that is whole. So many bytes are fresh: in those before them no line ends.
     fn take_lines(
         &mut self,
+        fresh: usize,
         hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut from = 0;
+        let mut unseen = self.incoming.len().saturating_sub(fresh);
         while let Some(length) = self
             .incoming
-            .get(from..)
+            .get(unseen..)
             .and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
         {
-            let line = self.incoming.get(from..from + length).unwrap_or_default();
+            let end = unseen + length;
+            let line = self.incoming.get(from..end).unwrap_or_default();
             let report = serde_json::from_slice::<Report>(line)
                 .map_err(|error| format!("it said what cannot be understood: {error}"))?;
-            from += length + 1;
+            from = end + 1;
+            unseen = from;
             self.take(report, hear)?;
         }
         self.incoming.drain(..from);

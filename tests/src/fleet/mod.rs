@@ -232,9 +232,7 @@ impl Fleet {
             let free = |host: &Host| {
                 let is = |agent: &&Value| agent["name"] == host.name.as_str();
                 let agent = agents.as_array().into_iter().flatten().find(is);
-                agent.is_some_and(|agent| {
-                    agent["connected"] == true && agent["runs"] == serde_json::json!([])
-                })
+                agent.is_some_and(|agent| agent["connected"] == true && agent["runs"] == json!([]))
             };
             self.hosts.iter().all(free)
         });
