@@ -1,12 +1,13 @@
-//! The agent's parent: tiny, without tokio and without a link of its own. When the worker dies in
-//! any way, it reverts what the ledger owes; when the guardian dies, the worker sees its lifeline
-//! close, reverts and ends. It wakes for nothing else.
+//! The agent's parent: tiny, without tokio. When the worker dies in any way, or does not answer while it owes anything (see
+//! `heartbeat`), it reverts what the ledger owes, and tells the controller; when the guardian dies or hangs, the worker
+//! notices, reverts and ends. It wakes for nothing else.
 
 use crate::engine::revert_dead;
-use crate::host::{self, Host, Invocation, Role, wait_readable};
+use crate::heartbeat::{self, HeartbeatWatch, Pulse};
+use crate::host::{self, Host, Invocation, Role, timespec, wait_readable};
 use crate::ledger::{Ledger, boot_id};
 use crate::processes::ProcessId;
-use backburn_experiments::wire::Cause;
+use backburn_experiments::wire::{Cause, Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,10 +17,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a worker that was told to end may take before it is killed and reverted for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a worker that was killed may take to leave. One that waits for a disk, or is frozen, is not waited for: what it owes
+/// is put back all the same.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+/// How long telling the controller may take.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The exit code of an agent that owes.
 pub const NOT_CLEAN: u8 = 6;
 
@@ -50,7 +56,7 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
     let host = Host::new(Role::Guardian, invocation.clone());
     let id = host.table.identify(pid);
     host::settle();
-    let said = wait_for_end(&mut worker, lifeline, &signals)?;
+    let end = wait_for_end(&mut worker, lifeline, &signals)?;
 
     let Some(id) = id else {
         return Err(io::Error::other(
@@ -58,45 +64,103 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
         ));
     };
     let clean = settle(&host, state, id)?;
-    Ok(match said {
+    Ok(match end {
         _ if !clean => NOT_CLEAN,
-        Some(code) => code,
-        None => 0,
+        End::Left(code) => code,
+        End::Killed => 0,
     })
 }
 
-/// Waits until the worker is dead. Returns its exit code; none where a signal ended it.
-fn wait_for_end(
-    worker: &mut Child,
-    lifeline: UnixStream,
-    signals: &SignalFd,
-) -> io::Result<Option<u8>> {
+/// How the worker ended.
+enum End {
+    /// It left with this exit code.
+    Left(u8),
+    /// A signal ended it, the guardian's own or another.
+    Killed,
+}
+
+/// Waits until the worker is dead or hangs; one that hangs is killed.
+fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) -> io::Result<End> {
     let pidfd = Pid::from_raw(worker.id() as i32)
         .ok_or_else(|| io::Error::other("the worker has no id"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
-    let mut fds = [
-        PollFd::new(&pidfd, PollFlags::IN),
-        PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-    ];
+    let mut watch = HeartbeatWatch::default();
     loop {
-        match poll(&mut fds, None) {
-            Ok(_) if !fds[0].revents().is_empty() => break,
-            Ok(_) => {
-                // Told to end: so is the worker, by its lifeline.
-                drop(lifeline);
-                if !wait_readable(&pidfd, PATIENCE)? {
-                    worker.kill()?;
-                }
-                break;
-            }
-            Err(rustix::io::Errno::INTR) => {}
+        let due = watch.next_due();
+        let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
+        let mut fds = [
+            PollFd::new(&pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::new(&lifeline, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let [is_dead, is_told, speaks] = fds.map(|fd| !fd.revents().is_empty());
+        if is_dead {
+            return ended(worker);
+        }
+        if is_told {
+            // So is the worker, by its lifeline.
+            drop(lifeline);
+            if wait_readable(&pidfd, PATIENCE)? {
+                return ended(worker);
+            }
+            eprintln!(
+                "error: the worker did not end within {} s and was killed",
+                PATIENCE.as_secs()
+            );
+            return kill(worker, &pidfd);
+        }
+        match watch.hear(&lifeline, speaks, Instant::now()) {
+            Pulse::Alive => {}
+            // It is about to leave: nothing is waited for but that.
+            Pulse::Gone => {
+                if wait_readable(&pidfd, PATIENCE)? {
+                    return ended(worker);
+                }
+                return kill(worker, &pidfd);
+            }
+            Pulse::Hangs => {
+                eprintln!(
+                    "error: the worker did not answer for {:.1} s and was killed; what it owes is put back",
+                    heartbeat::TIMEOUT.as_secs_f64()
+                );
+                return kill(worker, &pidfd);
+            }
+        }
     }
-    Ok(worker
-        .wait()?
-        .code()
-        .and_then(|code| u8::try_from(code).ok()))
+}
+
+fn ended(worker: &mut Child) -> io::Result<End> {
+    let code = worker.wait()?.code();
+    Ok(match code.and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => End::Left(code),
+        None => End::Killed,
+    })
+}
+
+/// Kills the worker and waits a little for its end.
+fn kill(worker: &mut Child, pidfd: &OwnedFd) -> io::Result<End> {
+    worker.kill()?;
+    if wait_readable(pidfd, LEAVES_WITHIN)? {
+        return ended(worker);
+    }
+    eprintln!("error: the worker could not be killed; what it owes is put back without its end");
+    Ok(End::Killed)
+}
+
+/// Tells the controller what was put back: the link is the guardian's as well. One that does not read is not waited for.
+fn tell(ended: Vec<Ended>) {
+    let link = rustix::stdio::stdin();
+    let mut link = crate::link::Link::new(link);
+    // The worker may have died within a line.
+    link.break_line();
+    for ended in ended {
+        link.say(&Report::Ended(ended));
+    }
+    link.flush(TELL_TIMEOUT);
 }
 
 /// Puts back what a dead worker owes.
@@ -114,5 +178,9 @@ fn settle(host: &Host, state: &Path, worker: ProcessId) -> io::Result<bool> {
             "put back for a worker that died"
         );
     }
-    Ok(ended.iter().all(|end| end.clean))
+    let clean = ended.iter().all(|end| end.clean);
+    if !ended.is_empty() {
+        tell(ended);
+    }
+    Ok(clean)
 }

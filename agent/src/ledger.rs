@@ -1,11 +1,12 @@
 //! What this host's agents owe: one file an injection, written and synced before anything is
 //! touched, removed after everything was observed gone. Several agents of a host share it, so
-//! that a thing is held by one injection at a time; a lock is held from the look to the deed.
+//! that a thing is held by one injection at a time; who adds an entry holds a lock from the look at the others to the rename.
 
 use crate::changes::Change;
-use crate::host::{Host, HostError};
+use crate::faults::Plan;
+use crate::host::{Host, HostError, Interrupt};
 use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::wire::{InjectionId, Owed, Victim};
+use backburn_experiments::wire::{InjectionId, InjectionRequest, Owed, Victim};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -69,10 +70,10 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// Held from the look to the deed. The kernel lets go of it when its holder dies.
+/// Held from the look at the entries to the rename. The kernel lets go of it when its holder dies.
 #[derive(Debug)]
 pub struct LedgerLock {
-    _held: Option<Flock<File>>,
+    _held: Flock<File>,
 }
 
 impl Ledger {
@@ -91,12 +92,13 @@ impl Ledger {
         &self.folder
     }
 
-    /// Waits for the lock, at the most this long.
+    /// Waits for the lock, at the most this long, and no longer once the work is called off. Only who writes an entry takes
+    /// it, from the look at what others hold to the rename; putting back waits for nobody, since its entry is its own.
     ///
     /// # Errors
-    /// The lock file could not be opened, or another agent of this host kept the lock.
-    pub fn lock(&self, patience: Duration) -> io::Result<LedgerLock> {
-        let until = Instant::now() + patience;
+    /// The lock file could not be opened, another process of this host kept the lock, or the work was called off.
+    pub fn lock(&self, timeout: Duration, interrupt: &Interrupt) -> io::Result<LedgerLock> {
+        let until = Instant::now() + timeout;
         let path = self.folder.join("lock");
         let mut file = File::options()
             .create(true)
@@ -105,24 +107,17 @@ impl Ledger {
             .open(path)?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => return Ok(LedgerLock { _held: Some(held) }),
-                Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                Ok(held) => return Ok(LedgerLock { _held: held }),
+                Err((back, nix::errno::Errno::EWOULDBLOCK))
+                    if Instant::now() < until && !interrupt.is_raised() =>
+                {
                     file = back;
-                    // Held for milliseconds by whoever injects or reverts; there is no waiting for it with a limit but this.
+                    // Held for less than a millisecond by whoever injects; there is no waiting for it with a limit but this.
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err((_, error)) => return Err(error.into()),
             }
         }
-    }
-
-    /// The lock for putting back: what an agent that hangs with the lock in its hands owes is
-    /// reverted all the same.
-    pub fn lock_or_go_on(&self, patience: Duration) -> LedgerLock {
-        self.lock(patience).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the ledger's lock could not be had; going on without it");
-            LedgerLock { _held: None }
-        })
     }
 
     fn path(&self, injection: &str) -> PathBuf {
@@ -134,12 +129,35 @@ impl Ledger {
     /// # Errors
     /// It could not be written; what was there before still is.
     pub fn write(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
+        self.stage(host, entry)?;
+        self.commit(host, &entry.injection, ())
+    }
+
+    /// The slow half of [`Ledger::write`]: the entry is on the disk, and does not count yet.
+    ///
+    /// # Errors
+    /// It could not be written; what was there before still is.
+    pub fn stage(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
         let path = self.path(&entry.injection);
         let content = serde_json::to_vec_pretty(entry).map_err(|error| HostError {
             what: format!("write {}", path.display()),
             source: error.into(),
         })?;
-        host.write_durably(&path, &content)
+        host.stage_file(&path, &content)
+    }
+
+    /// The quick half of [`Ledger::write`]: a staged entry counts from now on. The lock is dropped as soon as others can
+    /// see that.
+    ///
+    /// # Errors
+    /// It could not be renamed, or not durably.
+    pub fn commit<L>(&self, host: &Host, injection: &str, lock: L) -> Result<(), HostError> {
+        host.commit_file(&self.path(injection), lock)
+    }
+
+    /// Removes an entry that was staged and will not be committed.
+    pub fn discard(&self, host: &Host, injection: &str) {
+        host.discard_staged(&self.path(injection));
     }
 
     /// Removes an entry, durably. Only after everything of it was observed gone.
@@ -189,6 +207,20 @@ impl Ledger {
 }
 
 impl LedgerEntry {
+    /// What an injection will owe once this plan is applied.
+    pub fn new(request: &InjectionRequest, plan: &Plan, owner: Owner) -> Self {
+        LedgerEntry {
+            version: 1,
+            injection: request.id.clone(),
+            run: request.run.clone(),
+            fault: request.fault.clone(),
+            victims: plan.victims.clone(),
+            changes: plan.changes.clone(),
+            owner,
+            stuck: Vec::new(),
+        }
+    }
+
     /// What is owed, for people.
     pub fn owed(&self) -> Owed {
         Owed {

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod changes;
+pub mod children;
 pub mod cli;
 pub mod connect;
 pub mod dns;
@@ -15,6 +16,7 @@ pub mod engine;
 pub mod faults;
 pub mod filter;
 pub mod guardian;
+pub mod heartbeat;
 pub mod helpers;
 pub mod host;
 pub mod labels;

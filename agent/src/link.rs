@@ -67,6 +67,11 @@ impl<F: AsFd> Link<F> {
         }
     }
 
+    /// Ends a line that somebody else may have begun.
+    pub fn break_line(&mut self) {
+        self.unsent.push_back(b'\n');
+    }
+
     /// Sends what the socket has room for.
     pub fn send_unsent(&mut self) {
         while !self.closed && !self.unsent.is_empty() {

@@ -2,6 +2,7 @@
 //! the controller can't be reached, which is when they are needed most.
 
 use crate::metrics::Metrics;
+use crate::probes::Task;
 use backburn_experiments::wire::WatchRule;
 use std::time::Instant;
 
@@ -16,6 +17,10 @@ struct Watched {
     rule: WatchRule,
     due: Instant,
     failures: u32,
+    /// Whether a child is looking, for a figure that is read from a path.
+    is_looked_at: bool,
+    /// What a child has found, until it is judged.
+    found: Option<f64>,
 }
 
 impl Watch {
@@ -29,6 +34,8 @@ impl Watch {
                     rule,
                     due,
                     failures: 0,
+                    is_looked_at: false,
+                    found: None,
                 })
                 .collect(),
         }
@@ -36,12 +43,47 @@ impl Watch {
 
     /// When the next figure is to be looked at.
     pub fn next_due(&self) -> Option<Instant> {
-        self.watched.iter().map(|watched| watched.due).min()
+        let waiting = self.watched.iter().filter(|watched| !watched.is_looked_at);
+        waiting.map(|watched| watched.due).min()
     }
 
-    /// Looks at what is due. The first rule that strikes, with what was seen.
+    /// What children are to look at now: the figures that are due and are read from a path, each with its rule's name. Their
+    /// answers are for [`Watch::take`].
+    pub fn due_from_paths(&mut self, now: Instant) -> Vec<(String, Task)> {
+        let due = self.watched.iter_mut().filter(|watched| {
+            let from_a_path = watched.rule.host.metric.is_read_from_a_path();
+            from_a_path && watched.due <= now && !watched.is_looked_at
+        });
+        due.map(|watched| {
+            watched.is_looked_at = true;
+            let host = &watched.rule.host;
+            let task = Task::Figure {
+                metric: host.metric,
+                path: host.path.clone(),
+            };
+            (watched.rule.name.clone(), task)
+        })
+        .collect()
+    }
+
+    /// Takes what a child has found for a rule; nothing where it could not be measured.
+    pub fn take(&mut self, rule: &str, figure: Option<f64>, now: Instant) {
+        let asked = self.watched.iter_mut();
+        for watched in asked.filter(|watched| watched.rule.name == rule && watched.is_looked_at) {
+            watched.is_looked_at = false;
+            watched.found = figure;
+            watched.due = match figure {
+                // To be judged at once.
+                Some(_) => now,
+                None => now + watched.rule.every.0,
+            };
+        }
+    }
+
+    /// Judges what is due. The first rule that strikes, with what was seen.
     pub fn strike(&mut self, metrics: &mut Metrics, now: Instant) -> Option<(String, String)> {
-        for watched in self.watched.iter_mut().filter(|watched| watched.due <= now) {
+        let due = self.watched.iter_mut();
+        for watched in due.filter(|watched| watched.due <= now && !watched.is_looked_at) {
             let WatchRule {
                 name,
                 host,
@@ -49,8 +91,12 @@ impl Watch {
                 failures,
             } = &watched.rule;
             watched.due = now + every.0;
+            let figure = match host.metric.is_read_from_a_path() {
+                true => watched.found.take(),
+                false => metrics.measure(host.metric, None).ok(),
+            };
             // What can't be measured is neither fine nor a failure: the count stays as it is.
-            let Ok(figure) = metrics.measure(host.metric, host.path.as_deref()) else {
+            let Some(figure) = figure else {
                 continue;
             };
             let failed = host.below.is_some_and(|limit| figure < limit)

@@ -1,22 +1,29 @@
-//! The process that injects. One thread, one `poll`: the link to the controller on standard
-//! input, the guardian's lifeline on standard output, signals, and the next thing that is due.
-//! It wakes for nothing else, and ends in one way only: everything reverted, then gone.
+//! The process that injects. The thread here owns deadlines, leases and the link, and has one `poll`: the link to the
+//! controller on standard input, the guardian on standard output, signals, what other threads and children have done,
+//! and the next thing that is due. It wakes for nothing else, waits for nothing else, and ends in one way only: everything
+//! reverted, then gone.
 
-use crate::engine::{Engine, NotInjected, revert_dead};
+mod commands;
+mod looks;
+
+use crate::children::Children;
+use crate::engine::{Engine, revert_dead};
 use crate::filter::Connection;
-use crate::host::{self, Host, Invocation, Role};
+use crate::heartbeat::{Heartbeat, Pulse};
+use crate::host::{self, Host, Invocation, Role, timespec};
 use crate::ledger::{Ledger, Owner, boot_id};
 use crate::link::{Link, Received};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::probes::Probes;
+use crate::processes::ProcessId;
 use crate::watch::Watch;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Refusal, Report};
+use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
+use looks::Purpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::BTreeMap;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,6 +37,12 @@ const PROOF: f64 = 0.75;
 
 /// How long nothing is asked of a worker until it counts as at rest.
 const RESTS_AFTER: Duration = Duration::from_secs(1);
+
+/// How long putting everything back may take when the worker is to end. The guardian waits a little longer.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a figure of the host that is read from a path may take.
+const FIGURE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone)]
@@ -68,7 +81,21 @@ pub fn run(
         Cause::Died,
     );
     let link = Connection::of(rustix::stdio::stdin()).or(settings.spare);
-    let engine = Engine::new(host, ledger, policy, owner).sparing(link);
+    let guardian = owner.guardian;
+    // Before any thread is started, so that none of them takes a signal that is to be read here.
+    let mut mask = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGCHLD,
+    ] {
+        mask.add(signal);
+    }
+    mask.thread_block()?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let state = settings.state.clone();
+    let engine = Engine::start(host, ledger, state, policy, owner, link)?;
     let hello = Hello {
         agent: settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -82,18 +109,6 @@ pub fn run(
         held: engine.held_by_others(),
     };
 
-    let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGCHLD,
-    ] {
-        mask.add(signal);
-    }
-    mask.thread_block()?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-
     let mut worker = Worker {
         engine,
         link: Link::new(rustix::stdio::stdin()),
@@ -105,7 +120,10 @@ pub fn run(
         metrics: Metrics::default(),
         busy: Instant::now(),
         settled: false,
-        probes: Probes::default(),
+        children: Children::default(),
+        measured: VecDeque::new(),
+        heartbeat: Heartbeat::default(),
+        guardian,
         state: settings.state.clone(),
     };
     worker.link.say(&Report::Hello(hello));
@@ -143,7 +161,11 @@ struct Worker {
     busy: Instant,
     /// Whether pages were given back since.
     settled: bool,
-    probes: Probes,
+    children: Children<Purpose>,
+    /// What was measured and is to be said, each with the number of its command.
+    measured: VecDeque<(u64, Probed)>,
+    heartbeat: Heartbeat,
+    guardian: ProcessId,
     /// The state folder.
     state: PathBuf,
 }
@@ -152,10 +174,11 @@ struct Worker {
 #[derive(Default)]
 struct Woken {
     link: bool,
-    lifeline: bool,
+    guardian: bool,
     signals: bool,
-    /// Which probes have something to say.
-    probes: Vec<usize>,
+    engine: bool,
+    /// Which children have something to say.
+    children: Vec<usize>,
 }
 
 impl Worker {
@@ -166,24 +189,51 @@ impl Worker {
                 break cause;
             }
         };
-        self.revert_all(None, cause);
+        self.end(cause);
         self.link.flush(Duration::from_secs(1));
         self.engine.owed().is_empty()
     }
 
+    /// Puts everything back, at the most this long: the guardian does what is left.
+    fn end(&mut self, cause: Cause) {
+        self.engine.end_all(None, cause);
+        // Nobody wants to know any more.
+        self.children.cancel(self.engine.place().0, |_| true);
+        let until = Instant::now() + END_TIMEOUT;
+        while !self.engine.is_idle() && Instant::now() < until {
+            self.settle_engine();
+            match self.wait(Some(until), false) {
+                Ok(woken) => {
+                    let now = Instant::now();
+                    // It ends already, whoever else wants it to.
+                    self.hear_guardian(&woken, now);
+                    self.take_signals();
+                    self.engine.take_done(now);
+                    self.engine.tick(now);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "nothing can be waited for any more");
+                    break;
+                }
+            }
+        }
+        self.settle_engine();
+    }
+
     /// Waits for one thing and does it. Some cause, when it is to end.
     fn turn(&mut self) -> Option<Cause> {
+        self.settle_engine();
         self.hand_on();
-        let woken = match self.wait() {
+        let woken = match self.wait(None, true) {
             Ok(woken) => woken,
             Err(error) => {
                 tracing::error!(%error, "nothing can be waited for any more");
                 return Some(Cause::Shutdown);
             }
         };
-        if woken.lifeline {
-            // The guardian is dead, or tells us to end.
-            return Some(Cause::Shutdown);
+        let now = Instant::now();
+        if let Some(cause) = self.hear_guardian(&woken, now) {
+            return Some(cause);
         }
         if woken.signals
             && let Some(cause) = self.take_signals()
@@ -191,44 +241,92 @@ impl Worker {
             return Some(cause);
         }
         // What is due goes before what is asked: an end must not wait behind a busy link.
-        let now = Instant::now();
+        if woken.engine {
+            self.engine.take_done(now);
+        }
         self.tick(now);
-        self.probes.take(&woken.probes);
-        self.probes.tick(self.engine.place().0, now);
+        let host = self.engine.place().0;
+        let mut answers = self.children.take(host, &woken.children);
+        answers.extend(self.children.end_overdue(host, now));
+        for (purpose, answer) in answers {
+            self.take_answer(purpose, answer, now);
+        }
         if woken.link {
             return self.take_commands();
         }
         None
     }
 
-    /// Hands on what was measured, one answer after the other: many at once could be more than may wait on the link.
-    fn hand_on(&mut self) {
-        while !self.link.has_unsent()
-            && let Some((request, outcome)) = self.probes.answer()
-        {
-            self.link.say(&Report::Probed { request, outcome });
+    /// Says what the engine has to say, has looked at what it wants to know, and tells the guardian whether to expect beats.
+    fn settle_engine(&mut self) {
+        for report in self.engine.take_reports() {
+            if matches!(report, Report::Injected { .. }) {
+                self.proof = Some(Instant::now() + self.lasts.0.mul_f64(PROOF));
+            }
+            self.link.say(&report);
+        }
+        for (task, within, purpose) in self.engine.take_looks() {
+            self.look(&task, within, Purpose::Engine(purpose));
+        }
+        let engine = &self.engine;
+        self.children.cancel(
+            engine.place().0,
+            |purpose| matches!(purpose, Purpose::Engine(purpose) if engine.is_stale(purpose)),
+        );
+        let is_owing = self.engine.is_owing();
+        let now = Instant::now();
+        self.heartbeat.beat(rustix::stdio::stdout(), is_owing, now);
+    }
+
+    /// Takes what the guardian says. Some cause, when it is dead, hangs, or tells us to end.
+    fn hear_guardian(&mut self, woken: &Woken, now: Instant) -> Option<Cause> {
+        let stdout = rustix::stdio::stdout();
+        match self.heartbeat.hear(stdout, woken.guardian, now) {
+            Pulse::Alive => None,
+            Pulse::Gone => Some(Cause::Shutdown),
+            Pulse::Hangs => {
+                tracing::error!(
+                    "the guardian does not answer: it is ended, and everything is put back"
+                );
+                let kill = rustix::process::Signal::KILL;
+                if let Err(error) = self.engine.place().0.signal(self.guardian, kill) {
+                    tracing::error!(%error, "the guardian could not be ended");
+                }
+                Some(Cause::Died)
+            }
         }
     }
 
     fn tick(&mut self, now: Instant) {
-        for report in self.engine.tick(now) {
-            self.link.say(&report);
-        }
+        self.engine.tick(now);
         if self.engine.is_idle() {
             return;
         }
         if now >= self.lease || self.proof.is_some_and(|proof| now >= proof) {
             self.proof = None;
-            return self.revert_all(None, Cause::Lease);
+            return self.engine.end_all(None, Cause::Lease);
         }
         let mut struck = Vec::new();
+        let mut looks = Vec::new();
         for (run, watch) in &mut self.watches {
             // A run of which nothing acts has nothing to be ended.
-            if self.engine.acts_for(run)
-                && let Some((rule, seen)) = watch.strike(&mut self.metrics, now)
-            {
+            if !self.engine.acts_for(run) {
+                continue;
+            }
+            for (rule, task) in watch.due_from_paths(now) {
+                let purpose = Purpose::Rule {
+                    run: run.clone(),
+                    rule,
+                };
+                looks.push((task, purpose));
+            }
+            if let Some((rule, seen)) = watch.strike(&mut self.metrics, now) {
                 struck.push((run.clone(), rule, seen));
             }
+        }
+        // Those rules are judged when their figures are there.
+        for (task, purpose) in looks {
+            self.look(&task, FIGURE_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
             self.link.say(&Report::Struck {
@@ -236,65 +334,73 @@ impl Worker {
                 rule,
                 seen,
             });
-            self.revert_all(Some(&run), Cause::Rule);
-        }
-    }
-
-    fn revert_all(&mut self, run: Option<&str>, cause: Cause) {
-        for ended in self.engine.revert_all(run, cause) {
-            self.link.say(&Report::Ended(ended));
+            self.engine.end_all(Some(&run), Cause::Rule);
         }
     }
 
     /// When to wake without being woken: never while nothing acts and nothing is measured.
     fn next_due(&self) -> Option<Instant> {
+        let mut due = [
+            self.engine.next_due(),
+            self.children.next_due(),
+            self.heartbeat.next_due(),
+        ];
+        if self.engine.is_idle() {
+            return due.into_iter().flatten().min();
+        }
         let watches = self.watches.iter();
         let watched = watches
             .filter(|(run, _)| self.engine.acts_for(run))
             .filter_map(|(_, watch)| watch.next_due())
             .min();
-        let acting = self.engine.next_due().map(|engine| {
-            [Some(self.lease), self.proof, watched]
-                .into_iter()
-                .flatten()
-                .fold(engine, Instant::min)
-        });
-        acting.into_iter().chain(self.probes.next_due()).min()
+        due.iter_mut()
+            .filter_map(|due| *due)
+            .chain([self.lease])
+            .chain(self.proof)
+            .chain(watched)
+            .min()
     }
 
-    fn wait(&self) -> std::io::Result<Woken> {
-        let timeout = self.next_due().map(|due| {
-            let left = due.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
+    /// Waits until something is to be done, at the latest until then; the link only counts `with_link`.
+    fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<Woken> {
+        let due = self.next_due().into_iter().chain(until).min();
+        let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         let stdin = rustix::stdio::stdin();
         let stdout = rustix::stdio::stdout();
         let mut link_wants = PollFlags::IN;
-        if self.link.has_unsent() {
-            link_wants |= PollFlags::OUT;
-        }
+        link_wants.set(PollFlags::IN, with_link);
+        link_wants.set(PollFlags::OUT, self.link.has_unsent());
+        let mut guardian_wants = PollFlags::empty();
+        guardian_wants.set(PollFlags::IN, !self.heartbeat.is_gone());
+        // What has hung up is always reported, so what does not matter any more is not asked.
+        let nobody = self.engine.inbox();
         let mut fds = vec![
-            PollFd::new(&stdin, link_wants),
-            PollFd::new(&stdout, PollFlags::IN),
+            match with_link {
+                true => PollFd::new(&stdin, link_wants),
+                false => PollFd::from_borrowed_fd(nobody, PollFlags::IN),
+            },
+            match self.heartbeat.is_gone() {
+                false => PollFd::new(&stdout, guardian_wants),
+                true => PollFd::from_borrowed_fd(nobody, PollFlags::IN),
+            },
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.engine.inbox(), PollFlags::IN),
         ];
-        let outputs = self.probes.outputs();
+        let outputs = self.children.outputs();
         fds.extend(outputs.map(|output| PollFd::from_borrowed_fd(output, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {
                 let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-                let own = [0, 1, 2].map(|own| fds.get(own).is_some_and(is_ready));
-                let [link, lifeline, signals] = own;
-                let probes = fds.iter().skip(own.len()).enumerate();
-                let probes = probes.filter(|(_, fd)| is_ready(fd));
+                let own = [0, 1, 2, 3].map(|own| fds.get(own).is_some_and(is_ready));
+                let [link, guardian, signals, engine] = own;
+                let children = fds.iter().skip(own.len()).enumerate();
+                let children = children.filter(|(_, fd)| is_ready(fd));
                 Ok(Woken {
-                    link,
-                    lifeline,
+                    link: link && with_link,
+                    guardian: guardian && !self.heartbeat.is_gone(),
                     signals,
-                    probes: probes.map(|(number, _)| number).collect(),
+                    engine,
+                    children: children.map(|(number, _)| number).collect(),
                 })
             }
             Err(rustix::io::Errno::INTR) => Ok(Woken::default()),
@@ -305,9 +411,7 @@ impl Worker {
     fn take_signals(&mut self) -> Option<Cause> {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo == Signal::SIGCHLD as u32 {
-                for report in self.engine.look_again(Instant::now()) {
-                    self.link.say(&report);
-                }
+                self.engine.look_again(Instant::now());
             } else {
                 return Some(Cause::Shutdown);
             }
@@ -329,6 +433,7 @@ impl Worker {
                 Received::Command(Command::Goodbye) => return Some(Cause::Asked),
                 Received::Command(command) => self.obey(command),
             }
+            self.settle_engine();
         }
     }
 
@@ -337,94 +442,6 @@ impl Worker {
         if !self.settled && self.engine.is_idle() && self.busy.elapsed() > RESTS_AFTER {
             host::settle();
             self.settled = true;
-        }
-    }
-
-    fn obey(&mut self, command: Command) {
-        // We hear our controller.
-        self.proof = None;
-        if !matches!(command, Command::Beat { .. }) {
-            self.busy = Instant::now();
-            self.settled = false;
-        }
-        match command {
-            Command::Beat { lease } => {
-                self.lasts = lease;
-                self.lease = Instant::now() + lease.0;
-                self.settle();
-            }
-            Command::Plan { request, injection } => {
-                let report = match self.engine.plan(&injection) {
-                    Ok(plan) => Report::Planned { request, plan },
-                    Err(refusal) => Report::Refused { request, refusal },
-                };
-                self.link.say(&report);
-            }
-            Command::Inject { request, injection } => {
-                let id = injection.id.clone();
-                match self.engine.inject(&injection) {
-                    Ok(plan) => {
-                        self.link.say(&Report::Injected {
-                            request,
-                            injection: id,
-                            plan,
-                        });
-                        self.proof = Some(Instant::now() + self.lasts.0.mul_f64(PROOF));
-                    }
-                    Err(NotInjected { refusal, ended }) => {
-                        if let Some(ended) = ended {
-                            self.link.say(&Report::Ended(*ended));
-                        }
-                        self.link.say(&Report::Refused { request, refusal });
-                    }
-                }
-            }
-            Command::Revert { injection } => {
-                if let Some(ended) = self.engine.revert(&injection, Cause::Asked) {
-                    self.link.say(&Report::Ended(ended));
-                }
-            }
-            Command::RevertAll { request, run } => {
-                self.revert_all(run.as_deref(), Cause::Asked);
-                let owed = self.engine.owed();
-                let held = self.engine.held_by_others();
-                self.link.say(&Report::AllReverted {
-                    request,
-                    owed,
-                    held,
-                });
-            }
-            Command::Measure { request, metric } => {
-                let value = self
-                    .metrics
-                    .measure(metric.metric, metric.path.as_deref())
-                    .map_err(|error| error.to_string());
-                self.link.say(&Report::Measured { request, value });
-            }
-            Command::Probe {
-                request,
-                provider,
-                timeout,
-            } => {
-                let (host, policy) = self.engine.place();
-                self.probes.start(host, policy, request, provider, timeout);
-            }
-            Command::Examine { request } => {
-                let is_idle = self.engine.is_idle();
-                let host = self.engine.place().0;
-                self.probes.examine(host, request, &self.state, is_idle);
-            }
-            Command::Describe { request } => {
-                let faults = crate::faults::FAULTS
-                    .iter()
-                    .map(crate::faults::Fault::describe)
-                    .collect();
-                self.link.say(&Report::Described { request, faults });
-            }
-            Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
-            Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
-            // Taken by the caller: it ends the loop.
-            Command::Goodbye => {}
         }
     }
 }

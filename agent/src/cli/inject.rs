@@ -7,7 +7,7 @@ use super::{Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
 use crate::host::Invocation;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Command, Ended, Report};
+use backburn_experiments::wire::{Cause, Command, Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +16,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
+
+/// The exit code where the agent died or hung and what it had done was put back.
+const ABORTED: u8 = 4;
 
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
@@ -83,6 +86,10 @@ impl Session<'_> {
             if !is_whole {
                 return self.agent_left();
             }
+            // A guardian that speaks for a dead worker begins with the end of a line.
+            if line == "\n" {
+                continue;
+            }
             let report: Report = serde_json::from_str(&line)?;
             if let Some(code) = self.hear(report)? {
                 self.say(&Command::Goodbye)?;
@@ -136,7 +143,14 @@ impl Session<'_> {
         }
         Ok(match report {
             Report::Ended(ended) if ended.injection == self.wanted.request.id => {
-                let code = if ended.clean { 0 } else { NOT_CLEAN };
+                let code = match ended.cause {
+                    _ if !ended.clean => NOT_CLEAN,
+                    Cause::Died => {
+                        eprintln!("error: the agent died or hung; what it had done was put back");
+                        ABORTED
+                    }
+                    _ => 0,
+                };
                 self.ended = Some(ended);
                 Some(code)
             }
@@ -165,7 +179,7 @@ impl Session<'_> {
             (Some(_), Some(code)) => Ok(code),
             (None, Some(0)) => {
                 eprintln!("error: the agent died; what it had done was put back");
-                Ok(4)
+                Ok(ABORTED)
             }
             (_, Some(code)) => Ok(code),
             (_, None) => {

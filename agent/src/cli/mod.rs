@@ -6,10 +6,10 @@ mod connect;
 mod inject;
 mod show;
 
-use crate::engine::{Engine, revert_dead};
+use crate::engine::{PlanTask, revert_dead};
 use crate::guardian::{self, NOT_CLEAN};
 use crate::host::{Host, Invocation, Role};
-use crate::ledger::{Ledger, Owner, boot_id};
+use crate::ledger::Ledger;
 use crate::policy::Policy;
 use crate::{doctor, helpers, probes, worker};
 use backburn_experiments::Span;
@@ -284,8 +284,16 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
         "faults" => show::faults(words.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
             let wanted = arguments::read(words, Some(ASSUMED))?;
-            let engine = engine(&state, policy()?, invocation)?;
-            show::plan(&engine.plan(&wanted.request)?, wanted.json)
+            // Says what is wrong with the state folder, if anything is.
+            hand(&state, invocation)?;
+            let task = PlanTask {
+                request: wanted.request,
+                policy: policy()?,
+                state,
+                link: None,
+                acting: 0,
+            };
+            show::plan(&task.plan()?.view(), wanted.json)
         }
         "inject" => {
             // What the policy file has wrong is said before anything is started.
@@ -344,25 +352,6 @@ fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure>
         ))
     })?;
     Ok((host, ledger))
-}
-
-/// An engine that only plans: it answers for nothing.
-fn engine(state: &Path, policy: Policy, invocation: Invocation) -> Result<Engine, Failure> {
-    let (host, ledger) = hand(state, invocation)?;
-    let us = host
-        .table
-        .identify(std::process::id() as i32)
-        .ok_or_else(|| Failure::Wrong("/proc is not there: mount it".into()))?;
-    Ok(Engine::new(
-        host,
-        ledger,
-        policy,
-        Owner {
-            boot: boot_id(),
-            worker: us,
-            guardian: us,
-        },
-    ))
 }
 
 /// The words that a worker is started with.

@@ -1,40 +1,116 @@
 //! The only caller of `apply` and `undo`. Look, plan, policy, refuse overlap with what is owed,
 //! write the ledger, apply, observe; and the way back: undo, observe, and only then strike the
 //! entry out. Planned means owed; owed means reverted; nothing is ever re-injected.
+//!
+//! What is here runs on the worker's own thread, which owns every end, and never waits: plans are made by disposable
+//! children, applying, looking and undoing is done by threads (see `threads`). What is to be said and what is to be looked
+//! at is handed out by [`Engine::take_reports`] and [`Engine::take_looks`].
 
-mod live;
+mod active;
+mod awaited;
+mod executor;
+mod observer;
+mod owed;
+mod phases;
+mod planner;
 mod revert;
+mod threads;
 
+pub use awaited::{Expectation, Return, await_return};
+pub use planner::PlanTask;
 pub use revert::{revert_dead, revert_entry};
 
-use crate::changes::{Alter as _, Observed};
-use crate::faults::{self, Look, Plan};
 use crate::filter::Connection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;
-use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{Cause, Ended, InjectionRequest, Owed, PlanView, Refusal, Report};
-use backburn_experiments::{Problem, Span};
-use live::Live;
+use crate::probes::Task;
+use active::Active;
+use backburn_experiments::wire::{
+    Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
+};
+use executor::{Executor, Job};
+use phases::{Injection, Phase};
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
+use threads::{Done, Inbox, Notifier};
 
-/// How long the ledger's lock is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to look at the host and plan.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the answer that everything is reverted waits for what is still being put back.
+const REVERT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One agent's injections on this host.
 #[derive(Debug)]
 pub struct Engine {
     /// The door to the machine.
-    pub host: Host,
+    host: Host,
     /// What is owed.
-    pub ledger: Ledger,
+    ledger: Ledger,
+    state: PathBuf,
     policy: Policy,
     owner: Owner,
-    live: BTreeMap<String, Live>,
     /// What no fault may cut.
     link: Option<Connection>,
+    injections: BTreeMap<InjectionId, Injection>,
+    executor: Sender<Job>,
+    observer: Sender<LedgerEntry>,
+    notifier: Notifier,
+    inbox: Inbox,
+    /// Who is to be told when all that they named is put back.
+    unanswered: Vec<RevertAll>,
+    reports: Vec<Report>,
+    looks: Vec<(Task, Duration, Purpose)>,
+}
+
+/// What the answer of a disposable child is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// A controller asked for a plan.
+    Plan {
+        /// The command's number.
+        request: u64,
+    },
+    /// An injection is to be made.
+    Inject {
+        /// The injection.
+        injection: InjectionId,
+    },
+    /// The next round of an injection is to be made.
+    Round {
+        /// The injection.
+        injection: InjectionId,
+    },
+    /// Whether a supervisor brings back what was killed.
+    Await {
+        /// The injection.
+        injection: InjectionId,
+        /// The round of it.
+        round: u64,
+    },
+}
+
+impl Purpose {
+    /// Whether the injection that it was for has ended.
+    fn is_stale(&self, engine: &Engine) -> bool {
+        match self {
+            Purpose::Plan { .. } => false,
+            Purpose::Inject { injection }
+            | Purpose::Round { injection }
+            | Purpose::Await { injection, .. } => !engine.injections.contains_key(injection),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RevertAll {
+    request: u64,
+    run: Option<String>,
+    until: Instant,
 }
 
 /// An injection that was not made. What it had done is put back, or owed.
@@ -44,6 +120,8 @@ pub struct NotInjected {
     pub refusal: Refusal,
     /// What became of what it had done already, if anything was.
     pub ended: Option<Box<Ended>>,
+    /// Whether somebody else took meanwhile what had been picked, so that another plan may do.
+    pub is_raced: bool,
 }
 
 impl From<Refusal> for NotInjected {
@@ -51,174 +129,257 @@ impl From<Refusal> for NotInjected {
         NotInjected {
             refusal,
             ended: None,
+            is_raced: false,
         }
     }
 }
 
 impl Engine {
-    /// An engine that answers for its entries as `owner`.
-    pub fn new(host: Host, ledger: Ledger, policy: Policy, owner: Owner) -> Self {
-        Engine {
+    /// An engine that answers for its entries as `owner`, with a ledger below this state folder.
+    ///
+    /// # Errors
+    /// There are no threads or descriptors left.
+    pub fn start(
+        host: Host,
+        ledger: Ledger,
+        state: PathBuf,
+        policy: Policy,
+        owner: Owner,
+        link: Option<Connection>,
+    ) -> io::Result<Self> {
+        let (notifier, inbox) = threads::inbox()?;
+        let executor = Executor {
+            host: host.for_thread(),
+            ledger: ledger.clone(),
+            owner: owner.clone(),
+        };
+        Ok(Engine {
+            executor: executor.start(notifier.clone())?,
+            observer: observer::start(host.for_thread(), ledger.clone(), notifier.clone())?,
             host,
             ledger,
+            state,
             policy,
             owner,
-            live: BTreeMap::new(),
-            link: None,
+            link,
+            injections: BTreeMap::new(),
+            notifier,
+            inbox,
+            unanswered: Vec::new(),
+            reports: Vec::new(),
+            looks: Vec::new(),
+        })
+    }
+
+    /// Readable when another thread has done something: then [`Engine::take_done`].
+    pub fn inbox(&self) -> BorrowedFd<'_> {
+        self.inbox.as_fd()
+    }
+
+    /// What is to be said to the controller, in this order.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// What disposable children are to look at, how long each has, and what it is for.
+    pub fn take_looks(&mut self) -> Vec<(Task, Duration, Purpose)> {
+        std::mem::take(&mut self.looks)
+    }
+
+    /// Whether nobody waits for this answer any more.
+    pub fn is_stale(&self, purpose: &Purpose) -> bool {
+        purpose.is_stale(self)
+    }
+
+    /// Has it said what would be done; nothing is touched.
+    pub fn plan(&mut self, request: u64, injection: InjectionRequest) {
+        self.look_for_plan(injection, Purpose::Plan { request });
+    }
+
+    /// Has an injection made: planned, written down, applied. It is said how that went.
+    pub fn inject(&mut self, number: u64, request: InjectionRequest) {
+        let id = request.id.clone();
+        if self.injections.contains_key(&id) {
+            let refusal = Refusal::new("overlap", format!("injection `{id}` is there already"))
+                .hint("every injection has an id of its own");
+            return self.refuse(number, refusal);
         }
+        self.look_for_plan(
+            request.clone(),
+            Purpose::Inject {
+                injection: id.clone(),
+            },
+        );
+        self.injections.insert(
+            id,
+            Injection {
+                number,
+                request,
+                phase: Phase::Planning,
+                plans: 1,
+            },
+        );
     }
 
-    /// Never touches this connection: the one that the engine is told over what to do.
-    #[must_use]
-    pub fn sparing(mut self, link: Option<Connection>) -> Self {
-        self.link = link;
-        self
-    }
-
-    /// What would be done; nothing is touched.
-    ///
-    /// # Errors
-    /// It can't or may not be done.
-    pub fn plan(&self, request: &InjectionRequest) -> Result<PlanView, Refusal> {
-        self.look(request).map(|plan| plan.view())
-    }
-
-    /// Looks, plans, and holds the plan against the policy and against what others hold.
-    fn look(&self, request: &InjectionRequest) -> Result<Plan, Refusal> {
-        let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
-        check_request(request, fault.one_shot)?;
-        let held = self.held(request)?;
-        let look = Look {
-            table: &self.host.table,
-            protection: &self.policy.protect,
-            spare_ports: self.policy.spare_ports(),
-            spare_link: self.link,
-            injection: &request.id,
-            held: &held,
-            duration: request.duration,
-            seed: request.seed,
+    fn look_for_plan(&mut self, request: InjectionRequest, purpose: Purpose) {
+        let task = PlanTask {
+            request,
+            policy: self.policy.clone(),
+            state: self.state.clone(),
+            link: self.link,
+            acting: self.count_acting(),
         };
-        let plan = fault.plan(&request.arguments, &look)?;
-        self.policy
-            .permits(request, &plan.view(), self.live.len())?;
-        refuse_overlap(&held, &plan)?;
-        Ok(plan)
+        self.looks
+            .push((Task::Plan(Box::new(task)), PLAN_TIMEOUT, purpose));
     }
 
-    /// Carries a plan out: afterwards it acts, or nothing is left of it, or it is owed.
-    ///
-    /// # Errors
-    /// It was refused, or failed and was reverted at once.
-    pub fn inject(&mut self, request: &InjectionRequest) -> Result<PlanView, NotInjected> {
-        let ledger = self.ledger.clone();
-        let _lock = ledger.lock(LOCK_PATIENCE).map_err(|error| {
-            Refusal::new("ledger", format!("the ledger's lock in {} can't be had: {error}", ledger.folder().display()))
-                .hint("another agent of this host injects or reverts right now; `status` shows what is owed")
-        })?;
-        if self.ledger.owes(&request.id) || self.live.contains_key(&request.id) {
-            return Err(Refusal::new(
-                "overlap",
-                format!("injection `{}` is there already", request.id),
-            )
-            .hint("every injection has an id of its own")
-            .into());
-        }
-        let plan = self.look(request)?;
-        let view = plan.view();
-        let started = Instant::now();
-        let entry = self.carry_out(request, &plan)?;
-        self.live
-            .insert(request.id.clone(), Live::new(request, entry, plan, started));
-        Ok(view)
+    fn refuse(&mut self, request: u64, refusal: Refusal) {
+        self.reports.push(Report::Refused { request, refusal });
     }
 
-    /// Writes the entry, applies and observes. On any failure, reverts.
-    fn carry_out(
-        &self,
-        request: &InjectionRequest,
-        plan: &Plan,
-    ) -> Result<LedgerEntry, NotInjected> {
-        let entry = LedgerEntry {
-            version: 1,
-            injection: request.id.clone(),
-            run: request.run.clone(),
-            fault: request.fault.clone(),
-            victims: plan.victims.clone(),
-            changes: plan.changes.clone(),
-            owner: self.owner.clone(),
-            stuck: Vec::new(),
+    /// Puts one injection back; what comes of it is said. Nothing where it is not one of ours.
+    pub fn end(&mut self, id: &str, cause: Cause) {
+        let Some(mut injection) = self.injections.remove(id) else {
+            return;
         };
-        if let Err(error) = self.ledger.write(&self.host, &entry) {
-            // The rename may have happened although its sync failed: then it is owed like any other.
-            let ended = self
-                .ledger
-                .owes(&request.id)
-                .then(|| self.revert_now(&entry, Cause::Failed).into());
-            let refusal = Refusal::new("ledger", error.to_string())
-                .hint("nothing is injected that can't be written down; make room, or name another folder with `--state`");
-            return Err(NotInjected { refusal, ended });
-        }
-        for change in &entry.changes {
-            if let Err(error) = change.apply(&self.host) {
-                let ended = Some(self.revert_now(&entry, Cause::Failed).into());
-                return Err(NotInjected {
-                    refusal: Refusal::new("failed", error.to_string()),
-                    ended,
-                });
+        injection.phase = match injection.phase {
+            Phase::Planning => {
+                let refusal = Refusal::new("failed", "it was called off before it was planned");
+                return self.refuse(injection.number, refusal);
             }
-        }
-        if !self.ledger.owes(&request.id) {
-            // Somebody reverted it by hand while it was being applied, without the lock.
-            let ended = Some(self.revert_now(&entry, Cause::ByHand).into());
-            return Err(NotInjected {
-                refusal: Refusal::new("failed", "it was reverted by hand meanwhile"),
-                ended,
+            Phase::Applying {
+                plan,
+                interrupt,
+                ends,
+                called_off,
+            } => {
+                interrupt.raise();
+                Phase::Applying {
+                    plan,
+                    interrupt,
+                    ends,
+                    called_off: called_off.or(Some(cause)),
+                }
+            }
+            Phase::Repeating {
+                active,
+                plan: None,
+                skipped: None,
+                ..
+            } => {
+                // The executor does not have it yet.
+                self.begin_end(&active, cause);
+                Phase::Ending { active }
+            }
+            Phase::Repeating {
+                active,
+                plan,
+                interrupt,
+                called_off,
+                skipped,
+            } => {
+                interrupt.raise();
+                Phase::Repeating {
+                    active,
+                    plan,
+                    interrupt,
+                    called_off: called_off.or(Some(cause)),
+                    skipped,
+                }
+            }
+            Phase::Acting(active) => {
+                self.begin_end(&active, cause);
+                Phase::Ending { active }
+            }
+            ending @ Phase::Ending { .. } => ending,
+        };
+        self.injections.insert(id.to_owned(), injection);
+    }
+
+    fn begin_end(&self, active: &Active, cause: Cause) {
+        let notifier = self.notifier.clone();
+        revert::revert_beside(
+            self.host.for_thread(),
+            self.ledger.clone(),
+            active.entry.clone(),
+            cause,
+            move |ended, effect| notifier.tell(Done::Ended { ended, effect }),
+        );
+    }
+
+    fn ended(&mut self, mut ended: Ended, effect: Option<backburn_experiments::wire::Effect>) {
+        if let Some(Injection {
+            phase: Phase::Ending { active },
+            ..
+        }) = self.injections.remove(&ended.injection)
+        {
+            ended.effect = Some(match effect {
+                Some(seen) => active.total(&seen),
+                None => active.last().clone(),
             });
         }
-        Ok(entry)
-    }
-
-    fn revert_now(&self, entry: &LedgerEntry, cause: Cause) -> Ended {
-        revert_entry(&self.host, &self.ledger, entry, cause)
-    }
-
-    /// What the ledger says is held by others than this injection, whoever's it is.
-    fn held(&self, request: &InjectionRequest) -> Result<Vec<(String, String)>, Refusal> {
-        let (entries, _) = self.ledger.entries().map_err(|error| {
-            Refusal::new(
-                "ledger",
-                format!("{} can't be read: {error}", self.ledger.folder().display()),
-            )
-        })?;
-        let others = entries.iter().filter(|entry| entry.injection != request.id);
-        let held = others.flat_map(|entry| {
-            let things = entry.changes.iter().flat_map(|change| change.holds());
-            things.map(|thing| (thing, entry.injection.clone()))
-        });
-        Ok(held.collect())
-    }
-
-    /// Puts one injection back. None where it is not one of ours that acts.
-    pub fn revert(&mut self, injection: &str, cause: Cause) -> Option<Ended> {
-        let live = self.live.remove(injection)?;
-        let _lock = self.ledger.lock_or_go_on(LOCK_PATIENCE);
-        let effect = live.effect(&self.host);
-        let mut ended = self.revert_now(&live.entry, cause);
-        ended.effect = Some(effect);
-        Some(ended)
+        self.reports.push(Report::Ended(ended));
     }
 
     /// Puts everything of ours back; of one run, where one is named.
-    pub fn revert_all(&mut self, run: Option<&str>, cause: Cause) -> Vec<Ended> {
-        let concerned = |live: &Live| run.is_none_or(|run| live.entry.run == run);
-        let live = self.live.iter().filter(|(_, live)| concerned(live));
-        let ids: Vec<String> = live.map(|(id, _)| id.clone()).collect();
-        ids.iter().filter_map(|id| self.revert(id, cause)).collect()
+    pub fn end_all(&mut self, run: Option<&str>, cause: Cause) {
+        for id in self.concerned(run) {
+            self.end(&id, cause);
+        }
+    }
+
+    /// The same, and says so when that is done.
+    pub fn revert_all(&mut self, request: u64, run: Option<String>) {
+        self.end_all(run.as_deref(), Cause::Asked);
+        self.unanswered.push(RevertAll {
+            request,
+            run,
+            until: Instant::now() + REVERT_TIMEOUT,
+        });
+    }
+
+    fn concerned(&self, run: Option<&str>) -> Vec<InjectionId> {
+        self.injections
+            .values()
+            .map(|injection| &injection.request)
+            .filter(|request| run.is_none_or(|run| request.run == run))
+            .map(|request| request.id.clone())
+            .collect()
+    }
+
+    /// Answers those whose every injection is put back, or who have waited long enough.
+    fn answer(&mut self, now: Instant) {
+        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unanswered)
+            .into_iter()
+            .partition(|asked| {
+                asked.until <= now || self.concerned(asked.run.as_deref()).is_empty()
+            });
+        self.unanswered = waiting;
+        for RevertAll { request, run, .. } in due {
+            let left = self.concerned(run.as_deref());
+            let left = left.into_iter().map(|injection| Owed {
+                fault: self.injections[&injection].request.fault.clone(),
+                injection,
+                residue: vec![format!(
+                    "it is still being put back after {} s",
+                    REVERT_TIMEOUT.as_secs()
+                )],
+            });
+            let owed = left.chain(self.owed()).collect();
+            let held = self.held_by_others();
+            self.reports.push(Report::AllReverted {
+                request,
+                owed,
+                held,
+            });
+        }
     }
 
     /// Whether anything of this run's acts.
     pub fn acts_for(&self, run: &str) -> bool {
-        self.live.values().any(|live| live.entry.run == run)
+        self.injections.values().any(|injection| {
+            injection.request.run == run && !matches!(injection.phase, Phase::Planning)
+        })
     }
 
     /// The machine that we run on, and what its owner allows.
@@ -226,238 +387,86 @@ impl Engine {
         (&self.host, &self.policy)
     }
 
-    /// Whether anything of ours acts.
+    /// Whether nothing of ours is planned, acts or is being put back.
     pub fn is_idle(&self) -> bool {
-        self.live.is_empty()
+        self.injections.is_empty()
+    }
+
+    /// Whether anything of ours is or may be in the ledger.
+    pub fn is_owing(&self) -> bool {
+        self.count_acting() > 0
+    }
+
+    fn count_acting(&self) -> usize {
+        let injections = self.injections.values();
+        injections
+            .filter(|injection| !matches!(injection.phase, Phase::Planning))
+            .count()
     }
 
     /// When something is to be done next.
     pub fn next_due(&self) -> Option<Instant> {
-        self.live.values().map(Live::next_due).min()
+        let phases = self.injections.values().map(|injection| &injection.phase);
+        let due = phases.filter_map(|phase| match phase {
+            Phase::Acting(active) => active.next_due(),
+            Phase::Applying {
+                ends,
+                called_off: None,
+                ..
+            } => *ends,
+            _ => None,
+        });
+        let answers = self.unanswered.iter().map(|asked| asked.until);
+        due.chain(answers).min()
     }
 
-    /// Does what is due: ends, repeats, looks at effects.
-    pub fn tick(&mut self, now: Instant) -> Vec<Report> {
-        let due: Vec<String> = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.next_due() <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        due.iter().flat_map(|id| self.tick_one(id, now)).collect()
+    /// Does what is due: ends, repeats, looks at effects, answers.
+    pub fn tick(&mut self, now: Instant) {
+        let ids: Vec<InjectionId> = self.injections.keys().cloned().collect();
+        for id in ids {
+            self.tick_one(&id, now);
+        }
+        self.answer(now);
     }
 
-    /// A helper may have died: looks at everything at once.
-    pub fn look_again(&mut self, now: Instant) -> Vec<Report> {
+    /// A helper may have died: everything is looked at at once.
+    pub fn look_again(&mut self, now: Instant) {
         self.host.reap();
-        self.live.values_mut().for_each(|live| live.look_at(now));
-        self.tick(now)
-    }
-
-    fn tick_one(&mut self, id: &str, now: Instant) -> Vec<Report> {
-        let ended = |engine: &mut Self, cause| {
-            engine
-                .revert(id, cause)
-                .map(Report::Ended)
-                .into_iter()
-                .collect()
-        };
-        let Some(live) = self.live.get_mut(id) else {
-            return Vec::new();
-        };
-        if !self.ledger.owes(id) {
-            return ended(self, Cause::ByHand);
-        }
-        if live.is_over(now) {
-            return ended(self, Cause::Done);
-        }
-        if live.repeats(now) {
-            return self.repeat(id, now);
-        }
-        let (effect, next) = live.sample(&self.host, now);
-        match next {
-            live::Next::GoOn => effect
-                .map(|effect| Report::Effect {
-                    injection: id.to_owned(),
-                    effect,
-                })
-                .into_iter()
-                .collect(),
-            live::Next::Done => ended(self, Cause::Done),
-            live::Next::Gone => ended(self, Cause::Failed),
-        }
-    }
-
-    /// The next round of a one-shot fault: the host is looked at afresh.
-    fn repeat(&mut self, id: &str, now: Instant) -> Vec<Report> {
-        let Some(mut live) = self.live.remove(id) else {
-            return Vec::new();
-        };
-        let _lock = self.ledger.lock_or_go_on(LOCK_PATIENCE);
-        let request = live.next_round(&self.host, now);
-        // What the round before still does is put back first: the entry is about to tell of the next.
-        for change in live.entry.changes.iter().rev() {
-            if let Err(error) = change.undo(&self.host) {
-                tracing::warn!(injection = id, %error, "the round before could not be ended");
-                let ended = self.revert_now(&live.entry, Cause::Failed);
-                return vec![Report::Ended(ended)];
+        for injection in self.injections.values_mut() {
+            if let Phase::Acting(active) = &mut injection.phase {
+                active.look_at(now);
             }
         }
-        let effect = match self.look(&request) {
-            Ok(plan) => match self.carry_out(&request, &plan) {
-                Ok(entry) => live.goes_on(entry, plan, now, &self.host),
-                Err(NotInjected { refusal, ended }) => {
-                    let mut ended = match ended {
-                        Some(ended) => *ended,
-                        None => self.revert_now(&live.entry, Cause::Failed),
-                    };
-                    ended.effect = Some(live.fails(&refusal));
-                    return vec![Report::Ended(ended)];
+    }
+
+    fn tick_one(&mut self, id: &str, now: Instant) {
+        match self.phase(id) {
+            Some(Phase::Applying {
+                ends: Some(ends),
+                called_off: None,
+                ..
+            }) if *ends <= now => self.end(id, Cause::Failed),
+            Some(Phase::Acting(active)) => {
+                if active.is_over(now) {
+                    return self.end(id, Cause::Done);
                 }
-            },
-            // Nobody there this time: the next round looks again.
-            Err(refusal) => live.skips(&refusal),
-        };
-        self.live.insert(id.to_owned(), live);
-        vec![Report::Effect {
-            injection: id.to_owned(),
-            effect,
-        }]
-    }
-
-    /// What other agents of this host that are alive have in its ledger: theirs to put back.
-    pub fn held_by_others(&self) -> Vec<backburn_experiments::wire::InjectionId> {
-        let Ok((entries, _)) = self.ledger.entries() else {
-            // `owed` says so.
-            return Vec::new();
-        };
-        let others = entries.into_iter().filter(|entry| {
-            entry.stuck.is_empty()
-                && entry.owner != self.owner
-                && !entry.owner.is_dead(&self.host.table)
-        });
-        others.map(|entry| entry.injection).collect()
-    }
-
-    /// What this host's ledger holds that could not be put back.
-    pub fn owed(&self) -> Vec<Owed> {
-        match self.ledger.entries() {
-            Ok((entries, unreadable)) => entries
-                .iter()
-                .filter(|entry| !entry.stuck.is_empty())
-                .map(LedgerEntry::owed)
-                .chain(unreadable.iter().map(crate::ledger::Unreadable::owed))
-                .collect(),
-            Err(error) => vec![Owed {
-                injection: String::new(),
-                fault: "unknown".into(),
-                residue: vec![format!(
-                    "{} can't be read: {error}",
-                    self.ledger.folder().display()
-                )],
-            }],
+                if active.repeats(now) {
+                    active.look_at(now);
+                }
+                if active.is_to_be_looked_at(now) {
+                    let entry = active.entry.clone();
+                    if self.observer.send(entry).is_err() {
+                        // It has panicked: what cannot be looked at does not go on.
+                        self.end(id, Cause::Failed);
+                    }
+                } else if let Some(effect) = active.look_is_late(now) {
+                    self.reports.push(Report::Effect {
+                        injection: id.to_owned(),
+                        effect,
+                    });
+                }
+            }
+            _ => {}
         }
-    }
-}
-
-/// A thing is held by one injection at a time.
-fn refuse_overlap(held: &[(String, String)], plan: &Plan) -> Result<(), Refusal> {
-    let wanted: Vec<String> = plan
-        .changes
-        .iter()
-        .flat_map(|change| change.holds())
-        .collect();
-    match held
-        .iter()
-        .find(|(thing, _)| wanted.iter().any(|wanted| overlap(thing, wanted)))
-    {
-        None => Ok(()),
-        Some((thing, whose)) => Err(Refusal::new(
-            "overlap",
-            format!("`{thing}` is held by injection `{whose}`"),
-        )
-        .hint(format!(
-            "wait for its end, or revert it: `backburn-agent revert {whose}`"
-        ))),
-    }
-}
-
-/// Whether two things that are held are one, or one is a part of the other: `cpu` and `cpu:1`.
-fn overlap(one: &str, other: &str) -> bool {
-    let part = |whole: &str, part: &str| {
-        part.strip_prefix(whole)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-    };
-    part(one, other) || part(other, one)
-}
-
-fn unknown_fault(name: &str) -> Refusal {
-    let names = faults::FAULTS.iter().map(|fault| fault.name);
-    let known: Vec<&str> = names.clone().collect();
-    let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
-    match nearest(name, names) {
-        Some(near) => refusal.hint(format!("`{near}`?")),
-        None => refusal.hint(format!("there are {}", known.join(", "))),
-    }
-}
-
-/// What a request must have besides its fault's arguments.
-fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refusal> {
-    let named = request
-        .id
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let mut problems = Vec::new();
-    if request.id.is_empty() || request.id.len() > 32 || !named {
-        problems.push(
-            Problem::new("$", format!("`{}` is no injection id", request.id))
-                .hint("lower-case letters, digits and `-`, at most 32"),
-        );
-    }
-    match (one_shot, request.duration, request.every) {
-        (false, None, _) => problems.push(
-            Problem::new("$.duration", "a duration is missing")
-                .hint("every fault ends by itself: say when, e.g. `30s`"),
-        ),
-        (false, _, Some(_)) => {
-            problems.push(Problem::new("$.every", "only a one-shot fault is repeated"))
-        }
-        (true, None, Some(_)) => problems.push(
-            Problem::new("$.duration", "a duration is missing").hint("say how long it is repeated"),
-        ),
-        (true, Some(_), None) => problems.push(
-            Problem::new("$.duration", "a one-shot fault has no duration")
-                .hint("leave it out, or repeat it with `every`"),
-        ),
-        _ => {}
-    }
-    if request
-        .duration
-        .is_some_and(|duration| duration.0.is_zero())
-    {
-        problems.push(Problem::new("$.duration", "a duration of nothing"));
-    }
-    if request.every.is_some_and(|every| every < Span::millis(10)) {
-        problems.push(Problem::new("$.every", "too often").hint("10ms at the least"));
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal {
-            problems,
-            ..Refusal::new("arguments", "the injection is not usable")
-        })
-    }
-}
-
-/// Whether a change is seen to be gone; if not, in words for people.
-fn still_there(host: &Host, change: &crate::changes::Change) -> Option<String> {
-    match change.observe(host) {
-        Ok(Observed::Absent) => None,
-        Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),
-        Err(error) => Some(format!(
-            "{} can't be looked at: {error}",
-            change.view().kind
-        )),
     }
 }

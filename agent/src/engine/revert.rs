@@ -1,16 +1,72 @@
 //! The way back. Used by the worker for what acts, by the guardian when the worker is dead, by
 //! the next start, and by hand: it needs the ledger, the host and nothing else.
 
-use super::still_there;
-use crate::changes::Alter as _;
+use super::observer::effect_of;
+use crate::changes::{Alter as _, Change, Observed};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Ended, Owed};
+use backburn_experiments::wire::{Cause, Effect, Ended, Owed};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How often undoing is tried before an entry is called stuck.
 const TRIES: u32 = 5;
+
+/// How long a last look at an effect may take: an end does not wait for it any longer.
+const LAST_LOOK_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long what is reverted side by side may take until it counts as not put back. It goes on after that.
+const REVERT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Reverts an entry on a thread of its own, and then calls `then` there with the end and the effect that was last seen. Ends
+/// do not wait for one another.
+pub(super) fn revert_beside(
+    host: Host,
+    ledger: Ledger,
+    entry: LedgerEntry,
+    cause: Cause,
+    then: impl FnOnce(Ended, Option<Effect>) + Send + 'static,
+) {
+    let work = move || {
+        let effect = last_effect(&host, &entry);
+        then(revert_entry(&host, &ledger, &entry, cause), effect);
+    };
+    beside("revert", work);
+}
+
+/// What an entry's changes are seen to do; none where that can't be looked at in time.
+fn last_effect(host: &Host, entry: &LedgerEntry) -> Option<Effect> {
+    let (tell, told) = channel();
+    let (host, entry) = (host.for_thread(), entry.clone());
+    // Nobody may listen any more.
+    let look = move || drop(tell.send(effect_of(&host, &entry)));
+    let thread = std::thread::Builder::new().spawn(look).ok()?;
+    drop(thread);
+    told.recv_timeout(LAST_LOOK_TIMEOUT).ok()
+}
+
+/// Does it on a thread of its own; at once, where there are no threads left.
+fn beside(name: &str, work: impl FnOnce() + Send + 'static) {
+    let work = std::sync::Arc::new(std::sync::Mutex::new(Some(work)));
+    let take = |work: &std::sync::Mutex<Option<_>>| {
+        let mut work = work
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        work.take()
+    };
+    let others = std::sync::Arc::clone(&work);
+    let thread = std::thread::Builder::new().name(name.into());
+    let spawned = thread.spawn(move || {
+        if let Some(work) = take(&others) {
+            work();
+        }
+    });
+    if spawned.is_err()
+        && let Some(work) = take(&work)
+    {
+        work();
+    }
+}
 
 /// Undoes an entry's changes, last first, looks whether they are gone, and strikes the entry
 /// out only then. What is not gone stays in the ledger, as stuck.
@@ -34,7 +90,8 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
             }
         }
     }
-    if !residue.is_empty() {
+    // Somebody else may have put it back meanwhile: then there is nothing to write down.
+    if !residue.is_empty() && ledger.owes(&entry.injection) {
         let stuck = LedgerEntry {
             stuck: residue.clone(),
             ..entry.clone()
@@ -71,7 +128,7 @@ fn undo_all(host: &Host, entry: &LedgerEntry) -> Vec<String> {
     residue
 }
 
-/// Puts back what is owed by agents that died: every entry whose owner `is_dead` says so.
+/// Puts back what is owed by agents that died: every entry whose owner `is_dead` says so, side by side.
 /// Also returns what could not be put back, from now or from before.
 pub fn revert_dead(
     host: &Host,
@@ -79,7 +136,6 @@ pub fn revert_dead(
     is_dead: impl Fn(&LedgerEntry) -> bool,
     cause: Cause,
 ) -> (Vec<Ended>, Vec<Owed>) {
-    let _lock = ledger.lock_or_go_on(super::LOCK_PATIENCE);
     let (entries, unreadable) = match ledger.entries() {
         Ok(found) => found,
         Err(error) => {
@@ -97,21 +153,67 @@ pub fn revert_dead(
             );
         }
     };
-    let mut ended = Vec::new();
-    let mut owed: Vec<Owed> = unreadable
+    let dead: Vec<LedgerEntry> = entries.into_iter().filter(is_dead).collect();
+    let ended = revert_all(host, ledger, &dead, cause);
+    let stuck = ended.iter().zip(&dead).filter(|(end, _)| !end.clean);
+    let stuck = stuck.map(|(end, entry)| Owed {
+        injection: entry.injection.clone(),
+        fault: entry.fault.clone(),
+        residue: end.residue.clone(),
+    });
+    let owed = unreadable
         .iter()
         .map(crate::ledger::Unreadable::owed)
+        .chain(stuck)
         .collect();
-    for entry in entries.iter().filter(|entry| is_dead(entry)) {
-        let end = revert_entry(host, ledger, entry, cause);
-        if !end.clean {
-            owed.push(Owed {
-                injection: entry.injection.clone(),
-                fault: entry.fault.clone(),
-                residue: end.residue.clone(),
-            });
-        }
-        ended.push(end);
-    }
     (ended, owed)
+}
+
+/// Reverts these side by side. One that takes longer than [`REVERT_TIMEOUT`] counts as not put back.
+fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Cause) -> Vec<Ended> {
+    let (tell, told) = channel();
+    for (number, entry) in entries.iter().enumerate() {
+        let (tell, host, ledger) = (tell.clone(), host.for_thread(), ledger.clone());
+        let entry = entry.clone();
+        beside("revert", move || {
+            // Nobody may listen any more.
+            drop(tell.send((number, revert_entry(&host, &ledger, &entry, cause))));
+        });
+    }
+    drop(tell);
+    let until = Instant::now() + REVERT_TIMEOUT;
+    let mut ends: Vec<Option<Ended>> = vec![None; entries.len()];
+    // Until all have told, or the time is over.
+    while let Ok((number, end)) = told.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        if let Some(place) = ends.get_mut(number) {
+            *place = Some(end);
+        }
+    }
+    let late = |entry: &LedgerEntry| Ended {
+        injection: entry.injection.clone(),
+        cause,
+        clean: false,
+        residue: vec![format!(
+            "it is still being put back after {} s",
+            REVERT_TIMEOUT.as_secs()
+        )],
+        took: Span(REVERT_TIMEOUT),
+        effect: None,
+    };
+    let ends = ends.into_iter().zip(entries);
+    ends.map(|(end, entry)| end.unwrap_or_else(|| late(entry)))
+        .collect()
+}
+
+/// Whether a change is seen to be gone; if not, in words for people.
+fn still_there(host: &Host, change: &Change) -> Option<String> {
+    match change.observe(host) {
+        Ok(Observed::Absent) => None,
+        Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),
+        Err(error) => Some(format!(
+            "{} can't be looked at: {error}",
+            change.view().kind
+        )),
+    }
 }

@@ -43,6 +43,7 @@ use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
 use backburn_experiments::{Problem, Span, schema};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Every fault that there is. Adding one is adding its file and its line here.
@@ -113,7 +114,7 @@ pub struct Fault {
 }
 
 /// What would be done, exactly, with its undo.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Who is hit.
     pub victims: Vec<Victim>,
@@ -126,7 +127,7 @@ pub struct Plan {
 }
 
 /// That a supervisor brings processes back.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Expectation {
     /// How many should come back.
     pub number: usize,

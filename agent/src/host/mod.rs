@@ -9,19 +9,22 @@
 )]
 
 mod failpoint;
+mod interrupt;
 mod rest;
 mod spawn;
 
 pub use failpoint::Failpoint;
+pub use interrupt::Interrupt;
 pub use rest::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An effect that could not be had.
@@ -46,17 +49,26 @@ pub enum Role {
     Hand,
 }
 
-/// The machine, for whoever may change it.
+/// The machine, for whoever may change it. One for each thread: see [`Host::for_thread`].
 #[derive(Debug)]
 pub struct Host {
     /// The process table, for looking.
     pub table: ProcessTable,
     /// How to start ourselves again.
     pub invocation: Invocation,
+    shared: Arc<Shared>,
+    /// What ends the wait for a helper that is not ready.
+    interrupt: Option<Arc<Interrupt>>,
+}
+
+/// What all threads of a process have in common.
+#[derive(Debug)]
+struct Shared {
     failpoint: Failpoint,
-    effects: Cell<u64>,
+    /// How many effects there have been.
+    effects: AtomicU64,
     /// The helpers that this process started, so that they are found without a scan.
-    children: RefCell<BTreeMap<String, ProcessId>>,
+    children: Mutex<BTreeMap<String, ProcessId>>,
 }
 
 impl Host {
@@ -65,10 +77,39 @@ impl Host {
         Host {
             table: ProcessTable::default(),
             invocation,
-            failpoint: Failpoint::from_environment(role),
-            effects: Cell::new(0),
-            children: RefCell::default(),
+            shared: Arc::new(Shared {
+                failpoint: Failpoint::from_environment(role),
+                effects: AtomicU64::new(0),
+                children: Mutex::default(),
+            }),
+            interrupt: None,
         }
+    }
+
+    /// The same machine for another thread of this process: effects go on being counted together, and helpers that any
+    /// thread started are known to all.
+    #[must_use]
+    pub fn for_thread(&self) -> Self {
+        Host {
+            table: ProcessTable::default(),
+            invocation: self.invocation.clone(),
+            shared: Arc::clone(&self.shared),
+            interrupt: None,
+        }
+    }
+
+    /// The same machine for work that somebody else may call off: a wait for a helper then ends at once, as failed.
+    #[must_use]
+    pub fn interruptible(&self, interrupt: &Arc<Interrupt>) -> Self {
+        Host {
+            interrupt: Some(Arc::clone(interrupt)),
+            ..self.for_thread()
+        }
+    }
+
+    fn children(&self) -> MutexGuard<'_, BTreeMap<String, ProcessId>> {
+        let children = self.shared.children.lock();
+        children.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something to the machine.
@@ -80,10 +121,10 @@ impl Host {
         what: &str,
         deed: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, HostError> {
-        let number = self.effects.get() + 1;
-        self.effects.set(number);
-        let outcome = self.failpoint.before(number, what).and_then(|()| deed());
-        self.failpoint.after(number);
+        let number = self.shared.effects.fetch_add(1, Ordering::Relaxed) + 1;
+        let failpoint = &self.shared.failpoint;
+        let outcome = failpoint.before(number, what).and_then(|()| deed());
+        failpoint.after(number);
         outcome.map_err(|source| HostError {
             what: what.to_owned(),
             source,
@@ -154,6 +195,15 @@ impl Host {
     /// # Errors
     /// What the file system said; the file is then as it was.
     pub fn write_durably(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
+        self.stage_file(path, content)?;
+        self.commit_file(path, ())
+    }
+
+    /// The slow half of [`Host::write_durably`]: the content is beside its final place, and synced.
+    ///
+    /// # Errors
+    /// What the file system said; the file is then as it was.
+    pub fn stage_file(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         use std::io::Write as _;
         use std::os::unix::fs::PermissionsExt as _;
         let beside = path.with_extension("new");
@@ -166,11 +216,27 @@ impl Host {
                     // A part of an entry is no entry; what cannot be removed is passed over when the ledger is read.
                     std::fs::remove_file(&beside).ok();
                 })
-        })?;
+        })
+    }
+
+    /// The quick half of [`Host::write_durably`]: renames what was staged to its final place. `lock` is dropped before the
+    /// folder is synced, so that nobody waits for the disk behind it.
+    ///
+    /// # Errors
+    /// What the file system said; where only the sync failed, the new content is there.
+    pub fn commit_file<L>(&self, path: &Path, lock: L) -> Result<(), HostError> {
+        let beside = path.with_extension("new");
         self.effect(&format!("rename to {}", path.display()), || {
             std::fs::rename(&beside, path)?;
+            drop(lock);
             sync_folder(path)
         })
+    }
+
+    /// Removes what was staged and will not be committed.
+    pub fn discard_staged(&self, path: &Path) {
+        // What cannot be removed is passed over when the ledger is read.
+        std::fs::remove_file(path.with_extension("new")).ok();
     }
 
     /// Removes a file, durably. One that is not there is removed already.
@@ -206,19 +272,23 @@ impl Host {
     }
 }
 
+/// A length of time as `poll` wants it.
+pub(crate) fn timespec(length: Duration) -> rustix::event::Timespec {
+    rustix::event::Timespec {
+        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: length.subsec_nanos().into(),
+    }
+}
+
 /// Waits until a descriptor is readable, at the most this long.
 ///
 /// # Errors
 /// What `poll` said.
 pub fn wait_readable(fd: impl AsFd, patience: Duration) -> io::Result<bool> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::event::{PollFd, PollFlags, poll};
     let until = Instant::now() + patience;
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let timeout = timespec(until.saturating_duration_since(Instant::now()));
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => {}

@@ -2,7 +2,7 @@
 //! live. A helper bears its mark on its command line, so that it is found after any crash; it
 //! dies with the thread that started it and knows its own deadline (see `helpers`).
 
-use super::{Host, HostError, wait_readable};
+use super::{Host, HostError, Interrupt, wait_readable};
 use crate::helpers::Role;
 use crate::processes::ProcessId;
 use serde::Deserialize;
@@ -41,11 +41,15 @@ enum Answer {
 /// How long a helper may take to say that it is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a child that was killed may take to leave before it is left to itself.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
 impl Host {
-    /// Starts a helper and waits until it says that it is ready.
+    /// Starts a helper and waits until it says that it is ready, or until the work is called off.
     ///
     /// # Errors
-    /// It could not be started, or said that it could not do its work; then it is gone.
+    /// It could not be started, said that it could not do its work, was not ready in time, or the work was called off; then
+    /// it was killed.
     pub fn spawn_helper(
         &self,
         mark: &str,
@@ -63,78 +67,85 @@ impl Host {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            if let Some(id) = self.table.identify(child.id() as i32) {
-                self.children.borrow_mut().insert(mark.to_owned(), id);
+            // Not waited for by its handle: whoever reaps children in this process may be another thread.
+            let id = self.table.identify(child.id() as i32);
+            if let Some(id) = id {
+                self.children().insert(mark.to_owned(), id);
             }
-            let answer = child.stdout.take().map_or_else(
-                || Err(io::Error::other("it has no standard output")),
-                |stdout| read_answer(stdout, PATIENCE),
-            );
-            match answer {
-                Ok(Answer::Ready(seen)) => Ok(seen),
-                Ok(Answer::Failed(why)) => {
-                    end(&mut child)?;
-                    Err(io::Error::other(why))
-                }
-                Err(error) => {
-                    end(&mut child)?;
-                    Err(error)
-                }
+            let answer = match child.stdout.take() {
+                Some(stdout) => read_answer(stdout, self.interrupt.as_deref(), PATIENCE),
+                None => Err(io::Error::other("it has no standard output")),
+            };
+            let failed = match answer {
+                Ok(Answer::Ready(seen)) => return Ok(seen),
+                Ok(Answer::Failed(why)) => io::Error::other(why),
+                Err(error) => error,
+            };
+            if let Some(id) = id {
+                self.kill_child(id)?;
             }
+            Err(failed)
         })
     }
 
-    /// Starts a process that measures a probe, in a group of its own. What it says is to be read to the end.
+    /// Starts a process that looks at something on behalf of this one, in a group of its own: it may hang, and nobody is
+    /// harmed. What it says is to be read to the end. It changes nothing, so it is no effect.
     ///
     /// # Errors
     /// It could not be started.
-    pub fn spawn_probe(&self, errand: &[u8]) -> Result<(ProcessId, ChildStdout), HostError> {
-        self.effect("start a probe", || {
-            // A file in memory, not a pipe: writing must not wait for a reader.
-            let input = rustix::fs::memfd_create("probe", rustix::fs::MemfdFlags::CLOEXEC)?;
-            let mut input = std::fs::File::from(input);
-            input.write_all(errand)?;
-            input.rewind()?;
-            let mut child = self
-                .invocation
-                .command("probe")
-                .arg(std::process::id().to_string())
-                .stdin(input)
-                .stdout(Stdio::piped())
-                .process_group(0)
-                .spawn()?;
-            let id = self.table.identify(child.id() as i32);
-            match (id, child.stdout.take()) {
-                (Some(id), Some(stdout)) => Ok((id, stdout)),
-                _ => {
-                    end(&mut child)?;
-                    Err(io::Error::other("it is not there"))
-                }
-            }
-        })
+    pub fn spawn_look(&self, task: &[u8]) -> io::Result<(ProcessId, ChildStdout)> {
+        // A file in memory, not a pipe: writing must not wait for a reader.
+        let input = rustix::fs::memfd_create("look", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let mut input = std::fs::File::from(input);
+        input.write_all(task)?;
+        input.rewind()?;
+        let mut child = self
+            .invocation
+            .command("probe")
+            .arg(std::process::id().to_string())
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let id = self.table.identify(child.id() as i32);
+        match (id, child.stdout.take()) {
+            (Some(id), Some(stdout)) => Ok((id, stdout)),
+            _ => Err(io::Error::other("it is not there")),
+        }
     }
 
-    /// Kills the process group that a child of ours leads. One that is dead leads none any more.
+    /// Kills the process group that a child of ours leads. One that is dead leads none any more. Does not wait for its end.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn kill_group(&self, leader: ProcessId) -> Result<(), HostError> {
-        self.effect(&format!("kill the group of process {leader}"), || {
-            // Its id is its own until we take leave of it, which only we do, and not now.
-            let pid = rustix::process::Pid::from_raw(leader.pid);
-            match pid.filter(|_| self.table.alive(leader)) {
-                Some(pid) => Ok(rustix::process::kill_process_group(
-                    pid,
-                    rustix::process::Signal::KILL,
-                )?),
-                None => Ok(()),
+    pub fn kill_group(&self, leader: ProcessId) -> io::Result<()> {
+        // Its id is its own until we take leave of it, which only we do, and not now.
+        let pid = rustix::process::Pid::from_raw(leader.pid);
+        match pid.filter(|_| self.table.alive(leader)) {
+            Some(pid) => Ok(rustix::process::kill_process_group(
+                pid,
+                rustix::process::Signal::KILL,
+            )?),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills a child of ours and waits a little for its end.
+    fn kill_child(&self, id: ProcessId) -> io::Result<()> {
+        if let Some(pidfd) = self.table.open_pidfd_checked(id)? {
+            match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
+                Ok(()) => drop(wait_readable(&pidfd, LEAVES_WITHIN)?),
+                Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
             }
-        })
+        }
+        self.reap();
+        Ok(())
     }
 
     /// The process that this one started as the helper of this mark.
     pub(crate) fn child(&self, mark: &str) -> Option<ProcessId> {
-        self.children.borrow().get(mark).copied()
+        self.children().get(mark).copied()
     }
 
     /// Every process that bears this mark, dead ones that nobody has reaped left out.
@@ -146,26 +157,30 @@ impl Host {
     pub fn reap(&self) {
         use rustix::process::{WaitOptions, wait};
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        self.children
-            .borrow_mut()
-            .retain(|_, id| self.table.alive(*id));
+        self.children().retain(|_, id| self.table.alive(*id));
     }
 }
 
-fn end(child: &mut std::process::Child) -> io::Result<()> {
-    child.kill()?;
-    child.wait().map(|_| ())
-}
-
-fn read_answer(mut stdout: std::process::ChildStdout, patience: Duration) -> io::Result<Answer> {
+/// Reads a helper's first line, at the most this long, and no longer once the work is called off.
+fn read_answer(
+    mut stdout: ChildStdout,
+    interrupt: Option<&Interrupt>,
+    patience: Duration,
+) -> io::Result<Answer> {
     let until = Instant::now() + patience;
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        if !wait_readable(&stdout, until.saturating_duration_since(Instant::now()))? {
+        if !wait_for_either(&stdout, interrupt, until)? {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("it was not ready after {patience:?}"),
+            ));
+        }
+        if interrupt.is_some_and(Interrupt::is_raised) {
+            return Err(io::Error::new(
+                io::ErrorKind::Interrupted,
+                "it was called off before it was ready",
             ));
         }
         match stdout.read(&mut buffer) {
@@ -185,6 +200,25 @@ fn read_answer(mut stdout: std::process::ChildStdout, patience: Duration) -> io:
         ));
     }
     serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Waits until there is something to read, or the work is called off. False where neither came in time.
+fn wait_for_either(
+    stdout: &ChildStdout,
+    interrupt: Option<&Interrupt>,
+    until: Instant,
+) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        let left = super::timespec(until.saturating_duration_since(Instant::now()));
+        let mut fds = vec![PollFd::new(stdout, PollFlags::IN)];
+        fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
+        match poll(&mut fds, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A program of somebody else's, for a probe that the owner of this host allows. The kernel kills it when the thread that

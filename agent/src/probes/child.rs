@@ -1,11 +1,13 @@
 //! The process that measures one probe, and ends.
 //!
 //! ```text
-//! backburn-agent probe PARENT-PID < ERRAND-JSON > OUTCOME-JSON
+//! backburn-agent probe PARENT-PID < TASK-JSON > ANSWER-JSON
 //! ```
 
-use super::{Errand, MOST, Task, dns, http, in_time, process, prometheus, tcp, too_long};
+use super::{ProbeJob, Task, dns, http, in_time, process, prometheus, tcp, too_long};
+use crate::children::MAX_ANSWER_BYTES;
 use crate::host::end_own_group;
+use crate::metrics::Metrics;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late};
 use backburn_experiments::wire::Probed;
@@ -26,10 +28,19 @@ pub fn run(args: &[OsString]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let line = match serde_json::from_reader(std::io::stdin().lock()) {
-        Ok(Task::Measure(errand)) => outcome(*errand),
+        Ok(Task::Measure(job)) => outcome(*job),
         Ok(Task::Examine(state)) => {
             let findings = json!(crate::doctor::examine(&state));
             serde_json::to_vec(&Probed::Output(findings)).unwrap_or_default()
+        }
+        Ok(Task::Plan(task)) => serde_json::to_vec(&task.plan()).unwrap_or_default(),
+        Ok(Task::AwaitReturn(expected)) => {
+            serde_json::to_vec(&crate::engine::await_return(&expected)).unwrap_or_default()
+        }
+        Ok(Task::Figure { metric, path }) => {
+            let figure = Metrics::default().measure(metric, path.as_deref());
+            let figure = figure.map_err(|error| error.to_string());
+            serde_json::to_vec(&figure).unwrap_or_default()
         }
         Err(_) => return ExitCode::FAILURE,
     };
@@ -43,11 +54,11 @@ pub fn run(args: &[OsString]) -> ExitCode {
 }
 
 /// The outcome as JSON, in time and not too long.
-fn outcome(errand: Errand) -> Vec<u8> {
-    let within = errand.within;
-    let provider = errand.provider.clone();
+fn outcome(job: ProbeJob) -> Vec<u8> {
+    let within = job.within;
+    let provider = job.provider.clone();
     let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || tell.send(measure(&errand)).ok());
+    std::thread::spawn(move || tell.send(measure(&job)).ok());
     let outcome = match told.recv_timeout(within.0) {
         Ok(outcome) => outcome,
         Err(mpsc::RecvTimeoutError::Timeout) => in_time(&provider, Err(late(within))),
@@ -59,19 +70,19 @@ fn outcome(errand: Errand) -> Vec<u8> {
         serde_json::to_vec(&Probed::from(outcome)).unwrap_or_default()
     };
     let said = line(outcome);
-    match said.len() > MOST {
+    match said.len() > MAX_ANSWER_BYTES {
         true => line(too_long()),
         false => said,
     }
 }
 
-fn measure(errand: &Errand) -> Result<Value, NoValue> {
-    match &errand.provider {
-        Provider::Http(http) => http::measure(http, errand.timeout),
-        Provider::Prometheus(query) => prometheus::measure(query, errand.timeout),
+fn measure(job: &ProbeJob) -> Result<Value, NoValue> {
+    match &job.provider {
+        Provider::Http(http) => http::measure(http, job.timeout),
+        Provider::Prometheus(query) => prometheus::measure(query, job.timeout),
         Provider::Tcp(tcp) => tcp::measure(tcp),
         Provider::Dns(dns) => dns::measure(dns),
-        Provider::Process(process) => process::measure(process, errand.program.as_deref()),
+        Provider::Process(process) => process::measure(process, &job.policy),
         Provider::Python(_) | Provider::Host(_) | Provider::Fault(_) => {
             Err(NoValue::Broken("this is not measured here".into()))
         }

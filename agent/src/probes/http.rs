@@ -1,7 +1,7 @@
 //! An HTTP request over HTTP/1.1, a connection of its own each time. What is asked and what an
 //! answer comes to is in `backburn_experiments::probes`, since the controller measures the same.
 
-use super::MOST;
+use crate::children::MAX_ANSWER_BYTES;
 use backburn_experiments::Span;
 use backburn_experiments::document::HttpProvider;
 use backburn_experiments::probes::http::{
@@ -35,7 +35,7 @@ pub(super) fn measure(provider: &HttpProvider, longest: Option<Span>) -> Result<
                 let body = response
                     .body_mut()
                     .with_config()
-                    .limit(MOST as u64)
+                    .limit(MAX_ANSWER_BYTES as u64)
                     .read_to_vec()
                     .map_err(|error| match no_value(error, &asked, connect) {
                         Failed::ToConnect(why) | Failed::Later(why) => why,
@@ -156,7 +156,7 @@ fn no_value(error: ureq::Error, asked: &Asked, connect: Span) -> Failed {
         Error::Rustls(error) => {
             Failed::ToConnect(NoValue::Broken(format!("TLS with `{host}`: {error}")))
         }
-        Error::BodyExceedsLimit(_) => Failed::Later(too_long(MOST)),
+        Error::BodyExceedsLimit(_) => Failed::Later(too_long(MAX_ANSWER_BYTES)),
         Error::Timeout(_) | Error::Protocol(_) | Error::LargeResponseHeader(..) => {
             Failed::Later(NoValue::NoAnswer(format!("no answer in HTTP: {error}")))
         }

@@ -1,7 +1,6 @@
 //! Probes that a controller has measured from here. Each is a child process of the worker, this
 //! program again, so that nothing that is measured can hold up or bring down who puts faults back.
-//! It gets its errand on standard input and says what came back on standard output; the worker
-//! polls that beside its other descriptors.
+//! See `children`.
 //!
 //! The child and whatever it starts are one process group. It ends that group itself when its time
 //! is over or the worker has died; the worker ends it where it does not.
@@ -15,27 +14,16 @@ mod tcp;
 
 pub use child::run;
 
-use crate::host::Host;
+use crate::children::MAX_ANSWER_BYTES;
+use crate::engine::{Expectation, PlanTask};
 use crate::policy::Policy;
-use crate::processes::ProcessId;
 use backburn_experiments::Span;
-use backburn_experiments::document::Provider;
+use backburn_experiments::document::{HostMetric, Provider};
 use backburn_experiments::probes::{NoValue, late, within};
 use backburn_experiments::wire::Probed;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
-use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
-use std::process::ChildStdout;
-use std::time::{Duration, Instant};
-
-/// The most probes at a time: a controller that asks for more is not well.
-const MOST_AT_A_TIME: usize = 32;
-
-/// The most that is handed on of an answer, in bytes: far below what may wait on a link for a
-/// controller that does not read (see `link`).
-const MOST: usize = 1 << 20;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// The longest that anything may take, whatever is said.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -46,194 +34,98 @@ const EXAMINED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a child may go on after its time; it ends by itself where the machine is well.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a child is to do.
+/// What a child of the worker is to do.
 #[derive(Debug, Serialize, Deserialize)]
-enum Task {
-    /// Measure this.
-    Measure(Box<Errand>),
-    /// Say what the host can do; the state folder.
+pub enum Task {
+    /// Measure this. The answer is a [`Probed`].
+    Measure(Box<ProbeJob>),
+    /// Say what the host can do; the state folder. The answer is a [`Probed`].
     Examine(PathBuf),
+    /// Look at the host and plan an injection. The answer is a `Result<Plan, Refusal>`.
+    Plan(Box<PlanTask>),
+    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::Return`].
+    AwaitReturn(Box<Expectation>),
+    /// Measure a figure of the host that is read from a path. The answer is a `Result<f64, String>`.
+    Figure {
+        /// Which figure.
+        metric: HostMetric,
+        /// The path that it is read from.
+        path: Option<String>,
+    },
 }
 
 /// What a child is to measure.
 #[derive(Debug, Serialize, Deserialize)]
-struct Errand {
+pub struct ProbeJob {
     provider: Provider,
     /// How long all of it may take.
     within: Span,
     /// The time-out of the activity, where the provider says nothing of that.
     timeout: Option<Span>,
-    /// The file of the program that is run, which the policy allows.
-    program: Option<PathBuf>,
+    /// What this host allows: a program is looked up by the child, since a path may hang.
+    policy: Policy,
 }
 
-/// What is being measured, and the answers that have not been handed on yet.
-#[derive(Debug, Default)]
-pub struct Probes {
-    going: Vec<Going>,
-    answers: VecDeque<(u64, Probed)>,
-}
-
+/// A task for a child, how long it has, and what it comes to when it says nothing in time.
 #[derive(Debug)]
-struct Going {
-    request: u64,
-    child: ProcessId,
-    stdout: ChildStdout,
-    said: Vec<u8>,
-    until: Instant,
-    /// What it comes to when it says nothing in time.
-    late: Probed,
+pub struct Look {
+    /// The task.
+    pub task: Task,
+    /// How long the child has.
+    pub within: Duration,
+    /// The outcome of one that is late.
+    pub late: Probed,
 }
 
-impl Probes {
-    /// Begins to measure. Whatever comes of it is among the answers at some time.
-    pub fn start(
-        &mut self,
-        host: &Host,
-        policy: &Policy,
-        request: u64,
-        provider: Provider,
-        timeout: Option<Span>,
-    ) {
-        if let Err(why) = self.begin(host, policy, request, provider, timeout) {
-            self.answers.push_back((request, Probed::Broken(why)));
-        }
-    }
-
-    fn begin(
-        &mut self,
-        host: &Host,
-        policy: &Policy,
-        request: u64,
-        provider: Provider,
-        timeout: Option<Span>,
-    ) -> Result<(), String> {
-        if self.going.len() >= MOST_AT_A_TIME {
-            return Err(format!(
-                "this agent measures {MOST_AT_A_TIME} probes already, which is the most at a time"
-            ));
-        }
-        is_measured_here(&provider)?;
-        let within = Span(within(&provider, timeout).0.min(LONGEST));
-        let program = match &provider {
-            Provider::Process(process) => {
-                let allowed = process::allowed(process, policy);
-                Some(allowed.map_err(|refusal| refusal.to_string())?)
-            }
-            _ => None,
-        };
-        let no_answer = in_time(&provider, Err(late(within)));
-        let errand = Errand {
+/// What measures a provider from here.
+///
+/// # Errors
+/// Agents do not measure such a provider; says why.
+pub fn measuring(
+    provider: Provider,
+    timeout: Option<Span>,
+    policy: &Policy,
+) -> Result<Look, String> {
+    is_measured_here(&provider)?;
+    let within = Span(within(&provider, timeout).0.min(LONGEST));
+    let late = in_time(&provider, Err(late(within)));
+    Ok(Look {
+        task: Task::Measure(Box::new(ProbeJob {
             provider,
             within,
             timeout,
-            program,
-        };
-        let task = Task::Measure(Box::new(errand));
-        self.send(host, request, &task, within.0 + GRACE, no_answer.into())
-    }
+            policy: policy.clone(),
+        })),
+        within: within.0 + GRACE,
+        late: late.into(),
+    })
+}
 
-    /// Begins to look what the host can do. Not while faults act: some of it is tried, on the very things that they hold.
-    pub fn examine(&mut self, host: &Host, request: u64, state: &Path, is_idle: bool) {
-        let task = Task::Examine(state.to_owned());
-        let late = Probed::Broken(format!("it took more than {}", Span(EXAMINED_WITHIN)));
-        let begun = match is_idle {
-            true => self.send(host, request, &task, EXAMINED_WITHIN, late),
-            false => Err("faults act on this host; ask when it is at rest".into()),
-        };
-        if let Err(why) = begun {
-            self.answers.push_back((request, Probed::Broken(why)));
-        }
-    }
-
-    fn send(
-        &mut self,
-        host: &Host,
-        request: u64,
-        task: &Task,
-        within: Duration,
-        late: Probed,
-    ) -> Result<(), String> {
-        let task = serde_json::to_vec(task).map_err(|error| error.to_string())?;
-        let (child, stdout) = host.spawn_probe(&task).map_err(|error| error.to_string())?;
-        self.going.push(Going {
-            request,
-            child,
-            stdout,
-            said: Vec::new(),
-            until: Instant::now() + within,
-            late,
-        });
-        Ok(())
-    }
-
-    /// What to poll, in the order of [`take`](Self::take)'s numbers.
-    pub fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.going.iter().map(|going| going.stdout.as_fd())
-    }
-
-    /// Takes what these have said.
-    pub fn take(&mut self, ready: &[usize]) {
-        // From the end, so that the numbers before stay true.
-        for number in ready.iter().rev().copied() {
-            let Some(going) = self.going.get_mut(number) else {
-                continue;
-            };
-            if let Some(outcome) = going.take() {
-                let going = self.going.swap_remove(number);
-                self.answers.push_back((going.request, outcome));
-            }
-        }
-    }
-
-    /// Ends what should have ended by itself.
-    pub fn tick(&mut self, host: &Host, now: Instant) {
-        let (over, going) = std::mem::take(&mut self.going)
-            .into_iter()
-            .partition(|going| going.until <= now);
-        self.going = going;
-        for Going {
-            request,
-            child,
-            late,
-            ..
-        } in over
-        {
-            if let Err(error) = host.kill_group(child) {
-                tracing::warn!(%error, "a probe could not be ended");
-            }
-            self.answers.push_back((request, late));
-        }
-    }
-
-    /// When to wake for one that does not end.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.going.iter().map(|going| going.until).min()
-    }
-
-    /// The next answer to hand on.
-    pub fn answer(&mut self) -> Option<(u64, Probed)> {
-        self.answers.pop_front()
+/// What looks what the host can do. Not while faults act: some of it is tried, on the very things that they hold.
+///
+/// # Errors
+/// Faults act.
+pub fn examining(state: PathBuf, is_idle: bool) -> Result<Look, String> {
+    match is_idle {
+        true => Ok(Look {
+            task: Task::Examine(state),
+            within: EXAMINED_WITHIN,
+            late: Probed::Broken(format!("it took more than {}", Span(EXAMINED_WITHIN))),
+        }),
+        false => Err("faults act on this host; ask when it is at rest".into()),
     }
 }
 
-impl Going {
-    /// Reads once. Its outcome, when that was all.
-    fn take(&mut self) -> Option<Probed> {
-        let mut buffer = [0; 64 * 1024];
-        match self.stdout.read(&mut buffer) {
-            Ok(0) => Some(serde_json::from_slice(&self.said).unwrap_or_else(|_| {
-                Probed::Broken("what measures it has died without an answer".into())
-            })),
-            Ok(count) => {
-                let more = buffer.get(..count).unwrap_or_default();
-                self.said.extend_from_slice(more);
-                // It keeps to that itself, unless it is not itself any more.
-                (self.said.len() > MOST).then(|| too_long().into())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => None,
-            Err(error) => Some(Probed::Broken(error.to_string())),
-        }
+/// The outcome that a child said.
+pub fn outcome(answer: crate::children::Answer, late: Probed) -> Probed {
+    use crate::children::Answer;
+    match answer {
+        Answer::Said(said) => serde_json::from_slice(&said).unwrap_or_else(|_| {
+            Probed::Broken("what measures it has died without an answer".into())
+        }),
+        Answer::Late => late,
+        Answer::TooLong => too_long().into(),
+        Answer::Broken(why) => Probed::Broken(why),
     }
 }
 
@@ -270,6 +162,6 @@ fn in_time(
 fn too_long() -> Result<serde_json::Value, NoValue> {
     Err(NoValue::Broken(format!(
         "the answer is longer than {} MiB, which is the most that an agent hands on",
-        MOST >> 20
+        MAX_ANSWER_BYTES >> 20
     )))
 }

@@ -1,6 +1,6 @@
 //! A program that is run, never through a shell, where the owner of this host allows it.
 
-use super::MOST;
+use crate::children::MAX_ANSWER_BYTES;
 use crate::policy::Policy;
 use backburn_experiments::argv::argv;
 use backburn_experiments::document::ProcessProvider;
@@ -9,14 +9,14 @@ use backburn_experiments::wire::Refusal;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// The file of the program, where the policy allows it.
 ///
 /// # Errors
 /// It does not, or there is no such program.
-pub(super) fn allowed(provider: &ProcessProvider, policy: &Policy) -> Result<PathBuf, Refusal> {
+fn allowed(provider: &ProcessProvider, policy: &Policy) -> Result<PathBuf, Refusal> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |name: &str| found(name, &path);
     let program = policy.permits_program(&provider.path, found)?;
@@ -53,15 +53,12 @@ fn found(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
 }
 
 /// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
-pub(super) fn measure(
-    provider: &ProcessProvider,
-    program: Option<&Path>,
-) -> Result<Value, NoValue> {
+pub(super) fn measure(provider: &ProcessProvider, policy: &Policy) -> Result<Value, NoValue> {
     let name = &provider.path;
     let broken = |error: std::io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
-    let program = program.ok_or_else(|| NoValue::Broken(format!("`{name}` was not looked up")))?;
+    let program = allowed(provider, policy).map_err(|no| NoValue::Broken(no.to_string()))?;
     let argv = argv(provider).map_err(NoValue::Broken)?;
-    let mut command = crate::host::program(program);
+    let mut command = crate::host::program(&program);
     command
         .arg0(name)
         .args(argv.iter().skip(1))
@@ -93,14 +90,14 @@ pub(super) fn measure(
 fn read(from: Option<impl Read>) -> Result<String, NoValue> {
     let mut bytes = Vec::new();
     if let Some(from) = from {
-        from.take(MOST as u64 + 1)
+        from.take(MAX_ANSWER_BYTES as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| NoValue::Broken(plain(&error)))?;
     }
-    match bytes.len() > MOST {
+    match bytes.len() > MAX_ANSWER_BYTES {
         true => Err(NoValue::Broken(format!(
             "it wrote more than {} MiB",
-            MOST >> 20
+            MAX_ANSWER_BYTES >> 20
         ))),
         false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }

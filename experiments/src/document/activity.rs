@@ -245,6 +245,13 @@ pub enum HostMetric {
     Processes,
 }
 
+impl HostMetric {
+    /// Whether it is read from a path that the document names, which may hang; every other one is the kernel's own.
+    pub fn is_read_from_a_path(self) -> bool {
+        matches!(self, HostMetric::DiskFreePercent)
+    }
+}
+
 /// A fault: one kind of harm, on the agents of a target, for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]

@@ -1,0 +1,41 @@
+//! What the ledger says is owed, for controllers.
+
+use super::Engine;
+use crate::ledger::{LedgerEntry, Unreadable};
+use backburn_experiments::wire::{InjectionId, Owed};
+
+impl Engine {
+    /// What other agents of this host that are alive have in its ledger: theirs to put back.
+    pub fn held_by_others(&self) -> Vec<InjectionId> {
+        let Ok((entries, _)) = self.ledger.entries() else {
+            // `owed` says so.
+            return Vec::new();
+        };
+        let others = entries.into_iter().filter(|entry| {
+            entry.stuck.is_empty()
+                && entry.owner != self.owner
+                && !entry.owner.is_dead(&self.host.table)
+        });
+        others.map(|entry| entry.injection).collect()
+    }
+
+    /// What this host's ledger holds that could not be put back.
+    pub fn owed(&self) -> Vec<Owed> {
+        match self.ledger.entries() {
+            Ok((entries, unreadable)) => entries
+                .iter()
+                .filter(|entry| !entry.stuck.is_empty())
+                .map(LedgerEntry::owed)
+                .chain(unreadable.iter().map(Unreadable::owed))
+                .collect(),
+            Err(error) => vec![Owed {
+                injection: String::new(),
+                fault: "unknown".into(),
+                residue: vec![format!(
+                    "{} can't be read: {error}",
+                    self.ledger.folder().display()
+                )],
+            }],
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! How worker and guardian know of each other that they do not hang. While anything is owed the worker sends a beat every
+//! [`INTERVAL`] over their socket pair and the guardian answers each; whoever hears nothing for [`TIMEOUT`] treats the other
+//! as dead. At rest nothing is sent and nobody wakes. Whoever itself woke late grants one timeout more: on a machine that
+//! slept, was frozen or is overloaded, both are late for the same reason.
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How often a beat is sent.
+pub const INTERVAL: Duration = Duration::from_millis(300);
+/// How long nothing may be heard. A fault's end is due within two seconds, with the time to put things back in it.
+pub const TIMEOUT: Duration = Duration::from_millis(1500);
+/// Whoever wakes so much later than it should is late itself.
+const LATE: Duration = Duration::from_millis(300);
+
+/// Another beat will follow within [`INTERVAL`].
+const BEAT: u8 = b'b';
+/// Nothing is owed any more: no beat will follow.
+const REST: u8 = b'r';
+
+/// What is known of the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    /// It answers, or nothing is expected of it.
+    Alive,
+    /// It has closed its end.
+    Gone,
+    /// It does not answer.
+    Hangs,
+}
+
+/// How long nothing was heard of somebody from whom something is due.
+#[derive(Debug, Clone, Copy)]
+struct Watchdog {
+    /// When it counts as hung.
+    due: Instant,
+}
+
+impl Watchdog {
+    fn heard(now: Instant) -> Self {
+        Watchdog { due: now + TIMEOUT }
+    }
+
+    /// Whether the time is over. Whoever looks late grants one timeout more, since it may be late for the same reason.
+    fn is_over(&mut self, now: Instant) -> bool {
+        if now < self.due {
+            return false;
+        }
+        if now > self.due + LATE {
+            *self = Watchdog::heard(now);
+            return false;
+        }
+        true
+    }
+}
+
+fn is_over(watchdog: &mut Option<Watchdog>, now: Instant) -> bool {
+    watchdog
+        .as_mut()
+        .is_some_and(|watchdog| watchdog.is_over(now))
+}
+
+/// The worker's side.
+#[derive(Debug, Default)]
+pub struct Heartbeat {
+    /// When the next beat is sent, while anything is owed.
+    next: Option<Instant>,
+    answers: Option<Watchdog>,
+    is_gone: bool,
+}
+
+impl Heartbeat {
+    /// Sends what is due. Never waits: a guardian that does not read is found out by its missing answers.
+    pub fn beat(&mut self, guardian: impl AsFd, is_owing: bool, now: Instant) {
+        match (is_owing, self.next) {
+            (false, None) => {}
+            (false, Some(_)) => {
+                self.next = None;
+                self.answers = None;
+                tell(guardian, REST);
+            }
+            (true, Some(next)) if now < next => {}
+            (true, _) => {
+                self.next = Some(now + INTERVAL);
+                self.answers.get_or_insert(Watchdog::heard(now));
+                tell(guardian, BEAT);
+            }
+        }
+    }
+
+    /// Takes the guardian's answers, where there is something to read.
+    pub fn hear(&mut self, guardian: impl AsFd, is_readable: bool, now: Instant) -> Pulse {
+        if self.is_gone {
+            return Pulse::Alive;
+        }
+        if is_readable {
+            match read(guardian) {
+                None => {
+                    self.is_gone = true;
+                    return Pulse::Gone;
+                }
+                Some(0) => {}
+                Some(_) if self.answers.is_some() => self.answers = Some(Watchdog::heard(now)),
+                Some(_) => {}
+            }
+        }
+        self.is_gone = is_over(&mut self.answers, now);
+        match self.is_gone {
+            true => Pulse::Hangs,
+            false => Pulse::Alive,
+        }
+    }
+
+    /// Whether the guardian is gone, or was given up.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// When to wake for it.
+    pub fn next_due(&self) -> Option<Instant> {
+        let watchdog = self.answers.filter(|_| !self.is_gone);
+        self.next
+            .into_iter()
+            .chain(watchdog.map(|watchdog| watchdog.due))
+            .min()
+    }
+}
+
+/// The guardian's side.
+#[derive(Debug, Default)]
+pub struct HeartbeatWatch {
+    beats: Option<Watchdog>,
+}
+
+impl HeartbeatWatch {
+    /// Takes the worker's beats, and answers them, where there is something to read.
+    pub fn hear(&mut self, worker: impl AsFd, is_readable: bool, now: Instant) -> Pulse {
+        if is_readable {
+            let mut buffer = [0; 64];
+            match recv(&worker, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Pulse::Gone,
+                Ok((count, _)) => {
+                    let last = buffer.get(count.saturating_sub(1)).copied();
+                    self.beats = (last == Some(BEAT)).then(|| Watchdog::heard(now));
+                    if self.beats.is_some() {
+                        tell(worker, BEAT);
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return Pulse::Gone,
+            }
+        }
+        match is_over(&mut self.beats, now) {
+            true => Pulse::Hangs,
+            false => Pulse::Alive,
+        }
+    }
+
+    /// When to wake for it: never while nothing is owed.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.beats.map(|watchdog| watchdog.due)
+    }
+}
+
+fn tell(to: impl AsFd, word: u8) {
+    // A full or closed socket is found out by what does not come back.
+    send(to, &[word], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok();
+}
+
+/// How many bytes there were; none where the other side has closed.
+fn read(from: impl AsFd) -> Option<usize> {
+    let mut buffer = [0; 64];
+    match recv(from, &mut buffer, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => None,
+        Ok((count, _)) => Some(count),
+        Err(Errno::AGAIN | Errno::INTR) => Some(0),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchdog_silent_is_over_after_its_timeout() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::heard(start);
+        assert!(!watchdog.is_over(start + TIMEOUT - Duration::from_millis(1)));
+        assert!(watchdog.is_over(start + TIMEOUT));
+    }
+
+    #[test]
+    fn watchdog_looked_at_late_grants_one_timeout_more() {
+        let start = Instant::now();
+        let woke = start + Duration::from_secs(60);
+        let mut watchdog = Watchdog::heard(start);
+        assert!(!watchdog.is_over(woke));
+        assert!(!watchdog.is_over(woke + TIMEOUT - Duration::from_millis(1)));
+        assert!(watchdog.is_over(woke + TIMEOUT));
+    }
+}

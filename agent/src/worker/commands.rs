@@ -1,0 +1,57 @@
+//! What a controller may say, and what is done about it.
+
+use super::Worker;
+use crate::probes;
+use crate::watch::Watch;
+use backburn_experiments::wire::{Cause, Command, Report};
+use std::time::Instant;
+
+impl Worker {
+    /// Does what a controller says. Nothing here waits.
+    pub(super) fn obey(&mut self, command: Command) {
+        // We hear our controller.
+        self.proof = None;
+        if !matches!(command, Command::Beat { .. }) {
+            self.busy = Instant::now();
+            self.settled = false;
+        }
+        match command {
+            Command::Beat { lease } => {
+                self.lasts = lease;
+                self.lease = Instant::now() + lease.0;
+                self.settle();
+            }
+            Command::Plan { request, injection } => self.engine.plan(request, injection),
+            Command::Inject { request, injection } => self.engine.inject(request, injection),
+            Command::Revert { injection } => self.engine.end(&injection, Cause::Asked),
+            Command::RevertAll { request, run } => {
+                self.engine.revert_all(request, run);
+                self.engine.tick(Instant::now());
+            }
+            Command::Measure { request, metric } => self.measure(request, &metric),
+            Command::Probe {
+                request,
+                provider,
+                timeout,
+            } => {
+                let policy = self.engine.place().1;
+                self.probe(request, probes::measuring(provider, timeout, policy));
+            }
+            Command::Examine { request } => {
+                let is_idle = self.engine.is_idle();
+                self.probe(request, probes::examining(self.state.clone(), is_idle));
+            }
+            Command::Describe { request } => {
+                let faults = crate::faults::FAULTS
+                    .iter()
+                    .map(crate::faults::Fault::describe)
+                    .collect();
+                self.link.say(&Report::Described { request, faults });
+            }
+            Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
+            Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
+            // Taken by the caller: it ends the loop.
+            Command::Goodbye => {}
+        }
+    }
+}
