@@ -166,7 +166,7 @@ fn tell(ended: Vec<Ended>) {
 /// Puts back what a dead worker owes.
 fn settle(host: &Host, state: &Path, worker: ProcessId) -> io::Result<bool> {
     let ledger = Ledger::open(host, state).map_err(|error| io::Error::other(error.to_string()))?;
-    let boot = boot_id();
+    let boot = boot_id()?;
     let its = |entry: &crate::ledger::LedgerEntry| {
         entry.owner.worker == worker && entry.owner.boot == boot
     };

@@ -2,6 +2,10 @@
 //! touched, removed after everything was observed gone. Several agents of a host share it, so
 //! that a thing is held by one injection at a time; who adds an entry holds a lock from the look at the others to the rename.
 
+mod namespaces;
+
+pub use namespaces::{Folder, Namespaces, NotVisible};
+
 use crate::changes::Change;
 use crate::faults::Plan;
 use crate::host::{Host, HostError, Interrupt};
@@ -37,6 +41,9 @@ pub struct LedgerEntry {
     pub changes: Vec<Change>,
     /// Whose it is.
     pub owner: Owner,
+    /// Where it was written. Entries of before they told it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Namespaces>,
     /// What could not be put back, if that was tried and failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stuck: Vec<String>,
@@ -51,13 +58,6 @@ pub struct Owner {
     pub worker: ProcessId,
     /// The worker's guardian.
     pub guardian: ProcessId,
-}
-
-impl Owner {
-    /// Whether neither of them is there to see to it.
-    pub fn is_dead(&self, table: &ProcessTable) -> bool {
-        self.boot != boot_id() || !(table.alive(self.worker) || table.alive(self.guardian))
-    }
 }
 
 /// An entry that cannot be read: somebody has to look.
@@ -208,8 +208,11 @@ impl Ledger {
 
 impl LedgerEntry {
     /// What an injection will owe once this plan is applied.
-    pub fn new(request: &InjectionRequest, plan: &Plan, owner: Owner) -> Self {
-        LedgerEntry {
+    ///
+    /// # Errors
+    /// The namespaces that this process is in can't be told.
+    pub fn new(request: &InjectionRequest, plan: &Plan, owner: Owner) -> io::Result<Self> {
+        Ok(LedgerEntry {
             version: 1,
             injection: request.id.clone(),
             run: request.run.clone(),
@@ -217,17 +220,22 @@ impl LedgerEntry {
             victims: plan.victims.clone(),
             changes: plan.changes.clone(),
             owner,
+            namespaces: Some(Namespaces::of(&plan.changes)?),
             stuck: Vec::new(),
-        }
+        })
     }
 
-    /// What is owed, for people.
-    pub fn owed(&self) -> Owed {
-        Owed {
+    /// What somebody has to look at, for people: what could not be put back, or can't be seen from here. None where all is well, as
+    /// far as can be seen.
+    pub fn owed(&self, table: &ProcessTable) -> Option<Owed> {
+        let mut residue = self.stuck.clone();
+        let hidden = self.is_abandoned(table).err();
+        residue.extend(hidden.map(|hidden| hidden.to_string()));
+        (!residue.is_empty()).then(|| Owed {
             injection: self.injection.clone(),
             fault: self.fault.clone(),
-            residue: self.stuck.clone(),
-        }
+            residue,
+        })
     }
 }
 
@@ -260,10 +268,16 @@ fn read(path: &Path) -> Result<Option<LedgerEntry>, Unreadable> {
     }
 }
 
-/// This boot's id (`/proc/sys/kernel/random/boot_id`); empty where the kernel does not say.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+/// This boot's id (`/proc/sys/kernel/random/boot_id`).
+///
+/// # Errors
+/// It can't be read, so that nobody knows whether the machine was started again since.
+pub fn boot_id() -> io::Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let said = std::fs::read_to_string(PATH);
+    let id = said.map_err(|error| io::Error::new(error.kind(), format!("{PATH}: {error}")))?;
+    match id.trim() {
+        "" => Err(io::Error::other(format!("{PATH} says nothing"))),
+        id => Ok(id.to_owned()),
+    }
 }

@@ -77,7 +77,8 @@ pub fn run(
     let (recovered, _) = revert_dead(
         &host,
         &ledger,
-        |entry| entry.owner.is_dead(&host.table),
+        // Whose owner can't be seen from here is not ours to put back: `owed` names it.
+        |entry| entry.is_abandoned(&host.table).unwrap_or(false),
         Cause::Died,
     );
     let link = Connection::of(rustix::stdio::stdin()).or(settings.spare);
@@ -132,13 +133,15 @@ pub fn run(
 
 /// Us and our guardian, who answer for what we inject.
 fn owner(host: &Host) -> std::io::Result<Owner> {
+    // By a table that does not show us as we are, nobody could be named.
+    host.table.check_visibility()?;
     let identify = |pid| {
         host.table
             .identify(pid)
             .ok_or_else(|| std::io::Error::other(format!("/proc has no process {pid}")))
     };
     Ok(Owner {
-        boot: boot_id(),
+        boot: boot_id()?,
         worker: identify(std::process::id() as i32)?,
         guardian: identify(std::os::unix::process::parent_id() as i32)?,
     })

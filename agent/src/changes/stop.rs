@@ -121,6 +121,10 @@ impl Alter for Stop {
     }
 
     fn observe(&self, host: &Host) -> io::Result<Observed> {
+        // One that is hidden from us is not gone.
+        for id in &self.victims {
+            host.table.find(*id)?;
+        }
         let stopped = self.those(|id| !runs_on(&host.table, id));
         Ok(if stopped.is_empty() {
             Observed::Absent

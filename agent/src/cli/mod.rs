@@ -11,6 +11,7 @@ use crate::guardian::{self, NOT_CLEAN};
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use crate::policy::Policy;
+use crate::processes::ProcessTable;
 use crate::{doctor, helpers, probes, worker};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
@@ -252,6 +253,11 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
         .unwrap_or_default();
     let policy =
         || Policy::load(policy_path.as_deref()).map_err(|error| Failure::Wrong(error.to_string()));
+    if ["plan", "inject"].contains(&name) {
+        // By a table that shows others, or not all, the wrong ones would be hit.
+        let seen = ProcessTable::default().check_visibility();
+        seen.map_err(|error| Refusal::new("process-table", error.to_string()))?;
+    }
     match name {
         "serve" => {
             if !is_socket(rustix::stdio::stdin()) {

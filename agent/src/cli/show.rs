@@ -222,8 +222,11 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     let rows: Vec<Value> = entries
         .iter()
         .map(|entry| {
-            let there: Vec<String> = entry.changes.iter().filter_map(|change| seen(host, change)).collect();
-            let agent = if entry.owner.is_dead(&host.table) { "dead" } else { "alive" };
+            let (agent, there) = match entry.is_abandoned(&host.table) {
+                Ok(dead) => (if dead { "dead" } else { "alive" }, entry.changes.iter().filter_map(|change| seen(host, change)).collect()),
+                // Nobody here can say what is there.
+                Err(hidden) => ("unknown", vec![hidden.to_string()]),
+            };
             json!({"injection": entry.injection, "run": entry.run, "fault": entry.fault, "agent": agent,
                    "victims": entry.victims, "there": there, "stuck": entry.stuck})
         })
@@ -259,17 +262,24 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
         .iter()
         .map(crate::ledger::Unreadable::owed)
         .collect();
-    let abandoned = entries
-        .iter()
-        .any(|entry| !entry.stuck.is_empty() || entry.owner.is_dead(&host.table));
     if !problems.is_empty() {
         return Err(Failure::Owed(problems));
     }
-    if abandoned {
+    let agents: Vec<Option<bool>> = entries
+        .iter()
+        .map(|entry| entry.is_abandoned(&host.table).ok())
+        .collect();
+    let stuck = entries.iter().any(|entry| !entry.stuck.is_empty());
+    if stuck || agents.contains(&Some(true)) {
         eprintln!("hint: `revert --all` puts back what a dead agent owes");
         return Ok(crate::guardian::NOT_CLEAN);
     }
-    Ok(0)
+    // Of whom nothing is known here, it is not known that all is well.
+    Ok(if agents.contains(&None) {
+        crate::guardian::NOT_CLEAN
+    } else {
+        0
+    })
 }
 
 fn seen(host: &Host, change: &crate::changes::Change) -> Option<String> {

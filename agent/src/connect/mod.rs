@@ -161,7 +161,7 @@ impl Connector<'_> {
         let (ended, owed) = revert_dead(
             &self.host,
             &ledger,
-            |entry| entry.owner.is_dead(table),
+            |entry| entry.is_abandoned(table).unwrap_or(false),
             Cause::Died,
         );
         for end in ended {

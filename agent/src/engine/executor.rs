@@ -84,7 +84,16 @@ impl Executor {
                 None => Err(Refusal::new("failed", "there is nothing to apply").into()),
             };
         };
-        let entry = LedgerEntry::new(&job.request, plan, self.owner.clone());
+        let entry = match LedgerEntry::new(&job.request, plan, self.owner.clone()) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let refusal = Refusal::new("ledger", error.to_string());
+                return Err(match &job.before {
+                    Some(before) => self.give_up(before, refusal, Cause::Failed),
+                    None => refusal.into(),
+                });
+            }
+        };
         if job.interrupt.is_raised() {
             return Err(self.called_off(job.before.as_ref()));
         }

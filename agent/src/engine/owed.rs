@@ -1,7 +1,7 @@
 //! What the ledger says is owed, for controllers.
 
 use super::Engine;
-use crate::ledger::{LedgerEntry, Unreadable};
+use crate::ledger::Unreadable;
 use backburn_experiments::wire::{InjectionId, Owed};
 
 impl Engine {
@@ -14,18 +14,17 @@ impl Engine {
         let others = entries.into_iter().filter(|entry| {
             entry.stuck.is_empty()
                 && entry.owner != self.owner
-                && !entry.owner.is_dead(&self.host.table)
+                && entry.is_abandoned(&self.host.table) == Ok(false)
         });
         others.map(|entry| entry.injection).collect()
     }
 
-    /// What this host's ledger holds that could not be put back.
+    /// What this host's ledger holds that could not be put back, or of which nothing can be known here.
     pub fn owed(&self) -> Vec<Owed> {
         match self.ledger.entries() {
             Ok((entries, unreadable)) => entries
                 .iter()
-                .filter(|entry| !entry.stuck.is_empty())
-                .map(LedgerEntry::owed)
+                .filter_map(|entry| entry.owed(&self.host.table))
                 .chain(unreadable.iter().map(Unreadable::owed))
                 .collect(),
             Err(error) => vec![Owed {

@@ -72,6 +72,10 @@ fn beside(name: &str, work: impl FnOnce() + Send + 'static) {
 /// out only then. What is not gone stays in the ledger, as stuck.
 pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Cause) -> Ended {
     let started = Instant::now();
+    if let Err(hidden) = entry.visible(&host.table) {
+        // Nothing was tried, so nothing is stuck: the entry stays as whoever can see to it wrote it.
+        return ended(entry, cause, vec![hidden.to_string()], started);
+    }
     let mut residue = Vec::new();
     for attempt in 0..TRIES {
         if attempt > 0 {
@@ -100,6 +104,10 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
             tracing::warn!(injection = entry.injection, %error, "what is stuck could not be written down");
         }
     }
+    ended(entry, cause, residue, started)
+}
+
+fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Instant) -> Ended {
     Ended {
         injection: entry.injection.clone(),
         cause,

@@ -203,6 +203,10 @@ impl Role {
             // A tracer's death and its tracees' release are one step of the kernel's, so whoever
             // is still held by one of ours is not released.
             Role::Hold { victims } => {
+                // One that is hidden from us is not gone.
+                for id in victims {
+                    table.find(*id)?;
+                }
                 let held = |id: &&ProcessId| {
                     table.state(**id) == Some('t')
                         && table

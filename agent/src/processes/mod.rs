@@ -11,12 +11,14 @@ mod scan;
 mod selector;
 mod sockets;
 mod spare;
+mod visibility;
 
 pub use cgroup::Cgroup;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
 pub use spare::Protection;
+pub(crate) use visibility::ClockShift;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -27,7 +29,8 @@ use std::{borrow::Cow, fmt, str::FromStr};
 pub struct ProcessId {
     /// The process id.
     pub pid: i32,
-    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    /// When it started, in clock ticks since the machine's boot (`/proc/PID/stat`, field 22, less what the reader's time namespace
+    /// adds to it).
     pub start: u64,
 }
 

@@ -1,7 +1,9 @@
 //! Which processes are Backburn's own: never a victim, or a fault could not be put back.
 
-use super::ProcessTable;
 use super::scan::HELPER_NAME;
+use super::{ProcessId, ProcessTable};
+use rustix::io::Errno;
+use std::io;
 use std::path::Path;
 
 /// What our programs are called.
@@ -87,4 +89,48 @@ impl<'a> Ours<'a> {
 
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+impl ProcessTable {
+    /// Every helper of ours that bears this mark, dead ones left out: `helper MARK` stands on its
+    /// command line. One that is just exiting has lost its command line and may hold on to a
+    /// little still; it counts for every mark.
+    ///
+    /// # Errors
+    /// Where the processes can't be listed, or some that may be helpers of this user's can't be looked at.
+    pub fn find_marked(&self, mark: &str) -> io::Result<Vec<ProcessId>> {
+        self.check_visibility()?;
+        let wanted = [b"\0helper\0", mark.as_bytes(), b"\0"].concat();
+        let holds = |line: &[u8]| line.windows(wanted.len()).any(|part| part == wanted);
+        // A name is four times quicker to read than a command line: `exe` until a helper has
+        // taken its own name, since it is started as /proc/self/exe.
+        let is_candidate = |name: &[u8]| name == HELPER_NAME.as_bytes() || name == b"exe";
+        let mut found = Vec::new();
+        for pid in self.named(&self.pids()?, is_candidate, false) {
+            let fits = match self.try_read(pid, "cmdline", |line| {
+                (!line.is_empty()).then(|| holds(line))
+            }) {
+                Ok(Some(fits)) => fits,
+                Ok(None) => self.is_named(pid, |name| name == HELPER_NAME.as_bytes(), false),
+                // Another user's: a helper is its agent's user's, and so is the ledger that tells of it.
+                Err(Errno::ACCESS | Errno::PERM) if !self.is_own(pid) => false,
+                Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+                    let what =
+                        format!("process {pid} may be a helper, and can't be looked at: {error}");
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+                }
+                Err(_) => false,
+            };
+            if fits && let Some(stat) = self.stat(pid).filter(|stat| !stat.is_dead()) {
+                found.push(stat.id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a process is this user's.
+    fn is_own(&self, pid: i32) -> bool {
+        let owner = self.metadata(pid, ".").map(|folder| folder.st_uid);
+        owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw())
+    }
 }

@@ -11,7 +11,7 @@ impl ProcessTable {
     /// between the two.
     ///
     /// # Errors
-    /// Where the kernel has no pidfds (before 5.3), or there are too many open files.
+    /// Where the kernel has no pidfds (before 5.3), there are too many open files, or the process may be there and can't be seen.
     pub fn open_pidfd_checked(&self, id: ProcessId) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(id.pid).filter(|_| id.pid > 0) else {
             return Ok(None);
@@ -22,6 +22,6 @@ impl ProcessTable {
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(self.stat_of(id).map(|_| descriptor))
+        Ok(self.find(id)?.map(|_| descriptor))
     }
 }

@@ -1,11 +1,12 @@
 //! The process table, read straight from `/proc`: one listing, then only what is asked for, into
 //! one buffer. A process that ends while it is read is simply not there.
 
+use super::visibility::ClockShift;
 use super::{Process, ProcessId};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     fmt::Write as _,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -27,6 +28,9 @@ pub struct ProcessTable {
     folder: Result<OwnedFd, Errno>,
     /// A path within `/proc`, and what is read from it: kept so that a scan allocates nothing.
     scratch: RefCell<(String, Vec<u8>)>,
+    /// Whether it shows every process, once that was looked at.
+    pub(super) sight: OnceCell<Result<(), String>>,
+    shift: ClockShift,
 }
 
 /// The figures of `/proc/PID/stat` that we use.
@@ -75,7 +79,7 @@ impl Stat {
 
     /// Whether it is a thread of the kernel's.
     pub fn is_kernel_thread(&self) -> bool {
-        self.flags & PF_KTHREAD != 0 || self.id.pid == 2 || self.parent == 2
+        self.flags & PF_KTHREAD != 0
     }
 
     /// Whether it is dead: nothing can be done to it any more. A process whose first thread has
@@ -101,14 +105,28 @@ impl ProcessTable {
         let root = root.into();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(&root, flags, Mode::empty());
+        // The clock of a made-up tree is nobody's.
+        let shift = match root == Path::new("/proc") {
+            true => ClockShift::own(),
+            false => ClockShift::Ticks(0),
+        };
         ProcessTable {
             root,
             folder,
             scratch: RefCell::new((String::new(), Vec::with_capacity(4096))),
+            sight: OnceCell::new(),
+            shift,
         }
     }
 
-    fn folder(&self) -> Result<BorrowedFd<'_>, Errno> {
+    /// Parses a line of `/proc/PID/stat`, with the start by the machine's own clock.
+    pub(super) fn parse_stat(&self, line: &str) -> Option<Stat> {
+        let mut stat = Stat::parse(line)?;
+        stat.id.start = self.shift.take_off(stat.id.start);
+        Some(stat)
+    }
+
+    pub(super) fn folder(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.folder
             .as_ref()
             .map(AsFd::as_fd)
@@ -209,7 +227,7 @@ impl ProcessTable {
     /// The figures of `/proc/PID/stat`; none where it is gone.
     pub fn stat(&self, pid: i32) -> Option<Stat> {
         self.read(pid, "stat", |line| {
-            Stat::parse(&String::from_utf8_lossy(line))
+            self.parse_stat(&String::from_utf8_lossy(line))
         })?
     }
 
@@ -217,7 +235,7 @@ impl ProcessTable {
     pub fn thread_stat(&self, pid: i32, thread: i32) -> Option<Stat> {
         let file = format!("task/{thread}/stat");
         self.read(pid, &file, |line| {
-            Stat::parse(&String::from_utf8_lossy(line))
+            self.parse_stat(&String::from_utf8_lossy(line))
         })?
     }
 
@@ -368,7 +386,12 @@ impl ProcessTable {
             .filter(|tracer| *tracer != 0)
     }
 
-    fn status<T>(&self, pid: i32, key: &str, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn status<T>(
+        &self,
+        pid: i32,
+        key: &str,
+        then: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         self.line(pid, "status", key, then)
     }
 
@@ -424,34 +447,6 @@ impl ProcessTable {
     /// The process that has this id now.
     pub fn identify(&self, pid: i32) -> Option<ProcessId> {
         self.stat(pid).map(|stat| stat.id)
-    }
-
-    /// Every helper of ours that bears this mark, dead ones left out: `helper MARK` stands on its
-    /// command line. One that is just exiting has lost its command line and may hold on to a
-    /// little still; it counts for every mark.
-    ///
-    /// # Errors
-    /// Where the processes can't be listed.
-    pub fn find_marked(&self, mark: &str) -> io::Result<Vec<ProcessId>> {
-        let wanted = [b"\0helper\0", mark.as_bytes(), b"\0"].concat();
-        let holds = |line: &[u8]| line.windows(wanted.len()).any(|part| part == wanted);
-        // A name is four times quicker to read than a command line: `exe` until a helper has
-        // taken its own name, since it is started as /proc/self/exe.
-        let is_candidate = |name: &[u8]| name == HELPER_NAME.as_bytes() || name == b"exe";
-        let mut found = Vec::new();
-        for pid in self.named(&self.pids()?, is_candidate, false) {
-            let fits = match self.read(pid, "cmdline", |line| {
-                (!line.is_empty()).then(|| holds(line))
-            }) {
-                Some(Some(fits)) => fits,
-                Some(None) => self.is_named(pid, |name| name == HELPER_NAME.as_bytes(), false),
-                None => false,
-            };
-            if fits && let Some(stat) = self.stat(pid).filter(|stat| !stat.is_dead()) {
-                found.push(stat.id);
-            }
-        }
-        Ok(found)
     }
 
     /// The process of this id as it is now.

@@ -36,3 +36,20 @@ fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
     assert_eq!((stat.cpu_ticks, stat.resident_pages), (12, 42));
     assert!(stat.is_kernel_thread());
 }
+
+#[test]
+fn second_process_of_a_pid_namespace_is_no_kernel_thread() {
+    // As in a container; the kernel's own say so themselves.
+    let line = |pid: i32, parent: i32, flags: u64| {
+        format!("{pid} (a) S {parent} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 7 1000 42 0")
+    };
+    for (pid, parent, flags, is_kernels) in [
+        (2, 1, 0x0040_0100, false),
+        (9, 2, 0x0040_0000, false),
+        (2, 0, 0x0020_8040, true),
+        (9, 2, 0x0420_8060, true),
+    ] {
+        let stat = Stat::parse(&line(pid, parent, flags)).expect("a line of the kernel's");
+        assert_eq!(stat.is_kernel_thread(), is_kernels, "{pid} below {parent}");
+    }
+}

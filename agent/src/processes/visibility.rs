@@ -1,0 +1,281 @@
+//! What the process table can be believed about: a process that `/proc` does not show may be gone, or hidden from whoever looks.
+//! Only a process that the kernel itself does not know any more (`pidfd_open`, which needs no `/proc` and no rights) is gone.
+
+use super::{ProcessId, ProcessTable, Stat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, dumpable_behavior, pidfd_open};
+use rustix::thread::CapabilitySet;
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// `PROC_SUPER_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// How often a process whose id may just have been given out again is looked at.
+const LOOKS: usize = 3;
+
+impl ProcessTable {
+    /// Whether this table shows every process of the pid namespace that this process is in, by the ids that it has there. Looked at
+    /// once: the folder stays the one that was opened, whatever is mounted over `/proc` later.
+    ///
+    /// # Errors
+    /// It is no process table, one of another pid namespace, or one that hides processes. What it does not show may be there.
+    pub fn check_visibility(&self) -> io::Result<()> {
+        let looked = self.sight.get_or_init(|| {
+            // A made-up tree shows what it shows.
+            match self.root() == Path::new("/proc") {
+                true => self.look_at_itself(),
+                false => Ok(()),
+            }
+        });
+        looked.clone().map_err(io::Error::other)
+    }
+
+    fn look_at_itself(&self) -> Result<(), String> {
+        let folder = self.folder().map_err(|error| {
+            format!("/proc can't be opened ({error}): mount it with `mount -t proc proc /proc`")
+        })?;
+        let system = rustix::fs::fstatfs(folder).map_err(|error| format!("/proc: {error}"))?;
+        if i64::from(system.f_type) != PROC_SUPER_MAGIC {
+            return Err("/proc is not the kernel's table of processes: it is not mounted, or something is mounted over it".into());
+        }
+        let own = std::process::id().to_string();
+        // proc(5): the ids of a process from the pid namespace of this mount down to its own. Where `self` leads nowhere, this
+        // process is not in the namespace of the mount.
+        let shown = self.read_text("self/status").ok();
+        let ids = shown.as_deref().and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            // Before Linux 4.1 there was no such line.
+            line.or_else(|| status.lines().find_map(|line| line.strip_prefix("Pid:")))
+        });
+        if ids.map(str::trim) != Some(own.as_str()) {
+            return Err("/proc shows another pid namespace than the one that this process is in: start this with a `/proc` of its own, e.g. by `unshare --mount-proc`".into());
+        }
+        let hides = self
+            .read_text("self/mountinfo")
+            .is_ok_and(|mounts| hides_processes(&mounts));
+        if hides && !sees_all_like_itself() {
+            return Err("/proc hides processes (it is mounted with `hidepid`), and this process lacks CAP_SYS_PTRACE to see them all the same".into());
+        }
+        Ok(())
+    }
+
+    /// Whether a process has its id in the pid namespace of this table and in none below that.
+    pub(crate) fn has_one_id(&self, pid: i32) -> bool {
+        let ids = self.status(pid, "NSpid:", |ids| {
+            Some(ids.split_ascii_whitespace().count())
+        });
+        ids == Some(1)
+    }
+
+    fn read_text(&self, file: &str) -> io::Result<String> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(self.folder()?, file, flags, Mode::empty())?;
+        io::read_to_string(std::fs::File::from(file))
+    }
+
+    /// The figures of exactly this process; none where it is gone, even when its id is in use again.
+    ///
+    /// # Errors
+    /// It may be there, but can't be seen.
+    pub fn find(&self, id: ProcessId) -> io::Result<Option<Stat>> {
+        self.check_visibility()?;
+        let hidden = |why: &dyn std::fmt::Display| {
+            io::Error::other(format!(
+                "process {} is there, and can't be seen: {why}",
+                id.pid
+            ))
+        };
+        let mut why = Errno::NOENT;
+        for _ in 0..LOOKS {
+            let looked = self.try_read(id.pid, "stat", |line| {
+                self.parse_stat(&String::from_utf8_lossy(line))
+            });
+            match looked {
+                Ok(Some(stat)) => return Ok(Some(stat).filter(|stat| stat.id == id)),
+                Ok(None) => return Err(hidden(&"its figures make no sense")),
+                Err(error) => why = error,
+            }
+            if self.root() != Path::new("/proc") || !is_known_to_the_kernel(id.pid)? {
+                return Ok(None);
+            }
+        }
+        Err(hidden(&why))
+    }
+}
+
+/// Whether the kernel has a process of this id that has not ended.
+fn is_known_to_the_kernel(pid: i32) -> io::Result<bool> {
+    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+        return Ok(false);
+    };
+    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => descriptor,
+        // A thread has the id now (EINVAL, and ENOENT since 6.13), so that process is gone.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut fds = [PollFd::new(&descriptor, PollFlags::IN)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    Ok(poll(&mut fds, Some(&at_once))? == 0)
+}
+
+/// Whether the mount at `/proc` hides processes. Source: proc(5), `hidepid`; the last mount at a place is the one that is seen.
+fn hides_processes(mounts: &str) -> bool {
+    let at_proc = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = at_proc
+        .and_then(|line| line.rsplit(' ').next())
+        .unwrap_or_default();
+    options.split(',').any(|option| {
+        option
+            .strip_prefix("hidepid=")
+            .is_some_and(|how| !matches!(how, "0" | "off"))
+    })
+}
+
+/// Whether processes that were started as this one was are shown to it where processes are hidden.
+fn sees_all_like_itself() -> bool {
+    let capabilities = rustix::thread::capabilities(None);
+    if capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE)) {
+        return true;
+    }
+    // A user is shown its own, unless the program has rights of its own; root without that right is not shown those with more.
+    let is_dumpable = matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
+    is_dumpable && !rustix::process::geteuid().is_root()
+}
+
+/// By how much the clock of this process's time namespace is ahead of the machine's. `/proc/PID/stat` tells the start of every process
+/// by the clock of whoever reads it, so that is taken off: then a start is the same from everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClockShift {
+    /// In whole ticks.
+    Ticks(i64),
+    /// By a part of a tick, or by nobody knows how much: starts can't be compared with those read elsewhere.
+    Unknown,
+}
+
+impl ClockShift {
+    /// The shift of the time namespace that this process is in, which it can't leave.
+    pub(crate) fn own() -> Self {
+        static OWN: OnceLock<ClockShift> = OnceLock::new();
+        *OWN.get_or_init(|| {
+            let inode = |name: &str| {
+                rustix::fs::stat(format!("/proc/self/ns/{name}"))
+                    .ok()
+                    .map(|file| file.st_ino)
+            };
+            let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+            let ticks = rustix::param::clock_ticks_per_second();
+            Self::of(inode("time"), inode("time_for_children"), &offsets, ticks)
+        })
+    }
+
+    /// `offsets` are those of the namespace that children are born in (time_namespaces(7)).
+    fn of(own: Option<u64>, childrens: Option<u64>, offsets: &str, ticks_per_second: u64) -> Self {
+        // Before Linux 5.6 there were no time namespaces. The first one has a fixed number (`PROC_TIME_INIT_INO`).
+        const FIRST: u64 = 0xEFFF_FFFA;
+        if own.is_none() || own == Some(FIRST) {
+            return ClockShift::Ticks(0);
+        }
+        if own != childrens {
+            return ClockShift::Unknown;
+        }
+        let line = offsets
+            .lines()
+            .find_map(|line| line.strip_prefix("boottime"));
+        let figures: Option<Vec<i64>> = line.map(|line| {
+            let figures = line.split_ascii_whitespace();
+            figures.filter_map(|figure| figure.parse().ok()).collect()
+        });
+        let tick = 1_000_000_000 / ticks_per_second.max(1) as i64;
+        match figures.as_deref() {
+            Some([seconds, nanos]) if nanos % tick == 0 => {
+                ClockShift::Ticks(seconds * ticks_per_second as i64 + nanos / tick)
+            }
+            _ => ClockShift::Unknown,
+        }
+    }
+
+    /// A start that was read here, by the machine's own clock.
+    pub(crate) fn take_off(self, start: u64) -> u64 {
+        match self {
+            ClockShift::Ticks(shift) => start.wrapping_sub(shift as u64),
+            ClockShift::Unknown => start,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_shift_of_each_time_namespace_is_known_or_said_to_be_unknown() {
+        let offsets = "monotonic           7         0\nboottime       -86400  20000000\n";
+        for (own, childrens, offsets, shift) in [
+            (None, None, "", ClockShift::Ticks(0)),
+            (Some(0xEFFF_FFFA), Some(5), offsets, ClockShift::Ticks(0)),
+            (Some(5), Some(5), offsets, ClockShift::Ticks(-8_639_998)),
+            (Some(5), Some(6), offsets, ClockShift::Unknown),
+            (Some(5), Some(5), "boottime 1 5\n", ClockShift::Unknown),
+            (Some(5), Some(5), "", ClockShift::Unknown),
+        ] {
+            assert_eq!(
+                ClockShift::of(own, childrens, offsets, 100),
+                shift,
+                "{offsets}"
+            );
+        }
+        assert_eq!(ClockShift::Ticks(-500).take_off(20), 520);
+        assert_eq!(ClockShift::Ticks(500).take_off(520), 20);
+    }
+
+    #[test]
+    fn mount_that_hides_processes_is_known_by_its_options() {
+        let mount = |options: &str| {
+            format!(
+                "22 1 0:20 / /proc rw - proc proc {options}\n23 22 0:21 / /proc/sys rw - proc proc rw\n"
+            )
+        };
+        for (options, hides) in [
+            ("rw", false),
+            ("rw,gid=7,hidepid=invisible", true),
+            ("rw,hidepid=1", true),
+            ("rw,hidepid=0", false),
+            ("rw,hidepid=off,subset=pid", false),
+        ] {
+            assert_eq!(hides_processes(&mount(options)), hides, "{options}");
+        }
+        assert!(!hides_processes(&(mount("rw,hidepid=2") + &mount("rw"))));
+    }
+
+    #[test]
+    fn process_that_ended_is_gone_and_one_that_runs_is_found() {
+        let table = ProcessTable::default();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("it starts");
+        let id = table.identify(child.id() as i32).expect("it is there");
+        assert_eq!(
+            table.find(id).expect("it is seen").map(|stat| stat.id),
+            Some(id)
+        );
+        let other = ProcessId {
+            start: id.start + 1,
+            ..id
+        };
+        assert_eq!(table.find(other).expect("its id is seen"), None);
+        child.kill().expect("it is there to be killed");
+        child.wait().expect("it ends");
+        assert_eq!(table.find(id).expect("nothing hides it"), None);
+    }
+}
