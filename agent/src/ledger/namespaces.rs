@@ -180,7 +180,10 @@ fn inhabitants(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32>
     let mut all_seen = true;
     for pid in table.pids().ok()? {
         match table.metadata(pid, &link) {
-            Ok(namespace) if namespace.st_ino == number => found.push(pid),
+            // One that is dead and not yet waited for is nobody: the kernel lets a namespace's first process die only after all others.
+            Ok(namespace) if namespace.st_ino == number => {
+                found.extend(table.stat(pid).filter(|stat| !stat.is_dead()).map(|_| pid));
+            }
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
             // Of one with more rights than ours, this much is still told.
             Err(_) if kind == "pid" && table.has_one_id(pid) => {}
