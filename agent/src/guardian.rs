@@ -2,12 +2,12 @@
 //! `heartbeat`), it reverts what the ledger owes, and tells the controller; when the guardian dies or hangs, the worker
 //! notices, reverts and ends. It wakes for nothing else.
 
-use crate::engine::revert_dead;
+use crate::engine::recover;
 use crate::heartbeat::{self, HeartbeatWatch, Pulse};
 use crate::host::{self, Host, Invocation, Role, timespec, wait_readable};
-use crate::ledger::{Ledger, boot_id};
+use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
-use backburn_experiments::wire::{Cause, Ended, Report};
+use backburn_experiments::wire::{Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -45,10 +45,18 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
 
+    // Without it, only the ledger's files tell what is owed.
+    let copy = LedgerCopy::create().ok();
+    let number = copy.as_ref().map(|copy| copy.number().to_string());
     let (lifeline, its_end) = UnixStream::pair()?;
     let mut worker = invocation
         .command("worker")
         .args(words)
+        .args(
+            number
+                .into_iter()
+                .flat_map(|number| ["--ledger-copy".into(), number]),
+        )
         .stdin(Stdio::inherit())
         .stdout(Stdio::from(OwnedFd::from(its_end)))
         .spawn()?;
@@ -63,7 +71,7 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
             "the worker died before it could be looked at",
         ));
     };
-    let clean = settle(&host, state, id)?;
+    let clean = settle(&host, state, id, copy.as_ref());
     Ok(match end {
         _ if !clean => NOT_CLEAN,
         End::Left(code) => code,
@@ -163,14 +171,10 @@ fn tell(ended: Vec<Ended>) {
     link.flush(TELL_TIMEOUT);
 }
 
-/// Puts back what a dead worker owes.
-fn settle(host: &Host, state: &Path, worker: ProcessId) -> io::Result<bool> {
-    let ledger = Ledger::open(host, state).map_err(|error| io::Error::other(error.to_string()))?;
-    let boot = boot_id()?;
-    let its = |entry: &crate::ledger::LedgerEntry| {
-        entry.owner.worker == worker && entry.owner.boot == boot
-    };
-    let (ended, _) = revert_dead(host, &ledger, its, Cause::Died);
+/// Puts back what a dead worker owes. Returns whether all of it is seen to be gone.
+fn settle(host: &Host, state: &Path, worker: ProcessId, copy: Option<&LedgerCopy>) -> bool {
+    let remembered = copy.and_then(|copy| copy.entries().ok());
+    let (ended, owed) = recover(host, state, worker, remembered.as_deref());
     for end in &ended {
         tracing::warn!(
             injection = end.injection,
@@ -178,9 +182,17 @@ fn settle(host: &Host, state: &Path, worker: ProcessId) -> io::Result<bool> {
             "put back for a worker that died"
         );
     }
-    let clean = ended.iter().all(|end| end.clean);
+    for owed in &owed {
+        eprintln!(
+            "error: {} ({}) is not put back: {}",
+            owed.injection,
+            owed.fault,
+            owed.residue.join("; ")
+        );
+    }
+    let clean = owed.is_empty() && ended.iter().all(|end| end.clean);
     if !ended.is_empty() {
         tell(ended);
     }
-    Ok(clean)
+    clean
 }

@@ -2,8 +2,10 @@
 //! touched, removed after everything was observed gone. Several agents of a host share it, so
 //! that a thing is held by one injection at a time; who adds an entry holds a lock from the look at the others to the rename.
 
+mod copy;
 mod namespaces;
 
+pub use copy::LedgerCopy;
 pub use namespaces::{Folder, Namespaces, NotVisible};
 
 use crate::changes::Change;
@@ -16,12 +18,15 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The ledger's folder.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     folder: PathBuf,
+    /// What the guardian is to know of it, whatever becomes of the files.
+    copy: Option<Arc<LedgerCopy>>,
 }
 
 /// What one injection owes.
@@ -84,7 +89,44 @@ impl Ledger {
     pub fn open(host: &Host, state: &Path) -> Result<Self, HostError> {
         let folder = state.join("ledger");
         host.make_folder(&folder)?;
-        Ok(Ledger { folder })
+        Ok(Ledger { folder, copy: None })
+    }
+
+    /// The ledger below this state folder, whether it is there or not.
+    pub fn at(state: &Path) -> Self {
+        Ledger {
+            folder: state.join("ledger"),
+            copy: None,
+        }
+    }
+
+    /// Also tells this copy what this process owes.
+    #[must_use]
+    pub fn copied_to(self, copy: Option<LedgerCopy>) -> Self {
+        Ledger {
+            copy: copy.map(Arc::new),
+            ..self
+        }
+    }
+
+    /// That the folder is not there, although agents are that keep their ledger in it: somebody removed it. What they owe is known
+    /// to nobody but them. None where all is well.
+    pub fn vanished(&self, table: &ProcessTable) -> Option<Owed> {
+        if self.folder.is_dir() {
+            return None;
+        }
+        let agents = table.workers_of(self.folder.parent()?);
+        let listed: Vec<String> = agents.iter().map(i32::to_string).collect();
+        (!agents.is_empty()).then(|| Owed {
+            injection: String::new(),
+            fault: "unknown".into(),
+            residue: vec![format!(
+                "{} has vanished, and an agent that keeps its ledger there is alive (process {}): what it owes, only it knows, and puts \
+                 it back when it ends",
+                self.folder.display(),
+                listed.join(", ")
+            )],
+        })
     }
 
     /// Its folder.
@@ -143,7 +185,11 @@ impl Ledger {
             what: format!("write {}", path.display()),
             source: error.into(),
         })?;
-        host.stage_file(&path, &content)
+        host.stage_file(&path, &content)?;
+        if let Some(copy) = &self.copy {
+            copy.stage(entry);
+        }
+        Ok(())
     }
 
     /// The quick half of [`Ledger::write`]: a staged entry counts from now on. The lock is dropped as soon as others can
@@ -152,12 +198,19 @@ impl Ledger {
     /// # Errors
     /// It could not be renamed, or not durably.
     pub fn commit<L>(&self, host: &Host, injection: &str, lock: L) -> Result<(), HostError> {
-        host.commit_file(&self.path(injection), lock)
+        host.commit_file(&self.path(injection), lock)?;
+        if let Some(copy) = &self.copy {
+            copy.commit(injection);
+        }
+        Ok(())
     }
 
     /// Removes an entry that was staged and will not be committed.
     pub fn discard(&self, host: &Host, injection: &str) {
         host.discard_staged(&self.path(injection));
+        if let Some(copy) = &self.copy {
+            copy.discard(injection);
+        }
     }
 
     /// Removes an entry, durably. Only after everything of it was observed gone.
@@ -165,6 +218,10 @@ impl Ledger {
     /// # Errors
     /// It could not be removed, so it is still owed.
     pub fn remove(&self, host: &Host, injection: &str) -> Result<(), HostError> {
+        // Before the file: who dies between the two leaves the file, which says enough.
+        if let Some(copy) = &self.copy {
+            copy.settle(injection);
+        }
         host.remove_durably(&self.path(injection))
     }
 

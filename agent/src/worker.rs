@@ -11,7 +11,7 @@ use crate::engine::{Engine, revert_dead};
 use crate::filter::Connection;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::host::{self, Host, Invocation, Role, timespec};
-use crate::ledger::{Ledger, Owner, boot_id};
+use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::link::{Link, Received};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// The connection to the controller, where another process of ours holds it.
     pub spare: Option<Connection>,
+    /// The number of the memory in which the guardian, this process's parent, wants a copy of what is owed.
+    pub ledger_copy: Option<i32>,
 }
 
 /// Serves the controller on standard input until it says goodbye, goes away, or the guardian
@@ -70,7 +72,8 @@ pub fn run(
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let host = Host::new(Role::Worker, invocation);
     let policy = Policy::load(settings.policy.as_deref())?;
-    let ledger = Ledger::open(&host, &settings.state)?;
+    let copy = settings.ledger_copy.map(LedgerCopy::of_parent);
+    let ledger = Ledger::open(&host, &settings.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
 
     // Ledger first, work after.

@@ -18,6 +18,7 @@ pub mod nodes;
 pub mod odd_web;
 pub mod other_proxies;
 pub mod pages;
+pub mod paused_victim;
 pub mod plain_http;
 pub mod privately;
 pub mod processes;

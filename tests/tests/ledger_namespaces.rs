@@ -2,116 +2,13 @@
 //! process, neither calls its owner dead nor strikes it out.
 
 use backburn_tests::crash::Place;
+use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said, wait_until};
 use backburn_tests::privately::{privately, privately_networked, skip};
-use backburn_tests::{processes, programs};
-use serde_json::{Value, json};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use backburn_tests::programs;
+use serde_json::Value;
+use std::process::{Command, Stdio};
 
 const PROGRAMS: [&str; 4] = ["unshare", "nsenter", "sleep", "strace"];
-
-/// Waits until something holds, at the most half a minute.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A process that is traced, so that it is paused by signals, which nothing in the kernel takes back.
-struct Victim {
-    tracer: Child,
-    pid: i32,
-}
-
-impl Victim {
-    fn start() -> Self {
-        let mut strace = Command::new("strace");
-        let tracer = strace.args(["-o", "/dev/null", "-e", "trace=none", "sleep", "1000"]);
-        let tracer = tracer.spawn().expect("`strace` starts");
-        let mut pid = None;
-        wait_until("a traced process sleeps", || {
-            let alive = processes::alive().into_values();
-            let mut sleeping = alive
-                .filter(|process| process.parent == tracer.id() as i32 && process.name == "sleep");
-            pid = sleeping
-                .next()
-                .filter(|process| process.state == 'S')
-                .map(|process| process.pid);
-            pid.is_some()
-        });
-        Victim {
-            tracer,
-            pid: pid.expect("just found"),
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        processes::process(self.pid).is_some_and(|process| matches!(process.state, 'T' | 't'))
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        kill(self.pid);
-        self.tracer.kill().ok();
-        self.tracer.wait().ok();
-    }
-}
-
-fn kill(pid: i32) {
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .ok();
-}
-
-/// Pauses a victim for long, and returns once it stands still by the entry `one`.
-fn pause(place: &Place, victim: &Victim) -> Child {
-    let arguments = json!({"process": {"pid": victim.pid}}).to_string();
-    let words = [
-        "inject",
-        "process-pause",
-        "--id",
-        "one",
-        "--duration",
-        "10m",
-        "--arguments",
-        &arguments,
-    ];
-    let inject = place.agent(&words, None).spawn().expect("the agent starts");
-    wait_until("the victim is paused", || {
-        !place.ledger().is_empty() && victim.is_stopped()
-    });
-    inject
-}
-
-/// Kills all of ours, so that nobody is left who could put anything back.
-fn kill_all_of_ours(mut inject: Child) {
-    for process in processes::of_backburn() {
-        kill(process.pid);
-    }
-    inject.wait().expect("it ends");
-    wait_until("nobody is left", || processes::of_backburn().is_empty());
-}
-
-/// Runs the agent by `around`, a program that makes it a place of its own.
-fn run(place: &Place, around: &[&str], words: &[&str]) -> Output {
-    let mut command = Command::new(around.first().expect("a program"));
-    command.args(around.get(1..).unwrap_or_default());
-    command
-        .arg(programs::backburn_agent())
-        .args(words)
-        .arg("--state")
-        .arg(place.state());
-    command.stdin(Stdio::null()).output().expect("it starts")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 /// What is done from a place that can't see the entry `one` is refused there, and leaves it and its victim as they are.
 fn stays_owed(place: &Place, victim: &Victim, around: &[&str], hint: &str) {

@@ -181,6 +181,12 @@ impl Session<'_> {
                 eprintln!("error: the agent died; what it had done was put back");
                 Ok(ABORTED)
             }
+            (None, Some(NOT_CLEAN)) => {
+                eprintln!(
+                    "error: the agent died, and not all that it had done is seen to be put back\nhint: `status` shows what is owed"
+                );
+                Ok(NOT_CLEAN)
+            }
             (_, Some(code)) => Ok(code),
             (_, None) => {
                 eprintln!(

@@ -175,7 +175,14 @@ fn serving(name: String) -> Command {
                 )),
         )
         .subcommand(serve("serve").about("Serve a controller over the socket on standard input"))
-        .subcommand(serve("worker").hide(true))
+        .subcommand(
+            serve("worker").hide(true).arg(
+                Arg::new("ledger-copy")
+                    .long("ledger-copy")
+                    .value_parser(value_parser!(i32))
+                    .hide(true),
+            ),
+        )
         .subcommands(connect::words())
 }
 
@@ -258,6 +265,11 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
         let seen = ProcessTable::default().check_visibility();
         seen.map_err(|error| Refusal::new("process-table", error.to_string()))?;
     }
+    if ["status", "revert"].contains(&name)
+        && let Some(owed) = Ledger::at(&state).vanished(&ProcessTable::default())
+    {
+        return Err(Failure::Owed(vec![owed]));
+    }
     match name {
         "serve" => {
             if !is_socket(rustix::stdio::stdin()) {
@@ -277,6 +289,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
                     .unwrap_or_else(host_name),
                 labels: labels(words)?,
                 spare: words.get_one::<crate::filter::Connection>("spare").copied(),
+                ledger_copy: words.get_one::<i32>("ledger-copy").copied(),
             };
             let clean = worker::run(&settings, invocation)
                 .map_err(|error| Failure::Wrong(error.to_string()))?;

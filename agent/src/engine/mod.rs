@@ -13,11 +13,13 @@ mod observer;
 mod owed;
 mod phases;
 mod planner;
+mod recovery;
 mod revert;
 mod threads;
 
 pub use awaited::{Expectation, Return, await_return};
 pub use planner::PlanTask;
+pub use recovery::recover;
 pub use revert::{revert_dead, revert_entry};
 
 use crate::filter::Connection;

@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Effect, Ended, Owed};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -78,10 +79,7 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
     }
     let mut residue = Vec::new();
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            // What fails at once rarely succeeds at once: a process that is just leaving, a full table.
-            std::thread::sleep(Duration::from_millis(10) * 4u32.pow(attempt - 1));
-        }
+        wait_before(attempt);
         residue = undo_all(host, entry);
         if residue.is_empty() {
             match ledger.remove(host, &entry.injection) {
@@ -116,6 +114,48 @@ fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Insta
         took: Span(started.elapsed()),
         effect: None,
     }
+}
+
+/// What fails at once rarely succeeds at once: a process that is just leaving, a full table.
+fn wait_before(attempt: u32) {
+    if attempt > 0 {
+        std::thread::sleep(Duration::from_millis(10) * 4u32.pow(attempt - 1));
+    }
+}
+
+/// Undoes an entry that is known, while the ledger does not tell of it: it was removed or spoiled. That is never clean. What is not
+/// seen to be gone is written into the ledger again, so that it stays owed.
+pub(super) fn not_in_ledger(host: &Host, state: &Path, entry: &LedgerEntry, cause: Cause) -> Ended {
+    let started = Instant::now();
+    let lost = match Ledger::at(state).read(&entry.injection) {
+        Ok(_) => format!(
+            "its entry has vanished from the ledger in {}",
+            state.display()
+        ),
+        Err(error) => error.to_string(),
+    };
+    if let Err(hidden) = entry.visible(&host.table) {
+        return ended(entry, cause, vec![lost, hidden.to_string()], started);
+    }
+    let mut residue = Vec::new();
+    for attempt in 0..TRIES {
+        wait_before(attempt);
+        residue = undo_all(host, entry);
+        if residue.is_empty() {
+            let done = format!("{lost}; what the guardian remembered of it is put back, seen gone");
+            return ended(entry, cause, vec![done], started);
+        }
+    }
+    residue.push(lost);
+    let stuck = LedgerEntry {
+        stuck: residue.clone(),
+        ..entry.clone()
+    };
+    let written = Ledger::open(host, state).and_then(|ledger| ledger.write(host, &stuck));
+    if let Err(error) = written {
+        tracing::warn!(injection = entry.injection, %error, "what is stuck could not be written down");
+    }
+    ended(entry, cause, residue, started)
 }
 
 /// One attempt; what is still there, in words for people.

@@ -128,6 +128,22 @@ impl ProcessTable {
         Ok(found)
     }
 
+    /// The agents that keep their ledger below this state folder, by their workers' ids.
+    pub fn workers_of(&self, state: &Path) -> Vec<i32> {
+        let ours = Ours::new(self);
+        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
+        let keeps = |pid: &i32| {
+            let words = self.arguments(*pid);
+            let folder = words.iter().skip_while(|word| *word != "--state").nth(1);
+            let folder = folder.zip(self.link(*pid, "cwd").ok());
+            words.iter().any(|word| word == "worker")
+                && folder.is_some_and(|(folder, own)| own.join(folder) == state)
+                && ours.is_ours(*pid)
+        };
+        let pids = self.pids().unwrap_or_default();
+        pids.into_iter().filter(keeps).collect()
+    }
+
     /// Whether a process is this user's.
     fn is_own(&self, pid: i32) -> bool {
         let owner = self.metadata(pid, ".").map(|folder| folder.st_uid);
