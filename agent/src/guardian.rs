@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -93,8 +94,10 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
         .ok_or_else(|| io::Error::other("the worker has no id"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
     let mut watch = HeartbeatWatch::default();
+    // When a worker that was told to end counts as hung although it still beats.
+    let mut killed_at: Option<Instant> = None;
     loop {
-        let due = watch.next_due();
+        let due = watch.next_due().into_iter().chain(killed_at).min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         let mut fds = [
             PollFd::new(&pidfd, PollFlags::IN),
@@ -106,29 +109,31 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
             Err(error) => return Err(error.into()),
         }
         let [is_dead, is_told, speaks] = fds.map(|fd| !fd.revents().is_empty());
+        let now = Instant::now();
         if is_dead {
             return ended(worker);
         }
-        if is_told {
-            // So is the worker, by its lifeline.
-            drop(lifeline);
-            if wait_readable(&pidfd, PATIENCE)? {
-                return ended(worker);
-            }
+        if is_told && signals.read_signal()?.is_some() && killed_at.is_none() {
+            // So is the worker: what it reads from here ends. It goes on beating while it puts things back.
+            lifeline.shutdown(Shutdown::Write)?;
+            killed_at = Some(now + PATIENCE);
+            watch.expect(now);
+        }
+        if killed_at.is_some_and(|at| at <= now) {
             eprintln!(
                 "error: the worker did not end within {} s and was killed",
                 PATIENCE.as_secs()
             );
             return kill(worker, &pidfd);
         }
-        match watch.hear(&lifeline, speaks, Instant::now()) {
+        match watch.hear(&lifeline, speaks, now) {
             Pulse::Alive => {}
             // It is about to leave: nothing is waited for but that.
             Pulse::Gone => {
-                if wait_readable(&pidfd, PATIENCE)? {
-                    return ended(worker);
-                }
-                return kill(worker, &pidfd);
+                return match wait_readable(&pidfd, LEAVES_WITHIN)? {
+                    true => ended(worker),
+                    false => kill(worker, &pidfd),
+                };
             }
             Pulse::Hangs => {
                 eprintln!(

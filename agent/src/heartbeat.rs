@@ -135,6 +135,11 @@ pub struct HeartbeatWatch {
 }
 
 impl HeartbeatWatch {
+    /// Expects a beat from now on, though none has come: the worker was told to end, and says so if that takes it long.
+    pub fn expect(&mut self, now: Instant) {
+        self.beats = Some(Watchdog::heard(now));
+    }
+
     /// Takes the worker's beats, and answers them, where there is something to read.
     pub fn hear(&mut self, worker: impl AsFd, is_readable: bool, now: Instant) -> Pulse {
         if is_readable {

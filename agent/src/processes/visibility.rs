@@ -38,7 +38,7 @@ impl ProcessTable {
             format!("/proc can't be opened ({error}): mount it with `mount -t proc proc /proc`")
         })?;
         let system = rustix::fs::fstatfs(folder).map_err(|error| format!("/proc: {error}"))?;
-        if i64::from(system.f_type) != PROC_SUPER_MAGIC {
+        if system.f_type != PROC_SUPER_MAGIC {
             return Err("/proc is not the kernel's table of processes: it is not mounted, or something is mounted over it".into());
         }
         let own = std::process::id().to_string();
