@@ -3,7 +3,6 @@
 
 mod activity;
 mod rules;
-mod syntax;
 
 use crate::document::{
     AbortRule, Activity, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf,
@@ -12,7 +11,7 @@ use crate::document::{
 use crate::journal::Looks;
 use crate::redact::Redactor;
 use crate::wire::FaultDescription;
-use crate::{Problem, Span, schema, substitute};
+use crate::{Problem, Span, json, schema, substitute};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -195,8 +194,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema::document_schema);
 /// Reads an experiment. The error is everything that is wrong with it, in the order of the
 /// document as far as that goes; without secrets.
 pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experiment, Vec<Problem>> {
-    let raw = syntax::parse(text).map_err(|problem| vec![problem])?;
-    let mut problems = Vec::new();
+    let (raw, mut problems) = json::parse(text).map_err(|problem| vec![problem])?;
     let values = substitute::resolve(&raw, sources, &mut problems);
     let filled = substitute::document(&raw, &values, sources, &mut problems);
     // Of what has no value yet, its shape says nothing.

@@ -3,11 +3,11 @@
 //! the business of whoever measures: controller and agent must not differ in anything else.
 
 use super::{NoValue, limit, text_of};
-use crate::Span;
 use crate::document::{HttpProvider, HttpTimeout};
+use crate::{Span, json};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// As many redirects as `requests` follows.
 pub const MOST_REDIRECTS: usize = 30;
@@ -272,9 +272,10 @@ fn joined(from: &Uri, location: &str) -> String {
 pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
     let text = String::from_utf8_lossy(body).into_owned();
     let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
-    // A server that says JSON and sends something else has answered all the same.
+    // A server that says JSON and sends something else has answered all the same; so has one that
+    // sends an object with a key twice, of which nobody knows what it means.
     let body = if is_json {
-        serde_json::from_str(&text).ok()
+        json::read(&text).ok()
     } else {
         None
     };
@@ -291,7 +292,7 @@ pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
             }
         }
     }
-    json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
+    serde_json::json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
 }
 
 /// That a body is longer than these bytes.

@@ -2,6 +2,7 @@
 
 use super::super::{Failure, INVALID, print, print_json, say};
 use super::{Remote, columns, text};
+use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
@@ -103,8 +104,8 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, Failure> {
         let read = || -> Result<String, Failure> {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Failure::invalid(error.to_string()))?;
-            let document: Value = serde_json::from_str(&text)
-                .map_err(|error| Failure::invalid(format!("it is not JSON: {error}")))?;
+            let document = json::read(&text)
+                .map_err(|problems| Failure::invalid(json::in_one_line(&problems)))?;
             let at = format!("/api/v1/experiments/{name}");
             if command.dry_run {
                 let before = client.call("GET", &at, None).map(|(_, kept)| kept);
