@@ -301,6 +301,7 @@ fn substitutions_come_out_as_there() {
         let values = Values {
             configuration: map((*configuration).clone()),
             secrets: map((*secrets).clone()),
+            ..Values::default()
         };
         let mut problems = Vec::new();
         let here = text_with(template, &values, "$", &mut problems);
@@ -338,7 +339,7 @@ fn a_list_or_an_object_within_a_text_is_json_here_and_python_there() {
     );
     let values = Values {
         configuration: map(configuration),
-        secrets: Map::new(),
+        ..Values::default()
     };
     let here = text_with("is ${list} ${object}", &values, "$", &mut Vec::new());
     assert_eq!(here, json!("is [1,\"two\",null] {\"k\":true}"));

@@ -2,9 +2,9 @@
 //! is wrong with it is shown.
 
 use super::{Failure, INVALID};
-use backburn_experiments::Problem;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::substitute::convert;
+use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
 use std::io::Read;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Values given on the command line.
 #[derive(Debug, Default, Args)]
 pub(super) struct Variables {
-    /// A configuration value that goes before the document's; JSON, else text. TYPE as in `env_var_type`
+    /// A configuration value that goes before the document's, and becomes what the document says that it is. TYPE as in `env_var_type`
     #[arg(long = "var", value_name = "NAME[:TYPE]=VALUE")]
     variables: Vec<String>,
     /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
@@ -41,7 +41,13 @@ pub(super) enum NoExperiment {
 impl Variables {
     /// The configuration's values.
     pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
-        self.read().map(|given| given.configuration)
+        let given = self.read()?;
+        if !given.secrets.is_empty() {
+            return Err(Failure::invalid(
+                "a controller is handed no secrets by `--var-file`\nhint: the document says where the controller reads them: `{\"type\": \"file\", …}` or `{\"type\": \"env\", …}`",
+            ));
+        }
+        Ok(given.configuration)
     }
 
     fn read(&self) -> Result<Given, Failure> {
@@ -55,8 +61,10 @@ impl Variables {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                serde_json::from_str::<Map<String, Value>>(&text)
-                    .map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?
+                json::read_as::<Map<String, Value>>(&text).map_err(|problems| {
+                    let what = json::in_one_line(&problems);
+                    Failure::invalid(format!("{}: {what}", file.display()))
+                })?
             } else {
                 from_lines(&text).map_err(|line| {
                     Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display()))
@@ -118,9 +126,14 @@ fn one(variable: &str) -> Result<(String, Value), Failure> {
         return Err(wrong("it has no name"));
     }
     let value = match kind {
-        None => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-        Some(kind) => convert(kind, text.into())
-            .ok_or_else(|| wrong(&format!("its value does not become `{kind}`")))?,
+        // What it becomes is the document's to say.
+        None => text.into(),
+        Some(kind) => match convert(kind, text.into()) {
+            // In quotes, so that it stays text where the document does not say so.
+            Some(Value::String(text)) => Value::String(text).to_string().into(),
+            Some(value) => value,
+            None => return Err(wrong(&format!("its value does not become `{kind}`"))),
+        },
     };
     Ok((name.to_owned(), value))
 }
