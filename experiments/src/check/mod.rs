@@ -201,6 +201,7 @@ pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experimen
     let unfilled: Vec<String> = problems.iter().map(|problem| problem.at.clone()).collect();
     let mut more = schema::check(&SCHEMA, &filled, "$");
     more.extend(cross(&filled, faults));
+    activity::check_addresses(&steps(&raw), &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
     problems.extend(more);
 

@@ -176,6 +176,7 @@ pub struct TcpProvider {
     /// The host's name or address.
     pub host: String,
     /// The port.
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// The longest it may take. 5 s where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
