@@ -1,7 +1,7 @@
 //! Where an experiment comes from: its file, the variables given, the environment; and how what
 //! is wrong with it is shown.
 
-use super::{Failure, INVALID};
+use super::{Failure, INVALID, say};
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::substitute::convert;
 use backburn_experiments::{Problem, json};
@@ -19,6 +19,44 @@ pub(super) struct Variables {
     /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
+    #[command(flatten)]
+    controls: Controls,
+}
+
+/// What becomes of the Chaos Toolkit's controls.
+#[derive(Debug, Default, Args)]
+pub(super) struct Controls {
+    /// Leave the document's Chaos Toolkit controls out: they are not played, and refused without this
+    #[arg(long = "ignore-controls")]
+    ignore: bool,
+}
+
+impl Controls {
+    /// The document without its controls, where that is wanted; which ones is said.
+    pub(super) fn leave_out(&self, file: &Path, document: &mut Value) {
+        if !self.ignore {
+            return;
+        }
+        let left_out = check::without_controls(document);
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            say(&format!(
+                "note: {}: controls are left out: {left_out}\n",
+                file.display()
+            ));
+        }
+    }
+
+    /// The same, of a text; one that is no JSON stays, for whoever says what is wrong with it.
+    fn leave_out_of_text(&self, file: &Path, text: String) -> String {
+        match json::read(&text) {
+            Ok(mut document) if self.ignore => {
+                self.leave_out(file, &mut document);
+                document.to_string()
+            }
+            _ => text,
+        }
+    }
 }
 
 /// Values that go before the document's.
@@ -41,6 +79,11 @@ pub(super) enum NoExperiment {
 impl Variables {
     /// The configuration's values.
     pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
+        if self.controls.ignore {
+            return Err(Failure::invalid(
+                "`--ignore-controls` is for a file: what a controller keeps has no controls\nhint: `backburn apply --ignore-controls FILE` keeps it without them",
+            ));
+        }
         let given = self.read()?;
         if !given.secrets.is_empty() {
             return Err(Failure::invalid(
@@ -165,6 +208,7 @@ pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoE
             .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
     };
     let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    let text = variables.controls.leave_out_of_text(file, text);
     let given = variables
         .read()
         .map_err(|failure| NoExperiment::Unreadable(failure.what))?;

@@ -2,6 +2,7 @@
 //! the shape (against the JSON Schema), the variables, and what no schema can say.
 
 mod activity;
+mod controls;
 mod rules;
 
 use crate::document::{
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 pub use crate::substitute::Sources;
+pub use controls::without_controls;
 
 /// A fault, as far as a document is checked against it.
 pub struct Fault<'a> {
@@ -202,6 +204,7 @@ pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experimen
     let mut more = schema::check(&SCHEMA, &filled, "$");
     more.extend(cross(&filled, faults));
     activity::check_addresses(&steps(&raw), &mut more);
+    controls::check(&raw, &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
     problems.extend(more);
 

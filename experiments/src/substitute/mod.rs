@@ -329,7 +329,9 @@ impl<'a> Place<'a> {
                     let filled = match (key.as_str(), &own) {
                         ("configuration", Some(own)) => own_part(member, own),
                         ("controls", _) if fields.contains_key("provider") => member.clone(),
-                        ("title", _) if at == "$.steady-state-hypothesis" => member.clone(),
+                        ("title" | "controls", _) if at == "$.steady-state-hypothesis" => {
+                            member.clone()
+                        }
                         _ => self.fill(member, values, &at_key(at, key), depth + 1, problems),
                     };
                     (key.clone(), filled)
