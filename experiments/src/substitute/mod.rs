@@ -283,6 +283,8 @@ struct Place<'a> {
     /// Whether a text without a variable is left as it is, `$$` included: the configuration's are,
     /// which the Chaos Toolkit does not look into.
     plain_stays: bool,
+    /// Whether only text can stand here: what was given as text stays as it was written.
+    only_text: bool,
 }
 
 impl<'a> Place<'a> {
@@ -291,6 +293,7 @@ impl<'a> Place<'a> {
             sources,
             budget,
             plain_stays,
+            only_text: false,
         }
     }
 
@@ -309,9 +312,14 @@ impl<'a> Place<'a> {
         match value {
             Value::String(text) => {
                 let is_name = |name: &str| values.get(name).is_some();
-                match self.plain_stays && !text::has_variable(text, is_name) {
-                    true => value.clone(),
-                    false => text::fill(text, values, at, depth, self.budget, problems),
+                if self.plain_stays && !text::has_variable(text, is_name) {
+                    return value.clone();
+                }
+                let filled = text::fill(text, values, at, depth, self.budget, problems);
+                let given = text::whole(text).filter(|_| self.only_text && is_scalar(&filled));
+                match given.and_then(|name| values.texts.get(name)) {
+                    Some(given) => given.clone().into(),
+                    None => filled,
                 }
             }
             Value::Array(list) => {
@@ -325,7 +333,13 @@ impl<'a> Place<'a> {
             Value::Object(fields) => {
                 let own = self.own_configuration(fields, values, at, problems);
                 let values = own.as_ref().unwrap_or(values);
-                let fields = fields.iter().map(|(key, member)| {
+                let kind = fields.get("type").and_then(Value::as_str);
+                let filled = fields.iter().map(|(key, member)| {
+                    let outer = self.only_text;
+                    self.only_text |= matches!(
+                        (kind, key.as_str()),
+                        (Some("process"), "arguments" | "env") | (Some("http"), "headers")
+                    );
                     let filled = match (key.as_str(), &own) {
                         ("configuration", Some(own)) => own_part(member, own),
                         ("controls", _) if fields.contains_key("provider") => member.clone(),
@@ -334,9 +348,10 @@ impl<'a> Place<'a> {
                         }
                         _ => self.fill(member, values, &at_key(at, key), depth + 1, problems),
                     };
+                    self.only_text = outer;
                     (key.clone(), filled)
                 });
-                Value::Object(fields.collect())
+                Value::Object(filled.collect())
             }
             other => other.clone(),
         }
@@ -367,6 +382,10 @@ impl<'a> Place<'a> {
             problems,
         ))
     }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    !value.is_array() && !value.is_object()
 }
 
 fn own_part(written: &Value, own: &Values) -> Value {

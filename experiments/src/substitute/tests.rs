@@ -201,6 +201,24 @@ fn text_given_stays_text_within_text_and_is_typed_where_the_document_types_it() 
 }
 
 #[test]
+fn where_only_text_can_stand_a_given_text_stays_as_it_was_written() {
+    let provider = json!({"type": "process", "path": "p", "arguments": ["${flag}", {"k": "${n}"}, "${list}"], "env": {"E": "${flag}"},
+        "timeout": "${n}"});
+    let http = json!({"type": "http", "headers": {"H": "${flag}"}, "arguments": {"q": "${flag}"}, "verify_tls": "${flag}"});
+    let document = json!({"configuration": {"n": 1.5, "flag": false}, "method": [provider, http]});
+    let given = json!({"flag": "true", "n": "1.50", "list": "[1, 2]"});
+    let (found, problems) = filled(&document, given);
+    assert_eq!(problems, []);
+    assert_eq!(
+        found,
+        json!([
+            {"type": "process", "path": "p", "arguments": ["true", {"k": "1.50"}, [1, 2]], "env": {"E": "true"}, "timeout": 1.5},
+            {"type": "http", "headers": {"H": "true"}, "arguments": {"q": true}, "verify_tls": true}
+        ])
+    );
+}
+
+#[test]
 fn a_value_that_nothing_asks_for_is_a_problem_with_the_nearest_name() {
     let document = json!({
         "configuration": {"port": 1, "made": "${host}"},

@@ -127,7 +127,7 @@ pub(super) fn fill(
 }
 
 /// The name of a text that is one variable.
-fn whole(template: &str) -> Option<&str> {
+pub(super) fn whole(template: &str) -> Option<&str> {
     let mut pieces = pieces(template);
     match (pieces.next()?, pieces.next()) {
         (Piece::Braced(name) | Piece::Bare(name), None) => Some(name),
