@@ -373,6 +373,74 @@ fn a_tolerance_that_fails_says_what_was_judged_in_console_report_and_journal() {
     assert!(!read("j.json").contains("hunter"));
 }
 
+#[test]
+fn a_difference_from_the_chaos_toolkit_is_named_when_it_decides() {
+    let folder = folder();
+    let path = folder.path();
+    write(
+        path,
+        "gate.json",
+        probing(&json!({"type": "process", "path": "false"}), &json!(0)).to_string(),
+    );
+    let ended = says(path, &["run", "gate.json"]);
+    assert_eq!(ended.code, 3, "{}", ended.stdout);
+    assert!(
+        ended
+            .stderr
+            .contains("note: where the hypothesis fails before the method, the Chaos Toolkit"),
+        "{}",
+        ended.stderr
+    );
+
+    // Broken until somebody has looked, and well again.
+    let sh = |script: &str| json!({"type": "process", "path": "sh", "arguments": ["-c", script]});
+    let step =
+        |name: &str, script: &str| json!({"type": "action", "name": name, "provider": sh(script)});
+    let mut document = probing(
+        &sh("test ! -e broken || { touch seen; exit 1; }"),
+        &json!(0),
+    );
+    document["method"] = json!([
+        step("break it", "touch broken"),
+        step("wait", "until test -e seen; do sleep 0.05; done"),
+        step("mend it", "rm broken"),
+    ]);
+    write(path, "broken.json", document.to_string());
+    for (strategy, named) in [
+        ("continuously", true),
+        ("during-method-only", true),
+        ("default", false),
+    ] {
+        std::fs::remove_file(path.join("seen")).ok();
+        if strategy == "default" {
+            write(path, "seen", "");
+        }
+        let words = [
+            "run",
+            "broken.json",
+            "--hypothesis-strategy",
+            strategy,
+            "--hypothesis-frequency",
+            "100ms",
+        ];
+        let ended = says(path, &words);
+        assert_eq!(
+            ended.code,
+            i32::from(named),
+            "{strategy}: {}{}",
+            ended.stdout,
+            ended.stderr
+        );
+        let note = format!("note: with `{strategy}`, the Chaos Toolkit exits with 0");
+        assert_eq!(
+            ended.stderr.contains(&note),
+            named,
+            "{strategy}: {}",
+            ended.stderr
+        );
+    }
+}
+
 /// The text of every file beneath a folder.
 fn read_all(folder: &Path) -> String {
     let mut all = String::new();
