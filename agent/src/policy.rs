@@ -4,7 +4,7 @@
 use crate::processes::Protection;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
-use backburn_experiments::{Problem, Span, schema};
+use backburn_experiments::{Problem, Span, json, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -101,8 +101,7 @@ impl Policy {
             path: at.to_owned(),
             problems,
         };
-        let value = serde_json::from_str(&text)
-            .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
+        let value = json::read(&text).map_err(wrong)?;
         let problems = schema::check(&schema::of::<Policy>(), &value, "$");
         if !problems.is_empty() {
             return Err(wrong(problems));

@@ -3,11 +3,11 @@
 
 use crate::authority::{AgentIdentity, Authority, read_request};
 use crate::door::JoiningVisitor;
-use backburn_experiments::Span;
 use backburn_experiments::join::{
     JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
 };
 use backburn_experiments::wire::Refusal;
+use backburn_experiments::{Span, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -90,10 +90,14 @@ async fn hear(
         let what = format!("a line of more than {LONGEST_JOIN_LINE} bytes");
         return Ok(Err(Refusal::new("request", what).hint("fewer labels")));
     }
-    Ok(serde_json::from_slice(&line).map_err(|error| {
-        Refusal::new("request", format!("what was asked can't be read: {error}"))
+    let unreadable = |why: String| {
+        Refusal::new("request", format!("what was asked can't be read: {why}"))
             .hint("agent and controller of the same version")
-    }))
+    };
+    let asked = json::read_bytes(&line).map_err(|problems| json::in_one_line(&problems));
+    let asked =
+        asked.and_then(|asked| serde_json::from_value(asked).map_err(|error| error.to_string()));
+    Ok(asked.map_err(unreadable))
 }
 
 async fn answer(

@@ -9,6 +9,7 @@ pub mod document;
 pub mod duration;
 pub mod join;
 pub mod journal;
+pub mod json;
 pub mod probes;
 pub mod problem;
 pub mod redact;

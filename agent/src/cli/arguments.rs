@@ -4,7 +4,7 @@
 use super::Failure;
 use crate::faults::{FAULTS, Fault};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, Span, schema};
+use backburn_experiments::{Problem, Span, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
@@ -119,14 +119,19 @@ pub(super) fn read(words: &ArgMatches, assumed: Option<Span>) -> Result<Wanted, 
         .ok_or_else(|| Failure::Wrong(format!("there is no fault `{name}`")))?;
     let mut arguments = match words.get_one::<String>("arguments") {
         None => Map::new(),
-        Some(text) => match serde_json::from_str(text) {
+        Some(text) => match json::read(text) {
             Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(wrong("an object is wanted")),
-            Err(error) => return Err(wrong(&error.to_string())),
+            Ok(_) => return Err(wrong(vec![Problem::new("$", "an object is wanted")])),
+            Err(problems) => return Err(wrong(problems)),
         },
     };
     for flag in flags(fault) {
         if let Some(text) = words.get_one::<String>(&flag.name) {
+            let repeated = json::repeated_keys(text);
+            if !repeated.is_empty() {
+                let what = format!("`--{}` is not usable", flag.name);
+                return Err(unusable(what, repeated).into());
+            }
             put(&mut arguments, &flag.path, value(text, &flag.schema));
         }
     }
@@ -162,14 +167,17 @@ pub(super) fn read(words: &ArgMatches, assumed: Option<Span>) -> Result<Wanted, 
     })
 }
 
-fn wrong(what: &str) -> Failure {
-    let problems =
-        vec![Problem::new("$", what).hint("`--arguments '{\"process\": {\"name\": \"nginx\"}}'`")];
+fn wrong(problems: Vec<Problem>) -> Failure {
+    unusable("`--arguments` is not usable", problems)
+        .hint("`--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
+        .into()
+}
+
+fn unusable(what: impl Into<String>, problems: Vec<Problem>) -> Refusal {
     Refusal {
         problems,
-        ..Refusal::new("arguments", "`--arguments` is not usable")
+        ..Refusal::new("arguments", what)
     }
-    .into()
 }
 
 fn random() -> Result<u64, Failure> {

@@ -2,7 +2,7 @@
 //! the certificate of another.
 
 use crate::host::{Host, HostError};
-use backburn_experiments::Span;
+use backburn_experiments::{Span, json};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -69,10 +69,11 @@ impl Membership {
     pub fn load(state: &Path) -> Result<Self, NoMembership> {
         let path = Self::path(state);
         match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| NoMembership::Unreadable {
-                path,
-                what: error.to_string(),
-            }),
+            // People carry this file from host to host, and mend it by hand.
+            Ok(text) => json::read_bytes(&text)
+                .map_err(|problems| json::in_one_line(&problems))
+                .and_then(|kept| serde_json::from_value(kept).map_err(|error| error.to_string()))
+                .map_err(|what| NoMembership::Unreadable { path, what }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(NoMembership::NotJoined(path))
             }

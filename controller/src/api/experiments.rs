@@ -11,6 +11,7 @@ use crate::store::{self, Because, ExperimentRef};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use backburn_experiments::check::without_controls;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -37,6 +38,16 @@ pub struct WhichVersion {
     #[serde(default, deserialize_with = "number_if_any")]
     #[param(maximum = 9007199254740991_i64)]
     pub version: Option<u64>,
+}
+
+/// What becomes of the Chaos Toolkit's controls.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Controls {
+    /// Whether the document's controls are left out: they are not played, and a document that has some is refused without this.
+    #[serde(default, rename = "ignore-controls")]
+    #[param(rename = "ignore-controls")]
+    ignore_controls: bool,
 }
 
 /// An experiment that is kept.
@@ -90,6 +101,9 @@ pub struct Applied {
     changed: bool,
     /// The document of the version before, where there is one and it was another.
     before: Option<Value>,
+    /// The JSON paths of controls that were left out.
+    #[serde(rename = "left-out")]
+    left_out: Vec<String>,
 }
 
 /// How an experiment is to be run.
@@ -157,14 +171,19 @@ pub async fn get(
 }
 
 /// Keeps an experiment under a name. The same document again changes nothing. Wants the role operator.
-#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description = "The experiment's name")), request_body(content = ref("#/components/schemas/Document"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description = "The experiment's name"), Controls), request_body(content = ref("#/components/schemas/Document"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub async fn put(
     Operator(who): Operator,
     State(api): State<Api>,
     Named(name): Named<String>,
-    Body(document): Body<Value>,
+    Asked(Controls { ignore_controls }): Asked<Controls>,
+    Body(mut document): Body<Value>,
 ) -> Result<Json<Applied>, Problem> {
     check_name(&name, "an experiment")?;
+    let left_out = match ignore_controls {
+        true => without_controls(&mut document),
+        false => Vec::new(),
+    };
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<Applied, Problem> {
         service
@@ -186,6 +205,7 @@ pub async fn put(
             name,
             version: put.version,
             changed: put.changed,
+            left_out,
         })
     })
     .await?;

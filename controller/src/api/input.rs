@@ -4,8 +4,9 @@ use super::problem::Problem;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use backburn_experiments::json;
 use serde::de::{DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::fmt;
 
 /// The largest number that every client can write: JSON's numbers are doubles for many of them.
@@ -21,8 +22,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let axum::Json(value) = axum::Json::<Value>::from_request(request, state).await?;
+        let axum::Json(text) = axum::Json::<Box<RawValue>>::from_request(request, state).await?;
         let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, "body", what);
+        let value = json::read(text.get()).map_err(|problems| {
+            wrong(format!("the body: {}", json::in_one_line(&problems))).places(problems)
+        })?;
         // A struct would be read from a list of its fields, too, which nobody means.
         if !value.is_object() {
             return Err(wrong("the body is no JSON object".into()));
@@ -143,7 +147,7 @@ pub(super) fn check_name(name: &str, of: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_number_is_one_that_every_client_can_write() {

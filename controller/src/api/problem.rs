@@ -74,8 +74,13 @@ impl Problem {
             count => format!("{count} problems"),
         };
         let detail = format!("the experiment has {count}");
-        let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-        problem.0.problems = problems
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).places(problems)
+    }
+
+    /// The same, with everything that is wrong and its place.
+    #[must_use]
+    pub fn places(mut self, problems: Vec<backburn_experiments::Problem>) -> Self {
+        self.0.problems = problems
             .into_iter()
             .map(|problem| Place {
                 at: problem.at,
@@ -83,7 +88,7 @@ impl Problem {
                 hint: problem.hint,
             })
             .collect();
-        problem
+        self
     }
 
     /// Something of this name is not there.

@@ -8,7 +8,7 @@ use backburn::runner::{self, Finished, Settings};
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::{Entry, Host, toolkit_journal};
+use backburn_experiments::journal::{Entry, Host, toolkit_differences, toolkit_journal};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -120,6 +120,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
     let mut toolkit_file = command.journal.as_deref().map(create).transpose()?;
     let mut junit_file = command.junit.as_deref().map(create).transpose()?;
     let title = experiment.document.title.clone();
+    let (looks, has_fault) = (experiment.looks, experiment.has_fault());
     let kept = toolkit_file.is_some().then(|| experiment.clone());
 
     let style = if command.json {
@@ -145,6 +146,11 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         print(&format!("{line}\n"));
     } else {
         print(&report::shown(&title, &finished, Some(&journal)));
+        if !has_fault {
+            for difference in toolkit_differences(looks, &finished.run, verdict) {
+                say(&format!("note: {difference}\n"));
+            }
+        }
     }
     let mut code = verdict.exit_code;
     let mut write = |file: &mut File, path: &Path, text: String| {

@@ -1,10 +1,10 @@
 //! Where an experiment comes from: its file, the variables given, the environment; and how what
 //! is wrong with it is shown.
 
-use super::{Failure, INVALID};
-use backburn_experiments::Problem;
+use super::{Failure, INVALID, say};
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::substitute::convert;
+use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
 use std::io::Read;
@@ -13,12 +13,50 @@ use std::path::{Path, PathBuf};
 /// Values given on the command line.
 #[derive(Debug, Default, Args)]
 pub(super) struct Variables {
-    /// A configuration value that goes before the document's; JSON, else text. TYPE as in `env_var_type`
+    /// A configuration value that goes before the document's, and becomes what the document says that it is. TYPE as in `env_var_type`
     #[arg(long = "var", value_name = "NAME[:TYPE]=VALUE")]
     variables: Vec<String>,
     /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
+    #[command(flatten)]
+    controls: Controls,
+}
+
+/// What becomes of the Chaos Toolkit's controls.
+#[derive(Debug, Default, Args)]
+pub(super) struct Controls {
+    /// Leave the document's Chaos Toolkit controls out: they are not played, and refused without this
+    #[arg(long = "ignore-controls")]
+    ignore: bool,
+}
+
+impl Controls {
+    /// The document without its controls, where that is wanted; which ones is said.
+    pub(super) fn leave_out(&self, file: &Path, document: &mut Value) {
+        if !self.ignore {
+            return;
+        }
+        let left_out = check::without_controls(document);
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            say(&format!(
+                "note: {}: controls are left out: {left_out}\n",
+                file.display()
+            ));
+        }
+    }
+
+    /// The same, of a text; one that is no JSON stays, for whoever says what is wrong with it.
+    fn leave_out_of_text(&self, file: &Path, text: String) -> String {
+        match json::read(&text) {
+            Ok(mut document) if self.ignore => {
+                self.leave_out(file, &mut document);
+                document.to_string()
+            }
+            _ => text,
+        }
+    }
 }
 
 /// Values that go before the document's.
@@ -41,7 +79,18 @@ pub(super) enum NoExperiment {
 impl Variables {
     /// The configuration's values.
     pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
-        self.read().map(|given| given.configuration)
+        if self.controls.ignore {
+            return Err(Failure::invalid(
+                "`--ignore-controls` is for a file: what a controller keeps has no controls\nhint: `backburn apply --ignore-controls FILE` keeps it without them",
+            ));
+        }
+        let given = self.read()?;
+        if !given.secrets.is_empty() {
+            return Err(Failure::invalid(
+                "a controller is handed no secrets by `--var-file`\nhint: the document says where the controller reads them: `{\"type\": \"file\", …}` or `{\"type\": \"env\", …}`",
+            ));
+        }
+        Ok(given.configuration)
     }
 
     fn read(&self) -> Result<Given, Failure> {
@@ -55,8 +104,10 @@ impl Variables {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                serde_json::from_str::<Map<String, Value>>(&text)
-                    .map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?
+                json::read_as::<Map<String, Value>>(&text).map_err(|problems| {
+                    let what = json::in_one_line(&problems);
+                    Failure::invalid(format!("{}: {what}", file.display()))
+                })?
             } else {
                 from_lines(&text).map_err(|line| {
                     Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display()))
@@ -118,9 +169,14 @@ fn one(variable: &str) -> Result<(String, Value), Failure> {
         return Err(wrong("it has no name"));
     }
     let value = match kind {
-        None => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-        Some(kind) => convert(kind, text.into())
-            .ok_or_else(|| wrong(&format!("its value does not become `{kind}`")))?,
+        // What it becomes is the document's to say.
+        None => text.into(),
+        Some(kind) => match convert(kind, text.into()) {
+            // In quotes, so that it stays text where the document does not say so.
+            Some(Value::String(text)) => Value::String(text).to_string().into(),
+            Some(value) => value,
+            None => return Err(wrong(&format!("its value does not become `{kind}`"))),
+        },
     };
     Ok((name.to_owned(), value))
 }
@@ -152,6 +208,7 @@ pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoE
             .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
     };
     let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    let text = variables.controls.leave_out_of_text(file, text);
     let given = variables
         .read()
         .map_err(|failure| NoExperiment::Unreadable(failure.what))?;

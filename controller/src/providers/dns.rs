@@ -4,10 +4,11 @@
 use super::{NoValue, limit, plain, tcp, within};
 use backburn_experiments::Span;
 use backburn_experiments::document::DnsProvider;
+use backburn_experiments::probes::address::of_name_server;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use serde_json::{Value, json};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,7 +70,7 @@ async fn first_nameserver() -> Result<String, NoValue> {
 }
 
 async fn ask(server: &str, name: &str, wanted: RecordType) -> Result<Value, NoValue> {
-    let (host, port) = server_of(server).map_err(NoValue::Broken)?;
+    let (host, port) = of_name_server(server).map_err(NoValue::Broken)?;
     let mut name =
         Name::from_str(name).map_err(|error| NoValue::Broken(format!("`{name}`: {error}")))?;
     name.set_fqdn(true);
@@ -90,24 +91,6 @@ async fn ask(server: &str, name: &str, wanted: RecordType) -> Result<Value, NoVa
         .map(|record| record.data.to_string())
         .collect();
     Ok(json!({"code": reply.metadata.response_code.to_string(), "answers": answers}))
-}
-
-fn server_of(server: &str) -> Result<(String, u16), String> {
-    if let Ok(ip) = server.parse::<IpAddr>() {
-        return Ok((ip.to_string(), 53));
-    }
-    if let Ok(address) = server.parse::<SocketAddr>() {
-        return Ok((address.ip().to_string(), address.port()));
-    }
-    match server.rsplit_once(':') {
-        Some((host, port)) => {
-            let port = port
-                .parse()
-                .map_err(|_| format!("`{server}`: `{port}` is no port"))?;
-            Ok((host.to_owned(), port))
-        }
-        None => Ok((server.to_owned(), 53)),
-    }
 }
 
 async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Message, NoValue> {

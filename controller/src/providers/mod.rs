@@ -16,6 +16,7 @@ use crate::link::Caller;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
+use backburn_experiments::redact::Redactor;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -37,6 +38,8 @@ pub struct Around {
     pub picks: BTreeMap<String, Vec<String>>,
     /// Whether the agents are a fleet's, on other hosts than this.
     pub is_fleet: bool,
+    /// Takes the secrets out of reasons, before they are cut short.
+    pub redactor: Redactor,
 }
 
 /// Asks the provider. `longest` holds where the provider has no time-out of its own.

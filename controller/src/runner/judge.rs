@@ -139,20 +139,17 @@ impl Judged {
                     judge = inner;
                 }
                 Some(Err(why)) => return (Judgement::Unknown, Some(why)),
-                None => return self.accepted(judge, &value),
+                None => {
+                    let outcome = judge.accepts(&value);
+                    let why = judge.reason(&value, &outcome, &around.redactor);
+                    let judgement = match outcome {
+                        Ok(true) => Judgement::Within,
+                        Ok(false) => Judgement::Outside,
+                        Err(_) => Judgement::Unknown,
+                    };
+                    return (judgement, why);
+                }
             }
-        }
-    }
-
-    fn accepted(&self, judge: &Judge, value: &Value) -> (Judgement, Option<String>) {
-        match judge.accepts(value) {
-            Ok(true) => (Judgement::Within, None),
-            Ok(false) => {
-                let tolerance = serde_json::to_string(&self.activity.tolerance).unwrap_or_default();
-                let why = format!("{} is out of tolerance {}", brief(value), cut(tolerance));
-                (Judgement::Outside, Some(why))
-            }
-            Err(why) => (Judgement::Unknown, Some(why)),
         }
     }
 }

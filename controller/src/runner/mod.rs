@@ -211,6 +211,7 @@ impl Runner {
             around: Arc::new(Around {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
+                redactor: experiment.redactor.clone(),
                 ..Around::default()
             }),
             experiment: Arc::new(experiment),

@@ -3,10 +3,10 @@
 
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
-use backburn_experiments::schema;
 use backburn_experiments::timetable::Quiet;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
+use backburn_experiments::{json, schema};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ impl Policy {
     /// All that is wrong with it.
     pub fn of(text: &str) -> Result<Self, Vec<Problem>> {
         let unread = |error: serde_json::Error| vec![Problem::new("$", error.to_string())];
-        let value = serde_json::from_str(text).map_err(unread)?;
+        let value = json::read(text)?;
         let problems = schema::check(&schema::of::<Policy>(), &value, "$");
         if !problems.is_empty() {
             return Err(problems);

@@ -168,7 +168,16 @@ impl Service {
             variables,
             secrets: &secrets,
         };
-        let experiment = (self.check)(&document.to_string(), &sources)?;
+        let checked = (self.check)(&document.to_string(), &sources);
+        let experiment = checked.map_err(|mut problems| {
+            // Who asks over the API has no command line.
+            for problem in &mut problems {
+                if let Some(name) = problem.at.strip_prefix("--var ") {
+                    problem.at = format!("$.variables.{name}");
+                }
+            }
+            problems
+        })?;
         let problems = match self.policy.allow_programs {
             true => Vec::new(),
             false => programs::problems(&experiment),

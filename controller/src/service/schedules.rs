@@ -313,6 +313,7 @@ impl Service {
         let around = Around {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
+            redactor: experiment.redactor.clone(),
             ..Around::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &around).await {
@@ -321,14 +322,16 @@ impl Service {
                 return Err(format!("the guard `{}`: {why}", guard.name));
             }
         };
-        let accepted = match &guard.tolerance {
-            Some(tolerance) => Judge::compile(tolerance).and_then(|judge| judge.accepts(&value)),
-            None => Ok(true),
+        let Some(tolerance) = &guard.tolerance else {
+            return Ok(());
         };
-        match accepted {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(format!("the guard `{}` is out of tolerance", guard.name)),
-            Err(why) => Err(format!("the guard `{}`: {why}", guard.name)),
+        let why = match Judge::compile(tolerance) {
+            Ok(judge) => judge.reason(&value, &judge.accepts(&value), &experiment.redactor),
+            Err(why) => Some(why),
+        };
+        match why {
+            None => Ok(()),
+            Some(why) => Err(format!("the guard `{}`: {why}", guard.name)),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::document::{
     Activity, FaultProvider, HostMetric, Kind, ProcessProvider, Provider, Step, Target, TargetOf,
     Tolerance, ToleranceRule,
 };
+use crate::probes::address;
 use crate::problem::{at_key, meant};
 use crate::tolerance::Judge;
 use crate::{Problem, Span, argv};
@@ -315,6 +316,52 @@ fn check_provider(provider: &Provider, at: &str, problems: &mut Vec<Problem>) {
             ));
         }
         _ => {}
+    }
+}
+
+/// Checks the addresses that the document itself writes. One that a variable has a part in may be
+/// another at the next run, and is judged when it is asked: what is no address is unknown then.
+pub(super) fn check_addresses(raw: &[Placed], problems: &mut Vec<Problem>) {
+    for step in raw {
+        let mut at = step.at.clone();
+        let mut holder = Some(step.value);
+        // A tolerance may be a probe with a provider of its own.
+        while let Some(value) = holder {
+            if let Some(provider) = value.get("provider") {
+                check_address(provider, &at_key(&at, "provider"), problems);
+            }
+            holder = value.get("tolerance");
+            at = at_key(&at, "tolerance");
+        }
+    }
+}
+
+fn check_address(provider: &Value, at: &str, problems: &mut Vec<Problem>) {
+    let text = |key: &str| {
+        let text = provider.get(key).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty() && !text.contains('$'))
+    };
+    let (key, wrong) = match provider.get("type").and_then(Value::as_str) {
+        // What is no address of the web at all, the filled document says.
+        Some("http") => {
+            let url = text("url").filter(|url| is_web_address(url));
+            ("url", url.and_then(|url| address::of_web(url).err()))
+        }
+        Some("prometheus") => (
+            "url",
+            text("url").and_then(|url| address::of_web(url).err()),
+        ),
+        Some("dns") => {
+            let server = text("server");
+            (
+                "server",
+                server.and_then(|server| address::of_name_server(server).err()),
+            )
+        }
+        _ => return,
+    };
+    if let Some(what) = wrong {
+        problems.push(Problem::new(at_key(at, key), what));
     }
 }
 

@@ -2,8 +2,8 @@
 //! the shape (against the JSON Schema), the variables, and what no schema can say.
 
 mod activity;
+mod controls;
 mod rules;
-mod syntax;
 
 use crate::document::{
     AbortRule, Activity, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf,
@@ -12,11 +12,12 @@ use crate::document::{
 use crate::journal::Looks;
 use crate::redact::Redactor;
 use crate::wire::FaultDescription;
-use crate::{Problem, Span, schema, substitute};
+use crate::{Problem, Span, json, schema, substitute};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 pub use crate::substitute::Sources;
+pub use controls::without_controls;
 
 /// A fault, as far as a document is checked against it.
 pub struct Fault<'a> {
@@ -195,14 +196,15 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema::document_schema);
 /// Reads an experiment. The error is everything that is wrong with it, in the order of the
 /// document as far as that goes; without secrets.
 pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experiment, Vec<Problem>> {
-    let raw = syntax::parse(text).map_err(|problem| vec![problem])?;
-    let mut problems = Vec::new();
+    let (raw, mut problems) = json::parse(text).map_err(|problem| vec![problem])?;
     let values = substitute::resolve(&raw, sources, &mut problems);
     let filled = substitute::document(&raw, &values, sources, &mut problems);
     // Of what has no value yet, its shape says nothing.
     let unfilled: Vec<String> = problems.iter().map(|problem| problem.at.clone()).collect();
     let mut more = schema::check(&SCHEMA, &filled, "$");
     more.extend(cross(&filled, faults));
+    activity::check_addresses(&steps(&raw), &mut more);
+    controls::check(&raw, &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
     problems.extend(more);
 

@@ -250,7 +250,7 @@ fn a_chaos_toolkit_experiment_runs_unchanged() {
     let document = json!({
         "version": "1.0.0", "title": "t", "description": "d", "tags": [],
         "contributions": {"reliability": "high"}, "extensions": [{"name": "x", "own": {}}],
-        "controls": [{"name": "c", "provider": {"type": "python", "module": "m"}}],
+        "controls": [],
         "configuration": {"a": {"type": "env", "key": "A", "default": 5, "env_var_type": "integer"}, "b": [1, {"c": null}], "d": {"type": "other"}},
         "secrets": {"k8s": {"CTX": {"type": "env", "key": "TOKEN"}, "verify": false}},
         "runtime": {"hypothesis": {"strategy": "continuously"}, "rollbacks": {"strategy": "deviated"}},
@@ -279,4 +279,73 @@ fn a_chaos_toolkit_experiment_runs_unchanged() {
         experiment.configuration_of(&experiment.hypothesis[0])["x"],
         json!("y")
     );
+}
+
+#[test]
+fn controls_are_refused_wherever_they_stand_until_they_are_left_out() {
+    let controls = json!([{"name": "safeguards", "provider": {"type": "python", "module": "m"}}]);
+    let mut document = full();
+    document["abort"] = json!([{"name": "a", "probe": {"type": "probe", "name": "own", "tolerance": 1,
+        "provider": {"type": "host", "metric": "load1"}}}]);
+    for holder in [
+        "",
+        "/steady-state-hypothesis",
+        "/steady-state-hypothesis/probes/1",
+        "/method/0",
+        "/abort/0/probe",
+    ] {
+        let holder = document.pointer_mut(holder).unwrap();
+        holder["controls"] = controls.clone();
+    }
+    let found = load_value(&document).unwrap_err();
+    let places: Vec<&str> = found.iter().map(|problem| problem.at.as_str()).collect();
+    let wanted = [
+        "$.controls",
+        "$.steady-state-hypothesis.controls",
+        "$.steady-state-hypothesis.probes[1].controls",
+        "$.method[0].controls",
+        "$.abort[0].probe.controls",
+    ];
+    assert_eq!(places, wanted, "{found:#?}");
+    assert!(
+        found[0]
+            .hint
+            .as_ref()
+            .unwrap()
+            .contains("--ignore-controls")
+    );
+    assert_eq!(without_controls(&mut document), wanted);
+    assert!(load_value(&document).is_ok());
+    for none in [json!([]), json!(null), json!({})] {
+        document["controls"] = none;
+        assert!(load_value(&document).is_ok());
+        assert_eq!(without_controls(&mut document), [""; 0]);
+    }
+}
+
+#[test]
+fn a_repeated_key_is_a_problem_beside_the_others() {
+    let text = r#"{"title": "a", "title": "b", "description": "d", "methods": [], "method": [
+        {"type": "action", "name": "n", "provider": {"type": "process", "path": "a", "path": "b"}}]}"#;
+    let empty = Map::new();
+    let sources = Sources {
+        environment: &|_| None,
+        file: &|_| Err("no such file".into()),
+        variables: &empty,
+        secrets: &empty,
+    };
+    let found = load(text, &sources, &faults()).unwrap_err();
+    let places: Vec<&str> = found.iter().map(|problem| problem.at.as_str()).collect();
+    assert_eq!(
+        places,
+        ["$.title", "$.method[0].provider.path", "$.methods"],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn an_address_from_a_variable_is_judged_when_it_is_asked() {
+    let mut document = full();
+    document["configuration"]["shop"] = json!("http://127.0.0.1:99999");
+    assert!(load_value(&document).is_ok());
 }

@@ -54,7 +54,7 @@ pub struct Activity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quorum: Option<u32>,
-    /// The Chaos Toolkit's controls; kept, not played.
+    /// The Chaos Toolkit's controls; refused as those of the experiment are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
     /// The dry mode of this activity alone; goes before the experiment's.
@@ -176,6 +176,7 @@ pub struct TcpProvider {
     /// The host's name or address.
     pub host: String,
     /// The port.
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// The longest it may take. 5 s where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

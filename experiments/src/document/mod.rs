@@ -78,7 +78,8 @@ pub struct Document {
     /// Other tools' data; not looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Value>,
-    /// The Chaos Toolkit's controls; kept, not played.
+    /// The Chaos Toolkit's controls. They are not played, and a document that has some is refused unless it is said in the
+    /// open that they are left out: `--ignore-controls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
     /// The Chaos Toolkit's dry mode: what is only said, not done.
@@ -110,6 +111,9 @@ pub struct Hypothesis {
     /// How it is measured; each has a tolerance.
     #[serde(default)]
     pub probes: Vec<Step>,
+    /// The Chaos Toolkit's controls; refused as those of the experiment are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<Value>,
 }
 
 /// An activity, or the name of one that stands elsewhere in the document.

@@ -29,9 +29,9 @@ pub enum ToleranceRule {
     Regex(RegexTolerance),
     /// A JSONPath finds something.
     Jsonpath(JsonpathTolerance),
-    /// A number lies between two, both included.
+    /// A number, or text that is one, lies between two, both included.
     Range(RangeTolerance),
-    /// A number or text compares.
+    /// A value compares.
     Compare(CompareTolerance),
     /// Another probe judges: its provider is given the value as `value`.
     Probe(Box<ProbeTolerance>),
@@ -69,7 +69,7 @@ pub struct JsonpathTolerance {
     pub count: Option<u64>,
 }
 
-/// A number lies between two, both included.
+/// A number, or text that is one, lies between two, both included. Of anything else nobody knows where it lies.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RangeTolerance {
@@ -80,7 +80,7 @@ pub struct RangeTolerance {
     pub target: Option<String>,
 }
 
-/// A value compares.
+/// A value compares. Only numbers, and text that is one, are more or less than others.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct CompareTolerance {

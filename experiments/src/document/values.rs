@@ -38,7 +38,7 @@ pub struct FromEnvironment {
         skip_serializing_if = "Option::is_none"
     )]
     pub default: Option<Value>,
-    /// What the text becomes.
+    /// What the text becomes, wherever it comes from: the environment, `--var`, a file of variables, the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_var_type: Option<VariableType>,
 }

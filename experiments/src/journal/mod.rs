@@ -1,12 +1,14 @@
 //! What happened in a run, append-only, and what follows from it. The verdict is a fold over
 //! the events: the same function reads a journal that is being written and one from last year.
 
+mod differences;
 mod event;
 mod fold;
 mod toolkit;
 mod trace;
 mod verdict;
 
+pub use differences::toolkit_differences;
 pub use event::*;
 pub use fold::*;
 pub use toolkit::{Host, toolkit_journal};

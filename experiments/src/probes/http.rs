@@ -2,12 +2,12 @@
 //! `requests`): what is sent, where an answer sends us, and what an answer comes to. Sending is
 //! the business of whoever measures: controller and agent must not differ in anything else.
 
-use super::{NoValue, limit, text_of};
-use crate::Span;
+use super::{NoValue, address, limit, text_of};
 use crate::document::{HttpProvider, HttpTimeout};
+use crate::{Span, json};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// As many redirects as `requests` follows.
 pub const MOST_REDIRECTS: usize = 30;
@@ -79,7 +79,7 @@ impl Asked {
             }
             (Some(arguments), _) => body = content(arguments, &mut headers),
         }
-        let uri = address(&url, &mut headers)?;
+        let uri = without_user(&url, &mut headers)?;
         Ok(Asked {
             method,
             uri,
@@ -105,7 +105,8 @@ impl Asked {
         };
         let mut headers = self.headers.clone();
         let (location, _) = location.split_once('#').unwrap_or((location, ""));
-        let uri = address(&joined(&self.uri, location), &mut headers).map_err(NoValue::NoAnswer)?;
+        let uri = without_user(&joined(&self.uri, location), &mut headers)
+            .map_err(|why| NoValue::Broken(format!("redirected: {why}")))?;
         if uri.authority() != self.uri.authority() {
             headers.remove(header::AUTHORIZATION);
         }
@@ -181,16 +182,8 @@ fn encoded(text: &str) -> String {
 }
 
 /// The address as one; a user and password in it become a header, as they must not be sent in the clear of a path.
-fn address(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
-    let uri: Uri = url
-        .replace(' ', "%20")
-        .parse()
-        .map_err(|error| format!("`{url}` is no address: {error}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err(format!(
-            "`{url}` is no address: it must begin with `http://` or `https://` and name a host"
-        ));
-    }
+fn without_user(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
+    let uri = address::of_web(url)?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let Some((user, _)) = authority.rsplit_once('@') else {
         return Ok(uri);
@@ -201,10 +194,7 @@ fn address(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
         basic.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, basic);
     }
-    url.replacen(&format!("{user}@"), "", 1)
-        .replace(' ', "%20")
-        .parse()
-        .map_err(|_| "the address has no host".into())
+    address::of_web(&url.replacen(&format!("{user}@"), "", 1))
 }
 
 fn decoded(text: &str) -> Vec<u8> {
@@ -253,12 +243,20 @@ fn base64(bytes: &[u8]) -> String {
 fn joined(from: &Uri, location: &str) -> String {
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map_or("", |authority| authority.as_str());
-    if location.contains("://") {
+    let is_absolute = location.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    });
+    if is_absolute {
         location.to_owned()
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{scheme}://{rest}")
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", from.path())
     } else {
         let folder = from
             .path()
@@ -272,9 +270,10 @@ fn joined(from: &Uri, location: &str) -> String {
 pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
     let text = String::from_utf8_lossy(body).into_owned();
     let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
-    // A server that says JSON and sends something else has answered all the same.
+    // A server that says JSON and sends something else has answered all the same; so has one that
+    // sends an object with a key twice, of which nobody knows what it means.
     let body = if is_json {
-        serde_json::from_str(&text).ok()
+        json::read(&text).ok()
     } else {
         None
     };
@@ -291,7 +290,7 @@ pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
             }
         }
     }
-    json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
+    serde_json::json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
 }
 
 /// That a body is longer than these bytes.
@@ -354,18 +353,43 @@ mod tests {
         assert_eq!(joined(&from, "/d?e"), "http://h:1/d?e");
         assert_eq!(joined(&from, "//i/d"), "http://i/d");
         assert_eq!(joined(&from, "https://i/d"), "https://i/d");
+        assert_eq!(joined(&from, "?e"), "http://h:1/a/b?e");
+        assert_eq!(
+            joined(&from, "/d?to=http://i/"),
+            "http://h:1/d?to=http://i/"
+        );
+    }
+
+    #[test]
+    fn a_redirect_to_what_is_no_address_is_a_broken_check() {
+        let provider: HttpProvider =
+            serde_json::from_value(serde_json::json!({"url": "http://h:1/a"})).unwrap();
+        let asked = Asked::from(&provider).unwrap();
+        let to = |location: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(location))]);
+            asked.redirected(StatusCode::FOUND, &headers)
+        };
+        for location in ["http://h:99999/", "http://h:8O/", "//h:0/", "ftp://h/"] {
+            assert!(
+                matches!(to(location), Err(NoValue::Broken(_))),
+                "{location}"
+            );
+        }
+        let next = to("http://h:2?x=1").unwrap().unwrap();
+        assert_eq!(next.uri, "http://h:2/?x=1");
     }
 
     #[test]
     fn a_user_in_the_address_becomes_a_header() {
         let mut headers = HeaderMap::new();
-        let uri = address("http://me:p%40ss@host:8080/x", &mut headers).unwrap();
+        let uri = without_user("http://me:p%40ss@host:8080/x", &mut headers).unwrap();
         assert_eq!(uri, "http://host:8080/x");
         assert_eq!(
             headers[header::AUTHORIZATION],
             format!("Basic {}", base64(b"me:p@ss"))
         );
-        assert!(address("ftp://host/", &mut headers).is_err());
-        assert!(address("just words", &mut headers).is_err());
+        assert!(without_user("ftp://host/", &mut headers).is_err());
+        assert!(without_user("just words", &mut headers).is_err());
     }
 }

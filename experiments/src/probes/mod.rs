@@ -1,6 +1,7 @@
 //! What measuring comes to, whoever measures: the controller, or an agent from where it is. Only
 //! what needs no machine is here; sending, connecting and starting are theirs.
 
+pub mod address;
 pub mod http;
 pub mod prometheus;
 

@@ -4,16 +4,21 @@
 //! check itself is broken and the answer is an error: unknown, never false and never fine.
 
 mod jsonpath;
+mod number;
 mod python;
+mod reason;
 
 use crate::document::{
     CompareOp, CompareTolerance, ProbeTolerance, Provider, RangeTolerance, RegexTolerance,
     Tolerance, ToleranceRule,
 };
+use crate::json;
+use number::Numeric;
 use python::{at_most, equal, kind_of, truthy};
 use regex::Regex;
 use serde_json::{Map, Value};
 use serde_json_path::JsonPath;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// A tolerance, compiled.
@@ -135,10 +140,8 @@ impl Judge {
                 count,
             } => {
                 let value = part(value, target.as_deref())?;
-                let parsed = value
-                    .as_str()
-                    .and_then(|text| serde_json::from_str::<Value>(text).ok());
-                let found = path.query(parsed.as_ref().unwrap_or(value)).all();
+                let value = as_json(value)?;
+                let found = path.query(&value).all();
                 Ok(match (expect, count) {
                     (Some(Value::Array(wanted)), _) => {
                         found.len() == wanted.len()
@@ -155,23 +158,16 @@ impl Judge {
                 target,
             } => {
                 let number = match part(value, target.as_deref())? {
-                    Value::Number(number) => number.as_f64(),
-                    Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
-                    Value::String(text) => text.trim().parse().ok(),
-                    other => {
-                        return Err(format!(
-                            "a range needs a number, and this is {}",
-                            kind_of(other)
-                        ));
-                    }
+                    Value::Bool(flag) => f64::from(u8::from(*flag)),
+                    other => match Numeric::of(other) {
+                        Some(number) => number.as_f64(),
+                        None => {
+                            let what = no_number(other);
+                            return Err(format!("a range needs a number, and this is {what}"));
+                        }
+                    },
                 };
-                match number {
-                    Some(number) if number.is_nan() => {
-                        Err("a range needs a number, and this is not one".into())
-                    }
-                    Some(number) => Ok(*least <= number && number <= *most),
-                    None => Ok(false),
-                }
+                Ok(*least <= number && number <= *most)
             }
             Rule::Compare { path, op, with } => compare(path.as_ref(), *op, with, value),
             Rule::Probe { probe, .. } => Err(format!(
@@ -260,6 +256,29 @@ fn part<'v>(value: &'v Value, target: Option<&str>) -> Result<&'v Value, String>
     }
 }
 
+/// A value as a JSONPath looks at it: text that is JSON is read. Other text is itself, and only
+/// `$` finds it, as in the Chaos Toolkit.
+fn as_json(value: &Value) -> Result<Cow<'_, Value>, String> {
+    let Value::String(text) = value else {
+        return Ok(Cow::Borrowed(value));
+    };
+    match json::parse(text) {
+        Ok((value, repeated)) => match repeated.first() {
+            None => Ok(Cow::Owned(value)),
+            Some(one) => Err(format!("the JSON is ambiguous: {}: {}", one.at, one.what)),
+        },
+        Err(_) => Ok(Cow::Borrowed(value)),
+    }
+}
+
+/// What a value is that is no number.
+fn no_number(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "text that is no number",
+        other => kind_of(other),
+    }
+}
+
 fn one_of(list: &[Value], value: &Value) -> Result<bool, String> {
     let is_member = |value: &Value| list.iter().any(|member| equal(value, member));
     match (status_of(value), list) {
@@ -275,13 +294,13 @@ fn compare(
     with: &Value,
     value: &Value,
 ) -> Result<bool, String> {
-    let parsed = match (path, value) {
-        (Some(_), Value::String(text)) => serde_json::from_str::<Value>(text).ok(),
-        _ => None,
+    let parsed = match path {
+        Some(_) => as_json(value)?,
+        None => Cow::Borrowed(value),
     };
     let value = match path {
         None => value,
-        Some(path) => match path.query(parsed.as_ref().unwrap_or(value)).all()[..] {
+        Some(path) => match path.query(&parsed).all()[..] {
             [one] => one,
             ref found => {
                 return Err(format!(
@@ -291,24 +310,27 @@ fn compare(
             }
         },
     };
-    let order = || match (value, with) {
-        (Value::Number(a), Value::Number(b)) => {
-            let floats = a
-                .as_f64()
-                .zip(b.as_f64())
-                .and_then(|(a, b)| a.partial_cmp(&b));
-            Ok(a.as_i64()
-                .zip(b.as_i64())
-                .map(|(a, b)| a.cmp(&b))
-                .or(floats)
-                .unwrap_or(Ordering::Equal))
+    let order = || match (Numeric::of(value), Numeric::of(with)) {
+        (Some(a), Some(b)) => Ok(a.order(b)),
+        (None, _) => Err(format!(
+            "only numbers are more or less than others, and this is {}",
+            no_number(value)
+        )),
+        (_, None) => Err(format!(
+            "only numbers are more or less than others, and `value` is {}",
+            no_number(with)
+        )),
+    };
+    let same = || match (value, with) {
+        // Of two texts, `1.10` and `1.1` are not the same.
+        (Value::String(_), Value::Number(_)) | (Value::Number(_), Value::String(_)) => {
+            order().is_ok_and(Ordering::is_eq)
         }
-        (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
-        (a, b) => Err(format!("{} and {} do not compare", kind_of(a), kind_of(b))),
+        _ => equal(value, with),
     };
     match op {
-        CompareOp::Equal => Ok(equal(value, with)),
-        CompareOp::NotEqual => Ok(!equal(value, with)),
+        CompareOp::Equal => Ok(same()),
+        CompareOp::NotEqual => Ok(!same()),
         CompareOp::Less => Ok(order()?.is_lt()),
         CompareOp::LessOrEqual => Ok(order()?.is_le()),
         CompareOp::GreaterOrEqual => Ok(order()?.is_ge()),

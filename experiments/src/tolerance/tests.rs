@@ -1,6 +1,7 @@
 //! Tolerances against answers that were taken down from the Chaos Toolkit, and laws that must hold.
 
 use super::*;
+use crate::redact::Redactor;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -38,11 +39,7 @@ fn each_kind_of_tolerance_answers_as_the_toolkit_does() {
             process.clone(),
             Some(true),
         ),
-        (
-            json!({"type": "range", "range": [1, 12]}),
-            json!("x"),
-            Some(false),
-        ),
+        (json!({"type": "range", "range": [1, 12]}), json!("x"), None),
         (
             json!({"type": "range", "range": [1, 12]}),
             json!(null),
@@ -134,6 +131,169 @@ fn what_cannot_be_compiled_says_why() {
     ] {
         assert!(Judge::compile(&serde_json::from_value(tolerance).unwrap()).is_err());
     }
+}
+
+#[test]
+fn a_comparison_of_text_is_of_numbers_or_unknown() {
+    let compare = |value: Value, op: &str, with: Value| {
+        judge(json!({"type": "compare", "op": op, "value": with})).accepts(&value)
+    };
+    for (value, op, with, answer) in [
+        (json!("15"), "<", json!("9"), Some(false)),
+        (json!("15"), ">", json!("9"), Some(true)),
+        (json!(" 15\n"), ">=", json!(15), Some(true)),
+        (json!(15), "<=", json!("15.0"), Some(true)),
+        (json!("-1.5e1"), "<", json!(-14), Some(true)),
+        (
+            json!("12345678901234567891"),
+            ">",
+            json!("12345678901234567890"),
+            Some(true),
+        ),
+        (json!(u64::MAX), ">", json!(i64::MAX), Some(true)),
+        (json!("5ms"), "<", json!(9), None),
+        (json!("abc"), "<", json!("abd"), None),
+        (json!(5), ">", json!("low"), None),
+        (json!("nan"), "<", json!(1), None),
+        (json!("inf"), ">", json!(1), None),
+        (json!("1e999"), ">", json!(1), None),
+        (json!(""), "<", json!(1), None),
+        (json!("-"), "<", json!(1), None),
+        (json!("0x10"), "<", json!(100), None),
+        (json!("1_000"), ">", json!(1), None),
+        (json!(true), "<", json!(2), None),
+        (json!(null), "<", json!(2), None),
+        (json!([1]), "<", json!(2), None),
+        (json!("5"), "==", json!(5), Some(true)),
+        (json!("5"), "!=", json!(5), Some(false)),
+        (json!("5ms"), "==", json!(5), Some(false)),
+        (json!("1.10"), "==", json!("1.1"), Some(false)),
+        (json!("a"), "!=", json!("b"), Some(true)),
+    ] {
+        assert_eq!(
+            compare(value.clone(), op, with.clone()).ok(),
+            answer,
+            "{value} {op} {with}"
+        );
+    }
+    let range = judge(json!({"type": "range", "range": [0, 10]}));
+    for (value, answer) in [
+        (json!("5"), Some(true)),
+        (json!("50"), Some(false)),
+        (json!("5ms"), None),
+        (json!("inf"), None),
+        (json!(""), None),
+        (json!({"status": 5}), None),
+    ] {
+        assert_eq!(range.accepts(&value).ok(), answer, "{value}");
+    }
+}
+
+#[test]
+fn a_reason_shows_what_was_judged_and_never_a_part_of_a_secret() {
+    let process = |stdout: &str| json!({"status": 0, "stdout": stdout, "stderr": ""});
+    let http = |body: Value| json!({"status": 503, "headers": {}, "body": body});
+    let redactor = Redactor::new(&[json!("hunter2")]);
+    let compare = json!({"type": "compare", "path": "$.body.queue", "op": "<", "value": 10});
+    for (tolerance, value, reason) in [
+        (
+            json!({"type": "regex", "target": "stdout", "pattern": "lag is [0-9] s"}),
+            process("replication lag is 42 s\n"),
+            "stdout `replication lag is 42 s` is out of tolerance: no match of `lag is [0-9] s`",
+        ),
+        (
+            json!(200),
+            http(json!("x")),
+            "status 503 is out of tolerance 200",
+        ),
+        (
+            json!([200, 204, 301]),
+            http(json!("x")),
+            "status 503 is out of tolerance [200,204,301]",
+        ),
+        (json!(true), json!(false), "false is out of tolerance true"),
+        (
+            json!("up"),
+            json!("down"),
+            "`down` is out of tolerance \"up\"",
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.state", "target": "body", "expect": "up"}),
+            http(json!({"state": "down"})),
+            "`$.state` finds `down` in body, which is out of tolerance: \"up\" is wanted",
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.*", "target": "body", "count": 3}),
+            http(json!("[1, 2]")),
+            "`$.*` finds 2 values [1,2] in body, which is out of tolerance: 3 are wanted",
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.state", "target": "body"}),
+            http(json!("<h1>Oops</h1>")),
+            "the body is not JSON (`<h1>Oops</h1>`), which is out of tolerance: something is wanted",
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.state", "target": "body"}),
+            http(json!({"other": 1})),
+            "`$.state` finds nothing in body {\"other\":1}, which is out of tolerance: something is wanted",
+        ),
+        (
+            json!({"type": "range", "target": "stdout", "range": [0, 1.5]}),
+            process("2\n"),
+            "stdout `2` is out of tolerance: 0 to 1.5 is wanted",
+        ),
+        (
+            json!({"type": "range", "target": "stdout", "range": [0, 10]}),
+            process("5ms\n"),
+            "a range needs a number, and this is text that is no number: stdout `5ms`",
+        ),
+        (
+            compare.clone(),
+            http(json!({"queue": 12})),
+            "`$.body.queue` finds 12, which is out of tolerance: `< 10` is wanted",
+        ),
+        (
+            compare,
+            http(json!({})),
+            "the path finds 0 values, and one is compared: `$.body.queue` finds nothing in {\"status\":503,\"headers\":{},\"body\":{}}",
+        ),
+        (
+            json!({"type": "jsonpath", "path": "$.a", "target": "body"}),
+            http(json!("{\"a\": 1, \"a\": 2}")),
+            "the JSON is ambiguous: $.a: the key `a` is there more than once: body `{\"a\": 1, \"a\": 2}`",
+        ),
+        (
+            json!({"type": "regex", "target": "stdout", "pattern": "ok"}),
+            process(&format!(
+                "{}hunter2hunter2{}",
+                "x".repeat(115),
+                "y".repeat(1_000_000)
+            )),
+            &format!(
+                "stdout `{}***…` is out of tolerance: no match of `ok`",
+                "x".repeat(115)
+            ),
+        ),
+    ] {
+        let judge = judge(tolerance.clone());
+        let said = judge
+            .reason(&value, &judge.accepts(&value), &redactor)
+            .unwrap();
+        assert!(!said.contains("hunter"), "{said}");
+        if !said.contains("***") {
+            assert_eq!(said, reason);
+        } else {
+            assert!(
+                said.starts_with(&reason[..115]) && said.chars().count() < 250,
+                "{said}"
+            );
+        }
+    }
+    let within = judge(json!(true));
+    assert_eq!(
+        within.reason(&json!(true), &within.accepts(&json!(true)), &redactor),
+        None
+    );
 }
 
 fn any_value() -> impl Strategy<Value = Value> {

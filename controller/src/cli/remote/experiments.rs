@@ -1,7 +1,9 @@
 //! `backburn apply` and `backburn experiments`: what the controller keeps.
 
+use super::super::source::Controls;
 use super::super::{Failure, INVALID, print, print_json, say};
 use super::{Remote, columns, text};
+use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
@@ -16,6 +18,8 @@ pub(in crate::cli) struct ApplyCommand {
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    controls: Controls,
     #[command(flatten)]
     remote: Remote,
 }
@@ -103,8 +107,9 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, Failure> {
         let read = || -> Result<String, Failure> {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Failure::invalid(error.to_string()))?;
-            let document: Value = serde_json::from_str(&text)
-                .map_err(|error| Failure::invalid(format!("it is not JSON: {error}")))?;
+            let mut document = json::read(&text)
+                .map_err(|problems| Failure::invalid(json::in_one_line(&problems)))?;
+            command.controls.leave_out(path, &mut document);
             let at = format!("/api/v1/experiments/{name}");
             if command.dry_run {
                 let before = client.call("GET", &at, None).map(|(_, kept)| kept);

@@ -287,7 +287,12 @@ impl Import<'_> {
             }
             self.line += 1;
             match serde_json::from_slice::<Fields>(&bytes) {
-                Ok(fields) => self.take(fields)?,
+                Ok(fields) => match backburn_experiments::json::read_bytes(&bytes) {
+                    Ok(_) => self.take(fields)?,
+                    Err(problems) => {
+                        self.problem(backburn_experiments::json::in_one_line(&problems))
+                    }
+                },
                 Err(error) => self.problem(format!("it is no JSON object: {error}")),
             }
             if self.line == 1 && !self.problems.is_empty() {

@@ -211,6 +211,42 @@ fn each_mistake_has_its_place_and_what_would_do() {
         ),
         (
             "/steady-state-hypothesis/probes/0/provider/url",
+            json!("http://127.0.0.1:18080O/"),
+            "$.steady-state-hypothesis.probes[0].provider.url",
+            "`18080O` is no port",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/provider/url",
+            json!("http://127.0.0.1:99999"),
+            "$.steady-state-hypothesis.probes[0].provider.url",
+            "1 to 65535",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/provider",
+            json!({"type": "prometheus", "url": "http://127.0.0.1:-1", "query": "up"}),
+            "$.steady-state-hypothesis.probes[0].provider.url",
+            "`-1` is no port",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/provider",
+            json!({"type": "dns", "server": "127.0.0.1:0", "name": "a"}),
+            "$.steady-state-hypothesis.probes[0].provider.server",
+            "`0` is no port",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/provider",
+            json!({"type": "tcp", "host": "h", "port": 0}),
+            "$.steady-state-hypothesis.probes[0].provider.port",
+            "0",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/tolerance",
+            json!({"type": "probe", "name": "p", "provider": {"type": "http", "url": "http://h:0/"}}),
+            "$.steady-state-hypothesis.probes[0].tolerance.provider.url",
+            "`0` is no port",
+        ),
+        (
+            "/steady-state-hypothesis/probes/0/provider/url",
             json!("${shp}"),
             "$.steady-state-hypothesis.probes[0].provider.url",
             "`${shop}`",

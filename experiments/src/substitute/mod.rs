@@ -1,0 +1,422 @@
+//! Puts configured values in place: `${name}` becomes the configuration's value of that name, or
+//! the secret's. The rules are the Chaos Toolkit's (Python's `string.Template`), with these
+//! differences: a variable that is missing is a problem, where it stays as it is there; in braces
+//! any name that is declared may stand, also `a-b`; and the configuration's own texts have values
+//! put in place, too.
+//!
+//! Environment and files come in as closures: this crate does no I/O.
+
+mod given;
+mod names;
+mod size;
+mod source;
+mod text;
+
+pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
+pub use source::convert;
+
+use crate::Problem;
+use crate::problem::{at_index, at_key, list_words, nearest};
+use serde_json::{Map, Value};
+use size::Budget;
+use source::{is_source, resolve_one};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Where configured values come from, besides the document.
+pub struct Sources<'a> {
+    /// An environment variable's value.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// A file's content, or why it could not be read.
+    pub file: &'a dyn Fn(&str) -> Result<String, String>,
+    /// From `--var`, `--var-file` and the API; they go before the document's configuration. A text
+    /// becomes what the document says that the variable is.
+    pub variables: &'a Map<String, Value>,
+    /// From `--var-file`, by scope; a scope takes the place of the document's.
+    pub secrets: &'a Map<String, Value>,
+}
+
+/// What `${name}` can stand for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Values {
+    /// The configuration, resolved.
+    pub configuration: Map<String, Value>,
+    /// The secrets, resolved: scope, key, value.
+    pub secrets: Map<String, Value>,
+    /// How values of the configuration that were given as text were written: within a text they
+    /// stand like that, `1.10` and not `1.1`.
+    pub texts: BTreeMap<String, String>,
+}
+
+impl Values {
+    /// The value of a name: the configuration's first, then the secrets' scopes in their order.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.configuration.get(name).or_else(|| {
+            self.secrets
+                .values()
+                .find_map(|scope| scope.as_object()?.get(name))
+        })
+    }
+
+    /// Every name there is.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let secrets = self
+            .secrets
+            .values()
+            .filter_map(Value::as_object)
+            .flat_map(Map::keys);
+        self.configuration.keys().chain(secrets).map(String::as_str)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names().next().is_none()
+    }
+
+    /// What stands within a text for this name: as it was given, else as Python writes it.
+    fn written_out(&self, name: &str) -> Option<Cow<'_, str>> {
+        if let Some(text) = self.texts.get(name) {
+            return Some(text.into());
+        }
+        Some(match self.get(name)? {
+            Value::String(text) => text.into(),
+            Value::Null => "None".into(),
+            Value::Bool(true) => "True".into(),
+            Value::Bool(false) => "False".into(),
+            other => other.to_string().into(),
+        })
+    }
+}
+
+/// What a document's `configuration` and `secrets` come to.
+pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>) -> Values {
+    let mut values = Values::default();
+    let empty = Map::new();
+    let section = |name: &str| {
+        document
+            .get(name)
+            .and_then(Value::as_object)
+            .unwrap_or(&empty)
+    };
+    let declared = section("configuration");
+    names::check_declared(declared, section("secrets"), problems);
+    names::check_given(document, sources, problems);
+
+    let scopes = section("secrets")
+        .iter()
+        .filter(|(scope, _)| !sources.secrets.contains_key(*scope));
+    let mut of_secrets = Vec::new();
+    for (scope, written) in scopes.chain(sources.secrets) {
+        let at = at_key("$.secrets", scope);
+        if is_source(written).is_some() {
+            of_secrets.push(
+                Problem::new(at, "a scope of secrets is not itself a secret")
+                    .hint(format!("write `{{\"{scope}\": {{\"name\": …}}}}`")),
+            );
+            continue;
+        }
+        values.secrets.insert(
+            scope.clone(),
+            resolve_one(written, sources, &at, true, &mut of_secrets),
+        );
+    }
+
+    let mut texts = Vec::new();
+    for (name, given) in sources.variables {
+        let at = format!("--var {name}");
+        let value = match is_source(given) {
+            Some(_) => resolve_one(given, sources, &at, false, problems),
+            None => match given::typed(given, declared.get(name), &at) {
+                Ok(typed) => {
+                    texts.extend(typed.text.map(|text| (name.clone(), text)));
+                    typed.value
+                }
+                Err(problem) => {
+                    problems.push(problem);
+                    Value::Null
+                }
+            },
+        };
+        values.configuration.insert(name.clone(), value);
+    }
+    values.texts.extend(texts);
+    let mut values = configured(
+        declared,
+        values,
+        "$.configuration",
+        sources,
+        &mut Budget::default(),
+        problems,
+    );
+    problems.extend(of_secrets);
+    // In the document's order, what it does not declare last.
+    let mut rest = std::mem::take(&mut values.configuration);
+    for name in declared.keys() {
+        values.configuration.extend(rest.shift_remove_entry(name));
+    }
+    values.configuration.extend(rest);
+    values
+}
+
+/// These values with what is declared besides; a declared name that has a value already keeps it.
+fn configured(
+    declared: &Map<String, Value>,
+    values: Values,
+    at: &str,
+    sources: &Sources,
+    budget: &mut Budget,
+    problems: &mut Vec<Problem>,
+) -> Values {
+    let mut configuring = Configuring {
+        declared,
+        values,
+        at,
+        sources,
+        going: Vec::new(),
+        budget,
+        problems,
+    };
+    for name in declared.keys() {
+        configuring.need(name);
+    }
+    configuring.values
+}
+
+/// Declared values on their way: each waits for those that its texts name.
+struct Configuring<'a, 'd> {
+    declared: &'d Map<String, Value>,
+    values: Values,
+    at: &'a str,
+    sources: &'a Sources<'a>,
+    /// The names that wait for one another, the first for the second and so on.
+    going: Vec<&'d str>,
+    budget: &'a mut Budget,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'d> Configuring<'_, 'd> {
+    /// Makes sure that this name has its value, where it is declared.
+    fn need(&mut self, name: &str) {
+        let Some((name, written)) = self.declared.get_key_value(name) else {
+            return;
+        };
+        if self.values.configuration.contains_key(name) {
+            return;
+        }
+        let at = at_key(self.at, name);
+        let begun = self.going.iter().position(|other| other == name);
+        let wrong = if let Some(begun) = begun {
+            let circle = self.going[begun..].iter().copied().chain([name.as_str()]);
+            let circle: Vec<String> = circle.map(|name| format!("`{name}`")).collect();
+            let what = format!("`{name}` is made of itself: {}", circle.join(" → "));
+            Some(Problem::new(at.clone(), what).hint("write one of them out"))
+        } else if self.going.len() == MAX_VARIABLE_CHAIN {
+            let what =
+                format!("more than {MAX_VARIABLE_CHAIN} variables lead from one to the next");
+            Some(Problem::new(at.clone(), what))
+        } else {
+            None
+        };
+        if let Some(problem) = wrong {
+            self.problems.push(problem);
+            // What waits for it goes on, and says nothing more about it.
+            self.values.configuration.insert(name.clone(), Value::Null);
+            return;
+        }
+        self.going.push(name);
+        let mut named = Vec::new();
+        names::of(written, &mut named);
+        for other in named {
+            self.need(other);
+        }
+        self.going.pop();
+        let filled = Place::new(self.sources, self.budget, true).fill(
+            written,
+            &self.values,
+            &at,
+            1,
+            self.problems,
+        );
+        let value = resolve_one(&filled, self.sources, &at, false, self.problems);
+        self.values.configuration.insert(name.clone(), value);
+    }
+}
+
+/// What is said about the experiment and what is other tools' stays as it was written.
+const LEFT_ALONE: [&str; 8] = [
+    "title",
+    "description",
+    "tags",
+    "contributions",
+    "extensions",
+    "controls",
+    "configuration",
+    "secrets",
+];
+
+/// The document with every value in place.
+pub fn document(
+    raw: &Value,
+    values: &Values,
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) -> Value {
+    let Value::Object(fields) = raw else {
+        return raw.clone();
+    };
+    let mut budget = Budget::default();
+    let mut place = Place::new(sources, &mut budget, false);
+    let fields = fields.iter().map(|(key, value)| {
+        let left_alone = LEFT_ALONE.contains(&key.as_str()) || key.starts_with("x-");
+        let value = match left_alone {
+            true => value.clone(),
+            false => place.fill(value, values, &at_key("$", key), 1, problems),
+        };
+        (key.clone(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+/// Values being put in place somewhere in a document.
+struct Place<'a> {
+    sources: &'a Sources<'a>,
+    budget: &'a mut Budget,
+    /// Whether a text without a variable is left as it is, `$$` included: the configuration's are,
+    /// which the Chaos Toolkit does not look into.
+    plain_stays: bool,
+    /// Whether only text can stand here: what was given as text stays as it was written.
+    only_text: bool,
+}
+
+impl<'a> Place<'a> {
+    fn new(sources: &'a Sources<'a>, budget: &'a mut Budget, plain_stays: bool) -> Self {
+        Place {
+            sources,
+            budget,
+            plain_stays,
+            only_text: false,
+        }
+    }
+
+    fn fill(
+        &mut self,
+        value: &Value,
+        values: &Values,
+        at: &str,
+        depth: usize,
+        problems: &mut Vec<Problem>,
+    ) -> Value {
+        if depth > MAX_DEPTH {
+            problems.push(size::too_deep(at));
+            return Value::Null;
+        }
+        match value {
+            Value::String(text) => {
+                let is_name = |name: &str| values.get(name).is_some();
+                if self.plain_stays && !text::has_variable(text, is_name) {
+                    return value.clone();
+                }
+                let filled = text::fill(text, values, at, depth, self.budget, problems);
+                let given = text::whole(text).filter(|_| self.only_text && is_scalar(&filled));
+                match given.and_then(|name| values.texts.get(name)) {
+                    Some(given) => given.clone().into(),
+                    None => filled,
+                }
+            }
+            Value::Array(list) => {
+                let filled = list.iter().enumerate();
+                filled
+                    .map(|(index, member)| {
+                        self.fill(member, values, &at_index(at, index), depth + 1, problems)
+                    })
+                    .collect()
+            }
+            Value::Object(fields) => {
+                let own = self.own_configuration(fields, values, at, problems);
+                let values = own.as_ref().unwrap_or(values);
+                let kind = fields.get("type").and_then(Value::as_str);
+                let filled = fields.iter().map(|(key, member)| {
+                    let outer = self.only_text;
+                    self.only_text |= matches!(
+                        (kind, key.as_str()),
+                        (Some("process"), "arguments" | "env") | (Some("http"), "headers")
+                    );
+                    let filled = match (key.as_str(), &own) {
+                        ("configuration", Some(own)) => own_part(member, own),
+                        ("controls", _) if fields.contains_key("provider") => member.clone(),
+                        ("title" | "controls", _) if at == "$.steady-state-hypothesis" => {
+                            member.clone()
+                        }
+                        _ => self.fill(member, values, &at_key(at, key), depth + 1, problems),
+                    };
+                    self.only_text = outer;
+                    (key.clone(), filled)
+                });
+                Value::Object(filled.collect())
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// An activity's own configuration over the experiment's, where it has one.
+    fn own_configuration(
+        &mut self,
+        activity: &Map<String, Value>,
+        values: &Values,
+        at: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Values> {
+        let own = activity.get("configuration")?.as_object()?;
+        activity.get("provider")?;
+        let mut values = values.clone();
+        for name in own.keys() {
+            values.configuration.remove(name);
+            values.texts.remove(name);
+        }
+        let at = at_key(at, "configuration");
+        Some(configured(
+            own,
+            values,
+            &at,
+            self.sources,
+            self.budget,
+            problems,
+        ))
+    }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    !value.is_array() && !value.is_object()
+}
+
+fn own_part(written: &Value, own: &Values) -> Value {
+    let names = written.as_object().into_iter().flat_map(Map::keys);
+    Value::Object(
+        names
+            .filter_map(|name| Some((name.clone(), own.configuration.get(name)?.clone())))
+            .collect(),
+    )
+}
+
+/// Puts the values in place in one text. A text that is one variable becomes its value, whatever
+/// its type; elsewhere a value is written out: as it was given, else as Python writes it (`True`, `None`), lists and
+/// objects as JSON. `$name` stands for a name that there is, `$$` for `$`; with no names at all
+/// only `$${` is looked at, so that a shell's `$$` in an experiment without configuration stays.
+pub fn text_with(template: &str, values: &Values, at: &str, problems: &mut Vec<Problem>) -> Value {
+    text::fill(template, values, at, 0, &mut Budget::default(), problems)
+}
+
+fn missing(name: &str, values: &Values, at: &str) -> Problem {
+    let names: Vec<&str> = values.names().collect();
+    let near = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean `${{{near}}}`?"),
+        None if names.is_empty() || names.len() > 12 => {
+            format!("add it to `configuration`, or say `--var {name}=…`")
+        }
+        None => format!("there are {}; or say `--var {name}=…`", list_words(&names)),
+    };
+    Problem::new(at, format!("there is no variable `{name}`"))
+        .hint(format!("{near} (`$${{{name}}}` keeps the text as it is)"))
+}
+
+#[cfg(test)]
+mod tests;
