@@ -5,8 +5,10 @@
 pub mod abort;
 pub mod argv;
 pub mod check;
+pub mod confidence;
 pub mod document;
 pub mod duration;
+pub mod forecast;
 pub mod join;
 pub mod journal;
 pub mod probes;

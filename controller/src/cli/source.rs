@@ -135,23 +135,23 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
     Failure::invalid(format!("{}: {why}", file.display()))
 }
 
+/// The text of the experiment in this file; `-` is standard input.
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().read_to_end(&mut bytes);
+        read.map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    let bytes = bytes.map_err(|error| unreadable(file, &error))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
+}
+
 /// Reads and checks the experiment in this file; `-` is standard input.
 pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoExperiment> {
-    let read = || -> Result<String, Failure> {
-        let bytes = if file == Path::new("-") {
-            let mut bytes = Vec::new();
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut bytes)
-                .map(|_| bytes)
-        } else {
-            std::fs::read(file)
-        };
-        let bytes = bytes.map_err(|error| unreadable(file, &error))?;
-        String::from_utf8(bytes)
-            .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
-    };
-    let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    let text = read(file).map_err(|failure| NoExperiment::Unreadable(failure.what))?;
     let given = variables
         .read()
         .map_err(|failure| NoExperiment::Unreadable(failure.what))?;

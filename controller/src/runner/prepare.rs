@@ -5,8 +5,10 @@ use super::record::{clean_plan, clean_refusal};
 use super::{Note, Runner, aim};
 use crate::crew::{Crew, Roll};
 use crate::providers::Around;
+use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
+use backburn_experiments::forecast::{ExpectedLooks, expected_looks, warnings};
 use backburn_experiments::journal::Event;
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
@@ -33,6 +35,12 @@ pub struct Preview {
     pub agents: Vec<String>,
     /// Each injection, in the method's order.
     pub injections: Vec<PreviewedInjection>,
+    /// How often each probe of the hypothesis would be looked at, and what so many good looks would exclude.
+    #[serde(default)]
+    pub looks: Vec<ExpectedLooks>,
+    /// What should be known before it is run, e.g. that nothing would be measured.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What one injection would do, or why it would not be done.
@@ -46,7 +54,7 @@ pub struct PreviewedInjection {
     pub fault: String,
     /// How long it would last; none for a one-shot fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration: Option<backburn_experiments::Span>,
+    pub duration: Option<Span>,
     /// What would be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanView>,
@@ -62,12 +70,22 @@ pub struct PreviewedInjection {
 pub async fn preview(
     experiment: &Experiment,
     seed: u64,
+    frequency: Span,
     mut crew: Crew,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
+    let mut looks = expected_looks(experiment, frequency);
+    for expected in &mut looks {
+        expected.probe = experiment.redactor.text(&expected.probe).into_owned();
+    }
+    let warnings = warnings(experiment);
     if !super::has_fault(experiment) {
-        let agents = Vec::new();
-        return Ok(Preview { agents, injections });
+        return Ok(Preview {
+            agents: Vec::new(),
+            injections,
+            looks,
+            warnings,
+        });
     }
     let roll = crew.muster().await?;
     let chosen = choose(experiment, &roll, seed, "plan", crew.is_fleet());
@@ -113,6 +131,8 @@ pub async fn preview(
     chosen.map(|_| Preview {
         agents: names.into_iter().collect(),
         injections,
+        looks,
+        warnings,
     })
 }
 

@@ -3,12 +3,16 @@
 
 mod event;
 mod fold;
+mod measured;
+mod outcome;
 mod toolkit;
 mod trace;
 mod verdict;
 
 pub use event::*;
 pub use fold::*;
+pub use measured::{ProbeLooks, When};
+pub use outcome::*;
 pub use toolkit::{Host, toolkit_journal};
 pub use trace::trace;
 pub use verdict::*;
