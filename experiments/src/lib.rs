@@ -11,6 +11,7 @@ pub mod duration;
 pub mod forecast;
 pub mod join;
 pub mod journal;
+pub mod places;
 pub mod probes;
 pub mod problem;
 pub mod redact;

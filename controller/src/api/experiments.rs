@@ -130,6 +130,8 @@ pub struct Plan {
     injections: Vec<Value>,
     /// How often each probe of the hypothesis would be looked at, and what so many good looks would exclude.
     looks: Vec<Value>,
+    /// Programs and Python functions that the controller would run and that are not there: it would not be started.
+    missing: Vec<Value>,
     /// What should be known before it is run, e.g. that nothing would be measured.
     warnings: Vec<String>,
 }
@@ -280,6 +282,11 @@ pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<Plan>, Problem> 
         injections: injections.collect(),
         agents: preview.agents,
         looks: preview.looks.iter().map(|looks| json!(looks)).collect(),
+        missing: preview
+            .missing
+            .iter()
+            .map(|missing| json!(missing))
+            .collect(),
         warnings: preview.warnings,
     }))
 }

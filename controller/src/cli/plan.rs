@@ -59,7 +59,7 @@ fn on_fleet(command: &PlanCommand) -> Result<u8, Failure> {
             "the controller's plan can't be understood: {error}"
         ))
     })?;
-    let refused = preview.injections.iter().any(|own| own.refusal.is_some());
+    let refused = is_refused(&preview);
     if command.json {
         print_json(&plan);
     } else {
@@ -93,10 +93,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
             code: Outcome::NotStarted.exit_code(),
             what: refusal.to_string(),
         })?;
-    let refused = preview
-        .injections
-        .iter()
-        .any(|injection| injection.refusal.is_some());
+    let refused = is_refused(&preview);
     if command.json {
         print_json(&json!({"title": experiment.document.title, "seed": seed, "plan": preview}));
     } else {
@@ -109,6 +106,12 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
     })
 }
 
+/// Whether a run would not be started.
+fn is_refused(preview: &Preview) -> bool {
+    let mut injections = preview.injections.iter();
+    !preview.missing.is_empty() || injections.any(|own| own.refusal.is_some())
+}
+
 fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     let mut out = format!("{title}\n");
     for warning in &preview.warnings {
@@ -117,6 +120,17 @@ fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     // Writing to a string cannot fail.
     for looks in preview.looks.iter().filter(|looks| looks.looks > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
+    }
+    for problem in &preview.missing {
+        writeln!(
+            out,
+            "  refused: {}: {} (rule: missing)",
+            problem.at, problem.what
+        )
+        .ok();
+        if let Some(hint) = &problem.hint {
+            writeln!(out, "  hint: {hint}").ok();
+        }
     }
     if preview.agents.is_empty() {
         return out + "  the method injects no fault: no agent takes part\n";

@@ -38,7 +38,7 @@ pub(super) async fn measure(
 }
 
 /// `~/` as a person means it.
-fn at_home(path: &str) -> OsString {
+pub(super) fn at_home(path: &str) -> OsString {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => std::path::Path::new(&home).join(rest).into(),
         _ => path.into(),

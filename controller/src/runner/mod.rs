@@ -269,6 +269,7 @@ impl Runner {
                 .recovery
                 .map(|recovery| recovery.within),
         });
+        self.look_for_programs().await;
         self.prepare().await;
         self.gate().await;
         if !self.over() {
