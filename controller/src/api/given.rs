@@ -44,7 +44,7 @@ fn asked(who: &Who, request: GivenRequest) -> Ask {
 
 /// What a run of this experiment would hit on the fleet now, exactly; nothing is touched, and it is not kept. Wants the role operator.
 #[utoipa::path(post, path = "/api/v1/plans", tag = "runs", request_body = GivenRequest, security(("token" = ["operator"])), responses((status = 200, body = Plan), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
-pub async fn plan(
+pub async fn plan_given(
     Operator(who): Operator,
     State(api): State<Api>,
     Body(request): Body<GivenRequest>,
@@ -55,7 +55,7 @@ pub async fn plan(
 /// Starts a run of this experiment, which is kept under no name: the run's journal has its SHA-256. Where the policy wants a second
 /// person it is refused, since only an experiment that is kept can wait. Wants the role operator.
 #[utoipa::path(post, path = "/api/v1/runs", tag = "runs", request_body = GivenRequest, security(("token" = ["operator"])), responses((status = 201, body = Begun), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
-pub async fn run(
+pub async fn run_given(
     Operator(who): Operator,
     State(api): State<Api>,
     Body(request): Body<GivenRequest>,
