@@ -3,6 +3,7 @@
 //! reads it any more.
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
+use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -50,7 +51,9 @@ impl Capture {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.0.read_exact_at(&mut bytes, 0)?;
         fcntl_setfl(&self.0, OFlags::empty())?;
-        self.0.set_len(self.length()?.max(most))?;
+        // A file that is longer than this process may write would be its end (SIGXFSZ). Source: setrlimit(2).
+        let allowed = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        self.0.set_len(self.length()?.max(most.min(allowed)))?;
         fcntl_add_seals(&self.0, SealFlags::GROW)?;
         Ok(bytes)
     }

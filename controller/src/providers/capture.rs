@@ -4,6 +4,7 @@
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -52,7 +53,9 @@ impl Capture {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.0.read_exact_at(&mut bytes, 0)?;
         fcntl(&self.0, FcntlArg::F_SETFL(OFlag::empty()))?;
-        self.0.set_len(self.length()?.max(most))?;
+        // A file that is longer than this process may write would be its end (SIGXFSZ). Source: setrlimit(2).
+        let (allowed, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        self.0.set_len(self.length()?.max(most.min(allowed)))?;
         fcntl(&self.0, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW))?;
         Ok(bytes)
     }

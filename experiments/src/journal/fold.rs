@@ -278,7 +278,10 @@ impl Run {
                 self.change(injection, |i| match i.state {
                     InjectionState::Requested => i.state = InjectionState::Refused,
                     // What failed while it was being injected has ended before it is refused.
-                    _ => i.failure = Some(refusal.what.clone()),
+                    _ => {
+                        let hint = refusal.hint.as_ref().map(|hint| format!("\nhint: {hint}"));
+                        i.failure = Some(refusal.what.clone() + &hint.unwrap_or_default());
+                    }
                 });
             }
             Event::Injected { injection, plan } => self.change(injection, |i| {

@@ -89,6 +89,9 @@ pub fn verdict(run: &Run) -> Verdict {
         reasons.push(format!("{reason} (rule: {rule})"));
         hint.clone_from(would_do);
     }
+    let failed = run.injections.values().filter_map(|i| i.failure.as_ref());
+    let mut would_do = failed.filter_map(|why| Some(why.split_once("\nhint: ")?.1.to_owned()));
+    hint = hint.or_else(|| would_do.next());
     reasons.extend(run.interrupted.clone());
     reasons.extend(failures.iter().cloned());
     reasons.extend(aborts.map(|abort| format!("{}: {}", abort.rule, abort.reason)));
@@ -157,7 +160,8 @@ fn owed(run: &Run) -> Vec<Owed> {
 fn failures(run: &Run) -> Vec<String> {
     let failed = run.injections.values().filter_map(|injection| {
         let (fault, agent) = (&injection.fault, &injection.agent);
-        let why = injection.failure.as_ref()?;
+        // What would do comes after it, on a line of its own.
+        let why = injection.failure.as_ref()?.lines().next()?;
         Some(format!(
             "fault `{fault}` on `{agent}` could not be injected: {why}"
         ))
