@@ -128,7 +128,10 @@ fn validate_says_valid_and_has_json() {
     backburn(folder.path(), &["validate", "x.json"])
         .assert()
         .code(0)
-        .stderr_eq("")
+        .stderr_eq(str![[r#"
+warning: x.json: nothing is measured: the hypothesis has no probes that are looked at, and no activity has a tolerance; the verdict of a run will be inconclusive. Add probes with a tolerance to `steady-state-hypothesis`
+
+"#]])
         .stdout_eq(str![[r#"
 x.json: valid
 
@@ -383,7 +386,8 @@ fn a_closed_stdout_does_not_end_a_run_early() {
         {"type": "action", "name": "touch", "provider": {"type": "process", "path": "touch", "arguments": ["done"]}}]}));
     let mut child = started(folder.path(), &["run", "x.json", "--json"]);
     drop((child.stdout.take(), child.stderr.take()));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // It ran to its end, and nobody has read what it came to.
+    assert_eq!(child.wait().unwrap().code(), Some(7));
     assert!(folder.path().join("done").exists());
 }
 

@@ -72,6 +72,7 @@ impl World {
             run: run.into(),
             seed: 7,
             frequency: Span::millis(20),
+            sha256: None,
             crew: Crew::Fleet(Held::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(File::open(journal.clone()).unwrap()),
             watchers: vec![Box::new(move |entry| {

@@ -178,6 +178,8 @@ async fn http_tells_no_answer_from_a_broken_check() {
     let closed = format!("http://127.0.0.1:{}/", closed_port().await);
     for (url, timeout) in [
         (closed, 5.0),
+        // Whoever answers there speaks no TLS: nobody who asks gets an answer.
+        (url.replace("http", "https"), 5.0),
         (format!("{url}/slow"), 0.2),
         (format!("{url}/reset"), 5.0),
         (format!("{url}/noise"), 5.0),
@@ -193,8 +195,6 @@ async fn http_tells_no_answer_from_a_broken_check() {
         json!({"type": "http", "url": "ftp://127.0.0.1/"}),
         json!({"type": "http", "url": &url, "method": "G E T"}),
         json!({"type": "http", "url": &url, "headers": {"a b": "c"}}),
-        // Whoever answers there speaks no TLS.
-        json!({"type": "http", "url": url.replace("http", "https"), "verify_tls": false}),
     ] {
         let measured = ask(provider.clone()).await;
         assert!(
@@ -268,54 +268,6 @@ async fn a_process_gives_status_and_output() {
         ask(json!({"type": "process", "path": "echo", "arguments": "a | b"})).await,
         Measured::Broken(_)
     ));
-}
-
-fn is_alive(pid: i32) -> bool {
-    // A zombie is gone as far as anybody cares.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-async fn pid_in(file: &std::path::Path) -> i32 {
-    for _ in 0..400 {
-        if let Some(pid) = std::fs::read_to_string(file)
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-        {
-            return pid;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("no process id in {}", file.display());
-}
-
-async fn is_gone(pid: i32) -> bool {
-    for _ in 0..400 {
-        if !is_alive(pid) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    false
-}
-
-#[tokio::test]
-async fn a_process_is_killed_with_its_children_when_it_takes_too_long_or_nobody_waits() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pid");
-    let script = format!("sleep 100 & echo $! > {}; wait", file.display());
-    let provider =
-        json!({"type": "process", "path": "sh", "arguments": ["-c", script], "timeout": "300ms"});
-    assert!(no_answer(&ask(provider.clone()).await));
-    assert!(is_gone(pid_in(&file).await).await);
-
-    std::fs::remove_file(&file).unwrap();
-    let mut provider = provider;
-    provider.as_object_mut().unwrap().remove("timeout");
-    let task = tokio::spawn(ask(provider));
-    let child = pid_in(&file).await;
-    assert!(is_alive(child));
-    task.abort();
-    assert!(is_gone(child).await);
 }
 
 #[tokio::test]

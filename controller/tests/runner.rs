@@ -260,9 +260,21 @@ async fn secrets_are_in_no_event() {
         "runtime": {"hypothesis": {"strategy": "after-method-only"}},
         "method": [
             {"type": "action", "name": "say it", "provider": {"type": "process", "path": "echo", "arguments": ["so", "${token}"]}},
-            {"type": "action", "name": "fail with it", "provider": {"type": "process", "path": "/no/${token}"}}],
+            {"type": "action", "name": "fail with it", "provider": {"type": "tcp", "host": "${token}", "port": 1}}],
     });
-    let done = world.run(document).await;
+    let done = world.run(document.clone()).await;
+    assert!(
+        done.journal.contains("could not be resolved"),
+        "{}",
+        done.journal
+    );
+    assert!(!done.journal.contains("hunter2"), "{}", done.journal);
+    // Nor where it is part of what is not there.
+    let mut missing = document;
+    missing["method"][1]["provider"] = json!({"type": "process", "path": "/no/${token}"});
+    let mut world = World::new(Manners::default());
+    let done = world.run(missing).await;
+    assert_eq!(done.outcome(), 3, "{}", done.reasons());
     assert!(done.journal.contains("***"), "{}", done.journal);
     assert!(!done.journal.contains("hunter2"), "{}", done.journal);
     assert!(!format!("{:?} {:?}", done.finished.run, done.finished.verdict).contains("hunter2"));

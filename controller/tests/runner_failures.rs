@@ -196,11 +196,70 @@ async fn a_fault_without_effect_is_inconclusive() {
 }
 
 #[tokio::test]
+async fn run_of_what_is_missing_is_not_started_and_names_all_of_it() {
+    let mut world = World::new(Manners::default());
+    let no_program = world.healthy().display().to_string();
+    let program = |path: &str| json!({"type": "process", "path": path});
+    let python =
+        |module: &str, func: &str| json!({"type": "python", "module": module, "func": func});
+    let action =
+        |name: &str, provider| json!({"type": "action", "name": name, "provider": provider});
+    let document = world.experiment(
+        "100ms",
+        json!({
+            "abort": [{"name": "rule", "probe": {"type": "probe", "name": "watch", "tolerance": 0, "provider": program("no-such-watch")}}],
+            "rollbacks": [
+                action("one", program("/no/such/program")),
+                action("two", program("no-such-program")),
+                action("three", python("no_such_module", "f")),
+                action("four", python("os", "no_such_function")),
+                action("five", python("os.path", "exists")),
+                action("six", program("true")),
+                action("seven", program(&no_program)),
+            ],
+        }),
+    );
+    let done = world.run(document.clone()).await;
+    assert_eq!(done.outcome(), 3);
+    assert!(!world.was_injected());
+    assert!(
+        !done.has(|event| matches!(event, Event::Sampled { .. })),
+        "not even the gate"
+    );
+    let reasons = done.reasons();
+    for (place, what) in [
+        ("$.abort[0].probe", "no-such-watch"),
+        ("$.rollbacks[0]", "/no/such/program"),
+        ("$.rollbacks[1]", "no-such-program"),
+        ("$.rollbacks[2]", "no_such_module"),
+        ("$.rollbacks[3]", "no_such_function"),
+        ("$.rollbacks[6]", &no_program),
+    ] {
+        assert!(
+            reasons.contains(place) && reasons.contains(what),
+            "{place}: {reasons}"
+        );
+    }
+    assert!(
+        !reasons.contains("$.rollbacks[4]") && !reasons.contains("$.rollbacks[5]"),
+        "{reasons}"
+    );
+
+    // What is never played need not be there.
+    let mut never = document;
+    never["abort"] = json!([]);
+    never["runtime"] = json!({"rollbacks": {"strategy": "never"}});
+    let mut world = World::new(Manners::default());
+    let done = world.run(never).await;
+    assert!(world.was_injected(), "{}", done.reasons());
+}
+
+#[tokio::test]
 async fn a_broken_check_is_neither_false_nor_fine() {
     let mut world = World::new(Manners::default());
     let mut document = world.experiment("100ms", json!({}));
-    document["steady-state-hypothesis"]["probes"][0]["provider"]["path"] =
-        json!("/no/such/program");
+    document["steady-state-hypothesis"]["probes"][0]["provider"] =
+        json!({"type": "prometheus", "url": "http://127.0.0.1:1", "query": "up"});
     let done = world.run(document).await;
     assert_eq!(done.outcome(), 3);
     assert!(done.has(|event| matches!(

@@ -5,11 +5,14 @@
 pub mod abort;
 pub mod argv;
 pub mod check;
+pub mod confidence;
 pub mod document;
 pub mod duration;
+pub mod forecast;
 pub mod join;
 pub mod journal;
 pub mod json;
+pub mod places;
 pub mod probes;
 pub mod problem;
 pub mod redact;

@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 36] = [
+const OPERATIONS: [Row; 38] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -59,6 +59,20 @@ const OPERATIONS: [Row; 36] = [
         404,
     ),
     ("get", "/api/v1/runs", "viewer", None, 200),
+    (
+        "post",
+        "/api/v1/runs",
+        "operator",
+        Some(r#"{"experiment": "{}"}"#),
+        422,
+    ),
+    (
+        "post",
+        "/api/v1/plans",
+        "operator",
+        Some(r#"{"experiment": "{}"}"#),
+        422,
+    ),
     ("get", "/api/v1/runs/{run}", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/events", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/trace", "viewer", None, 404),

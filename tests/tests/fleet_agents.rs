@@ -101,6 +101,7 @@ fn a_run_is_traced() {
         let _victim = fleet.host("web-1").victim();
         let document = json!({
             "title": "Pause", "description": "A process stands still for a moment",
+            "steady-state-hypothesis": backburn_tests::fleet::hypothesis(),
             "targets": {"web": {"labels": {"role": "web"}}},
             "method": [{"type": "action", "name": "pause", "provider": {
                 "type": "fault", "fault": "process-pause", "targets": "web", "duration": "300ms",

@@ -62,6 +62,7 @@ fn partition(targets: Value, on: &str, arguments: Value) -> Value {
     json!({
         "title": "Cut off", "description": "Some do not reach others",
         "targets": targets,
+        "steady-state-hypothesis": backburn_tests::fleet::hypothesis(),
         "method": [{
             "type": "action", "name": "cut", "provider": {
                 "type": "fault", "fault": "network-partition", "targets": on, "duration": "10m",

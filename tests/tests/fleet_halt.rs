@@ -25,6 +25,7 @@ fn faults(agent: &str, faults: &[(&str, Value)]) -> Value {
     json!({
         "title": agent, "description": "Faults on one agent",
         "targets": {"one": {"labels": {"name": agent}}},
+        "steady-state-hypothesis": backburn_tests::fleet::hypothesis(),
         "method": method,
     })
 }

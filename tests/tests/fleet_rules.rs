@@ -91,15 +91,17 @@ fn owners_have_the_last_word_and_name_their_rule() {
 
         // A second person.
         let said = says(&fleet, "pay", one(), "100ms");
-        assert_eq!(said.code, 3, "{said:?}");
+        assert_eq!(said.code, 8, "{said:?}");
         assert!(said.err.contains("`two of us`"), "{said:?}");
         assert!(!victims[7].is_paused());
+        let told = said.out.trim().to_owned();
         let waiting = fleet.says(&["approvals"]).out;
         let id = waiting
             .split_whitespace()
             .next()
             .expect("one waits")
             .to_owned();
+        assert_eq!(id, told);
         let same = fleet.says(&["approve", &id]);
         assert_eq!(same.code, 3, "{same:?}");
         assert!(same.err.contains("`admin` asked for it"), "{same:?}");
@@ -107,7 +109,8 @@ fn owners_have_the_last_word_and_name_their_rule() {
         assert_eq!(fleet.says_as(&viewer, &["approve", &id]).code, 3);
         let begun = fleet.says_as(&ops, &["approve", &id]);
         assert_eq!(begun.code, 0, "{begun:?}");
-        assert_eq!(fleet.until_over(begun.out.trim()).code, 0);
+        assert_eq!(begun.out.trim(), id, "it keeps its id");
+        assert_eq!(fleet.until_over(&id).code, 0);
         assert_eq!(fleet.says(&["approvals"]).out, "");
         assert_ne!(
             fleet.says_as(&ops, &["approve", &id]).code,

@@ -12,6 +12,7 @@ fn pause(target: &Value, duration: &str) -> Value {
     json!({
         "title": "Pause", "description": "A process stands still",
         "targets": {"web": target},
+        "steady-state-hypothesis": backburn_tests::fleet::hypothesis(),
         "method": [{
             "type": "action", "name": "pause", "provider": {
                 "type": "fault", "fault": "process-pause", "targets": "web", "duration": duration,

@@ -23,6 +23,7 @@ fn pause(victim: &str, duration: &str, shared: bool) -> Value {
     json!({
         "title": "rest", "description": "A process stands still",
         "targets": {"all": {"labels": {"role": "a"}, "select": "all"}},
+        "steady-state-hypothesis": backburn_tests::fleet::hypothesis(),
         "method": [{"type": "action", "name": "pause", "provider": {
             "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
             "arguments": {"process": {"command-line": victim}}}}],

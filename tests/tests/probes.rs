@@ -392,39 +392,73 @@ fn is_gone(pid: i32) -> bool {
     processes::process(pid).is_none_or(|process| matches!(process.state, 'Z' | 'X'))
 }
 
+/// What a program has left running; a test ends it.
+struct Left(i32);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        kill(Pid::from_raw(self.0), Signal::SIGKILL).ok();
+    }
+}
+
 #[test]
-fn whatever_a_probe_has_started_ends_with_it() {
+fn probe_that_leaves_a_daemon_ends_with_its_own_exit() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let place = Place::default();
+    let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sh"]}));
+    let (pid, marks) = (folder.path().join("pid"), folder.path().join("marks"));
+    let daemon = format!(
+        "echo $$ > {pid}; while sleep 0.05; do echo out && echo err >&2 && echo x >> {marks}; done",
+        pid = pid.display(),
+        marks = marks.display()
+    );
+    let script = format!("sh -c '{daemon}' & echo ok");
+    let leaves = json!({"type": "process", "path": "sh", "arguments": ["-c", script]});
+    let outcome = served.measures(&leaves, None);
+    let value = essence(&outcome);
+    assert_eq!(value["status"], 0, "{outcome:?}");
+    assert!(
+        value["stdout"]
+            .as_str()
+            .is_some_and(|said| said.contains("ok")),
+        "{outcome:?}"
+    );
+    let left = Left(pid_in(&pid));
+    let marked = || std::fs::metadata(&marks).map_or(0, |file| file.len());
+    let before = marked();
+    until("the daemon writes on", || marked() > before + 8);
+    // Nor does the agent's end end it.
+    drop(served);
+    let before = marked();
+    until("the daemon writes on", || marked() > before + 8);
+    assert!(!is_gone(left.0));
+}
+
+#[test]
+fn probe_that_is_ended_takes_its_program_with_it() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let place = Place::default();
     let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sh"]}));
     let provider = |file: &Path, timeout: &str| {
-        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let script = format!("echo $$ > {}; while :; do sleep 0.1; done", file.display());
         json!({"type": "process", "path": "sh", "arguments": ["-c", script], "timeout": timeout})
     };
     // Its time is over.
     let file = folder.path().join("late");
     let outcome = served.measures(&provider(&file, "2s"), None);
     assert_eq!(essence(&outcome), "no answer", "{outcome:?}");
-    let child = pid_in(&file);
-    until("the late one's child is gone", || is_gone(child));
-    // The program has ended and left something behind.
-    let file = folder.path().join("left");
-    let script = format!("sleep 1000 > /dev/null 2>&1 & echo $! > {}", file.display());
-    let leaves = json!({"type": "process", "path": "sh", "arguments": ["-c", script]});
-    let outcome = served.measures(&leaves, None);
-    assert_eq!(essence(&outcome)["status"], 0, "{outcome:?}");
-    let child = pid_in(&file);
-    until("what was left behind is gone", || is_gone(child));
+    let program = pid_in(&file);
+    until("the late one is gone", || is_gone(program));
     // The worker is killed.
     let file = folder.path().join("killed");
     served.asks(&provider(&file, "10m"), None);
-    let child = pid_in(&file);
-    assert!(!is_gone(child));
+    let program = pid_in(&file);
+    assert!(!is_gone(program));
     let guardian = served.agent.id() as i32;
     let worker = processes::of_backburn()
         .into_iter()
         .find(|process| process.parent == guardian)
         .expect("the guardian has a worker");
     kill(Pid::from_raw(worker.pid), Signal::SIGKILL).expect("it is there");
-    until("the killed worker's probe is gone", || is_gone(child));
+    until("the killed worker's program is gone", || is_gone(program));
 }

@@ -120,6 +120,6 @@ impl Alter for ProcessHelper {
     }
 
     fn is_done(&self, host: &Host) -> bool {
-        self.known(host).is_none()
+        self.role.has_nobody_to_hold(&host.table) || self.known(host).is_none()
     }
 }

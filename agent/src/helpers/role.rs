@@ -73,6 +73,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether it holds processes, and all of them have ended: the helper lives on and does nothing any more.
+    pub fn has_nobody_to_hold(&self, table: &ProcessTable) -> bool {
+        match self {
+            Role::Hold { victims } => !victims.iter().any(|id| table.alive(*id)),
+            _ => false,
+        }
+    }
+
     /// What it does, for people.
     pub fn describe(&self) -> String {
         match self {

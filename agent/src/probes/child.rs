@@ -48,7 +48,7 @@ pub fn run(args: &[OsString]) -> ExitCode {
     // Whoever does not listen any more needs no answer.
     let told = stdout.write_all(&line).and_then(|()| stdout.flush());
     drop(told);
-    // With us goes whatever the probe has started and left behind.
+    // With us goes a program that took too long.
     end_group();
     ExitCode::SUCCESS
 }

@@ -1,6 +1,7 @@
 //! An HTTP request over HTTP/1.1, a connection of its own each time. What is asked and what an
 //! answer comes to is in `backburn_experiments::probes`, since the controller measures the same.
 
+use super::tls;
 use crate::children::MAX_ANSWER_BYTES;
 use backburn_experiments::Span;
 use backburn_experiments::document::HttpProvider;
@@ -12,7 +13,9 @@ use serde_json::Value;
 use std::io;
 use std::sync::Arc;
 use ureq::http::{Method, Request, Response};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
 
 /// `{status, headers, body}`; the body parsed where its type says JSON. How long all of it takes is the caller's to bound.
@@ -55,7 +58,7 @@ enum Failed {
 
 fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Failed> {
     let broken = |why: String| Failed::Later(NoValue::Broken(why));
-    let mut config = Agent::config_builder()
+    let config = Agent::config_builder()
         .proxy(None)
         .http_status_as_error(false)
         .max_redirects(0)
@@ -63,18 +66,23 @@ fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Fai
         .allow_non_standard_methods(true)
         .timeout_connect(Some(connect.0))
         .max_idle_connections(0);
-    if asked.uri.scheme_str() == Some("https") {
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(ring)
-            .disable_verification(!verify);
-        if verify {
-            tls = tls.root_certs(authorities().map_err(broken)?);
+    let agent = match asked.uri.scheme_str() == Some("https") {
+        true if verify => {
+            let connector = ().chain(TcpConnector::default());
+            let config_of_tls = tls::checked().map_err(broken)?;
+            let connector = connector.chain(tls::TlsConnector(config_of_tls));
+            Agent::with_parts(config.build(), connector, DefaultResolver::default())
         }
-        config = config.tls_config(tls.build());
-    }
-    let agent = Agent::new_with_config(config.build());
+        true => {
+            let ring = Arc::new(rustls::crypto::ring::default_provider());
+            let tls = TlsConfig::builder()
+                .provider(TlsProvider::Rustls)
+                .unversioned_rustls_crypto_provider(ring)
+                .disable_verification(true);
+            Agent::new_with_config(config.tls_config(tls.build()).build())
+        }
+        false => Agent::new_with_config(config.build()),
+    };
     let mut request = Request::builder()
         .method(&asked.method)
         .uri(&asked.uri)
@@ -89,37 +97,14 @@ fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Fai
     answer.map_err(|error| no_value(error, asked, connect))
 }
 
-/// The certificate authorities of this system.
-fn authorities() -> Result<RootCerts, String> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let why = found
-            .errors
-            .first()
-            .map(|error| format!(": {error}"))
-            .unwrap_or_default();
-        return Err(format!(
-            "no certificate authorities were found on this system{why}"
-        ));
-    }
-    let certificates = found
-        .certs
-        .iter()
-        .map(|found| Certificate::from_der(found).to_owned());
-    Ok(certificates.collect::<Vec<_>>().into())
-}
-
 fn no_value(error: ureq::Error, asked: &Asked, connect: Span) -> Failed {
     use io::ErrorKind as Kind;
     use ureq::{Error, Timeout};
     let host = asked.uri.host().unwrap_or_default();
     match error {
+        // What TLS itself finds fault with arrives so.
         Error::Io(error) if error.kind() == Kind::InvalidData => {
-            // What TLS itself finds fault with arrives so: our set-up or theirs, but no outage.
-            Failed::ToConnect(NoValue::Broken(format!(
-                "TLS with `{host}`: {}",
-                plain(&error)
-            )))
+            Failed::ToConnect(tls::no_value(&error, &format!("TLS with `{host}`")))
         }
         // The standard library has no kind for it; its words are held by a test.
         Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
@@ -154,7 +139,8 @@ fn no_value(error: ureq::Error, asked: &Asked, connect: Span) -> Failed {
             "`{host}` could not be connected to"
         ))),
         Error::Rustls(error) => {
-            Failed::ToConnect(NoValue::Broken(format!("TLS with `{host}`: {error}")))
+            let error = io::Error::new(Kind::InvalidData, error);
+            Failed::ToConnect(tls::no_value(&error, &format!("TLS with `{host}`")))
         }
         Error::BodyExceedsLimit(_) => Failed::Later(too_long(MAX_ANSWER_BYTES)),
         Error::Timeout(_) | Error::Protocol(_) | Error::LargeResponseHeader(..) => {

@@ -2,15 +2,17 @@
 //! program again, so that nothing that is measured can hold up or bring down who puts faults back.
 //! See `children`.
 //!
-//! The child and whatever it starts are one process group. It ends that group itself when its time
-//! is over or the worker has died; the worker ends it where it does not.
+//! The child ends itself when its time is over or the worker has died; the worker ends it where it does not. A program that it
+//! runs is ended with it, and what that has left running is left alone.
 
+mod capture;
 mod child;
 mod dns;
 mod http;
 mod process;
 mod prometheus;
 mod tcp;
+mod tls;
 
 pub use child::run;
 

@@ -5,8 +5,7 @@ use super::input::{Asked, Body, Named, check_name, number_if_any};
 use super::operations::{blocking, nothing, page, usual};
 use super::problem::Problem;
 use super::who::{Operator, Viewer};
-use crate::runner::Preview;
-use crate::service::{Ask, Refused, Who};
+use crate::service::{Ask, Document, Refused, Who};
 use crate::store::{self, Because, ExperimentRef};
 use axum::Json;
 use axum::extract::State;
@@ -143,6 +142,12 @@ pub struct Plan {
     agents: Vec<String>,
     /// Each injection: action, agent, fault, and what would be done with its undo, or why it would be refused.
     injections: Vec<Value>,
+    /// How often each probe of the hypothesis would be looked at, and what so many good looks would exclude.
+    looks: Vec<Value>,
+    /// Programs and Python functions that the controller would run and that are not there: it would not be started.
+    missing: Vec<Value>,
+    /// What should be known before it is run, e.g. that nothing would be measured.
+    warnings: Vec<String>,
 }
 
 /// Experiments by name. Wants the role viewer.
@@ -261,7 +266,7 @@ async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Resul
     let version = request.version;
     let kept = blocking(move || store.experiment(&name, version)).await?;
     Ok(Ask {
-        document: kept.document,
+        document: Document::Kept(kept.document),
         reference: Some(ExperimentRef {
             name: kept.name,
             version: kept.version,
@@ -271,6 +276,7 @@ async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Resul
         who: who.name.clone(),
         because: Because::Asked,
         approved_by: None,
+        id: None,
     })
 }
 
@@ -282,16 +288,26 @@ pub async fn plan(
     Named(name): Named<String>,
     Body(request): Body<RunRequest>,
 ) -> Result<Json<Plan>, Problem> {
-    let ask = asked(&api, &who, name, request).await?;
-    let title = ask.document.get("title").and_then(Value::as_str);
-    let title = title.unwrap_or_default().to_owned();
-    let (seed, Preview { agents, injections }) = api.service.plan(ask).await?;
-    let injections = injections.iter().map(|injection| json!(injection));
+    planned(&api, asked(&api, &who, name, request).await?).await
+}
+
+/// What a run that is asked for would hit.
+pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<Plan>, Problem> {
+    let title = ask.document.title();
+    let (seed, preview) = api.service.plan(ask).await?;
+    let injections = preview.injections.iter().map(|injection| json!(injection));
     Ok(Json(Plan {
         title,
         seed,
-        agents,
         injections: injections.collect(),
+        agents: preview.agents,
+        looks: preview.looks.iter().map(|looks| json!(looks)).collect(),
+        missing: preview
+            .missing
+            .iter()
+            .map(|missing| json!(missing))
+            .collect(),
+        warnings: preview.warnings,
     }))
 }
 
@@ -303,10 +319,29 @@ pub async fn run(
     Named(name): Named<String>,
     Body(request): Body<RunRequest>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
-    let ask = asked(&api, &who, name.clone(), request).await?;
+    let ask = asked(&api, &who, name, request).await?;
+    begin(&api, who, ask).await
+}
+
+/// Starts a run that is asked for, and has the audit log say so.
+pub(super) async fn begin(
+    api: &Api,
+    who: Who,
+    ask: Ask,
+) -> Result<(StatusCode, Json<Begun>), Problem> {
+    let sha256 = ask.document.sha256();
+    let name = match (&ask.reference, &sha256) {
+        (Some(reference), _) => reference.name.clone(),
+        (None, Some(hash)) => format!("sha256:{hash}"),
+        (None, None) => String::new(),
+    };
+    let mut detail = json!({"seed": ask.seed});
+    if let Some(hash) = sha256 {
+        detail["sha256"] = hash.into();
+    }
     let service = Arc::clone(&api.service);
     let begun = blocking(move || -> Result<_, Problem> {
-        service.audit(&who, "run", &name, "asked", json!({"seed": ask.seed}))?;
+        service.audit(&who, "run", &name, "asked", detail)?;
         match service.start(ask) {
             Ok(run) => Ok((
                 StatusCode::CREATED,

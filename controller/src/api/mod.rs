@@ -4,6 +4,7 @@
 mod agents;
 mod describe;
 mod experiments;
+mod given;
 mod halt;
 mod input;
 mod operations;
@@ -171,7 +172,8 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(experiments::versions))
         .routes(routes!(experiments::plan))
         .routes(routes!(experiments::run))
-        .routes(routes!(runs::list))
+        .routes(routes!(runs::list, given::run_given))
+        .routes(routes!(given::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
         .routes(routes!(runs::trace))

@@ -38,7 +38,7 @@ pub struct Run {
     started: String,
     /// When it ended; none while it goes on.
     ended: Option<String>,
-    /// What it came to: `held`, `deviated`, `not-started`, `aborted`, `inconclusive` or `not-clean`.
+    /// What it came to: `held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`.
     outcome: Option<String>,
     /// The outcome's exit code.
     exit_code: Option<u8>,
@@ -85,7 +85,7 @@ pub struct Which {
     /// Of this experiment.
     experiment: Option<String>,
     /// That came to this.
-    #[param(pattern = "^(held|deviated|not-started|aborted|inconclusive|not-clean)$")]
+    #[param(pattern = "^(held|deviated|not-started|aborted|inconclusive|not-clean|not-injected)$")]
     outcome: Option<String>,
     /// That go on, or that do not.
     open: Option<bool>,
@@ -111,7 +111,7 @@ pub async fn list(
             serde_json::from_value::<Outcome>(word.clone().into()).map_err(|_| {
                 let what = format!("`{}` is no outcome", word.escape_debug());
                 Problem::new(StatusCode::BAD_REQUEST, "query", what).hint(
-                    "`held`, `deviated`, `not-started`, `aborted`, `inconclusive` or `not-clean`",
+                    "`held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`",
                 )
             })?,
         ),
@@ -221,7 +221,7 @@ pub async fn stop(
 /// Something that waits for a second person.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Approval {
-    /// Its name.
+    /// Its name, and the id of the run that begins with the approval.
     id: String,
     /// The experiment.
     experiment: String,

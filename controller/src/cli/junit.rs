@@ -29,7 +29,11 @@ pub(super) fn report(title: &str, finished: &Finished, entries: &[Entry]) -> Str
         } else {
             TestCaseStatus::success()
         };
-        suite.add_test_case(case("hypothesis", name, status));
+        let mut case = case("hypothesis", name, status);
+        if let Some(looks) = verdict.probes.iter().find(|looks| looks.probe == *name) {
+            case.set_system_out(looks.to_string());
+        }
+        suite.add_test_case(case);
     }
     for entry in entries {
         let Event::ActivityFinished {
@@ -73,7 +77,11 @@ pub(super) fn report(title: &str, finished: &Finished, entries: &[Entry]) -> Str
         Outcome::Deviated | Outcome::NotClean => wrong(NonSuccessKind::Failure, &reasons),
         _ => wrong(NonSuccessKind::Error, &reasons),
     };
-    suite.add_test_case(case("verdict", &verdict.outcome.to_string(), outcome));
+    let mut case = case("verdict", &verdict.outcome.to_string(), outcome);
+    if !verdict.notes.is_empty() {
+        case.set_system_out(verdict.notes.join("\n"));
+    }
+    suite.add_test_case(case);
     let mut report = Report::new("backburn");
     report.add_test_suite(suite);
     report.to_string().unwrap_or_default()

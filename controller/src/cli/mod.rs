@@ -4,6 +4,7 @@
 mod controller;
 mod junit;
 mod live;
+mod output;
 mod plan;
 mod remote;
 mod report;
@@ -13,6 +14,7 @@ mod source;
 mod talk;
 mod validate;
 
+pub(crate) use output::{print, say};
 pub(crate) use report::shown;
 pub(crate) use run::execute;
 pub(crate) use source::check;
@@ -20,9 +22,9 @@ pub(crate) use talk::Style;
 
 use crate::demo;
 use backburn::link::{self, LOCAL_LEASE};
+use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,7 +37,8 @@ pub(crate) const INVALID: u8 = 2;
     name = "backburn",
     version,
     arg_required_else_help = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    after_help = exit_codes_shown()
 )]
 struct Cli {
     #[command(subcommand)]
@@ -176,9 +179,13 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help is data, and a closed pipe is nobody's fault.
-            error.print().ok();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(INVALID));
+            let code = u8::try_from(error.exit_code()).unwrap_or(INVALID);
+            // Help is data; what is wrong is talk.
+            let code = match error.print() {
+                Err(_) if code == 0 => REPORT_NOT_WRITTEN,
+                _ => code,
+            };
+            return ExitCode::from(code);
         }
     };
     let done = match cli.command {
@@ -222,13 +229,23 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Command::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
         Command::DemoService(service) => return demo::serve(&service),
     };
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err(Failure { code, what }) => {
-            say(&format!("error: {what}\n"));
-            ExitCode::from(code)
-        }
+    let code = done.unwrap_or_else(|Failure { code, what }| {
+        say(&format!("error: {what}\n"));
+        code
+    });
+    ExitCode::from(output::exit_code(code))
+}
+
+/// The exit codes as they stand at the end of the help.
+fn exit_codes_shown() -> String {
+    let mut out = "Exit codes:".to_owned();
+    for exit in exit_codes() {
+        out.push_str(&format!(
+            "\n  {}  {}: {}",
+            exit.code, exit.name, exit.meaning
+        ));
     }
+    out
 }
 
 fn agent(command: &str, passed: Passed) -> ExitCode {
@@ -295,19 +312,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::invalid(format!("the runtime could not be started: {error}")))
-}
-
-/// Data, for stdout. A reader that has gone wants no more of it.
-pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .ok();
-}
-
-/// Talk, for stderr.
-pub(crate) fn say(text: &str) {
-    std::io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
 fn print_json(value: &impl serde::Serialize) {

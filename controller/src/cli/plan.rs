@@ -1,10 +1,13 @@
 //! `backburn plan`: what an experiment would hit on this host now. Nothing is touched.
 
 use super::remote::{self, Remote};
-use super::run::named_at_controller;
+use super::run::named;
 use super::source::{self, Variables};
-use super::{Failure, Place, print, print_json, runtime};
+use super::{Failure, Place, print, print_json, runtime, say};
 use backburn::runner::{self, Preview};
+use backburn_experiments::Span;
+use backburn_experiments::check::EVERY;
+use backburn_experiments::document::HypothesisStrategy;
 use backburn_experiments::journal::Outcome;
 use backburn_experiments::wire::{PlanView, Refusal};
 use clap::Args;
@@ -14,15 +17,25 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanCommand {
-    /// The experiment's file; `-` is standard input. With a controller, the name of one that it keeps
+    /// The experiment's file; `-` is standard input. With a controller it is planned on the fleet and is not kept; a NAME that is
+    /// no file is an experiment that the controller keeps
     #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
+    /// Plan the file on this host, although a controller is named
+    #[arg(long)]
+    local: bool,
     /// What every pick comes from [default: a random one]
     #[arg(long)]
     seed: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// When the hypothesis would be looked at, as for `run`
+    #[arg(long, value_name = "STRATEGY", value_parser = named::<HypothesisStrategy>)]
+    hypothesis_strategy: Option<HypothesisStrategy>,
+    /// How often it would be looked at while the method goes on [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    hypothesis_frequency: Option<Span>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
@@ -32,15 +45,21 @@ pub(super) struct PlanCommand {
 }
 
 /// What a controller says that a run on its fleet would hit.
-fn on_fleet(command: &PlanCommand, name: &str) -> Result<u8, Failure> {
+fn on_fleet(command: &PlanCommand) -> Result<u8, Failure> {
+    if command.hypothesis_strategy.is_some() || command.hypothesis_frequency.is_some() {
+        return Err(Failure::invalid(
+            "`--hypothesis-strategy` and `--hypothesis-frequency` are for a run on this host\nhint: write it into the experiment, or plan the file here with `--local`",
+        ));
+    }
+    let experiment = remote::Wanted::of(&command.remote, &command.file, &command.variables)?;
     let variables = command.variables.configuration()?;
-    let plan = remote::runs::plan(&command.remote, name, command.seed, variables)?;
+    let plan = remote::runs::plan(&command.remote, &experiment, command.seed, variables)?;
     let preview: Preview = serde_json::from_value(plan.clone()).map_err(|error| {
         Failure::invalid(format!(
             "the controller's plan can't be understood: {error}"
         ))
     })?;
-    let refused = preview.injections.iter().any(|own| own.refusal.is_some());
+    let refused = is_refused(&preview);
     if command.json {
         print_json(&plan);
     } else {
@@ -58,22 +77,23 @@ fn on_fleet(command: &PlanCommand, name: &str) -> Result<u8, Failure> {
 }
 
 pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
-    if let Some(name) = named_at_controller(&command.remote, &command.file) {
-        return on_fleet(command, &name);
+    if command.remote.is_named() && !command.local {
+        return on_fleet(command);
     }
-    let experiment = source::experiment(&command.file, &command.variables)?;
+    let mut experiment = source::experiment(&command.file, &command.variables)?;
+    if let Some(strategy) = command.hypothesis_strategy {
+        experiment.looks = experiment.looks_by(Some(strategy));
+    }
+    let frequency = command.hypothesis_frequency.unwrap_or(EVERY);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.place.start()?;
     let preview = runtime()?
-        .block_on(runner::preview(&experiment, seed, start.into()))
+        .block_on(runner::preview(&experiment, seed, frequency, start.into()))
         .map_err(|refusal| Failure {
             code: Outcome::NotStarted.exit_code(),
             what: refusal.to_string(),
         })?;
-    let refused = preview
-        .injections
-        .iter()
-        .any(|injection| injection.refusal.is_some());
+    let refused = is_refused(&preview);
     if command.json {
         print_json(&json!({"title": experiment.document.title, "seed": seed, "plan": preview}));
     } else {
@@ -86,12 +106,35 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
     })
 }
 
+/// Whether a run would not be started.
+fn is_refused(preview: &Preview) -> bool {
+    let mut injections = preview.injections.iter();
+    !preview.missing.is_empty() || injections.any(|own| own.refusal.is_some())
+}
+
 fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     let mut out = format!("{title}\n");
+    for warning in &preview.warnings {
+        say(&format!("warning: {warning}\n"));
+    }
+    // Writing to a string cannot fail.
+    for looks in preview.looks.iter().filter(|looks| looks.looks > 0) {
+        writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
+    }
+    for problem in &preview.missing {
+        writeln!(
+            out,
+            "  refused: {}: {} (rule: missing)",
+            problem.at, problem.what
+        )
+        .ok();
+        if let Some(hint) = &problem.hint {
+            writeln!(out, "  hint: {hint}").ok();
+        }
+    }
     if preview.agents.is_empty() {
         return out + "  the method injects no fault: no agent takes part\n";
     }
-    // Writing to a string cannot fail.
     writeln!(out, "  on {}, seed {seed}", preview.agents.join(", ")).ok();
     for injection in &preview.injections {
         let length = injection

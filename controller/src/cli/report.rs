@@ -13,12 +13,17 @@ pub(crate) fn shown(title: &str, finished: &Finished, journal: Option<&Path>) ->
     let word = match verdict.outcome {
         Outcome::Held => paint.good(&word),
         Outcome::Deviated | Outcome::NotClean | Outcome::Invalid => paint.bad(&word),
-        Outcome::NotStarted | Outcome::Aborted | Outcome::Inconclusive => paint.doubtful(&word),
+        Outcome::NotStarted | Outcome::Aborted | Outcome::Inconclusive | Outcome::NotInjected => {
+            paint.doubtful(&word)
+        }
     };
     let mut out = format!("{word}: {title}\n");
     // Writing to a string cannot fail.
     for reason in &verdict.reasons {
         writeln!(out, "  {reason}").ok();
+    }
+    for note in &verdict.notes {
+        writeln!(out, "  {note}").ok();
     }
     for abort in run.aborts.iter().filter(|abort| abort.by.is_finding()) {
         writeln!(
@@ -42,6 +47,9 @@ pub(crate) fn shown(title: &str, finished: &Finished, journal: Option<&Path>) ->
             until - from
         )
         .ok();
+    }
+    for looks in verdict.probes.iter().filter(|probe| probe.looks > 0) {
+        writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
     if let Some(after) = verdict.recovered_after {
         writeln!(out, "  recovered {after} after the last revert").ok();

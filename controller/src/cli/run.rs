@@ -1,28 +1,31 @@
 //! `backburn run`: one experiment on this host, from its file to its verdict.
 
+use super::output::ReportFile;
 use super::remote::{self, Remote};
 use super::source::{self, Variables};
 use super::talk::{Style, Talk};
-use super::{Failure, INVALID, Place, junit, print, report, runtime, say};
+use super::{Failure, Place, junit, print, report, runtime, say};
 use backburn::runner::{self, Finished, Settings};
 use backburn_experiments::Span;
-use backburn_experiments::check::Experiment;
+use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
 use backburn_experiments::journal::{Entry, Host, toolkit_differences, toolkit_journal};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// The experiment's file; `-` is standard input. With a controller, the name of one that it keeps
+    /// The experiment's file; `-` is standard input. With a controller it runs on the fleet and is not kept; a NAME that is no
+    /// file is an experiment that the controller keeps
     #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
+    /// Run the file on this host, although a controller is named
+    #[arg(long)]
+    local: bool,
     /// Wait until a run on the fleet is over, show it, and end with its exit code
     #[arg(long)]
     wait: bool,
@@ -41,9 +44,9 @@ pub(super) struct RunCommand {
     /// When the hypothesis is looked at: default, before-method-only, after-method-only, during-method-only, continuously
     #[arg(long, value_name = "STRATEGY", value_parser = named::<HypothesisStrategy>)]
     hypothesis_strategy: Option<HypothesisStrategy>,
-    /// How often it is looked at while the method goes on
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
-    hypothesis_frequency: Span,
+    /// How often it is looked at while the method goes on [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    hypothesis_frequency: Option<Span>,
     /// When the rollbacks are played: default, always, never, deviated
     #[arg(long, value_name = "STRATEGY", value_parser = named::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
@@ -55,59 +58,57 @@ pub(super) struct RunCommand {
     remote: Remote,
 }
 
-/// The name of an experiment that the controller keeps, where that is what is meant: a controller is named, and there is
-/// no such file.
-pub(super) fn named_at_controller(remote: &Remote, file: &Path) -> Option<String> {
-    let name = file.to_str()?;
-    (remote.is_named() && name != "-" && !file.exists()).then(|| name.to_owned())
-}
-
 /// A word that the document knows, too.
-fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+pub(super) fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
     T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }
 
-/// A run on the fleet: of an experiment that the controller keeps.
-fn on_fleet(command: &RunCommand, name: String) -> Result<u8, Failure> {
+/// A run on the fleet.
+fn on_fleet(command: &RunCommand) -> Result<u8, Failure> {
     let local = [
         (
             command.hypothesis_strategy.is_some(),
             "--hypothesis-strategy",
+        ),
+        (
+            command.hypothesis_frequency.is_some(),
+            "--hypothesis-frequency",
         ),
         (command.rollback_strategy.is_some(), "--rollback-strategy"),
         (command.journal.is_some(), "--journal"),
     ];
     if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
         return Err(Failure::invalid(format!(
-            "`{flag}` is for a run on this host\nhint: write it into the experiment, or leave `--controller` out"
+            "`{flag}` is for a run on this host\nhint: write it into the experiment, or run the file here with `--local`"
         )));
     }
-    let mut junit_file = command.junit.as_deref().map(create).transpose()?;
     let wanted = remote::runs::Wanted {
-        name,
+        experiment: remote::Wanted::of(&command.remote, &command.file, &command.variables)?,
         seed: command.seed,
         variables: command.variables.configuration()?,
         wait: command.wait || command.junit.is_some(),
         json: command.json,
     };
+    let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
     let (code, followed) = remote::runs::run(&command.remote, &wanted)?;
-    if let (Some(file), Some(followed)) = (&mut junit_file, &followed) {
-        let report = junit::report(&followed.title, &followed.finished, &followed.entries);
-        file.write_all(report.as_bytes())
-            .map_err(|error| Failure::invalid(format!("the JUnit report: {error}")))?;
+    if let (Some(file), Some(followed)) = (junit_file, &followed) {
+        file.write(&junit::report(
+            &followed.title,
+            &followed.finished,
+            &followed.entries,
+        ));
     }
     Ok(code)
 }
 
 pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
-    if let Some(name) = named_at_controller(&command.remote, &command.file) {
-        return on_fleet(&command, name);
+    if command.remote.is_named() && !command.local {
+        return on_fleet(&command);
     }
     if command.wait {
-        let what = "`--wait` is for a run on a fleet, by the name of an experiment that a controller keeps";
-        return Err(Failure::invalid(format!(
-            "{what}\nhint: name the controller with `--controller` or BACKBURN_CONTROLLER"
-        )));
+        return Err(Failure::invalid(
+            "`--wait` is for a run on a fleet\nhint: name the controller with `--controller` or BACKBURN_CONTROLLER, and leave `--local` out",
+        ));
     }
     let mut experiment = source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
@@ -117,8 +118,19 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         experiment.rollback_strategy = strategy;
     }
     // A report that cannot be written is found out before anything is broken.
-    let mut toolkit_file = command.journal.as_deref().map(create).transpose()?;
-    let mut junit_file = command.junit.as_deref().map(create).transpose()?;
+    let toolkit_file = command
+        .journal
+        .as_deref()
+        .map(ReportFile::open)
+        .transpose()?;
+    let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
+    if let (Some(one), Some(other)) = (&toolkit_file, &junit_file)
+        && one.is_same(other)
+    {
+        return Err(Failure::invalid(
+            "`--journal` and `--junit` name the same file: one report would overwrite the other",
+        ));
+    }
     let title = experiment.document.title.clone();
     let (looks, has_fault) = (experiment.looks, experiment.has_fault());
     let kept = toolkit_file.is_some().then(|| experiment.clone());
@@ -132,7 +144,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         experiment,
         &command.place,
         command.seed,
-        command.hypothesis_frequency,
+        command.hypothesis_frequency.unwrap_or(EVERY),
         style,
     )?;
     let Told {
@@ -152,20 +164,12 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
             }
         }
     }
-    let mut code = verdict.exit_code;
-    let mut write = |file: &mut File, path: &Path, text: String| {
-        if let Err(error) = file.write_all(text.as_bytes()) {
-            say(&format!("error: {}: {error}\n", path.display()));
-            code = if code == 0 { INVALID } else { code };
-        }
-    };
-    if let (Some(file), Some(path), Some(experiment)) = (&mut toolkit_file, &command.journal, &kept)
-    {
+    if let (Some(file), Some(experiment)) = (toolkit_file, &kept) {
         let shape = toolkit_journal(experiment, &entries, verdict, &host());
-        write(file, path, format!("{shape:#}\n"));
+        file.write(&format!("{shape:#}\n"));
     }
-    if let (Some(file), Some(path)) = (&mut junit_file, &command.junit) {
-        write(file, path, junit::report(&title, &finished, &entries));
+    if let Some(file) = junit_file {
+        file.write(&junit::report(&title, &finished, &entries));
     }
     if let Some(illegal) = &finished.illegal {
         say(&format!(
@@ -173,7 +177,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
             journal.display()
         ));
     }
-    Ok(code)
+    Ok(verdict.exit_code)
 }
 
 fn host() -> Host {
@@ -194,10 +198,6 @@ fn host() -> Host {
         platform: format!("{name}-{release}-{machine}"),
         node: node.into_owned(),
     }
-}
-
-fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))
 }
 
 /// A run that was shown while it went on.
@@ -245,6 +245,7 @@ pub(crate) fn execute(
             run,
             seed: seed.unwrap_or_else(runner::random),
             frequency,
+            sha256: None,
             crew: start.into(),
             journal: Box::new(journal),
             watchers: vec![watcher],

@@ -77,6 +77,11 @@ pub(super) enum NoExperiment {
 }
 
 impl Variables {
+    /// The text of a document without its controls, where that is wanted.
+    pub(super) fn without_controls(&self, file: &Path, text: String) -> String {
+        self.controls.leave_out_of_text(file, text)
+    }
+
     /// The configuration's values.
     pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
         if self.controls.ignore {
@@ -191,24 +196,24 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
     Failure::invalid(format!("{}: {why}", file.display()))
 }
 
+/// The text of the experiment in this file; `-` is standard input.
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().read_to_end(&mut bytes);
+        read.map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    let bytes = bytes.map_err(|error| unreadable(file, &error))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
+}
+
 /// Reads and checks the experiment in this file; `-` is standard input.
 pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoExperiment> {
-    let read = || -> Result<String, Failure> {
-        let bytes = if file == Path::new("-") {
-            let mut bytes = Vec::new();
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut bytes)
-                .map(|_| bytes)
-        } else {
-            std::fs::read(file)
-        };
-        let bytes = bytes.map_err(|error| unreadable(file, &error))?;
-        String::from_utf8(bytes)
-            .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
-    };
-    let text = read().map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    let text = variables.controls.leave_out_of_text(file, text);
+    let text = read(file).map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+    let text = variables.without_controls(file, text);
     let given = variables
         .read()
         .map_err(|failure| NoExperiment::Unreadable(failure.what))?;

@@ -2,6 +2,7 @@
 
 use super::source::{self, NoExperiment, Variables};
 use super::{INVALID, print, print_json, say};
+use backburn_experiments::forecast::warnings;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -28,8 +29,15 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
             code = INVALID;
         }
         match (outcome, command.json) {
-            (Ok(_), true) => found.push(json!({"file": name, "valid": true, "problems": []})),
-            (Ok(_), false) => print(&format!("{name}: valid\n")),
+            (Ok(experiment), true) => found.push(json!({
+                "file": name, "valid": true, "problems": [], "warnings": warnings(&experiment),
+            })),
+            (Ok(experiment), false) => {
+                for warning in warnings(&experiment) {
+                    say(&format!("warning: {name}: {warning}\n"));
+                }
+                print(&format!("{name}: valid\n"));
+            }
             (Err(NoExperiment::Unreadable(what)), true) => {
                 found.push(
                     json!({"file": name, "valid": false, "problems": [{"at": "$", "what": what}]}),

@@ -118,7 +118,7 @@ fn no_answer(error: &hyper::Error) -> NoValue {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return NoValue::from_network(io, "waiting for the answer");
+            return tls::no_value(io, "waiting for the answer");
         }
         cause = inner.source();
     }

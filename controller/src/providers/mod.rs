@@ -4,8 +4,10 @@
 //!
 //! Nothing here blocks the runtime, and whatever is started is gone when its future is dropped.
 
+mod capture;
 mod dns;
 mod http;
+mod preflight;
 mod process;
 mod prometheus;
 mod python;
@@ -22,6 +24,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 pub use backburn_experiments::wire::Probed as Measured;
+pub use preflight::missing;
 
 /// What providers need besides their own arguments.
 #[derive(Debug, Clone, Default)]

@@ -1,18 +1,22 @@
-//! A program that is run, never through a shell. It has a process group of its own, so that it
-//! is ended with its children; and it ends when we die, whatever we die of.
+//! A program that is run, never through a shell. Its own exit is its end: a daemon that it leaves behind is left alone. It has a
+//! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when we die, whatever we die of.
 
+use super::capture::Capture;
 use super::{MOST, NoValue, plain, text_of, within};
 use backburn_experiments::Span;
 use backburn_experiments::document::ProcessProvider;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+
+/// How often is looked whether a program has written too much.
+const LOOK_EACH: Duration = Duration::from_millis(20);
 
 /// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
 pub(super) async fn measure(
@@ -34,7 +38,7 @@ pub(super) async fn measure(
 }
 
 /// `~/` as a person means it.
-fn at_home(path: &str) -> OsString {
+pub(super) fn at_home(path: &str) -> OsString {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => std::path::Path::new(&home).join(rest).into(),
         _ => path.into(),
@@ -48,89 +52,74 @@ pub(super) struct Output {
     pub(super) stderr: Vec<u8>,
 }
 
-/// Runs it to its end. When that takes too long, or the future is dropped, its group is killed.
+/// Runs it until it ends by itself; what it may have left running is left alone. When that takes too long, or the future is
+/// dropped, the program is killed, and only the program.
 pub(super) async fn run(
     mut command: Command,
     input: &[u8],
     longest: Option<Span>,
     name: &str,
 ) -> Result<Output, NoValue> {
+    let broken = |error: io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
+    let (stdout, stderr) = (
+        Capture::new().map_err(broken)?,
+        Capture::new().map_err(broken)?,
+    );
     command.stdin(if input.is_empty() {
         Stdio::null()
     } else {
         Stdio::piped()
     });
     command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stdout.stream().map_err(broken)?)
+        .stderr(stderr.stream().map_err(broken)?)
         .process_group(0)
         .kill_on_drop(true);
     die_with_us(&mut command);
-    let child = command
-        .spawn()
-        .map_err(|error| NoValue::Broken(format!("`{name}`: {}", plain(&error))))?;
-    let mut group = Group { child };
-    within(longest, group.finish(input)).await?
+    let mut child = command.spawn().map_err(broken)?;
+    let status = within(longest, end_of(&mut child, input, [&stdout, &stderr])).await??;
+    let taken = |stream: Capture| match stream.take(MOST as u64) {
+        Ok(bytes) if bytes.len() > MOST => Err(too_much()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(broken(error)),
+    };
+    Ok(Output {
+        status,
+        stdout: taken(stdout)?,
+        stderr: taken(stderr)?,
+    })
 }
 
-/// A running program with whatever it started.
-struct Group {
-    child: Child,
-}
-
-impl Group {
-    async fn finish(&mut self, input: &[u8]) -> Result<Output, NoValue> {
-        let (stdin, stdout, stderr) = (
-            self.child.stdin.take(),
-            self.child.stdout.take(),
-            self.child.stderr.take(),
-        );
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                // A program that does not want its input may close it.
-                stdin.write_all(input).await.ok();
+/// Waits for the program's own end, and hands it its input meanwhile. It is not waited for any longer once it has written too much.
+async fn end_of(
+    child: &mut Child,
+    input: &[u8],
+    streams: [&Capture; 2],
+) -> Result<ExitStatus, NoValue> {
+    let stdin = child.stdin.take();
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // A program that does not want its input may close it.
+            stdin.write_all(input).await.ok();
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(write);
+    loop {
+        tokio::select! {
+            ended = child.wait() => return ended.map_err(|error| NoValue::Broken(plain(&error))),
+            () = &mut write => {}
+            () = tokio::time::sleep(LOOK_EACH) => {
+                if streams.iter().any(|stream| stream.length().is_ok_and(|length| length > MOST as u64)) {
+                    return Err(too_much());
+                }
             }
-        };
-        let ((), stdout, stderr) = tokio::join!(write, read(stdout), read(stderr));
-        // Only now is the child reaped: until then its process id, and so its group's, is its own.
-        let status = self
-            .child
-            .wait()
-            .await
-            .map_err(|error| NoValue::Broken(plain(&error)))?;
-        Ok(Output {
-            status,
-            stdout: stdout?,
-            stderr: stderr?,
-        })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id {
-            // Nobody is left to be told; a group that is gone already is what we want.
-            killpg(Pid::from_raw(id), Signal::SIGKILL).ok();
         }
     }
 }
 
-async fn read(from: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, NoValue> {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        from.take(MOST as u64 + 1)
-            .read_to_end(&mut bytes)
-            .await
-            .map_err(|error| NoValue::Broken(plain(&error)))?;
-    }
-    if bytes.len() > MOST {
-        return Err(NoValue::Broken(format!(
-            "it wrote more than {} MiB",
-            MOST >> 20
-        )));
-    }
-    Ok(bytes)
+fn too_much() -> NoValue {
+    NoValue::Broken(format!("it wrote more than {} MiB", MOST >> 20))
 }
 
 /// The kernel ends the program when our thread ends, even by SIGKILL. Its own children are not

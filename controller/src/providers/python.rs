@@ -8,6 +8,11 @@ use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use tokio::process::Command;
 
+/// The Python that runs functions: the user's own, unless BACKBURN_PYTHON names another.
+pub(super) fn interpreter() -> OsString {
+    std::env::var_os("BACKBURN_PYTHON").unwrap_or_else(|| OsString::from("python3"))
+}
+
 /// What the function returned. An `ActivityFailed`, a connection error or a time-out that it
 /// raises is no answer, anything else a broken check.
 pub(super) async fn measure(
@@ -15,8 +20,7 @@ pub(super) async fn measure(
     longest: Option<Span>,
     around: &Around,
 ) -> Result<Value, NoValue> {
-    let interpreter =
-        std::env::var_os("BACKBURN_PYTHON").unwrap_or_else(|| OsString::from("python3"));
+    let interpreter = interpreter();
     let name = interpreter.to_string_lossy().into_owned();
     let mut command = Command::new(interpreter);
     command.arg("-c").arg(include_str!("call.py"));

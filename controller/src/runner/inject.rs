@@ -295,6 +295,8 @@ impl Runner {
         let (id, cause, clean) = (ended.injection.clone(), ended.cause, ended.clean);
         let residue = ended.residue.join("; ");
         let output = json!({"cause": cause, "effect": ended.effect});
+        let known = self.record.run.injections.get(&id);
+        let was_injected = known.is_some_and(|known| known.plan.is_some());
         self.put_soon(Event::InjectionEnded(ended));
         let left = self.no_longer_acting(&id);
         if self.over() && clean {
@@ -336,6 +338,9 @@ impl Runner {
         }
         if left == 0 && cause != Cause::Rule {
             let result = match cause {
+                Cause::Failed if !was_injected => {
+                    play::Result::failed(format!("injection `{id}` could not be made"))
+                }
                 Cause::Failed => {
                     play::Result::failed(format!("injection `{id}` ended before its time"))
                 }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub seed: u64,
     /// How often the hypothesis is looked at while the method goes on.
     pub frequency: Span,
+    /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
+    pub sha256: Option<String>,
     /// Who takes part, where the experiment needs somebody.
     pub crew: Crew,
     /// Where events are written before anything is done about them.
@@ -176,6 +178,7 @@ struct Given {
     run: String,
     seed: u64,
     frequency: Duration,
+    sha256: Option<String>,
     crew: Crew,
 }
 
@@ -219,6 +222,7 @@ impl Runner {
                 run: settings.run,
                 seed: settings.seed,
                 frequency,
+                sha256: settings.sha256,
                 crew: settings.crew,
             },
             illegal: None,
@@ -259,12 +263,14 @@ impl Runner {
                 .map(|probe| probe.name.clone())
                 .collect(),
             looks: self.experiment.looks,
+            sha256: self.settings.sha256.clone(),
             recovery_within: self
                 .experiment
                 .document
                 .recovery
                 .map(|recovery| recovery.within),
         });
+        self.look_for_programs().await;
         self.prepare().await;
         self.gate().await;
         if !self.over() {

@@ -4,12 +4,14 @@
 use super::record::{clean_plan, clean_refusal};
 use super::{Note, Runner, aim};
 use crate::crew::{Crew, Roll};
-use crate::providers::Around;
+use crate::providers::{self, Around};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
+use backburn_experiments::forecast::{ExpectedLooks, expected_looks, warnings};
 use backburn_experiments::journal::Event;
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
+use backburn_experiments::{Problem, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,15 @@ pub struct Preview {
     pub agents: Vec<String>,
     /// Each injection, in the method's order.
     pub injections: Vec<PreviewedInjection>,
+    /// How often each probe of the hypothesis would be looked at, and what so many good looks would exclude.
+    #[serde(default)]
+    pub looks: Vec<ExpectedLooks>,
+    /// Programs and Python functions that it would run where it is planned, and that are not there: it would not be started.
+    #[serde(default)]
+    pub missing: Vec<Problem>,
+    /// What should be known before it is run, e.g. that nothing would be measured.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What one injection would do, or why it would not be done.
@@ -46,7 +57,7 @@ pub struct PreviewedInjection {
     pub fault: String,
     /// How long it would last; none for a one-shot fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration: Option<backburn_experiments::Span>,
+    pub duration: Option<Span>,
     /// What would be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanView>,
@@ -62,12 +73,24 @@ pub struct PreviewedInjection {
 pub async fn preview(
     experiment: &Experiment,
     seed: u64,
+    frequency: Span,
     mut crew: Crew,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
+    let mut looks = expected_looks(experiment, frequency);
+    for expected in &mut looks {
+        expected.probe = experiment.redactor.text(&expected.probe).into_owned();
+    }
+    let warnings = warnings(experiment);
+    let missing = providers::missing(experiment, crew.is_fleet()).await;
     if !super::has_fault(experiment) {
-        let agents = Vec::new();
-        return Ok(Preview { agents, injections });
+        return Ok(Preview {
+            agents: Vec::new(),
+            injections,
+            looks,
+            missing,
+            warnings,
+        });
     }
     let roll = crew.muster().await?;
     let chosen = choose(experiment, &roll, seed, "plan", crew.is_fleet());
@@ -113,10 +136,31 @@ pub async fn preview(
     chosen.map(|_| Preview {
         agents: names.into_iter().collect(),
         injections,
+        looks,
+        missing,
+        warnings,
     })
 }
 
 impl Runner {
+    /// Looks whether all is there that will be run: what is not would be found out after the harm, by a rollback at the latest.
+    pub(super) async fn look_for_programs(&mut self) {
+        let experiment = Arc::clone(&self.experiment);
+        let is_fleet = self.settings.crew.is_fleet();
+        let missing = tokio::select! {
+            missing = providers::missing(&experiment, is_fleet) => missing,
+            Some(by) = self.stop.recv() => return self.asked_to_stop(&by),
+        };
+        let Some(first) = missing.first() else {
+            return;
+        };
+        let told: Vec<String> = missing
+            .iter()
+            .map(|problem| format!("{}: {}", problem.at, problem.what))
+            .collect();
+        self.not_started("missing", told.join("; "), first.hint.clone());
+    }
+
     /// Everything up to the gate: agents, targets, blast radius, plans.
     pub(super) async fn prepare(&mut self) {
         if self.over() || !self.needs_agent() {

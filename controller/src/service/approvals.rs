@@ -1,5 +1,6 @@
 //! Runs that a second person has to approve: what waits, and starting it.
 
+use super::given::Document;
 use super::runs::{Ask, Refused};
 use super::{Service, Who, lock};
 use crate::runner;
@@ -16,7 +17,7 @@ const APPROVALS: &str = "approvals";
 /// Something that waits for a second person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Its name.
+    /// Its name, and the id of the run that begins with the approval.
     pub id: String,
     /// The experiment.
     pub experiment: String,
@@ -76,7 +77,7 @@ impl Service {
     pub fn approve(self: &Arc<Self>, id: &str, who: &Who) -> Result<String, Refused> {
         let (approval, experiment) = self.take(id, who)?;
         self.start(Ask {
-            document: experiment.document,
+            document: Document::Kept(experiment.document),
             reference: Some(ExperimentRef {
                 name: approval.experiment,
                 version: approval.version,
@@ -86,6 +87,7 @@ impl Service {
             who: approval.who,
             because: Because::Asked,
             approved_by: Some(who.name.clone()),
+            id: Some(approval.id),
         })
     }
     /// Uses up what waits, before it is used: nothing is started twice.

@@ -7,6 +7,7 @@
 mod approvals;
 mod enrol;
 mod failpoint;
+mod given;
 mod halt;
 mod policy;
 mod programs;
@@ -19,6 +20,7 @@ mod traces;
 
 pub use approvals::Approval;
 pub use enrol::Enrolment;
+pub use given::Document;
 pub use halt::{HaltReport, Halted};
 pub use policy::{Policy, PolicyError, Rule, Wanted, Word};
 pub use runs::{Ask, Refused};

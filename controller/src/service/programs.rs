@@ -2,32 +2,25 @@
 //! agents. Every place that a provider can stand in is looked at, since one that is not would be a way around the policy.
 
 use backburn_experiments::Problem;
-use backburn_experiments::check::{Experiment, Watch};
-use backburn_experiments::document::{Activity, Provider, Tolerance, ToleranceRule};
+use backburn_experiments::check::Experiment;
+use backburn_experiments::document::Provider;
+use backburn_experiments::places::{Placed, providers};
 
 /// Each of them, with its place.
 pub(super) fn problems(experiment: &Experiment) -> Vec<Problem> {
-    let lists: [(&str, &[Activity]); 3] = [
-        ("steady-state-hypothesis.probes", &experiment.hypothesis),
-        ("method", &experiment.method),
-        ("rollbacks", &experiment.rollbacks),
-    ];
-    let listed = lists.into_iter().flat_map(|(list, activities)| {
-        let numbered = activities.iter().enumerate();
-        numbered.map(move |(index, activity)| (format!("$.{list}[{index}]"), activity))
-    });
-    let rules = experiment.abort.iter().enumerate();
-    let rules = rules.filter_map(|(index, rule)| match &rule.watch {
-        Watch::Probe(probe) => Some((format!("$.abort[{index}].probe"), &**probe)),
-        Watch::Hypothesis(_) | Watch::Host(_) => None,
-    });
-    let schedule = experiment.document.schedule.iter();
-    let guard = schedule.filter_map(|schedule| schedule.guard.as_deref());
-    let guard = guard.map(|guard| ("$.schedule.guard".to_owned(), guard));
-    let mut problems = Vec::new();
-    for (at, activity) in listed.chain(rules).chain(guard) {
+    let mut problems: Vec<Problem> = Vec::new();
+    for Placed {
+        at,
+        activity,
+        provider,
+        judges,
+    } in providers(experiment)
+    {
+        let is_program = matches!(provider, Provider::Process(_) | Provider::Python(_));
         // What comes back is judged here, whoever measured it.
-        if runs_here(activity) || judges_by_program(activity.tolerance.as_ref()) {
+        let runs_here = judges || activity.from.is_none();
+        let known = problems.last().is_some_and(|problem| problem.at == at);
+        if is_program && runs_here && !known {
             let what = format!(
                 "`{}` would run a program on the controller's host, which its policy does not allow",
                 activity.name
@@ -38,28 +31,4 @@ pub(super) fn problems(experiment: &Experiment) -> Vec<Problem> {
         }
     }
     problems
-}
-
-fn runs_here(activity: &Activity) -> bool {
-    activity.from.is_none() && is_program(&activity.provider)
-}
-
-fn is_program(provider: &Provider) -> bool {
-    matches!(provider, Provider::Process(_) | Provider::Python(_))
-}
-
-/// Whether a tolerance is a probe that is a program, or one whose own tolerance is, in turn.
-fn judges_by_program(tolerance: Option<&Tolerance>) -> bool {
-    let Some(Tolerance::Rule(rule)) = tolerance else {
-        return false;
-    };
-    match &**rule {
-        ToleranceRule::Probe(probe) => {
-            is_program(&probe.provider) || judges_by_program(probe.tolerance.as_ref())
-        }
-        ToleranceRule::Regex(_)
-        | ToleranceRule::Jsonpath(_)
-        | ToleranceRule::Range(_)
-        | ToleranceRule::Compare(_) => false,
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::approvals::Approval;
 use super::failpoint::Writer;
+use super::given::Document;
 use super::policy::{Wanted, Word};
 use super::programs;
 use super::{Service, lock};
@@ -10,7 +11,7 @@ use crate::fleet::{Held, Permit};
 use crate::runner::{self, Journal, Preview, Settings};
 use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::journal::{Entry, Event, Outcome, Verdict};
+use backburn_experiments::journal::{Entry, Event, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{Problem, Span};
 use jiff::Timestamp;
@@ -30,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The experiment.
-    pub document: Value,
+    pub document: Document,
     /// Which one of those that are kept, where it is.
     pub reference: Option<ExperimentRef>,
     /// What every pick comes from; a random one where left out.
@@ -43,6 +44,8 @@ pub struct Ask {
     pub because: Because,
     /// Who else has approved.
     pub approved_by: Option<String>,
+    /// The run's id, where it was given one before it began: what waited for approval keeps its id.
+    pub id: Option<String>,
 }
 
 /// Why a run did not begin.
@@ -168,16 +171,41 @@ impl Service {
             variables,
             secrets: &secrets,
         };
-        let checked = (self.check)(&document.to_string(), &sources);
-        let experiment = checked.map_err(|mut problems| {
-            // Who asks over the API has no command line.
+        self.permitted(self.checked(&document.to_string(), &sources)?)
+    }
+
+    /// Checks a document. Who asks over the API has no command line, so problems of variables name the API's own place.
+    fn checked(&self, text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
+        (self.check)(text, sources).map_err(|mut problems| {
             for problem in &mut problems {
                 if let Some(name) = problem.at.strip_prefix("--var ") {
                     problem.at = format!("$.variables.{name}");
                 }
             }
             problems
-        })?;
+        })
+    }
+
+    /// The experiment of a request. One that is not kept reads nothing of this host.
+    fn understand_ask(&self, ask: &Ask) -> Result<Experiment, Vec<Problem>> {
+        if let Document::Kept(document) = &ask.document {
+            return self.understand(document, &ask.variables);
+        }
+        let refused = ask.document.foreign_sources(&ask.variables);
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let sources = Sources {
+            environment: &|_| None,
+            file: &|_| Err("it is the controller's".into()),
+            variables: &ask.variables,
+            secrets: &Map::new(),
+        };
+        self.permitted(self.checked(&ask.document.text(), &sources)?)
+    }
+
+    /// The same experiment, where the policy allows the programs that it would have run on this host.
+    fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
         let problems = match self.policy.allow_programs {
             true => Vec::new(),
             false => programs::problems(&experiment),
@@ -196,12 +224,10 @@ impl Service {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
-        let experiment = self
-            .understand(&ask.document, &ask.variables)
-            .map_err(Refused::Invalid)?;
+        let experiment = self.understand_ask(&ask).map_err(Refused::Invalid)?;
         let seed = ask.seed.unwrap_or_else(runner::random);
         self.ask_policy(&ask, &experiment, seed)?;
-        let run = runner::run_id();
+        let run = ask.id.clone().unwrap_or_else(runner::run_id);
         let new = NewRun {
             id: run.clone(),
             experiment: ask.reference.clone(),
@@ -248,6 +274,7 @@ impl Service {
             run: run.to_owned(),
             seed,
             frequency: check::EVERY,
+            sha256: ask.document.sha256(),
             crew: Crew::Fleet(held),
             journal: Box::new(Kept {
                 service: Arc::clone(&self),
@@ -292,7 +319,7 @@ impl Service {
             std::thread::sleep(AGAIN);
         }
         *lock(&self.outcomes)
-            .entry(outcome_word(verdict.outcome))
+            .entry(verdict.outcome.word())
             .or_default() += 1;
         lock(&self.runs).remove(run);
         self.schedules.send_modify(|count| *count += 1);
@@ -356,13 +383,11 @@ impl Service {
     /// # Errors
     /// Why nothing would be.
     pub async fn plan(self: &Arc<Self>, ask: Ask) -> Result<(u64, Preview), Refused> {
-        let experiment = self
-            .understand(&ask.document, &ask.variables)
-            .map_err(Refused::Invalid)?;
+        let experiment = self.understand_ask(&ask).map_err(Refused::Invalid)?;
         let seed = ask.seed.unwrap_or_else(runner::random);
         let held =
             Held::new(Arc::clone(&self.fleet), "plan").permitted_by(self.permit(&experiment, &ask));
-        let preview = runner::preview(&experiment, seed, Crew::Fleet(held)).await?;
+        let preview = runner::preview(&experiment, seed, check::EVERY, Crew::Fleet(held)).await?;
         Ok((seed, preview))
     }
 
@@ -420,25 +445,12 @@ fn not_begun(why: String) -> Verdict {
 fn second_person(rule: &str) -> Refusal {
     let what = format!("a second person has to approve, by the controller's rule `{rule}`");
     Refusal::new("approval", what)
-        .hint("`backburn run NAME` of an experiment that was applied waits for `backburn approve`")
+        .hint("apply it first, with `backburn apply FILE`: a run by its name waits for `backburn approve`")
 }
 
 fn named(roll: &Roll, names: &BTreeSet<String>) -> BTreeMap<String, BTreeMap<String, String>> {
     let named = roll.iter().filter(|(name, _)| names.contains(name));
     named.cloned().collect()
-}
-
-/// An outcome as a label.
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Held => "held",
-        Outcome::Deviated => "deviated",
-        Outcome::Invalid => "invalid",
-        Outcome::NotStarted => "not-started",
-        Outcome::Aborted => "aborted",
-        Outcome::Inconclusive => "inconclusive",
-        Outcome::NotClean => "not-clean",
-    }
 }
 
 /// How long something took, in milliseconds with a fraction.

@@ -1,6 +1,7 @@
 //! Runs that come by themselves. What is due is reckoned from the experiments' own schedules; what was dealt with is in
 //! the store before it is done, so that nothing fires twice, whoever dies in between.
 
+use super::given::Document;
 use super::runs::{Ask, Refused};
 use super::{Service, lock};
 use crate::providers::{Around, Measured, measure};
@@ -273,7 +274,7 @@ impl Service {
     async fn begin(self: &Arc<Self>, kept: &Experiment) -> Result<String, String> {
         self.guarded(kept).await?;
         let ask = Ask {
-            document: kept.document.clone(),
+            document: Document::Kept(kept.document.clone()),
             reference: Some(ExperimentRef {
                 name: kept.name.clone(),
                 version: kept.version,
@@ -283,6 +284,7 @@ impl Service {
             who: WHO.into(),
             because: Because::Schedule,
             approved_by: None,
+            id: None,
         };
         let service = Arc::clone(self);
         let started = tokio::task::spawn_blocking(move || service.start(ask)).await;

@@ -113,6 +113,7 @@ impl World {
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
+            sha256: None,
             crew: self.start().into(),
             journal: Box::new(File::open(path.clone()).unwrap()),
             watchers: vec![Box::new(move |entry| {

@@ -63,6 +63,9 @@ pub enum Event {
         hypothesis: Vec<String>,
         /// Whether the hypothesis is looked at before, during and after.
         looks: Looks,
+        /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
         /// How soon the hypothesis must hold again, where the experiment says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recovery_within: Option<Span>,

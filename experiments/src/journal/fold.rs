@@ -86,6 +86,13 @@ pub struct Tally {
     pub unknown: usize,
 }
 
+impl Tally {
+    /// How many samples say something about the system: a broken check does not.
+    pub fn judged(self) -> usize {
+        self.within + self.outside
+    }
+}
+
 /// A time out of tolerance, in seconds since the run started.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
 pub struct Outage {
@@ -114,6 +121,8 @@ pub struct Injection {
     pub effect: Option<Effect>,
     /// What was done.
     pub plan: Option<PlanView>,
+    /// Why it could not be injected, where the agent tried and failed; what it had done of it is in the state.
+    pub failure: Option<String>,
 }
 
 /// Where an injection stands.
@@ -261,13 +270,17 @@ impl Run {
                         acted: false,
                         effect: None,
                         plan: None,
+                        failure: None,
                     },
                 );
             }
-            Event::InjectionRefused { injection, .. } => {
-                self.change(injection, |i| {
-                    if i.state == InjectionState::Requested {
-                        i.state = InjectionState::Refused;
+            Event::InjectionRefused { injection, refusal } => {
+                self.change(injection, |i| match i.state {
+                    InjectionState::Requested => i.state = InjectionState::Refused,
+                    // What failed while it was being injected has ended before it is refused.
+                    _ => {
+                        let hint = refusal.hint.as_ref().map(|hint| format!("\nhint: {hint}"));
+                        i.failure = Some(refusal.what.clone() + &hint.unwrap_or_default());
                     }
                 });
             }

@@ -4,6 +4,8 @@
 mod differences;
 mod event;
 mod fold;
+mod measured;
+mod outcome;
 mod toolkit;
 mod trace;
 mod verdict;
@@ -11,6 +13,8 @@ mod verdict;
 pub use differences::toolkit_differences;
 pub use event::*;
 pub use fold::*;
+pub use measured::{ProbeLooks, When};
+pub use outcome::*;
 pub use toolkit::{Host, toolkit_journal};
 pub use trace::trace;
 pub use verdict::*;

@@ -74,7 +74,7 @@ fn status(entries: &[Entry], verdict: &Verdict) -> &'static str {
     });
     match (by, verdict.outcome) {
         (Some(AbortBy::Operator), _) => "interrupted",
-        (Some(_), _) | (_, Outcome::Aborted) => "aborted",
+        (Some(_), _) | (_, Outcome::Aborted | Outcome::NotInjected) => "aborted",
         // An activity that failed is no reason for it to call the run failed.
         (None, Outcome::Held | Outcome::Deviated | Outcome::Inconclusive | Outcome::NotClean) => {
             "completed"

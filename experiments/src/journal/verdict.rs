@@ -1,59 +1,10 @@
 //! What a run comes to. A pure function of the fold, so that the journal alone gives the verdict.
 
-use super::{AbortBy, ActivityStatus, InjectionState, Judgement, Outage, Run};
+use super::measured::{ProbeLooks, is_measured, looks};
+use super::{AbortBy, ActivityStatus, Injection, InjectionState, Judgement, Outage, Outcome, Run};
 use crate::Span;
 use crate::wire::{Cause, Owed};
 use serde::Serialize;
-use std::fmt;
-
-/// What a run comes to, with its exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The hypothesis held before, during and after, the faults took effect, and all is clean.
-    Held,
-    /// The hypothesis failed while or after the fault acted.
-    Deviated,
-    /// The command line or the definition is wrong.
-    Invalid,
-    /// Nothing was injected: gate, blast radius, policy, or no target.
-    NotStarted,
-    /// Ended by an operator, an abort rule other than the hypothesis, or a lost agent.
-    Aborted,
-    /// A probe broke, or a fault had no effect.
-    Inconclusive,
-    /// Something is not proved to be put back. Outranks every other.
-    NotClean,
-}
-
-impl Outcome {
-    /// The exit code of a command that ends with this outcome.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Outcome::Held => 0,
-            Outcome::Deviated => 1,
-            Outcome::Invalid => 2,
-            Outcome::NotStarted => 3,
-            Outcome::Aborted => 4,
-            Outcome::Inconclusive => 5,
-            Outcome::NotClean => 6,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Outcome::Held => "held",
-            Outcome::Deviated => "deviated",
-            Outcome::Invalid => "invalid",
-            Outcome::NotStarted => "not started",
-            Outcome::Aborted => "aborted",
-            Outcome::Inconclusive => "inconclusive",
-            Outcome::NotClean => "not clean",
-        })
-    }
-}
 
 /// What a run comes to, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
@@ -67,6 +18,13 @@ pub struct Verdict {
     /// What would do, where a refusal said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What has to be known to read the outcome as it is meant, e.g. that nothing was measured where nothing was injected
+    /// either. One line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// How often each probe of the hypothesis was looked at, and what that can show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeLooks>,
     /// Times out of tolerance, by probe.
     pub outages: Vec<(String, Outage)>,
     /// How long after the last revert the hypothesis held again, where the experiment asks.
@@ -92,16 +50,20 @@ pub fn verdict(run: &Run) -> Verdict {
         .collect();
     let deviations = deviations(run);
     let doubts = doubts(run);
-    let aborts = run.aborts.iter().filter(|abort| !abort.by.is_finding());
+    let failures = failures(run);
+    // The abort that follows from a failed inject only repeats its reason.
+    let aborts = run.aborts.iter().filter(|abort| {
+        !abort.by.is_finding() && (failures.is_empty() || abort.by != AbortBy::Action)
+    });
     let acted = run
         .injections
         .values()
         .any(|i| i.state != InjectionState::Refused);
-    let refused = !acted
-        && run
-            .aborts
-            .first()
-            .is_some_and(|abort| abort.by == AbortBy::Action);
+    let by_action = run
+        .aborts
+        .first()
+        .is_some_and(|abort| abort.by == AbortBy::Action);
+    let refused = !acted && by_action;
     let mut hint = None;
 
     let outcome = if !owed.is_empty() {
@@ -111,6 +73,8 @@ pub fn verdict(run: &Run) -> Verdict {
     } else if run.interrupted.is_some() {
         // Nobody looked to the end: whatever was seen is told, and concludes nothing.
         Outcome::Inconclusive
+    } else if by_action && !failures.is_empty() {
+        Outcome::NotInjected
     } else if aborts.clone().next().is_some() || !run.lost.is_empty() {
         Outcome::Aborted
     } else if !deviations.is_empty() {
@@ -125,7 +89,11 @@ pub fn verdict(run: &Run) -> Verdict {
         reasons.push(format!("{reason} (rule: {rule})"));
         hint.clone_from(would_do);
     }
+    let failed = run.injections.values().filter_map(|i| i.failure.as_ref());
+    let mut would_do = failed.filter_map(|why| Some(why.split_once("\nhint: ")?.1.to_owned()));
+    hint = hint.or_else(|| would_do.next());
     reasons.extend(run.interrupted.clone());
+    reasons.extend(failures.iter().cloned());
     reasons.extend(aborts.map(|abort| format!("{}: {}", abort.rule, abort.reason)));
     reasons.extend(
         run.lost
@@ -136,11 +104,17 @@ pub fn verdict(run: &Run) -> Verdict {
     if run.not_started.is_none() {
         reasons.extend(doubts);
     }
+    let mut notes = Vec::new();
+    if outcome == Outcome::Held && !is_measured(run) {
+        notes.push(nothing_measured(run));
+    }
     Verdict {
         outcome,
         exit_code: outcome.exit_code(),
         reasons,
         hint,
+        notes,
+        probes: looks(run),
         outages: run
             .probes
             .iter()
@@ -180,6 +154,35 @@ fn owed(run: &Run) -> Vec<Owed> {
         }
     }
     owed
+}
+
+/// Injections that an agent tried to make and could not.
+fn failures(run: &Run) -> Vec<String> {
+    let failed = run.injections.values().filter_map(|injection| {
+        let (fault, agent) = (&injection.fault, &injection.agent);
+        // What would do comes after it, on a line of its own.
+        let why = injection.failure.as_ref()?.lines().next()?;
+        Some(format!(
+            "fault `{fault}` on `{agent}` could not be injected: {why}"
+        ))
+    });
+    failed.collect()
+}
+
+fn nothing_measured(run: &Run) -> String {
+    let hypothesis = match run.probes.is_empty() {
+        true => "the hypothesis has no probes",
+        false => "no probe of the hypothesis was measured",
+    };
+    format!("nothing was measured: {hypothesis}, and no activity has a tolerance")
+}
+
+/// Whether a fault acted, and was not seen to act any more when it ended: its victims or its helper had gone, and nobody of
+/// ours had ended it. Its last effect is from just before it was put back.
+fn stopped_early(injection: &Injection) -> bool {
+    let ended = matches!(injection.state, InjectionState::Ended(_));
+    let acts = injection.effect.as_ref().is_none_or(|effect| effect.acts);
+    ended && injection.acted && !acts
 }
 
 /// Where the hypothesis failed.
@@ -253,26 +256,28 @@ fn doubts(run: &Run) -> Vec<String> {
             found.push(format!("probe `{name}` was not looked at after the method"));
         }
     }
-    for injection in run
+    let mut injected = run
         .injections
         .values()
-        .filter(|i| i.state != InjectionState::Refused)
-    {
-        let early =
+        .filter(|i| i.state != InjectionState::Refused && i.failure.is_none())
+        .peekable();
+    if injected.peek().is_some() && !is_measured(run) {
+        found.push(nothing_measured(run));
+    }
+    for injection in injected {
+        let (fault, agent) = (&injection.fault, &injection.agent);
+        let seen = injection.effect.as_ref().map(|effect| effect.seen.as_str());
+        let failed =
             matches!(&injection.state, InjectionState::Ended(e) if e.cause == Cause::Failed);
         if !injection.acted {
-            let seen = injection
-                .effect
-                .as_ref()
-                .map_or("nothing was seen of it", |e| e.seen.as_str());
+            let seen = seen.unwrap_or("nothing was seen of it");
             found.push(format!(
-                "fault `{}` on `{}` had no effect: {seen}",
-                injection.fault, injection.agent
+                "fault `{fault}` on `{agent}` had no effect: {seen}"
             ));
-        } else if early {
+        } else if failed || stopped_early(injection) {
+            let seen = seen.map(|seen| format!(": {seen}")).unwrap_or_default();
             found.push(format!(
-                "fault `{}` on `{}` ended before its time",
-                injection.fault, injection.agent
+                "fault `{fault}` on `{agent}` stopped acting before its time{seen}"
             ));
         }
     }

@@ -29,11 +29,20 @@ pub const VICTIM: &str = "tail";
 const HERE: &str = "10.8.0.254";
 const PORT: u16 = 7420;
 
+/// That the controller answers, which no fault of a test changes: a run that measures nothing is never held.
+pub fn hypothesis() -> Value {
+    json!({"title": "The controller answers", "probes": [{
+        "type": "probe", "name": "controller",
+        "tolerance": {"type": "jsonpath", "path": "$.connected", "expect": [true]},
+        "provider": {"type": "tcp", "host": HERE, "port": PORT, "timeout": 20}}]})
+}
+
 /// An experiment that pauses a victim on each agent of this role.
 pub fn pause(role: &str, duration: &str) -> Value {
     json!({
         "title": role, "description": "A process stands still",
         "targets": {"all": {"labels": {"role": role}, "select": "all"}},
+        "steady-state-hypothesis": hypothesis(),
         "method": [{"type": "action", "name": "pause", "provider": {
             "type": "fault", "fault": "process-pause", "targets": "all", "duration": duration,
             "arguments": {"process": {"name": VICTIM}}}}],

@@ -51,12 +51,19 @@ pub(in crate::cli) struct Client {
 impl Remote {
     /// Whether a controller was named.
     pub(in crate::cli) fn is_named(&self) -> bool {
-        self.controller.is_some()
+        self.controller
+            .as_deref()
+            .is_some_and(|controller| !controller.is_empty())
+    }
+
+    /// The controller that was named, as it was written.
+    pub(super) fn host(&self) -> &str {
+        self.controller.as_deref().unwrap_or_default()
     }
 
     /// The controller that was named, with the token that was given.
     pub(in crate::cli) fn client(&self) -> Result<Client, Failure> {
-        let Some(controller) = &self.controller else {
+        let Some(controller) = self.controller.as_deref().filter(|_| self.is_named()) else {
             return Err(Failure::invalid(
                 "no controller is named\nhint: `--controller HOST[:PORT]`, or set BACKBURN_CONTROLLER",
             ));

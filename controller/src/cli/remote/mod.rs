@@ -7,8 +7,10 @@ mod follow;
 pub(super) mod lever;
 pub(super) mod runs;
 pub(super) mod tokens;
+mod wanted;
 
 pub(super) use client::Remote;
+pub(super) use wanted::Wanted;
 
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use super::follow::follow;
 use super::{Remote, columns, text};
 use backburn::runner::Finished;
 use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Outcome, Run, Verdict, verdict};
+use backburn_experiments::journal::{Entry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 /// What is run, and how.
 pub(in crate::cli) struct Wanted {
-    pub(in crate::cli) name: String,
+    pub(in crate::cli) experiment: super::Wanted,
     pub(in crate::cli) seed: Option<u64>,
     pub(in crate::cli) variables: Map<String, Value>,
     /// Whether to stay until the run is over.
@@ -37,27 +37,54 @@ pub(in crate::cli) fn run(
     wanted: &Wanted,
 ) -> Result<(u8, Option<Followed>), Failure> {
     let client = remote.client()?;
-    let request = json!({"seed": wanted.seed, "variables": wanted.variables});
-    let path = format!("/api/v1/experiments/{}/runs", wanted.name);
+    let mut request = json!({"seed": wanted.seed, "variables": wanted.variables});
+    let path = wanted.experiment.path(&mut request, "runs");
     let (_, begun) = client.call("POST", &path, Some(&request))?;
     let Some(run) = begun["run"].as_str() else {
         let approval = &begun["approval"];
         let (id, rule) = (text(approval, "id"), text(approval, "rule"));
         say(&format!(
-            "waits for a second person, by the controller's rule `{rule}`\nhint: somebody else says `backburn approve {id}`\n"
+            "waits for a second person, by the controller's rule `{rule}`\nhint: somebody else says `backburn approve {id}`, and the run has this id then: `backburn runs {id} --follow`\n"
         ));
-        return Ok((Outcome::NotStarted.exit_code(), None));
+        match wanted.json {
+            true => print(&format!("{begun}\n")),
+            false => print(&format!("{id}\n")),
+        }
+        return Ok((WAITING_FOR_APPROVAL, None));
     };
     if !wanted.wait {
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    watch(&client, run, wanted.json)
-        .map(|followed| (followed.finished.verdict.exit_code, Some(followed)))
+    say(&format!(
+        "run {run} on the fleet; Ctrl-C ends the run, and everything is put back first\n"
+    ));
+    let followed = watch(&client, run, wanted.json, OnInterrupt::Stop)?;
+    Ok(match followed {
+        Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
+        None => (INTERRUPTED, None),
+    })
 }
 
-/// Follows a run to its end, and shows it as a local one is shown. Ctrl-C ends the run.
-fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure> {
+/// What Ctrl-C does to a run that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnInterrupt {
+    /// It ends the run, which whoever watches has begun.
+    Stop,
+    /// Nobody watches any more; the run goes on.
+    Detach,
+}
+
+/// The exit code of whoever stopped watching: that of a command which SIGINT ended, as shells say it. It is no run's.
+const INTERRUPTED: u8 = 130;
+
+/// Follows a run to its end, and shows it as a local one is shown. None where somebody stopped watching before.
+fn watch(
+    client: &Client,
+    run: &str,
+    as_json: bool,
+    on_interrupt: OnInterrupt,
+) -> Result<Option<Followed>, Failure> {
     let style = match as_json {
         true => Style::Json,
         false => Style::for_people(),
@@ -75,8 +102,11 @@ fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure>
         tokio::pin!(followed);
         loop {
             tokio::select! {
-                closed = followed.as_mut() => return closed,
+                closed = followed.as_mut() => return closed.map(Some),
                 signal = tokio::signal::ctrl_c() => {
+                    if on_interrupt == OnInterrupt::Detach {
+                        return Ok(None);
+                    }
                     if signal.is_ok() {
                         warn("SIGINT: ending the run; everything is put back first".into());
                         let path = format!("/api/v1/runs/{run}/stop");
@@ -90,7 +120,12 @@ fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure>
     drop(watcher);
     drop(warn);
     let entries = talk.end();
-    let closed = followed?;
+    let Some(closed) = followed? else {
+        say(&format!(
+            "detached: run {run} goes on\nhint: `backburn stop {run}` ends it, and everything is put back first; `backburn runs {run} --follow` shows it again\n"
+        ));
+        return Ok(None);
+    };
     // The controller has seen more than its journal may hold: a store that failed keeps only the beginning.
     let verdict = match Verdict::deserialize(&closed["verdict"]) {
         Ok(verdict) => verdict,
@@ -108,23 +143,23 @@ fn watch(client: &Client, run: &str, as_json: bool) -> Result<Followed, Failure>
     } else {
         print(&report::shown(&title, &finished, None));
     }
-    Ok(Followed {
+    Ok(Some(Followed {
         title,
         finished,
         entries,
-    })
+    }))
 }
 
 /// What a run would hit on the fleet now: the controller's words.
 pub(in crate::cli) fn plan(
     remote: &Remote,
-    name: &str,
+    experiment: &super::Wanted,
     seed: Option<u64>,
     variables: Map<String, Value>,
 ) -> Result<Value, Failure> {
     let client = remote.client()?;
-    let request = json!({"seed": seed, "variables": variables});
-    let path = format!("/api/v1/experiments/{name}/plan");
+    let mut request = json!({"seed": seed, "variables": variables});
+    let path = experiment.path(&mut request, "plan");
     client
         .call("POST", &path, Some(&request))
         .map(|(_, plan)| plan)
@@ -138,13 +173,13 @@ pub(in crate::cli) struct RunsCommand {
     /// Only runs of this experiment
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
-    /// Only runs that came to this: held, deviated, not-started, aborted, inconclusive, not-clean
+    /// Only runs that came to this: held, deviated, not-started, aborted, inconclusive, not-clean, not-injected
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
-    /// Follow it to its end
+    /// Follow it to its end, and end with its exit code. Ctrl-C stops following, with exit code 130; the run goes on
     #[arg(long, requires = "run")]
     follow: bool,
     /// Print JSON
@@ -159,8 +194,9 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, Failure> {
     let client = command.remote.client()?;
     if let Some(run) = &command.run {
         if command.follow {
-            return watch(&client, run, command.json)
-                .map(|followed| followed.finished.verdict.exit_code);
+            let followed = watch(&client, run, command.json, OnInterrupt::Detach)?;
+            let code = followed.map(|followed| followed.finished.verdict.exit_code);
+            return Ok(code.unwrap_or(INTERRUPTED));
         }
         let (_, run) = client.call("GET", &format!("/api/v1/runs/{run}"), None)?;
         print_json(&run);

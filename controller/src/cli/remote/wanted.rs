@@ -1,0 +1,62 @@
+//! Which experiment a fleet is asked to run or to plan: one that the controller keeps, or a file that it does not keep.
+
+use super::super::{Failure, say, source};
+use super::Remote;
+use serde_json::Value;
+use std::path::Path;
+
+/// An experiment as a controller is asked for it.
+pub(in crate::cli) enum Wanted {
+    /// One that the controller keeps, by its name.
+    Kept(String),
+    /// The text of one that goes with the request.
+    Given(String),
+}
+
+impl Wanted {
+    /// What `FILE|NAME` means where a controller is named: a file where there is one, else a name.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the name is not text.
+    pub(in crate::cli) fn of(
+        remote: &Remote,
+        file: &Path,
+        variables: &source::Variables,
+    ) -> Result<Self, Failure> {
+        let is_file = file == Path::new("-") || (file.exists() && !file.is_dir());
+        if !is_file {
+            let name = file.to_str().ok_or_else(|| {
+                Failure::invalid(format!("{}: the name is not text", file.display()))
+            })?;
+            // A name that holds a `/` would ask for another path of the API.
+            if name.contains('/') {
+                return Err(Failure::invalid(format!(
+                    "{name}: no such file, and an experiment of the controller has no `/` in its name"
+                )));
+            }
+            return Ok(Wanted::Kept(name.to_owned()));
+        }
+        let text = source::read(file)?;
+        let text = variables.without_controls(file, text);
+        say(&format!(
+            "{} goes to the fleet of {}, which does not keep it\n",
+            file.display(),
+            remote.host()
+        ));
+        Ok(Wanted::Given(text))
+    }
+
+    /// The path of the API that runs or plans it (`what` is `runs` or `plan`); the request gets what belongs to it.
+    pub(super) fn path(&self, request: &mut Value, what: &str) -> String {
+        match (self, what) {
+            (Wanted::Kept(name), what) => format!("/api/v1/experiments/{name}/{what}"),
+            (Wanted::Given(text), what) => {
+                request["experiment"] = text.as_str().into();
+                match what {
+                    "plan" => "/api/v1/plans".to_owned(),
+                    _ => "/api/v1/runs".to_owned(),
+                }
+            }
+        }
+    }
+}

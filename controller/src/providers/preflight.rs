@@ -1,0 +1,123 @@
+//! Looks, before anything is done, whether the programs and Python functions are there that an experiment will run: that a
+//! rollback has none must not be found out after the harm.
+
+use super::process::{at_home, run};
+use super::python::interpreter;
+use super::text_of;
+use backburn_experiments::check::Experiment;
+use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
+use backburn_experiments::places::{Placed, providers};
+use backburn_experiments::{Problem, Span};
+use nix::unistd::{AccessFlags, access};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+/// How long all modules together may take to be imported.
+const IMPORT_WITHIN: Span = Span::seconds(60);
+
+/// What is not there of all that this host will run for an experiment; what agents of a fleet measure is theirs to know.
+pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
+    let plays_rollbacks = experiment.rollback_strategy != RollbackStrategy::Never;
+    let here: Vec<Placed<'_>> = providers(experiment)
+        .into_iter()
+        .filter(|placed| {
+            let measured_elsewhere = is_fleet && placed.activity.from.is_some() && !placed.judges;
+            let played = plays_rollbacks || !placed.at.starts_with("$.rollbacks");
+            played && !measured_elsewhere && !experiment.is_dry(placed.activity)
+        })
+        .collect();
+    let mut problems = Vec::new();
+    let mut functions = Vec::new();
+    for placed in &here {
+        match placed.provider {
+            Provider::Process(process) => {
+                if let Err(why) = program(process) {
+                    problems.push(problem(placed, &why, "install it, or correct its `path`"));
+                }
+            }
+            Provider::Python(python) => functions.push((placed, python)),
+            _ => {}
+        }
+    }
+    if !functions.is_empty() {
+        let wanted: Vec<&PythonProvider> = functions.iter().map(|(_, python)| *python).collect();
+        for ((placed, _), why) in functions.iter().zip(not_callable(&wanted).await) {
+            if let Some(why) = why {
+                let hint = "install its package for this Python; BACKBURN_PYTHON names another one";
+                problems.push(problem(placed, &why, hint));
+            }
+        }
+    }
+    for problem in &mut problems {
+        problem.what = experiment.redactor.text(&problem.what).into_owned();
+    }
+    problems
+}
+
+fn problem(placed: &Placed<'_>, why: &str, hint: &str) -> Problem {
+    let name = &placed.activity.name;
+    Problem::new(placed.at.as_str(), format!("`{name}` can't be run: {why}")).hint(hint)
+}
+
+/// Whether there is such a program that this process may run, along the `PATH` that it will be looked for with.
+fn program(provider: &ProcessProvider) -> Result<(), String> {
+    let path = at_home(&provider.path);
+    let runs = |file: &Path| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
+    let shown = &provider.path;
+    if shown.contains('/') {
+        let file = PathBuf::from(path);
+        return match (file.exists(), runs(&file)) {
+            (_, true) => Ok(()),
+            (true, false) => Err(format!("`{shown}` is not a program that may be run")),
+            (false, false) => Err(format!("there is no program `{shown}`")),
+        };
+    }
+    let own = provider
+        .env
+        .iter()
+        .flatten()
+        .find(|(name, _)| *name == "PATH");
+    let folders: OsString = match own {
+        Some((_, folders)) => text_of(folders).into(),
+        None => std::env::var_os("PATH").unwrap_or_default(),
+    };
+    let found = std::env::split_paths(&folders).any(|folder| runs(&folder.join(&path)));
+    match found {
+        true => Ok(()),
+        false => Err(format!("there is no program `{shown}` along PATH")),
+    }
+}
+
+/// Why each of these functions can't be called; none for one that can.
+async fn not_callable(wanted: &[&PythonProvider]) -> Vec<Option<String>> {
+    let python = interpreter();
+    let name = python.to_string_lossy().into_owned();
+    let mut command = Command::new(&python);
+    command.arg("-c").arg(include_str!("look.py"));
+    let asked: Vec<Value> = wanted
+        .iter()
+        .map(|python| json!({"module": python.module, "func": python.func}))
+        .collect();
+    let input = Value::from(asked).to_string();
+    let all = |why: String| vec![Some(why); wanted.len()];
+    let output = match run(command, input.as_bytes(), Some(IMPORT_WITHIN), &name).await {
+        Ok(output) => output,
+        Err(super::NoValue::NoAnswer(why) | super::NoValue::Broken(why)) => {
+            return all(format!("its module was not imported: {why}"));
+        }
+    };
+    match serde_json::from_slice::<Vec<Option<String>>>(&output.stdout) {
+        Ok(answers) if answers.len() == wanted.len() => answers,
+        _ => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.lines().rev().find(|line| !line.trim().is_empty());
+            all(format!(
+                "`{name}` ended ({}) without saying whether its module is there: {}",
+                output.status,
+                last.unwrap_or("it said nothing")
+            ))
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What a command says of a run when all goes well, and what it ends with when that can't be written.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+#![cfg(feature = "local-agent")]
+
+use serde_json::{Value, json};
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn command(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(snapbox::cmd::cargo_bin!("backburn"));
+    command
+        .args(words)
+        .current_dir(folder)
+        .env("BACKBURN_STATE", folder.join("state"))
+        .env("NO_COLOR", "1")
+        .env_remove("BACKBURN_POLICY")
+        .env_remove("BACKBURN_CONTROLLER");
+    command
+}
+
+fn ran(folder: &Path, words: &[&str]) -> Output {
+    command(folder, words).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn probe(path: &str) -> Value {
+    json!({"type": "probe", "name": "p", "tolerance": 0, "provider": {"type": "process", "path": path}})
+}
+
+/// A folder with an experiment that holds, one that deviates, and one that only acts.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |path: &str| {
+        json!({"title": "t", "description": "d", "method": [],
+            "runtime": {"hypothesis": {"strategy": "after-method-only"}},
+            "steady-state-hypothesis": {"title": "h", "probes": [probe(path)]}})
+    };
+    let acts = json!({"title": "t", "description": "d", "method": [
+        {"type": "action", "name": "a", "provider": {"type": "process", "path": "true"}}]});
+    for (name, document) in [
+        ("held.json", with("true")),
+        ("deviated.json", with("false")),
+        ("acts.json", acts),
+    ] {
+        std::fs::write(folder.path().join(name), document.to_string()).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn report_that_cannot_be_written_is_said_and_costs_the_exit_code_zero() {
+    let folder = folder();
+    for (file, wanted) in [("held.json", 7), ("deviated.json", 1)] {
+        for flag in ["--junit", "--journal"] {
+            let output = ran(folder.path(), &["run", file, flag, "/dev/full"]);
+            let said = text(&output.stderr);
+            assert_eq!(code(&output), wanted, "{file} {flag}: {said}");
+            assert!(
+                said.contains("error: /dev/full could not be written: no space left"),
+                "{said}"
+            );
+            // The verdict is told all the same.
+            assert!(!output.stdout.is_empty());
+        }
+        for words in [&["run", file][..], &["run", file, "--json"]] {
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            let mut command = command(folder.path(), words);
+            let output = command
+                .stdout(full)
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            let said = text(&output.stderr);
+            assert_eq!(code(&output), wanted, "{words:?}: {said}");
+            let error = "error: standard output could not be written: no space left";
+            assert_eq!(said.matches(error).count(), 1, "said once: {said}");
+        }
+    }
+    for words in [
+        &["plan", "held.json"][..],
+        &["validate", "held.json"],
+        &["schema"],
+        &["--help"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let status = command(folder.path(), words)
+            .stdout(full)
+            .stderr(Stdio::null())
+            .status();
+        assert_eq!(status.unwrap().code(), Some(7), "{words:?}");
+    }
+}
+
+#[test]
+fn report_to_a_closed_pipe_costs_the_exit_code_zero() {
+    let folder = folder();
+    for (file, wanted) in [("held.json", 7), ("deviated.json", 1)] {
+        let mut child = command(folder.path(), &["run", file, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(wanted), "{file}");
+    }
+}
+
+#[test]
+fn report_file_keeps_what_it_had_until_the_run_is_over() {
+    let folder = folder();
+    let path = folder.path().join("report.xml");
+    // A run that is refused at the last moment leaves the old report, and makes no new one.
+    std::fs::write(&path, "old, and longer than nothing").unwrap();
+    let words = [
+        "run",
+        "held.json",
+        "--junit",
+        "report.xml",
+        "--journal",
+        "new.json",
+        "--state",
+        "/proc/nowhere",
+    ];
+    assert_eq!(code(&ran(folder.path(), &words)), 2);
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "old, and longer than nothing"
+    );
+    assert!(!folder.path().join("new.json").exists());
+    // Then it is replaced as a whole.
+    std::fs::write(&path, "x".repeat(100_000)).unwrap();
+    assert_eq!(
+        code(&ran(
+            folder.path(),
+            &["run", "held.json", "--junit", "report.xml"]
+        )),
+        0
+    );
+    let report = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        report.starts_with("<?xml") && report.trim_end().ends_with("</testsuites>"),
+        "{report}"
+    );
+    // One file for two reports would keep one of them.
+    let twice = [
+        "run",
+        "held.json",
+        "--junit",
+        "report.xml",
+        "--journal",
+        "./report.xml",
+    ];
+    assert_eq!(code(&ran(folder.path(), &twice)), 2);
+    // Nobody waits for whoever might read a named pipe.
+    nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(
+        code(&ran(
+            folder.path(),
+            &["run", "held.json", "--junit", "pipe"]
+        )),
+        2
+    );
+}
+
+#[test]
+fn run_that_only_acts_says_that_nothing_was_measured() {
+    let folder = folder();
+    let output = ran(folder.path(), &["run", "acts.json"]);
+    assert_eq!(code(&output), 0);
+    assert!(
+        text(&output.stdout).contains("nothing was measured"),
+        "{}",
+        text(&output.stdout)
+    );
+    let output = ran(
+        folder.path(),
+        &["run", "acts.json", "--json", "--junit", "report.xml"],
+    );
+    let last = text(&output.stdout).lines().last().unwrap().to_owned();
+    let told: Value = serde_json::from_str(&last).unwrap();
+    let note = told["verdict"]["notes"][0].as_str().unwrap();
+    assert!(note.contains("nothing was measured"), "{told}");
+    let report = std::fs::read_to_string(folder.path().join("report.xml")).unwrap();
+    assert!(report.contains("nothing was measured"), "{report}");
+    let output = ran(folder.path(), &["validate", "acts.json", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        told[0]["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("nothing is measured"),
+        "{told}"
+    );
+    let output = ran(folder.path(), &["plan", "acts.json"]);
+    assert!(text(&output.stderr).contains("warning: nothing is measured"));
+}
+
+#[test]
+fn verdict_says_what_so_many_looks_are_worth() {
+    let folder = folder();
+    let output = ran(
+        folder.path(),
+        &["run", "held.json", "--junit", "report.xml"],
+    );
+    let line = "1 look after the method, 0 failed: at 95 % confidence the failure rate is at most 95.0 %, if looks are independent";
+    assert!(
+        text(&output.stdout).contains(line),
+        "{}",
+        text(&output.stdout)
+    );
+    let report = std::fs::read_to_string(folder.path().join("report.xml")).unwrap();
+    assert!(report.contains(line), "{report}");
+    let output = ran(folder.path(), &["run", "held.json", "--json"]);
+    let last = text(&output.stdout).lines().last().unwrap().to_owned();
+    let told: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(
+        told["verdict"]["probes"],
+        json!([
+        {"probe": "p", "when": "after", "looks": 1, "failures": 0, "upper_bound": 0.95}])
+    );
+    let output = ran(folder.path(), &["plan", "held.json"]);
+    assert!(
+        text(&output.stdout).contains("about 1 look after the method"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn help_ends_with_every_exit_code() {
+    let folder = folder();
+    let help = text(&ran(folder.path(), &["--help"]).stdout);
+    // It is wrapped at the terminal's width.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for exit in backburn_experiments::journal::exit_codes() {
+        let line = format!("{} {}: {}", exit.code, exit.name, exit.meaning);
+        assert!(help.contains(&line), "{line}\n{help}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Programs that are run as probes and actions: their own exit is their end, and what they leave running is left alone.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
+use backburn::providers::{Around, Measured, measure};
+use backburn_experiments::document::Provider;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+async fn ask(provider: Value) -> Measured {
+    let provider: Provider = serde_json::from_value(provider).unwrap();
+    let around = Around::default();
+    let measured = measure(&provider, None, &around);
+    tokio::time::timeout(Duration::from_secs(60), measured)
+        .await
+        .unwrap()
+}
+
+fn shell(script: &str) -> Value {
+    json!({"type": "process", "path": "sh", "arguments": ["-c", script]})
+}
+
+fn output(measured: Measured) -> Value {
+    match measured {
+        Measured::Output(value) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A process that a test ends.
+struct Left(i32);
+
+impl Left {
+    fn is_alive(&self) -> bool {
+        // A zombie is gone as far as anybody cares.
+        std::fs::read_to_string(format!("/proc/{}/stat", self.0))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        kill(Pid::from_raw(self.0), Signal::SIGKILL).ok();
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn pid_in(file: &Path) -> i32 {
+    let mut found = None;
+    until("a process id is written", || {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        found = text.strip_suffix('\n').and_then(|text| text.parse().ok());
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+#[tokio::test]
+async fn process_that_leaves_a_daemon_ends_with_its_own_exit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pid, marks) = (folder.path().join("pid"), folder.path().join("marks"));
+    for prefix in ["", "setsid "] {
+        std::fs::remove_file(&pid).ok();
+        std::fs::remove_file(&marks).ok();
+        // It goes on writing to both streams that it was given, and notes that it could.
+        let daemon = format!(
+            "echo $$ > {pid}; while sleep 0.05; do echo out && echo err >&2 && echo x >> {marks}; done",
+            pid = pid.display(),
+            marks = marks.display()
+        );
+        let script = format!("{prefix}sh -c '{daemon}' & echo ok; echo no >&2; exit 3");
+        let value = output(ask(shell(&script)).await);
+        assert_eq!(value["status"], 3, "{value}");
+        assert!(
+            value["stdout"].as_str().unwrap().contains("ok\n"),
+            "{value}"
+        );
+        assert!(
+            value["stderr"].as_str().unwrap().contains("no\n"),
+            "{value}"
+        );
+        let left = Left(pid_in(&pid).await);
+        let marked = || std::fs::metadata(&marks).map_or(0, |file| file.len());
+        let before = marked();
+        until("the daemon writes on", || marked() > before + 8).await;
+        assert!(left.is_alive(), "`{prefix}`");
+    }
+}
+
+#[tokio::test]
+async fn process_that_takes_too_long_is_killed_and_its_children_are_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, child) = (folder.path().join("own"), folder.path().join("child"));
+    let script = format!(
+        "echo $$ > {}; sleep 100 & echo $! > {}; wait",
+        own.display(),
+        child.display()
+    );
+    let mut provider = shell(&script);
+    provider["timeout"] = json!("500ms");
+    let late = ask(provider).await;
+    assert!(matches!(late, Measured::NoAnswer(_)), "{late:?}");
+    let (program, left) = (Left(pid_in(&own).await), Left(pid_in(&child).await));
+    until("the program is gone", || !program.is_alive()).await;
+    assert!(left.is_alive());
+
+    // The same where nobody waits for it any more.
+    std::fs::remove_file(&own).unwrap();
+    let task = tokio::spawn(ask(shell(&script)));
+    let program = Left(pid_in(&own).await);
+    assert!(program.is_alive());
+    task.abort();
+    until("the program is gone", || !program.is_alive()).await;
+}
+
+#[tokio::test]
+async fn process_that_writes_without_end_is_a_broken_check() {
+    let measured = ask(json!({"type": "process", "path": "yes"})).await;
+    match measured {
+        Measured::Broken(why) => assert!(why.contains("16 MiB"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn process_that_opens_its_streams_anew_is_heard() {
+    let value = output(ask(shell("echo one > /dev/stderr; echo two >> /dev/stdout")).await);
+    assert_eq!(
+        value,
+        json!({"status": 0, "stdout": "two\n", "stderr": "one\n"})
+    );
+}
