@@ -373,7 +373,7 @@ pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
 }
 
 /// What the kernel said, and what would do.
-fn kernel_refuses(error: &std::io::Error) -> Refusal {
+pub(super) fn kernel_refuses(error: &std::io::Error) -> Refusal {
     match errno(error) {
         Some(Errno::PERM) => Refusal::new("not-permitted", error.to_string())
             .hint("run as root, or with CAP_NET_ADMIN"),

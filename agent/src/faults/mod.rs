@@ -36,7 +36,7 @@ pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
 
 use crate::changes::{Alter as _, Change, ProcessHelper};
-use crate::filter::Harm;
+use crate::filter::{Filter, Harm};
 use crate::helpers::Role;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
@@ -259,7 +259,11 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 
 /// The plan of a fault that is done to packets by a helper's tables.
 fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
-    let filter = flows.filter(harm, look)?;
+    planned(flows.filter(harm, look)?, look)
+}
+
+/// The plan of a helper that owns a filter's tables.
+fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
     let notes = flows::notes(&filter)?;
     let place = filter.place();
     let id = filter.holds();

@@ -32,6 +32,25 @@ impl Filter {
         ]
     }
 
+    /// How long a packet may be that goes by the devices at which packets are looked at, in bytes, with the header of their layer.
+    /// 0 where there is no such device.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub fn longest_packet(&self) -> io::Result<u64> {
+        /// An Ethernet header with two VLAN tags.
+        const HEADER: u64 = 22;
+        let links = netlink::within(self.namespace.as_ref(), netlink::links)?.unwrap_or_default();
+        let meant = links.iter().filter(|link| {
+            let mut names = self.devices.iter().chain(&self.inlets);
+            names.any(|name| *name == link.name)
+        });
+        Ok(meant
+            .map(|link| u64::from(link.mtu) + HEADER)
+            .max()
+            .unwrap_or_default())
+    }
+
     /// Makes its devices, in the namespace of the thread.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 use super::deeds::copies;
 use super::network::merged;
 use super::steps::{
-    ICMPV6, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
+    ICMPV6, Place, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
 };
 use super::{End, Filter, Flows, Harm, Means, PortRange, Protocol};
 use crate::netlink::{
@@ -69,18 +69,19 @@ pub(super) fn messages(
         };
         draft.lease(deadline);
         for harm in [HARM, HARM_LEAVING] {
-            if chains.iter().any(|(_, _, _, chain)| *chain == harm) {
+            let leads_there = |place: &Place| place.harm == harm || place.harm_of_answers == harm;
+            if chains.iter().any(leads_there) {
                 draft.messages.push(table.chain(harm));
                 draft.harm(harm, filter, means);
             }
         }
-        for (name, hook, priority, harm) in chains {
+        for place in &chains {
             draft.messages.push(match hooked {
-                true => table.base_chain(&name, &hook, priority),
-                false => table.chain(&name),
+                true => table.base_chain(&place.name, &place.hook, place.priority),
+                false => table.chain(&place.name),
             });
-            draft.spare(&name, &hook, filter);
-            draft.choose((&name, harm), filter, &filter.flows);
+            draft.spare(&place.name, &place.hook, filter);
+            draft.choose(place, filter, &filter.flows);
         }
         if let Harm::Answer { lost } = filter.harm {
             draft.signed(filter.sign(), lost, hooked);
@@ -100,9 +101,9 @@ pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> 
             messages: Vec::new(),
             sets,
         };
-        for (name, _, _, harm) in chains {
+        for place in &chains {
             for flows in flows {
-                draft.choose((&name, harm), filter, flows);
+                draft.choose(place, filter, flows);
             }
         }
         messages.extend(draft.messages);
@@ -212,7 +213,7 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, at: (&str, &str), filter: &Filter, flows: &Flows) {
+    fn choose(&mut self, place: &Place, filter: &Filter, flows: &Flows) {
         let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
@@ -220,10 +221,11 @@ impl Draft<'_> {
                 ends => ends.iter().map(Some).collect(),
             }
         }
-        for (source, destination) in [
-            (Side::Source, Side::Destination),
-            (Side::Destination, Side::Source),
+        for (source, destination, harm) in [
+            (Side::Source, Side::Destination, place.harm),
+            (Side::Destination, Side::Source, place.harm_of_answers),
         ] {
+            let at = (place.name.as_str(), harm);
             if only_back && source == Side::Source {
                 continue;
             }

@@ -280,6 +280,8 @@ mod tests {
             index,
             name: name.into(),
             kind: KIND.into(),
+            alias: String::new(),
+            mtu: MTU,
             loopback: false,
             up: false,
             discipline: "noop".into(),
