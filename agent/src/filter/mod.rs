@@ -5,6 +5,7 @@ mod bursts;
 mod deeds;
 mod device;
 mod distribution;
+mod disturbed;
 mod established;
 mod harm;
 mod link;
@@ -169,6 +170,8 @@ pub struct Counted {
     pub harmed_bytes: u64,
     /// Those that its devices dropped, for want of room or by chance.
     pub dropped: u64,
+    /// Packets that its devices have been given: sent, dropped, or waiting. The pieces of a batch count each.
+    pub taken: u64,
     /// Connections that were closed.
     pub closed: u64,
     /// Addresses that names came to later.
@@ -295,7 +298,7 @@ impl Filter {
                 }
             }
             let devices = self.shapers_there()?.into_iter();
-            there.extend(devices.map(|(name, _)| format!("device {name}")));
+            there.extend(devices.map(|device| format!("device {}", device.name)));
             Ok(there)
         };
         // What was in a namespace that is gone is gone with it.
@@ -366,12 +369,30 @@ impl Filter {
                     }
                 }
             }
-            for (_, index) in self.shapers_there()? {
-                counted.dropped += netlink::dropped(index)?;
+            for device in self.shapers_there()? {
+                if let Some(root) = netlink::root(device.index)? {
+                    counted.dropped += root.dropped;
+                    counted.taken += root.sent + root.dropped + root.waiting;
+                }
             }
             Ok(counted)
         };
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_default())
+    }
+
+    /// What others have changed of it since it was made, so that it no longer does what it is for; in words for people. To be asked
+    /// while its tables' owner is alive.
+    ///
+    /// # Errors
+    /// That can't be looked at.
+    pub fn disturbed(&self) -> io::Result<Vec<String>> {
+        let look = || {
+            let mut disturbed = self.disturbed_chains()?;
+            disturbed.extend(self.disturbed_shapers()?);
+            Ok(disturbed)
+        };
+        let gone = || vec!["the network namespace is gone".to_owned()];
+        Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_else(gone))
     }
 
     /// Where, for people.

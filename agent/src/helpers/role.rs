@@ -194,6 +194,16 @@ impl Role {
         }
     }
 
+    /// What others have changed of what it made, so that it no longer does what it is for; nothing where that can't be told. To be
+    /// asked while it lives.
+    pub fn disturbed(&self) -> Vec<String> {
+        match self {
+            Role::Filter(filter) => filter.disturbed().unwrap_or_default(),
+            Role::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What is still there of it although it is dead, in words for people.
     ///
     /// # Errors
