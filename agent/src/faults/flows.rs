@@ -6,7 +6,9 @@ mod members;
 use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
 use super::{Look, flow_notes};
-use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
+use crate::filter::{
+    Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol, marks_held,
+};
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
@@ -282,7 +284,13 @@ impl Flows {
                 ..Refusal::new("no-match", "the processes' packets can't be told from others'")
             });
         }
-        let filter = Filter {
+        // What can't be looked at is as if there were nothing of it.
+        let translated = !matches!(harm, Harm::Answer { .. })
+            && matches!(
+                netlink::within(namespace.as_ref(), netlink::translates),
+                Ok(Some(true))
+            );
+        let mut filter = Filter {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
@@ -310,9 +318,15 @@ impl Flows {
                 spare_link: look.spare_link,
             },
             harm,
+            translated,
+            marks: translated.then_some(0),
             names: names("to", &self.to, false)
                 .chain(names("from", &self.from, true))
                 .collect(),
+        };
+        filter.marks = match filter.holds_marks() {
+            Some(_) => Some(free_marks(filter.inode(), look)?),
+            None => None,
         };
         filter.check().map_err(|error| kernel_refuses(&error))?;
         Ok(filter)
@@ -363,6 +377,19 @@ impl Flows {
             Whose::Cgroups(cgroups) => Ok((None, cgroups)),
         }
     }
+}
+
+/// Which bits of packets' marks no other fault has in this namespace.
+fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
+    let is_free = |number: &usize| {
+        let name = marks_held(inode, *number);
+        !look.held.iter().any(|(thing, _)| *thing == name)
+    };
+    (0..Filter::MARKS).find(is_free).ok_or_else(|| {
+        let number = Filter::MARKS;
+        let what = format!("{number} faults mark packets of this network already");
+        Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
+    })
 }
 
 /// What people should know of what would be done.

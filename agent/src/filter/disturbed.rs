@@ -1,6 +1,7 @@
 //! What others have changed of a filter's tables while it acts. Nobody else may change a table that has an owner; but the kernel
 //! itself takes a chain from a device that goes, and does not find one that is renamed.
 
+use super::original::MARKING;
 use super::rules::{HARM, LEASE};
 use super::steps::places;
 use super::{CHOSEN, Filter};
@@ -24,10 +25,11 @@ impl Filter {
             }
             let chains = table.chains(&socket)?;
             let counters = table.counters(&socket)?;
-            if !table.has_set(&socket, LEASE)?
-                || !counters.iter().any(|count| count.comment == CHOSEN)
-                || !chains.iter().any(|chain| chain.name.starts_with(HARM))
-            {
+            // A table that only marks packets does no harm itself.
+            let harms = places.iter().any(|place| place.harm != MARKING);
+            let is_whole = chains.iter().any(|chain| chain.name.starts_with(HARM))
+                && counters.iter().any(|count| count.comment == CHOSEN);
+            if !table.has_set(&socket, LEASE)? || (harms && !is_whole) {
                 disturbed.push(format!("table {layer} {} was emptied", self.table));
                 continue;
             }

@@ -11,6 +11,7 @@ mod harm;
 mod link;
 mod names;
 mod network;
+mod original;
 mod rules;
 mod signs;
 mod steps;
@@ -22,6 +23,7 @@ pub use harm::{Bursts, Delay, Distribution, Harm, Overtake, Shape, Share, With};
 pub use link::Connection;
 pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
+pub use original::marks_held;
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
 use crate::processes::Cgroup;
@@ -57,6 +59,12 @@ pub struct Filter {
     /// The devices at which arriving packets are looked at, where that is not done in the IP layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlets: Vec<String>,
+    /// Whether addresses are translated there, so that packets are chosen by what they were before as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub translated: bool,
+    /// Which bits of packets' marks it may use for that, where it does so at devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<usize>,
     /// The names among the ends, where they are looked up again while it acts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,
@@ -222,9 +230,9 @@ impl Filter {
         let (into, out) = match self.harm {
             Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
             Harm::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
-            _ if self.swallows() => ((1, rules::EARLY), (3, rules::AFTER_FILTERS)),
+            _ if self.swallows() => ((1, self.early()), (3, rules::AFTER_FILTERS)),
             Harm::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
-            _ => ((1, rules::EARLY), (5, 0)),
+            _ => ((1, self.early()), (5, 0)),
         };
         let arriving = arrives.then_some((true, into));
         arriving

@@ -1,6 +1,7 @@
 //! Where a filter's chains sit, and the small steps that its rules are made of.
 
-use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, EARLY, HARM, HARM_LEAVING, LAST, TCP};
+use super::original::MARKING;
+use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, HARM, HARM_LEAVING, LAST, TCP};
 use super::{Filter, Harm, Protocol};
 use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
 
@@ -24,6 +25,19 @@ pub(super) struct Place {
     pub harm: &'static str,
     /// and the one that answers to them are sent to.
     pub harm_of_answers: &'static str,
+    /// By what they are chosen.
+    pub by: By,
+}
+
+/// By what packets are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// By what they are.
+    Packet,
+    /// By what they are, and by what their connection was before addresses were translated.
+    Both,
+    /// By what their connection was before addresses were translated. They are only marked, for a chain at a device.
+    Original,
 }
 
 impl Place {
@@ -34,7 +48,14 @@ impl Place {
             priority,
             harm: HARM,
             harm_of_answers: HARM,
+            by: By::Packet,
         }
+    }
+
+    /// The same, where connections are known and addresses are translated.
+    fn where_translated(self, filter: &Filter) -> Self {
+        let by = if filter.translated { By::Both } else { self.by };
+        Place { by, ..self }
     }
 }
 
@@ -49,10 +70,11 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
     let leaving = |hook, priority| Place::new("leaving", hook, priority);
     let mut inet = Vec::new();
     let mut netdev = Vec::new();
+    let early = filter.early();
     match filter.harm {
         Harm::Lose { .. } | Harm::LoseInBursts { .. } => {
             if arrives {
-                inet.push(arriving(Hook::Prerouting, EARLY));
+                inet.push(arriving(Hook::Prerouting, early));
             }
             if leaves && filter.swallows() {
                 inet.push(leaving(Hook::Output, AFTER_FILTERS));
@@ -60,7 +82,7 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
                 netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
             }
         }
-        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, EARLY)),
+        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early)),
         Harm::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
         Harm::Duplicate { .. } => {
             netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
@@ -102,6 +124,22 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
                 inet.push(Place::new("passing", Hook::Forward, BEFORE_FILTERS));
             }
         }
+    }
+    let mut inet: Vec<Place> = inet
+        .into_iter()
+        .map(|place| match place.hook {
+            // It comes where addresses are what whoever asked knows.
+            Hook::Input if matches!(filter.harm, Harm::Answer { .. }) => place,
+            _ => place.where_translated(filter),
+        })
+        .collect();
+    if filter.marks().is_some() {
+        inet.push(Place {
+            harm: MARKING,
+            harm_of_answers: MARKING,
+            by: By::Original,
+            ..Place::new("translated", Hook::Postrouting, AFTER_FILTERS)
+        });
     }
     let mut places = vec![(Layer::Inet, inet), (Layer::Netdev, netdev)];
     places.retain(|(_, chains)| !chains.is_empty());

@@ -188,7 +188,10 @@ impl Role {
                     |device| format!("disk:{device}"),
                 )]
             }
-            Role::Filter(filter) => vec![filter.holds()],
+            Role::Filter(filter) => {
+                let flows = std::iter::once(filter.holds());
+                flows.chain(filter.holds_marks()).collect()
+            }
             Role::Answers(answers) => answers.holds(),
             Role::Proxy(proxy) => vec![proxy.holds()],
         }

@@ -93,6 +93,33 @@ pub fn refusing_chains() -> io::Result<Vec<ForeignChain>> {
         .collect())
 }
 
+/// Whether addresses may be translated in the namespace of the thread: by chains of that type, or by legacy iptables.
+///
+/// # Errors
+/// What the kernel said.
+pub fn translates() -> io::Result<bool> {
+    // `/proc/net` is the first thread's.
+    let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "nat"))
+    });
+    if legacy {
+        return Ok(true);
+    }
+    let question = Message {
+        what: "list the chains".into(),
+        kind: GET_CHAIN,
+        flags: flags::REQUEST | flags::DUMP,
+        body: Body::of(&[0; 4]),
+    };
+    let found = Socket::open(Family::Netfilter)?.ask(&question, |chain| {
+        // `NFTA_CHAIN_TYPE`.
+        let kind = message::attribute(chain.body.get(message::NF_HEADER..)?, 7)?;
+        (message::text(kind) == "nat").then_some(())
+    })?;
+    Ok(!found.is_empty())
+}
+
 /// The table of a rule that drops or rejects.
 fn refuses(rule: &Received<'_>) -> Option<(u8, String)> {
     let family = *rule.body.first()?;

@@ -13,7 +13,7 @@ mod queue;
 mod socket;
 mod tables;
 
-pub use chains::{Chain, ForeignChain, refusing_chains};
+pub use chains::{Chain, ForeignChain, refusing_chains, translates};
 pub use connections::{
     Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
 };
@@ -21,7 +21,7 @@ pub use disciplines::{
     Discipline, Netem, Root, make_shaper, remove_shaper, root, shaper,
     without_what_the_module_makes,
 };
-pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
+pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, addresses, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};

@@ -67,6 +67,8 @@ pub enum Hook {
     Forward,
     /// What leaves from this namespace.
     Output,
+    /// What leaves, from this namespace or through it, when it is known by which device.
+    Postrouting,
     /// What these devices take, before all that the IP layers do.
     Ingress(Vec<String>),
     /// What these devices send, after all that the IP layers do. Since Linux 5.16.
@@ -82,6 +84,7 @@ impl Hook {
             Hook::Input => 1,
             Hook::Forward => 2,
             Hook::Output => 3,
+            Hook::Postrouting => 4,
             Hook::Egress(_) => 1,
         }
     }
