@@ -5,7 +5,7 @@ mod members;
 
 use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
-use super::{Look, flow_notes};
+use super::{Look, Plan, flow_notes};
 use crate::filter::{
     Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol, marks_held,
 };
@@ -39,7 +39,8 @@ pub struct Flows {
     /// Any where left out; with a port, TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
-    /// Which of their packets, as seen from the host or namespace. Both where left out.
+    /// Which of their packets, as seen from the host or namespace. Where left out: what arrives, of latency, reordering and corruption;
+    /// what leaves, of duplicates; both, of all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     direction: Option<Direction>,
     /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
@@ -56,6 +57,10 @@ pub struct Flows {
     /// Not the flows with one of these ends, written as `to`; names are looked up once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     except: Option<OneOrMany<String>>,
+    /// Whether the fault is refused where this host would do another harm than is asked for, e.g. because its kernel has no netem. Where
+    /// left out, or false, the plan warns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 /// A port, or ports from one to another.
@@ -173,6 +178,27 @@ impl Flows {
             direction: Some(direction),
             ..self.clone()
         }
+    }
+
+    /// The plan, unless it warns of another harm than is asked for and that is not wanted.
+    ///
+    /// # Errors
+    /// It is not wanted.
+    pub(super) fn settled(&self, plan: Plan) -> Result<Plan, Refusal> {
+        if plan.warnings.is_empty() || self.strict != Some(true) {
+            return Ok(plan);
+        }
+        let problems = plan.warnings.into_iter();
+        Err(Refusal {
+            problems: problems
+                .map(|warning| Problem::new("$.strict", warning))
+                .collect(),
+            ..Refusal::new(
+                "strict",
+                "this host would do another harm than is asked for",
+            )
+        }
+        .hint("change what is asked for, or leave `strict` out to have it with a warning"))
     }
 
     /// Why their live connections can't be told, where they can't.
@@ -392,9 +418,10 @@ fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
     })
 }
 
-/// What people should know of what would be done.
-pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
-    netlink::within(filter.namespace.as_ref(), || flow_notes::notes(filter))
+/// What people should know of what would be done, and be warned of.
+pub(super) fn told(filter: &Filter) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    let look = || Ok((flow_notes::notes(filter)?, flow_notes::warnings(filter)));
+    netlink::within(filter.namespace.as_ref(), look)
         .map(Option::unwrap_or_default)
         .map_err(|error| kernel_refuses(&error))
 }

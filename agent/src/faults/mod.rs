@@ -122,6 +122,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// Where the host would do another harm than the arguments ask for.
+    pub warnings: Vec<String>,
     /// What should come after a one-shot fault.
     pub expect: Option<Expectation>,
 }
@@ -202,6 +204,7 @@ impl Plan {
             victims: self.victims.clone(),
             changes: self.changes.iter().map(|change| change.view()).collect(),
             notes: self.notes.clone(),
+            warnings: self.warnings.clone(),
         }
     }
 }
@@ -259,12 +262,12 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 
 /// The plan of a fault that is done to packets by a helper's tables.
 fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
-    planned(flows.filter(harm, look)?, look)
+    flows.settled(planned(flows.filter(harm, look)?, look)?)
 }
 
 /// The plan of a helper that owns a filter's tables.
 fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
-    let notes = flows::notes(&filter)?;
+    let (notes, warnings) = flows::told(&filter)?;
     let place = filter.place();
     let id = filter.holds();
     Ok(Plan {
@@ -279,6 +282,7 @@ fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
             role: Role::Filter(Box::new(filter)),
         })],
         notes,
+        warnings,
         ..Plan::default()
     })
 }

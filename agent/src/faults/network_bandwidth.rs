@@ -86,18 +86,18 @@ impl FaultKind for NetworkBandwidth {
         if let Shape::Bandwidth { burst, queue, .. } = shape {
             for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
                 if given.is_some() && u64::from(size) < longest {
-                    plan.notes.push(format!(
-                        "warning: packets of up to {longest} bytes go over the devices of these flows, and those of more than {size} bytes are lost: `{key}` is smaller than a packet"
+                    plan.warnings.push(format!(
+                        "packets of up to {longest} bytes go over the devices of these flows, and those of more than {size} bytes are lost: `{key}` is smaller than a packet"
                     ));
                 }
             }
             if queue < burst {
-                plan.notes.push(format!(
-                    "warning: batches of TCP segments of more than {queue} bytes are lost: `queue` is smaller than `burst`"
+                plan.warnings.push(format!(
+                    "batches of TCP segments of more than {queue} bytes are lost: `queue` is smaller than `burst`"
                 ));
             }
         }
-        Ok(plan)
+        self.flows.settled(plan)
     }
 }
 
