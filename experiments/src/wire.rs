@@ -264,6 +264,9 @@ pub struct PlanView {
     /// What people should know: a fallback taken, somebody spared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Where the host would do another harm than the arguments ask for, e.g. because its kernel lacks something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What is hit on a host.

@@ -127,3 +127,81 @@ fn a_plan_warns_of_what_would_keep_a_fault_from_being_seen() {
         assert!(notes(cut, &sixth).contains("IPv6 is off"));
     });
 }
+
+/// A plan, or why it is refused.
+fn planned(fault: &str, arguments: &Value) -> (bool, Value) {
+    let arguments = arguments.to_string();
+    let words = [
+        "plan",
+        fault,
+        "--json",
+        "--duration",
+        "5s",
+        "--arguments",
+        &arguments,
+    ];
+    let output = Place::default()
+        .agent(&words, None)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the agent starts");
+    let said = match output.status.success() {
+        true => serde_json::from_slice(&output.stdout).expect("JSON"),
+        false => Value::String(String::from_utf8_lossy(&output.stderr).into_owned()),
+    };
+    (output.status.success(), said)
+}
+
+#[test]
+fn plan_of_another_harm_than_was_asked_warns_and_strict_refuses() {
+    let name = "plan_of_another_harm_than_was_asked_warns_and_strict_refuses";
+    privately_networked(name, &["unshare", "ip", "nft"], || {
+        let _wire = Wire::new();
+        let mut cases = vec![(
+            "network-bandwidth",
+            json!({"interface": DEVICE, "rate": "8Mbit/s", "burst": "1600B", "queue": "1600B"}),
+            None,
+        )];
+        // Where addresses are translated.
+        nft("table ip nat { chain out { type nat hook output priority -100; }; }");
+        cases.push((
+            "network-bandwidth",
+            json!({"to": THERE[0], "rate": "8Mbit/s"}),
+            Some("addresses are translated here"),
+        ));
+        // Where the kernel has no netem, which others have.
+        let netem = json!({"to": THERE[0], "delay": "50ms", "backend": "netem"});
+        if !planned("network-latency", &netem).0 {
+            for (fault, more) in [
+                ("network-latency", json!({"delay": "50ms"})),
+                ("network-reorder", json!({"delay": "50ms", "percent": 5})),
+                ("network-corrupt", json!({"percent": 5})),
+                ("network-duplicate", json!({"percent": 5})),
+            ] {
+                let mut arguments = more;
+                arguments["to"] = json!(THERE[0]);
+                cases.push((fault, arguments, Some("netem is not available")));
+            }
+        }
+        for (fault, mut arguments, warning) in cases {
+            let (may, plan) = planned(fault, &arguments);
+            assert!(may, "{fault} {arguments}: {plan}");
+            let warnings = plan["warnings"].to_string();
+            let expected = warning.unwrap_or("null");
+            assert!(warnings.contains(expected), "{fault} {arguments}: {plan}");
+            arguments["strict"] = json!(true);
+            let (may, said) = planned(fault, &arguments);
+            assert_eq!(may, warning.is_none(), "{fault} {arguments}: {said}");
+            let said = said.to_string();
+            assert!(
+                warning.is_none() || said.contains("would do another harm"),
+                "{said}"
+            );
+        }
+        // What is asked for by its name is what is asked for.
+        let named = json!({"to": THERE[0], "delay": "50ms", "backend": "nfqueue", "strict": true});
+        let (may, plan) = planned("network-latency", &named);
+        assert!(may && plan["warnings"].is_null(), "{plan}");
+    });
+}

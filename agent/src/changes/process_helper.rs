@@ -76,6 +76,10 @@ impl Alter for ProcessHelper {
     fn observe(&self, host: &Host) -> io::Result<Observed> {
         let found = self.find(host)?;
         if let Some(id) = found.first() {
+            let disturbed = self.role.disturbed();
+            if !disturbed.is_empty() {
+                return Ok(Observed::Contested(contested(&disturbed)));
+            }
             return Ok(Observed::Present(format!(
                 "helper `{}` is there as process {}",
                 self.mark, id.pid
@@ -107,7 +111,16 @@ impl Alter for ProcessHelper {
 
     fn effect(&self, host: &Host) -> Effect {
         match self.known(host) {
-            Some(id) => helpers::evidence(&self.role, id.pid, &host.table),
+            Some(id) => {
+                let mut effect = helpers::evidence(&self.role, id.pid, &host.table);
+                let disturbed = self.role.disturbed();
+                if !disturbed.is_empty() {
+                    effect.acts = false;
+                    effect.seen =
+                        format!("{}; before that, {}", contested(&disturbed), effect.seen);
+                }
+                effect
+            }
             None if matches!(self.role, Role::Terminate { .. }) => {
                 helpers::evidence(&self.role, 0, &host.table)
             }
@@ -120,6 +133,14 @@ impl Alter for ProcessHelper {
     }
 
     fn is_done(&self, host: &Host) -> bool {
-        self.role.has_nobody_to_hold(&host.table) || self.known(host).is_none()
+        // What others have changed does not what was asked for any more, and maybe something worse: it ends.
+        self.known(host).is_none()
+            || self.role.has_nobody_to_hold(&host.table)
+            || !self.role.disturbed().is_empty()
     }
+}
+
+/// What others have changed, for people.
+fn contested(disturbed: &[String]) -> String {
+    format!("contested, it no longer acts: {}", disturbed.join(", "))
 }

@@ -126,6 +126,9 @@ fn plan_text(plan: &PlanView) -> String {
             change.apply, change.undo, change.if_we_die
         ));
     }
+    for warning in &plan.warnings {
+        text.push_str(&format!("WARNING {warning}\n"));
+    }
     for note in &plan.notes {
         text.push_str(&format!("note    {note}\n"));
     }
@@ -148,6 +151,9 @@ pub(super) fn report(report: &Report) {
             injection, plan, ..
         } => {
             eprintln!("injected {injection}");
+            for warning in &plan.warnings {
+                eprintln!("WARNING {warning}");
+            }
             eprint!("{}", plan_text(plan));
         }
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),

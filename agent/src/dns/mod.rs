@@ -208,6 +208,8 @@ mod tests {
                 namespace: None,
                 flows: serde_json::from_value(flows).expect("flows"),
                 inlets: Vec::new(),
+                translated: false,
+                marks: None,
                 names: Vec::new(),
                 harm: Harm::Answer { lost: false },
                 devices: Vec::new(),

@@ -55,12 +55,19 @@ impl Backend {
         look: &Look<'_>,
     ) -> Result<Plan, Refusal> {
         let direction = flows.direction().unwrap_or(ways.only);
+        let left_out = flows.direction().is_none().then(|| {
+            format!(
+                "only {} packets, as `direction` is left out",
+                which(ways.only).0
+            )
+        });
         let flows = flows.facing(direction);
         let missing = match backend.unwrap_or_default() {
             Backend::Nfqueue => None,
             Backend::Auto | Backend::Netem => match ways.shape.try_out() {
                 Ok(()) => {
                     let mut plan = filtering(&flows, Harm::Shape { shape: ways.shape }, look)?;
+                    plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
                     );
@@ -81,20 +88,32 @@ impl Backend {
                 problems: vec![one_way(ways.only)],
                 ..Refusal::new("no-backend", format!("netem can't be had here: {error}")).hint(hint)
             }),
-            (_, _) => {
+            (_, missing) => {
                 let mut plan = filtering(&flows, ways.other, look)?;
+                plan.notes.extend(left_out);
                 plan.notes.push(ways.note.into());
-                Ok(plan)
+                plan.warnings.extend(missing.map(|error| {
+                    format!(
+                        "netem is not available on this kernel ({error}): only {} packets are had, and not by netem; another kernel may do another harm",
+                        which(ways.only).0
+                    )
+                }));
+                flows.settled(plan)
             }
         }
     }
 }
 
-fn one_way(only: Direction) -> Problem {
-    let (which, word) = match only {
+/// Which packets, and what `direction` calls them.
+fn which(only: Direction) -> (&'static str, &'static str) {
+    match only {
         Direction::Egress => ("leaving", "egress"),
         Direction::Ingress | Direction::Both => ("arriving", "ingress"),
-    };
+    }
+}
+
+fn one_way(only: Direction) -> Problem {
+    let (which, word) = which(only);
     Problem::new(
         "$.direction",
         format!("without netem only {which} packets can be had"),

@@ -102,7 +102,7 @@ impl FaultKind for DiskFill {
                 },
             })],
             notes,
-            expect: None,
+            ..Plan::default()
         })
     }
 }

@@ -31,6 +31,29 @@ pub(super) fn notes(filter: &Filter) -> io::Result<Vec<String>> {
     Ok(notes)
 }
 
+/// What the namespace that the thread is in makes of the fault that is not what was asked for: packets that would not be chosen because
+/// their addresses are translated.
+pub(super) fn warnings(filter: &Filter) -> Vec<String> {
+    let flows = &filter.flows;
+    if flows.to.is_empty() && flows.from.is_empty() && flows.ports.is_empty() {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    if filter.translated && !filter.inlets.is_empty() {
+        warnings.push(
+            "addresses are translated here (nat), and arriving packets are shaped as they come in, before it is known what they were: answers from behind a translated address or port are not shaped. Name the addresses that stand behind it as well, or shape at the other side".into(),
+        );
+    }
+    // A table of services after three lines of headings; it is the thread's namespace's.
+    let services = std::fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default();
+    if services.lines().count() > 3 {
+        warnings.push(
+            "IPVS forwards to other addresses here: what goes to its services is chosen only where it is not yet, or no longer, forwarded. Name the addresses of the servers as well".into(),
+        );
+    }
+    warnings
+}
+
 /// A named interface that carries nothing.
 fn down(filter: &Filter) -> io::Result<Option<String>> {
     let Some(wanted) = &filter.flows.interface else {

@@ -5,8 +5,10 @@ mod members;
 
 use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
-use super::{Look, flow_notes};
-use crate::filter::{Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol};
+use super::{Look, Plan, flow_notes};
+use crate::filter::{
+    Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol, marks_held,
+};
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
@@ -37,7 +39,8 @@ pub struct Flows {
     /// Any where left out; with a port, TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
-    /// Which of their packets, as seen from the host or namespace. Both where left out.
+    /// Which of their packets, as seen from the host or namespace. Where left out: what arrives, of latency, reordering and corruption;
+    /// what leaves, of duplicates; both, of all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     direction: Option<Direction>,
     /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
@@ -54,6 +57,10 @@ pub struct Flows {
     /// Not the flows with one of these ends, written as `to`; names are looked up once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     except: Option<OneOrMany<String>>,
+    /// Whether the fault is refused where this host would do another harm than is asked for, e.g. because its kernel has no netem. Where
+    /// left out, or false, the plan warns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 /// A port, or ports from one to another.
@@ -173,6 +180,27 @@ impl Flows {
         }
     }
 
+    /// The plan, unless it warns of another harm than is asked for and that is not wanted.
+    ///
+    /// # Errors
+    /// It is not wanted.
+    pub(super) fn settled(&self, plan: Plan) -> Result<Plan, Refusal> {
+        if plan.warnings.is_empty() || self.strict != Some(true) {
+            return Ok(plan);
+        }
+        let problems = plan.warnings.into_iter();
+        Err(Refusal {
+            problems: problems
+                .map(|warning| Problem::new("$.strict", warning))
+                .collect(),
+            ..Refusal::new(
+                "strict",
+                "this host would do another harm than is asked for",
+            )
+        }
+        .hint("change what is asked for, or leave `strict` out to have it with a warning"))
+    }
+
     /// Why their live connections can't be told, where they can't.
     pub(super) fn not_connections(&self, at: &str) -> Option<Problem> {
         match (&self.interface, self.protocol) {
@@ -282,7 +310,13 @@ impl Flows {
                 ..Refusal::new("no-match", "the processes' packets can't be told from others'")
             });
         }
-        let filter = Filter {
+        // What can't be looked at is as if there were nothing of it.
+        let translated = !matches!(harm, Harm::Answer { .. })
+            && matches!(
+                netlink::within(namespace.as_ref(), netlink::translates),
+                Ok(Some(true))
+            );
+        let mut filter = Filter {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
@@ -310,9 +344,15 @@ impl Flows {
                 spare_link: look.spare_link,
             },
             harm,
+            translated,
+            marks: translated.then_some(0),
             names: names("to", &self.to, false)
                 .chain(names("from", &self.from, true))
                 .collect(),
+        };
+        filter.marks = match filter.holds_marks() {
+            Some(_) => Some(free_marks(filter.inode(), look)?),
+            None => None,
         };
         filter.check().map_err(|error| kernel_refuses(&error))?;
         Ok(filter)
@@ -365,15 +405,29 @@ impl Flows {
     }
 }
 
-/// What people should know of what would be done.
-pub(super) fn notes(filter: &Filter) -> Result<Vec<String>, Refusal> {
-    netlink::within(filter.namespace.as_ref(), || flow_notes::notes(filter))
+/// Which bits of packets' marks no other fault has in this namespace.
+fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
+    let is_free = |number: &usize| {
+        let name = marks_held(inode, *number);
+        !look.held.iter().any(|(thing, _)| *thing == name)
+    };
+    (0..Filter::MARKS).find(is_free).ok_or_else(|| {
+        let number = Filter::MARKS;
+        let what = format!("{number} faults mark packets of this network already");
+        Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
+    })
+}
+
+/// What people should know of what would be done, and be warned of.
+pub(super) fn told(filter: &Filter) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    let look = || Ok((flow_notes::notes(filter)?, flow_notes::warnings(filter)));
+    netlink::within(filter.namespace.as_ref(), look)
         .map(Option::unwrap_or_default)
         .map_err(|error| kernel_refuses(&error))
 }
 
 /// What the kernel said, and what would do.
-fn kernel_refuses(error: &std::io::Error) -> Refusal {
+pub(super) fn kernel_refuses(error: &std::io::Error) -> Refusal {
     match errno(error) {
         Some(Errno::PERM) => Refusal::new("not-permitted", error.to_string())
             .hint("run as root, or with CAP_NET_ADMIN"),

@@ -90,7 +90,7 @@ impl FaultKind for MemoryFill {
                 },
             })],
             notes,
-            expect: None,
+            ..Plan::default()
         })
     }
 }

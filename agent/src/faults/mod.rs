@@ -36,7 +36,7 @@ pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
 
 use crate::changes::{Alter as _, Change, ProcessHelper};
-use crate::filter::Harm;
+use crate::filter::{Filter, Harm};
 use crate::helpers::Role;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
@@ -122,6 +122,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// Where the host would do another harm than the arguments ask for.
+    pub warnings: Vec<String>,
     /// What should come after a one-shot fault.
     pub expect: Option<Expectation>,
 }
@@ -202,6 +204,7 @@ impl Plan {
             victims: self.victims.clone(),
             changes: self.changes.iter().map(|change| change.view()).collect(),
             notes: self.notes.clone(),
+            warnings: self.warnings.clone(),
         }
     }
 }
@@ -259,8 +262,12 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 
 /// The plan of a fault that is done to packets by a helper's tables.
 fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
-    let filter = flows.filter(harm, look)?;
-    let notes = flows::notes(&filter)?;
+    flows.settled(planned(flows.filter(harm, look)?, look)?)
+}
+
+/// The plan of a helper that owns a filter's tables.
+fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
+    let (notes, warnings) = flows::told(&filter)?;
     let place = filter.place();
     let id = filter.holds();
     Ok(Plan {
@@ -275,6 +282,7 @@ fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, 
             role: Role::Filter(Box::new(filter)),
         })],
         notes,
+        warnings,
         ..Plan::default()
     })
 }

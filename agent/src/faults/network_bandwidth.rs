@@ -1,8 +1,8 @@
 //! `network-bandwidth`: flows get only so much of their link, as over a slow line.
 
-use super::flows::Flows;
+use super::flows::{Flows, kernel_refuses};
 use super::rate::Rate;
-use super::{FaultKind, Look, Plan, Size, filtering};
+use super::{FaultKind, Look, Plan, Size, planned};
 use crate::filter::{Harm, Shape};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -20,10 +20,13 @@ pub struct NetworkBandwidth {
     flows: Flows,
     /// How fast, with the packets' headers.
     rate: Rate,
-    /// How much is sent at once after a pause. What comes in 10 ms where left out, and 10 kB at the least. Longer packets are lost, but for TCP's, which are cut.
+    /// How much is sent at once after a pause. What is sent in 10 ms where left out, and at least 10 kB and one and a half packets as
+    /// long as the devices of the flows take (64 KiB on the loopback). Packets that are longer than the burst are lost, but for batches of TCP
+    /// segments, which are cut into their segments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     burst: Option<Size>,
-    /// How much may wait. What is sent in 100 ms where left out, and 30 kB at the least.
+    /// How much may wait. Where left out, what is sent in 100 ms, and at least what TCP sends before it hears of a loss: 256 kB (or what
+    /// is sent in two seconds, where that is less) and 16 packets as long as the devices of the flows take (or what is sent in ten seconds).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     queue: Option<Size>,
 }
@@ -67,20 +70,70 @@ impl FaultKind for NetworkBandwidth {
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        // Both are below `MOST`.
-        let bytes = |given: Option<Size>, share: u64, least: u64| {
-            let size = given.map_or((self.rate.0 / share).clamp(least, MOST.0), |size| size.0);
-            u32::try_from(size).unwrap_or(u32::MAX)
-        };
-        let shape = Shape::Bandwidth {
-            rate: self.rate.0,
-            burst: bytes(self.burst, 100, 10_000),
-            queue: bytes(self.queue, 10, 30_000),
-        };
-        let mut plan = filtering(&self.flows, Harm::Shape { shape }, look)?;
+        // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
+        let trial = self.shape(PACKET.0);
+        let mut filter = self.flows.filter(Harm::Shape { shape: trial }, look)?;
+        let longest = filter
+            .longest_packet()
+            .map_err(|error| kernel_refuses(&error))?
+            .max(PACKET.0);
+        let shape = self.shape(longest);
+        filter.harm = Harm::Shape { shape };
+        let mut plan = planned(filter, look)?;
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
         );
-        Ok(plan)
+        if let Shape::Bandwidth { burst, queue, .. } = shape {
+            for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
+                if given.is_some() && u64::from(size) < longest {
+                    plan.warnings.push(format!(
+                        "packets of up to {longest} bytes go over the devices of these flows, and those of more than {size} bytes are lost: `{key}` is smaller than a packet"
+                    ));
+                }
+            }
+            if queue < burst {
+                plan.warnings.push(format!(
+                    "batches of TCP segments of more than {queue} bytes are lost: `queue` is smaller than `burst`"
+                ));
+            }
+        }
+        self.flows.settled(plan)
+    }
+}
+
+impl NetworkBandwidth {
+    /// The sizes that are meant where the longest packet, with its header, has this many bytes.
+    fn shape(&self, longest: u64) -> Shape {
+        // All are below `MOST`, but for a queue that was given.
+        let bytes = |size: u64| u32::try_from(size.min(MOST.0)).unwrap_or(u32::MAX);
+        let burst = self.burst.map_or_else(
+            || {
+                let burst = (self.rate.0 / 100).max(10_000);
+                // What is sent in one piece must fit into the queue; only a single packet may need more.
+                let most = self.queue.map_or(MOST.0, |queue| queue.0);
+                burst.min(most).max(longest + longest / 2)
+            },
+            |burst| burst.0,
+        );
+        let queue = self
+            .queue
+            .map_or_else(|| self.usual_queue(longest).max(burst), |queue| queue.0);
+        Shape::Bandwidth {
+            rate: self.rate.0,
+            burst: bytes(burst),
+            queue: bytes(queue),
+        }
+    }
+
+    /// How much may wait where nothing is said, in bytes. What a TCP connection sends before it first hears that something was lost must
+    /// fit: of much that is lost at once it sends some again only after a pause, and the rate is not reached. That is the first window of a
+    /// receiver (128 kB with Linux, which grows), and the first ten packets of a sender. What waits is not to wait for minutes either.
+    fn usual_queue(&self, longest: u64) -> u64 {
+        let in_millis = |millis: u64| self.rate.0.saturating_mul(millis) / 1000;
+        let window = in_millis(2000).min(256_000);
+        let packets = in_millis(10_000).min(16 * longest);
+        [30_000, 4 * longest, in_millis(100), window, packets]
+            .into_iter()
+            .fold(0, u64::max)
     }
 }

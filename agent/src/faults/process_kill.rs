@@ -103,6 +103,7 @@ impl FaultKind for ProcessKill {
             changes,
             notes,
             expect,
+            ..Plan::default()
         })
     }
 }

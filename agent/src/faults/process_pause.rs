@@ -77,7 +77,7 @@ impl FaultKind for ProcessPause {
             victims: victims.iter().map(process_victim).collect(),
             changes,
             notes,
-            expect: None,
+            ..Plan::default()
         })
     }
 }

@@ -172,7 +172,7 @@ impl FaultKind for TcpProxy {
                 role: Role::Proxy(Box::new(proxy)),
             })],
             notes,
-            expect: None,
+            ..Plan::default()
         })
     }
 }

@@ -1,10 +1,10 @@
 //! The devices of ours that packets are forwarded to and that shape them. The interfaces that the
 //! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
-//! nothing goes to it any more then; it is removed by its name.
+//! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 
 use super::harm::{Delay, Shape};
 use super::{Filter, Harm};
-use crate::netlink::{self, Discipline, Netem};
+use crate::netlink::{self, Discipline, Link, Netem};
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
@@ -18,18 +18,41 @@ pub struct Shapers {
 }
 
 impl Filter {
-    /// The names of its devices: for what leaves, and for what arrives. None where it needs none.
-    fn shapers(&self) -> [Option<String>; 2] {
+    /// Its devices: for what leaves, and for what arrives. None where it needs none.
+    fn shapers(&self) -> [Option<Shaper>; 2] {
         let Harm::Shape { .. } = self.harm else {
             return [None, None];
         };
         // A device's name has 15 characters, too few for the table's.
         let sum = super::text::long_fold(&self.table) & 0xffff_ffff_ffff;
+        let shaper = |letter: char, what: &str| Shaper {
+            name: format!("bb{sum:012x}{letter}"),
+            alias: format!("{} {what}", self.table),
+        };
         let direction = self.flows.direction;
         [
-            direction.leaves().then(|| format!("bb{sum:012x}e")),
-            direction.arrives().then(|| format!("bb{sum:012x}i")),
+            direction.leaves().then(|| shaper('e', "leaving")),
+            direction.arrives().then(|| shaper('i', "arriving")),
         ]
+    }
+
+    /// How long a packet may be that goes by the devices at which packets are looked at, in bytes, with the header of their layer.
+    /// 0 where there is no such device.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub fn longest_packet(&self) -> io::Result<u64> {
+        /// An Ethernet header with two VLAN tags.
+        const HEADER: u64 = 22;
+        let links = netlink::within(self.namespace.as_ref(), netlink::links)?.unwrap_or_default();
+        let meant = links.iter().filter(|link| {
+            let mut names = self.devices.iter().chain(&self.inlets);
+            names.any(|name| *name == link.name)
+        });
+        Ok(meant
+            .map(|link| u64::from(link.mtu) + HEADER)
+            .max()
+            .unwrap_or_default())
     }
 
     /// Makes its devices, in the namespace of the thread.
@@ -41,8 +64,8 @@ impl Filter {
             return Ok(Shapers::default());
         };
         let discipline = shape.discipline();
-        let [leaving, arriving] = self.shapers().map(|name| match name {
-            Some(name) => netlink::make_shaper(&name, &discipline),
+        let [leaving, arriving] = self.shapers().map(|shaper| match shaper {
+            Some(Shaper { name, alias }) => netlink::make_shaper(&name, &alias, &discipline),
             None => Ok(0),
         });
         Ok(Shapers {
@@ -51,15 +74,40 @@ impl Filter {
         })
     }
 
-    /// Which of its devices are there, in the namespace of the thread.
-    pub(super) fn shapers_there(&self) -> io::Result<Vec<(String, u32)>> {
+    /// Which of its devices are there, in the namespace of the thread, whatever they are called by now.
+    pub(super) fn shapers_there(&self) -> io::Result<Vec<Link>> {
         let mut there = Vec::new();
-        for name in self.shapers().into_iter().flatten() {
-            if let Some(index) = netlink::shaper(&name)? {
-                there.push((name, index));
-            }
+        for shaper in self.shapers().into_iter().flatten() {
+            there.extend(shaper.find()?);
         }
         Ok(there)
+    }
+
+    /// What others have done to its devices, in the namespace of the thread, so that they do not do any more what they are for.
+    pub(super) fn disturbed_shapers(&self) -> io::Result<Vec<String>> {
+        let Harm::Shape { shape } = &self.harm else {
+            return Ok(Vec::new());
+        };
+        let wanted = shape.discipline();
+        let mut disturbed = Vec::new();
+        for shaper in self.shapers().into_iter().flatten() {
+            let name = &shaper.name;
+            let Some(link) = shaper.find()? else {
+                disturbed.push(format!("device {name} is gone"));
+                continue;
+            };
+            if !link.up {
+                disturbed.push(format!("device {} was taken down", link.name));
+            }
+            match netlink::root(link.index)? {
+                Some(root) if root.is(&wanted) => {}
+                _ => disturbed.push(format!(
+                    "the queueing discipline of device {} was changed",
+                    link.name
+                )),
+            }
+        }
+        Ok(disturbed)
     }
 
     /// Removes its devices. What they still held is lost, as on a wire.
@@ -67,18 +115,30 @@ impl Filter {
     /// # Errors
     /// What the kernel said.
     pub fn clear_away(&self) -> io::Result<()> {
-        let names = self.shapers();
-        if names == [None, None] {
+        if !self.harm.shapes() {
             return Ok(());
         }
         let remove = || {
-            names
+            self.shapers_there()?
                 .iter()
-                .flatten()
-                .try_for_each(|name| netlink::remove_shaper(name))
+                .try_for_each(netlink::remove_shaper)
         };
         // What was in a namespace that is gone is gone with it.
         netlink::within(self.namespace.as_ref(), remove).map(|_| ())
+    }
+}
+
+/// A device that shapes, as it is made.
+struct Shaper {
+    /// Its name, which somebody may change.
+    name: String,
+    /// What is written to it, so that it is known by any name.
+    alias: String,
+}
+
+impl Shaper {
+    fn find(&self) -> io::Result<Option<Link>> {
+        netlink::shaper(&self.name, &self.alias)
     }
 }
 
@@ -135,7 +195,7 @@ impl Shape {
         let discipline = self.discipline();
         let trial = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            netlink::make_shaper("backburn-try", &discipline).map(|_| ())
+            netlink::make_shaper("backburn-try", "", &discipline).map(|_| ())
         };
         netlink::without_what_the_module_makes(|| {
             std::thread::scope(|threads| match threads.spawn(trial).join() {

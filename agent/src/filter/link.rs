@@ -1,8 +1,10 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
+use super::original::Of;
 use super::rules::{Draft, IPV4, IPV6, TCP};
-use super::steps::{Side, accept, transport};
+use super::steps::{Side, transport};
 use super::{End, Flows};
+use crate::netlink::Expression;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -48,7 +50,7 @@ impl std::str::FromStr for Connection {
 
 impl Draft<'_> {
     /// Lets the link's packets through, both ways.
-    pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows) {
+    pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows, of: Of, spared: &[Expression]) {
         let Some(Connection { here, there }) = flows.spare_link else {
             return;
         };
@@ -62,10 +64,10 @@ impl Draft<'_> {
                     networks,
                     port: None,
                 };
-                steps.extend(self.address(side, &end_of, v4).unwrap_or_default());
-                steps.extend(self.ports(side, &[end.port().into()]));
+                steps.extend(self.address(side, &end_of, v4, of).unwrap_or_default());
+                steps.extend(self.ports(side, &[end.port().into()], of));
             }
-            steps.push(accept());
+            steps.extend_from_slice(spared);
             self.rule(chain, &steps, "the agent's link");
         }
     }

@@ -5,11 +5,13 @@ mod bursts;
 mod deeds;
 mod device;
 mod distribution;
+mod disturbed;
 mod established;
 mod harm;
 mod link;
 mod names;
 mod network;
+mod original;
 mod rules;
 mod signs;
 mod steps;
@@ -21,6 +23,7 @@ pub use harm::{Bursts, Delay, Distribution, Harm, Overtake, Shape, Share, With};
 pub use link::Connection;
 pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
+pub use original::marks_held;
 
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
 use crate::processes::Cgroup;
@@ -56,6 +59,12 @@ pub struct Filter {
     /// The devices at which arriving packets are looked at, where that is not done in the IP layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlets: Vec<String>,
+    /// Whether addresses are translated there, so that packets are chosen by what they were before as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub translated: bool,
+    /// Which bits of packets' marks it may use for that, where it does so at devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<usize>,
     /// The names among the ends, where they are looked up again while it acts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,
@@ -169,6 +178,8 @@ pub struct Counted {
     pub harmed_bytes: u64,
     /// Those that its devices dropped, for want of room or by chance.
     pub dropped: u64,
+    /// Packets that its devices have been given: sent, dropped, or waiting. The pieces of a batch count each.
+    pub taken: u64,
     /// Connections that were closed.
     pub closed: u64,
     /// Addresses that names came to later.
@@ -219,9 +230,9 @@ impl Filter {
         let (into, out) = match self.harm {
             Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
             Harm::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
-            _ if self.swallows() => ((1, rules::EARLY), (3, rules::AFTER_FILTERS)),
+            _ if self.swallows() => ((1, self.early()), (3, rules::AFTER_FILTERS)),
             Harm::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
-            _ => ((1, rules::EARLY), (5, 0)),
+            _ => ((1, self.early()), (5, 0)),
         };
         let arriving = arrives.then_some((true, into));
         arriving
@@ -295,7 +306,7 @@ impl Filter {
                 }
             }
             let devices = self.shapers_there()?.into_iter();
-            there.extend(devices.map(|(name, _)| format!("device {name}")));
+            there.extend(devices.map(|device| format!("device {}", device.name)));
             Ok(there)
         };
         // What was in a namespace that is gone is gone with it.
@@ -366,12 +377,30 @@ impl Filter {
                     }
                 }
             }
-            for (_, index) in self.shapers_there()? {
-                counted.dropped += netlink::dropped(index)?;
+            for device in self.shapers_there()? {
+                if let Some(root) = netlink::root(device.index)? {
+                    counted.dropped += root.dropped;
+                    counted.taken += root.sent + root.dropped + root.waiting;
+                }
             }
             Ok(counted)
         };
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_default())
+    }
+
+    /// What others have changed of it since it was made, so that it no longer does what it is for; in words for people. To be asked
+    /// while its tables' owner is alive.
+    ///
+    /// # Errors
+    /// That can't be looked at.
+    pub fn disturbed(&self) -> io::Result<Vec<String>> {
+        let look = || {
+            let mut disturbed = self.disturbed_chains()?;
+            disturbed.extend(self.disturbed_shapers()?);
+            Ok(disturbed)
+        };
+        let gone = || vec!["the network namespace is gone".to_owned()];
+        Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_else(gone))
     }
 
     /// Where, for people.

@@ -10,8 +10,9 @@
 
 use super::deeds::copies;
 use super::network::merged;
+use super::original::{MARKING, Of, original_address, original_port};
 use super::steps::{
-    ICMPV6, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
+    By, ICMPV6, Place, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
 };
 use super::{End, Filter, Flows, Harm, Means, PortRange, Protocol};
 use crate::netlink::{
@@ -32,6 +33,8 @@ pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 pub(super) const TCP: u8 = 6;
 /// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
 pub(super) const EARLY: i32 = -350;
+/// Where connections are known (-200), and before addresses are translated (-100).
+pub(super) const TRACKED: i32 = -190;
 /// Just before where a host's own rules usually are.
 pub(super) const BEFORE_FILTERS: i32 = -10;
 /// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
@@ -69,18 +72,26 @@ pub(super) fn messages(
         };
         draft.lease(deadline);
         for harm in [HARM, HARM_LEAVING] {
-            if chains.iter().any(|(_, _, _, chain)| *chain == harm) {
+            let leads_there = |place: &Place| place.harm == harm || place.harm_of_answers == harm;
+            if chains.iter().any(leads_there) {
                 draft.messages.push(table.chain(harm));
                 draft.harm(harm, filter, means);
             }
         }
-        for (name, hook, priority, harm) in chains {
+        if chains.iter().any(|place| place.harm == MARKING) {
+            draft.messages.push(table.chain(MARKING));
+            draft.marking(filter);
+        }
+        for place in &chains {
             draft.messages.push(match hooked {
-                true => table.base_chain(&name, &hook, priority),
-                false => table.chain(&name),
+                true => table.base_chain(&place.name, &place.hook, place.priority),
+                false => table.chain(&place.name),
             });
-            draft.spare(&name, &hook, filter);
-            draft.choose((&name, harm), filter, &filter.flows);
+            draft.spare(place, filter);
+            if matches!(place.hook, Hook::Egress(_)) {
+                draft.by_marks(&place.name, place.harm, filter);
+            }
+            draft.choose(place, filter, &filter.flows);
         }
         if let Harm::Answer { lost } = filter.harm {
             draft.signed(filter.sign(), lost, hooked);
@@ -100,9 +111,9 @@ pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> 
             messages: Vec::new(),
             sets,
         };
-        for (name, _, _, harm) in chains {
+        for place in &chains {
             for flows in flows {
-                draft.choose((&name, harm), filter, flows);
+                draft.choose(place, filter, flows);
             }
         }
         messages.extend(draft.messages);
@@ -129,7 +140,8 @@ impl Draft<'_> {
     }
 
     /// The rules that let through what is never touched.
-    fn spare(&mut self, chain: &str, hook: &Hook, filter: &Filter) {
+    fn spare(&mut self, place: &Place, filter: &Filter) {
+        let (chain, hook) = (place.name.as_str(), &place.hook);
         let flows = &filter.flows;
         if let Harm::Duplicate { .. } = filter.harm {
             let steps = [
@@ -150,7 +162,7 @@ impl Draft<'_> {
             "the lease has run out",
         );
         let (name, kind) = match hook {
-            Hook::Output => (vec![Meta::OutputName], Some(Meta::OutputType)),
+            Hook::Output | Hook::Postrouting => (vec![Meta::OutputName], Some(Meta::OutputType)),
             Hook::Forward => (vec![Meta::InputName, Meta::OutputName], None),
             Hook::Prerouting | Hook::Input => (vec![Meta::InputName], Some(Meta::InputType)),
             // The chain is at the wanted devices only.
@@ -181,19 +193,28 @@ impl Draft<'_> {
             let steps = [transport(ICMPV6), kinds, vec![accept()]];
             self.rule(chain, &steps.concat(), "neighbours");
         }
-        self.spare_link(chain, flows);
+        self.spare_ends(chain, flows, Of::Packet, &[accept()]);
+        if place.by != By::Packet {
+            let spared = self.spared(filter, place.by == By::Original);
+            self.spare_ends(chain, flows, Of::Original, &spared);
+        }
+    }
+
+    /// The rules for what is spared because of an end that it has, or had.
+    fn spare_ends(&mut self, chain: &str, flows: &Flows, of: Of, spared: &[Expression]) {
+        self.spare_link(chain, flows, of, spared);
         for end in [Side::Source, Side::Destination] {
             for protocol in [TCP, UDP] {
                 if flows.spare_ports.is_empty() {
                     continue;
                 }
-                let ports = self.ports(end, &flows.spare_ports);
-                let steps = [transport(protocol), ports, vec![accept()]];
+                let ports = self.ports(end, &flows.spare_ports, of);
+                let steps = [&transport(protocol)[..], &ports, spared];
                 self.rule(chain, &steps.concat(), "spared port");
             }
             for except in &flows.except {
                 for (family, v4) in [(IPV4, true), (IPV6, false)] {
-                    let Some(address) = self.address(end, except, v4) else {
+                    let Some(address) = self.address(end, except, v4, of) else {
                         continue;
                     };
                     for protocol in ported(except.port.is_some(), Protocol::Any) {
@@ -201,9 +222,9 @@ impl Draft<'_> {
                         steps.extend(protocol.map(transport).unwrap_or_default());
                         steps.extend(address.clone());
                         if let Some(port) = except.port {
-                            steps.extend(self.ports(end, &[port]));
+                            steps.extend(self.ports(end, &[port], of));
                         }
-                        steps.push(accept());
+                        steps.extend_from_slice(spared);
                         self.rule(chain, &steps, "excepted");
                     }
                 }
@@ -212,7 +233,7 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, at: (&str, &str), filter: &Filter, flows: &Flows) {
+    fn choose(&mut self, place: &Place, filter: &Filter, flows: &Flows) {
         let only_back = matches!(filter.harm, Harm::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
@@ -220,16 +241,24 @@ impl Draft<'_> {
                 ends => ends.iter().map(Some).collect(),
             }
         }
-        for (source, destination) in [
-            (Side::Source, Side::Destination),
-            (Side::Destination, Side::Source),
+        for (source, destination, harm) in [
+            (Side::Source, Side::Destination, place.harm),
+            (Side::Destination, Side::Source, place.harm_of_answers),
         ] {
+            let at = (place.name.as_str(), harm);
             if only_back && source == Side::Source {
                 continue;
             }
-            for from in any(&flows.from) {
-                for to in any(&flows.to) {
-                    self.pair(at, flows, (source, from), (destination, to));
+            let looked_at: &[Of] = match place.by {
+                By::Packet => &[Of::Packet],
+                By::Both => &[Of::Packet, Of::Original],
+                By::Original => &[Of::Original],
+            };
+            for of in looked_at {
+                for from in any(&flows.from) {
+                    for to in any(&flows.to) {
+                        self.pair(at, flows, (source, from), (destination, to), *of);
+                    }
                 }
             }
         }
@@ -241,6 +270,7 @@ impl Draft<'_> {
         flows: &Flows,
         (source, from): (Side, Option<&End>),
         (destination, to): (Side, Option<&End>),
+        of: Of,
     ) {
         let has_address = from.is_some() || to.is_some();
         let families: &[Option<([u8; 2], bool)>] = match has_address {
@@ -250,6 +280,10 @@ impl Draft<'_> {
         let has_port = !flows.ports.is_empty()
             || from.is_some_and(|end| end.port.is_some())
             || to.is_some_and(|end| end.port.is_some());
+        if of == Of::Original && !has_address && !has_port {
+            // What is chosen by neither is chosen by what the packet is.
+            return;
+        }
         for family in families {
             let mut addresses = Vec::new();
             if let Some((family, v4)) = family {
@@ -257,7 +291,7 @@ impl Draft<'_> {
                 let mut missing = false;
                 for (side, end) in [(source, from), (destination, to)] {
                     let Some(end) = end else { continue };
-                    match self.address(side, end, *v4) {
+                    match self.address(side, end, *v4, of) {
                         Some(address) => addresses.extend(address),
                         None => missing = true,
                     }
@@ -271,11 +305,11 @@ impl Draft<'_> {
                 steps.extend(protocol.map(transport).unwrap_or_default());
                 for (side, end) in [(source, from), (destination, to)] {
                     if let Some(port) = end.and_then(|end| end.port) {
-                        steps.extend(self.ports(side, &[port]));
+                        steps.extend(self.ports(side, &[port], of));
                     }
                 }
                 if !flows.ports.is_empty() {
-                    steps.extend(self.ports(destination, &flows.ports));
+                    steps.extend(self.ports(destination, &flows.ports, of));
                 }
                 let goto = Expression::Verdict(Verdict::Goto(harm.into()));
                 if flows.cgroups.is_empty() {
@@ -302,7 +336,13 @@ impl Draft<'_> {
     }
 
     /// That an address is one of an end's; nothing where that has none of the family.
-    pub(super) fn address(&mut self, side: Side, end: &End, v4: bool) -> Option<Vec<Expression>> {
+    pub(super) fn address(
+        &mut self,
+        side: Side,
+        end: &End,
+        v4: bool,
+        of: Of,
+    ) -> Option<Vec<Expression>> {
         let networks = end.networks.iter().filter(|network| network.is_v4() == v4);
         let ranges = merged(networks.map(|network| network.range()).collect());
         let (offset, length, key) = match (v4, side) {
@@ -311,20 +351,24 @@ impl Draft<'_> {
             (false, Side::Source) => (8, 16, Key::V6),
             (false, Side::Destination) => (24, 16, Key::V6),
         };
-        (!ranges.is_empty()).then(|| self.among(field(Base::Network, offset, length), key, &ranges))
+        let field = match of {
+            Of::Packet => field(Base::Network, offset, length),
+            Of::Original => original_address(side, v4),
+        };
+        (!ranges.is_empty()).then(|| self.among(field, key, &ranges))
     }
 
-    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange]) -> Vec<Expression> {
+    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange], of: Of) -> Vec<Expression> {
         let offset = if side == Side::Source { 0 } else { 2 };
+        let field = match of {
+            Of::Packet => field(Base::Transport, offset, 2),
+            Of::Original => original_port(side),
+        };
         let bytes = |port: u16| port.to_be_bytes().to_vec();
         let ranges = ports
             .iter()
             .map(|port| (bytes(port.first), bytes(port.last)));
-        self.among(
-            field(Base::Transport, offset, 2),
-            Key::Port,
-            &merged(ranges.collect()),
-        )
+        self.among(field, Key::Port, &merged(ranges.collect()))
     }
 
     /// That a field is within one of these ranges.

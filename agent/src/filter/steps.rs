@@ -1,6 +1,7 @@
 //! Where a filter's chains sit, and the small steps that its rules are made of.
 
-use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, EARLY, HARM, HARM_LEAVING, LAST, TCP};
+use super::original::MARKING;
+use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, HARM, HARM_LEAVING, LAST, TCP};
 use super::{Filter, Harm, Protocol};
 use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
 
@@ -11,53 +12,104 @@ pub(super) const ICMPV6: u8 = 58;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
 const DEVICES: usize = 200;
 
-/// A chain that packets come to: its name, its hook and its priority, and the chain that the chosen ones are sent to.
-pub(super) type Place = (String, Hook, i32, &'static str);
+/// A chain that packets come to.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its name.
+    pub name: String,
+    /// Where it sits.
+    pub hook: Hook,
+    /// Lower ones come first.
+    pub priority: i32,
+    /// The chain that the chosen packets are sent to,
+    pub harm: &'static str,
+    /// and the one that answers to them are sent to.
+    pub harm_of_answers: &'static str,
+    /// By what they are chosen.
+    pub by: By,
+}
+
+/// By what packets are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// By what they are.
+    Packet,
+    /// By what they are, and by what their connection was before addresses were translated.
+    Both,
+    /// By what their connection was before addresses were translated. They are only marked, for a chain at a device.
+    Original,
+}
+
+impl Place {
+    fn new(name: impl Into<String>, hook: Hook, priority: i32) -> Self {
+        Place {
+            name: name.into(),
+            hook,
+            priority,
+            harm: HARM,
+            harm_of_answers: HARM,
+            by: By::Packet,
+        }
+    }
+
+    /// The same, where connections are known and addresses are translated.
+    fn where_translated(self, filter: &Filter) -> Self {
+        let by = if filter.translated { By::Both } else { self.by };
+        Place { by, ..self }
+    }
+}
+
+/// The name that the kernel gives to each namespace's loopback.
+const LOOPBACK_NAME: &str = "lo";
 
 /// The chains of a filter that packets come to, in the IP layers and at devices; only of layers that have some.
 pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
-    let arriving = |hook, priority| ("arriving".to_owned(), hook, priority, HARM);
-    let leaving = |hook, priority| ("leaving".to_owned(), hook, priority, HARM);
+    let arriving = |hook, priority| Place::new("arriving", hook, priority);
+    let leaving = |hook, priority| Place::new("leaving", hook, priority);
     let mut inet = Vec::new();
     let mut netdev = Vec::new();
+    let early = filter.early();
     match filter.harm {
         Harm::Lose { .. } | Harm::LoseInBursts { .. } => {
             if arrives {
-                inet.push(arriving(Hook::Prerouting, EARLY));
+                inet.push(arriving(Hook::Prerouting, early));
             }
             if leaves && filter.swallows() {
                 inet.push(leaving(Hook::Output, AFTER_FILTERS));
             } else if leaves {
-                netdev.extend(at_devices(
-                    "leaving",
-                    &filter.devices,
-                    Hook::Egress,
-                    0,
-                    HARM,
-                ));
+                netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
             }
         }
-        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, EARLY)),
+        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early)),
         Harm::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
         Harm::Duplicate { .. } => {
-            netdev.extend(at_devices(
-                "leaving",
-                &filter.devices,
-                Hook::Egress,
-                0,
-                HARM,
-            ));
+            netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
         }
         Harm::Shape { .. } => {
             if leaves {
-                let out = at_devices("leaving", &filter.devices, Hook::Egress, LAST, HARM_LEAVING);
-                netdev.extend(out);
+                let out = at_devices("leaving", &filter.devices, Hook::Egress, LAST);
+                netdev.extend(out.into_iter().map(|place| Place {
+                    harm: HARM_LEAVING,
+                    harm_of_answers: HARM_LEAVING,
+                    ..place
+                }));
             }
             if arrives {
-                let into = at_devices("arriving", &filter.inlets, Hook::Ingress, LAST, HARM);
-                netdev.extend(into);
+                let (looping, others): (Vec<String>, Vec<String>) = filter
+                    .inlets
+                    .iter()
+                    .cloned()
+                    .partition(|name| *name == LOOPBACK_NAME);
+                netdev.extend(at_devices("arriving", &others, Hook::Ingress, LAST));
+                let looping = at_devices("looping", &looping, Hook::Ingress, LAST);
+                netdev.extend(looping.into_iter().map(|place| Place {
+                    // Both directions arrive there. Each is to have what it is given by itself: acknowledgements that wait
+                    // behind the data of the other direction would slow that down.
+                    harm_of_answers: if leaves { HARM_LEAVING } else { HARM },
+                    ..place
+                }));
             }
         }
         Harm::Reject { .. } => {
@@ -69,9 +121,25 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
             }
             // What passes through is of no socket here.
             if flows.cgroups.is_empty() {
-                inet.push(("passing".to_owned(), Hook::Forward, BEFORE_FILTERS, HARM));
+                inet.push(Place::new("passing", Hook::Forward, BEFORE_FILTERS));
             }
         }
+    }
+    let mut inet: Vec<Place> = inet
+        .into_iter()
+        .map(|place| match place.hook {
+            // It comes where addresses are what whoever asked knows.
+            Hook::Input if matches!(filter.harm, Harm::Answer { .. }) => place,
+            _ => place.where_translated(filter),
+        })
+        .collect();
+    if filter.marks().is_some() {
+        inet.push(Place {
+            harm: MARKING,
+            harm_of_answers: MARKING,
+            by: By::Original,
+            ..Place::new("translated", Hook::Postrouting, AFTER_FILTERS)
+        });
     }
     let mut places = vec![(Layer::Inet, inet), (Layer::Netdev, netdev)];
     places.retain(|(_, chains)| !chains.is_empty());
@@ -84,13 +152,12 @@ fn at_devices(
     devices: &[String],
     hook: fn(Vec<String>) -> Hook,
     priority: i32,
-    harm: &'static str,
 ) -> Vec<Place> {
     let chunks = devices.chunks(DEVICES).enumerate();
     chunks
         .map(|(number, devices)| {
             let name = format!("{name}-{number}");
-            (name, hook(devices.to_vec()), priority, harm)
+            Place::new(name, hook(devices.to_vec()), priority)
         })
         .collect()
 }

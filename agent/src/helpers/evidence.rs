@@ -128,7 +128,9 @@ fn filtered(filter: &Filter) -> Effect {
         figures.push(("added-addresses".to_owned(), counted.added as f64));
     }
     Effect {
-        acts: counted.harmed > 0 || counted.closed > 0,
+        // Rules count what they send to a device; the device tells what has come.
+        acts: (counted.harmed > 0 && (counted.taken > 0 || !filter.harm.shapes()))
+            || counted.closed > 0,
         seen,
         figures: figures.into_iter().collect(),
         ..Effect::default()

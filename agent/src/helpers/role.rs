@@ -196,9 +196,22 @@ impl Role {
                     |device| format!("disk:{device}"),
                 )]
             }
-            Role::Filter(filter) => vec![filter.holds()],
+            Role::Filter(filter) => {
+                let flows = std::iter::once(filter.holds());
+                flows.chain(filter.holds_marks()).collect()
+            }
             Role::Answers(answers) => answers.holds(),
             Role::Proxy(proxy) => vec![proxy.holds()],
+        }
+    }
+
+    /// What others have changed of what it made, so that it no longer does what it is for; nothing where that can't be told. To be
+    /// asked while it lives.
+    pub fn disturbed(&self) -> Vec<String> {
+        match self {
+            Role::Filter(filter) => filter.disturbed().unwrap_or_default(),
+            Role::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
+            _ => Vec::new(),
         }
     }
 

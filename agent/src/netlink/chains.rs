@@ -2,6 +2,7 @@
 
 use super::message::{self, Body, Message, Received, flags};
 use super::socket::{Family, Socket};
+use super::tables::Table;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -20,6 +21,51 @@ pub struct ForeignChain {
     pub hook: u32,
     /// Lower ones come first.
     pub priority: i32,
+}
+
+/// A chain of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Whether it is at a hook.
+    pub hooked: bool,
+    /// The devices that it is bound to.
+    pub devices: Vec<String>,
+}
+
+impl Table<'_> {
+    /// Its chains.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn chains(&self, socket: &Socket) -> io::Result<Vec<Chain>> {
+        let question = Message {
+            what: format!("list the chains of table {} {}", self.layer, self.name),
+            kind: GET_CHAIN,
+            flags: flags::REQUEST | flags::DUMP,
+            body: Body::of(&[self.layer as u8, 0, 0, 0]),
+        };
+        socket.ask(&question, |chain| {
+            let family = *chain.body.first()?;
+            let chain = chain.body.get(message::NF_HEADER..)?;
+            let table = message::text(message::attribute(chain, 1)?);
+            if family != self.layer as u8 || table != self.name {
+                return None;
+            }
+            let hook = message::attribute(chain, 4);
+            // `NFTA_HOOK_DEV`, and `NFTA_HOOK_DEVS` with all of them.
+            let one = hook.and_then(|hook| message::attribute(hook, 3));
+            let all = hook.and_then(|hook| message::attribute(hook, 4));
+            let all = message::attributes(all.unwrap_or_default()).into_iter();
+            let names = one.into_iter().chain(all.map(|(_, name)| name));
+            Some(Chain {
+                name: message::text(message::attribute(chain, 3)?),
+                hooked: hook.is_some(),
+                devices: names.map(message::text).collect(),
+            })
+        })
+    }
 }
 
 /// Every chain at a hook that lets not everything through: by its policy, or because a rule of its table drops or rejects.
@@ -45,6 +91,33 @@ pub fn refusing_chains() -> io::Result<Vec<ForeignChain>> {
         .filter(|(chain, table, drops)| *drops || refusing.contains(&(chain.family, table.clone())))
         .map(|(chain, ..)| chain)
         .collect())
+}
+
+/// Whether addresses may be translated in the namespace of the thread: by chains of that type, or by legacy iptables.
+///
+/// # Errors
+/// What the kernel said.
+pub fn translates() -> io::Result<bool> {
+    // `/proc/net` is the first thread's.
+    let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "nat"))
+    });
+    if legacy {
+        return Ok(true);
+    }
+    let question = Message {
+        what: "list the chains".into(),
+        kind: GET_CHAIN,
+        flags: flags::REQUEST | flags::DUMP,
+        body: Body::of(&[0; 4]),
+    };
+    let found = Socket::open(Family::Netfilter)?.ask(&question, |chain| {
+        // `NFTA_CHAIN_TYPE`.
+        let kind = message::attribute(chain.body.get(message::NF_HEADER..)?, 7)?;
+        (message::text(kind) == "nat").then_some(())
+    })?;
+    Ok(!found.is_empty())
 }
 
 /// The table of a rule that drops or rejects.

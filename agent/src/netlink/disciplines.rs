@@ -15,6 +15,8 @@ const NEW_DISCIPLINE: u16 = 36;
 const GET_DISCIPLINE: u16 = 38;
 /// `struct tcmsg`.
 const DISCIPLINE_HEADER: usize = 20;
+/// The handle that a device's discipline is given, `1:`.
+const HANDLE: u32 = 1 << 16;
 /// The kind of such devices.
 const KIND: &str = "ifb";
 /// One less than IPv6 wants, so that the kernel gives it neither addresses nor routes. What is forwarded to it is not held against it.
@@ -137,11 +139,12 @@ fn do_it(what: String, kind: u16, more: u16, body: Body) -> io::Result<()> {
     socket.ask(&question, |_| Some(())).map(|_| ())
 }
 
-/// Makes a device that shapes what is forwarded to it, in the namespace of the thread; its number.
+/// Makes a device that shapes what is forwarded to it, in the namespace of the thread; its number. The alias is how it is found again
+/// where somebody renames it.
 ///
 /// # Errors
 /// What the kernel said; a part of it may be there.
-pub fn make_shaper(name: &str, discipline: &Discipline) -> io::Result<u32> {
+pub fn make_shaper(name: &str, alias: &str, discipline: &Discipline) -> io::Result<u32> {
     let info = Body::default().text(1, KIND);
     let queue = 1u32.to_ne_bytes();
     let body = link_header(0, 0, 0)
@@ -152,8 +155,16 @@ pub fn make_shaper(name: &str, discipline: &Discipline) -> io::Result<u32> {
         .nest(18, &info);
     let new = flags::CREATE | flags::EXCLUSIVE;
     do_it(format!("make device {name} ({KIND})"), NEW_LINK, new, body)?;
-    let index = shaper(name)?
-        .ok_or_else(|| io::Error::other(format!("device {name} was made and is not there")))?;
+    let index = shaper(name, alias)?
+        .ok_or_else(|| io::Error::other(format!("device {name} was made and is not there")))?
+        .index;
+    // The kernel takes no alias with what makes a device.
+    do_it(
+        format!("give device {name} an alias"),
+        NEW_LINK,
+        0,
+        link_header(index, 0, 0).text(20, alias),
+    )?;
     let kind = discipline.kind;
     let body = discipline_header(index)
         .text(1, kind)
@@ -176,7 +187,7 @@ pub fn make_shaper(name: &str, discipline: &Discipline) -> io::Result<u32> {
 
 /// `struct tcmsg`: the root of an interface, with a handle of its own.
 fn discipline_header(index: u32) -> Body {
-    let fields = [0, index, 1 << 16, u32::MAX, 0].map(u32::to_ne_bytes);
+    let fields = [0, index, HANDLE, u32::MAX, 0].map(u32::to_ne_bytes);
     Body::of(&fields.concat())
 }
 
@@ -224,38 +235,80 @@ fn made_by_the_module<'a>(before: &[Link], after: &'a [Link]) -> Vec<&'a Link> {
     }
 }
 
-/// The number of the device of this name, where there is one that shapes.
+/// The device that shapes and has this alias, whatever its name is now; or, as long as it has no alias, this name.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn shaper(name: &str) -> io::Result<Option<u32>> {
-    let links = links()?;
-    let found = links
-        .iter()
-        .find(|link| link.name == name && link.kind == KIND);
-    Ok(found.map(|link| link.index))
+pub fn shaper(name: &str, alias: &str) -> io::Result<Option<Link>> {
+    let shapers: Vec<Link> = links()?
+        .into_iter()
+        .filter(|link| link.kind == KIND)
+        .collect();
+    let by_alias = shapers.iter().find(|link| link.alias == alias);
+    let by_name = || {
+        let mut unnamed = shapers.iter().filter(|link| link.alias.is_empty());
+        unnamed.find(|link| link.name == name)
+    };
+    Ok(by_alias.or_else(by_name).cloned())
 }
 
-/// Removes the device of this name that shapes, where there is one.
+/// Removes a device by its number.
 ///
 /// # Errors
-/// What the kernel said.
-pub fn remove_shaper(name: &str) -> io::Result<()> {
-    let Some(index) = shaper(name)? else {
-        return Ok(());
-    };
-    let what = format!("remove device {name}");
-    match do_it(what, DELETE_LINK, 0, link_header(index, 0, 0)) {
+/// What the kernel said, but for that there is none.
+pub fn remove_shaper(device: &Link) -> io::Result<()> {
+    let what = format!("remove device {}", device.name);
+    match do_it(what, DELETE_LINK, 0, link_header(device.index, 0, 0)) {
         Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(()),
         other => other,
     }
 }
 
-/// How many packets a device's discipline has dropped.
+/// The discipline at the root of a device, as the kernel tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    kind: String,
+    handle: u32,
+    options: Vec<u8>,
+    /// How many packets have left it.
+    pub sent: u64,
+    /// How many it has dropped.
+    pub dropped: u64,
+    /// How many wait in it.
+    pub waiting: u64,
+}
+
+impl Root {
+    /// Whether it is still the discipline that was asked for, with the arguments that decide what it does.
+    pub fn is(&self, wanted: &Discipline) -> bool {
+        // `struct tc_ratespec` has the rate at 8, and the limit of `struct tc_tbf_qopt` comes after two of them.
+        let parts = |options: &[u8]| -> Vec<Option<Vec<u8>>> {
+            let part = |kind, from: usize, to: usize| {
+                let value = message::attribute(options, kind)?;
+                Some(value.get(from..to)?.to_vec())
+            };
+            match wanted.kind {
+                "tbf" => vec![part(1, 8, 12), part(1, 24, 28), part(4, 0, 8)],
+                // They begin with `struct tc_netem_qopt`, whose fields after the latency are not in ticks.
+                _ => {
+                    let fixed = |from: usize, to: usize| options.get(from..to).map(<[u8]>::to_vec);
+                    let rest = options.get(24..).unwrap_or_default();
+                    let nanos = |kind| message::attribute(rest, kind).map(<[u8]>::to_vec);
+                    vec![fixed(4, 20), nanos(10), nanos(11)]
+                }
+            }
+        };
+        self.kind == wanted.kind
+            && self.handle == HANDLE
+            && parts(&self.options) == parts(wanted.options.bytes())
+    }
+}
+
+/// The discipline at the root of the device of this number; nothing where it has none of anybody's.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn dropped(index: u32) -> io::Result<u64> {
+pub fn root(index: u32) -> io::Result<Option<Root>> {
     let question = Message {
         what: "read what a queueing discipline counted".into(),
         kind: GET_DISCIPLINE,
@@ -263,12 +316,26 @@ pub fn dropped(index: u32) -> io::Result<u64> {
         body: Body::of(&[0; DISCIPLINE_HEADER]),
     };
     let found = Socket::open(Family::Route)?.ask(&question, |discipline| {
-        let of = message::long_at(discipline.body, 4)?;
-        // `TCA_STATS`, a `struct tc_stats`: bytes, packets, drops.
-        let counted = message::attribute(discipline.body.get(DISCIPLINE_HEADER..)?, 3)?;
-        (of == index).then_some(message::long_at(counted, 12)?)
+        let number = |at| message::long_at(discipline.body, at);
+        if number(4)? != index || number(12)? != u32::MAX {
+            return None;
+        }
+        let attributes = discipline.body.get(DISCIPLINE_HEADER..)?;
+        // `TCA_STATS`, a `struct tc_stats`: bytes of 64 bits, then packets, drops, and further on what waits.
+        let counted = message::attribute(attributes, 3)?;
+        let count = |at| message::long_at(counted, at).map(u64::from);
+        Some(Root {
+            kind: message::text(message::attribute(attributes, 1)?),
+            handle: number(8)?,
+            options: message::attribute(attributes, 2)
+                .unwrap_or_default()
+                .to_vec(),
+            sent: count(8)?,
+            dropped: count(12)?,
+            waiting: count(28)?,
+        })
     })?;
-    Ok(found.into_iter().map(u64::from).sum())
+    Ok(found.into_iter().next())
 }
 
 #[cfg(test)]
@@ -280,6 +347,8 @@ mod tests {
             index,
             name: name.into(),
             kind: KIND.into(),
+            alias: String::new(),
+            mtu: MTU,
             loopback: false,
             up: false,
             discipline: "noop".into(),

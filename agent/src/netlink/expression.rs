@@ -36,6 +36,23 @@ pub enum Meta {
     Transport = 16,
 }
 
+/// What a packet's connection had in its first packet, before addresses were translated (`NFT_CT_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    /// The port that it came from; 2 bytes in the network's order, as the next.
+    SourcePort = 11,
+    /// The port that it went to.
+    DestinationPort = 12,
+    /// The address that it came from, of IPv4.
+    SourceV4 = 19,
+    /// The address that it went to, of IPv4.
+    DestinationV4 = 20,
+    /// The address that it came from, of IPv6.
+    SourceV6 = 21,
+    /// The address that it went to, of IPv6.
+    DestinationV6 = 22,
+}
+
 /// How a register is compared; bytes by bytes, so numbers must be in the network's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
@@ -88,6 +105,9 @@ pub enum Expression {
     /// Loads the number of the control group (version 2) that is so far below the root, of the socket that the packet is of;
     /// 8 bytes in the host's order. Does not go on where no socket of this namespace is known for it. Since Linux 5.13.
     SocketCgroup(u32),
+    /// Loads what the packet's connection was before translation. Has the kernel track connections in the namespace. Does not go on
+    /// where the connection is not tracked, or of another family. Only in the IP layers, after tracking (-200). Since Linux 4.17.
+    Original(Original),
     /// Goes on where the register compares so.
     Compare(Compare, Vec<u8>),
     /// Keeps only these bits.
@@ -175,6 +195,14 @@ impl Expression {
             Expression::Meta(key) => {
                 element("meta", empty().number(1, REGISTER).number(2, *key as u32))
             }
+            // The last is the direction, `IP_CT_DIR_ORIGINAL`.
+            Expression::Original(key) => element(
+                "ct",
+                empty()
+                    .number(1, REGISTER)
+                    .number(2, *key as u32)
+                    .put(3, &[0]),
+            ),
             // `NFT_SOCKET_CGROUPV2`.
             Expression::SocketCgroup(level) => element(
                 "socket",

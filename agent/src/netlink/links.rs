@@ -25,6 +25,10 @@ pub struct Link {
     pub name: String,
     /// Its kind, e.g. `veth`; nothing where the kernel names none.
     pub kind: String,
+    /// What somebody has written to it as its alias; nothing where nobody has.
+    pub alias: String,
+    /// The longest packet that it takes, in bytes, without the header of its own layer.
+    pub mtu: u32,
     /// Whether it is the loopback.
     pub loopback: bool,
     /// Whether it is up (`IFF_UP`).
@@ -78,12 +82,19 @@ pub fn links() -> io::Result<Vec<Link>> {
         // `IFLA_LINKINFO`, and in it `IFLA_INFO_KIND`.
         let made = message::attribute(link.body.get(LINK_HEADER..)?, 18)
             .and_then(|info| message::attribute(info, 1));
+        // `IFLA_IFALIAS` and `IFLA_MTU`.
+        let alias = message::attribute(link.body.get(LINK_HEADER..)?, 20);
+        let mtu = message::attribute(link.body.get(LINK_HEADER..)?, 4);
         // `IFLA_QDISC`.
         let discipline = message::attribute(link.body.get(LINK_HEADER..)?, 6);
         Some(Link {
             index: message::long_at(link.body, 4)?,
             name: message::text(name),
             kind: made.map(message::text).unwrap_or_default(),
+            alias: alias.map(message::text).unwrap_or_default(),
+            mtu: mtu
+                .and_then(|mtu| message::long_at(mtu, 0))
+                .unwrap_or_default(),
             loopback: kind == LOOPBACK.to_ne_bytes(),
             up: state & 1 != 0,
             discipline: discipline.map(message::text).unwrap_or_default(),

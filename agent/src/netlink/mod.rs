@@ -13,14 +13,15 @@ mod queue;
 mod socket;
 mod tables;
 
-pub use chains::{ForeignChain, refusing_chains};
+pub use chains::{Chain, ForeignChain, refusing_chains, translates};
 pub use connections::{
     Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
 };
 pub use disciplines::{
-    Discipline, Netem, dropped, make_shaper, remove_shaper, shaper, without_what_the_module_makes,
+    Discipline, Netem, Root, make_shaper, remove_shaper, root, shaper,
+    without_what_the_module_makes,
 };
-pub use expression::{Base, Compare, Expression, Meta, Rejection, Verdict};
+pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, addresses, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};

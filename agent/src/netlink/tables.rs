@@ -18,6 +18,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_SET: u16 = SUBSYSTEM | 9;
+const GET_SET: u16 = SUBSYSTEM | 10;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 
@@ -66,6 +67,8 @@ pub enum Hook {
     Forward,
     /// What leaves from this namespace.
     Output,
+    /// What leaves, from this namespace or through it, when it is known by which device.
+    Postrouting,
     /// What these devices take, before all that the IP layers do.
     Ingress(Vec<String>),
     /// What these devices send, after all that the IP layers do. Since Linux 5.16.
@@ -81,6 +84,7 @@ impl Hook {
             Hook::Input => 1,
             Hook::Forward => 2,
             Hook::Output => 3,
+            Hook::Postrouting => 4,
             Hook::Egress(_) => 1,
         }
     }
@@ -315,6 +319,24 @@ impl Table<'_> {
             kind: GET_TABLE,
             flags: flags::REQUEST | flags::ACK,
             body: self.header().text(1, self.name),
+        };
+        match socket.ask(&question, |_| Some(())) {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it has a set of this name.
+    ///
+    /// # Errors
+    /// That can't be found out.
+    pub fn has_set(&self, socket: &Socket, set: &str) -> io::Result<bool> {
+        let question = Message {
+            what: format!("look for set {set} of table {} {}", self.layer, self.name),
+            kind: GET_SET,
+            flags: flags::REQUEST | flags::ACK,
+            body: self.header().text(1, self.name).text(2, set),
         };
         match socket.ask(&question, |_| Some(())) {
             Ok(found) => Ok(!found.is_empty()),

@@ -170,6 +170,9 @@ fn plan_shown(plan: &PlanView) -> String {
         writeln!(out, "  undo:      {}", change.undo).ok();
         writeln!(out, "  if we die: {}", change.if_we_die).ok();
     }
+    for warning in &plan.warnings {
+        writeln!(out, "  WARNING: {warning}").ok();
+    }
     for note in &plan.notes {
         writeln!(out, "  note: {note}").ok();
     }

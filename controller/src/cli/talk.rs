@@ -242,13 +242,17 @@ impl Lines {
                     .iter()
                     .map(|victim| victim.name.as_str())
                     .collect();
+                let warnings = plan.warnings.iter();
+                let warnings = warnings
+                    .map(|warning| format!("\n{}", paint.doubtful(&format!("WARNING: {warning}"))));
                 format!(
-                    "{activity}: would hit {}",
+                    "{activity}: would hit {}{}",
                     if names.is_empty() {
                         "this host".into()
                     } else {
                         names.join(", ")
-                    }
+                    },
+                    warnings.collect::<String>()
                 )
             }
             Event::PhaseStarted { phase } => paint.faint(phase_name(*phase)),

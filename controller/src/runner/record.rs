@@ -138,7 +138,8 @@ pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
         text(&mut change.undo, redactor);
         text(&mut change.if_we_die, redactor);
     }
-    plan.notes.iter_mut().for_each(|note| text(note, redactor));
+    let notes = plan.notes.iter_mut().chain(&mut plan.warnings);
+    notes.for_each(|note| text(note, redactor));
 }
 
 /// The same for a refusal.

@@ -467,6 +467,7 @@ fn plan(injection: &InjectionRequest) -> PlanView {
             if_we_die: "nothing is left".into(),
         }],
         notes: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
