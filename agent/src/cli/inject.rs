@@ -3,11 +3,11 @@
 //! its guardian put it back as they would for any other controller.
 
 use super::arguments::Wanted;
-use super::{Failure, NOT_STARTED, show};
+use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
 use crate::host::Invocation;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Ended, Report};
+use backburn_experiments::wire::{Cause, Command, Effect, Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -51,6 +51,8 @@ pub(super) fn run(
         reader: BufReader::new(ours),
         agent,
         asked_to_end: false,
+        was_made: false,
+        acted: false,
         ended: None,
     };
     session.serve(&signals).map_err(failed)
@@ -61,6 +63,10 @@ struct Session<'a> {
     reader: BufReader<UnixStream>,
     agent: Child,
     asked_to_end: bool,
+    /// Whether the agent said that the fault was made.
+    was_made: bool,
+    /// Whether the fault was ever seen to act.
+    acted: bool,
     ended: Option<Ended>,
 }
 
@@ -141,18 +147,21 @@ impl Session<'_> {
         } else {
             show::report(&report);
         }
+        let own = &self.wanted.request.id;
         Ok(match report {
-            Report::Ended(ended) if ended.injection == self.wanted.request.id => {
-                let code = match ended.cause {
-                    _ if !ended.clean => NOT_CLEAN,
-                    Cause::Died => {
-                        eprintln!("error: the agent died or hung; what it had done was put back");
-                        ABORTED
-                    }
-                    _ => 0,
-                };
+            Report::Injected { injection, .. } if injection == *own => {
+                self.was_made = true;
+                None
+            }
+            Report::Effect { injection, effect } if injection == *own => {
+                self.acted |= effect.acts;
+                None
+            }
+            Report::Ended(ended) if ended.injection == *own => {
+                let code = self.code_of(&ended);
                 self.ended = Some(ended);
-                Some(code)
+                // A fault that failed while it was made has ended before the refusal says why.
+                (self.was_made || code == ABORTED).then_some(code)
             }
             Report::Refused { refusal, .. } => {
                 let clean = self.ended.as_ref().is_none_or(|ended| ended.clean);
@@ -171,13 +180,37 @@ impl Session<'_> {
         })
     }
 
+    /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
+    fn code_of(&self, ended: &Ended) -> u8 {
+        if !ended.clean {
+            return NOT_CLEAN;
+        }
+        if ended.cause == Cause::Died {
+            eprintln!("error: the agent died or hung; what it had done was put back");
+            return ABORTED;
+        }
+        let no_longer = |effect: &Effect| self.acted && !effect.acts;
+        let what = match (ended.cause, &ended.effect) {
+            (Cause::Failed, _) if self.was_made => "ended before its time",
+            (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
+            _ => return 0,
+        };
+        let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());
+        eprintln!(
+            "error: {} {what}: {}",
+            ended.injection,
+            seen.unwrap_or("its last effect is not known")
+        );
+        FAULT_FAILED
+    }
+
     /// The link closed: the guardian's exit code says whether everything is back.
     fn agent_left(&mut self) -> std::io::Result<u8> {
         let status = self.agent.wait()?;
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         match (&self.ended, code) {
-            (Some(_), Some(code)) => Ok(code),
-            (None, Some(0)) => {
+            // What was told of an end was not followed by the refusal: it was never made.
+            (_, Some(0)) => {
                 eprintln!("error: the agent died; what it had done was put back");
                 Ok(ABORTED)
             }

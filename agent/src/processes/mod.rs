@@ -7,15 +7,19 @@ mod cgroup;
 mod matching;
 mod ours;
 mod pidfd;
+mod program_note;
 mod scan;
 mod selector;
+mod signals;
 mod sockets;
 mod spare;
 
 pub use cgroup::Cgroup;
+pub use program_note::ProgramNote;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use signals::SignalState;
 pub use spare::Protection;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

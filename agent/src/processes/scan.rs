@@ -40,6 +40,8 @@ pub struct Stat {
     pub state: char,
     /// Its parent's process id.
     pub parent: i32,
+    /// The process that its session is of, dead or alive.
+    pub session: i32,
     /// The kernel's flags (`PF_*`).
     pub flags: u64,
     /// How many threads it has, dead ones that are not yet cleared away included.
@@ -66,6 +68,7 @@ impl Stat {
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             flags: number(9)?,
             threads: number(20)?,
             cpu_ticks: number(14)? + number(15)?,
@@ -75,7 +78,7 @@ impl Stat {
 
     /// Whether it is a thread of the kernel's.
     pub fn is_kernel_thread(&self) -> bool {
-        self.flags & PF_KTHREAD != 0 || self.id.pid == 2 || self.parent == 2
+        self.flags & PF_KTHREAD != 0
     }
 
     /// Whether it is dead: nothing can be done to it any more. A process whose first thread has
@@ -194,6 +197,12 @@ impl ProcessTable {
         Ok(PathBuf::from(std::ffi::OsString::from_vec(
             target.into_bytes(),
         )))
+    }
+
+    /// The file of the program that a process runs, to be read.
+    pub(super) fn open_program(&self, pid: i32) -> Result<std::fs::File, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(self.folder()?, format!("{pid}/exe"), flags, Mode::empty()).map(Into::into)
     }
 
     /// What `PID/file` is, following links.
@@ -347,20 +356,6 @@ impl ProcessTable {
             .filter(|tracer| *tracer != 0)
     }
 
-    /// Whether this signal waits to be taken by the process (`ShdPnd`) or its first thread (`SigPnd`).
-    pub fn has_pending(&self, id: ProcessId, signal: rustix::process::Signal) -> bool {
-        let bit = 1_u64 << (signal.as_raw() - 1);
-        let set = |key| {
-            self.status(id.pid, key, |value| {
-                u64::from_str_radix(value.trim(), 16).ok()
-            })
-        };
-        self.alive(id)
-            && ["ShdPnd:", "SigPnd:"]
-                .into_iter()
-                .any(|key| set(key).is_some_and(|set| set & bit != 0))
-    }
-
     /// The process that traces this thread, if any.
     pub fn thread_tracer(&self, pid: i32, thread: i32) -> Option<i32> {
         let file = format!("task/{thread}/status");
@@ -368,11 +363,16 @@ impl ProcessTable {
             .filter(|tracer| *tracer != 0)
     }
 
-    fn status<T>(&self, pid: i32, key: &str, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn status<T>(
+        &self,
+        pid: i32,
+        key: &str,
+        then: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         self.line(pid, "status", key, then)
     }
 
-    fn line<T>(
+    pub(super) fn line<T>(
         &self,
         pid: i32,
         file: &str,
