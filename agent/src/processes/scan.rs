@@ -421,6 +421,18 @@ impl ProcessTable {
             .map(|stat| stat.resident_pages * rustix::param::page_size() as u64)
     }
 
+    /// Memory that exactly this process has taken for itself, swapped out or not, in bytes; none where the kernel does not tell
+    /// (before 4.5).
+    pub fn taken_bytes(&self, id: ProcessId) -> Option<u64> {
+        let kibibytes = |key| {
+            self.status(id.pid, key, |value| {
+                value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+            })
+        };
+        let taken = kibibytes("RssAnon:")? + kibibytes("VmSwap:").unwrap_or_default();
+        self.alive(id).then_some(taken * 1024)
+    }
+
     /// The process that has this id now.
     pub fn identify(&self, pid: i32) -> Option<ProcessId> {
         self.stat(pid).map(|stat| stat.id)
