@@ -6,6 +6,7 @@ use backburn_tests::privately::privately;
 use backburn_tests::{processes, programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ impl Victim {
 
     /// A shell that says on a line when it has set this trap, then lives for a minute or so.
     fn with_trap(trap: &str) -> Self {
-        use std::io::{BufRead as _, BufReader};
         let script = format!("{trap}; echo ready; while :; do sleep 0.1; done");
         let mut victim = Victim::start(
             Command::new("sh")
@@ -218,24 +218,25 @@ fn victim_that_ends_while_it_is_paused_exits_9() {
             let words = [
                 "inject",
                 "process-pause",
+                "--json",
                 "--duration",
                 "2s",
                 "--process-pid",
                 &victim.pid(),
             ];
-            let inject = place
+            let mut inject = place
                 .agent(&words, None)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
                 .expect("the agent starts");
-            let pid = victim.0.id() as i32;
-            until("it is held", || {
-                processes::process(pid).is_some_and(|found| matches!(found.state, 'T' | 't'))
-            });
-            // Seen to act at least once.
-            std::thread::sleep(Duration::from_millis(50));
-            kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there");
+            let out = inject.stdout.take().expect("it is piped");
+            let mut lines = BufReader::new(out).lines();
+            let acts =
+                |line: std::io::Result<String>| line.is_ok_and(|it| it.contains("\"acts\":true"));
+            assert!(lines.any(acts), "it is never seen to act");
+            kill(Pid::from_raw(victim.0.id() as i32), Signal::SIGKILL).expect("it is there");
+            lines.for_each(drop);
             let output = inject.wait_with_output().expect("it ends");
             says(&output, 9, &["no longer acted", "0 of 1", "1 gone"]);
         },
@@ -311,6 +312,77 @@ fn signal_that_is_ignored_or_blocked_has_no_effect() {
                 &["first process of a pid namespace"],
             );
             assert!(!said.contains("\"acts\":true"), "{said}");
+        },
+    );
+}
+
+#[test]
+fn process_that_runs_under_a_tracer_is_paused_and_one_that_it_holds_is_not() {
+    privately(
+        "process_that_runs_under_a_tracer_is_paused_and_one_that_it_holds_is_not",
+        &["strace", "sh"],
+        || {
+            let place = Place::default();
+            // It makes a system call all the time, and is stopped at each.
+            let busy = [
+                "-o",
+                "/dev/null",
+                "sh",
+                "-c",
+                "while :; do kill -0 $$; done",
+            ];
+            let strace = Victim::start(Command::new("strace").args(busy));
+            let child_of = |parent: u32| {
+                let all = processes::alive().into_values();
+                let mut of = all.filter(|found| found.parent == parent as i32);
+                of.find(|found| found.name == "sh")
+            };
+            let mut traced = None;
+            until("it is traced", || {
+                traced = child_of(strace.0.id()).map(|child| child.pid);
+                traced.is_some_and(|pid| {
+                    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+                    status.is_ok_and(|it| it.contains(&format!("TracerPid:\t{}\n", strace.0.id())))
+                })
+            });
+            let traced = traced.unwrap_or_default().to_string();
+            let pause = [
+                "inject",
+                "process-pause",
+                "--duration",
+                "1s",
+                "--process-pid",
+            ];
+            for _ in 0..3 {
+                let output = run(&place, &[&pause[..], &[&traced]].concat());
+                says(&output, 0, &["traces it already", "1 of 1 process stopped"]);
+            }
+            let switches = || {
+                let status = std::fs::read_to_string(format!("/proc/{traced}/status"));
+                let status = status.unwrap_or_default();
+                let line = status.lines().find(|it| it.starts_with("voluntary_ctxt"));
+                line.map(str::to_owned)
+            };
+            let before = switches();
+            until("it runs on", || switches() != before);
+
+            // Where the tracer itself gets nowhere, as a debugger at its prompt, so does the process.
+            let tracer = Pid::from_raw(strace.0.id() as i32);
+            kill(tracer, Signal::SIGSTOP).expect("it is there");
+            until("the tracer is stopped", || {
+                processes::process(tracer.as_raw()).is_some_and(|found| found.state == 'T')
+            });
+            let pid = traced.parse().unwrap_or_default();
+            until("the process waits for it", || {
+                processes::process(pid).is_some_and(|found| found.state == 't')
+            });
+            let output = run(&place, &[&pause[..], &[&traced]].concat());
+            says(
+                &output,
+                3,
+                &["stopped already", "held by its tracer strace"],
+            );
+            kill(tracer, Signal::SIGCONT).expect("it is there");
         },
     );
 }

@@ -8,6 +8,7 @@ mod matching;
 mod ours;
 mod pidfd;
 mod program_note;
+mod progress;
 mod scan;
 mod selector;
 mod signals;

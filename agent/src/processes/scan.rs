@@ -403,18 +403,6 @@ impl ProcessTable {
             .map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// How long the first thread of exactly this process has had a processor, in nanoseconds; none where the kernel does not
-    /// count that (the first figure of `/proc/PID/schedstat`, Documentation/scheduler/sched-stats.rst).
-    pub fn run_time(&self, id: ProcessId) -> Option<u64> {
-        let figures = self.read(id.pid, "schedstat", |line| {
-            String::from_utf8_lossy(line)
-                .split(' ')
-                .next()
-                .and_then(|figure| figure.parse().ok())
-        })?;
-        figures.filter(|_| self.alive(id))
-    }
-
     /// Resident memory of exactly this process, in bytes.
     pub fn resident_bytes(&self, id: ProcessId) -> Option<u64> {
         self.stat_of(id)
