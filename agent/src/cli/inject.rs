@@ -15,10 +15,13 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The exit code where the agent died or hung and what it had done was put back.
 const ABORTED: u8 = 4;
+
+/// How long after its time a fault may end, with the time that it takes to be made.
+const LATE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
@@ -51,6 +54,7 @@ pub(super) fn run(
         reader: BufReader::new(ours),
         agent,
         asked_to_end: false,
+        asked: Instant::now(),
         was_made: false,
         acted: false,
         ended: None,
@@ -63,6 +67,8 @@ struct Session<'a> {
     reader: BufReader<UnixStream>,
     agent: Child,
     asked_to_end: bool,
+    /// When the fault was asked for.
+    asked: Instant,
     /// Whether the agent said that the fault was made.
     was_made: bool,
     /// Whether the fault was ever seen to act.
@@ -159,9 +165,11 @@ impl Session<'_> {
             }
             Report::Ended(ended) if ended.injection == *own => {
                 let code = self.code_of(&ended);
+                // A fault that was not made to the end has ended before the refusal says why.
+                let refusal_follows =
+                    !self.was_made && matches!(ended.cause, Cause::Failed | Cause::ByHand);
                 self.ended = Some(ended);
-                // A fault that failed while it was made has ended before the refusal says why.
-                (self.was_made || code == ABORTED).then_some(code)
+                (!refusal_follows).then_some(code)
             }
             Report::Refused { refusal, .. } => {
                 let clean = self.ended.as_ref().is_none_or(|ended| ended.clean);
@@ -189,7 +197,10 @@ impl Session<'_> {
             eprintln!("error: the agent died or hung; what it had done was put back");
             return ABORTED;
         }
-        let no_longer = |effect: &Effect| self.acted && !effect.acts;
+        // What is looked at long after its time, since agents hung, says nothing of that time.
+        let duration = self.wanted.request.duration.unwrap_or_default();
+        let is_late = self.asked.elapsed() > duration.0.saturating_add(LATE);
+        let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
         let what = match (ended.cause, &ended.effect) {
             (Cause::Failed, _) if self.was_made => "ended before its time",
             (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",

@@ -138,8 +138,8 @@ impl<'a> Ours<'a> {
         })
     }
 
-    /// Notes the ancestors of a process, as those that `started` was started from.
-    fn climb(&self, from: i32, started: i32, starters: &mut BTreeMap<i32, i32>) {
+    /// Notes the ancestors of a process, as those that `started` was started from, or rather one of Backburn's own in between.
+    fn climb(&self, from: i32, mut started: i32, starters: &mut BTreeMap<i32, i32>) {
         let parent_of = |pid| Some(self.table.stat(pid)?.parent).filter(|parent| *parent > 1);
         let mut next = parent_of(from);
         while let Some(parent) = next {
@@ -148,6 +148,9 @@ impl<'a> Ours<'a> {
                 return;
             }
             starters.insert(parent, started);
+            if self.is_ours(parent) {
+                started = parent;
+            }
             next = parent_of(parent);
         }
     }
