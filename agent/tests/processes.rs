@@ -168,7 +168,73 @@ fn a_port_in_another_network_is_found_there() {
 }
 
 #[test]
-fn a_zombie_and_what_runs_our_own_program_are_spared() {
+fn port_is_looked_for_in_the_own_network_unless_something_says_where() {
+    if !is_root("port_is_looked_for_in_the_own_network_unless_something_says_where") {
+        return;
+    }
+    std::thread::spawn(|| {
+        // A network of this thread's own, so that no other test's ports are in it.
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let server = "import socket, time\ns = socket.create_server(('0.0.0.0', 7))\nprint('ready', flush=True)\ntime.sleep(60)";
+        let start = |command: &mut Command| {
+            let mut victim = Victim::start(command);
+            assert_eq!(victim.line(), "ready");
+            victim
+        };
+        let own = start(Command::new("python3").args(["-c", server]));
+        let other = start(Command::new("unshare").args(["--net", "python3", "-c", server]));
+        let (own_pid, other_pid) = (own.id.pid, other.id.pid);
+        let name = format!("python3 ({other_pid})");
+        for selector in [
+            json!({"listening": 7}),
+            json!({"listening": 7, "name": "python3"}),
+            json!({"listening": 7, "user": 0}),
+        ] {
+            assert_eq!(all(selector.clone()), [own_pid], "{selector}");
+            let notes = find(selector).unwrap().notes();
+            let has = |begin: &str, who: &str| {
+                notes.iter().any(|note| note.starts_with(begin) && note.contains(who))
+            };
+            assert!(has("listening in the agent's own network", "python3"), "{notes:?}");
+            assert!(has("not meant", &name), "{notes:?}");
+        }
+        let mut both = vec![own_pid, other_pid];
+        both.sort_unstable();
+        assert_eq!(all(json!({"listening": 7, "pid": both})), both);
+        assert_eq!(all(json!({"listening": 7, "pid": other_pid})), [other_pid]);
+        let notes = find(json!({"listening": 7, "pid": other_pid})).unwrap().notes();
+        let elsewhere = format!("listening in a network other than the agent's: {name}");
+        assert!(notes.contains(&elsewhere), "{notes:?}");
+        // Who is excepted by a port is so in any network.
+        let except = json!({"pid": both, "except": {"listening": 7}});
+        assert_eq!(find(except).unwrap_err().rule, "no-match");
+        drop(own);
+        let refusal = find(json!({"listening": 7})).unwrap_err();
+        assert_eq!(refusal.rule, "no-match");
+        let hint = refusal.hint.unwrap();
+        assert!(hint.contains(&name) && hint.contains("`container`"), "{hint}");
+        // A socket of our network's counts where it was made, whoever holds it.
+        let listener = TcpListener::bind("0.0.0.0:7").unwrap();
+        let mut handed = Command::new("unshare")
+            .args(["--net", "sleep", "60"])
+            .stdin(std::os::fd::OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
+        let pid = handed.id() as i32;
+        until("it runs its program", || {
+            ProcessTable::default().name(pid).as_deref() == Some("sleep")
+        });
+        let meant = find(json!({"listening": 7, "name": "sleep"}));
+        handed.kill().unwrap();
+        handed.wait().unwrap();
+        assert_eq!(meant.unwrap().victims[0].id.pid, pid);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_zombie_and_this_process_are_spared() {
     let mut victim = Victim::start(&mut Command::new("true"));
     until("it is a zombie", || {
         ProcessTable::default().state(victim.id) == Some('Z')
@@ -191,35 +257,6 @@ fn a_zombie_and_what_runs_our_own_program_are_spared() {
         all(json!({"user": "root", "except": {"name": "sleep"}}))
             .iter()
             .all(|pid| *pid != 2)
-    );
-
-    // By its name, wherever it lies; and not when it is the demo's own service.
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("backburn");
-    std::fs::copy("/bin/cat", &program).unwrap();
-    let waiting = |argument: &str| {
-        std::fs::write(folder.path().join(argument), "").unwrap();
-        let fifo = folder.path().join(format!("fifo-{argument}"));
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        Victim::start(
-            Command::new(&program)
-                .current_dir(&folder)
-                .arg(argument)
-                .arg(fifo),
-        )
-    };
-    let agent = waiting("agent");
-    assert_eq!(
-        find(json!({"pid": agent.id.pid})).unwrap_err().rule,
-        "protected"
-    );
-    let service = waiting("demo-service");
-    assert_eq!(all(json!({"pid": service.id.pid})), [service.id.pid]);
-    // Its file removed, it is still ours.
-    std::fs::remove_file(&program).unwrap();
-    assert_eq!(
-        find(json!({"pid": agent.id.pid})).unwrap_err().rule,
-        "protected"
     );
 }
 

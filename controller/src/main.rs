@@ -6,6 +6,8 @@ mod demo;
 
 use std::process::ExitCode;
 
+backburn_agent::mark_program!();
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     words.next();

@@ -7,6 +7,7 @@ use backburn_tests::processes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,20 @@ fn pause(place: &Place, victim: &Victim, duration: &str) -> Child {
         "--arguments",
         &arguments,
     ];
-    let child = place.agent(&words, None).spawn().expect("the agent starts");
+    let mut command = place.agent(&words, None);
+    let mut child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    // Held before the agent has said so, it could still be called off.
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.starts_with("injected") {
+        line.clear();
+        let read = said.read_line(&mut line).expect("it speaks");
+        assert!(read > 0, "it ended before it injected");
+    }
+    child.stderr = Some(said.into_inner());
     victim.wait_until_held(true, Duration::from_secs(5));
     child
 }
@@ -320,7 +334,14 @@ fn a_repeated_kill_looks_afresh_each_time() {
         let arguments =
             json!({"process": {"children-of": python.id()}, "expect-restart": {"within": "2s"}})
                 .to_string();
-        std::thread::sleep(Duration::from_millis(300));
+        let supervised = |process: &processes::Process| {
+            process.parent == python.id() as i32 && process.name == "sleep"
+        };
+        let started = Instant::now();
+        while !processes::alive().values().any(supervised) {
+            assert!(started.elapsed() < Duration::from_secs(10), "no child");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let output = place
             .agent(
                 &[

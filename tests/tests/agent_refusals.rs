@@ -182,20 +182,22 @@ fn victims_that_are_not_or_may_not_be() {
     );
     refuses(&place, &kill(&["--process-pid", "1"]), 3, &["protected"]);
     refuses(&place, &kill(&["--process-pid", "2"]), 3, &["rule"]);
-    let own = processes::process(std::process::id() as i32)
-        .expect("we are there")
-        .parent
-        .to_string();
-    // Whoever this is, it is not killed: more victims are wanted than there are.
-    let many =
-        json!({"process": {"pid": own.parse::<i32>().ok(), "select": {"count": 3}}}).to_string();
+    // Whoever started us is spared, as whom a fault is made for is.
+    let parent = std::os::unix::process::parent_id().to_string();
+    refuses(
+        &place,
+        &["inject", "process-kill", "--process-pid", &parent],
+        3,
+        &["protected", "Backburn was started from it"],
+    );
+    let few = victim();
+    let many = json!({"process": {"pid": few.id(), "select": {"count": 3}}}).to_string();
     refuses(
         &place,
         &["inject", "process-kill", "--arguments", &many],
         3,
         &["3"],
     );
-    let few = victim();
     let percent = json!({"process": {"pid": few.id(), "select": {"percent": 10}}}).to_string();
     refuses(
         &place,

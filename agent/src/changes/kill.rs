@@ -3,7 +3,7 @@
 
 use super::{Alter, Observed, count, listed};
 use crate::host::{Host, HostError};
-use crate::processes::ProcessId;
+use crate::processes::{ProcessId, SignalState};
 use backburn_experiments::wire::{ChangeView, Effect};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,48 @@ pub struct Kill {
     pub name: String,
 }
 
+/// What became of a signal, so far, in numbers of processes.
+#[derive(Debug, Default)]
+struct Outcome {
+    gone: usize,
+    /// They are there, and the signal waits for them.
+    pending: usize,
+    /// They are there, and the kernel has dropped the signal.
+    dropped: usize,
+    /// They are there, and have taken it.
+    taken: usize,
+}
+
 impl Kill {
-    fn is_fatal(&self) -> bool {
-        self.signal == Signal::KILL.as_raw()
+    /// Whether it is sent so that processes end. Of the others what can be seen is that they are taken.
+    fn is_to_end(&self) -> bool {
+        let to_end = [
+            Signal::KILL,
+            Signal::TERM,
+            Signal::INT,
+            Signal::QUIT,
+            Signal::ABORT,
+            Signal::SEGV,
+            Signal::BUS,
+        ];
+        to_end.iter().any(|signal| signal.as_raw() == self.signal)
+    }
+
+    fn outcome(&self, host: &Host) -> Outcome {
+        let mut outcome = Outcome::default();
+        for id in &self.victims {
+            let state = Signal::from_named_raw(self.signal)
+                .and_then(|signal| host.table.signal_state(*id, signal));
+            let is_dropped =
+                |state: &SignalState| state.is_dropped() && self.signal != Signal::KILL.as_raw();
+            match state {
+                _ if !host.table.alive(*id) => outcome.gone += 1,
+                Some(state) if state.is_pending => outcome.pending += 1,
+                Some(state) if is_dropped(&state) => outcome.dropped += 1,
+                _ => outcome.taken += 1,
+            }
+        }
+        outcome
     }
 }
 
@@ -53,10 +92,21 @@ impl Alter for Kill {
                 ))
             });
         };
+        let mut were_there = false;
         for victim in &self.victims {
-            host.signal(*victim, signal)?;
+            were_there |= host.signal(*victim, signal)?;
         }
-        Ok(())
+        // Those that end by themselves are not gone by our doing.
+        if were_there {
+            return Ok(());
+        }
+        let all = count(self.victims.len(), "process", "processes");
+        host.effect(&format!("send SIG{} to {all}", self.name), || {
+            Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "none was there any more",
+            ))
+        })
     }
 
     fn observe(&self, _: &Host) -> io::Result<Observed> {
@@ -68,26 +118,39 @@ impl Alter for Kill {
     }
 
     fn effect(&self, host: &Host) -> Effect {
-        let gone = self
-            .victims
-            .iter()
-            .filter(|id| !host.table.alive(**id))
-            .count();
-        let all = self.victims.len();
+        let Outcome {
+            gone,
+            pending,
+            dropped,
+            taken,
+        } = self.outcome(host);
+        let all = count(self.victims.len(), "process", "processes");
+        let mut seen = format!("SIG{} sent to {all}, {gone} gone", self.name);
+        let mut figures = vec![("gone-processes", gone)];
+        if !self.is_to_end() {
+            seen += &format!(", taken by {taken} (what they do about it is not seen)");
+            figures.push(("taken-signals", taken));
+        }
+        if pending > 0 {
+            seen += &format!(", not taken yet by {pending}");
+        }
+        if dropped > 0 {
+            seen += &format!(", dropped by the kernel for {dropped}, without a handler for it");
+        }
         Effect {
-            // A signal that only asks has acted when it was sent; only SIGKILL must be seen to kill.
-            acts: gone > 0 || !self.is_fatal(),
-            seen: format!(
-                "SIG{} sent to {}, {gone} gone",
-                self.name,
-                count(all, "process", "processes")
-            ),
-            figures: [("gone-processes".to_owned(), gone as f64)].into(),
+            acts: gone > 0 || (!self.is_to_end() && taken > 0),
+            seen,
+            figures: figures
+                .into_iter()
+                .map(|(name, number)| (name.to_owned(), number as f64))
+                .collect(),
             unmet: None,
         }
     }
 
     fn is_done(&self, host: &Host) -> bool {
-        !self.is_fatal() || !self.victims.iter().any(|id| host.table.alive(*id))
+        let outcome = self.outcome(host);
+        // Who ignores a signal does not end of it later either.
+        outcome.pending == 0 && (!self.is_to_end() || outcome.taken == 0)
     }
 }

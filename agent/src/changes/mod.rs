@@ -11,7 +11,7 @@ mod stop;
 pub use kill::Kill;
 pub use process_helper::ProcessHelper;
 pub use stop::Stop;
-pub(crate) use stop::stands_still;
+pub(crate) use stop::is_stopped;
 
 use crate::host::{Host, HostError};
 use backburn_experiments::wire::{ChangeView, Effect};

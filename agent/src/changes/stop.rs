@@ -21,27 +21,45 @@ pub struct Stop {
 
 /// How far apart two looks at a traced process are.
 const APART: Duration = Duration::from_millis(2);
-/// How many looks tell that a traced process stands still, or does not.
+/// How many looks tell that a traced process runs on.
 const LOOKS: usize = 5;
+/// How long a traced process must not have got anywhere to be taken for one that stands still: at a glance, and where it matters
+/// that it was not its tracer that had to wait for a processor.
+const GLANCE: Duration = Duration::from_millis(8);
+const CAREFUL: Duration = Duration::from_millis(300);
 /// How long a process may take to stop, or its tracer to let it go on.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Whether a process stands still. One that is traced shows every short stop that its tracer
-/// makes as `t`: only one that is seen so again and again stands still.
-pub(crate) fn stands_still(table: &ProcessTable, id: ProcessId) -> bool {
-    match table.state(id) {
-        Some('T') => true,
-        Some('t') => (1..LOOKS).all(|_| {
-            std::thread::sleep(APART);
-            matches!(table.state(id), Some('T' | 't'))
-        }),
-        _ => false,
+/// Whether a process stands still. One that is traced shows every short stop that its tracer makes as `t`, as at each system call
+/// under strace: it stands still only if it gets nowhere meanwhile.
+fn is_still(table: &ProcessTable, id: ProcessId, for_so_long: Duration) -> bool {
+    let begin = Instant::now();
+    let switches = table.context_switches(id);
+    loop {
+        match table.state(id) {
+            Some('T') => return true,
+            Some('t') if table.context_switches(id) == switches => {}
+            _ => return false,
+        }
+        if begin.elapsed() >= for_so_long {
+            return true;
+        }
+        std::thread::sleep(APART);
     }
 }
 
+/// Whether a process is stopped now, before anything is done to it.
+pub(crate) fn is_stopped(table: &ProcessTable, id: ProcessId) -> bool {
+    is_still(table, id, CAREFUL)
+}
+
+fn stands_still(table: &ProcessTable, id: ProcessId) -> bool {
+    is_still(table, id, GLANCE)
+}
+
 /// Whether a process is neither stopped nor about to be. Of one that is traced that shows only after some looks: its tracer may
-/// have been told of a SIGSTOP and still pass it on, and nobody else can.
-fn runs_on(table: &ProcessTable, id: ProcessId) -> bool {
+/// have been told of a SIGSTOP and still pass it on, and nobody else can. `still_for` is how long one must get nowhere to be stopped.
+fn runs_on(table: &ProcessTable, id: ProcessId, still_for: Duration) -> bool {
     let until = Instant::now() + PATIENCE;
     let settled = if table.tracer(id.pid).is_some() {
         LOOKS
@@ -49,14 +67,22 @@ fn runs_on(table: &ProcessTable, id: ProcessId) -> bool {
         1
     };
     let mut ran = table.run_time(id);
+    let mut switches = table.context_switches(id);
+    let mut moved = Instant::now();
     let mut running = 0;
     loop {
-        if stands_still(table, id) || table.has_pending(id, Signal::STOP) {
+        let state = table.state(id);
+        if state == Some('T') || table.has_pending(id, Signal::STOP) {
             return false;
         }
         let had = std::mem::replace(&mut ran, table.run_time(id));
-        let is_about_to_stop = match table.state(id) {
-            Some('t') => true,
+        let before = std::mem::replace(&mut switches, table.context_switches(id));
+        if before != switches {
+            moved = Instant::now();
+        }
+        let is_about_to_stop = match state {
+            Some('t') if moved.elapsed() >= still_for => return false,
+            Some('t') => before == switches,
             // Waiting for a processor, on which it may find that it was told to stop.
             Some('R') => settled > 1 && ran.is_some() && ran == had,
             _ => false,
@@ -81,7 +107,7 @@ impl Stop {
     /// Lets one process go on, and sees to it that a SIGSTOP on its way does not stop it after that.
     fn let_go(host: &Host, id: ProcessId) -> Result<(), HostError> {
         let until = Instant::now() + PATIENCE;
-        while !runs_on(&host.table, id) && Instant::now() < until {
+        while !runs_on(&host.table, id, GLANCE) && Instant::now() < until {
             // Takes a SIGSTOP that is still pending with it.
             host.signal(id, Signal::CONT)?;
         }
@@ -125,7 +151,7 @@ impl Alter for Stop {
         for id in &self.victims {
             host.table.find(*id)?;
         }
-        let stopped = self.those(|id| !runs_on(&host.table, id));
+        let stopped = self.those(|id| !runs_on(&host.table, id, CAREFUL));
         Ok(if stopped.is_empty() {
             Observed::Absent
         } else {
@@ -145,19 +171,29 @@ impl Alter for Stop {
 
     fn effect(&self, host: &Host) -> Effect {
         let stopped = self.those(|id| stands_still(&host.table, id)).len();
+        let gone = self.those(|id| !host.table.alive(id)).len();
+        let mut seen = format!(
+            "{stopped} of {} stopped",
+            count(self.victims.len(), "process", "processes")
+        );
+        if gone > 0 {
+            seen += &format!(", {gone} gone");
+        }
         Effect {
             acts: stopped > 0,
-            seen: format!(
-                "{stopped} of {} stopped",
-                count(self.victims.len(), "process", "processes")
-            ),
-            figures: [("stopped-processes".to_owned(), stopped as f64)].into(),
+            seen,
+            figures: [
+                ("stopped-processes".to_owned(), stopped as f64),
+                ("gone-processes".to_owned(), gone as f64),
+            ]
+            .into(),
             unmet: None,
         }
     }
 
-    fn is_done(&self, host: &Host) -> bool {
-        // Nobody left to hold.
-        !self.victims.iter().any(|id| host.table.alive(*id))
+    fn is_done(&self, _: &Host) -> bool {
+        // Victims that ended are no failure of the fault's: its effect says that none is stopped
+        // any more, as it does where they are held by tracing.
+        false
     }
 }

@@ -3,11 +3,11 @@
 //! its guardian put it back as they would for any other controller.
 
 use super::arguments::Wanted;
-use super::{Failure, NOT_STARTED, show};
+use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
 use crate::host::Invocation;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Ended, Report};
+use backburn_experiments::wire::{Cause, Command, Effect, Ended, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,10 +15,13 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The exit code where the agent died or hung and what it had done was put back.
 const ABORTED: u8 = 4;
+
+/// How long after its time a fault may end, with the time that it takes to be made.
+const LATE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
@@ -51,6 +54,9 @@ pub(super) fn run(
         reader: BufReader::new(ours),
         agent,
         asked_to_end: false,
+        asked: Instant::now(),
+        was_made: false,
+        acted: false,
         ended: None,
     };
     session.serve(&signals).map_err(failed)
@@ -61,6 +67,12 @@ struct Session<'a> {
     reader: BufReader<UnixStream>,
     agent: Child,
     asked_to_end: bool,
+    /// When the fault was asked for.
+    asked: Instant,
+    /// Whether the agent said that the fault was made.
+    was_made: bool,
+    /// Whether the fault was ever seen to act.
+    acted: bool,
     ended: Option<Ended>,
 }
 
@@ -141,18 +153,23 @@ impl Session<'_> {
         } else {
             show::report(&report);
         }
+        let own = &self.wanted.request.id;
         Ok(match report {
-            Report::Ended(ended) if ended.injection == self.wanted.request.id => {
-                let code = match ended.cause {
-                    _ if !ended.clean => NOT_CLEAN,
-                    Cause::Died => {
-                        eprintln!("error: the agent died or hung; what it had done was put back");
-                        ABORTED
-                    }
-                    _ => 0,
-                };
+            Report::Injected { injection, .. } if injection == *own => {
+                self.was_made = true;
+                None
+            }
+            Report::Effect { injection, effect } if injection == *own => {
+                self.acted |= effect.acts;
+                None
+            }
+            Report::Ended(ended) if ended.injection == *own => {
+                let code = self.code_of(&ended);
+                // A fault that was not made to the end has ended before the refusal says why.
+                let refusal_follows =
+                    !self.was_made && matches!(ended.cause, Cause::Failed | Cause::ByHand);
                 self.ended = Some(ended);
-                Some(code)
+                (!refusal_follows).then_some(code)
             }
             Report::Refused { refusal, .. } => {
                 let clean = self.ended.as_ref().is_none_or(|ended| ended.clean);
@@ -171,13 +188,40 @@ impl Session<'_> {
         })
     }
 
+    /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
+    fn code_of(&self, ended: &Ended) -> u8 {
+        if !ended.clean {
+            return NOT_CLEAN;
+        }
+        if ended.cause == Cause::Died {
+            eprintln!("error: the agent died or hung; what it had done was put back");
+            return ABORTED;
+        }
+        // What is looked at long after its time, since agents hung, says nothing of that time.
+        let duration = self.wanted.request.duration.unwrap_or_default();
+        let is_late = self.asked.elapsed() > duration.0.saturating_add(LATE);
+        let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
+        let what = match (ended.cause, &ended.effect) {
+            (Cause::Failed, _) if self.was_made => "ended before its time",
+            (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
+            _ => return 0,
+        };
+        let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());
+        eprintln!(
+            "error: {} {what}: {}",
+            ended.injection,
+            seen.unwrap_or("its last effect is not known")
+        );
+        FAULT_FAILED
+    }
+
     /// The link closed: the guardian's exit code says whether everything is back.
     fn agent_left(&mut self) -> std::io::Result<u8> {
         let status = self.agent.wait()?;
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         match (&self.ended, code) {
-            (Some(_), Some(code)) => Ok(code),
-            (None, Some(0)) => {
+            // What was told of an end was not followed by the refusal: it was never made.
+            (_, Some(0)) => {
                 eprintln!("error: the agent died; what it had done was put back");
                 Ok(ABORTED)
             }

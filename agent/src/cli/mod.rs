@@ -26,6 +26,8 @@ use std::process::ExitCode;
 const INVALID: u8 = 2;
 /// The exit code of a refusal: nothing was injected.
 const NOT_STARTED: u8 = 3;
+/// The exit code of a fault that was made, and failed or no longer acted before its end.
+const FAULT_FAILED: u8 = 9;
 
 /// The duration that a plan is made for where none is given.
 const ASSUMED: Span = Span::seconds(60);

@@ -172,7 +172,10 @@ fn ended_text(ended: &Ended) -> String {
     let seen = ended
         .effect
         .as_ref()
-        .map(|effect| format!(" ({})", effect.seen))
+        .map(|effect| match effect.acts {
+            true => format!(" ({})", effect.seen),
+            false => format!(" (no effect at its end: {})", effect.seen),
+        })
         .unwrap_or_default();
     if ended.clean {
         format!(

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 const LOOK_EACH: Duration = Duration::from_secs(1);
 /// How often, while something is awaited: a victim's death, a supervisor's answer.
 const AWAIT_EACH: Duration = Duration::from_millis(20);
+/// How long what should act must be gone until that is called a failure: whoever reverts it by hand ends its helper first, and
+/// strikes it from the ledger after that.
+const GONE_FOR: Duration = Duration::from_millis(250);
 /// How long a killed process may take to leave.
 const DEATH: Duration = Duration::from_secs(5);
 /// How long a look may take until it is said that nothing was seen.
@@ -21,6 +24,8 @@ pub(super) struct Active {
     /// When it is over whatever happens; a one-shot fault ends when it is done.
     ends: Option<Instant>,
     look: Look,
+    /// Since when it has been seen to be gone by itself.
+    gone_since: Option<Instant>,
     next_round: Option<Instant>,
     rounds: u64,
     /// When the last round began.
@@ -63,6 +68,7 @@ impl Active {
                 .duration
                 .and_then(|duration| started.checked_add(duration.0)),
             look: Look::Due(started),
+            gone_since: None,
             next_round: request.every.and_then(|every| started.checked_add(every.0)),
             rounds: 1,
             since: started,
@@ -140,9 +146,11 @@ impl Active {
     ) -> (Option<Effect>, Next) {
         let effect = self.total(seen);
         let awaits = self.awaited.as_ref().is_some_and(Awaited::is_open);
-        let next = if !self.is_one_shot() {
-            // What goes by itself before its time: an OOM-killed helper, victims that all died.
-            if is_done { Next::Gone } else { Next::GoOn }
+        let is_one_shot = self.is_one_shot();
+        let next = if !is_one_shot {
+            // What goes by itself before its time, as an OOM-killed helper.
+            let is_gone = is_done && now >= *self.gone_since.get_or_insert(now) + GONE_FOR;
+            if is_gone { Next::Gone } else { Next::GoOn }
         } else if self.next_round.is_some()
             || awaits
             || (!is_done && now < self.since + DEATH + self.grace())
@@ -151,7 +159,11 @@ impl Active {
         } else {
             Next::Done
         };
-        let hurry = self.is_one_shot() && (awaits || !is_done);
+        let hurry = if is_one_shot {
+            awaits || !is_done
+        } else {
+            is_done
+        };
         self.look = match self.look {
             Look::Asked(_, true) => Look::Due(now),
             _ => Look::Due(now + if hurry { AWAIT_EACH } else { LOOK_EACH }),

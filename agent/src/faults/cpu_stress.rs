@@ -53,6 +53,12 @@ impl FaultKind for CpuStress {
         let on = self.cpus.as_ref().map_or(processors, Vec::len);
         let workers = self.workers.map_or(on, |workers| workers as usize);
         let load_percent = self.load_percent.unwrap_or(100.0);
+        let mut notes = Vec::new();
+        if workers as f64 * load_percent > on as f64 * 100.0 {
+            notes.push(format!(
+                "{workers} threads at {load_percent} % are more than {on} processors can give: all of their time is taken"
+            ));
+        }
         let name =
             format!("{workers} threads at {load_percent} % on {on} of {processors} processors");
         Ok(Plan {
@@ -71,6 +77,7 @@ impl FaultKind for CpuStress {
                     ramp: self.ramp,
                 },
             })],
+            notes,
             ..Plan::default()
         })
     }

@@ -79,6 +79,14 @@ impl FaultKind for DiskFill {
             ));
         }
         let bytes = wanted.min(possible);
+        let largest = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        if let Some(largest) = largest.filter(|largest| *largest < bytes) {
+            notes.push(format!(
+                "a file of this agent's can't be larger than {} (`ulimit -f`), so {} can't be filled",
+                Size(largest),
+                Size(bytes)
+            ));
+        }
         let name = format!(
             "{path}: {} of {} free, {} kept back",
             Size(bytes),

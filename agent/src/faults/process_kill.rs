@@ -4,7 +4,7 @@
 use super::{Expectation, FaultKind, Look, Plan, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
 use crate::helpers::Role;
-use crate::processes::{ProcessId, ProcessSelector};
+use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Sends a signal to processes.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +45,9 @@ const SIGNALS: [&str; 10] = [
     "KILL", "TERM", "INT", "HUP", "QUIT", "ABRT", "SEGV", "BUS", "USR1", "USR2",
 ];
 
+/// Those of them that are sent so that a process ends; the others daemons give a meaning to.
+const ENDING: [&str; 7] = ["KILL", "TERM", "INT", "QUIT", "ABRT", "SEGV", "BUS"];
+
 impl FaultKind for ProcessKill {
     const NAME: &'static str = "process-kill";
     const SUMMARY: &'static str = "Processes get a signal, KILL unless told otherwise";
@@ -58,12 +62,15 @@ impl FaultKind for ProcessKill {
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let (victims, notes) = select(&self.process, look)?;
+        let (victims, mut notes) = select(&self.process, look)?;
         let ids: Vec<ProcessId> = victims.iter().map(|process| process.id).collect();
         let name = self.signal.as_deref().unwrap_or("KILL");
         let signal: Signal = format!("SIG{name}").parse().map_err(|_| {
             Refusal::new("arguments", format!("`{name}` is no signal")).hint(SIGNALS.join(", "))
         })?;
+        if self.grace.is_none() && signal != Signal::SIGKILL {
+            notes.extend(signal_notes(&victims, name, signal, look));
+        }
         let expect = match &self.expect_restart {
             None => None,
             Some(expect) => {
@@ -106,4 +113,38 @@ impl FaultKind for ProcessKill {
             ..Plan::default()
         })
     }
+}
+
+/// What keeps a signal other than KILL from doing what it is sent for, as it shows beforehand.
+fn signal_notes(victims: &[Process], name: &str, signal: Signal, look: &Look<'_>) -> Vec<String> {
+    let Some(number) = rustix::process::Signal::from_named_raw(signal as i32) else {
+        return Vec::new();
+    };
+    let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for victim in victims {
+        let Some(state) = look.table.signal_state(victim.id, number) else {
+            continue;
+        };
+        let note = if state.is_ignored {
+            format!("SIG{name} is ignored: it has no effect")
+        } else if state.is_dropped() {
+            format!(
+                "it is the first process of a pid namespace and has no handler for SIG{name}: the kernel drops it"
+            )
+        } else if state.is_blocked {
+            format!("SIG{name} is blocked: it has no effect unless the process asks for it")
+        } else if victim.state == 'T' {
+            format!("it is stopped: SIG{name} waits until it goes on")
+        } else if !ENDING.contains(&name) && state.is_caught {
+            format!("that SIG{name} is taken can be seen, not what is done about it")
+        } else {
+            continue;
+        };
+        notes.entry(note).or_default().push(victim.to_string());
+    }
+    let shown = |(note, victims): (String, Vec<String>)| match victims.len() {
+        0..=8 => format!("{}: {note}", victims.join(", ")),
+        many => format!("{} and {} more: {note}", victims[..3].join(", "), many - 3),
+    };
+    notes.into_iter().map(shown).collect()
 }

@@ -2,7 +2,7 @@
 //! overcommitted host: they hold their connections and answer nothing.
 
 use super::{FaultKind, Look, Plan, process_victim, select};
-use crate::changes::{Change, ProcessHelper, Stop, stands_still};
+use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
 use crate::helpers::{self, Role};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
@@ -37,17 +37,26 @@ impl FaultKind for ProcessPause {
         // another injection holds is refused as held, not left alone as stopped.
         let (still, victims): (Vec<_>, Vec<_>) = found
             .into_iter()
-            .partition(|process| stands_still(look.table, process.id) && !look.is_held(process.id));
-        notes.extend(
-            still
-                .iter()
-                .map(|process| format!("{process} is stopped already and is left alone")),
-        );
+            .partition(|process| !look.is_held(process.id) && is_stopped(look.table, process.id));
+        notes.extend(still.iter().map(|process| {
+            let tracer = look.table.tracer(process.id.pid);
+            let tracer = tracer.and_then(|tracer| look.table.process(tracer));
+            match tracer {
+                Some(tracer) => format!(
+                    "{process} stands still, held by its tracer {tracer}, and is left alone"
+                ),
+                None => format!("{process} is stopped already and is left alone"),
+            }
+        }));
         if victims.is_empty() {
-            return Err(
-                Refusal::new("no-match", "every process that matches is stopped already")
-                    .hint("let them run first, or select others"),
-            );
+            return Err(Refusal::new(
+                "no-match",
+                format!(
+                    "every process that matches is stopped already: {}",
+                    notes.join("; ")
+                ),
+            )
+            .hint("let them run first, or select others"));
         }
         let mut hold: Vec<ProcessId> = Vec::new();
         let mut stop: Vec<ProcessId> = Vec::new();

@@ -1,5 +1,5 @@
-//! Keeping processors busy: each thread works for its share of every short period, counted in its
-//! own processor time, and sleeps for the rest.
+//! Keeping processors busy: each thread works until it has had its share of the time that has
+//! passed, counted in its own processor time, and sleeps for the rest of every short period.
 
 use super::Failed;
 use super::life::Life;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// What a share is a share of: short against anything that a service would call a pause.
 const PERIOD: Duration = Duration::from_millis(20);
+/// The most processor time that a thread makes up for once others let it: it is that much over its share then.
+const MOST_OWED: Duration = Duration::from_millis(200);
 /// How long is watched before the load is called ready.
 const LOOK: Duration = Duration::from_millis(40);
 
@@ -85,27 +87,33 @@ fn pin(cpu: Option<usize>) -> Result<(), Failed> {
     sched_setaffinity(None, &set).map_err(|error| failed(&error.to_string()))
 }
 
-/// Works for ever. What a period did not give, e.g. on a crowded machine, is not made up for later.
+/// Works for ever. What others kept it from is made up for, as far as [`MOST_OWED`].
 fn work(share: f64, ramp: Duration) {
     let start = Instant::now();
+    let mut last = start;
+    // Processor time that it should have had until now and has not, in seconds; below zero, where it had more.
+    let mut owed = 0.0;
+    let mut had = thread_time();
     loop {
         let begin = Instant::now();
         let grown = match ramp.is_zero() {
             true => 1.0,
             false => (start.elapsed().as_secs_f64() / ramp.as_secs_f64()).min(1.0),
         };
-        let quota = PERIOD.mul_f64(share * grown);
-        if quota >= PERIOD {
-            while begin.elapsed() < PERIOD {
-                burn();
+        // A period takes longer where others have the processor meanwhile.
+        let passed = begin.duration_since(last);
+        last = begin;
+        owed = (owed + passed.as_secs_f64() * share * grown).min(MOST_OWED.as_secs_f64());
+        while begin.elapsed() < PERIOD {
+            let has = thread_time();
+            owed -= has.saturating_sub(had).as_secs_f64();
+            had = has;
+            if owed <= 0.0 && share < 1.0 {
+                std::thread::sleep(PERIOD.saturating_sub(begin.elapsed()));
+                break;
             }
-            continue;
-        }
-        let before = thread_time();
-        while thread_time().saturating_sub(before) < quota && begin.elapsed() < PERIOD {
             burn();
         }
-        std::thread::sleep(PERIOD.saturating_sub(begin.elapsed()));
     }
 }
 

@@ -4,6 +4,7 @@
 use super::Failed;
 use super::life::Life;
 use super::role::size;
+use nix::sys::signal::{SigSet, Signal};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, ftruncate, open, unlink};
@@ -33,6 +34,13 @@ pub(super) fn run(
     life: &Life,
 ) -> Result<(), Failed> {
     life.first_to_be_killed()?;
+    // A file that reaches the limit of its size (`ulimit -f`) would end us without a word (setrlimit(2), `RLIMIT_FSIZE`);
+    // blocked, the signal leaves the error to be seen.
+    let mut too_large = SigSet::empty();
+    too_large.add(Signal::SIGXFSZ);
+    too_large
+        .thread_block()
+        .map_err(|error| Failed::new(format!("could not block SIGXFSZ: {error}")))?;
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failed::new(format!("{}: {what}: {error}", directory.display()))
     };
@@ -60,6 +68,7 @@ pub(super) fn run(
         ),
         length: 0,
         step: STEP,
+        limit: None,
         block: Vec::new(),
     };
     let start = Instant::now();
@@ -79,10 +88,20 @@ pub(super) fn run(
                     .map_err(|error| failed("can't be filled", &error))?;
         }
         more &= filling.length < bytes;
-        if !said && (!more || start.elapsed() >= SOON) {
-            if filling.length == 0 {
-                return Err(failed("nothing filled", &"not even one block could be had")
-                    .hint("a quota may be used up, or the files' number limited"));
+        if !said && (!more || (filling.length > 0 && start.elapsed() >= SOON)) {
+            if filling.length == 0 && filling.limit.is_none() {
+                return Err(
+                    failed("nothing filled", &"others took what was free meanwhile")
+                        .hint("free some space, or lower `reserve`"),
+                );
+            }
+            if let Some(limit) = filling.limit
+                && filling.length < bytes / 2
+            {
+                let what = format!("{} of {} could be had", size(filling.length), size(bytes));
+                return Err(
+                    failed("can't be filled", &format!("{what}: {limit}")).hint(hint_for(limit))
+                );
             }
             said = true;
             life.ready(format!(
@@ -95,6 +114,14 @@ pub(super) fn run(
         if !more {
             std::thread::sleep(WATCH);
         }
+    }
+}
+
+fn hint_for(limit: Errno) -> &'static str {
+    match limit {
+        Errno::FBIG => "a file may not be larger: raise the agent's `ulimit -f`, or ask for less",
+        Errno::DQUOT => "a quota is used up: raise it, or ask for less",
+        _ => "others may take the space, or the files' number may be limited: see `df` and `df -i`",
     }
 }
 
@@ -125,6 +152,8 @@ struct Filling {
     file: File,
     length: u64,
     step: u64,
+    /// What the kernel said where it gave no more.
+    limit: Option<Errno>,
     /// What is written where nothing can be reserved; empty until then.
     block: Vec<u8>,
 }
@@ -160,7 +189,10 @@ impl Filling {
                 self.step = WRITTEN_STEP;
             }
             // What was possible is done.
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) if step <= LEAST => return Ok(false),
+            Err(limit @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) if step <= LEAST => {
+                self.limit = Some(limit);
+                return Ok(false);
+            }
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => self.step = (step / 2).max(LEAST),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),

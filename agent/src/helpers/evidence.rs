@@ -5,7 +5,9 @@ use super::proxy::counted;
 use super::role::size;
 use crate::dns::Answers;
 use crate::filter::Filter;
+use crate::metrics::memory_available;
 use crate::processes::{ProcessId, ProcessTable};
+use backburn_experiments::Span;
 use backburn_experiments::wire::Effect;
 
 /// What the helper with this process id is seen to do. Where there is none, 0 will do.
@@ -16,20 +18,100 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
         Role::Filter(filter) => filtered(filter),
         Role::Answers(answers) => answered(answers),
         Role::Proxy(_) => of_helper(helper, table, passed),
-        Role::Cpu { .. } => of_helper(helper, table, busy),
-        Role::Memory { .. } => of_helper(helper, table, |id, table| {
-            let bytes = table.resident_bytes(id)?;
-            Some(effect(
-                bytes > 0,
-                format!("{} of memory taken", size(bytes)),
-                &[("resident-bytes", bytes as f64)],
-            ))
+        Role::Cpu {
+            workers,
+            load_percent,
+            cpus,
+            ramp,
+        } => {
+            let processors = cpus.as_ref().map_or_else(processors, Vec::len);
+            let asked = (*workers as f64 * load_percent).min(processors as f64 * 100.0);
+            of_helper(helper, table, |id, table| busy(id, table, asked, *ramp))
+        }
+        Role::Memory {
+            bytes,
+            reserve_bytes,
+            ramp,
+        } => of_helper(helper, table, |id, table| {
+            let resident = table.resident_bytes(id)?;
+            let grown = ramp.map_or(1.0, |ramp| {
+                (age(id, table).unwrap_or_default() / ramp.0.as_secs_f64()).min(1.0)
+            });
+            let asked = (*bytes as f64 * grown) as u64;
+            let available = || memory_available().ok();
+            let taken = Taken {
+                bytes: table.taken_bytes(id).unwrap_or(resident),
+                asked,
+                reserve: *reserve_bytes,
+            };
+            let seen = format!(
+                "{} of {} of memory taken{}",
+                size(taken.bytes),
+                size(*bytes),
+                taken.shortfall(available)
+            );
+            let figures = [("resident-bytes", resident as f64)];
+            Some(effect(taken.acts(available), seen, &figures))
         }),
-        Role::Disk { directory, .. } => of_helper(helper, table, |id, table| {
-            let bytes = filled(id.pid, table)?;
-            let seen = format!("{} filled in {}", size(bytes), directory.display());
-            Some(effect(bytes > 0, seen, &[("filled-bytes", bytes as f64)]))
+        Role::Disk {
+            directory,
+            bytes,
+            reserve_bytes,
+            ..
+        } => of_helper(helper, table, |id, table| {
+            let taken = Taken {
+                bytes: filled(id.pid, table)?,
+                asked: *bytes,
+                reserve: *reserve_bytes,
+            };
+            let free = || {
+                let system = rustix::fs::statvfs(directory).ok()?;
+                Some(system.f_bavail.saturating_mul(system.f_frsize))
+            };
+            let seen = format!(
+                "{} of {} filled in {}{}",
+                size(taken.bytes),
+                size(*bytes),
+                directory.display(),
+                taken.shortfall(free)
+            );
+            let figures = [("filled-bytes", taken.bytes as f64)];
+            Some(effect(taken.acts(free), seen, &figures))
         }),
+    }
+}
+
+/// How far above its reserve a resource still counts as taken down to it, in bytes: helpers take steps of this size.
+const NEAR_RESERVE: u64 = 8 << 20;
+
+/// What was taken of a resource, against what should be by now, in bytes.
+struct Taken {
+    bytes: u64,
+    asked: u64,
+    reserve: u64,
+}
+
+impl Taken {
+    fn is_short(&self) -> bool {
+        self.bytes < self.asked / 2
+    }
+
+    /// Whether what others have left is as little as the fault may leave them.
+    fn is_at_reserve(&self, left: impl Fn() -> Option<u64>) -> bool {
+        left().is_some_and(|left| left <= self.reserve.saturating_add(NEAR_RESERVE))
+    }
+
+    /// Less than half of what was asked is no effect, unless the resource is taken down to the reserve.
+    fn acts(&self, left: impl Fn() -> Option<u64>) -> bool {
+        self.bytes > 0 && (!self.is_short() || self.is_at_reserve(left))
+    }
+
+    fn shortfall(&self, left: impl Fn() -> Option<u64>) -> &'static str {
+        match self.is_short() {
+            false => "",
+            true if self.is_at_reserve(left) => ", down to the reserve",
+            true => ", less than half of what was asked",
+        }
     }
 }
 
@@ -175,25 +257,50 @@ fn passed(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
     ))
 }
 
-fn busy(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
+/// How long a helper must have lived until the processor time that it got is held against what was asked: before, its start and
+/// the coarse ticks in which it is counted weigh too much.
+const JUDGED_AFTER_SECONDS: f64 = 1.0;
+
+/// `asked` is in percent of one processor.
+fn busy(id: ProcessId, table: &ProcessTable, asked: f64, ramp: Option<Span>) -> Option<Effect> {
     let used = table.cpu_seconds(id)?;
-    let uptime = std::fs::read_to_string(table.root().join("uptime")).ok()?;
-    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
-    let lived = uptime - id.start as f64 / rustix::param::clock_ticks_per_second() as f64;
-    // Ticks are coarse: in its first moments a helper may not have been seen to use one.
+    let lived = age(id, table)?;
     let percent = if lived > 0.0 {
         100.0 * used / lived
     } else {
         0.0
     };
-    let seen = format!(
-        "{used:.2} s of processor time used, {percent:.0}% of one processor since it began"
+    // What the load comes to on average, where it grows evenly at first.
+    let ramp = ramp.map_or(0.0, |ramp| ramp.0.as_secs_f64());
+    let average = if lived < ramp {
+        lived / (2.0 * ramp)
+    } else {
+        1.0 - ramp / (2.0 * lived.max(f64::MIN_POSITIVE))
+    };
+    let asked = asked * average;
+    let is_short = lived >= JUDGED_AFTER_SECONDS && percent < asked / 2.0;
+    let mut seen = format!(
+        "{used:.2} s of processor time used, {percent:.0}% of one processor since it began, of {asked:.0}% asked"
     );
+    if is_short {
+        seen += ": less than half, others or a limit keep it from more";
+    }
     Some(effect(
-        used > 0.0,
+        used > 0.0 && !is_short,
         seen,
         &[("cpu-seconds", used), ("cpu-percent", percent)],
     ))
+}
+
+/// How long a process has lived, in seconds.
+fn age(id: ProcessId, table: &ProcessTable) -> Option<f64> {
+    let uptime = std::fs::read_to_string(table.root().join("uptime")).ok()?;
+    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(uptime - id.start as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The blocks of the nameless files that a process holds open, in bytes.

@@ -2,13 +2,13 @@
 //! cheapest criteria first.
 
 use super::selector::{ProcessSelector, Relative, UserOf};
-use super::sockets::Listening;
+use super::sockets::{Listening, Network};
 use super::spare::{uid_of, whole_unit};
 use super::{OneOrMany, ProcessTable};
 use backburn_experiments::Problem;
 use backburn_experiments::document::Select;
 use regex::Regex;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 /// As `docker ps` and its like show it.
@@ -187,7 +187,11 @@ pub(super) struct Matcher<'a> {
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
     listening: Option<Listening>,
+    /// Whether `listening` means any network, since something else says which processes are meant.
+    any_network: bool,
     except: Vec<Matcher<'a>>,
+    /// Who would match if it listened in this process's network, and does in another.
+    pub(super) elsewhere: RefCell<BTreeSet<i32>>,
     /// How many processes could not be looked into for want of rights.
     pub(super) unreadable: Cell<usize>,
 }
@@ -204,7 +208,11 @@ impl<'a> Matcher<'a> {
         if problems.is_empty() {
             for (path, exception) in exceptions(s, at) {
                 match Matcher::new(exception, &path, table) {
-                    Ok(matcher) => except.push(matcher),
+                    // Whoever is excepted is so in any network.
+                    Ok(matcher) => except.push(Matcher {
+                        any_network: true,
+                        ..matcher
+                    }),
                     Err(more) => problems.extend(more),
                 }
             }
@@ -273,8 +281,10 @@ impl<'a> Matcher<'a> {
             listening: s
                 .listening
                 .as_ref()
-                .map(|ports| Listening::new(ports.as_slice().to_vec())),
+                .map(|ports| Listening::new(table, ports.as_slice().to_vec())),
+            any_network: s.says_where(),
             except,
+            elsewhere: RefCell::default(),
             unreadable: Cell::new(0),
         })
     }
@@ -315,15 +325,35 @@ impl<'a> Matcher<'a> {
                 !arguments.is_empty() && wanted.is_match(&arguments.join(" "))
             })
             && self.in_groups(pid)
-            && self.listening.as_ref().is_none_or(|listening| {
-                listening.holds(table, pid).unwrap_or_else(|error| {
-                    if error.kind() == std::io::ErrorKind::PermissionDenied {
-                        self.unreadable.set(self.unreadable.get() + 1);
-                    }
-                    false
-                })
-            })
-            && !self.except.iter().any(|except| except.matches(pid))
+            && self.listens(pid)
+    }
+
+    /// Whether it listens where it should, and is not excepted.
+    fn listens(&self, pid: i32) -> bool {
+        let network = match self.network(pid) {
+            Some(Ok(network)) => network,
+            Some(Err(error)) => {
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    self.unreadable.set(self.unreadable.get() + 1);
+                }
+                None
+            }
+            None => Some(Network::Own),
+        };
+        if network.is_none() || self.except.iter().any(|except| except.matches(pid)) {
+            return false;
+        }
+        let is_meant = self.any_network || network == Some(Network::Own);
+        if !is_meant {
+            self.elsewhere.borrow_mut().insert(pid);
+        }
+        is_meant
+    }
+
+    /// Whose network a process listens in; none where nothing is said of ports.
+    pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<Network>>> {
+        let listening = self.listening.as_ref()?;
+        Some(listening.holds(self.table, pid))
     }
 
     fn in_groups(&self, pid: i32) -> bool {

@@ -7,16 +7,21 @@ mod cgroup;
 mod matching;
 mod ours;
 mod pidfd;
+mod program_note;
+mod progress;
 mod scan;
 mod selector;
+mod signals;
 mod sockets;
 mod spare;
 mod visibility;
 
 pub use cgroup::Cgroup;
+pub use program_note::ProgramNote;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use signals::SignalState;
 pub use spare::Protection;
 pub(crate) use visibility::ClockShift;
 

@@ -1,55 +1,63 @@
-//! Which processes are Backburn's own: never a victim, or a fault could not be put back.
+//! Which processes are Backburn's own, and which it was started from: never a victim, or a fault
+//! could not be put back.
+//!
+//! A process is Backburn's own by the program that it runs, not by what that is called: its file
+//! is the one that runs here, or bears the note of [`ProgramNote`](super::ProgramNote).
 
+use super::program_note::bears_note;
 use super::scan::HELPER_NAME;
 use super::{ProcessId, ProcessTable};
 use rustix::io::Errno;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// What our programs are called.
+/// What our programs are called as they ship.
 const PROGRAMS: [&str; 2] = ["backburn", "backburn-agent"];
 /// Started like this, our program is somebody to be hit: the demo's own service.
 const DEMO: &str = "demo-service";
 
-/// Tells Backburn's own processes from others.
+/// Tells Backburn's own processes, and those that they were started from, from others.
 pub(super) struct Ours<'a> {
     table: &'a ProcessTable,
+    /// This process, unless the table is a made-up one, in which its id would be a stranger's.
+    own: Option<i32>,
+    /// The file that this process runs, as device and inode.
     program: Option<(u64, u64)>,
-    line: Vec<i32>,
+    /// Whether a file is a program of Backburn's, by device and inode: each is read once.
+    programs: RefCell<BTreeMap<(u64, u64), bool>>,
+    /// Each process that one of Backburn's was started from, with the one that was.
+    starters: OnceCell<BTreeMap<i32, i32>>,
 }
 
 impl<'a> Ours<'a> {
     pub(super) fn new(table: &'a ProcessTable) -> Self {
-        let mut ours = Ours {
+        let is_real = table.root() == Path::new("/proc");
+        let program = is_real.then(|| rustix::fs::stat("/proc/self/exe").ok());
+        Ours {
             table,
-            program: None,
-            line: Vec::new(),
-        };
-        // In a made-up tree, our own id would be a stranger's.
-        if table.root() == Path::new("/proc") {
-            let own = rustix::fs::stat("/proc/self/exe").ok();
-            ours.program = own.map(|file| (file.st_dev, file.st_ino));
-            let mut pid = std::process::id() as i32;
-            ours.line.push(pid);
-            while let Some(parent) = table
-                .stat(pid)
-                .map(|stat| stat.parent)
-                .filter(|parent| *parent > 1)
-            {
-                if ours.runs_our_program(parent) {
-                    ours.line.push(parent);
-                }
-                pid = parent;
-            }
+            own: is_real.then(|| std::process::id() as i32),
+            program: program.flatten().map(|file| (file.st_dev, file.st_ino)),
+            programs: RefCell::default(),
+            starters: OnceCell::new(),
         }
-        ours
     }
 
-    /// Whether this process is one of ours.
-    pub(super) fn is_ours(&self, pid: i32) -> bool {
-        if self.line.contains(&pid) {
-            return true;
+    /// Why this process is none to be hit, where it is Backburn's own or Backburn was started from it.
+    pub(super) fn reason(&self, pid: i32) -> Option<String> {
+        if self.own == Some(pid) || self.is_ours(pid) {
+            return Some("Backburn's own".into());
         }
+        let started = self.starters().get(&pid)?;
+        let what = match self.table.name(*started) {
+            Some(name) => format!("{name} ({started})"),
+            None => format!("process {started}"),
+        };
+        Some(format!("Backburn was started from it, as {what}"))
+    }
+
+    fn is_ours(&self, pid: i32) -> bool {
         self.runs_our_program(pid)
             && self
                 .table
@@ -59,7 +67,7 @@ impl<'a> Ours<'a> {
     }
 
     fn runs_our_program(&self, pid: i32) -> bool {
-        let Ok(program) = self.table.link(pid, "exe") else {
+        let Ok(path) = self.table.link(pid, "exe") else {
             // Another user's program is not shown to us, its name and arguments are.
             let first = self
                 .table
@@ -72,18 +80,81 @@ impl<'a> Ours<'a> {
                 || PROGRAMS.contains(&name.as_str())
                 || PROGRAMS.contains(&base(&first));
         };
-        // An update of our program leaves those that run the old one, now deleted.
-        let path = program.to_string_lossy();
-        let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
-        if PROGRAMS.contains(&base(path)) {
+        let Ok(file) = self.table.metadata(pid, "exe") else {
+            return false;
+        };
+        let file = (file.st_dev, file.st_ino);
+        if self.program == Some(file) {
             return true;
         }
-        let file = self
-            .table
-            .metadata(pid, "exe")
-            .ok()
-            .map(|file| (file.st_dev, file.st_ino));
-        self.program.is_some() && file == self.program
+        if let Some(known) = self.programs.borrow().get(&file) {
+            return *known;
+        }
+        // An update leaves those that run the program of before, now deleted. One that was
+        // built before there were notes bears none, and its name is all that tells.
+        let path = path.to_string_lossy();
+        let is_ours = self.table.open_program(pid).is_ok_and(|it| bears_note(&it))
+            || path
+                .strip_suffix(" (deleted)")
+                .is_some_and(|path| PROGRAMS.contains(&base(path)));
+        self.programs.borrow_mut().insert(file, is_ours);
+        is_ours
+    }
+
+    /// Whether it may be one of ours, by the name of its program's file alone. That asks no file
+    /// system, which may be one that does not answer, so it can be asked of every process there is.
+    fn may_be_ours(&self, pid: i32, own: Option<&Path>) -> bool {
+        self.table.link(pid, "exe").is_ok_and(|path| {
+            let text = path.to_string_lossy();
+            let text = text.strip_suffix(" (deleted)").unwrap_or(&text);
+            own == Some(&*path) || PROGRAMS.contains(&base(text))
+        })
+    }
+
+    /// Everyone between process 1 and one of Backburn's: this one, and all others of this host, e.g.
+    /// the command that asked a fleet's controller for a run.
+    fn starters(&self) -> &BTreeMap<i32, i32> {
+        self.starters.get_or_init(|| {
+            let mut starters = BTreeMap::new();
+            let Some(own) = self.own else {
+                return starters;
+            };
+            let program = self.table.link(own, "exe").ok();
+            let others = self.table.pids().unwrap_or_default().into_iter();
+            let others = others.filter(|pid| {
+                *pid != own && self.may_be_ours(*pid, program.as_deref()) && self.is_ours(*pid)
+            });
+            for pid in std::iter::once(own).chain(others) {
+                self.climb(pid, pid, &mut starters);
+                // Where somebody in between has ended, process 1 is the parent; whoever the
+                // session is of, e.g. a shell, still is.
+                if let Some(leader) = self.table.stat(pid).map(|stat| stat.session)
+                    && leader > 1
+                    && leader != pid
+                {
+                    starters.entry(leader).or_insert(pid);
+                    self.climb(leader, pid, &mut starters);
+                }
+            }
+            starters
+        })
+    }
+
+    /// Notes the ancestors of a process, as those that `started` was started from, or rather one of Backburn's own in between.
+    fn climb(&self, from: i32, mut started: i32, starters: &mut BTreeMap<i32, i32>) {
+        let parent_of = |pid| Some(self.table.stat(pid)?.parent).filter(|parent| *parent > 1);
+        let mut next = parent_of(from);
+        while let Some(parent) = next {
+            // Whose ancestors were climbed already, or a circle that ids given out anew make.
+            if starters.contains_key(&parent) {
+                return;
+            }
+            starters.insert(parent, started);
+            if self.is_ours(parent) {
+                started = parent;
+            }
+            next = parent_of(parent);
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Stat {
     pub state: char,
     /// Its parent's process id.
     pub parent: i32,
+    /// The process that its session is of, dead or alive.
+    pub session: i32,
     /// The kernel's flags (`PF_*`).
     pub flags: u64,
     /// How many threads it has, dead ones that are not yet cleared away included.
@@ -70,6 +72,7 @@ impl Stat {
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             flags: number(9)?,
             threads: number(20)?,
             cpu_ticks: number(14)? + number(15)?,
@@ -212,6 +215,12 @@ impl ProcessTable {
         Ok(PathBuf::from(std::ffi::OsString::from_vec(
             target.into_bytes(),
         )))
+    }
+
+    /// The file of the program that a process runs, to be read.
+    pub(super) fn open_program(&self, pid: i32) -> Result<std::fs::File, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(self.folder()?, format!("{pid}/exe"), flags, Mode::empty()).map(Into::into)
     }
 
     /// What `PID/file` is, following links.
@@ -365,20 +374,6 @@ impl ProcessTable {
             .filter(|tracer| *tracer != 0)
     }
 
-    /// Whether this signal waits to be taken by the process (`ShdPnd`) or its first thread (`SigPnd`).
-    pub fn has_pending(&self, id: ProcessId, signal: rustix::process::Signal) -> bool {
-        let bit = 1_u64 << (signal.as_raw() - 1);
-        let set = |key| {
-            self.status(id.pid, key, |value| {
-                u64::from_str_radix(value.trim(), 16).ok()
-            })
-        };
-        self.alive(id)
-            && ["ShdPnd:", "SigPnd:"]
-                .into_iter()
-                .any(|key| set(key).is_some_and(|set| set & bit != 0))
-    }
-
     /// The process that traces this thread, if any.
     pub fn thread_tracer(&self, pid: i32, thread: i32) -> Option<i32> {
         let file = format!("task/{thread}/status");
@@ -395,7 +390,7 @@ impl ProcessTable {
         self.line(pid, "status", key, then)
     }
 
-    fn line<T>(
+    pub(super) fn line<T>(
         &self,
         pid: i32,
         file: &str,
@@ -426,22 +421,22 @@ impl ProcessTable {
             .map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// How long the first thread of exactly this process has had a processor, in nanoseconds; none where the kernel does not
-    /// count that (the first figure of `/proc/PID/schedstat`, Documentation/scheduler/sched-stats.rst).
-    pub fn run_time(&self, id: ProcessId) -> Option<u64> {
-        let figures = self.read(id.pid, "schedstat", |line| {
-            String::from_utf8_lossy(line)
-                .split(' ')
-                .next()
-                .and_then(|figure| figure.parse().ok())
-        })?;
-        figures.filter(|_| self.alive(id))
-    }
-
     /// Resident memory of exactly this process, in bytes.
     pub fn resident_bytes(&self, id: ProcessId) -> Option<u64> {
         self.stat_of(id)
             .map(|stat| stat.resident_pages * rustix::param::page_size() as u64)
+    }
+
+    /// Memory that exactly this process has taken for itself, swapped out or not, in bytes; none where the kernel does not tell
+    /// (before 4.5).
+    pub fn taken_bytes(&self, id: ProcessId) -> Option<u64> {
+        let kibibytes = |key| {
+            self.status(id.pid, key, |value| {
+                value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+            })
+        };
+        let taken = kibibytes("RssAnon:")? + kibibytes("VmSwap:").unwrap_or_default();
+        self.alive(id).then_some(taken * 1024)
     }
 
     /// The process that has this id now.

@@ -1,6 +1,7 @@
 //! Who a fault hits: the process selector, as people write it, and what it finds.
 
 use super::matching::{self, Matcher};
+use super::sockets::Network;
 use super::spare::Spare;
 use super::{Process, ProcessTable, Protection};
 use backburn_experiments::document::Select;
@@ -39,7 +40,8 @@ pub struct ProcessSelector {
     /// A container's id, or its first 12 characters or more. Names are the container runtime's and not known here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// A port that the process listens on, TCP or UDP, in its own network; a list means any of them.
+    /// A port that the process listens on, TCP or UDP; a list means any of them. In the agent's own network, unless `container`,
+    /// `cgroup`, `unit`, `pid`, `pid-file`, `parent-of` or `children-of` says where else: then in the network of the process.
     /// Every process that holds the listening socket matches, so workers match as their master does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listening: Option<OneOrMany<u16>>,
@@ -122,10 +124,12 @@ pub struct Found {
     pub matched: usize,
     /// Who matched and is never hit, each with the reason.
     pub spared: Vec<(Process, String)>,
+    /// In which networks processes listen on the ports that were asked for, in lines for people.
+    pub networks: Vec<String>,
 }
 
 impl Found {
-    /// Who was spared and why, in lines for people; the kernel's threads only by their number.
+    /// Who was spared and why, and whose ports are meant, in lines for people; of many, only some are named.
     pub fn notes(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (process, reason) in &self.spared {
@@ -134,21 +138,33 @@ impl Found {
                 .or_default()
                 .push(process.to_string());
         }
-        by_reason
+        let spared = by_reason
             .into_iter()
-            .map(|(reason, who)| match who.len() {
-                0..=8 => format!("spared {}: {reason}", who.join(", ")),
-                many => format!(
-                    "spared {} and {} more: {reason}",
-                    who[..3].join(", "),
-                    many - 3
-                ),
-            })
-            .collect()
+            .map(|(reason, who)| format!("spared {}: {reason}", some(&who)));
+        spared.chain(self.networks.iter().cloned()).collect()
+    }
+}
+
+/// The names of these, or of some of them where they are many.
+fn some(who: &[String]) -> String {
+    match who.len() {
+        0..=8 => who.join(", "),
+        many => format!("{} and {} more", who[..3].join(", "), many - 3),
     }
 }
 
 impl ProcessSelector {
+    /// Whether something besides names and users says which processes are meant, so that they may be in any network.
+    pub(super) fn says_where(&self) -> bool {
+        self.pid.is_some()
+            || self.pid_file.is_some()
+            || self.unit.is_some()
+            || self.cgroup.is_some()
+            || self.container.is_some()
+            || self.parent_of.is_some()
+            || self.children_of.is_some()
+    }
+
     /// Every problem that shows without a look at the host; `at` is the selector's own path, e.g. `$.process`.
     pub fn problems(&self, at: &str) -> Vec<Problem> {
         matching::problems(self, at)
@@ -216,10 +232,12 @@ impl ProcessSelector {
             free.truncate(select::how_many(seed, "process", matched, select)?);
             free
         };
+        let networks = networks(table, &matcher, &victims);
         Ok(Found {
             victims,
             matched,
             spared,
+            networks,
         })
     }
 
@@ -252,6 +270,12 @@ impl ProcessSelector {
             }
         };
         let refusal = Refusal::new("no-match", what);
+        let elsewhere = listed(table, &matcher.elsewhere.borrow());
+        if !elsewhere.is_empty() {
+            return refusal.hint(format!(
+                "`listening` means the agent's own network; in another, {elsewhere} would match: add `container`, `cgroup`, `unit` or `pid` to mean that"
+            ));
+        }
         if let Some(names) = &self.name {
             let running: BTreeSet<String> = all.iter().filter_map(|pid| table.name(*pid)).collect();
             let near: Vec<String> = names
@@ -296,11 +320,52 @@ impl ProcessSelector {
     }
 }
 
+/// In whose networks the victims listen, and who else listens in another, in lines for people.
+fn networks(table: &ProcessTable, matcher: &Matcher, victims: &[Process]) -> Vec<String> {
+    let is_in = |network: Network| move |process: &&Process| matches!(matcher.network(process.id.pid), Some(Ok(Some(seen))) if seen == network);
+    let (mut lines, names) = (Vec::new(), |process: &Process| process.to_string());
+    let own: Vec<String> = victims
+        .iter()
+        .filter(is_in(Network::Own))
+        .map(names)
+        .collect();
+    let other: Vec<String> = victims
+        .iter()
+        .filter(is_in(Network::Other))
+        .map(names)
+        .collect();
+    if !own.is_empty() {
+        lines.push(format!(
+            "listening in the agent's own network: {}",
+            some(&own)
+        ));
+    }
+    if !other.is_empty() {
+        lines.push(format!(
+            "listening in a network other than the agent's: {}",
+            some(&other)
+        ));
+    }
+    let elsewhere = listed(table, &matcher.elsewhere.borrow());
+    if !elsewhere.is_empty() {
+        lines.push(format!(
+            "not meant, since they listen in a network other than the agent's: {elsewhere}"
+        ));
+    }
+    lines
+}
+
+fn listed(table: &ProcessTable, pids: &BTreeSet<i32>) -> String {
+    let named = |pid: &i32| table.process(*pid).map(|process| process.to_string());
+    some(&pids.iter().filter_map(named).collect::<Vec<_>>())
+}
+
 fn all_spared(spared: Vec<(Process, String)>) -> Refusal {
     let found = Found {
         victims: Vec::new(),
         matched: 0,
         spared,
+        networks: Vec::new(),
     };
     Refusal::new(
         "protected",

@@ -1,64 +1,93 @@
-//! Who listens on a port: the sockets of each process's own network, found again among its
-//! descriptors.
+//! Who listens on a port, and in whose network: the sockets of this process's network and of each
+//! process's own, found again among its descriptors.
 
 use super::ProcessTable;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::{cell::RefCell, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 /// `TCP_LISTEN` and `TCP_CLOSE` of the kernel's `include/net/tcp_states.h`, as the tables show
 /// them. A UDP socket that is bound and not connected is in the latter.
 const STATES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
+/// Whose network a process listens in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// The one that this process is in too.
+    Own,
+    /// Another that the process is in, e.g. a container's.
+    Other,
+}
+
 /// The listening sockets of these ports, per network, found out once each.
 pub(super) struct Listening {
     ports: Vec<u16>,
+    /// This thread's network, as the link of it reads; none in a made-up table, in which there is none of ours.
+    own: Option<PathBuf>,
     networks: RefCell<BTreeMap<PathBuf, BTreeSet<u64>>>,
 }
 
 impl Listening {
-    pub(super) fn new(ports: Vec<u16>) -> Self {
-        Listening {
+    pub(super) fn new(table: &ProcessTable, ports: Vec<u16>) -> Self {
+        let is_real = table.root() == Path::new("/proc");
+        let own = || std::fs::read_link("/proc/thread-self/ns/net").ok();
+        let listening = Listening {
             ports,
+            own: is_real.then(own).flatten(),
             networks: RefCell::default(),
+        };
+        if let Some(own) = &listening.own {
+            let sockets = listening.sockets(Path::new("/proc/thread-self"));
+            let mut networks = listening.networks.borrow_mut();
+            networks.insert(own.clone(), sockets);
         }
+        listening
     }
 
-    /// Whether the process holds a socket that listens on one of the ports.
+    /// In whose network the process listens on one of the ports, where it holds a socket that does. What another has handed to it
+    /// counts where it was made: a socket of our network's in the hands of a process of another.
     ///
     /// # Errors
     /// Where we may not look.
-    pub(super) fn holds(&self, table: &ProcessTable, pid: i32) -> std::io::Result<bool> {
+    pub(super) fn holds(&self, table: &ProcessTable, pid: i32) -> std::io::Result<Option<Network>> {
         let network = table.link(pid, "ns/net")?;
         let mut networks = self.networks.borrow_mut();
-        let sockets = networks
-            .entry(network)
-            .or_insert_with(|| self.sockets(table, pid));
-        if sockets.is_empty() {
-            return Ok(false);
+        let of_its = networks
+            .entry(network.clone())
+            .or_insert_with(|| self.sockets(&table.root().join(pid.to_string())))
+            .clone();
+        let of_ours = self.own.as_ref().and_then(|own| networks.get(own));
+        if of_its.is_empty() && of_ours.is_none_or(BTreeSet::is_empty) {
+            return Ok(None);
         }
-        Ok(table.entries(pid, "fd")?.into_iter().any(|descriptor| {
-            table
-                .link(pid, &format!("fd/{descriptor}"))
-                .ok()
-                .and_then(|target| {
-                    target
-                        .to_str()?
-                        .strip_prefix("socket:[")?
-                        .strip_suffix(']')?
-                        .parse()
-                        .ok()
-                })
-                .is_some_and(|inode: u64| sockets.contains(&inode))
-        }))
+        let mut found = None;
+        for descriptor in table.entries(pid, "fd")? {
+            let Ok(target) = table.link(pid, &format!("fd/{descriptor}")) else {
+                continue;
+            };
+            let inode = target.to_str().and_then(|target| {
+                let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+                inode.parse::<u64>().ok()
+            });
+            let Some(inode) = inode else {
+                continue;
+            };
+            if of_ours.is_some_and(|ours| ours.contains(&inode)) {
+                return Ok(Some(Network::Own));
+            }
+            if of_its.contains(&inode) {
+                found = Some(Network::Other);
+            }
+        }
+        Ok(found)
     }
 
-    /// The inodes of the sockets in the network of this process.
-    fn sockets(&self, table: &ProcessTable, pid: i32) -> BTreeSet<u64> {
+    /// The inodes of the sockets in the network of the process with this folder.
+    fn sockets(&self, process: &Path) -> BTreeSet<u64> {
         let mut inodes = BTreeSet::new();
         for (file, state) in STATES {
-            let path = table.root().join(format!("{pid}/net/{file}"));
             // A kernel without IPv6 has no such table.
-            let Ok(lines) = std::fs::read_to_string(path) else {
+            let Ok(lines) = std::fs::read_to_string(process.join("net").join(file)) else {
                 continue;
             };
             inodes.extend(lines.lines().skip(1).filter_map(|line| {

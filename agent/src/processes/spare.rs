@@ -1,5 +1,5 @@
 //! Who is never a victim, whatever a selector says: pid 1, the kernel's threads, Backburn's own
-//! processes, the dead, and what the policy protects.
+//! processes and those that it was started from, the dead, and what the policy protects.
 
 use super::matching::cgroup_paths;
 use super::ours::Ours;
@@ -96,8 +96,8 @@ impl<'a> Spare<'a> {
         if stat.is_dead() {
             return Some("already dead, and its parent has not asked for it yet".into());
         }
-        if self.ours.is_ours(process.id.pid) {
-            return Some("Backburn's own".into());
+        if let Some(reason) = self.ours.reason(process.id.pid) {
+            return Some(reason);
         }
         let name = |name: &&String| like(name, &process.name) || like(name, &stat.comm);
         if let Some(name) = self.protection.names.iter().find(name) {

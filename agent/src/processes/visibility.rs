@@ -258,6 +258,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a process to look at")]
     fn process_that_ended_is_gone_and_one_that_runs_is_found() {
         let table = ProcessTable::default();
         let mut child = std::process::Command::new("sleep")

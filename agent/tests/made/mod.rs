@@ -171,9 +171,12 @@ impl Made {
         fs::create_dir_all(&folder).unwrap();
         // In the order of their ids, but the workers of the web server started in another.
         let start = if e.pid == 33 { 305 } else { e.pid * 10 };
-        // `PF_KTHREAD`, as the kernel has it.
-        let is_kernel_thread = e.pid == 2 || e.parent == 2;
-        let flags = if is_kernel_thread { 0x0020_0000 } else { 0 };
+        // `PF_KTHREAD`.
+        let flags = if e.pid == 2 || e.parent == 2 {
+            0x0020_0000
+        } else {
+            0
+        };
         let stat = format!(
             "{} ({}) {} {} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 {start} 1000 42 0",
             e.pid, e.name, e.state, e.parent

@@ -1,0 +1,68 @@
+//! What a process does about a signal, as far as the kernel tells: proc_pid_status(5), `SigPnd` to
+//! `SigCgt`.
+
+use super::{ProcessId, ProcessTable};
+use rustix::process::Signal;
+
+/// What one signal comes to at one process, at the moment of the look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalState {
+    /// It was sent and not taken yet, by the process (`ShdPnd`) or its first thread (`SigPnd`).
+    pub is_pending: bool,
+    /// The process ignores it (`SigIgn`): the kernel drops it.
+    pub is_ignored: bool,
+    /// The process has a handler for it (`SigCgt`).
+    pub is_caught: bool,
+    /// Every thread blocks it (`SigBlk`): it is taken when one asks for it or blocks it no longer.
+    pub is_blocked: bool,
+    /// The process is the first of a pid namespace other than the one that is looked from, to which
+    /// the kernel delivers nothing but SIGKILL and SIGSTOP that it has no handler for
+    /// (pid_namespaces(7)).
+    pub is_first_of_namespace: bool,
+}
+
+impl SignalState {
+    /// Whether the kernel drops a signal other than SIGKILL and SIGSTOP that is sent to it.
+    pub fn is_dropped(&self) -> bool {
+        self.is_ignored || (self.is_first_of_namespace && !self.is_caught && !self.is_blocked)
+    }
+}
+
+impl ProcessTable {
+    /// What this signal comes to at exactly this process; none where it has ended or the kernel does not tell.
+    pub fn signal_state(&self, id: ProcessId, signal: Signal) -> Option<SignalState> {
+        let bit = 1_u64 << (signal.as_raw() - 1);
+        let state = self.read(id.pid, "status", |text| {
+            let text = String::from_utf8_lossy(text);
+            let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
+            let has = |key| Some(u64::from_str_radix(value(key)?.trim(), 16).ok()? & bit != 0);
+            let own_ids = value("NSpid:").unwrap_or_default();
+            let own_ids: Vec<&str> = own_ids.split_ascii_whitespace().collect();
+            Some(SignalState {
+                is_pending: has("ShdPnd:")? || has("SigPnd:")?,
+                is_ignored: has("SigIgn:")?,
+                is_caught: has("SigCgt:")?,
+                is_blocked: has("SigBlk:")?,
+                is_first_of_namespace: own_ids.len() > 1 && own_ids.last() == Some(&"1"),
+            })
+        })??;
+        let blocked_everywhere = state.is_blocked
+            && self.threads(id.pid).into_iter().all(|thread| {
+                let file = format!("task/{thread}/status");
+                let set = self.line(id.pid, &file, "SigBlk:", |value| {
+                    u64::from_str_radix(value.trim(), 16).ok()
+                });
+                set.is_none_or(|set| set & bit != 0)
+            });
+        self.alive(id).then_some(SignalState {
+            is_blocked: blocked_everywhere,
+            ..state
+        })
+    }
+
+    /// Whether this signal waits to be taken by the process or its first thread.
+    pub fn has_pending(&self, id: ProcessId, signal: Signal) -> bool {
+        self.signal_state(id, signal)
+            .is_some_and(|state| state.is_pending)
+    }
+}
