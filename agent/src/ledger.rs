@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long after its time a fault may still be in the ledger: its end is late then, whoever's fault it is.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// The ledger's folder.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -46,6 +49,10 @@ pub struct LedgerEntry {
     pub changes: Vec<Change>,
     /// Whose it is.
     pub owner: Owner,
+    /// When its fault is over at the latest, in milliseconds of the monotonic clock of its boot. None for a one-shot fault that
+    /// is not repeated, and in entries of before they told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at_ms: Option<u64>,
     /// Where it was written. Entries of before they told it have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<Namespaces>,
@@ -277,6 +284,10 @@ impl LedgerEntry {
             victims: plan.victims.clone(),
             changes: plan.changes.clone(),
             owner,
+            ends_at_ms: request
+                .duration
+                .and_then(|duration| u64::try_from(duration.0.as_millis()).ok())
+                .and_then(|duration| monotonic_ms().checked_add(duration)),
             namespaces: Some(Namespaces::of(&plan.changes)?),
             stuck: Vec::new(),
         })
@@ -294,6 +305,24 @@ impl LedgerEntry {
             residue,
         })
     }
+}
+
+impl LedgerEntry {
+    /// For how long its fault should have ended already; none where it has not to, or that is not known.
+    pub fn overdue(&self) -> Option<Duration> {
+        if boot_id().ok().as_ref() != Some(&self.owner.boot) {
+            return None;
+        }
+        let late = monotonic_ms().checked_sub(self.ends_at_ms?)?;
+        Some(Duration::from_millis(late)).filter(|late| *late > ENDS_WITHIN)
+    }
+}
+
+/// The monotonic clock, in milliseconds since some moment of this boot.
+fn monotonic_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1000
+        + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 impl Unreadable {

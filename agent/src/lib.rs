@@ -14,6 +14,7 @@ pub mod dns;
 pub mod doctor;
 pub mod engine;
 pub mod faults;
+pub mod files;
 pub mod filter;
 pub mod guardian;
 pub mod heartbeat;

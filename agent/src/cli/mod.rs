@@ -5,6 +5,7 @@ mod arguments;
 mod connect;
 mod inject;
 mod show;
+mod status;
 
 use crate::engine::{PlanTask, revert_dead};
 use crate::guardian::{self, NOT_CLEAN};
@@ -323,7 +324,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
             let passed = pass_on(words, &state, policy_path.as_deref());
             inject::run(&wanted, &invocation, &passed)
         }
-        "status" => show::status(&hand(&state, invocation)?, json),
+        "status" => status::status(&hand(&state, invocation)?, json),
         "revert" => {
             let (host, ledger) = hand(&state, invocation)?;
             let named: Option<Vec<&String>> =

@@ -2,19 +2,16 @@
 //! standard error.
 
 use super::Failure;
-use crate::changes::Alter as _;
 use crate::doctor::Finding;
 use crate::faults::FAULTS;
-use crate::host::Host;
-use crate::ledger::Ledger;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::Write as _;
 
 /// Prints lines; whoever closed the pipe has seen enough.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     std::io::stdout().write_all(text.as_bytes()).ok();
 }
 
@@ -217,90 +214,6 @@ pub(super) fn owed(owed: &[Owed]) {
     }
     if !owed.is_empty() {
         eprintln!("hint: mend what it says, then `revert --all`");
-    }
-}
-
-/// What is owed, and whether it is still there.
-pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, Failure> {
-    let (entries, unreadable) = ledger.entries().map_err(|error| {
-        Failure::Wrong(format!(
-            "{} can't be read: {error}",
-            ledger.folder().display()
-        ))
-    })?;
-    let rows: Vec<Value> = entries
-        .iter()
-        .map(|entry| {
-            let (agent, there) = match entry.is_abandoned(&host.table) {
-                Ok(dead) => (if dead { "dead" } else { "alive" }, entry.changes.iter().filter_map(|change| seen(host, change)).collect()),
-                // Nobody here can say what is there.
-                Err(hidden) => ("unknown", vec![hidden.to_string()]),
-            };
-            json!({"injection": entry.injection, "run": entry.run, "fault": entry.fault, "agent": agent,
-                   "victims": entry.victims, "there": there, "stuck": entry.stuck})
-        })
-        .collect();
-    if as_json {
-        json(
-            &json!({"owed": rows, "unreadable": unreadable.iter().map(ToString::to_string).collect::<Vec<_>>()}),
-        )?;
-    } else if rows.is_empty() && unreadable.is_empty() {
-        eprintln!("nothing is owed");
-    } else {
-        for (entry, row) in entries.iter().zip(&rows) {
-            let there: Vec<&str> = row["there"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            let there = if there.is_empty() {
-                "nothing of it is there".to_owned()
-            } else {
-                there.join("; ")
-            };
-            print(&format!(
-                "{}  {}  agent {}  {there}\n",
-                entry.injection,
-                entry.fault,
-                row["agent"].as_str().unwrap_or_default()
-            ));
-        }
-    }
-    let problems: Vec<Owed> = unreadable
-        .iter()
-        .map(crate::ledger::Unreadable::owed)
-        .collect();
-    if !problems.is_empty() {
-        return Err(Failure::Owed(problems));
-    }
-    let agents: Vec<Option<bool>> = entries
-        .iter()
-        .map(|entry| entry.is_abandoned(&host.table).ok())
-        .collect();
-    let stuck = entries.iter().any(|entry| !entry.stuck.is_empty());
-    if stuck || agents.contains(&Some(true)) {
-        eprintln!("hint: `revert --all` puts back what a dead agent owes");
-        return Ok(crate::guardian::NOT_CLEAN);
-    }
-    // Of whom nothing is known here, it is not known that all is well.
-    Ok(if agents.contains(&None) {
-        crate::guardian::NOT_CLEAN
-    } else {
-        0
-    })
-}
-
-fn seen(host: &Host, change: &crate::changes::Change) -> Option<String> {
-    match change.observe(host) {
-        Ok(crate::changes::Observed::Absent) => None,
-        Ok(crate::changes::Observed::Present(seen) | crate::changes::Observed::Contested(seen)) => {
-            Some(seen)
-        }
-        Err(error) => Some(format!(
-            "{} can't be looked at: {error}",
-            change.view().kind
-        )),
     }
 }
 

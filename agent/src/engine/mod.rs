@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use threads::{Done, Inbox, Notifier};
 
 /// How long it may take to look at the host and plan.
-const PLAN_TIMEOUT: Duration = Duration::from_secs(10);
+const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the answer that everything is reverted waits for what is still being put back.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(10);
 

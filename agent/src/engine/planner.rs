@@ -53,7 +53,14 @@ impl PlanTask {
             duration: request.duration,
             seed: request.seed,
         };
-        let plan = fault.plan(&request.arguments, &look)?;
+        let mut plan = fault.plan(&request.arguments, &look)?;
+        if !fault.one_shot
+            && let Some(group) = look.table.freezer(std::process::id() as i32)
+        {
+            plan.notes.push(format!(
+                "this agent is in the freezer control group {group}: should that be frozen while the fault acts, it lasts until the group is thawed"
+            ));
+        }
         self.policy.permits(request, &plan.view(), self.acting)?;
         refuse_overlap(&held, &plan)?;
         Ok(plan)

@@ -3,13 +3,11 @@
 use crate::dns::Pattern;
 use crate::netlink::{NAMED, Namespace};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use std::fs::File;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// The most that is read of a file.
-const MOST: u64 = 1 << 20;
+const MOST: u64 = 16 << 20;
 
 /// What its files say; nothing where they can't be read.
 #[derive(Debug, Default)]
@@ -111,16 +109,11 @@ impl Resolution {
 /// The text of a file below a root that may be somebody else's: its links are followed there, and whatever it
 /// is, nothing waits for it.
 fn read(root: &Path, path: &Path) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat2(CWD, root, folder, Mode::empty(), ResolveFlags::empty()).ok()?;
     let file = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
-    let file = File::from(file);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.take(MOST).read_to_end(&mut text).ok()?;
+    let text = crate::files::read_handle(&file, MOST).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 

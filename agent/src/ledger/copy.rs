@@ -190,6 +190,7 @@ mod tests {
             start: 1,
         };
         LedgerEntry {
+            ends_at_ms: Some(1_000),
             version: 1,
             injection: injection.into(),
             run: "r".into(),

@@ -10,6 +10,7 @@ use backburn_experiments::document::Select;
 use regex::Regex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// As `docker ps` and its like show it.
 const SHORT_CONTAINER_ID: usize = 12;
@@ -456,9 +457,13 @@ fn relatives(table: &ProcessTable, of: &Relative) -> BTreeSet<i32> {
     }
 }
 
+/// The most that a pid file may hold, in bytes: a number and a few words beside it.
+const MAX_PID_FILE_BYTES: u64 = 4096;
+
 fn pid_in(path: &str) -> Result<i32, String> {
-    let text = std::fs::read_to_string(path)
+    let text = crate::files::read_regular(Path::new(path), MAX_PID_FILE_BYTES)
         .map_err(|error| format!("`{path}` can't be read: {error}"))?;
+    let text = String::from_utf8_lossy(&text);
     let first = text.lines().next().unwrap_or_default().trim();
     first
         .parse()

@@ -6,6 +6,7 @@
 mod cgroup;
 mod matching;
 mod ours;
+mod owner;
 mod pidfd;
 mod program_note;
 mod progress;
@@ -17,6 +18,7 @@ mod spare;
 mod visibility;
 
 pub use cgroup::Cgroup;
+pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
