@@ -10,6 +10,7 @@ pub mod crash_world;
 pub mod daemon;
 pub mod datagrams;
 pub mod fleet;
+pub mod hung_files;
 pub mod machine;
 pub mod name_server;
 pub mod network;

@@ -70,8 +70,12 @@ impl Served {
     /// It says nothing, or nothing that can be understood.
     pub fn hears(&mut self) -> Report {
         let mut line = String::new();
-        let read = self.from.read_line(&mut line);
-        read.expect("the agent says something");
+        // A guardian that speaks for a dead worker begins with the end of a line.
+        while line.trim().is_empty() {
+            line.clear();
+            let read = self.from.read_line(&mut line);
+            assert_ne!(read.expect("the agent says something"), 0, "it has left");
+        }
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
