@@ -4,7 +4,7 @@
 
 mod copy;
 mod entry;
-mod files;
+pub(crate) mod files;
 mod namespaces;
 
 pub use copy::LedgerCopy;

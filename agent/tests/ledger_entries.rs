@@ -2,6 +2,8 @@
 //! such programs: `old-*` by those of before, the rest by the first that told its namespaces. Add one whenever a change's form
 //! changes; never change one.
 
+#![allow(clippy::expect_used, reason = "what a test needs must be there")]
+
 use backburn_agent::changes::{Alter as _, Change, ProcessHelper, Stop};
 use backburn_agent::helpers::Role;
 use backburn_agent::host::{Host, Invocation, Role as ProcessRole};

@@ -65,7 +65,7 @@ impl Trap {
                 "inject",
                 "cpu-stress",
                 "--duration",
-                "100ms",
+                "2s",
                 "--workers",
                 "1",
             ],
@@ -236,7 +236,7 @@ fn staged_entry_is_not_written_through_a_link_and_a_stale_one_is_cleared() {
                 "--id",
                 "one",
                 "--duration",
-                "100ms",
+                "2s",
                 "--workers",
                 "1",
             ];
@@ -266,7 +266,7 @@ fn lock_that_is_no_file_of_ours_keeps_nobody_waiting() {
                 "inject",
                 "cpu-stress",
                 "--duration",
-                "100ms",
+                "2s",
                 "--workers",
                 "1",
             ];
@@ -363,6 +363,34 @@ fn entry_of_a_later_version_is_said_and_not_touched() {
             std::fs::write(trap.path(), later.to_string()).expect("it can be written");
             trap.is_not_believed("a later version", "the program that wrote it");
             assert_eq!(trap.place.ledger(), ["planted.json"]);
+        },
+    );
+}
+
+#[test]
+fn membership_that_others_may_have_written_is_not_obeyed() {
+    privately(
+        "membership_that_others_may_have_written_is_not_obeyed",
+        &["unshare", "timeout", "mkfifo"],
+        || {
+            let trap = Trap::new();
+            let path = trap.place.state().join("controller.json");
+            let refused = |how: &str, why: &str| {
+                let output = run(&trap.place, &["timeout", "60"], &["connect"]);
+                assert_eq!(output.status.code(), Some(2), "{how}: {}", said(&output));
+                assert!(said(&output).contains(why), "{how}: {}", said(&output));
+                std::fs::remove_file(&path).expect("it is there");
+            };
+            std::fs::write(&path, "{}").expect("it can be written");
+            refused("ours", "missing field");
+            std::fs::write(&path, "{}").expect("it can be written");
+            chown(&path, NOBODY, NOBODY).expect("root may");
+            refused("another's", "belongs to user 65534");
+            symlink("/dev/zero", &path).expect("a link can be made");
+            refused("a link", "it is a link");
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.expect("`mkfifo` starts").success());
+            refused("a FIFO", "not a regular file");
         },
     );
 }

@@ -1,19 +1,19 @@
-//! The ledger's files, read as those of somebody whom one need not trust until one has looked: whoever can write to the ledger can have
-//! things undone, by the rights of whoever reads it.
+//! The files of the state folder, read as those of somebody whom one need not trust until one has looked: whoever can write to the ledger can have
+//! things undone, by the rights of whoever reads it, and whoever can write to the membership chooses the controller.
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, stat};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The most that is read of an entry. Ours have a few kilobytes; one of a fault with very many victims, some hundred.
-const MAX_ENTRY_BYTES: u64 = 8 << 20;
+/// The most that is read of a file. Ours have a few kilobytes; one of a fault with very many victims, some hundred.
+const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The whole content of a file of the ledger.
+/// The whole content of a file of the ledger, or of the membership.
 ///
 /// # Errors
 /// It can't be read, is too long, or is not a file of ours alone, see [`check_file`].
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A FIFO in its place must not keep anybody waiting.
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -23,11 +23,11 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     };
     check_file(&fstat(&file)?)?;
     let mut content = Vec::new();
-    file.take(MAX_ENTRY_BYTES + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > MAX_ENTRY_BYTES {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > MAX_FILE_BYTES {
         true => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it has more than {MAX_ENTRY_BYTES} bytes"),
+            format!("it has more than {MAX_FILE_BYTES} bytes"),
         )),
         false => Ok(content),
     }
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It can't be opened at once, or is not a file of ours alone, see [`check_file`].
-pub(super) fn open_lock(path: &Path) -> io::Result<File> {
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
@@ -53,7 +53,7 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// It is not there, can't be looked at, or others could.
-pub(super) fn check_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
     let named = |path: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", path.display()))
     };
@@ -91,7 +91,7 @@ fn is_unmapped(of: &Stat) -> bool {
 }
 
 /// Whether a file is a regular one that nobody but root and this user could have written.
-pub(super) fn check_file(file: &Stat) -> io::Result<()> {
+pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
         return Err(denied("it is not a regular file"));
     }
@@ -99,7 +99,7 @@ pub(super) fn check_file(file: &Stat) -> io::Result<()> {
 }
 
 /// Whether nobody but root and this user could have written what this is.
-pub(super) fn check_owner(of: &Stat) -> io::Result<()> {
+pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     if of.st_uid != 0 && of.st_uid != own {
         return Err(denied(&format!(
@@ -118,6 +118,6 @@ pub(super) fn check_owner(of: &Stat) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn denied(why: &str) -> io::Error {
+pub(crate) fn denied(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
