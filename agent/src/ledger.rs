@@ -3,26 +3,23 @@
 //! that a thing is held by one injection at a time; who adds an entry holds a lock from the look at the others to the rename.
 
 mod copy;
+mod entry;
+pub(crate) mod files;
 mod namespaces;
 
 pub use copy::LedgerCopy;
+pub use entry::{LedgerEntry, Owner, Unreadable, VERSION};
 pub use namespaces::{Folder, Namespaces, NotVisible};
 
-use crate::changes::Change;
-use crate::faults::Plan;
 use crate::host::{Host, HostError, Interrupt};
-use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::wire::{InjectionId, InjectionRequest, Owed, Victim};
+use crate::processes::ProcessTable;
+use backburn_experiments::wire::Owed;
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long after its time a fault may still be in the ledger: its end is late then, whoever's fault it is.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The ledger's folder.
 #[derive(Debug, Clone)]
@@ -30,56 +27,6 @@ pub struct Ledger {
     folder: PathBuf,
     /// What the guardian is to know of it, whatever becomes of the files.
     copy: Option<Arc<LedgerCopy>>,
-}
-
-/// What one injection owes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LedgerEntry {
-    /// The format's version.
-    pub version: u32,
-    /// The injection.
-    pub injection: InjectionId,
-    /// Its run.
-    pub run: String,
-    /// Its fault.
-    pub fault: String,
-    /// Who is hit, for people.
-    pub victims: Vec<Victim>,
-    /// What is undone, last first.
-    pub changes: Vec<Change>,
-    /// Whose it is.
-    pub owner: Owner,
-    /// When its fault is over at the latest, in milliseconds of the monotonic clock of its boot. None for a one-shot fault that
-    /// is not repeated, and in entries of before they told it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ends_at_ms: Option<u64>,
-    /// Where it was written. Entries of before they told it have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<Namespaces>,
-    /// What could not be put back, if that was tried and failed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stuck: Vec<String>,
-}
-
-/// The processes that answer for an entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// The boot that their ids belong to.
-    pub boot: String,
-    /// The worker.
-    pub worker: ProcessId,
-    /// The worker's guardian.
-    pub guardian: ProcessId,
-}
-
-/// An entry that cannot be read: somebody has to look.
-#[derive(Debug, thiserror::Error)]
-#[error("ledger entry {path} can't be read: {why}")]
-pub struct Unreadable {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub why: String,
 }
 
 /// Held from the look at the entries to the rename. The kernel lets go of it when its holder dies.
@@ -148,12 +95,7 @@ impl Ledger {
     /// The lock file could not be opened, another process of this host kept the lock, or the work was called off.
     pub fn lock(&self, timeout: Duration, interrupt: &Interrupt) -> io::Result<LedgerLock> {
         let until = Instant::now() + timeout;
-        let path = self.folder.join("lock");
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
+        let mut file = files::open_lock(&self.folder.join("lock"))?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => return Ok(LedgerLock { _held: held }),
@@ -188,11 +130,18 @@ impl Ledger {
     /// It could not be written; what was there before still is.
     pub fn stage(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
         let path = self.path(&entry.injection);
-        let content = serde_json::to_vec_pretty(entry).map_err(|error| HostError {
+        let failed = |source| HostError {
             what: format!("write {}", path.display()),
-            source: error.into(),
-        })?;
+            source,
+        };
+        files::check_folder(&self.folder).map_err(failed)?;
+        let content = entry.to_json().map_err(failed)?;
         host.stage_file(&path, &content)?;
+        if files::read(&path.with_extension("new")).map_err(failed)? != content {
+            self.discard(host, &entry.injection);
+            let what = "what is read back is not what was written";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
         if let Some(copy) = &self.copy {
             copy.stage(entry);
         }
@@ -220,6 +169,30 @@ impl Ledger {
         }
     }
 
+    /// Removes what somebody staged and did not live to commit: it was never owed. What is so fresh that it may be committed yet is left.
+    pub fn clear_stale(&self, host: &Host) {
+        const STALE_AFTER: Duration = Duration::from_secs(60);
+        if files::check_folder(&self.folder).is_err() {
+            return;
+        }
+        for file in std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = file.path();
+            let is_staged = path.extension().is_some_and(|extension| extension == "new");
+            let age = file.metadata().and_then(|file| file.modified());
+            let age = age.ok().and_then(|changed| changed.elapsed().ok());
+            if is_staged
+                && age.is_some_and(|age| age > STALE_AFTER)
+                && let Err(error) = host.remove_durably(&path)
+            {
+                tracing::warn!(%error, "what nobody will commit could not be removed");
+            }
+        }
+    }
+
     /// Removes an entry, durably. Only after everything of it was observed gone.
     ///
     /// # Errors
@@ -234,7 +207,8 @@ impl Ledger {
 
     /// Whether an injection is owed.
     pub fn owes(&self, injection: &str) -> bool {
-        self.path(injection).exists()
+        // Whatever is there in its place stands for it.
+        self.path(injection).symlink_metadata().is_ok()
     }
 
     /// One entry; none where nothing is owed.
@@ -242,7 +216,7 @@ impl Ledger {
     /// # Errors
     /// It is there and can't be read.
     pub fn read(&self, injection: &str) -> Result<Option<LedgerEntry>, Unreadable> {
-        read(&self.path(injection))
+        LedgerEntry::read(&self.path(injection))
     }
 
     /// Every entry, by injection, and those that can't be read.
@@ -250,6 +224,7 @@ impl Ledger {
     /// # Errors
     /// The folder could not be listed, so nothing is known.
     pub fn entries(&self) -> io::Result<(Vec<LedgerEntry>, Vec<Unreadable>)> {
+        files::check_folder(&self.folder)?;
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.folder)?
             .map(|found| found.map(|file| file.path()))
             .collect::<io::Result<_>>()?;
@@ -261,96 +236,12 @@ impl Ledger {
         let mut entries = Vec::new();
         let mut unreadable = Vec::new();
         for path in paths {
-            match read(&path) {
+            match LedgerEntry::read(&path) {
                 Ok(entry) => entries.extend(entry),
                 Err(error) => unreadable.push(error),
             }
         }
         Ok((entries, unreadable))
-    }
-}
-
-impl LedgerEntry {
-    /// What an injection will owe once this plan is applied.
-    ///
-    /// # Errors
-    /// The namespaces that this process is in can't be told.
-    pub fn new(request: &InjectionRequest, plan: &Plan, owner: Owner) -> io::Result<Self> {
-        Ok(LedgerEntry {
-            version: 1,
-            injection: request.id.clone(),
-            run: request.run.clone(),
-            fault: request.fault.clone(),
-            victims: plan.victims.clone(),
-            changes: plan.changes.clone(),
-            owner,
-            ends_at_ms: request
-                .duration
-                .and_then(|duration| u64::try_from(duration.0.as_millis()).ok())
-                .and_then(|duration| monotonic_ms().checked_add(duration)),
-            namespaces: Some(Namespaces::of(&plan.changes)?),
-            stuck: Vec::new(),
-        })
-    }
-
-    /// What somebody has to look at, for people: what could not be put back, or can't be seen from here. None where all is well, as
-    /// far as can be seen.
-    pub fn owed(&self, table: &ProcessTable) -> Option<Owed> {
-        let mut residue = self.stuck.clone();
-        let hidden = self.is_abandoned(table).err();
-        residue.extend(hidden.map(|hidden| hidden.to_string()));
-        (!residue.is_empty()).then(|| Owed {
-            injection: self.injection.clone(),
-            fault: self.fault.clone(),
-            residue,
-        })
-    }
-}
-
-impl LedgerEntry {
-    /// For how long its fault should have ended already; none where it has not to, or that is not known.
-    pub fn overdue(&self) -> Option<Duration> {
-        if boot_id().ok().as_ref() != Some(&self.owner.boot) {
-            return None;
-        }
-        let late = monotonic_ms().checked_sub(self.ends_at_ms?)?;
-        Some(Duration::from_millis(late)).filter(|late| *late > ENDS_WITHIN)
-    }
-}
-
-/// The monotonic clock, in milliseconds since some moment of this boot.
-fn monotonic_ms() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1000
-        + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
-}
-
-impl Unreadable {
-    /// What is owed as far as can be told: that somebody has to look.
-    pub fn owed(&self) -> Owed {
-        let name = self
-            .path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned());
-        Owed {
-            injection: name.unwrap_or_default(),
-            fault: "unknown".into(),
-            residue: vec![self.to_string()],
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<Option<LedgerEntry>, Unreadable> {
-    let unreadable = |why: String| Unreadable {
-        path: path.to_owned(),
-        why,
-    };
-    match std::fs::read(path) {
-        Ok(content) => serde_json::from_slice(&content)
-            .map(Some)
-            .map_err(|error| unreadable(error.to_string())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(error.to_string())),
     }
 }
 

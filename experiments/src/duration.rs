@@ -22,6 +22,9 @@ impl Span {
     /// The longest: a hundred years, so that adding one to a clock's reading never overflows.
     pub const LONGEST: Span = Span::seconds(3_153_600_000);
 
+    /// The longest that a fault may last or be repeated: a year of 365 days. Longer ones are mistakes.
+    pub const MAX_FAULT_DURATION: Span = Span::seconds(31_536_000);
+
     fn from_seconds(seconds: f64) -> Result<Self, String> {
         let span = Duration::try_from_secs_f64(seconds)
             .map(Span)
@@ -35,7 +38,15 @@ impl Span {
 
     fn bounded(self) -> Result<Self, String> {
         if self <= Span::LONGEST {
-            Ok(self)
+            // Nobody means a part of a millisecond of a day, and as a number of seconds it would not be read back the same.
+            const EXACT: Duration = Duration::from_secs(86_400);
+            Ok(match self.0 > EXACT {
+                true => Span(Duration::new(
+                    self.0.as_secs(),
+                    self.0.subsec_millis() * 1_000_000,
+                )),
+                false => self,
+            })
         } else {
             Err("a duration of more than a hundred years is none".into())
         }

@@ -7,11 +7,13 @@
 mod kill;
 mod process_helper;
 mod stop;
+mod unreadable;
 
 pub use kill::Kill;
 pub use process_helper::ProcessHelper;
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
+pub use unreadable::UnreadableChange;
 
 use crate::host::{Host, HostError};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -39,6 +41,9 @@ pub enum Change {
     Kill(Kill),
     /// A process of ours does harm as long as it lives.
     Helper(ProcessHelper),
+    /// What none of the above can read.
+    #[serde(untagged)]
+    Unreadable(UnreadableChange),
 }
 
 /// What every change can do.
@@ -80,6 +85,7 @@ impl Change {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
             Change::Helper(change) => change,
+            Change::Unreadable(change) => change,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{ChangeView, Effect};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::io;
 use std::time::Duration;
 
@@ -23,9 +23,16 @@ pub struct ProcessHelper {
     /// Its mark, from the injection's id.
     pub mark: String,
     /// When the kernel kills it, counted from its start.
+    #[serde(deserialize_with = "within_reach")]
     pub deadline: Span,
     /// What it does.
     pub role: Role,
+}
+
+/// A deadline that no clock reaches is the longest one. Some were written so before durations had a limit; undoing does not need it.
+fn within_reach<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    let written = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(written).unwrap_or(Span::LONGEST))
 }
 
 impl ProcessHelper {

@@ -184,6 +184,7 @@ pub fn revert_dead(
     is_dead: impl Fn(&LedgerEntry) -> bool,
     cause: Cause,
 ) -> (Vec<Ended>, Vec<Owed>) {
+    ledger.clear_stale(host);
     let (entries, unreadable) = match ledger.entries() {
         Ok(found) => found,
         Err(error) => {

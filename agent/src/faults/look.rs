@@ -63,7 +63,9 @@ impl Look<'_> {
     /// When the kernel ends a helper: a little after the agent should have.
     pub fn deadline(&self, takes: Span) -> Span {
         const GRACE: Span = Span::seconds(2);
-        Span(self.duration.unwrap_or(takes).0 + GRACE.0)
+        let takes = self.duration.unwrap_or(takes).0;
+        // A longer one could not be read back from the ledger.
+        Span(takes.saturating_add(GRACE.0).min(Span::LONGEST.0))
     }
 
     /// The host's memory, from `/proc/meminfo`.

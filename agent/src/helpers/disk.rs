@@ -7,18 +7,23 @@ use super::role::size;
 use nix::sys::signal::{SigSet, Signal};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, ftruncate, open, unlink};
+use rustix::fs::{
+    FallocateFlags, FileType, Mode, OFlags, fallocate, fstatvfs, ftruncate, lstat, open, unlink,
+};
 use rustix::io::Errno;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The most taken between two looks at what is free.
 const STEP: u64 = 64 << 20;
 /// The same where it must be written.
 const WRITTEN_STEP: u64 = 1 << 20;
+/// How the name of every such file begins.
+pub(crate) const NAME_BEGINS: &str = ".backburn-";
 /// Less than this is not worth a try.
 const LEAST: u64 = 4096;
 /// How long filling may go on before it is called ready; it goes on after.
@@ -123,6 +128,32 @@ fn hint_for(limit: Errno) -> &'static str {
         Errno::DQUOT => "a quota is used up: raise it, or ask for less",
         _ => "others may take the space, or the files' number may be limited: see `df` and `df -i`",
     }
+}
+
+/// The file that a helper left, where it died in the moment that its file had a name. An entry of the ledger that names another file
+/// than one of a helper's is not believed.
+///
+/// # Errors
+/// It can't be looked at, or it is nothing that a helper of this user's made.
+pub(super) fn left_over(directory: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+    let strange = |what: &str| {
+        let what = format!("`{name}` in {} {what}", directory.display());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+    };
+    if !name.starts_with(NAME_BEGINS) || name.contains('/') || !directory.is_absolute() {
+        return strange("is no name that a helper gives to its file");
+    }
+    let path = directory.join(name);
+    let file = match lstat(&path) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let is_regular = FileType::from_raw_mode(file.st_mode) == FileType::RegularFile;
+    if !is_regular || file.st_uid != rustix::process::geteuid().as_raw() || file.st_nlink != 1 {
+        return strange("is not a file that a helper of this user's made");
+    }
+    Ok(Some(path))
 }
 
 /// A file without a name; where the file system knows none, one that has its name for a moment.

@@ -1,6 +1,6 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
-use super::Proxy;
+use super::{Proxy, disk};
 use crate::dns::Answers;
 use crate::filter::Filter;
 use crate::processes::{ProcessId, ProcessTable};
@@ -242,10 +242,8 @@ impl Role {
             Role::Disk {
                 directory, name, ..
             } => {
-                let file = directory.join(name);
-                Ok(file
-                    .try_exists()?
-                    .then(|| format!("{} is still there", file.display())))
+                let file = disk::left_over(directory, name)?;
+                Ok(file.map(|file| format!("{} is still there", file.display())))
             }
             Role::Filter(filter) => left_over(filter),
             Role::Answers(answers) => left_over(&answers.filter),
@@ -272,7 +270,10 @@ impl Role {
             Role::Filter(filter) => return filter.clear_away(),
             _ => return Ok(()),
         };
-        match std::fs::remove_file(directory.join(name)) {
+        let Some(file) = disk::left_over(directory, name)? else {
+            return Ok(());
+        };
+        match std::fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

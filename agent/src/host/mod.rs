@@ -205,12 +205,10 @@ impl Host {
     /// What the file system said; the file is then as it was.
     pub fn stage_file(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         use std::io::Write as _;
-        use std::os::unix::fs::PermissionsExt as _;
         let beside = path.with_extension("new");
         self.effect(&format!("write {}", beside.display()), || {
-            let mut file = std::fs::File::create(&beside)?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o600))
-                .and_then(|()| file.write_all(content))
+            let mut file = new_file(&beside)?;
+            file.write_all(content)
                 .and_then(|()| file.sync_all())
                 .inspect_err(|_| {
                     // A part of an entry is no entry; what cannot be removed is passed over when the ledger is read.
@@ -295,6 +293,19 @@ pub fn wait_readable(fd: impl AsFd, patience: Duration) -> io::Result<bool> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// A new file, which nobody else may read. What is in its place, of one who died or of one who wants it written elsewhere, is removed
+/// first and not followed.
+fn new_file(path: &Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

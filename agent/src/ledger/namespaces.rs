@@ -260,7 +260,7 @@ fn networks(changes: &[Change]) -> impl Iterator<Item = &Namespace> {
 fn roles(changes: &[Change]) -> impl Iterator<Item = &Role> {
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(&helper.role),
-        Change::Stop(_) | Change::Kill(_) => None,
+        Change::Stop(_) | Change::Kill(_) | Change::Unreadable(_) => None,
     })
 }
 

@@ -216,6 +216,15 @@ impl Known<'_> {
                 );
             }
         }
+        for (key, span) in [("duration", fault.duration), ("every", fault.every)] {
+            if let Some(span) = span.filter(|span| *span > Span::MAX_FAULT_DURATION) {
+                let what = format!("`{key}` is {span}, and no fault lasts longer than a year");
+                problems.push(
+                    Problem::new(at_key(at, key), what)
+                        .hint(format!("{} at the most", Span::MAX_FAULT_DURATION)),
+                );
+            }
+        }
         if let (Some(duration), Some(longest)) = (fault.duration, self.longest)
             && duration > longest
         {

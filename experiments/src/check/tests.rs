@@ -349,3 +349,22 @@ fn an_address_from_a_variable_is_judged_when_it_is_asked() {
     document["configuration"]["shop"] = json!("http://127.0.0.1:99999");
     assert!(load_value(&document).is_ok());
 }
+
+#[test]
+fn fault_longer_than_a_year_is_a_problem() {
+    let with = |key: &str, length: &str| {
+        let mut document = minimal();
+        let mut fault = json!({"type": "fault", "fault": "process-kill", "duration": "1h", "every": "1m", "arguments": {"process": "x"}});
+        fault[key] = json!(length);
+        document["method"] = json!([{"type": "action", "name": "k", "provider": fault}]);
+        problems(&document)
+    };
+    for key in ["duration", "every"] {
+        assert_eq!(with(key, "8760h"), Vec::<String>::new());
+        let found = with(key, "8760h1s");
+        assert!(
+            found[0].contains(&format!("`{key}` is 8760h1s")) && found[0].contains("a year"),
+            "{found:?}"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! A change in the ledger that this program can't read in full: a newer program's, or one that an older program wrote and no newer one
+//! would. It keeps what was written, as it was, and undoes what its readable parts are enough for; the rest stays owed.
+
+use super::{Alter, Change, Observed, ProcessHelper, Stop};
+use crate::helpers::Role;
+use crate::host::{Host, HostError};
+use crate::processes::ProcessId;
+use backburn_experiments::Span;
+use backburn_experiments::wire::{ChangeView, Effect};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::io;
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnreadableChange(Value);
+
+impl UnreadableChange {
+    /// A change that undoes all that this one may have done; none where too much of it can't be read.
+    fn substitute(&self) -> Option<Change> {
+        match self.0.get("change")?.as_str()? {
+            "stop" => Some(Change::Stop(Stop {
+                victims: victims(&self.0)?,
+            })),
+            "helper" => Some(Change::Helper(ProcessHelper {
+                mark: self.mark()?.to_owned(),
+                deadline: Span::LONGEST,
+                role: role(self.0.get("role")?)?,
+            })),
+            _ => None,
+        }
+    }
+
+    /// The helper's mark, where it is one that our programs make.
+    fn mark(&self) -> Option<&str> {
+        let mark = self.0.get("mark")?.as_str()?;
+        let is_ours = mark
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        (is_ours && !mark.is_empty()).then_some(mark)
+    }
+
+    fn kind(&self) -> &str {
+        let kind = self.0.get("change").and_then(Value::as_str);
+        kind.unwrap_or("nameless")
+    }
+
+    fn is_signal(&self) -> bool {
+        self.kind() == "kill"
+    }
+}
+
+fn victims(of: &Value) -> Option<Vec<ProcessId>> {
+    serde_json::from_value(of.get("victims")?.clone()).ok()
+}
+
+/// A role that leaves behind all that this one may leave.
+fn role(of: &Value) -> Option<Role> {
+    let filter = |filter: &Value| {
+        // Whatever it does to packets, it made its tables and at the most a device for each direction.
+        let mut most = json!({
+            "role": "filter", "table": filter.get("table")?,
+            "flows": {"protocol": "any", "direction": "both"},
+            "harm": {"harm": "shape", "shape": {"corrupt": 0.0}},
+        });
+        if let Some(namespace) = filter.get("namespace") {
+            most["namespace"] = namespace.clone();
+        }
+        serde_json::from_value(most).ok()
+    };
+    match of.get("role")?.as_str()? {
+        "hold" => Some(Role::Hold {
+            victims: victims(of)?,
+        }),
+        // They leave nothing.
+        "cpu" | "memory" | "proxy" | "terminate" => Some(Role::Memory {
+            bytes: 0,
+            reserve_bytes: 0,
+            ramp: None,
+        }),
+        "disk" => Some(Role::Disk {
+            directory: of.get("directory")?.as_str()?.into(),
+            bytes: 0,
+            reserve_bytes: 0,
+            name: of.get("name")?.as_str()?.to_owned(),
+        }),
+        "filter" => filter(of),
+        "answers" => filter(of.get("filter")?),
+        _ => None,
+    }
+}
+
+impl Alter for UnreadableChange {
+    fn view(&self) -> ChangeView {
+        ChangeView {
+            kind: "unreadable".into(),
+            apply: format!(
+                "a change `{}` that this program can't read in full",
+                self.kind()
+            ),
+            undo: "as far as it can be read".into(),
+            if_we_die: "it stays owed".into(),
+        }
+    }
+
+    fn holds(&self) -> Vec<String> {
+        self.substitute()
+            .map(|change| change.holds())
+            .unwrap_or_default()
+    }
+
+    fn apply(&self, host: &Host) -> Result<(), HostError> {
+        host.effect("apply a change that can't be read", || {
+            Err(io::Error::from(io::ErrorKind::Unsupported))
+        })
+    }
+
+    fn observe(&self, host: &Host) -> io::Result<Observed> {
+        match self.substitute() {
+            Some(change) => change.observe(host),
+            None if self.is_signal() => Ok(Observed::Absent),
+            None => Ok(Observed::Present(format!(
+                "a part of a change `{}` can't be read, so what it left is not known",
+                self.kind()
+            ))),
+        }
+    }
+
+    fn undo(&self, host: &Host) -> Result<(), HostError> {
+        if let Some(change) = self.substitute() {
+            return change.undo(host);
+        }
+        // What it left may not be known; its helper is, by its mark, and takes most of it along.
+        let Some(mark) = self.mark() else {
+            return Ok(());
+        };
+        ProcessHelper {
+            mark: mark.to_owned(),
+            deadline: Span::LONGEST,
+            role: Role::Memory {
+                bytes: 0,
+                reserve_bytes: 0,
+                ramp: None,
+            },
+        }
+        .undo(host)
+    }
+
+    fn effect(&self, _: &Host) -> Effect {
+        Effect::default()
+    }
+
+    fn is_done(&self, _: &Host) -> bool {
+        true
+    }
+}
