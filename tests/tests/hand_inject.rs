@@ -112,6 +112,24 @@ fn whoever_started_the_inject_is_spared_and_named() {
                     assert!(said.contains(part), "`{part}` is not said: {said}");
                 }
             }
+            // And whoever only passes the command on, as ssh does, or has it quoted.
+            let words = format!(
+                "{} inject process-kill --state '{state}' --process-command-line \"paymentsvc\"",
+                agent.display()
+            );
+            let client = Victim::start(
+                Command::new("sleep")
+                    .args(["1000"])
+                    .arg0(format!("ssh host {words}")),
+            );
+            let output = Command::new("sh").args(["-c", &words]).output();
+            let said = says(
+                &output.expect("it starts"),
+                3,
+                &["its command line holds the one of"],
+            );
+            assert!(said.contains("protected"), "{said}");
+            drop(client);
             // Where the one that is meant is there, it alone is hit.
             let victim = Victim::start(Command::new("sleep").arg0("paymentsvc").arg("1000"));
             let output = Command::new("sh").args(["-c", &script]).output();
