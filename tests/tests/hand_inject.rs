@@ -214,6 +214,14 @@ fn fault_that_was_never_made_exits_3_and_says_why() {
                 3,
                 &["error: ", "ulimit -v"],
             );
+            // Too few descriptors and processes for an agent to start, or to do anything.
+            for limit in ["--nofile=6", "--nofile=12"] {
+                says(
+                    &with_limit(limit, &memory),
+                    3,
+                    &["error: ", "Too many open files"],
+                );
+            }
             mount(&["-o", "remount,ro"]);
             says(
                 &run(&place, &fill),
