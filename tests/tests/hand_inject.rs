@@ -112,6 +112,24 @@ fn whoever_started_the_inject_is_spared_and_named() {
                     assert!(said.contains(part), "`{part}` is not said: {said}");
                 }
             }
+            // And whoever only passes the command on, as ssh does, or has it quoted.
+            let words = format!(
+                "{} inject process-kill --state '{state}' --process-command-line \"paymentsvc\"",
+                agent.display()
+            );
+            let client = Victim::start(
+                Command::new("sleep")
+                    .args(["1000"])
+                    .arg0(format!("ssh host {words}")),
+            );
+            let output = Command::new("sh").args(["-c", &words]).output();
+            let said = says(
+                &output.expect("it starts"),
+                3,
+                &["its command line holds the one of"],
+            );
+            assert!(said.contains("protected"), "{said}");
+            drop(client);
             // Where the one that is meant is there, it alone is hit.
             let victim = Victim::start(Command::new("sleep").arg0("paymentsvc").arg("1000"));
             let output = Command::new("sh").args(["-c", &script]).output();
@@ -196,6 +214,14 @@ fn fault_that_was_never_made_exits_3_and_says_why() {
                 3,
                 &["error: ", "ulimit -v"],
             );
+            // Too few descriptors and processes for an agent to start, or to do anything.
+            for limit in ["--nofile=6", "--nofile=12"] {
+                says(
+                    &with_limit(limit, &memory),
+                    3,
+                    &["error: ", "Too many open files"],
+                );
+            }
             mount(&["-o", "remount,ro"]);
             says(
                 &run(&place, &fill),

@@ -432,10 +432,18 @@ fn a_page_comes_in_time_beside_busy_processors() {
                 &[("APP_URL", format!("http://127.0.0.1:{port}/"))],
                 state.path(),
             );
-            assert_verdict(&ran, "held", 0);
             assert_clean(&ran, state.path());
             assert_running(&before, "nginx");
             let (_, stress) = ran.run.injections.iter().next().expect("there is one");
+            // A machine that others keep busy gives less than half, and then nothing was shown.
+            if ran.verdict["reasons"]
+                .to_string()
+                .contains("less than half")
+            {
+                assert_verdict(&ran, "inconclusive", 5);
+                return;
+            }
+            assert_verdict(&ran, "held", 0);
             assert!(
                 stress.acted,
                 "processors were seen busy: {:?}",

@@ -135,7 +135,9 @@ impl Alter for Kill {
             seen += &format!(", not taken yet by {pending}");
         }
         if dropped > 0 {
-            seen += &format!(", dropped by the kernel for {dropped}, without a handler for it");
+            seen += &format!(
+                ", dropped by the kernel for {dropped}, which ignore it or have no handler"
+            );
         }
         Effect {
             acts: gone > 0 || (!self.is_to_end() && taken > 0),

@@ -7,7 +7,7 @@ use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
 use crate::host::Invocation;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, Report};
+use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,8 +32,11 @@ pub(super) fn run(
     invocation: &Invocation,
     words: &[String],
 ) -> Result<u8, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::Wrong(format!("the agent could not be reached: {error}"));
+    // Nothing was asked of an agent until then.
+    let failed = |error: std::io::Error| {
+        Refusal::new("failed", format!("the agent could not be reached: {error}"))
+            .hint("see what limits processes and memory here, e.g. `ulimit -a`")
+    };
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         mask.add(signal);
@@ -48,7 +51,10 @@ pub(super) fn run(
         .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(Stdio::null())
         .spawn()
-        .map_err(failed)?;
+        .map_err(|error| {
+            Refusal::new("failed", format!("the agent could not be started: {error}"))
+                .hint("see what limits processes and memory here, e.g. `ulimit -a`")
+        })?;
     let mut session = Session {
         wanted,
         reader: BufReader::new(ours),
@@ -59,7 +65,8 @@ pub(super) fn run(
         acted: false,
         ended: None,
     };
-    session.serve(&signals).map_err(failed)
+    let serve = session.serve(&signals);
+    serve.map_err(|error| Failure::Wrong(format!("the agent could not be reached: {error}")))
 }
 
 struct Session<'a> {
@@ -231,6 +238,8 @@ impl Session<'_> {
                 );
                 Ok(NOT_CLEAN)
             }
+            // Our own words are right and the policy was read: it could not start, and has said why.
+            (None, Some(super::INVALID)) if !self.was_made => Ok(NOT_STARTED),
             (_, Some(code)) => Ok(code),
             (_, None) => {
                 eprintln!(

@@ -46,7 +46,8 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
             };
             let seen = format!(
                 "{} of {} of memory taken{}",
-                size(taken.bytes),
+                // Its own needs come on top.
+                size(taken.bytes.min(*bytes)),
                 size(*bytes),
                 taken.shortfall(available)
             );

@@ -27,8 +27,16 @@ pub(super) struct Ours<'a> {
     program: Option<(u64, u64)>,
     /// Whether a file is a program of Backburn's, by device and inode: each is read once.
     programs: RefCell<BTreeMap<(u64, u64), bool>>,
-    /// Each process that one of Backburn's was started from, with the one that was.
-    starters: OnceCell<BTreeMap<i32, i32>>,
+    origins: OnceCell<Origins>,
+}
+
+/// What Backburn's processes of this host were started from.
+#[derive(Default)]
+struct Origins {
+    /// Each process that one of them was started from, with the one that was.
+    starters: BTreeMap<i32, i32>,
+    /// The command lines of theirs, each with the process's id.
+    commands: Vec<(String, i32)>,
 }
 
 impl<'a> Ours<'a> {
@@ -40,7 +48,7 @@ impl<'a> Ours<'a> {
             own: is_real.then(|| std::process::id() as i32),
             program: program.flatten().map(|file| (file.st_dev, file.st_ino)),
             programs: RefCell::default(),
-            starters: OnceCell::new(),
+            origins: OnceCell::new(),
         }
     }
 
@@ -49,12 +57,27 @@ impl<'a> Ours<'a> {
         if self.own == Some(pid) || self.is_ours(pid) {
             return Some("Backburn's own".into());
         }
-        let started = self.starters().get(&pid)?;
-        let what = match self.table.name(*started) {
-            Some(name) => format!("{name} ({started})"),
-            None => format!("process {started}"),
-        };
-        Some(format!("Backburn was started from it, as {what}"))
+        let origins = self.origins();
+        if let Some(started) = origins.starters.get(&pid) {
+            return Some(format!(
+                "Backburn was started from it, as {}",
+                self.named(*started)
+            ));
+        }
+        // A client that passes the command on is nobody's ancestor: ssh, `docker exec`, `systemd-run`.
+        let line = command_of(&self.table.arguments(pid));
+        let (_, started) = (origins.commands.iter()).find(|(command, _)| line.contains(command))?;
+        Some(format!(
+            "its command line holds the one of {}",
+            self.named(*started)
+        ))
+    }
+
+    fn named(&self, pid: i32) -> String {
+        match self.table.name(pid) {
+            Some(name) => format!("{name} ({pid})"),
+            None => format!("process {pid}"),
+        }
     }
 
     fn is_ours(&self, pid: i32) -> bool {
@@ -112,12 +135,12 @@ impl<'a> Ours<'a> {
     }
 
     /// Everyone between process 1 and one of Backburn's: this one, and all others of this host, e.g.
-    /// the command that asked a fleet's controller for a run.
-    fn starters(&self) -> &BTreeMap<i32, i32> {
-        self.starters.get_or_init(|| {
-            let mut starters = BTreeMap::new();
+    /// the command that asked a fleet's controller for a run. And the command lines of those.
+    fn origins(&self) -> &Origins {
+        self.origins.get_or_init(|| {
+            let mut origins = Origins::default();
             let Some(own) = self.own else {
-                return starters;
+                return origins;
             };
             let program = self.table.link(own, "exe").ok();
             let others = self.table.pids().unwrap_or_default().into_iter();
@@ -125,23 +148,28 @@ impl<'a> Ours<'a> {
                 *pid != own && self.may_be_ours(*pid, program.as_deref()) && self.is_ours(*pid)
             });
             for pid in std::iter::once(own).chain(others) {
-                self.climb(pid, pid, &mut starters);
+                self.climb(pid, pid, &mut origins);
                 // Where somebody in between has ended, process 1 is the parent; whoever the
                 // session is of, e.g. a shell, still is.
                 if let Some(leader) = self.table.stat(pid).map(|stat| stat.session)
                     && leader > 1
                     && leader != pid
                 {
-                    starters.entry(leader).or_insert(pid);
-                    self.climb(leader, pid, &mut starters);
+                    origins.starters.entry(leader).or_insert(pid);
+                    self.climb(leader, pid, &mut origins);
+                }
+                let mut words = self.table.arguments(pid);
+                if let [first, _, ..] = words.as_mut_slice() {
+                    *first = base(first).to_owned();
+                    origins.commands.push((command_of(&words), pid));
                 }
             }
-            starters
+            origins
         })
     }
 
     /// Notes the ancestors of a process, as those that `started` was started from, or rather one of Backburn's own in between.
-    fn climb(&self, from: i32, mut started: i32, starters: &mut BTreeMap<i32, i32>) {
+    fn climb(&self, from: i32, mut started: i32, Origins { starters, .. }: &mut Origins) {
         let parent_of = |pid| Some(self.table.stat(pid)?.parent).filter(|parent| *parent > 1);
         let mut next = parent_of(from);
         while let Some(parent) = next {
@@ -156,6 +184,13 @@ impl<'a> Ours<'a> {
             next = parent_of(parent);
         }
     }
+}
+
+/// A command as one line, without what a shell needs to keep its words apart: quoted within another command, it is the same.
+fn command_of(words: &[String]) -> String {
+    let line: String = words.join(" ");
+    let plain = line.replace(['\'', '"', '\\'], "");
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn base(path: &str) -> &str {
