@@ -93,14 +93,19 @@ fn bandwidth_whose_device_is_renamed_acts_on_and_is_undone() {
         // Somebody else's, which is left alone.
         ip(&["link", "add", "theirs", "type", "ifb"]);
         let arguments = json!({"to": THERE[1], "ports": 8000, "rate": "8Mbit/s"});
-        for signal in ["INT", "KILL"] {
+        for (signal, change) in [
+            ("INT", "name"),
+            ("KILL", "name"),
+            ("INT", "alias"),
+            ("KILL", "alias"),
+        ] {
             let fault = Fault::inject("network-bandwidth", &arguments, "60s");
             for (number, device) in shapers()
                 .iter()
                 .filter(|name| *name != "theirs")
                 .enumerate()
             {
-                ip(&["link", "set", device, "name", &format!("other{number}")]);
+                ip(&["link", "set", device, change, &format!("other{number}")]);
             }
             assert!(tcp(at(THERE[1], 8000), SOON).is_ok());
             wait_until("it is seen to act", Duration::from_secs(20), || {

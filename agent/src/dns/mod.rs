@@ -1,11 +1,16 @@
 //! What is done to which answers of name servers, as data: on a helper's command line, in the plan and in the ledger; and
 //! what that comes to for a packet that has arrived. `packet` finds the message in it, `message` the question in that.
 
+mod files;
 mod message;
 mod name;
 mod packet;
+mod query;
+mod resolver;
 
+pub use files::{ResolvConf, Viewpoint, hosts, read_own, sources};
 pub use name::Pattern;
+pub use resolver::{MAX_TIME, Resolver};
 
 use crate::filter::Filter;
 use backburn_experiments::Span;
@@ -210,6 +215,7 @@ mod tests {
                 inlets: Vec::new(),
                 translated: false,
                 marks: None,
+                viewpoint: None,
                 names: Vec::new(),
                 harm: Harm::Answer { lost: false },
                 devices: Vec::new(),

@@ -107,7 +107,7 @@ impl Answers {
             .into_iter()
             .filter_map(|(_, name)| name.parse().ok())
             .collect();
-        let resolution = Resolution::of(namespace.as_ref());
+        let resolution = Resolution::of(namespace.as_ref(), look.table);
         notes.extend(resolution.asides(&names));
         let servers = match &self.server {
             Some(servers) => Some(servers.clone()),

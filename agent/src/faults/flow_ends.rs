@@ -5,7 +5,7 @@ use crate::filter::{End, Name, Network, PortRange};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use std::collections::BTreeSet;
-use std::net::ToSocketAddrs as _;
+use std::net::IpAddr;
 
 /// The most networks that a fault is about; what is longer would not fit on a helper's command line.
 pub(super) const MOST: usize = 1024;
@@ -39,10 +39,11 @@ pub(super) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(S
     }
 }
 
-/// The ends with their names made addresses, those with the same port together.
+/// The ends with their names made addresses by `resolve`, those with the same port together.
 pub(super) fn ends(
     key: &str,
     written: &Option<OneOrMany<String>>,
+    resolve: &dyn Fn(&str) -> Result<Vec<IpAddr>, String>,
     problems: &mut Vec<Problem>,
 ) -> Vec<End> {
     let mut found: Vec<(Option<PortRange>, BTreeSet<Network>)> = Vec::new();
@@ -62,10 +63,10 @@ pub(super) fn ends(
                 );
                 continue;
             }
-            Host::Name(name) => match (name, 0).to_socket_addrs() {
-                Ok(addresses) => addresses.map(|address| address.ip().into()).collect(),
-                Err(error) => {
-                    let what = format!("`{name}` has no address here: {error}");
+            Host::Name(name) => match resolve(name) {
+                Ok(addresses) => addresses.into_iter().map(Network::from).collect(),
+                Err(why) => {
+                    let what = format!("`{name}` has no address {why}");
                     problems.push(
                         Problem::new(at, what).hint("see `getent ahosts`, or give the address"),
                     );

@@ -4,7 +4,7 @@
 
 use super::Look;
 use crate::netlink::Namespace;
-use crate::processes::{Cgroup, Process, ProcessSelector};
+use crate::processes::{Cgroup, Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, document::Select};
 use std::collections::BTreeSet;
@@ -17,8 +17,8 @@ const BY_PORTS: &str = "name its ports or addresses instead";
 pub(super) enum Whose {
     /// All packets of this namespace.
     Namespace(Namespace),
-    /// In ours, those of the sockets of these.
-    Cgroups(Vec<Cgroup>),
+    /// In ours, those of the sockets of these; and one of the processes.
+    Cgroups(Vec<Cgroup>, ProcessId),
 }
 
 /// How the packets of those that a selector means are told from others'.
@@ -49,7 +49,10 @@ pub(super) fn whose(
     let different: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
     match (different.len(), namespaces.into_iter().next()) {
         (1, Some(namespace)) if namespace.inode != own.inode => Ok(Whose::Namespace(namespace)),
-        (1, _) => cgroups(&found.victims, look).map(Whose::Cgroups),
+        (1, _) if let Some(first) = found.victims.first() => {
+            let cgroups = cgroups(&found.victims, look)?;
+            Ok(Whose::Cgroups(cgroups, first.id))
+        }
         (many, _) => Err(refuse(
             format!("the processes are in {many} different networks"),
             "select those of one",

@@ -2,18 +2,21 @@
 //! host: names become addresses, a process becomes its network namespace.
 
 mod members;
+mod place;
 
 use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
 use super::{Look, Plan, flow_notes};
+use crate::dns::Viewpoint;
 use crate::filter::{
     Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol, marks_held,
 };
 use crate::netlink::{self, Namespace, errno};
-use crate::processes::{Cgroup, OneOrMany, ProcessSelector};
+use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
+use place::Place;
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,7 +28,7 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "kebab-case")]
 pub struct Flows {
     /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
-    /// `:port`, if any. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
+    /// `:port`, if any. Names are found as whoever is hit finds them: by the hosts file and the name servers of the namespace or process. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
     /// names up again every ten, and means the addresses that they come to then as well. On a fleet `@TARGET`, with a port if any, means the
     /// agents that were picked for a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,10 +225,18 @@ impl Flows {
     /// There is no such host, interface or namespace; or the kernel would not do it.
     pub(super) fn filter(&self, harm: Harm, look: &Look<'_>) -> Result<Filter, Refusal> {
         let mut problems = Vec::new();
-        let (namespace, cgroups) = self.find_place(look)?;
-        let to = ends("to", &self.to, &mut problems);
-        let from = ends("from", &self.from, &mut problems);
-        let except = ends("except", &self.except, &mut problems);
+        let place = self.find_place(look)?;
+        let resolver = place.resolver(look);
+        let resolve = |name: &str| place.resolve(&resolver, name);
+        let to = ends("to", &self.to, &resolve, &mut problems);
+        let from = ends("from", &self.from, &resolve, &mut problems);
+        let except = ends("except", &self.except, &resolve, &mut problems);
+        let Place {
+            namespace,
+            cgroups,
+            viewpoint,
+            ..
+        } = place;
         let ports: Vec<PortRange> = placed("ports", &self.ports)
             .into_iter()
             .filter_map(|(_, port)| port.range().ok())
@@ -344,6 +355,7 @@ impl Flows {
                 spare_link: look.spare_link,
             },
             harm,
+            viewpoint,
             translated,
             marks: translated.then_some(0),
             names: names("to", &self.to, false)
@@ -360,11 +372,11 @@ impl Flows {
 
     /// The network namespace that is meant; none where it is ours.
     pub(super) fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
-        self.find_place(look).map(|(namespace, _)| namespace)
+        self.find_place(look).map(|place| place.namespace)
     }
 
-    /// The network namespace that is meant, none where it is ours; and there, whose sockets.
-    fn find_place(&self, look: &Look<'_>) -> Result<(Option<Namespace>, Vec<Cgroup>), Refusal> {
+    /// Where the flows are, and whose.
+    fn find_place(&self, look: &Look<'_>) -> Result<Place, Refusal> {
         let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
@@ -380,14 +392,17 @@ impl Flows {
                     ..Refusal::new("no-match", "the network namespace is not to be had")
                 }
             })?;
-            return Ok(((found.inode != own.inode).then_some(found), Vec::new()));
+            return Ok(match found.inode == own.inode {
+                true => Place::default(),
+                false => Place::of(found, look),
+            });
         }
         let Some(of) = &self.of else {
-            return Ok((None, Vec::new()));
+            return Ok(Place::default());
         };
         match whose(of, &own, look)? {
-            Whose::Namespace(namespace) => Ok((Some(namespace), Vec::new())),
-            Whose::Cgroups(_) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
+            Whose::Namespace(namespace) => Ok(Place::of(namespace, look)),
+            Whose::Cgroups(..) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
                 problems: vec![
                     Problem::new(
                         "$.protocol",
@@ -400,7 +415,11 @@ impl Flows {
                     "the processes' packets can't be told from others'",
                 )
             }),
-            Whose::Cgroups(cgroups) => Ok((None, cgroups)),
+            Whose::Cgroups(cgroups, one) => Ok(Place {
+                cgroups,
+                viewpoint: Viewpoint::of_process(one),
+                ..Place::default()
+            }),
         }
     }
 }

@@ -1,13 +1,9 @@
 //! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
 
-use crate::dns::Pattern;
-use crate::netlink::{NAMED, Namespace};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use crate::dns::{Pattern, ResolvConf, Viewpoint, hosts, read_own, sources};
+use crate::netlink::Namespace;
+use crate::processes::ProcessTable;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-
-/// The most that is read of a file.
-const MOST: u64 = 16 << 20;
 
 /// What its files say; nothing where they can't be read.
 #[derive(Debug, Default)]
@@ -22,55 +18,26 @@ pub(super) struct Resolution {
 
 impl Resolution {
     /// As seen in a namespace, or by us.
-    pub(super) fn of(namespace: Option<&Namespace>) -> Self {
-        let folders = match namespace {
-            None => Some((PathBuf::from("/"), "etc".into())),
-            Some(namespace) => match namespace.path.strip_prefix(NAMED) {
-                // Where `ip netns exec` has them from.
-                Ok(name) => Some(("/".into(), Path::new("etc/netns").join(name))),
-                // `/proc/PID/ns/net`: as that process sees them.
-                Err(_) => {
-                    let process = namespace.path.parent().and_then(Path::parent);
-                    process.map(|process| (process.join("root"), "etc".into()))
-                }
-            },
-        };
+    pub(super) fn of(namespace: Option<&Namespace>, table: &ProcessTable) -> Self {
+        let viewpoint = namespace.map(|namespace| Viewpoint::of(namespace, table));
         let text = |name: &str| {
-            let (root, folder) = folders.as_ref()?;
-            read(root, &folder.join(name))
+            let text = match &viewpoint {
+                None => read_own(name),
+                Some(viewpoint) => viewpoint.as_ref()?.read(name, table),
+            };
+            Some(text.unwrap_or_default())
         };
-        Resolution::read(
-            &text("resolv.conf").unwrap_or_default(),
-            &text("hosts").unwrap_or_default(),
-            &text("nsswitch.conf").unwrap_or_default(),
-        )
+        let text = |name: &str| text(name).unwrap_or_default();
+        Resolution::read(&text("resolv.conf"), &text("hosts"), &text("nsswitch.conf"))
     }
 
-    fn read(resolv_conf: &str, hosts: &str, nsswitch: &str) -> Self {
-        let words = |text: &str| -> Vec<Vec<String>> {
-            let lines = text
-                .lines()
-                .map(|line| line.split('#').next().unwrap_or_default());
-            lines
-                .map(|line| line.split_whitespace().map(str::to_owned).collect())
-                .collect()
-        };
-        let server = |line: Vec<String>| match line.as_slice() {
-            // An address of a link is told with its interface.
-            [key, server, ..] if key == "nameserver" => server.split('%').next()?.parse().ok(),
-            _ => None,
-        };
-        let sources = words(nsswitch).into_iter().find_map(|line| {
-            let (key, sources) = line.split_first()?;
-            (key == "hosts:").then(|| sources.to_vec())
-        });
+    fn read(resolv_conf: &str, hosts_text: &str, nsswitch: &str) -> Self {
+        let servers = ResolvConf::parse(resolv_conf).servers.into_iter();
+        let names = hosts(hosts_text).flat_map(|(_, names)| names);
         Resolution {
-            servers: words(resolv_conf).into_iter().filter_map(server).collect(),
-            hosts: words(hosts)
-                .into_iter()
-                .flat_map(|line| line.into_iter().skip(1))
-                .collect(),
-            sources: sources.unwrap_or_default(),
+            servers: servers.map(|server| server.address).collect(),
+            hosts: names.map(str::to_owned).collect(),
+            sources: sources(nsswitch).unwrap_or_default(),
         }
     }
 
@@ -106,17 +73,6 @@ impl Resolution {
     }
 }
 
-/// The text of a file below a root that may be somebody else's: its links are followed there, and whatever it
-/// is, nothing waits for it.
-fn read(root: &Path, path: &Path) -> Option<String> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat2(CWD, root, folder, Mode::empty(), ResolveFlags::empty()).ok()?;
-    let file = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
-    let text = crate::files::read_handle(&file, MOST).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,26 +99,5 @@ mod tests {
         let plain = Resolution::read("nameserver 10.0.0.1", "127.0.0.1 localhost", "");
         assert_eq!(plain.local_resolver(), None);
         assert_eq!(plain.asides(&names(&["*"])), [""; 0]);
-    }
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "a made-up root")]
-    fn links_do_not_lead_out_of_a_root_and_nothing_waits() {
-        use std::os::unix::fs::symlink;
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let root = folder.path();
-        std::fs::create_dir_all(root.join("etc")).expect("a folder can be made");
-        std::fs::create_dir_all(root.join("run")).expect("a folder can be made");
-        std::fs::write(root.join("run/own"), "its own").expect("a file can be written");
-        symlink("/run/own", root.join("etc/inside")).expect("a link can be made");
-        symlink("/proc/self/status", root.join("etc/outside")).expect("a link can be made");
-        let fifo = root.join("etc/fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo can be made");
-        assert_eq!(
-            read(root, Path::new("etc/inside")).as_deref(),
-            Some("its own")
-        );
-        assert_eq!(read(root, Path::new("etc/outside")), None);
-        assert_eq!(read(root, Path::new("etc/fifo")), None);
     }
 }

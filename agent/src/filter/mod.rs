@@ -25,6 +25,7 @@ pub use names::{Name, NewEnds};
 pub use network::{Network, PortRange};
 pub use original::marks_held;
 
+use crate::dns::Viewpoint;
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
 use crate::processes::Cgroup;
 use schemars::JsonSchema;
@@ -65,6 +66,9 @@ pub struct Filter {
     /// Which bits of packets' marks it may use for that, where it does so at devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<usize>,
+    /// Whose files tell how names are found, where that is not this host itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub viewpoint: Option<Viewpoint>,
     /// The names among the ends, where they are looked up again while it acts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,

@@ -2,10 +2,11 @@
 //! chosen is let go.
 
 use super::{ADDED, End, Filter, Flows, Network, PortRange, rules};
+use crate::dns::Resolver;
 use crate::netlink::{Expression, Layer, Socket, Table};
+use crate::processes::ProcessTable;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::ToSocketAddrs as _;
 
 /// The most addresses of a fault that others are added to: names of large services come to others each time.
 const MOST: usize = 256;
@@ -42,11 +43,14 @@ impl NewEnds {
 }
 
 impl Filter {
-    /// Looks the names up where the thread is, which may take as long as the resolver does. What has no address now is passed over.
+    /// Looks the names up as they were found before. Those of this host are asked for where the thread is, which may take as long as the
+    /// resolver does. What has no address now is passed over.
     pub fn look_up(&self) -> NewEnds {
         let mut new = NewEnds::default();
+        let table = ProcessTable::default();
+        let resolver = Resolver::new(self.namespace.as_ref(), self.viewpoint.as_ref(), &table);
         for Name { name, port, from } in &self.names {
-            let Ok(addresses) = (name.as_str(), 0).to_socket_addrs() else {
+            let Ok(addresses) = resolver.addresses(name) else {
                 continue;
             };
             let (known, new) = match from {
@@ -54,7 +58,8 @@ impl Filter {
                 false => (&self.flows.to, &mut new.to),
             };
             let mut networks: Vec<Network> = addresses
-                .map(|address| Network::from(address.ip()))
+                .into_iter()
+                .map(Network::from)
                 .filter(|network| {
                     let mut at_port = known.iter().chain(&*new).filter(|end| end.port == *port);
                     !at_port.any(|end| end.networks.contains(network))

@@ -235,7 +235,7 @@ fn made_by_the_module<'a>(before: &[Link], after: &'a [Link]) -> Vec<&'a Link> {
     }
 }
 
-/// The device that shapes and has this alias, whatever its name is now; or, as long as it has no alias, this name.
+/// The device that shapes and has this alias, whatever its name is now; or this name, whatever its alias is now.
 ///
 /// # Errors
 /// What the kernel said.
@@ -245,10 +245,7 @@ pub fn shaper(name: &str, alias: &str) -> io::Result<Option<Link>> {
         .filter(|link| link.kind == KIND)
         .collect();
     let by_alias = shapers.iter().find(|link| link.alias == alias);
-    let by_name = || {
-        let mut unnamed = shapers.iter().filter(|link| link.alias.is_empty());
-        unnamed.find(|link| link.name == name)
-    };
+    let by_name = || shapers.iter().find(|link| link.name == name);
     Ok(by_alias.or_else(by_name).cloned())
 }
 

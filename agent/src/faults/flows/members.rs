@@ -51,15 +51,18 @@ impl Flows {
         members: &[String],
         look: &Look<'_>,
     ) -> Result<usize, Refusal> {
-        let own = netlink::within(self.find_namespace(look)?.as_ref(), netlink::addresses)
+        let place = self.find_place(look)?;
+        let own = netlink::within(place.namespace.as_ref(), netlink::addresses)
             .map_err(|error| kernel_refuses(&error))?
             .unwrap_or_default();
         let mut problems = Vec::new();
+        let resolver = place.resolver(look);
+        let resolve = |name: &str| place.resolve(&resolver, name);
         let places: Vec<usize> = (0..members.len())
             .filter(|place| {
                 let member = Some(OneOrMany::One(members[*place].clone()));
                 let key = format!("between.members[{place}]");
-                let found = ends(&key, &member, &mut problems);
+                let found = ends(&key, &member, &resolve, &mut problems);
                 let mut networks = found.iter().flat_map(|end| &end.networks);
                 networks.any(|network| own.iter().any(|address| network.contains(*address)))
             })
