@@ -16,7 +16,7 @@ pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES
 pub use source::convert;
 
 use crate::Problem;
-use crate::problem::{at_index, at_key, list_words, nearest};
+use crate::problem::{MAX_COMPARED_WORDS, at_index, at_key, list_words, nearest};
 use serde_json::{Map, Value};
 use size::Budget;
 use source::{is_source, resolve_one};
@@ -406,7 +406,7 @@ pub fn text_with(template: &str, values: &Values, at: &str, problems: &mut Vec<P
 }
 
 fn missing(name: &str, values: &Values, at: &str) -> Problem {
-    let names: Vec<&str> = values.names().collect();
+    let names: Vec<&str> = values.names().take(MAX_COMPARED_WORDS).collect();
     let near = match nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `${{{near}}}`?"),
         None if names.is_empty() || names.len() > 12 => {
