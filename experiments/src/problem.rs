@@ -126,9 +126,77 @@ pub fn at_index(at: &str, index: usize) -> String {
     format!("{at}[{index}]")
 }
 
+/// The JSON pointer (RFC 6901) to the place that a JSON path of [`at_key`] and [`at_index`] names. None for any other
+/// text, e.g. a line and a column.
+pub fn pointer_of(at: &str) -> Option<String> {
+    let mut rest = at.strip_prefix('$')?;
+    let mut pointer = String::new();
+    while !rest.is_empty() {
+        let mut key = String::new();
+        if let Some(quoted) = rest.strip_prefix("['") {
+            let mut characters = quoted.char_indices();
+            let end = loop {
+                match characters.next()? {
+                    (_, '\\') => key.push(characters.next()?.1),
+                    (end, '\'') => break end,
+                    (_, c) => key.push(c),
+                }
+            };
+            rest = quoted[end..].strip_prefix("']")?;
+        } else if let Some(index) = rest.strip_prefix('[') {
+            let (index, next) = index.split_once(']')?;
+            key.push_str(index);
+            rest = next;
+        } else {
+            let plain = rest.strip_prefix('.')?;
+            let (plain, next) = plain.split_at(plain.find(['.', '[']).unwrap_or(plain.len()));
+            key.push_str(plain);
+            rest = next;
+        }
+        pointer.push('/');
+        pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    }
+    Some(pointer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_leads_to_the_place_that_it_was_made_of() {
+        let keys = [
+            "a",
+            "b-c",
+            "x y",
+            "it's",
+            "back\\slash",
+            "a/b~c",
+            "",
+            "é.[0]",
+        ];
+        let mut document = serde_json::json!("here");
+        let mut at = "$".to_owned();
+        for key in keys {
+            at = at_index(&at_key(&at, key), 1);
+        }
+        for key in keys.iter().rev() {
+            let key = (*key).to_owned();
+            document = serde_json::Value::Object(
+                [(key, serde_json::json!([0, document]))]
+                    .into_iter()
+                    .collect(),
+            );
+        }
+        let pointer = pointer_of(&at).unwrap_or_else(|| panic!("{at}"));
+        assert_eq!(
+            document.pointer(&pointer),
+            Some(&serde_json::json!("here")),
+            "{at}"
+        );
+        assert_eq!(pointer_of("line 1, column 2"), None);
+        assert_eq!(pointer_of("$"), Some(String::new()));
+    }
 
     #[test]
     fn a_word_of_any_length_is_compared_in_no_time() {

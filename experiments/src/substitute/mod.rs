@@ -384,6 +384,36 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Puts the text that was given where the value that it reads as does not fit: a label `1` or a name
+/// `true` is text where only text fits. `wrong` are the JSON pointers of what does not fit. Whether
+/// anything was changed.
+pub fn texts_instead(
+    raw: &Value,
+    filled: &mut Value,
+    values: &Values,
+    wrong: impl Iterator<Item = String>,
+) -> bool {
+    let mut changed = false;
+    for pointer in wrong {
+        let template = raw.pointer(&pointer).and_then(Value::as_str);
+        let Some(name) = template.and_then(text::whole) else {
+            continue;
+        };
+        let (Some(value), Some(place)) = (values.get(name), filled.pointer_mut(&pointer)) else {
+            continue;
+        };
+        // Another value is an activity's own.
+        if let Some(given) = values.texts.get(name)
+            && value == place
+            && is_scalar(place)
+        {
+            *place = given.clone().into();
+            changed = true;
+        }
+    }
+    changed
+}
+
 fn is_scalar(value: &Value) -> bool {
     !value.is_array() && !value.is_object()
 }
