@@ -48,7 +48,7 @@ impl fmt::Display for Problem {
 const MAX_COMPARED_BYTES: usize = 40;
 
 /// The most words that one is compared with.
-pub(crate) const MAX_COMPARED_WORDS: usize = 200;
+pub(crate) const MAX_COMPARED_WORDS: usize = 1_000;
 
 /// The most bytes of words that a message lists.
 const MAX_LISTED_BYTES: usize = 500;
