@@ -43,10 +43,25 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The longest word, in bytes, that is compared with others: the time and the memory that it takes grow
+/// with the product of both lengths, and documents may have words of any length.
+const MAX_COMPARED_BYTES: usize = 40;
+
+/// The most words that one is compared with.
+pub(crate) const MAX_COMPARED_WORDS: usize = 1_000;
+
+/// The most bytes of words that a message lists.
+const MAX_LISTED_BYTES: usize = 500;
+
 /// The one of `known` that `word` was probably meant to be, if any is near enough.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MAX_COMPARED_BYTES {
+        return None;
+    }
     known
         .into_iter()
+        .filter(|candidate| candidate.len() <= MAX_COMPARED_BYTES)
+        .take(MAX_COMPARED_WORDS)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
@@ -77,13 +92,20 @@ pub fn meant(word: &str, known: &[&str]) -> Option<String> {
     }
 }
 
-/// Words for a message, each in back-ticks.
+/// Words for a message, each in back-ticks; `…` for those that are too many or too long.
 pub fn list_words(words: &[&str]) -> String {
-    words
+    let mut left = MAX_LISTED_BYTES;
+    let mut listed: Vec<String> = words
         .iter()
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+        .map_while(|word| {
+            left = left.checked_sub(word.len())?;
+            Some(format!("`{word}`"))
+        })
+        .collect();
+    if listed.len() < words.len() {
+        listed.push("…".into());
+    }
+    listed.join(", ")
 }
 
 /// The JSON path of a key of the object at `at`.
@@ -102,4 +124,86 @@ pub fn at_key(at: &str, key: &str) -> String {
 /// The JSON path of a member of the list at `at`.
 pub fn at_index(at: &str, index: usize) -> String {
     format!("{at}[{index}]")
+}
+
+/// The JSON pointer (RFC 6901) to the place that a JSON path of [`at_key`] and [`at_index`] names. None for any other
+/// text, e.g. a line and a column.
+pub fn pointer_of(at: &str) -> Option<String> {
+    let mut rest = at.strip_prefix('$')?;
+    let mut pointer = String::new();
+    while !rest.is_empty() {
+        let mut key = String::new();
+        if let Some(quoted) = rest.strip_prefix("['") {
+            let mut characters = quoted.char_indices();
+            let end = loop {
+                match characters.next()? {
+                    (_, '\\') => key.push(characters.next()?.1),
+                    (end, '\'') => break end,
+                    (_, c) => key.push(c),
+                }
+            };
+            rest = quoted[end..].strip_prefix("']")?;
+        } else if let Some(index) = rest.strip_prefix('[') {
+            let (index, next) = index.split_once(']')?;
+            key.push_str(index);
+            rest = next;
+        } else {
+            let plain = rest.strip_prefix('.')?;
+            let (plain, next) = plain.split_at(plain.find(['.', '[']).unwrap_or(plain.len()));
+            key.push_str(plain);
+            rest = next;
+        }
+        pointer.push('/');
+        pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    }
+    Some(pointer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_the_place_that_it_was_made_of() {
+        let keys = [
+            "a",
+            "b-c",
+            "x y",
+            "it's",
+            "back\\slash",
+            "a/b~c",
+            "",
+            "é.[0]",
+        ];
+        let mut document = serde_json::json!("here");
+        let mut at = "$".to_owned();
+        for key in keys {
+            at = at_index(&at_key(&at, key), 1);
+        }
+        for key in keys.iter().rev() {
+            let key = (*key).to_owned();
+            document = serde_json::Value::Object(
+                [(key, serde_json::json!([0, document]))]
+                    .into_iter()
+                    .collect(),
+            );
+        }
+        let pointer = pointer_of(&at).unwrap_or_else(|| panic!("{at}"));
+        assert_eq!(
+            document.pointer(&pointer),
+            Some(&serde_json::json!("here")),
+            "{at}"
+        );
+        assert_eq!(pointer_of("line 1, column 2"), None);
+        assert_eq!(pointer_of("$"), Some(String::new()));
+    }
+
+    #[test]
+    fn a_word_of_any_length_is_compared_in_no_time() {
+        let long = "x".repeat(1_000_000);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+        assert_eq!(nearest("prt", [long.as_str(), "port"]), Some("port"));
+        assert_eq!(list_words(&["a", "b"]), "`a`, `b`");
+        assert_eq!(list_words(&["a", &long, "b"]), "`a`, …");
+    }
 }

@@ -162,6 +162,14 @@ fn a_key_that_is_there_twice_is_refused_by_the_api() {
         problem["problems"][0]["at"], "$.method[0].name",
         "{problem}"
     );
+    let asked = json!({"experiment": document});
+    let problem = controller
+        .ask("POST", "/api/v1/runs", &controller.admin, Some(&asked))
+        .problem(422);
+    assert_eq!(
+        problem["problems"][0]["at"], "$.method[0].name",
+        "{problem}"
+    );
     assert_eq!(
         controller
             .ask("GET", "/api/v1/experiments/twice", &controller.admin, None)
@@ -345,6 +353,17 @@ fn controls_are_refused_until_it_is_said_that_they_are_left_out() {
     assert_eq!(taken.status, 200, "{}", taken.text());
     assert_eq!(taken.json()["left-out"], json!(["$.method[0].controls"]));
     assert_eq!(controller.get(at)["document"], experiment("controlled"));
+    let mut asked = json!({"experiment": kept.to_string()});
+    let refused = controller
+        .ask("POST", "/api/v1/plans", admin, Some(&asked))
+        .problem(422);
+    assert_eq!(
+        refused["problems"][0]["at"], "$.method[0].controls",
+        "{refused}"
+    );
+    asked["ignore-controls"] = json!(true);
+    let taken = controller.ask("POST", "/api/v1/plans", admin, Some(&asked));
+    assert_eq!(taken.status, 200, "{}", taken.text());
 }
 
 #[test]

@@ -425,7 +425,8 @@ fn configurations_come_out_as_there() {
         json!({"a": 1}),
         json!({"type": "other"}),
         json!([1]),
-        json!("${v}"),
+        // What names a variable is put in place here, and left as it is there.
+        json!("$5 and $$ and ^a$"),
     ] {
         cases.push((json!({"v": literal}), None, json!({})));
         cases.push((json!({"v": literal}), None, json!({"v": 7})));

@@ -10,6 +10,8 @@ use crate::store::Because;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use backburn_experiments::check::without_controls;
+use backburn_experiments::json;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -27,11 +29,24 @@ pub struct GivenRequest {
     /// Configuration values that go before the document's.
     #[serde(default)]
     variables: Map<String, Value>,
+    /// Whether the document's controls are left out: they are not played, and a document that has some is refused without this.
+    #[serde(default, rename = "ignore-controls")]
+    ignore_controls: bool,
 }
 
 fn asked(who: &Who, request: GivenRequest) -> Ask {
+    let text = match json::read(&request.experiment) {
+        Ok(mut document) if request.ignore_controls => {
+            match without_controls(&mut document).is_empty() {
+                true => request.experiment,
+                false => document.to_string(),
+            }
+        }
+        // What is wrong with it is said when it is read as an experiment.
+        _ => request.experiment,
+    };
     Ask {
-        document: Document::Given(request.experiment),
+        document: Document::Given(text),
         reference: None,
         seed: request.seed,
         variables: request.variables,

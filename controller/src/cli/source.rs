@@ -32,10 +32,10 @@ pub(super) struct Controls {
 }
 
 impl Controls {
-    /// The document without its controls, where that is wanted; which ones is said.
-    pub(super) fn leave_out(&self, file: &Path, document: &mut Value) {
+    /// Takes the controls out of a document, where that is wanted, and says which. Whether there were any.
+    pub(super) fn leave_out(&self, file: &Path, document: &mut Value) -> bool {
         if !self.ignore {
-            return;
+            return false;
         }
         let left_out = check::without_controls(document);
         if !left_out.is_empty() {
@@ -45,16 +45,18 @@ impl Controls {
                 file.display()
             ));
         }
+        !left_out.is_empty()
     }
 
-    /// The same, of a text; one that is no JSON stays, for whoever says what is wrong with it.
+    /// The same, of a text. One that has none stays as it is, and so does one that is no JSON, for
+    /// whoever says what is wrong with it.
     fn leave_out_of_text(&self, file: &Path, text: String) -> String {
-        match json::read(&text) {
-            Ok(mut document) if self.ignore => {
-                self.leave_out(file, &mut document);
-                document.to_string()
-            }
-            _ => text,
+        let Ok(mut document) = json::read(&text) else {
+            return text;
+        };
+        match self.leave_out(file, &mut document) {
+            true => document.to_string(),
+            false => text,
         }
     }
 }
@@ -82,13 +84,18 @@ impl Variables {
         self.controls.leave_out_of_text(file, text)
     }
 
-    /// The configuration's values.
-    pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
-        if self.controls.ignore {
-            return Err(Failure::invalid(
+    /// Refuses to leave out the controls of an experiment that a controller keeps: it has none.
+    pub(super) fn refuse_controls_of_kept(&self) -> Result<(), Failure> {
+        match self.controls.ignore {
+            true => Err(Failure::invalid(
                 "`--ignore-controls` is for a file: what a controller keeps has no controls\nhint: `backburn apply --ignore-controls FILE` keeps it without them",
-            ));
+            )),
+            false => Ok(()),
         }
+    }
+
+    /// The configuration's values, for a controller.
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
         let given = self.read()?;
         if !given.secrets.is_empty() {
             return Err(Failure::invalid(

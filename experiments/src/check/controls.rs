@@ -3,7 +3,7 @@
 
 use super::steps;
 use crate::Problem;
-use crate::problem::at_key;
+use crate::problem::{at_key, pointer_of};
 use serde_json::Value;
 
 /// Refuses each place that has controls.
@@ -33,10 +33,9 @@ fn places(document: &Value) -> Vec<(String, String)> {
         ("$.steady-state-hypothesis", "/steady-state-hypothesis"),
     ];
     let tops = tops.map(|(at, pointer)| (at.to_owned(), pointer.to_owned()));
-    let steps = steps(document).into_iter().map(|step| {
-        // A step's path has nothing but plain keys and places in lists.
-        let pointer = step.at.trim_start_matches('$').replace(['.', '['], "/");
-        (step.at, pointer.replace(']', ""))
+    let steps = steps(document).into_iter().filter_map(|step| {
+        let pointer = pointer_of(&step.at)?;
+        Some((step.at, pointer))
     });
     let holders = tops.into_iter().chain(steps);
     let with_controls = holders.filter(|(_, pointer)| {

@@ -10,6 +10,7 @@ use crate::document::{
     Provider, RollbackStrategy, Step, Target, TargetOf,
 };
 use crate::journal::Looks;
+use crate::problem::pointer_of;
 use crate::redact::Redactor;
 use crate::wire::FaultDescription;
 use crate::{Problem, Span, json, schema, substitute};
@@ -198,11 +199,18 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema::document_schema);
 pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experiment, Vec<Problem>> {
     let (raw, mut problems) = json::parse(text).map_err(|problem| vec![problem])?;
     let values = substitute::resolve(&raw, sources, &mut problems);
-    let filled = substitute::document(&raw, &values, sources, &mut problems);
+    let mut filled = substitute::document(&raw, &values, sources, &mut problems);
     // Of what has no value yet, its shape says nothing.
     let unfilled: Vec<String> = problems.iter().map(|problem| problem.at.clone()).collect();
-    let mut more = schema::check(&SCHEMA, &filled, "$");
-    more.extend(cross(&filled, faults));
+    let mut more = shape(&filled, faults);
+    // A fault's arguments are looked at once all around them fits.
+    for _ in 0..2 {
+        let wrong = more.iter().filter_map(|problem| pointer_of(&problem.at));
+        if !substitute::texts_instead(&raw, &mut filled, &values, wrong) {
+            break;
+        }
+        more = shape(&filled, faults);
+    }
     activity::check_addresses(&steps(&raw), &mut more);
     controls::check(&raw, &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
@@ -218,6 +226,13 @@ pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experimen
     };
     let raw = redactor.value(raw);
     Ok(assemble(document, raw, values, redactor))
+}
+
+/// What is wrong with a document once its values are in place.
+fn shape(filled: &Value, faults: &[Fault]) -> Vec<Problem> {
+    let mut problems = schema::check(&SCHEMA, filled, "$");
+    problems.extend(cross(filled, faults));
+    problems
 }
 
 fn problems_of(error: serde_json::Error, redactor: &Redactor) -> Result<Document, Vec<Problem>> {

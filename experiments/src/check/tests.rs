@@ -25,7 +25,16 @@ fn load_value(document: &Value) -> Result<Experiment, Vec<Problem>> {
 }
 
 fn load_with(document: &Value, environment: &[(&str, &str)]) -> Result<Experiment, Vec<Problem>> {
+    load_given(document, environment, json!({}))
+}
+
+fn load_given(
+    document: &Value,
+    environment: &[(&str, &str)],
+    variables: Value,
+) -> Result<Experiment, Vec<Problem>> {
     let empty = Map::new();
+    let variables = variables.as_object().cloned().unwrap_or_default();
     let sources = Sources {
         environment: &|name| {
             environment
@@ -34,7 +43,7 @@ fn load_with(document: &Value, environment: &[(&str, &str)]) -> Result<Experimen
                 .map(|(_, value)| (*value).to_owned())
         },
         file: &|_| Err("no such file".into()),
-        variables: &empty,
+        variables: &variables,
         secrets: &empty,
     };
     load(&document.to_string(), &sources, &faults())
@@ -367,4 +376,34 @@ fn fault_longer_than_a_year_is_a_problem() {
             "{found:?}"
         );
     }
+}
+
+#[test]
+fn a_given_text_is_text_where_only_text_fits_and_a_number_where_only_a_number_fits() {
+    let mut document = minimal();
+    document["targets"] = json!({"t": {"labels": {"zone": "${n}"}}});
+    document["method"] = json!([
+        {"type": "action", "name": "${n}", "provider": {"type": "fault", "fault": "process-pause", "targets": "t",
+            "duration": "${n}", "arguments": {"process": "${n}", "workers": "${n}"}}},
+        {"type": "probe", "name": "p", "provider": {"type": "tcp", "host": "${n}", "port": "${n}"}}
+    ]);
+    let experiment =
+        load_given(&document, &[], json!({"n": "7"})).unwrap_or_else(|found| panic!("{found:#?}"));
+    let Provider::Fault(fault) = &experiment.method[0].provider else {
+        panic!("it is a fault");
+    };
+    assert_eq!(fault.arguments["process"], json!("7"));
+    assert_eq!(fault.arguments["workers"], json!(7));
+    assert_eq!(fault.duration, Some(Span::seconds(7)));
+    assert_eq!(experiment.method[0].name, "7");
+    let found = load_given(&document, &[], json!({"n": "7.5"})).unwrap_err();
+    let places: Vec<&str> = found.iter().map(|problem| problem.at.as_str()).collect();
+    assert_eq!(
+        places,
+        [
+            "$.method[1].provider.port",
+            "$.method[0].provider.arguments.workers"
+        ],
+        "{found:#?}"
+    );
 }

@@ -40,7 +40,8 @@ pub struct Document {
     /// Words to find it by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Named values that `${name}` puts in place.
+    /// Named values that `${name}` puts in place, also in each other. All together put at the most 8 MiB in place, nested at the most
+    /// 100 deep, and lead over 64 from one to the next.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configuration: BTreeMap<String, Configured>,
     /// Named values that never reach a journal, a log, a report or the API, in scopes.

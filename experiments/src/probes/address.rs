@@ -1,8 +1,11 @@
 //! Addresses that documents and redirects name: read strictly, so that no port but the one that was
 //! written is ever asked.
 
+use core::net::{IpAddr, SocketAddr};
 use http::Uri;
-use std::net::{IpAddr, SocketAddr};
+
+/// The most characters of an address that a message shows.
+const MAX_SHOWN_CHARACTERS: usize = 100;
 
 /// Where a name server listens (RFC 1035).
 const DNS_PORT: u16 = 53;
@@ -12,7 +15,7 @@ const DNS_PORT: u16 = 53;
 /// # Errors
 /// In words for people: what about it is no such address. A port is a number from 1 to 65535.
 pub fn of_web(url: &str) -> Result<Uri, String> {
-    let wrong = |what: &str| format!("`{url}` is no address of the web: {what}");
+    let wrong = |what: &str| format!("`{}` is no address of the web: {what}", shown(url));
     let scheme = ["http://", "https://"].into_iter().find(|scheme| {
         url.get(..scheme.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
@@ -39,12 +42,26 @@ pub fn of_web(url: &str) -> Result<Uri, String> {
         .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))
 }
 
+/// An address for a message: without its user, its path and its query, which may have secrets, and not too long.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |start| start + 3));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let rest = &rest[..end];
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let mut characters = scheme.chars().chain(host.chars());
+    let mut shown: String = characters.by_ref().take(MAX_SHOWN_CHARACTERS).collect();
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A host, with a port or without: a name, an address, or an IPv6 address in brackets.
 fn check_host(text: &str) -> Result<(), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(inner) => match inner.split_once(']') {
             Some((host, rest)) => {
-                if host.parse::<std::net::Ipv6Addr>().is_err() {
+                if host.parse::<core::net::Ipv6Addr>().is_err() {
                     return Err(format!("`{host}` is no IPv6 address"));
                 }
                 (host, rest)
@@ -155,6 +172,11 @@ mod tests {
         ] {
             assert!(of_web(url).is_err(), "{url}");
         }
+        let said = of_web(&format!(
+            "http://me:s3cret@h:99999/{}",
+            "x".repeat(1_000_000)
+        ));
+        assert!(said.is_err_and(|said| !said.contains("s3cret") && said.len() < 200));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES
 pub use source::convert;
 
 use crate::Problem;
-use crate::problem::{at_index, at_key, list_words, nearest};
+use crate::problem::{MAX_COMPARED_WORDS, at_index, at_key, list_words, nearest};
 use serde_json::{Map, Value};
 use size::Budget;
 use source::{is_source, resolve_one};
@@ -384,6 +384,36 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Puts the text that was given where the value that it reads as does not fit: a label `1` or a name
+/// `true` is text where only text fits. `wrong` are the JSON pointers of what does not fit. Whether
+/// anything was changed.
+pub fn texts_instead(
+    raw: &Value,
+    filled: &mut Value,
+    values: &Values,
+    wrong: impl Iterator<Item = String>,
+) -> bool {
+    let mut changed = false;
+    for pointer in wrong {
+        let template = raw.pointer(&pointer).and_then(Value::as_str);
+        let Some(name) = template.and_then(text::whole) else {
+            continue;
+        };
+        let (Some(value), Some(place)) = (values.get(name), filled.pointer_mut(&pointer)) else {
+            continue;
+        };
+        // Another value is an activity's own.
+        if let Some(given) = values.texts.get(name)
+            && value == place
+            && is_scalar(place)
+        {
+            *place = given.clone().into();
+            changed = true;
+        }
+    }
+    changed
+}
+
 fn is_scalar(value: &Value) -> bool {
     !value.is_array() && !value.is_object()
 }
@@ -406,7 +436,7 @@ pub fn text_with(template: &str, values: &Values, at: &str, problems: &mut Vec<P
 }
 
 fn missing(name: &str, values: &Values, at: &str) -> Problem {
-    let names: Vec<&str> = values.names().collect();
+    let names: Vec<&str> = values.names().take(MAX_COMPARED_WORDS).collect();
     let near = match nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `${{{near}}}`?"),
         None if names.is_empty() || names.len() > 12 => {

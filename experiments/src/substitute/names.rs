@@ -2,7 +2,7 @@
 
 use super::{LEFT_ALONE, Sources, text};
 use crate::Problem;
-use crate::problem::{at_key, list_words, nearest};
+use crate::problem::{MAX_COMPARED_WORDS, at_key, list_words, nearest};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -105,7 +105,7 @@ fn unknown(whence: &str, name: &str, what: &str, known: &BTreeSet<&str>) -> Prob
         format!("{whence} {name}"),
         format!("the experiment has no {what} `{name}`"),
     );
-    let names: Vec<&str> = known.iter().copied().collect();
+    let names: Vec<&str> = known.iter().copied().take(MAX_COMPARED_WORDS).collect();
     match nearest(name, names.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None if names.is_empty() => problem.hint(format!("it has no {what} at all")),

@@ -294,6 +294,24 @@ fn a_circle_of_variables_is_a_problem_that_names_it() {
 }
 
 #[test]
+fn an_activitys_own_configuration_is_resolved_over_the_experiments() {
+    let activity = |own: Value| {
+        json!({"configuration": {"host": "outer", "port": 1}, "method": [
+            {"provider": {"type": "http", "url": "${url}"}, "configuration": own}]})
+    };
+    let own = json!({"url": "http://${host}:${port}/", "host": "inner"});
+    let (found, problems) = filled(&activity(own), json!({"port": "8080"}));
+    assert_eq!(problems, []);
+    assert_eq!(found[0]["provider"]["url"], "http://inner:8080/");
+    let (_, problems) = filled(&activity(json!({"url": "${a}", "a": "${url}"})), json!({}));
+    assert_eq!(problems[0].at, "$.method[0].configuration.url");
+    assert_eq!(
+        problems[0].what,
+        "`url` is made of itself: `url` → `a` → `url`"
+    );
+}
+
+#[test]
 fn a_name_that_nothing_can_say_is_refused_where_it_is_declared() {
     let document = json!({"configuration": {"a}": 1, "": 2, "a b": 3}, "secrets": {"s": {"x$": 1}}, "method": ["${a b}"]});
     let (found, problems) = filled(&document, json!({}));

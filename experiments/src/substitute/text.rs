@@ -5,6 +5,9 @@ use super::{Values, missing};
 use crate::Problem;
 use serde_json::Value;
 
+/// The most problems after which a missing variable's hint is still looked for, which takes its time.
+const MAX_HINTED: usize = 100;
+
 /// A part of a text.
 enum Piece<'t> {
     /// As it is.
@@ -111,7 +114,10 @@ pub(super) fn fill(
             }
             (None, true) => {
                 if reads_as_name(name) {
-                    problems.push(missing(name, values, at));
+                    problems.push(match problems.len() < MAX_HINTED {
+                        true => missing(name, values, at),
+                        false => Problem::new(at, format!("there is no variable `{name}`")),
+                    });
                 }
                 filled.push_str("${");
                 filled.push_str(name);

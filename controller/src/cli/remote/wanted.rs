@@ -17,7 +17,7 @@ impl Wanted {
     /// What `FILE|NAME` means where a controller is named: a file where there is one, else a name.
     ///
     /// # Errors
-    /// The file cannot be read, or the name is not text.
+    /// The file cannot be read, the name is not text, or the controls of a kept experiment are to be left out.
     pub(in crate::cli) fn of(
         remote: &Remote,
         file: &Path,
@@ -34,6 +34,7 @@ impl Wanted {
                     "{name}: no such file, and an experiment of the controller has no `/` in its name"
                 )));
             }
+            variables.refuse_controls_of_kept()?;
             return Ok(Wanted::Kept(name.to_owned()));
         }
         let text = source::read(file)?;
