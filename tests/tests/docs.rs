@@ -380,3 +380,21 @@ fn the_reference_is_what_the_programs_say() {
     let known = made.iter().map(|(name, _)| folder.join(name)).collect();
     assert_eq!(there, known, "pages that nobody makes");
 }
+
+#[test]
+fn exit_code_tables_are_the_programs() {
+    for page in ["README.md", "docs/concepts.md"] {
+        let page = text(&root().join(page));
+        let rows: Vec<&str> = page
+            .lines()
+            .skip_while(|line| *line != "| verdict | exit | means |")
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let wanted: Vec<String> = backburn_experiments::journal::exit_codes()
+            .iter()
+            .map(|exit| format!("| {} | {} | {} |", exit.name, exit.code, exit.meaning))
+            .collect();
+        assert_eq!(rows, wanted);
+    }
+}
