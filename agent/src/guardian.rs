@@ -120,11 +120,12 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
             watch.expect(now);
         }
         if killed_at.is_some_and(|at| at <= now) {
-            eprintln!(
-                "error: the worker did not end within {} s and was killed",
+            let end = kill(worker, &pidfd);
+            tracing::error!(
+                "the worker did not end within {} s and was killed",
                 PATIENCE.as_secs()
             );
-            return kill(worker, &pidfd);
+            return end;
         }
         match watch.hear(&lifeline, speaks, now) {
             Pulse::Alive => {}
@@ -136,11 +137,12 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
                 };
             }
             Pulse::Hangs => {
-                eprintln!(
-                    "error: the worker did not answer for {:.1} s and was killed; what it owes is put back",
+                let end = kill(worker, &pidfd);
+                tracing::error!(
+                    "the worker did not answer for {:.1} s and was killed; what it owes is put back",
                     heartbeat::TIMEOUT.as_secs_f64()
                 );
-                return kill(worker, &pidfd);
+                return end;
             }
         }
     }
@@ -160,7 +162,7 @@ fn kill(worker: &mut Child, pidfd: &OwnedFd) -> io::Result<End> {
     if wait_readable(pidfd, LEAVES_WITHIN)? {
         return ended(worker);
     }
-    eprintln!("error: the worker could not be killed; what it owes is put back without its end");
+    tracing::error!("the worker could not be killed; what it owes is put back without its end");
     Ok(End::Killed)
 }
 

@@ -118,10 +118,33 @@ pub fn log_to_stderr(usual: tracing::Level) {
     // Somebody else's subscriber, in a test, is as good.
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(usual))
-        .with_writer(std::io::stderr)
+        .with_writer(|| Unwaiting)
         .with_ansi(colours)
         .try_init()
         .ok();
+}
+
+/// Standard error, for whoever must not wait: what nobody takes is lost. Whoever ends faults writes its log there.
+struct Unwaiting;
+
+impl std::io::Write for Unwaiting {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        // What a pipe that can be written to at all surely takes (`PIPE_BUF`, pipe(7)).
+        const TAKEN_AT_ONCE: usize = 4096;
+        let mut stderr = std::io::stderr().lock();
+        let at_once = Timespec::default();
+        let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+        if matches!(poll(&mut fds, Some(&at_once)), Ok(1..)) {
+            let taken = text.get(..TAKEN_AT_ONCE).unwrap_or(text);
+            stderr.write_all(taken)?;
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The words of an agent that serves. Apart from those of a person, since it must be small and
