@@ -63,11 +63,11 @@ impl Trap {
             &["revert", "--all"][..],
             &[
                 "inject",
-                "cpu-stress",
+                "memory-fill",
                 "--duration",
                 "2s",
-                "--workers",
-                "1",
+                "--size",
+                "16MiB",
             ],
         ] {
             let started = Instant::now();
@@ -232,13 +232,13 @@ fn staged_entry_is_not_written_through_a_link_and_a_stale_one_is_cleared() {
             assert!(aged.expect("`touch` starts").success());
             let words = [
                 "inject",
-                "cpu-stress",
+                "memory-fill",
                 "--id",
                 "one",
                 "--duration",
                 "2s",
-                "--workers",
-                "1",
+                "--size",
+                "16MiB",
             ];
             let output = run(&trap.place, &["env"], &words);
             assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -264,11 +264,11 @@ fn lock_that_is_no_file_of_ours_keeps_nobody_waiting() {
         || {
             let words = [
                 "inject",
-                "cpu-stress",
+                "memory-fill",
                 "--duration",
                 "2s",
-                "--workers",
-                "1",
+                "--size",
+                "16MiB",
             ];
             let trap = Trap::new();
             let lock = trap.ledger().join("lock");
@@ -304,9 +304,9 @@ fn duration_that_no_fault_may_have_is_refused_and_nothing_is_owed() {
                 let place = Place::default();
                 let words = [
                     "inject",
-                    "cpu-stress",
-                    "--workers",
-                    "1",
+                    "memory-fill",
+                    "--size",
+                    "16MiB",
                     "--duration",
                     duration,
                 ];
