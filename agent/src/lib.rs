@@ -20,6 +20,7 @@ pub mod guardian;
 pub mod heartbeat;
 pub mod helpers;
 pub mod host;
+pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
 pub mod link;

@@ -111,6 +111,7 @@ pub fn run(
         recovered,
         owed: engine.owed(),
         held: engine.held_by_others(),
+        answers_beats: true,
     };
 
     let mut worker = Worker {

@@ -4,7 +4,7 @@ use crate::fleet::{Held, Lever};
 use crate::link::{Caller, Ear, Link, Start};
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Names and labels of everybody who could take part, in the order of the names.
@@ -117,7 +117,7 @@ impl Crew {
         }
     }
 
-    /// The agent that comes after one that was lost, then.
+    /// The agent that comes after one that was lost, then. One of a fleet that hung may take this long.
     ///
     /// # Errors
     /// In words for people: none came.
@@ -125,6 +125,7 @@ impl Crew {
         &mut self,
         name: &str,
         lost: Instant,
+        hung: Option<Duration>,
         ear: &Ear,
     ) -> Result<Joined, String> {
         match self {
@@ -133,7 +134,7 @@ impl Crew {
                 let (hello, link) = begun.map_err(|why| format!("the next agent {why}"))?;
                 Ok(local.join(hello, link, ear))
             }
-            Crew::Fleet(held) => held.again(name, lost, ear).await,
+            Crew::Fleet(held) => held.again(name, lost, hung, ear).await,
         }
     }
 

@@ -14,18 +14,20 @@ use backburn_experiments::wire::{
     Command, FaultDescription, Hello, InjectionId, InjectionRequest, Owed, PlanView, Probed,
     Refusal, Report,
 };
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// The lease of a local run: how long an agent keeps its faults when we stop beating, e.g.
 /// because somebody stopped us with SIGSTOP.
@@ -33,6 +35,9 @@ pub const LOCAL_LEASE: Span = Span::seconds(5);
 
 /// How long an agent may take to settle its ledger and introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a local agent whose link is closed may take to put everything back and end, before it counts as hung.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// How an agent is started; called again when one is lost.
 pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
@@ -42,6 +47,10 @@ pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
 pub enum Heard {
     /// It said something.
     Report(Box<Report>),
+    /// It is there, and has said nothing for this long, although it was asked.
+    Unresponsive(Span),
+    /// It did not answer for a while, and says something again.
+    AnswersAgain,
     /// The link is closed, and how we know.
     Closed(String),
     /// The agent's process has ended, with this exit code if it was not killed.
@@ -76,7 +85,20 @@ pub struct Caller {
     /// Lines, or `None` for the end of what we say. Written out here already: a command that waits takes little room then.
     lines: mpsc::UnboundedSender<Option<Arc<[u8]>>>,
     waiting: Waiting,
-    last: Arc<AtomicU64>,
+    pulse: Arc<Pulse>,
+}
+
+/// What is known of whether the agent at the other end lives.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// The number of the last request.
+    last: AtomicU64,
+    /// How often something was heard.
+    heard: AtomicU64,
+    /// Whether it has said that it answers beats.
+    answers_beats: AtomicBool,
+    /// Whether it does not answer.
+    unresponsive: AtomicBool,
 }
 
 type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Report>>>>>;
@@ -105,6 +127,24 @@ pub fn local(command: Vec<OsString>, lease: Span) -> Start {
     })
 }
 
+/// Waits until an agent that is our child has ended; one that hangs is killed, its worker and helpers with it: whoever settles the
+/// ledger next puts back what they owed. Returns its exit code, if it was not killed.
+async fn until_exited(mut child: Child, hangs: &Notify) -> Option<i32> {
+    loop {
+        tokio::select! {
+            ended = child.wait() => return ended.ok().and_then(|status| status.code()),
+            () = hangs.notified() => {
+                // Its id is its own until we take leave of it, which only this task does. It leads a group (see `local`).
+                let leader = child.id().and_then(|id| i32::try_from(id).ok());
+                let killed = leader.map(|leader| killpg(Pid::from_raw(leader), Signal::SIGKILL));
+                if let Some(Err(error)) = killed {
+                    tracing::error!(%error, "an agent that hangs could not be killed");
+                }
+            }
+        }
+    }
+}
+
 impl Link {
     /// The link over this stream, beating from now on. Where the agent is a child, its end is told too.
     pub fn over(
@@ -115,21 +155,30 @@ impl Link {
         let (hear, heard) = mpsc::unbounded_channel();
         let (caller, talk) = talk(stream, lease);
         let has_process = child.is_some();
-        if let Some(mut child) = child {
-            let hear = hear.clone();
+        let hangs = Arc::new(Notify::new());
+        if let Some(child) = child {
+            let (hear, hangs) = (hear.clone(), Arc::clone(&hangs));
             tokio::spawn(async move {
-                let code = child.wait().await.ok().and_then(|status| status.code());
+                let code = until_exited(child, &hangs).await;
                 hear.send(Heard::Exited(code)).ok();
             });
         }
         tokio::spawn(async move {
             let tell = hear.clone();
-            let why = talk.go(|report| {
-                let told = tell.send(Heard::Report(report));
+            let why = talk.go(|heard| {
+                if matches!(heard, Heard::Unresponsive(_)) {
+                    hangs.notify_one();
+                }
+                let told = tell.send(heard);
                 told.map_err(|_| "nobody listens".to_owned())
             });
             let why = why.await;
             hear.send(Heard::Closed(why)).ok();
+            if has_process {
+                // It puts everything back then, and ends.
+                tokio::time::sleep(END_WITHIN).await;
+                hangs.notify_one();
+            }
         });
         Link {
             caller,
@@ -162,6 +211,9 @@ impl Link {
                 Report::Hello(hello) => Ok(hello),
                 _ => Err("it did not introduce itself".into()),
             },
+            Ok(Heard::Unresponsive(_) | Heard::AnswersAgain) => {
+                Err("it did not introduce itself".into())
+            }
             Ok(Heard::Closed(why)) => {
                 match tokio::time::timeout(Duration::from_secs(1), self.heard()).await {
                     Ok(Heard::Exited(Some(code))) => {
@@ -230,7 +282,26 @@ impl Caller {
 
     /// A number that comes back with an answer.
     pub fn request(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
+        self.pulse.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether the agent is connected and does not answer: it has said nothing for a lease, although it was asked.
+    pub fn is_unresponsive(&self) -> bool {
+        self.pulse.unresponsive.load(Ordering::Relaxed)
+    }
+
+    /// Has an agent that answers beats say whether it lives, now. False for one that does not: of it, silence says nothing.
+    pub(crate) fn ask_for_life(&self, lease: Span) -> bool {
+        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+        if answer {
+            self.say(Command::Beat { lease, answer });
+        }
+        answer
+    }
+
+    /// How often something was heard of the agent.
+    pub(crate) fn times_heard(&self) -> u64 {
+        self.pulse.heard.load(Ordering::Relaxed)
     }
 
     /// A figure of the agent's host.
@@ -321,11 +392,18 @@ impl Caller {
 
     fn asked(&self, request: u64, command: Command) -> oneshot::Receiver<Report> {
         let (answer, answered) = oneshot::channel();
+        let mut waiting = locked(&self.waiting);
+        // Looked at under the lock: whoever finds out that the agent does not answer ends all waits after that.
+        let hangs = self.is_unresponsive();
         // Nobody listens any more once the map is gone: dropping `answer` says so at once.
-        if let Some(waiting) = locked(&self.waiting).as_mut() {
+        if let Some(waiting) = waiting.as_mut().filter(|_| !hangs) {
             waiting.insert(request, answer);
         }
-        self.say(command);
+        drop(waiting);
+        // An agent that hangs is to put everything back when it goes on, and is asked nothing else: nobody waits for the answer.
+        if !hangs || matches!(command, Command::RevertAll { .. }) {
+            self.say(command);
+        }
         answered
     }
 }

@@ -21,6 +21,9 @@ pub enum Command {
     Beat {
         /// How long the agent may keep its faults without hearing the next one.
         lease: Span,
+        /// Whether the agent is to answer with [`Report::Alive`]. Only asked of one whose [`Hello::answers_beats`] says that it can.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        answer: bool,
     },
     /// What would be done? Nothing is touched.
     Plan {
@@ -131,6 +134,8 @@ pub struct InjectionRequest {
 pub enum Report {
     /// The first thing an agent says, after its ledger is settled.
     Hello(Hello),
+    /// The answer to a [`Command::Beat`] that asks for one.
+    Alive,
     /// The answer to [`Command::Plan`].
     Planned {
         /// Of the command.
@@ -237,6 +242,9 @@ pub struct Hello {
     /// What other agents of this host owe that are alive, and will put back.
     #[serde(default)]
     pub held: Vec<InjectionId>,
+    /// Whether it answers beats that ask for it. Of one that does not, silence means nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_beats: bool,
 }
 
 /// A fault, as people and controllers see it.

@@ -321,7 +321,14 @@ async fn converse(
     // Its introduction; then a lease that outlasts the bench.
     stream.read_line(&mut line).await.expect("it speaks");
     let lease = Span::seconds(600);
-    say(&mut stream, &Command::Beat { lease }).await;
+    say(
+        &mut stream,
+        &Command::Beat {
+            lease,
+            answer: false,
+        },
+    )
+    .await;
     came.send(()).expect("somebody waits");
     while told.recv().await.is_some() {
         say(

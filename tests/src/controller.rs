@@ -251,7 +251,7 @@ async fn talk(
                 }
                 None => break,
             },
-            _ = beats.tick(), if !is_silent => Command::Beat { lease },
+            _ = beats.tick(), if !is_silent => Command::Beat { lease, answer: false },
         };
         let line = serde_json::to_string(&command).expect("it can be written") + "\n";
         if to.write_all(line.as_bytes()).await.is_err() || to.flush().await.is_err() {

@@ -61,7 +61,10 @@ impl Served {
 
     /// Renews the lease.
     pub fn beats(&mut self, lease: Span) {
-        self.says(&Command::Beat { lease });
+        self.says(&Command::Beat {
+            lease,
+            answer: false,
+        });
     }
 
     /// The next thing that the agent says; it has a minute for it.

@@ -5,7 +5,8 @@
 use super::arguments::Wanted;
 use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
-use crate::host::Invocation;
+use crate::host::{Host, Invocation, Role};
+use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, until_ended};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
@@ -14,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,9 +29,19 @@ const LATE: Duration = Duration::from_secs(2);
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
 
+/// What keeps the fault, and asks whether the agent lives.
+const BEAT: Command = Command::Beat {
+    lease: LEASE,
+    answer: true,
+};
+
+/// How much longer a wait may take than it should, before whoever waits counts as late itself.
+const LATE: Duration = Duration::from_millis(500);
+
 /// Injects and waits for the end.
 pub(super) fn run(
     wanted: &Wanted,
+    state: &Path,
     invocation: &Invocation,
     words: &[String],
 ) -> Result<u8, Failure> {
@@ -45,11 +58,14 @@ pub(super) fn run(
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|error| failed(error.into()))?;
     let (ours, its) = UnixStream::pair().map_err(failed)?;
+    ours.set_read_timeout(Some(LEASE.0)).map_err(failed)?;
     let agent = invocation
         .command("serve")
         .args(words)
         .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(Stdio::null())
+        // So that it can be killed with all that is its own.
+        .process_group(0)
         .spawn()
         .map_err(|error| {
             Refusal::new("failed", format!("the agent could not be started: {error}"))
@@ -57,8 +73,11 @@ pub(super) fn run(
         })?;
     let mut session = Session {
         wanted,
+        host: Host::new(Role::Hand, invocation.clone()),
+        state,
         reader: BufReader::new(ours),
         agent,
+        heard: None,
         asked_to_end: false,
         asked: Instant::now(),
         was_made: false,
@@ -71,8 +90,13 @@ pub(super) fn run(
 
 struct Session<'a> {
     wanted: &'a Wanted,
+    host: Host,
+    /// The state folder.
+    state: &'a Path,
     reader: BufReader<UnixStream>,
     agent: Child,
+    /// When the agent last said something, once it has introduced itself.
+    heard: Option<Instant>,
     asked_to_end: bool,
     /// When the fault was asked for.
     asked: Instant,
@@ -85,13 +109,18 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn serve(&mut self, signals: &SignalFd) -> std::io::Result<u8> {
-        self.say(&Command::Beat { lease: LEASE })?;
+        self.say(&BEAT)?;
         self.say(&Command::Inject {
             request: 1,
             injection: self.wanted.request.clone(),
         })?;
         loop {
             if self.reader.buffer().is_empty() && !self.wait(signals)? {
+                if self.heard.is_some_and(|heard| heard.elapsed() >= LEASE.0) {
+                    eprintln!("error: the agent has not answered for {LEASE}");
+                    let hung = end_hung_agent(&self.host, self.state, &mut self.agent)?;
+                    return self.tell_of(&hung);
+                }
                 continue;
             }
             let mut line = String::new();
@@ -100,6 +129,8 @@ impl Session<'_> {
             let is_whole = match self.reader.read_line(&mut line) {
                 Ok(_) => line.ends_with('\n'),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+                // It hangs in the midst of a line, which takes no time else.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
                 Err(error) => return Err(error),
             };
             if !is_whole {
@@ -110,24 +141,37 @@ impl Session<'_> {
                 continue;
             }
             let report: Report = serde_json::from_str(&line)?;
+            if self.heard.is_some()
+                || matches!(&report, Report::Hello(hello) if hello.answers_beats)
+            {
+                self.heard = Some(Instant::now());
+            }
             if let Some(code) = self.hear(report)? {
                 self.say(&Command::Goodbye)?;
-                let code = if self.agent.wait()?.code() == Some(i32::from(NOT_CLEAN)) {
-                    NOT_CLEAN
-                } else {
-                    code
-                };
-                return Ok(code);
+                return Ok(
+                    match until_ended(&self.host, self.state, &mut self.agent)? {
+                        AgentEnd::Left(status) if status.code() == Some(i32::from(NOT_CLEAN)) => {
+                            NOT_CLEAN
+                        }
+                        AgentEnd::Left(_) => code,
+                        AgentEnd::Hung(hung) if hung.is_clean() => code,
+                        AgentEnd::Hung(hung) => self.tell_of(&hung)?,
+                    },
+                );
             }
         }
     }
 
     /// Waits for the agent's word, beating meanwhile. Whether there is one.
     fn wait(&mut self, signals: &SignalFd) -> std::io::Result<bool> {
-        let timeout: Duration = LEASE.0 / 3;
+        let began = Instant::now();
+        let left = self
+            .heard
+            .map(|heard| (heard + LEASE.0).saturating_duration_since(began));
+        let longest = left.unwrap_or(LEASE.0).min(LEASE.0 / 3);
         let timeout = Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: timeout.subsec_nanos().into(),
+            tv_sec: longest.as_secs() as i64,
+            tv_nsec: longest.subsec_nanos().into(),
         };
         let (agent, signal) = {
             let mut fds = [
@@ -141,6 +185,10 @@ impl Session<'_> {
             let [agent, signal] = fds.map(|fd| !fd.revents().is_empty());
             (agent, signal)
         };
+        if began.elapsed() > longest + LATE {
+            // Whoever did not run, or not in time, has not listened: the agent may have been stopped with us.
+            self.heard = self.heard.map(|_| Instant::now());
+        }
         if signal && signals.read_signal()?.is_some() && !self.asked_to_end {
             self.asked_to_end = true;
             eprintln!("ending: everything is put back first");
@@ -149,16 +197,15 @@ impl Session<'_> {
                 run: None,
             })?;
         }
-        self.say(&Command::Beat { lease: LEASE })?;
+        self.say(&BEAT)?;
         Ok(agent)
     }
 
     /// Takes one word. Some exit code when that was the last.
     fn hear(&mut self, report: Report) -> std::io::Result<Option<u8>> {
-        if self.wanted.json {
-            println!("{}", serde_json::to_string(&report)?);
-        } else {
-            show::report(&report);
+        // That it lives is nothing for people, and nothing that scripts have been told of.
+        if !matches!(report, Report::Alive) {
+            self.show(&report)?;
         }
         let own = &self.wanted.request.id;
         Ok(match report {
@@ -224,7 +271,10 @@ impl Session<'_> {
 
     /// The link closed: the guardian's exit code says whether everything is back.
     fn agent_left(&mut self) -> std::io::Result<u8> {
-        let status = self.agent.wait()?;
+        let status = match until_ended(&self.host, self.state, &mut self.agent)? {
+            AgentEnd::Left(status) => status,
+            AgentEnd::Hung(hung) => return self.tell_of(&hung),
+        };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         match (&self.ended, code) {
             // What was told of an end was not followed by the refusal: it was never made.
@@ -248,6 +298,26 @@ impl Session<'_> {
                 Ok(NOT_CLEAN)
             }
         }
+    }
+
+    /// The agent hung, and was ended from here: what became of what it owed.
+    fn tell_of(&self, hung: &HungAgent) -> std::io::Result<u8> {
+        eprintln!("error: the agent hung and was killed; what it owed is put back from here");
+        for ended in &hung.ended {
+            self.show(&Report::Ended(ended.clone()))?;
+        }
+        show::owed(&hung.owed);
+        Ok(if hung.is_clean() { ABORTED } else { NOT_CLEAN })
+    }
+
+    /// Shows what was reported.
+    fn show(&self, report: &Report) -> std::io::Result<()> {
+        if self.wanted.json {
+            println!("{}", serde_json::to_string(report)?);
+        } else {
+            show::report(report);
+        }
+        Ok(())
     }
 
     fn say(&mut self, command: &Command) -> std::io::Result<()> {

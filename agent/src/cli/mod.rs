@@ -322,7 +322,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
             policy()?;
             let wanted = arguments::read(words, None)?;
             let passed = pass_on(words, &state, policy_path.as_deref());
-            inject::run(&wanted, &invocation, &passed)
+            inject::run(&wanted, &state, &invocation, &passed)
         }
         "status" => status::status(&hand(&state, invocation)?, json),
         "revert" => {

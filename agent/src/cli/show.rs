@@ -157,7 +157,8 @@ pub(super) fn report(report: &Report) {
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
         Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
-        Report::AllReverted { .. }
+        Report::Alive
+        | Report::AllReverted { .. }
         | Report::Planned { .. }
         | Report::Measured { .. }
         | Report::Probed { .. }

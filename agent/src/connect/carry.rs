@@ -9,6 +9,7 @@ use super::dial::{DialError, Tls, timespec};
 use super::membership::Membership;
 use crate::filter::Connection;
 use crate::host::{Host, Invocation};
+use crate::hung_agent::{AgentEnd, EndWatch, HungAgent, LOOK_EACH, end_hung_agent, until_ended};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -16,6 +17,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ pub struct Carried {
     pub why: String,
     /// The agent's exit code; none where a signal ended its guardian.
     pub code: Option<i32>,
+    /// What became of the agent, where it hung and was ended from here.
+    pub hung: Option<HungAgent>,
 }
 
 /// One agent on one connection.
@@ -61,6 +65,7 @@ struct Carrier<'a> {
 /// The agent could not be started.
 pub fn carry(
     tls: Tls,
+    state: &Path,
     words: &[String],
     member: &Membership,
     invocation: &Invocation,
@@ -108,7 +113,7 @@ pub fn carry(
             Err(error) => break error.to_string(),
         }
     };
-    carrier.end(why)
+    carrier.end(why, state)
 }
 
 impl Carrier<'_> {
@@ -257,20 +262,23 @@ impl Carrier<'_> {
         }
     }
 
-    /// Closes both sides, and waits until the agent has put everything back.
-    fn end(mut self, why: String) -> io::Result<Carried> {
+    /// Closes both sides, and waits until the agent has put everything back. One that hangs is ended, and what it owes by the ledger
+    /// below this state folder put back for it.
+    fn end(mut self, why: String, state: &Path) -> io::Result<Carried> {
         // To the agent first: that nobody is there any more. What it says is taken, so that its last command still reaches it.
         shutdown(&self.agent, Shutdown::Write).ok();
         self.tls.connection.send_close_notify();
         self.send_last_words();
         self.tls.stream.shutdown(std::net::Shutdown::Both).ok();
         let mut room = [0; PIECE];
+        let mut watch = EndWatch::default();
+        let mut hung = None;
         loop {
             let mut fds = [
                 PollFd::from_borrowed_fd(self.signals, PollFlags::IN),
                 PollFd::new(&self.agent, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, Some(&timespec(LOOK_EACH))) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -283,13 +291,25 @@ impl Carrier<'_> {
                 Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(_) => break,
             }
+            if watch.hangs(self.host, &self.child) {
+                hung = Some(end_hung_agent(self.host, state, &mut self.child)?);
+                break;
+            }
         }
-        let code = self.child.wait()?.code();
+        let mut code = None;
+        if hung.is_none() {
+            // Its link is closed, so it is about to go.
+            match until_ended(self.host, state, &mut self.child)? {
+                AgentEnd::Left(status) => code = status.code(),
+                AgentEnd::Hung(agent) => hung = Some(agent),
+            }
+        }
         Ok(Carried {
             heard: self.heard,
             told: self.told,
             why,
             code,
+            hung,
         })
     }
 }

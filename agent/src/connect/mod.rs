@@ -16,7 +16,7 @@ use crate::guardian::NOT_CLEAN;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
-use backburn_experiments::wire::Cause;
+use backburn_experiments::wire::{Cause, Ended, Owed};
 use carry::{Carried, carry, take_signal};
 use dial::{Tls, timespec};
 use nix::sys::signal::{SigSet, Signal};
@@ -127,6 +127,7 @@ impl Connector<'_> {
         let mut renew = || renew_beside(state, self.invocation);
         let carried = carry(
             tls,
+            state,
             &self.settings.words,
             &member,
             self.invocation,
@@ -140,7 +141,12 @@ impl Connector<'_> {
                 "look at the limits of processes and open files",
             )
         })?;
+        if let Some(hung) = &carried.hung {
+            tracing::error!("the agent hung and was killed; what it owed is put back from here");
+            tell_of(&hung.ended, &hung.owed);
+        }
         self.code = match carried.code {
+            _ if carried.hung.as_ref().is_some_and(|hung| !hung.is_clean()) => NOT_CLEAN,
             Some(code) => u8::try_from(code).unwrap_or(NOT_CLEAN),
             None => 0,
         };
@@ -164,16 +170,25 @@ impl Connector<'_> {
             |entry| entry.is_abandoned(table).unwrap_or(false),
             Cause::Died,
         );
-        for end in ended {
-            tracing::warn!(
-                injection = end.injection,
-                clean = end.clean,
-                "put back for an agent that died"
-            );
-        }
+        tell_of(&ended, &owed);
         if !owed.is_empty() {
             self.code = NOT_CLEAN;
         }
+    }
+}
+
+/// What was put back for an agent that died, and what could not be.
+fn tell_of(ended: &[Ended], owed: &[Owed]) {
+    for end in ended {
+        tracing::warn!(
+            injection = end.injection,
+            clean = end.clean,
+            "put back for an agent that died"
+        );
+    }
+    for owed in owed {
+        let residue = owed.residue.join("; ");
+        tracing::error!(injection = owed.injection, residue, "not put back");
     }
 }
 

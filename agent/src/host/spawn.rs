@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How this program is started again: its own file, and the words that come before a subcommand
@@ -128,6 +128,23 @@ impl Host {
             )?),
             None => Ok(()),
         }
+    }
+
+    /// Kills the process group that this child leads, whoever of it is left. Does not wait for its end.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn kill_group_of(&self, leader: &Child) -> Result<(), HostError> {
+        // Its id is its own until we take leave of it: nobody else leads a group of that number.
+        self.effect(&format!("kill process group {}", leader.id()), || {
+            let pid = i32::try_from(leader.id()).ok();
+            let pid = pid.and_then(rustix::process::Pid::from_raw);
+            let pid = pid.ok_or_else(|| io::Error::other("it has no id"))?;
+            match rustix::process::kill_process_group(pid, rustix::process::Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
     }
 
     /// Kills a child of ours and waits a little for its end.

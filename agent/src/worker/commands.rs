@@ -16,9 +16,12 @@ impl Worker {
             self.settled = false;
         }
         match command {
-            Command::Beat { lease } => {
+            Command::Beat { lease, answer } => {
                 self.lasts = lease;
                 self.lease = Instant::now() + lease.0;
+                if answer {
+                    self.link.say(&Report::Alive);
+                }
                 self.settle();
             }
             Command::Plan { request, injection } => self.engine.plan(request, injection),

@@ -32,6 +32,8 @@ pub struct Agent {
     name: String,
     /// Whether it is connected.
     connected: bool,
+    /// Whether it is connected and does not answer: nothing was heard of it for a lease, although it was asked.
+    unresponsive: bool,
     /// Given and found.
     labels: BTreeMap<String, String>,
     /// When it joined.
@@ -56,6 +58,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
     let mut agent = Agent {
         name: kept.name,
         connected: connected.is_some(),
+        unresponsive: false,
         labels: kept.labels,
         joined: kept.enrolled.to_string(),
         revoked: kept.revoked.map(|at| at.to_string()),
@@ -67,6 +70,7 @@ fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
         owed: Vec::new(),
     };
     if let Some(connected) = connected {
+        agent.unresponsive = connected.unresponsive;
         agent.labels = connected.labels;
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());

@@ -8,7 +8,7 @@ use super::who::{Operator, Viewer};
 use crate::service;
 use axum::Json;
 use axum::extract::State;
-use backburn_experiments::wire::Owed;
+use backburn_experiments::wire::{Ended, Owed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -49,6 +49,21 @@ pub struct HaltedAgent {
     took_ms: Option<f64>,
     /// What it could not put back.
     owed: Vec<Left>,
+    /// Whether it is connected and does not answer: what it was asked for may still act.
+    unresponsive: bool,
+    /// What its guardian has said that it put back, because its worker died or hung.
+    guardian: Vec<PutBack>,
+}
+
+/// What a guardian put back for a worker that died or hung.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PutBack {
+    /// The injection.
+    injection: String,
+    /// Whether it was observed gone.
+    clean: bool,
+    /// What is still there, where it was not.
+    residue: Vec<String>,
 }
 
 /// Something that could not be put back.
@@ -90,12 +105,24 @@ impl From<Owed> for Left {
     }
 }
 
+impl From<Ended> for PutBack {
+    fn from(ended: Ended) -> Self {
+        PutBack {
+            injection: ended.injection,
+            clean: ended.clean,
+            residue: ended.residue,
+        }
+    }
+}
+
 impl From<service::HaltReport> for HaltReport {
     fn from(report: service::HaltReport) -> Self {
         let agents = report.agents.into_iter().map(|agent| HaltedAgent {
             agent: agent.agent,
             took_ms: agent.took_ms,
             owed: agent.owed.into_iter().map(Left::from).collect(),
+            unresponsive: agent.unresponsive,
+            guardian: agent.guardian.into_iter().map(PutBack::from).collect(),
         });
         HaltReport {
             runs: report.runs,

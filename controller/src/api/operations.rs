@@ -286,6 +286,11 @@ impl Collector for Figures {
                 "Agents that are connected",
                 service.fleet().count(),
             ),
+            (
+                "agents_unresponsive",
+                "Agents that are connected and do not answer",
+                service.fleet().unresponsive(),
+            ),
             ("runs_open", "Runs that go on", going_on.len()),
             (
                 "injections_open",

@@ -173,14 +173,16 @@ impl Held {
     /// What is still held by another agent of its host, which is about to put it back, is waited for, too.
     ///
     /// All who were lost at the same time have the same time to come: whoever waits for many of them, one after the other,
-    /// does not wait for longer.
+    /// does not wait for longer. One that was lost because it does not answer has only the time of `hung`: nobody knows whether it
+    /// ever comes.
     pub(crate) async fn again(
         &mut self,
         name: &str,
         since: Instant,
+        hung: Option<Duration>,
         ear: &Ear,
     ) -> Result<Joined, String> {
-        let within = self.fleet.lease.0 + AGAIN_WITHIN;
+        let within = hung.unwrap_or(self.fleet.lease.0 + AGAIN_WITHIN);
         let deadline = tokio::time::Instant::from_std(since + within);
         let mut changes = self.fleet.changes();
         let lost = self.names.get(name).copied().unwrap_or_default();
@@ -201,7 +203,7 @@ impl Held {
         let mut come =
             come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
         self.names.insert(name.to_owned(), come.connection);
-        let until = since + within + AGAIN_WITHIN;
+        let until = since + hung.unwrap_or(within + AGAIN_WITHIN);
         while !come.hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(LOOK_AGAIN).await;
             let Some((owed, held)) = come.caller.revert(&self.claim.run).await else {
@@ -276,6 +278,7 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, ear: &Ear) -> Joine
         recovered: Vec::new(),
         owed: introduction.owed,
         held: introduction.held,
+        answers_beats: introduction.answers_beats,
     };
     Joined {
         hello,
@@ -337,13 +340,14 @@ mod tests {
         // What it said before is not what it has to say of what it was asked for since.
         let soon = Duration::from_millis(100);
         assert!(
-            tokio::time::timeout(soon, held.again("a", Instant::now(), &ear))
+            tokio::time::timeout(soon, held.again("a", Instant::now(), None, &ear))
                 .await
                 .is_err()
         );
         let _comes = come(&fleet).await;
         let patience = Duration::from_secs(30);
-        let again = tokio::time::timeout(patience, held.again("a", Instant::now(), &ear)).await;
+        let again =
+            tokio::time::timeout(patience, held.again("a", Instant::now(), None, &ear)).await;
         assert!(again.unwrap().is_ok());
         assert_eq!(fleet.list()[0].runs, ["run"]);
         drop((hangs, held));

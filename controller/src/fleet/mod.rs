@@ -3,22 +3,23 @@
 //! All of it is in memory, behind one lock that is held for moments: the fleet works while the store does not.
 
 mod held;
+mod lever;
 mod modesty;
 
 pub use held::{Held, Permit, Retired};
+pub(crate) use lever::Lever;
+pub use lever::Reverted;
 
 use self::modesty::{FLOOD, FLOOD_WITHIN, Pace, is_modest};
 use crate::link::{Caller, Ear, Heard, Word, talk};
 use crate::runner::ADDRESS;
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Hello, Owed, Report};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use backburn_experiments::wire::{Ended, Hello, Owed, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -40,22 +41,13 @@ pub struct Fleet {
     /// Counts the connections there have been.
     connections: AtomicU64,
     lever: watch::Sender<Lever>,
+    /// What guardians have said, since the lever was pulled last, for workers that died or hung; by the agent's name.
+    guardians: Mutex<BTreeMap<String, Vec<Ended>>>,
     /// Changes with each agent that comes or goes.
     seen: watch::Sender<u64>,
     /// Names and labels that many share are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
     lease: Span,
-}
-
-/// The lever that ends every fault at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lever {
-    /// Agents may be held.
-    Released,
-    /// Nobody may; agents are told to put everything back, and listened to.
-    Pulled,
-    /// Nobody may; every agent has answered, or has had its time.
-    Answered,
 }
 
 /// A connected agent.
@@ -79,6 +71,7 @@ struct Introduction {
     faults: Arc<[String]>,
     owed: Vec<Owed>,
     held: Vec<String>,
+    answers_beats: bool,
 }
 
 #[derive(Debug)]
@@ -111,20 +104,11 @@ pub struct Connected {
     pub peer: SocketAddr,
     /// Since when.
     pub since: jiff::Timestamp,
+    /// Whether it is connected and has said nothing for a lease, although it was asked.
+    pub unresponsive: bool,
     /// The runs that hold it.
     pub runs: Vec<String>,
     /// What it could not put back.
-    pub owed: Vec<Owed>,
-}
-
-/// What an agent did when the lever was pulled.
-#[derive(Debug, Clone)]
-pub struct Reverted {
-    /// The agent.
-    pub agent: String,
-    /// From the command to its word that everything is gone. None where it has not said so.
-    pub took: Option<Duration>,
-    /// What could not be proved gone.
     pub owed: Vec<Owed>,
 }
 
@@ -144,6 +128,7 @@ impl Member {
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
+            unresponsive: self.caller.is_unresponsive(),
             runs: (claims.into_iter().flatten())
                 .map(|claim| claim.run.clone())
                 .collect(),
@@ -179,6 +164,7 @@ impl Fleet {
             retiring: Mutex::default(),
             connections: AtomicU64::default(),
             lever: watch::Sender::new(Lever::Released),
+            guardians: Mutex::default(),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
             lease,
@@ -210,26 +196,40 @@ impl Fleet {
         let introduced = &OnceLock::new();
         let mut pace = Pace::default();
         let speaker = caller.clone();
-        let hear = move |report: Box<Report>| match (*report, introduced.get()) {
-            (Report::Hello(hello), None) => {
+        let hear = move |heard: Heard| match (heard, introduced.get()) {
+            (Heard::Report(report), None) => {
+                let Report::Hello(hello) = *report else {
+                    return Err("it did not introduce itself first".to_owned());
+                };
                 is_modest(&hello)?;
                 let connection = fleet.enter(&owner, hello, peer, speaker.clone());
                 introduced.get_or_init(|| connection);
                 Ok(())
             }
-            (report, Some(&connection)) => {
+            (heard, Some(&connection)) => {
+                match &heard {
+                    Heard::Unresponsive(silence) => {
+                        tracing::warn!(agent = owner, %silence, "an agent is connected and does not answer");
+                    }
+                    Heard::AnswersAgain => tracing::warn!(agent = owner, "an agent answers again"),
+                    _ => {}
+                }
                 if !pace.allows() {
                     return Err(format!(
                         "it said more than {FLOOD} things within {} s",
                         FLOOD_WITHIN.as_secs()
                     ));
                 }
-                match fleet.hand_on(&owner, connection, Heard::Report(Box::new(report))) {
+                // Nobody is to be told that ten thousand are well.
+                if matches!(&heard, Heard::Report(report) if matches!(**report, Report::Alive)) {
+                    return Ok(());
+                }
+                match fleet.hand_on(&owner, connection, heard) {
                     true => Ok(()),
                     false => Err("another link of this agent took its place".to_owned()),
                 }
             }
-            (_, None) => Err("it did not introduce itself first".to_owned()),
+            (_, None) => Ok(()),
         };
         let late = async {
             tokio::time::sleep(HELLO_WITHIN).await;
@@ -263,6 +263,7 @@ impl Fleet {
                 faults,
                 owed: hello.owed,
                 held: hello.held,
+                answers_beats: hello.answers_beats,
             },
             peer,
             since: jiff::Timestamp::now(),
@@ -319,6 +320,7 @@ impl Fleet {
         else {
             return false;
         };
+        self.note_guardian(name, &heard);
         match member.holders.split_last() {
             Some((last, others)) => {
                 for other in others {
@@ -350,6 +352,13 @@ impl Fleet {
         self.members().len()
     }
 
+    /// How many agents are connected and do not answer.
+    pub fn unresponsive(&self) -> usize {
+        let members = self.members();
+        let hangs = |member: &&Member| member.caller.is_unresponsive();
+        members.values().filter(hangs).count()
+    }
+
     /// Every connected agent, in the order of the names.
     pub fn list(&self) -> Vec<Connected> {
         let members = self.members();
@@ -376,67 +385,5 @@ impl Fleet {
     /// Changes with each agent that comes or goes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.seen.subscribe()
-    }
-
-    /// Whether the lever is pulled.
-    pub fn is_halted(&self) -> bool {
-        *self.lever.borrow() != Lever::Released
-    }
-
-    /// From now on nobody can be held.
-    pub fn halt(&self) {
-        self.lever.send_replace(Lever::Pulled);
-    }
-
-    /// Agents may be held again.
-    pub fn resume(&self) {
-        self.lever.send_replace(Lever::Released);
-    }
-
-    /// Has every connected agent put everything back, and tells of each as soon as it has, or when the time is over.
-    pub async fn revert_all(&self, within: Duration, mut told: impl FnMut(Reverted)) {
-        let began = Instant::now();
-        let callers: Vec<(String, Caller)> = (self.members().iter())
-            .map(|(name, member)| (name.clone(), member.caller.clone()))
-            .collect();
-        // Every one is told before the first is listened to.
-        let mut silent = BTreeSet::new();
-        let mut answers = FuturesUnordered::new();
-        for (agent, caller) in callers {
-            silent.insert(agent.clone());
-            let answer = caller.told_to_revert();
-            answers.push(async move { (agent, answer.await) });
-        }
-        let deadline = tokio::time::Instant::from_std(began + within);
-        while let Ok(Some((agent, answer))) =
-            tokio::time::timeout_at(deadline, answers.next()).await
-        {
-            let Ok(Report::AllReverted { owed, .. }) = answer else {
-                continue;
-            };
-            if let Some(member) = self.members().get_mut(&agent) {
-                member.introduction.owed.clone_from(&owed);
-            }
-            silent.remove(&agent);
-            told(Reverted {
-                agent,
-                took: Some(began.elapsed()),
-                owed,
-            });
-        }
-        self.lever.send_if_modified(|lever| {
-            let pulled = *lever == Lever::Pulled;
-            if pulled {
-                *lever = Lever::Answered;
-            }
-            pulled
-        });
-        for agent in silent {
-            told(Reverted {
-                agent,
-                took: None,
-                owed: Vec::new(),
-            });
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! The two ends of a talk with an agent, in one task: what is said, the beats among it, and what is heard.
 
-use super::{Caller, Waiting, line, locked};
+use super::{Caller, Heard, Pulse, Waiting, line, locked};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Command, Report};
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -14,7 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 
 /// How long an agent that we hung up on is listened to: it puts everything back, and says so.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(60);
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many parts of a lease there are: a beat is sent at the end of each.
+const BEATS: u32 = 3;
+
+/// An agent that has said nothing at all for so many beats does not answer. Together with the part of the lease in which it fell
+/// silent, that is a lease.
+const MISSED_BEATS: u32 = BEATS - 1;
 
 /// An agent that says a longer line is no agent of ours.
 const LONGEST_LINE: usize = 4 << 20;
@@ -27,7 +35,12 @@ pub(crate) struct Talk<S> {
     stream: S,
     to_say: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
     waiting: Waiting,
+    pulse: Arc<Pulse>,
     lease: Span,
+    /// How many beats were sent since it said anything.
+    missed: u32,
+    /// When the last beat was sent.
+    beat_at: tokio::time::Instant,
     incoming: Vec<u8>,
 }
 
@@ -35,39 +48,37 @@ pub(crate) struct Talk<S> {
 pub(crate) fn talk<S>(stream: S, lease: Span) -> (Caller, Talk<S>) {
     let (lines, to_say) = mpsc::unbounded_channel();
     let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
+    let pulse = Arc::<Pulse>::default();
     let caller = Caller {
         lines,
         waiting: Arc::clone(&waiting),
-        last: Arc::default(),
+        pulse: Arc::clone(&pulse),
     };
     let talk = Talk {
         stream,
         to_say,
         waiting,
+        pulse,
         lease,
+        missed: 0,
+        beat_at: tokio::time::Instant::now(),
         incoming: Vec::new(),
     };
     (caller, talk)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
-    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and says why not to go on, if so.
-    pub(crate) async fn go(
-        mut self,
-        mut hear: impl FnMut(Box<Report>) -> Result<(), String>,
-    ) -> String {
+    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and that the agent does not answer or
+    /// does so again; it says why not to go on, if so.
+    pub(crate) async fn go(mut self, mut hear: impl FnMut(Heard) -> Result<(), String>) -> String {
         let why = self.until_closed(&mut hear).await;
         *locked(&self.waiting) = None;
         why
     }
 
-    async fn until_closed(
-        &mut self,
-        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
-    ) -> String {
-        let mut beats = tokio::time::interval(self.lease.0 / 3);
+    async fn until_closed(&mut self, hear: &mut impl FnMut(Heard) -> Result<(), String>) -> String {
+        let mut beats = tokio::time::interval(self.lease.0 / BEATS);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let beat = line(&Command::Beat { lease: self.lease });
         let mut speaks = true;
         // Who has been told that we say nothing more has so long to go.
         let gone = tokio::time::sleep(Duration::MAX);
@@ -77,7 +88,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 biased;
                 () = gone.as_mut(), if !speaks => return "the link was closed".to_owned(),
                 said = self.to_say.recv(), if speaks => said.flatten(),
-                _ = beats.tick(), if speaks => beat.clone(),
+                _ = beats.tick(), if speaks => match self.beat(hear) {
+                    Ok(beat) => beat,
+                    Err(why) => return why,
+                },
                 read = read_more(&mut self.stream, &mut self.incoming) => {
                     let fresh = match read {
                         Ok(0) => return "the link was closed".to_owned(),
@@ -92,7 +106,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             };
             match said {
                 // A failed write is seen by the reading side, too, which tells of it.
-                Some(line) => speaks = self.write(&line).await.is_ok(),
+                Some(line) => match tokio::time::timeout(self.lease.0, self.write(&line)).await {
+                    Ok(written) => speaks = written.is_ok(),
+                    // Nothing is read meanwhile, so it can't be waited for.
+                    Err(_) => {
+                        return format!("it took nothing of what it was told for {}", self.lease);
+                    }
+                },
                 None => {
                     speaks = false;
                     gone.as_mut()
@@ -100,6 +120,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                     self.stream.shutdown().await.ok();
                 }
             }
+        }
+    }
+
+    /// The next beat. Notes whether the agent has said anything since the last ones.
+    fn beat(
+        &mut self,
+        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+    ) -> Result<Option<Arc<[u8]>>, String> {
+        let now = tokio::time::Instant::now();
+        let is_late = now.duration_since(self.beat_at) > self.lease.0 / BEATS * 3 / 2;
+        self.beat_at = now;
+        self.missed = match is_late {
+            // Whoever was late itself has not listened in time.
+            true => 0,
+            false => self.missed.saturating_add(1),
+        };
+        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+        let lease = self.lease;
+        let beat = line(&Command::Beat { lease, answer });
+        if answer
+            && self.missed > MISSED_BEATS
+            && !self.pulse.unresponsive.swap(true, Ordering::Relaxed)
+        {
+            // Nobody waits for its answers any more, so that no wait for an agent is longer than a lease.
+            if let Some(waiting) = locked(&self.waiting).as_mut() {
+                waiting.clear();
+            }
+            hear(Heard::Unresponsive(self.lease))?;
+        }
+        Ok(beat)
+    }
+
+    /// Something was read: the agent lives.
+    fn note_life(
+        &mut self,
+        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+    ) -> Result<(), String> {
+        self.missed = 0;
+        self.pulse.heard.fetch_add(1, Ordering::Relaxed);
+        match self.pulse.unresponsive.swap(false, Ordering::Relaxed) {
+            true => hear(Heard::AnswersAgain),
+            false => Ok(()),
         }
     }
 
@@ -112,8 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     fn take_lines(
         &mut self,
         fresh: usize,
-        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
+        hear: &mut impl FnMut(Heard) -> Result<(), String>,
     ) -> Result<(), String> {
+        self.note_life(hear)?;
         let mut from = 0;
         let mut unseen = self.incoming.len().saturating_sub(fresh);
         while let Some(length) = self
@@ -145,10 +208,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     }
 
     fn take(
-        &self,
+        &mut self,
         report: Report,
-        hear: &mut impl FnMut(Box<Report>) -> Result<(), String>,
+        hear: &mut impl FnMut(Heard) -> Result<(), String>,
     ) -> Result<(), String> {
+        if let Report::Hello(hello) = &report {
+            self.missed = 0;
+            (self.pulse.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
+        }
         // Only what somebody waits for is answered past the runner: the rest it must see in order.
         let asked = match &report {
             Report::Measured { request, .. }
@@ -164,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         match asked {
             // Whoever asked may have been ended since.
             Some(answer) => drop(answer.send(report)),
-            None => hear(Box::new(report))?,
+            None => hear(Heard::Report(Box::new(report)))?,
         }
         Ok(())
     }

@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 
 /// How long a lost agent's guardian may take to put everything back and end.
 const GUARDIAN_WITHIN: Duration = Duration::from_secs(30);
+/// How long an agent that does not answer may take until somebody near it has ended it and put back what it owes, and it has come
+/// again. After that its run ends without it.
+const HUNG_WITHIN: Duration = Duration::from_secs(30);
+/// How long a local agent that was killed may take to leave.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// How long an agent may take to revert all.
 const REVERT_WITHIN: Duration = Duration::from_secs(30);
 /// How long agents that were told by whoever pulled the lever may take before we ask them, too, and how long they may be quiet.
@@ -34,6 +39,10 @@ pub(super) struct Agent {
     pub(super) asked: Vec<(u64, wire::InjectionId)>,
     /// The request to revert all that was sent.
     reverting: Option<u64>,
+    /// Where its host is, for people, where that is not here.
+    host: Option<String>,
+    /// Whether it was lost because it does not answer, although it is connected.
+    is_unresponsive: bool,
     /// When we knew that it was lost.
     lost: Option<Instant>,
     /// Whether it was told to go: its end is no loss.
@@ -137,6 +146,8 @@ impl Runner {
             has_process,
             asked,
             reverting: None,
+            host: hello.labels.get(super::ADDRESS).cloned(),
+            is_unresponsive: false,
             lost: None,
             leaves: false,
             closed: false,
@@ -218,6 +229,19 @@ impl Runner {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.closed = true;
         }
+    }
+
+    /// The agent is connected and has said nothing for a lease: it counts as lost. A local one was killed by its link.
+    pub(super) fn unresponsive(&mut self, name: &str, silence: Span) {
+        let Some(agent) = self.agents.get_mut(name) else {
+            return;
+        };
+        agent.is_unresponsive = true;
+        let then = match agent.has_process {
+            true => "it is killed, and what it owes is put back by the next agent",
+            false => "what it was asked for may still act",
+        };
+        self.lost(name, format!("it is unresponsive: connected, and nothing was heard of it for {silence}, although it was asked; {then}"));
     }
 
     fn lost(&mut self, name: &str, why: String) {
@@ -323,7 +347,14 @@ impl Runner {
         let since = (self.agents.get(name))
             .and_then(|agent| agent.lost)
             .unwrap_or_else(Instant::now);
-        let deadline = tokio::time::Instant::from_std(since + GUARDIAN_WITHIN);
+        let hangs = self.agents.get(name).filter(|agent| agent.is_unresponsive);
+        let hung = hangs.map(|_| HUNG_WITHIN);
+        let deadline = match hangs {
+            Some(agent) if agent.has_process => KILLED_WITHIN,
+            Some(_) => HUNG_WITHIN,
+            None => GUARDIAN_WITHIN,
+        };
+        let deadline = tokio::time::Instant::from_std(since + deadline);
         while !self.open_on(name).is_empty()
             && self.agents.get(name).is_some_and(|agent| !agent.is_gone())
         {
@@ -342,11 +373,21 @@ impl Runner {
             return;
         };
         let (exited, asked) = (before.exited, std::mem::take(&mut before.asked));
+        let host = before.host.take();
         drop(before);
-        let come = self.settings.crew.again(name, since, &self.hear).await;
+        let come = (self.settings.crew)
+            .again(name, since, hung, &self.hear)
+            .await;
         let joined = match come {
             Ok(found) => found,
-            Err(why) => return self.abort(AbortBy::Agent, "agent", why),
+            Err(why) => {
+                let host = host.map(|host| format!(" ({host})"));
+                let why = format!(
+                    "{why}; what it was asked for may still act: on its host{}, `backburn agent status` says what is there, and `backburn agent revert --all` puts it back",
+                    host.unwrap_or_default()
+                );
+                return self.abort(AbortBy::Agent, "agent", why);
+            }
         };
         // A local guardian's exit code is its word that the ledger was empty when it went. From a fleet's agent we have
         // its ledger's: what is in it for nobody any more is gone.

@@ -12,8 +12,11 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an agent may take to inject, and to end what is over, before we stop believing in it.
+/// How long an agent that lives may take to inject: it waits for its turn, looks, and starts helpers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long what should be over may take to be put back and said to be.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// An injection of this run, and which activity waits for it.
 pub(super) struct Injecting {
@@ -166,7 +169,7 @@ impl Runner {
                 Due::Answer if !acting => format!("no answer within {}", Span(ANSWER_WITHIN)),
                 Due::End if acting => format!(
                     "it should have ended after {lasts}, and has not after {}",
-                    Span(lasts.0 + ANSWER_WITHIN)
+                    Span(lasts.0 + END_WITHIN)
                 ),
                 Due::Answer | Due::End => continue,
             };
@@ -192,6 +195,9 @@ impl Runner {
         }
         match heard {
             Heard::Report(report) => self.reported(agent, *report),
+            Heard::Unresponsive(silence) => self.unresponsive(agent, silence),
+            // Its run is being ended, and what it says counts as before.
+            Heard::AnswersAgain => {}
             Heard::Closed(why) => self.closed(agent, why),
             Heard::Exited(code) => self.exited(agent, code),
         }
@@ -213,6 +219,7 @@ impl Runner {
             Report::Struck { .. } => {}
             // Answers to questions of tasks that were ended since.
             Report::Hello(_)
+            | Report::Alive
             | Report::Planned { .. }
             | Report::Described { .. }
             | Report::Probed { .. }
@@ -232,7 +239,7 @@ impl Runner {
         });
         let late = duration.and_then(|Span(duration)| {
             let late = Instant::now().checked_add(duration)?;
-            late.checked_add(ANSWER_WITHIN)
+            late.checked_add(END_WITHIN)
         });
         if let Some(late) = late {
             self.due.insert((late, Due::End, injection.clone()));

@@ -5,10 +5,11 @@ use super::{Service, lock};
 use crate::fleet::Reverted;
 use crate::store::{Store, StoreError};
 use backburn_experiments::Span;
-use backburn_experiments::wire::{Owed, Refusal};
+use backburn_experiments::wire::{Ended, Owed, Refusal};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ const HALTED: &str = "halted";
 
 /// How long agents may take to say that everything is gone.
 const WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a run may take to take in what its agents have said.
+const PAPER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The lever is pulled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,20 @@ pub struct HaltedAgent {
     pub took_ms: Option<f64>,
     /// What it could not put back.
     pub owed: Vec<Owed>,
+    /// Whether it is connected and does not answer.
+    pub unresponsive: bool,
+    /// What its guardian put back for it, because its worker died or hung.
+    pub guardian: Vec<Ended>,
+}
+
+impl HaltedAgent {
+    /// Whether everything of it is observed gone: by itself, or by its guardian, who knows all that its worker owed.
+    fn is_clean(&self) -> bool {
+        match self.took_ms {
+            Some(_) => self.owed.is_empty(),
+            None => !self.guardian.is_empty() && self.guardian.iter().all(|ended| ended.clean),
+        }
+    }
 }
 
 impl Halted {
@@ -118,10 +136,21 @@ impl Service {
         self.fleet
             .revert_all(WITHIN, |reverted| agents.push(told(reverted)))
             .await;
+        let silent = agents
+            .iter()
+            .filter(|agent: &&HaltedAgent| agent.took_ms.is_none());
+        let silent: BTreeSet<String> = silent
+            .flat_map(|agent| self.fleet.runs_of(&agent.agent))
+            .collect();
+        let answered = Instant::now();
         let mut unknown = Vec::new();
         for (run, running) in &runs {
             let mut open = running.open.subscribe();
-            let left = WITHIN.saturating_sub(began.elapsed());
+            let left = match silent.contains(run) {
+                // What others have said is about to be taken in; for who says nothing nobody waits.
+                true => PAPER_WITHIN.saturating_sub(answered.elapsed()),
+                false => WITHIN.saturating_sub(began.elapsed()),
+            };
             let over = tokio::time::timeout(left, open.wait_for(|open| open.is_empty())).await;
             if over.is_err() {
                 unknown.push(run.clone());
@@ -132,10 +161,7 @@ impl Service {
             let key = |agent: &HaltedAgent| agent.took_ms.unwrap_or(f64::INFINITY);
             key(other).total_cmp(&key(one))
         });
-        let clean = unknown.is_empty()
-            && agents
-                .iter()
-                .all(|agent| agent.took_ms.is_some() && agent.owed.is_empty());
+        let clean = unknown.is_empty() && agents.iter().all(HaltedAgent::is_clean);
         let store = Arc::clone(&self.store);
         let kept = json!(halted);
         let remember = tokio::task::spawn_blocking(move || store.set(HALTED, &kept)).await;
@@ -174,5 +200,7 @@ fn told(reverted: Reverted) -> HaltedAgent {
         agent: reverted.agent,
         took_ms: reverted.took.map(|took| super::runs::millis(Span(took))),
         owed: reverted.owed,
+        unresponsive: reverted.unresponsive,
+        guardian: reverted.guardian,
     }
 }

@@ -121,7 +121,7 @@ impl Service {
         let (ear, _) = tokio::sync::mpsc::unbounded_channel();
         for (name, injections) in open {
             // Who never comes again leaves its injections open, and the run not clean.
-            let hello = match runtime.block_on(held.again(&name, began, &ear)) {
+            let hello = match runtime.block_on(held.again(&name, began, None, &ear)) {
                 Ok(joined) => joined.hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");

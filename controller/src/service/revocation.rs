@@ -27,11 +27,20 @@ impl Service {
         let until = Instant::now() + WITHIN;
         for run in retired.runs() {
             while !self.is_put_back(run) {
-                if Instant::now() >= until {
-                    let what = format!(
-                        "agent `{agent}` takes part in run `{run}`, which was stopped, and it has not said within {} that everything is gone",
-                        Span(WITHIN)
-                    );
+                let hangs = self
+                    .fleet()
+                    .get(agent)
+                    .is_some_and(|agent| agent.unresponsive);
+                if hangs || Instant::now() >= until {
+                    let what = match hangs {
+                        true => format!(
+                            "agent `{agent}` takes part in run `{run}`, which was stopped, and it does not answer"
+                        ),
+                        false => format!(
+                            "agent `{agent}` takes part in run `{run}`, which was stopped, and it has not said within {} that everything is gone",
+                            Span(WITHIN)
+                        ),
+                    };
                     return Err(Refusal::new("agent", what).hint(
                         "try again once that run is over; `--force` revokes at once, and the run ends not clean where its agent can't say any more what it owes",
                     ));

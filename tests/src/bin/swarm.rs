@@ -257,6 +257,7 @@ impl Agent {
                 .into_iter()
                 .collect(),
             faults: FAULTS.iter().map(|name| (*name).to_owned()).collect(),
+            answers_beats: true,
             ..Hello::default()
         }
     }
@@ -288,9 +289,12 @@ impl Agent {
                     line.clear();
                     self.swarm.commands.fetch_add(1, Ordering::Relaxed);
                     match command {
-                        Command::Beat { lease: length } => {
+                        Command::Beat {
+                            lease: length,
+                            answer,
+                        } => {
                             lease.as_mut().reset(Instant::now() + length.0);
-                            Vec::new()
+                            answer.then_some(Report::Alive).into_iter().collect()
                         }
                         Command::Goodbye => return Ok(()),
                         other => engine.obey(other),

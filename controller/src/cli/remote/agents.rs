@@ -70,11 +70,15 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
     }
     let rows: Vec<Vec<String>> = agents.iter().map(row).collect();
     print(&columns(&rows));
-    let connected = agents.iter().filter(|agent| agent["connected"] == true);
+    let are = |state: &str| agents.iter().filter(|agent| agent[state] == true).count();
+    let silent = match are("unresponsive") {
+        0 => String::new(),
+        silent => format!(", {silent} of those unresponsive"),
+    };
     say(&format!(
-        "{} agents, {} of them connected\n",
+        "{} agents, {} of them connected{silent}\n",
         agents.len(),
-        connected.count()
+        are("connected")
     ));
     Ok(0)
 }
@@ -99,6 +103,11 @@ fn row(agent: &Value) -> Vec<String> {
         (_, Value::Bool(true), []) => "connected".to_owned(),
         (_, Value::Bool(true), runs) => format!("in run {}", runs.join(", ")),
         _ => "gone".to_owned(),
+    };
+    let state = match (agent["unresponsive"] == true, &runs[..]) {
+        (false, _) => state,
+        (true, []) => "unresponsive".to_owned(),
+        (true, _) => format!("unresponsive, {state}"),
     };
     let owed = agent["owed"].as_array().map_or(0, Vec::len);
     let owes = match owed {

@@ -50,10 +50,11 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, Failure> {
             .collect();
         let took = match agent["took-ms"].as_f64() {
             Some(took) => format!("{took:.1} ms"),
+            None if agent["unresponsive"] == true => "unresponsive".into(),
             None => "no answer".into(),
         };
         let owes = match owed.is_empty() {
-            true => String::new(),
+            true => by_guardian(agent),
             false => format!("NOT put back: {}", owed.join(", ")),
         };
         rows.push(vec![text(agent, "agent").to_owned(), took, owes]);
@@ -81,6 +82,24 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, Failure> {
         );
     }
     Ok(code)
+}
+
+/// What the guardian of an agent that does not answer has said.
+fn by_guardian(agent: &Value) -> String {
+    let said = agent["guardian"].as_array().into_iter().flatten();
+    let (gone, left): (Vec<&Value>, Vec<&Value>) = said.partition(|end| end["clean"] == true);
+    let names = |ends: &[&Value]| {
+        let names = ends.iter().map(|end| text(end, "injection"));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (&gone[..], &left[..]) {
+        ([], []) if agent["unresponsive"] == true => {
+            "its guardian has said nothing: what it was asked for may still act".into()
+        }
+        ([], []) => String::new(),
+        (gone, []) => format!("its guardian put back: {}", names(gone)),
+        (_, left) => format!("its guardian could NOT put back: {}", names(left)),
+    }
 }
 
 pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, Failure> {

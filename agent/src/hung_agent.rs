@@ -1,0 +1,149 @@
+//! What ends an agent that hangs, from outside: its guardian and its worker can't end each other then. Whoever started it, a person's
+//! `inject` or the connector, kills both and does what `revert --all` would do for them.
+
+use crate::engine::revert_dead;
+use crate::host::{Host, wait_readable};
+use crate::ledger::{Ledger, LedgerEntry, boot_id};
+use crate::processes::ProcessId;
+use backburn_experiments::wire::{Cause, Ended, Owed};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::io;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long a process that was killed may take to leave. One that waits for a disk, or is frozen, is not waited for: what it owes
+/// is put back all the same.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an agent that is to end may take: its worker 15 s to put everything back, and its guardian 20 s for what is left.
+const END_WITHIN: Duration = Duration::from_secs(35);
+
+/// A guardian that is stopped for so long does not go on by itself.
+const STOPPED_FOR: Duration = Duration::from_secs(2);
+
+/// How often it is looked at whether an agent that is to end hangs.
+pub const LOOK_EACH: Duration = Duration::from_millis(500);
+
+/// Watches whether an agent that is to end does so.
+#[derive(Debug)]
+pub struct EndWatch {
+    until: Instant,
+    stopped_since: Option<Instant>,
+}
+
+impl Default for EndWatch {
+    fn default() -> Self {
+        EndWatch {
+            until: Instant::now() + END_WITHIN,
+            stopped_since: None,
+        }
+    }
+}
+
+impl EndWatch {
+    /// Whether the agent hangs: it takes too long, or its guardian, which would see to a worker that hangs, is stopped. To be asked
+    /// each [`LOOK_EACH`].
+    pub fn hangs(&mut self, host: &Host, agent: &Child) -> bool {
+        let now = Instant::now();
+        let guardian = host.table.identify(agent.id() as i32);
+        let state = guardian.and_then(|guardian| host.table.state(guardian));
+        match state {
+            Some('T' | 't') => {
+                let since = *self.stopped_since.get_or_insert(now);
+                now >= self.until || now.duration_since(since) >= STOPPED_FOR
+            }
+            _ => {
+                self.stopped_since = None;
+                now >= self.until
+            }
+        }
+    }
+}
+
+/// How an agent that was to end has ended.
+#[derive(Debug)]
+pub enum AgentEnd {
+    /// It left by itself.
+    Left(ExitStatus),
+    /// It hung and was ended.
+    Hung(HungAgent),
+}
+
+/// Waits until an agent has ended, which is a child of this process and leads a process group. One that hangs is ended.
+///
+/// # Errors
+/// It can't be waited for, or not be killed.
+pub fn until_ended(host: &Host, state: &Path, agent: &mut Child) -> io::Result<AgentEnd> {
+    let mut watch = EndWatch::default();
+    let Some(pidfd) = Pid::from_raw(agent.id() as i32) else {
+        return Err(io::Error::other("the agent has no id"));
+    };
+    // Its id is its own until we take leave of it.
+    let pidfd = pidfd_open(pidfd, PidfdFlags::empty())?;
+    while !wait_readable(&pidfd, LOOK_EACH)? {
+        if watch.hangs(host, agent) {
+            return end_hung_agent(host, state, agent).map(AgentEnd::Hung);
+        }
+    }
+    Ok(AgentEnd::Left(agent.wait()?))
+}
+
+/// What became of an agent that hung.
+#[derive(Debug, Default)]
+pub struct HungAgent {
+    /// What was put back for it.
+    pub ended: Vec<Ended>,
+    /// What is not seen to be gone, and what of its ledger can't be read.
+    pub owed: Vec<Owed>,
+}
+
+impl HungAgent {
+    /// Whether all that it owed is seen to be gone.
+    pub fn is_clean(&self) -> bool {
+        self.owed.is_empty() && self.ended.iter().all(|end| end.clean)
+    }
+}
+
+/// Kills an agent, which leads a process group and is a child of this process that was not waited for, and puts back what it owes
+/// by the ledger below this state folder.
+///
+/// # Errors
+/// It could not be killed. What it owes stays in the ledger.
+pub fn end_hung_agent(host: &Host, state: &Path, agent: &mut Child) -> io::Result<HungAgent> {
+    let Some(guardian) = host.table.identify(agent.id() as i32) else {
+        return Err(io::Error::other("the agent is not to be seen in /proc"));
+    };
+    host.kill_group_of(agent).map_err(io::Error::other)?;
+    until_gone(host, agent, guardian)?;
+    let ledger = Ledger::at(state);
+    let boot = boot_id().ok();
+    let its = |entry: &LedgerEntry| {
+        entry.owner.guardian == guardian && boot.as_ref() == Some(&entry.owner.boot)
+    };
+    // The worker dies of the same signal, and is not our child: its ends are not to meet with ours.
+    if let Ok((entries, _)) = ledger.entries() {
+        let until = Instant::now() + LEAVES_WITHIN;
+        for entry in entries.iter().filter(|entry| its(entry)) {
+            if let Some(worker) = host.table.open_pidfd_checked(entry.owner.worker)? {
+                wait_readable(&worker, until.saturating_duration_since(Instant::now()))?;
+            }
+        }
+    }
+    if !ledger.folder().exists() {
+        return Ok(HungAgent::default());
+    }
+    let (ended, owed) = revert_dead(host, &ledger, its, Cause::Died);
+    Ok(HungAgent { ended, owed })
+}
+
+/// Waits a little until the guardian is gone, and takes leave of it.
+fn until_gone(host: &Host, agent: &mut Child, guardian: ProcessId) -> io::Result<()> {
+    if let Some(pidfd) = host.table.open_pidfd_checked(guardian)?
+        && !wait_readable(&pidfd, LEAVES_WITHIN)?
+    {
+        return Ok(());
+    }
+    agent.wait()?;
+    Ok(())
+}
