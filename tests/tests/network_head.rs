@@ -55,7 +55,10 @@ impl Controller {
 
     fn beats(&mut self) {
         let lease = self.lease;
-        self.says(&Say::Beat { lease });
+        self.says(&Say::Beat {
+            lease,
+            answer: false,
+        });
     }
 
     fn hears(&mut self) -> Report {

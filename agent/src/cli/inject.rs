@@ -35,8 +35,8 @@ const BEAT: Command = Command::Beat {
     answer: true,
 };
 
-/// How much longer a wait may take than it should, before whoever waits counts as late itself.
-const LATE: Duration = Duration::from_millis(500);
+/// How much longer than it should a wait may take before whoever waits counts as late itself.
+const WOKE_LATE: Duration = Duration::from_millis(500);
 
 /// Injects and waits for the end.
 pub(super) fn run(
@@ -59,6 +59,7 @@ pub(super) fn run(
         .map_err(|error| failed(error.into()))?;
     let (ours, its) = UnixStream::pair().map_err(failed)?;
     ours.set_read_timeout(Some(LEASE.0)).map_err(failed)?;
+    ours.set_write_timeout(Some(LEASE.0)).map_err(failed)?;
     let agent = invocation
         .command("serve")
         .args(words)
@@ -78,6 +79,7 @@ pub(super) fn run(
         reader: BufReader::new(ours),
         agent,
         heard: None,
+        beat_at: Instant::now(),
         asked_to_end: false,
         asked: Instant::now(),
         was_made: false,
@@ -97,6 +99,8 @@ struct Session<'a> {
     agent: Child,
     /// When the agent last said something, once it has introduced itself.
     heard: Option<Instant>,
+    /// When the next beat is due.
+    beat_at: Instant,
     asked_to_end: bool,
     /// When the fault was asked for.
     asked: Instant,
@@ -165,10 +169,9 @@ impl Session<'_> {
     /// Waits for the agent's word, beating meanwhile. Whether there is one.
     fn wait(&mut self, signals: &SignalFd) -> std::io::Result<bool> {
         let began = Instant::now();
-        let left = self
-            .heard
-            .map(|heard| (heard + LEASE.0).saturating_duration_since(began));
-        let longest = left.unwrap_or(LEASE.0).min(LEASE.0 / 3);
+        let hangs_at = self.heard.map(|heard| heard + LEASE.0);
+        let due = hangs_at.unwrap_or(self.beat_at).min(self.beat_at);
+        let longest = due.saturating_duration_since(began);
         let timeout = Timespec {
             tv_sec: longest.as_secs() as i64,
             tv_nsec: longest.subsec_nanos().into(),
@@ -185,7 +188,7 @@ impl Session<'_> {
             let [agent, signal] = fds.map(|fd| !fd.revents().is_empty());
             (agent, signal)
         };
-        if began.elapsed() > longest + LATE {
+        if began.elapsed() > longest + WOKE_LATE {
             // Whoever did not run, or not in time, has not listened: the agent may have been stopped with us.
             self.heard = self.heard.map(|_| Instant::now());
         }
@@ -197,7 +200,10 @@ impl Session<'_> {
                 run: None,
             })?;
         }
-        self.say(&BEAT)?;
+        if self.beat_at <= Instant::now() {
+            self.beat_at = Instant::now() + LEASE.0 / 3;
+            self.say(&BEAT)?;
+        }
         Ok(agent)
     }
 
@@ -328,7 +334,8 @@ impl Session<'_> {
             Err(error)
                 if matches!(
                     error.kind(),
-                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+                    // One that takes nothing is found out by what it does not say.
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock
                 ) =>
             {
                 Ok(())
