@@ -1,4 +1,4 @@
-//! The real agent, lost in the middle of a real fault: whoever of its two processes dies, the
+//! The real agent, lost in the middle of a real fault: whoever of its two processes dies or hangs, the
 //! victim runs on, and the run knows that it does.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
@@ -35,6 +35,18 @@ fn victim(folder: &Path) -> Child {
 
 #[test]
 fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
+    // Stopped first: the second would otherwise see the first one's end, and act on it.
+    lose(&[Signal::SIGSTOP, Signal::SIGKILL], Duration::from_secs(20));
+}
+
+#[test]
+fn run_whose_agent_is_stopped_ends_within_a_lease_and_puts_everything_back() {
+    let lease = Duration::from_secs(5);
+    lose(&[Signal::SIGSTOP], lease + Duration::from_secs(5));
+}
+
+/// Has each of an agent's processes, and both, lost by these signals, in the middle of a run that is to end this soon after it.
+fn lose(signals: &[Signal], within: Duration) {
     for who in ["worker", "guardian", "both"] {
         let folder = tempfile::tempdir().unwrap();
         let mut victim = victim(folder.path());
@@ -64,10 +76,9 @@ fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
                     "guardian" => vec![guardian],
                     _ => vec![guardian, worker],
                 };
-                // Stopped first: the second would otherwise see the first one's end, and act on it.
-                for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+                for signal in signals {
                     for &pid in &agents {
-                        kill(Pid::from_raw(pid), signal).unwrap();
+                        kill(Pid::from_raw(pid), *signal).unwrap();
                     }
                 }
             }
@@ -75,10 +86,7 @@ fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
         }
         let code = run.wait().unwrap().code();
         let seen = format!("{who}: {events:#?}");
-        assert!(
-            killed.is_some_and(|at| at.elapsed() < Duration::from_secs(20)),
-            "{seen}"
-        );
+        assert!(killed.is_some_and(|at| at.elapsed() < within), "{seen}");
         assert!(!is_stopped(victim.id()), "{seen}");
         assert_eq!(code, Some(4), "{seen}");
         let verdict = &events.last().unwrap()["verdict"];
