@@ -107,13 +107,19 @@ fn send(
 
 impl Answer {
     /// The whole of it.
-    ///
-    /// # Panics
-    /// It is not JSON.
-    pub fn json(mut self) -> Value {
+    pub fn text(mut self) -> String {
         let mut text = String::new();
         // A connection that is closed without TLS's goodbye has said all there was.
         self.body.read_to_string(&mut text).ok();
+        text
+    }
+
+    /// The whole of it.
+    ///
+    /// # Panics
+    /// It is not JSON.
+    pub fn json(self) -> Value {
+        let text = self.text();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 

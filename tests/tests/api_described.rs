@@ -197,6 +197,7 @@ fn figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them() {
         ("backburn_runs", "counter"),
         ("backburn_runs_open", "gauge"),
         ("backburn_agents_connected", "gauge"),
+        ("backburn_agents_unresponsive", "gauge"),
         ("backburn_halted", "gauge"),
     ] {
         assert_eq!(families[family]["type"], kind, "{families}");
