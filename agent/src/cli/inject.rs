@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
@@ -93,6 +94,8 @@ impl Session<'_> {
             let report: Report = serde_json::from_str(&line)?;
             if let Some(code) = self.hear(report)? {
                 self.say(&Command::Goodbye)?;
+                // The guardian sees it as well: a worker that does not take leave in time is ended.
+                self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 let code = if self.agent.wait()?.code() == Some(i32::from(NOT_CLEAN)) {
                     NOT_CLEAN
                 } else {
