@@ -63,6 +63,10 @@ struct Carrier<'a> {
 ///
 /// # Errors
 /// The agent could not be started.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what an agent is started with, and how; it has one caller"
+)]
 pub fn carry(
     tls: Tls,
     state: &Path,
