@@ -281,6 +281,7 @@ mod tests {
                 during: true,
                 after: true,
             },
+            sha256: None,
             recovery_within: None,
         };
         let second =
