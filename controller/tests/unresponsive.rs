@@ -111,7 +111,10 @@ async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
     // Four leases long.
     for _ in 0..12 {
         let beat = agent.hears().await;
-        assert!(matches!(beat, Command::Beat { answer: false, .. }), "{beat:?}");
+        assert!(
+            matches!(beat, Command::Beat { answer: false, .. }),
+            "{beat:?}"
+        );
     }
     agent
         .says(&Report::AllReverted {

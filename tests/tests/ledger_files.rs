@@ -61,7 +61,14 @@ impl Trap {
     fn is_not_believed(&self, how: &str, why: &str) {
         for words in [
             &["revert", "--all"][..],
-            &["inject", "cpu-stress", "--duration", "2s", "--workers", "1"],
+            &[
+                "inject",
+                "memory-fill",
+                "--duration",
+                "2s",
+                "--size",
+                "16MiB",
+            ],
         ] {
             let started = Instant::now();
             let output = run(&self.place, &["timeout", "60"], words);
@@ -225,13 +232,13 @@ fn staged_entry_is_not_written_through_a_link_and_a_stale_one_is_cleared() {
             assert!(aged.expect("`touch` starts").success());
             let words = [
                 "inject",
-                "cpu-stress",
+                "memory-fill",
                 "--id",
                 "one",
                 "--duration",
                 "2s",
-                "--workers",
-                "1",
+                "--size",
+                "16MiB",
             ];
             let output = run(&trap.place, &["env"], &words);
             assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -255,7 +262,14 @@ fn lock_that_is_no_file_of_ours_keeps_nobody_waiting() {
         "lock_that_is_no_file_of_ours_keeps_nobody_waiting",
         &["unshare", "timeout", "mkfifo"],
         || {
-            let words = ["inject", "cpu-stress", "--duration", "2s", "--workers", "1"];
+            let words = [
+                "inject",
+                "memory-fill",
+                "--duration",
+                "2s",
+                "--size",
+                "16MiB",
+            ];
             let trap = Trap::new();
             let lock = trap.ledger().join("lock");
             let refused = |how: &str| {
@@ -290,9 +304,9 @@ fn duration_that_no_fault_may_have_is_refused_and_nothing_is_owed() {
                 let place = Place::default();
                 let words = [
                     "inject",
-                    "cpu-stress",
-                    "--workers",
-                    "1",
+                    "memory-fill",
+                    "--size",
+                    "16MiB",
                     "--duration",
                     duration,
                 ];

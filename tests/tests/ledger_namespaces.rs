@@ -78,11 +78,11 @@ fn inject_from_another_pid_namespace_leaves_what_it_cannot_see() {
             kill_all_of_ours(pause(&place, &victim));
             let words = [
                 "inject",
-                "cpu-stress",
+                "memory-fill",
                 "--duration",
                 "200ms",
-                "--workers",
-                "1",
+                "--size",
+                "16MiB",
             ];
             let output = run(&place, &OTHER_PIDS, &words);
             assert_eq!(output.status.code(), Some(6), "{}", said(&output));
