@@ -1,4 +1,4 @@
-//! Helpers that take processors, memory and disk: how much, what they leave, and that it all comes
+//! Helpers that take memory and disk: how much, what they leave, and that it all comes
 //! back when they are killed.
 // Tests start and make what they harm.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
@@ -9,163 +9,21 @@ use backburn_agent::helpers::{self, Role};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::Span;
-use common::{Helper, is_root, until};
+use common::{Helper, alone, in_one_of_twenty, is_root, until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::statvfs;
-use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LONG: u64 = 60_000;
 const MIB: u64 = 1 << 20;
-
-/// Those who take or watch the machine's memory take turns, whether they are threads of one process or processes of their own.
-fn alone() -> File {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resources.lock");
-    let file = File::create(path).expect("a file can be made");
-    file.lock().expect("a file can be locked");
-    file
-}
-
-/// What is measured of the whole machine may be disturbed by others on it: one quiet moment of twenty will do.
-#[track_caller]
-fn in_one_of_twenty(what: &str, trial: impl FnMut() -> bool) {
-    assert!(
-        std::iter::repeat_with(trial).take(20).any(|so| so),
-        "never in twenty trials: {what}"
-    );
-}
 
 fn resident(helper: &Helper) -> u64 {
     ProcessTable::default()
         .resident_bytes(helper.id)
         .unwrap_or(0)
-}
-
-#[test]
-fn processors_are_kept_busy_for_no_more_than_the_share() {
-    let _alone = alone();
-    let table = ProcessTable::default();
-    let role = Role::Cpu {
-        workers: 1,
-        load_percent: 30.0,
-        cpus: None,
-        ramp: None,
-    };
-    let helper = Helper::start(&role, LONG);
-    helper.ready();
-    let (begin, before) = (Instant::now(), table.cpu_seconds(helper.id).unwrap());
-    std::thread::sleep(Duration::from_secs(2));
-    let share = (table.cpu_seconds(helper.id).unwrap() - before) / begin.elapsed().as_secs_f64();
-    println!("30% wanted, {:.1}% used", share * 100.0);
-    // A crowded machine gives less, and what it gave less before the look is made up for within it.
-    assert!((0.05..0.41).contains(&share), "{share}");
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
-    assert_eq!(
-        effect.acts,
-        effect.figures["cpu-percent"] >= 15.0,
-        "{effect:?}"
-    );
-}
-
-/// Processes that keep one processor busy.
-fn hogs(processor: usize, count: usize) -> Vec<common::Victim> {
-    let hog = |_| {
-        let words = [
-            "-c",
-            &processor.to_string(),
-            "sh",
-            "-c",
-            "while :; do :; done",
-        ];
-        common::Victim::start(std::process::Command::new("taskset").args(words))
-    };
-    (0..count).map(hog).collect()
-}
-
-/// What a helper was seen to do once it had lived for this long, while `others` were busy on its processor.
-fn load_among(
-    others: usize,
-    load_percent: f64,
-    seconds: u64,
-) -> backburn_experiments::wire::Effect {
-    let table = ProcessTable::default();
-    let _hogs = hogs(0, others);
-    let role = Role::Cpu {
-        workers: 1,
-        load_percent,
-        cpus: Some(vec![0]),
-        ramp: None,
-    };
-    let helper = Helper::start(&role, LONG);
-    helper.ready();
-    std::thread::sleep(Duration::from_secs(seconds));
-    helpers::evidence(&role, helper.id.pid, &table)
-}
-
-#[test]
-fn cpu_load_reaches_its_share_beside_one_other() {
-    let _alone = alone();
-    in_one_of_twenty("a busy processor gives what is asked", || {
-        let effect = load_among(1, 40.0, 3);
-        println!("{}", effect.seen);
-        (34.0..44.0).contains(&effect.figures["cpu-percent"]) && effect.acts
-    });
-}
-
-#[test]
-fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
-    let _alone = alone();
-    let effect = load_among(15, 80.0, 3);
-    println!("{}", effect.seen);
-    assert!(!effect.acts, "{effect:?}");
-    assert!(
-        effect.seen.contains("of 80% asked: less than half"),
-        "{effect:?}"
-    );
-    assert!(effect.figures["cpu-percent"] < 40.0, "{effect:?}");
-}
-
-#[test]
-fn workers_stay_on_the_processors_they_were_given() {
-    let table = ProcessTable::default();
-    let role = Role::Cpu {
-        workers: 2,
-        load_percent: 5.0,
-        cpus: Some(vec![0]),
-        ramp: Some(Span::seconds(1)),
-    };
-    let helper = Helper::start(&role, LONG);
-    assert!(
-        helper.ready().starts_with("2 threads used"),
-        "{}",
-        helper.said
-    );
-    for thread in table
-        .threads(helper.id.pid)
-        .into_iter()
-        .filter(|thread| *thread != helper.id.pid)
-    {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/task/{thread}/status", helper.id.pid))
-                .unwrap();
-        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
-    }
-    let role = Role::Cpu {
-        workers: 1,
-        load_percent: 5.0,
-        cpus: Some(vec![1000]),
-        ramp: None,
-    };
-    let helper = Helper::start(&role, LONG);
-    assert!(
-        helper.failed().contains("processor 1000"),
-        "{}",
-        helper.said
-    );
-    assert!(helper.failed().contains("hint: "), "{}", helper.said);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use backburn_agent::helpers::Role;
 use backburn_agent::processes::{ProcessId, ProcessTable};
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -164,4 +166,21 @@ pub fn is_root(test: &str) -> bool {
         );
     }
     root
+}
+
+/// Those who take or watch the machine's memory take turns, whether they are threads of one process or processes of their own.
+pub fn alone() -> File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resources.lock");
+    let file = File::create(path).expect("a file can be made");
+    file.lock().expect("a file can be locked");
+    file
+}
+
+/// What is measured of the whole machine may be disturbed by others on it: one quiet moment of twenty will do.
+#[track_caller]
+pub fn in_one_of_twenty(what: &str, trial: impl FnMut() -> bool) {
+    assert!(
+        std::iter::repeat_with(trial).take(20).any(|so| so),
+        "never in twenty trials: {what}"
+    );
 }
