@@ -244,7 +244,7 @@ fn name_of_a_process_is_found_as_the_process_finds_it() {
             said.contains("no answer came in time") || said.contains("too long"),
             "{said}"
         );
-        assert!(took < Duration::from_secs(12), "{took:?}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
         drop(silent);
 
         // Nothing that it puts there is waited for or followed out of its root.
@@ -315,7 +315,7 @@ fn name_of_a_named_namespace_is_found_by_its_own_files() {
             let (said, took) = planned(&json!({"namespace": path, "to": "192.0.2.5"}));
             let said = said.expect_err("it is none");
             assert!(said.contains("namespace"), "{path}: {said}");
-            assert!(took < Duration::from_secs(5), "{path}: {took:?}");
+            assert!(took < Duration::from_secs(60), "{path}: {took:?}");
         }
     });
 }

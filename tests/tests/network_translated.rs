@@ -4,6 +4,7 @@
 use backburn_tests::network::{HERE, THERE, Wire, at, ip, keeper, tcp, udp, within};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
 use backburn_tests::privately::privately_networked;
+use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -136,10 +137,12 @@ fn service_address_that_is_translated_is_slowed_and_sent_twice() {
             let acting = Fault::inject("network-latency", &arguments, "60s");
             // To connect, to hear the word, and to hear it by UDP.
             let slow = took(service);
-            let quick = took(other);
+            // No packet of another is held: then it could not be so quick, however often it is tried.
+            wait_until("another is quick", Duration::from_secs(60), || {
+                took(other) < Duration::from_millis(430)
+            });
             let effect = acting.end();
             assert!(slow > Duration::from_millis(430), "{slow:?}");
-            assert!(quick < Duration::from_millis(400), "{quick:?}");
             assert!(figure(&effect, "held-packets") >= 3.0, "{effect}");
 
             // Whole packets, by a device of ours, and each word twice.
