@@ -4,7 +4,7 @@
 use crate::engine::revert_dead;
 use crate::host::{Host, wait_readable};
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
-use crate::processes::ProcessId;
+use crate::processes::{OwnerState, ProcessId};
 use backburn_experiments::wire::{Cause, Ended, Owed};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
@@ -19,7 +19,7 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// How long an agent that is to end may take: its worker 15 s to put everything back, and its guardian 20 s for what is left.
 const END_WITHIN: Duration = Duration::from_secs(35);
 
-/// A guardian that is stopped for so long does not go on by itself.
+/// Who is stopped or frozen for so long does not go on by itself.
 const STOPPED_FOR: Duration = Duration::from_secs(2);
 
 /// How often it is looked at whether an agent that is to end hangs.
@@ -42,18 +42,22 @@ impl Default for EndWatch {
 }
 
 impl EndWatch {
-    /// Whether the agent hangs: it takes too long, or its guardian, which would see to a worker that hangs, is stopped. To be asked
-    /// each [`LOOK_EACH`].
-    pub fn hangs(&mut self, host: &Host, agent: &Child) -> bool {
+    /// Whether the agent hangs: it takes too long, or its guardian, which would see to a worker that hangs, is stopped or frozen; or
+    /// the worker is, where the guardian is dead. To be asked each [`LOOK_EACH`]; `state` is the agent's folder.
+    pub fn hangs(&mut self, host: &Host, state: &Path, agent: &Child) -> bool {
         let now = Instant::now();
         let guardian = host.table.identify(agent.id() as i32);
-        let state = guardian.and_then(|guardian| host.table.state(guardian));
-        match state {
-            Some('T' | 't') => {
+        let seeing_to_it = match guardian {
+            Some(guardian) if host.table.alive(guardian) => vec![guardian],
+            Some(guardian) => workers(state, guardian),
+            None => Vec::new(),
+        };
+        match host.table.owner_state(&seeing_to_it) {
+            OwnerState::Stopped | OwnerState::Frozen => {
                 let since = *self.stopped_since.get_or_insert(now);
                 now >= self.until || now.duration_since(since) >= STOPPED_FOR
             }
-            _ => {
+            OwnerState::Alive | OwnerState::Dead => {
                 self.stopped_since = None;
                 now >= self.until
             }
@@ -82,7 +86,7 @@ pub fn until_ended(host: &Host, state: &Path, agent: &mut Child) -> io::Result<A
     // Its id is its own until we take leave of it.
     let pidfd = pidfd_open(pidfd, PidfdFlags::empty())?;
     while !wait_readable(&pidfd, LOOK_EACH)? {
-        if watch.hangs(host, agent) {
+        if watch.hangs(host, state, agent) {
             return end_hung_agent(host, state, agent).map(AgentEnd::Hung);
         }
     }
@@ -117,24 +121,35 @@ pub fn end_hung_agent(host: &Host, state: &Path, agent: &mut Child) -> io::Resul
     host.kill_group_of(agent).map_err(io::Error::other)?;
     until_gone(host, agent, guardian)?;
     let ledger = Ledger::at(state);
-    let boot = boot_id().ok();
-    let its = |entry: &LedgerEntry| {
-        entry.owner.guardian == guardian && boot.as_ref() == Some(&entry.owner.boot)
-    };
     // The worker dies of the same signal, and is not our child: its ends are not to meet with ours.
-    if let Ok((entries, _)) = ledger.entries() {
-        let until = Instant::now() + LEAVES_WITHIN;
-        for entry in entries.iter().filter(|entry| its(entry)) {
-            if let Some(worker) = host.table.open_pidfd_checked(entry.owner.worker)? {
-                wait_readable(&worker, until.saturating_duration_since(Instant::now()))?;
-            }
+    let until = Instant::now() + LEAVES_WITHIN;
+    for worker in workers(state, guardian) {
+        if let Some(worker) = host.table.open_pidfd_checked(worker)? {
+            wait_readable(&worker, until.saturating_duration_since(Instant::now()))?;
         }
     }
     if !ledger.folder().exists() {
         return Ok(HungAgent::default());
     }
+    let its = |entry: &LedgerEntry| is_of(entry, guardian);
     let (ended, owed) = revert_dead(host, &ledger, its, Cause::Died);
     Ok(HungAgent { ended, owed })
+}
+
+/// Whether an entry is this guardian's worker's.
+fn is_of(entry: &LedgerEntry, guardian: ProcessId) -> bool {
+    entry.owner.guardian == guardian && boot_id().is_ok_and(|boot| boot == entry.owner.boot)
+}
+
+/// The workers of this guardian that owe anything: one at the most, where nobody has tampered with the ledger.
+fn workers(state: &Path, guardian: ProcessId) -> Vec<ProcessId> {
+    let entries = Ledger::at(state).entries();
+    let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
+    let its = entries.iter().filter(|entry| is_of(entry, guardian));
+    let mut workers: Vec<ProcessId> = its.map(|entry| entry.owner.worker).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    workers
 }
 
 /// Waits a little until the guardian is gone, and takes leave of it.

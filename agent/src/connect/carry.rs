@@ -295,7 +295,7 @@ impl Carrier<'_> {
                 Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(_) => break,
             }
-            if watch.hangs(self.host, &self.child) {
+            if watch.hangs(self.host, state, &self.child) {
                 hung = Some(end_hung_agent(self.host, state, &mut self.child)?);
                 break;
             }
