@@ -93,7 +93,10 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
     let pidfd = Pid::from_raw(worker.id() as i32)
         .ok_or_else(|| io::Error::other("the worker has no id"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
-    let mut watch = HeartbeatWatch::default();
+    let mut watch = HeartbeatWatch::of_started(Instant::now());
+    // Whether there is still somebody to serve. Once there is not, the worker ends, and must not hang on the way.
+    let mut is_served = true;
+    let link = rustix::stdio::stdin();
     // When a worker that was told to end counts as hung although it still beats.
     let mut killed_at: Option<Instant> = None;
     loop {
@@ -103,13 +106,22 @@ fn wait_for_end(worker: &mut Child, lifeline: UnixStream, signals: &SignalFd) ->
             PollFd::new(&pidfd, PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             PollFd::new(&lifeline, PollFlags::IN),
+            match is_served {
+                true => PollFd::new(&link, PollFlags::RDHUP),
+                // What has hung up is always reported.
+                false => PollFd::new(&lifeline, PollFlags::IN),
+            },
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [is_dead, is_told, speaks] = fds.map(|fd| !fd.revents().is_empty());
+        let [is_dead, is_told, speaks, hangs_up] = fds.map(|fd| !fd.revents().is_empty());
         let now = Instant::now();
+        if is_served && hangs_up {
+            is_served = false;
+            watch.expect(now);
+        }
         if is_dead {
             return ended(worker);
         }

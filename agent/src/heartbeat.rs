@@ -1,8 +1,10 @@
-//! How worker and guardian know of each other that they do not hang. While anything is owed the worker sends a beat every
-//! [`INTERVAL`] over their socket pair and the guardian answers each; whoever hears nothing for [`TIMEOUT`] treats the other
-//! as dead. At rest nothing is sent and nobody wakes. Whoever itself woke late grants one timeout more: on a machine that
+//! How worker and guardian know of each other that they do not hang. While anything is planned, acts or is being put back the
+//! worker sends a beat every [`INTERVAL`] over their socket pair and the guardian answers each; whoever hears nothing for
+//! [`TIMEOUT`] treats the other as dead. So does a guardian when the worker starts, and when there is nobody any more whom
+//! it could serve; and a worker that leaves makes sure that its guardian sees it. At rest nothing is sent and nobody wakes. Whoever itself woke late grants one timeout more: on a machine that
 //! slept, was frozen or is overloaded, both are late for the same reason.
 
+use crate::host::wait_readable;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::os::fd::AsFd;
@@ -12,12 +14,14 @@ use std::time::{Duration, Instant};
 pub const INTERVAL: Duration = Duration::from_millis(300);
 /// How long nothing may be heard. A fault's end is due within two seconds, with the time to put things back in it.
 pub const TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a worker may take from its start to its first word.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whoever wakes so much later than it should is late itself.
 const LATE: Duration = Duration::from_millis(300);
 
 /// Another beat will follow within [`INTERVAL`].
 const BEAT: u8 = b'b';
-/// Nothing is owed any more: no beat will follow.
+/// Nothing is to be done any more: no beat will follow.
 const REST: u8 = b'r';
 
 /// What is known of the other side.
@@ -63,18 +67,67 @@ fn is_over(watchdog: &mut Option<Watchdog>, now: Instant) -> bool {
 }
 
 /// The worker's side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Heartbeat {
-    /// When the next beat is sent, while anything is owed.
+    /// When the next beat is sent, while there is anything to do.
     next: Option<Instant>,
     answers: Option<Watchdog>,
     is_gone: bool,
 }
 
+impl Default for Heartbeat {
+    /// The first word is due at once: the guardian waits for it.
+    fn default() -> Self {
+        Heartbeat {
+            next: Some(Instant::now()),
+            answers: None,
+            is_gone: false,
+        }
+    }
+}
+
 impl Heartbeat {
+    /// Beats for as long as `work` takes, which has a thread of its own. Whether the guardian answers is not looked at.
+    pub fn beat_during<T: Send>(
+        &mut self,
+        guardian: impl AsFd,
+        work: impl FnOnce() -> T + Send,
+    ) -> std::thread::Result<T> {
+        std::thread::scope(|threads| {
+            let beating = std::thread::current();
+            let work = threads.spawn(move || {
+                let done = work();
+                beating.unpark();
+                done
+            });
+            while !work.is_finished() {
+                tell(&guardian, BEAT);
+                std::thread::park_timeout(INTERVAL);
+            }
+            work.join()
+        })
+    }
+
+    /// Whether the guardian answers a last beat, so that it can see to what is left. It has [`TIMEOUT`].
+    pub fn is_answered(&mut self, guardian: impl AsFd) -> bool {
+        // Answers to what was sent before are none to this.
+        while read(&guardian).is_some_and(|count| count > 0) {}
+        tell(&guardian, BEAT);
+        let mut watchdog = Watchdog::heard(Instant::now());
+        loop {
+            let left = watchdog.due.saturating_duration_since(Instant::now());
+            match wait_readable(&guardian, left) {
+                Ok(true) => return read(&guardian) != Some(0),
+                Ok(false) if watchdog.is_over(Instant::now()) => return false,
+                Ok(false) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
     /// Sends what is due. Never waits: a guardian that does not read is found out by its missing answers.
-    pub fn beat(&mut self, guardian: impl AsFd, is_owing: bool, now: Instant) {
-        match (is_owing, self.next) {
+    pub fn beat(&mut self, guardian: impl AsFd, is_busy: bool, now: Instant) {
+        match (is_busy, self.next) {
             (false, None) => {}
             (false, Some(_)) => {
                 self.next = None;
@@ -129,14 +182,27 @@ impl Heartbeat {
 }
 
 /// The guardian's side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeartbeatWatch {
     beats: Option<Watchdog>,
+    /// The worker is to end: it does not rest any more.
+    is_ending: bool,
 }
 
 impl HeartbeatWatch {
-    /// Expects a beat from now on, though none has come: the worker was told to end, and says so if that takes it long.
+    /// The worker was just started, and has [`START_TIMEOUT`] for its first word.
+    pub fn of_started(now: Instant) -> Self {
+        HeartbeatWatch {
+            beats: Some(Watchdog {
+                due: now + START_TIMEOUT,
+            }),
+            is_ending: false,
+        }
+    }
+
+    /// Expects a beat from now on, though none has come: the worker is to end, and says so if that takes it long.
     pub fn expect(&mut self, now: Instant) {
+        self.is_ending = true;
         self.beats = Some(Watchdog::heard(now));
     }
 
@@ -148,8 +214,9 @@ impl HeartbeatWatch {
                 Ok((0, _)) => return Pulse::Gone,
                 Ok((count, _)) => {
                     let last = buffer.get(count.saturating_sub(1)).copied();
-                    self.beats = (last == Some(BEAT)).then(|| Watchdog::heard(now));
-                    if self.beats.is_some() {
+                    let follows = last == Some(BEAT);
+                    self.beats = (follows || self.is_ending).then(|| Watchdog::heard(now));
+                    if follows {
                         tell(worker, BEAT);
                     }
                 }
@@ -163,7 +230,7 @@ impl HeartbeatWatch {
         }
     }
 
-    /// When to wake for it: never while nothing is owed.
+    /// When to wake for it: never at rest.
     pub fn next_due(&self) -> Option<Instant> {
         self.beats.map(|watchdog| watchdog.due)
     }
@@ -188,6 +255,7 @@ fn read(from: impl AsFd) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn watchdog_silent_is_over_after_its_timeout() {
@@ -205,5 +273,45 @@ mod tests {
         assert!(!watchdog.is_over(woke));
         assert!(!watchdog.is_over(woke + TIMEOUT - Duration::from_millis(1)));
         assert!(watchdog.is_over(woke + TIMEOUT));
+    }
+
+    #[test]
+    fn guardian_of_a_silent_start_gives_it_up() {
+        let (guardian, _worker) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        let mut watch = HeartbeatWatch::of_started(start);
+        let before = start + START_TIMEOUT - Duration::from_millis(1);
+        assert_eq!(watch.hear(&guardian, false, before), Pulse::Alive);
+        let after = start + START_TIMEOUT;
+        assert_eq!(watch.hear(&guardian, false, after), Pulse::Hangs);
+    }
+
+    #[test]
+    fn guardian_of_a_worker_at_rest_waits_for_ever_unless_it_is_to_end() {
+        let (guardian, worker) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        let mut watch = HeartbeatWatch::of_started(start);
+        Heartbeat::default().beat(&worker, false, start);
+        assert_eq!(watch.hear(&guardian, true, start), Pulse::Alive);
+        assert_eq!(watch.next_due(), None);
+        watch.expect(start);
+        // Said before it knew.
+        tell(&worker, REST);
+        assert_eq!(watch.hear(&guardian, true, start), Pulse::Alive);
+        assert_eq!(watch.hear(&guardian, false, start + TIMEOUT), Pulse::Hangs);
+    }
+
+    #[test]
+    fn worker_that_leaves_knows_whether_its_guardian_answers() {
+        let (guardian, worker) = UnixStream::pair().unwrap();
+        assert!(!Heartbeat::default().is_answered(&worker));
+        let answering = std::thread::spawn(move || {
+            let mut watch = HeartbeatWatch::of_started(Instant::now());
+            while wait_readable(&guardian, TIMEOUT).unwrap() {
+                watch.hear(&guardian, true, Instant::now());
+            }
+        });
+        assert!(Heartbeat::default().is_answered(&worker));
+        answering.join().unwrap();
     }
 }

@@ -77,13 +77,20 @@ pub fn run(
     let owner = owner(&host)?;
 
     // Ledger first, work after.
-    let (recovered, _) = revert_dead(
-        &host,
-        &ledger,
-        // Whose owner can't be seen from here is not ours to put back: `owed` names it.
-        |entry| entry.is_abandoned(&host.table).unwrap_or(false),
-        Cause::Died,
-    );
+    let mut heartbeat = Heartbeat::default();
+    let (its_host, its_ledger) = (host.for_thread(), ledger.clone());
+    let recover = move || {
+        revert_dead(
+            &its_host,
+            &its_ledger,
+            // Whose owner can't be seen from here is not ours to put back: `owed` names it.
+            |entry| entry.is_abandoned(&its_host.table).unwrap_or(false),
+            Cause::Died,
+        )
+    };
+    let (recovered, _) = heartbeat
+        .beat_during(rustix::stdio::stdout(), recover)
+        .map_err(|_| "what dead agents owe could not be put back: a thread of ours failed")?;
     let link = Connection::of(rustix::stdio::stdin()).or(settings.spare);
     let guardian = owner.guardian;
     // Before any thread is started, so that none of them takes a signal that is to be read here.
@@ -127,7 +134,7 @@ pub fn run(
         settled: false,
         children: Children::default(),
         measured: VecDeque::new(),
-        heartbeat: Heartbeat::default(),
+        heartbeat,
         guardian,
         state: settings.state.clone(),
     };
@@ -198,7 +205,20 @@ impl Worker {
         };
         self.end(cause);
         self.link.flush(Duration::from_secs(1));
-        self.engine.owed().is_empty()
+        let is_clean = self.engine.owed().is_empty();
+        // One that hangs would stay, and whoever waits for the end of the agent waits for it.
+        if !self.heartbeat.is_gone() && !self.heartbeat.is_answered(rustix::stdio::stdout()) {
+            self.kill_guardian();
+        }
+        is_clean
+    }
+
+    fn kill_guardian(&self) {
+        tracing::error!("the guardian does not answer and is killed");
+        let kill = rustix::process::Signal::KILL;
+        if let Err(error) = self.engine.place().0.signal(self.guardian, kill) {
+            tracing::error!(%error, "the guardian could not be killed");
+        }
     }
 
     /// Puts everything back, at the most this long: the guardian does what is left.
@@ -280,9 +300,9 @@ impl Worker {
             engine.place().0,
             |purpose| matches!(purpose, Purpose::Engine(purpose) if engine.is_stale(purpose)),
         );
-        let is_owing = self.engine.is_owing();
+        let is_busy = !self.engine.is_idle();
         let now = Instant::now();
-        self.heartbeat.beat(rustix::stdio::stdout(), is_owing, now);
+        self.heartbeat.beat(rustix::stdio::stdout(), is_busy, now);
     }
 
     /// Takes what the guardian says. Some cause, when it is dead, hangs, or tells us to end.
@@ -292,13 +312,7 @@ impl Worker {
             Pulse::Alive => None,
             Pulse::Gone => Some(Cause::Shutdown),
             Pulse::Hangs => {
-                tracing::error!(
-                    "the guardian does not answer: it is ended, and everything is put back"
-                );
-                let kill = rustix::process::Signal::KILL;
-                if let Err(error) = self.engine.place().0.signal(self.guardian, kill) {
-                    tracing::error!(%error, "the guardian could not be ended");
-                }
+                self.kill_guardian();
                 Some(Cause::Died)
             }
         }

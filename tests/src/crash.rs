@@ -1,11 +1,16 @@
-//! Crash trials: one injection, one process killed or one effect failing at one place, and then
-//! a look at whether the host is as it was. The cases are the catalogue's faults.
+//! Crash trials: one injection, one process killed or stopped, all of ours frozen, or one effect failing, at one place, and
+//! then a look at whether the host is as it was. The cases are the catalogue's faults.
 
+use crate::crash_strike::Strike;
 use crate::crash_world::World;
+use crate::freezer::Freezer;
 use crate::{processes, programs};
+use backburn_experiments::Span;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long after the last process of a trial has left the host may take to be as it was.
@@ -28,24 +33,36 @@ pub struct Case {
     pub victims_survive: bool,
 }
 
-/// Who is to die, or what is to fail, where.
-#[derive(Debug, Clone)]
-pub struct Strike {
-    /// As `BACKBURN_FAILPOINT` wants it.
-    pub failpoint: String,
-    /// Whether somebody is left who puts things back without being started again.
-    pub needs_restart: bool,
-}
-
 /// What a trial came to.
 pub struct Trial {
     /// Whether the failpoint's place was reached, so that the trial was one.
     pub reached: bool,
     /// What was not as before, in words. Nothing, where all is well.
     pub residue: Option<String>,
-    /// From the end of the process that injects to the host as it was.
+    /// From the end of the process that injects to the host as it was; from the thaw, where all were frozen.
     pub took: Duration,
+    /// How long after the end that was due the host was as it was: since the strike, which is when no more than the duration
+    /// was left, or since the thaw. What starting the programs takes is not in it, what looking takes is.
+    pub late: Duration,
+    /// How many effects the worker came to.
+    pub effects: usize,
 }
+
+impl Trial {
+    /// One of which nothing came, since its place was not reached.
+    fn missed() -> Self {
+        Trial {
+            reached: false,
+            residue: None,
+            took: Duration::ZERO,
+            late: Duration::ZERO,
+            effects: 0,
+        }
+    }
+}
+
+/// How long the program that injects may take to end. Longer than any time limit of ours.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the agent keeps its ledger, and its log of effects.
 pub struct Place {
@@ -112,8 +129,8 @@ impl Place {
         command
     }
 
-    /// Injects in the foreground, and waits.
-    pub fn inject(&self, case: &Case, world: &World, failpoint: Option<&str>) -> ExitStatus {
+    /// The command that injects in the foreground.
+    pub fn injecting(&self, case: &Case, world: &World, failpoint: Option<&str>) -> Command {
         let arguments = (case.arguments)(world).to_string();
         let mut words = vec![
             "inject",
@@ -126,7 +143,12 @@ impl Place {
         if let Some(duration) = case.duration {
             words.extend(["--duration", duration]);
         }
-        wait(self.agent(&words, failpoint))
+        self.agent(&words, failpoint)
+    }
+
+    /// Injects in the foreground, and waits.
+    pub fn inject(&self, case: &Case, world: &World, failpoint: Option<&str>) -> ExitStatus {
+        wait(self.injecting(case, world, failpoint))
     }
 
     /// Starts an agent again, as after a crash: it settles its ledger first.
@@ -137,36 +159,162 @@ impl Place {
 
 fn wait(mut command: Command) -> ExitStatus {
     let mut child = command.spawn().expect("the agent starts");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + END_TIMEOUT;
+    let status = wait_until_ended(&mut child, until);
+    status.unwrap_or_else(|| panic!("the agent did not end within {END_TIMEOUT:?}"))
+}
+
+/// Its exit status; none where it is still there then.
+fn wait_until_ended(child: &mut Child, until: Instant) -> Option<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            return status;
+            return Some(status);
         }
-        assert!(
-            Instant::now() < until,
-            "the agent did not end within a minute"
-        );
+        if Instant::now() >= until {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// One trial: a fresh world, one strike, and the look afterwards.
+/// One trial: a fresh world, one strike, and the look afterwards. Where the strike says so, an agent is started again.
 pub fn trial(case: &Case, strike: &Strike) -> Trial {
     let world = World::new();
     let place = Place::default();
     let before = world.fingerprint(case.victims_survive);
-    place.inject(case, &world, Some(&strike.failpoint));
+    let freezer = match strike {
+        Strike::Freeze { version, .. } => Some(Freezer::new(*version)),
+        _ => None,
+    };
+    let mut command = place.injecting(case, &world, strike.failpoint());
+    if let Some(freezer) = &freezer {
+        command = freezer.wrap(&command);
+    }
+    let mut inject = command.spawn().expect("the agent starts");
+    let Some(due_from) = befall(strike, &place, &mut inject, freezer.as_ref()) else {
+        // It ended before its strike could be. That is no trial, and whole it must be all the same.
+        wait_until_ended(&mut inject, Instant::now() + END_TIMEOUT);
+        return Trial {
+            residue: settle(&world, &place, &before, case.victims_survive).err(),
+            effects: place.effects("worker"),
+            ..Trial::missed()
+        };
+    };
+    let mut whole = None;
+    if strike.stops_controller() {
+        // Nobody ends it: its agent does without it, and it must be able to go on.
+        whole = whole_without_controller(&world, &place, &before, case, due_from);
+        kill(Pid::from_raw(inject.id() as i32), Signal::SIGCONT).ok();
+    }
+    let hangs = wait_until_ended(&mut inject, Instant::now() + END_TIMEOUT).is_none();
     let ended = Instant::now();
-    if strike.needs_restart {
+    if strike.needs_restart() {
         wait_until_nobody_is_left();
         place.restart(None);
     }
-    let residue = settle(&world, &place, &before, case.victims_survive);
+    let settled = settle(&world, &place, &before, case.victims_survive);
+    let first = whole.or(settled.as_ref().ok().copied());
+    let since = match strike {
+        Strike::Freeze { .. } => due_from,
+        _ => due_from + case.lasts(),
+    };
+    let residue = match settled {
+        Err(residue) => Some(residue),
+        Ok(_) if hangs => Some(format!("`inject` did not end within {END_TIMEOUT:?}")),
+        Ok(_) if strike.stops_controller() && whole.is_none() => {
+            Some("nothing was put back while `inject` was stopped".into())
+        }
+        Ok(_) => None,
+    };
+    inject.kill().ok();
+    inject.wait().ok();
     Trial {
-        reached: reached(&place, strike),
+        reached: true,
         residue,
-        took: ended.elapsed(),
+        took: first.map_or(PATIENCE, |first| first.saturating_duration_since(ended)),
+        late: first.map_or(PATIENCE, |first| first.saturating_duration_since(since)),
+        effects: place.effects("worker"),
     }
+}
+
+impl Case {
+    /// How long it lasts; no time for a one-shot fault.
+    pub fn lasts(&self) -> Duration {
+        let span = self.duration.map(str::parse::<Span>);
+        span.map_or(Duration::ZERO, |span| span.expect("a case's duration is one").0)
+    }
+}
+
+/// Waits until the strike has hit, or makes it. When it was, or when it was over where all were frozen; nothing where what injects had ended
+/// before, or nobody was there to be hit.
+fn befall(
+    strike: &Strike,
+    place: &Place,
+    inject: &mut Child,
+    freezer: Option<&Freezer>,
+) -> Option<Instant> {
+    let (role, number) = strike.effect();
+    let until = Instant::now() + END_TIMEOUT;
+    while place.effects(role) < number {
+        if wait_until_ended(inject, Instant::now()).is_some() {
+            // Those after it may still come to it: a guardian, for a worker that was not the one to be hit.
+            return (place.effects(role) >= number).then(Instant::now);
+        }
+        assert!(Instant::now() < until, "it neither came to an effect nor ended");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    match strike {
+        Strike::Failpoint(_) => Some(Instant::now()),
+        Strike::Signal {
+            actor,
+            signal,
+            after,
+        } => {
+            std::thread::sleep(*after);
+            let victims: Vec<i32> = actor.find().iter().map(|process| process.pid).collect();
+            match victims.as_slice() {
+                [] => None,
+                [one] => {
+                    let hit = kill(Pid::from_raw(*one), *signal);
+                    hit.ok().map(|()| Instant::now())
+                }
+                both => processes::try_kill_at_once(both),
+            }
+        }
+        Strike::Freeze { after, lasts, .. } => {
+            std::thread::sleep(*after);
+            let freezer = freezer.expect("there is one for what is to be frozen");
+            freezer.freeze();
+            if wait_until_ended(inject, Instant::now()).is_some() && processes::of_backburn().is_empty() {
+                freezer.thaw();
+                return None;
+            }
+            std::thread::sleep(*lasts);
+            freezer.thaw();
+            Some(Instant::now())
+        }
+    }
+}
+
+/// Waits until the host is as it was while the program that asked is stopped, and when it was. Nothing where that does not come.
+fn whole_without_controller(
+    world: &World,
+    place: &Place,
+    before: &str,
+    case: &Case,
+    hit: Instant,
+) -> Option<Instant> {
+    // What is asked already is still done: before its time is over, nothing may be owed yet.
+    let due = hit + case.lasts();
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if place.ledger().is_empty() && world.fingerprint(case.victims_survive) == before {
+            return Some(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 /// A trial in which the worker dies while its fault acts, and whoever comes after it is struck
@@ -175,36 +323,29 @@ pub fn trial_of_the_rescue(case: &Case, strike: &Strike, by_hand: bool) -> Trial
     let world = World::new();
     let place = Place::default();
     let before = world.fingerprint(case.victims_survive);
+    let failpoint = strike.failpoint().expect("a rescue is struck at an effect");
     let first = if by_hand {
         format!("{ACTS}:both")
     } else {
-        format!("{ACTS},{}", strike.failpoint)
+        format!("{ACTS},{failpoint}")
     };
     place.inject(case, &world, Some(&first));
     let ended = Instant::now();
     wait_until_nobody_is_left();
     if by_hand {
-        place.restart(Some(&strike.failpoint));
+        place.restart(Some(failpoint));
         wait_until_nobody_is_left();
     }
     place.restart(None);
-    let residue = settle(&world, &place, &before, case.victims_survive);
+    let settled = settle(&world, &place, &before, case.victims_survive);
+    let (role, number) = strike.effect();
     Trial {
-        reached: reached(&place, strike),
-        residue,
+        reached: place.effects(role) >= number,
+        residue: settled.err(),
         took: ended.elapsed(),
+        late: ended.elapsed(),
+        effects: place.effects("worker"),
     }
-}
-
-/// Whether a strike's n-th effect was ever come to.
-fn reached(place: &Place, strike: &Strike) -> bool {
-    let mut parts = strike.failpoint.split(':');
-    let role = parts.next().unwrap_or_default();
-    let number: usize = parts
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(usize::MAX);
-    place.effects(role) >= number
 }
 
 /// Waits until every agent of the trial has left. We are alone in our process namespace.
@@ -215,27 +356,47 @@ fn wait_until_nobody_is_left() {
     }
 }
 
-/// Waits until the host is as it was and nothing is owed; what is not, where that does not come.
-fn settle(world: &World, place: &Place, before: &str, victims_survive: bool) -> Option<String> {
+/// Waits until the host is as it was and nothing is owed, and then until nobody of ours is left. When it was as before; what is not,
+/// where that does not come.
+fn settle(
+    world: &World,
+    place: &Place,
+    before: &str,
+    victims_survive: bool,
+) -> Result<Instant, String> {
     let until = Instant::now() + PATIENCE;
+    let mut whole = None;
     loop {
-        let now = world.fingerprint(victims_survive);
+        let looked = Instant::now();
         let owed = place.ledger();
         let left = processes::of_backburn();
-        if now == before && owed.is_empty() && left.is_empty() {
-            return None;
-        }
-        if Instant::now() >= until {
-            return Some(format!(
-                "owed {owed:?}, processes {left:?}, fingerprint {}",
-                if now == before {
-                    "equal".into()
-                } else {
+        let is_quiet = owed.is_empty() && left.is_empty();
+        // Looking takes longer than waiting.
+        if whole.is_none() && (owed.is_empty() || looked >= until) {
+            let now = world.fingerprint(victims_survive);
+            if now == before && owed.is_empty() {
+                whole = Some(Instant::now());
+            } else if looked >= until {
+                return Err(format!(
+                    "owed {owed:?}, processes {left:?}, fingerprint {}",
                     difference(before, &now)
-                }
-            ));
+                ));
+            }
         }
-        std::thread::sleep(Duration::from_millis(2));
+        match whole {
+            // Whoever left meanwhile may have done something.
+            Some(first) if is_quiet => {
+                if first < looked && world.fingerprint(victims_survive) != before {
+                    whole = None;
+                    continue;
+                }
+                return Ok(first);
+            }
+            Some(_) if looked >= until => {
+                return Err(format!("owed {owed:?}, processes {left:?}, fingerprint equal"));
+            }
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
     }
 }
 

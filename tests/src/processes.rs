@@ -69,6 +69,18 @@ pub fn of_backburn() -> Vec<Process> {
     alive().into_values().filter(is_ours).collect()
 }
 
+/// As [`kill_at_once`], for those that may have left already. When they were killed; nothing where none of them was there.
+pub fn try_kill_at_once(pids: &[i32]) -> Option<Instant> {
+    let send = |signal| {
+        let sent = pids.iter().map(|&pid| kill(Pid::from_raw(pid), signal));
+        sent.filter(Result::is_ok).count()
+    };
+    let there = send(Signal::SIGSTOP);
+    let killed = Instant::now();
+    send(Signal::SIGKILL);
+    (there > 0).then_some(killed)
+}
+
 /// Kills all of these with nothing between: each is stopped first, so that none sees another's
 /// end and acts on it before its own. Returns when they were killed.
 ///

@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -152,6 +153,8 @@ impl Session<'_> {
             }
             if let Some(code) = self.hear(report)? {
                 self.say(&Command::Goodbye)?;
+                // The guardian sees it as well: a worker that does not take leave in time is ended.
+                self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
                     match until_ended(&self.host, self.state, &mut self.agent)? {
                         AgentEnd::Left(status) if status.code() == Some(i32::from(NOT_CLEAN)) => {

@@ -394,11 +394,6 @@ impl Engine {
         self.injections.is_empty()
     }
 
-    /// Whether anything of ours is or may be in the ledger.
-    pub fn is_owing(&self) -> bool {
-        self.count_acting() > 0
-    }
-
     fn count_acting(&self) -> usize {
         let injections = self.injections.values();
         injections

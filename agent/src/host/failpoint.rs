@@ -1,12 +1,15 @@
-//! Where a test makes the n-th effect fail, or kills a process of ours around it. Set from
+//! Where a test makes the n-th effect fail, or kills or stops a process of ours around it. Set from
 //! outside, by `BACKBURN_FAILPOINT=ROLE:WHEN:N[:WHO][,…]`, since the processes under test are the
 //! shipped ones: whoever can set an agent's environment can kill it anyway.
 //!
 //! ROLE is `worker`, `guardian` or `hand`: whose effects count. WHEN is `fail`, `before` or
-//! `after`. WHO is `self`, `guardian` (our parent), `both`, or `controller` (our parent's parent).
+//! `after`, or `stop-before` or `stop-after` to stop (SIGSTOP) instead of kill. WHO is `self`,
+//! `guardian` (our parent), `both`, `controller` (our parent's parent), or `helper` (the newest that
+//! this process started and that lives).
 //! `BACKBURN_EFFECTS=PATH` appends a line for each effect.
 
 use super::Role;
+use crate::processes::ProcessId;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,8 +17,17 @@ use std::path::PathBuf;
 /// What is to happen at which effect.
 #[derive(Debug, Clone, Default)]
 pub struct Failpoint {
-    strike: Option<(When, u64, Who)>,
+    strike: Option<Strike>,
     log: Option<(PathBuf, &'static str)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Strike {
+    when: When,
+    /// The number of the effect.
+    at: u64,
+    signal: Signal,
+    who: Who,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +43,7 @@ enum Who {
     Guardian,
     Both,
     Controller,
+    Helper,
 }
 
 impl Failpoint {
@@ -49,7 +62,13 @@ impl Failpoint {
         }
     }
 
-    pub(super) fn before(&self, number: u64, what: &str) -> io::Result<()> {
+    /// To be called before an effect. `helper` is the newest helper that lives.
+    pub(super) fn before(
+        &self,
+        number: u64,
+        what: &str,
+        helper: impl FnOnce() -> Option<ProcessId>,
+    ) -> io::Result<()> {
         if let Some((path, role)) = &self.log {
             std::fs::File::options()
                 .append(true)
@@ -57,60 +76,81 @@ impl Failpoint {
                 .open(path)?
                 .write_all(format!("{role} {number} {what}\n").as_bytes())?;
         }
-        match self.strike {
-            Some((When::Fail, at, _)) if at == number => {
-                Err(io::Error::other("a test made this effect fail"))
-            }
-            Some((When::Before, at, who)) if at == number => {
-                strike(who);
+        match self.strike_at(number) {
+            Some(Strike {
+                when: When::Fail, ..
+            }) => Err(io::Error::other("a test made this effect fail")),
+            Some(strike) if strike.when == When::Before => {
+                strike.hit(helper);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn after(&self, number: u64) {
-        if let Some((When::After, at, who)) = self.strike
-            && at == number
+    /// To be called after an effect.
+    pub(super) fn after(&self, number: u64, helper: impl FnOnce() -> Option<ProcessId>) {
+        if let Some(strike) = self.strike_at(number)
+            && strike.when == When::After
         {
-            strike(who);
+            strike.hit(helper);
         }
+    }
+
+    fn strike_at(&self, number: u64) -> Option<Strike> {
+        self.strike.filter(|strike| strike.at == number)
     }
 }
 
-fn parse(text: &str, role: &str) -> Option<(When, u64, Who)> {
+fn parse(text: &str, role: &str) -> Option<Strike> {
     let mut parts = text.split(':');
     if parts.next()? != role {
         return None;
     }
-    let when = match parts.next()? {
-        "fail" => When::Fail,
-        "before" => When::Before,
-        "after" => When::After,
+    let (when, signal) = match parts.next()? {
+        "fail" => (When::Fail, Signal::KILL),
+        "before" => (When::Before, Signal::KILL),
+        "after" => (When::After, Signal::KILL),
+        "stop-before" => (When::Before, Signal::STOP),
+        "stop-after" => (When::After, Signal::STOP),
         _ => return None,
     };
-    let number = parts.next()?.parse().ok()?;
+    let at = parts.next()?.parse().ok()?;
     let who = match parts.next().unwrap_or("self") {
         "self" => Who::Us,
         "guardian" => Who::Guardian,
         "both" => Who::Both,
         "controller" => Who::Controller,
+        "helper" => Who::Helper,
         _ => return None,
     };
-    Some((when, number, who))
+    Some(Strike {
+        when,
+        at,
+        signal,
+        who,
+    })
 }
 
-fn strike(who: Who) {
-    let guardian = getppid();
-    let victims = match who {
-        Who::Us => [None, Some(getpid())],
-        Who::Guardian => [guardian, None],
-        Who::Both => [guardian, Some(getpid())],
-        Who::Controller => [guardian.and_then(parent_of), None],
-    };
-    for victim in victims.into_iter().flatten() {
-        // It may be gone already: then there is nothing left to kill.
-        kill_process(victim, Signal::KILL).ok();
+impl Strike {
+    fn hit(self, helper: impl FnOnce() -> Option<ProcessId>) {
+        let guardian = getppid();
+        let victims = match self.who {
+            Who::Us => [None, Some(getpid())],
+            Who::Guardian => [guardian, None],
+            Who::Both => [guardian, Some(getpid())],
+            Who::Controller => [guardian.and_then(parent_of), None],
+            Who::Helper => [helper().and_then(|id| Pid::from_raw(id.pid)), None],
+        };
+        for victim in victims.into_iter().flatten() {
+            // It may be gone already: then there is nothing left to hit.
+            if victim == getpid() && self.signal == Signal::STOP {
+                // To this very thread: sent to the process, another thread might take it while this one goes on for a moment.
+                nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).ok();
+            } else {
+                kill_process(victim, self.signal).ok();
+            }
+        }
     }
 }
 

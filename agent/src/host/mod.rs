@@ -112,6 +112,12 @@ impl Host {
         children.unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn newest_helper(&self) -> Option<ProcessId> {
+        let children = self.children();
+        let living = children.values().filter(|id| self.table.alive(**id));
+        living.max_by_key(|id| id.start).copied()
+    }
+
     /// Does something to the machine.
     ///
     /// # Errors
@@ -123,8 +129,11 @@ impl Host {
     ) -> Result<T, HostError> {
         let number = self.shared.effects.fetch_add(1, Ordering::Relaxed) + 1;
         let failpoint = &self.shared.failpoint;
-        let outcome = failpoint.before(number, what).and_then(|()| deed());
-        failpoint.after(number);
+        let helper = || self.newest_helper();
+        let outcome = failpoint
+            .before(number, what, helper)
+            .and_then(|()| deed());
+        failpoint.after(number, helper);
         outcome.map_err(|source| HostError {
             what: what.to_owned(),
             source,

@@ -1,0 +1,203 @@
+//! The faults of the catalogue as crash trials put them to the test: what arguments, for how long, and whether the victims live.
+
+use crate::crash::Case;
+use crate::crash_world::World;
+use serde_json::json;
+
+/// The programs that a trial needs.
+pub const PROGRAMS: [&str; 9] = [
+    "unshare", "mount", "umount", "python3", "strace", "nft", "tc", "ip", "sleep",
+];
+
+/// Long enough to be struck while it acts, short enough for hundreds of trials.
+const SHORT: Option<&str> = Some("150ms");
+
+/// Every fault, in each way that it can do its harm.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "process-kill",
+        fault: "process-kill",
+        arguments: |world: &World| json!({"process": {"pid": world.threaded()}}),
+        duration: None,
+        victims_survive: false,
+    },
+    Case {
+        name: "process-kill, asking first",
+        fault: "process-kill",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "grace": "100ms"}),
+        duration: None,
+        victims_survive: false,
+    },
+    Case {
+        name: "process-pause, traced by us",
+        fault: "process-pause",
+        arguments: |world| json!({"process": {"pid": world.threaded()}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "process-pause, by signal",
+        fault: "process-pause",
+        arguments: |world| json!({"process": {"pid": world.traced()}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "process-pause, both ways",
+        fault: "process-pause",
+        arguments: |world| json!({"process": {"pid": [world.threaded(), world.traced()], "select": "all"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "cpu-stress",
+        fault: "cpu-stress",
+        arguments: |_| json!({"workers": 1, "load-percent": 20}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "memory-fill",
+        fault: "memory-fill",
+        arguments: |_| json!({"size": "16MiB"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "disk-fill",
+        fault: "disk-fill",
+        arguments: |world| json!({"path": world.folder(), "reserve": "1MiB"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "dns-fail",
+        fault: "dns-fail",
+        arguments: |_| json!({"names": ["db.example.org", "*.test"], "with": "timeout"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "dns-slow, elsewhere",
+        fault: "dns-slow",
+        arguments: |world| json!({"of": {"pid": world.wire().pid()}, "names": "*", "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "dns-spoof",
+        fault: "dns-spoof",
+        arguments: |_| json!({"names": "*", "server": "10.9.0.2", "addresses": ["10.9.0.3", "fd09::3"]}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-latency",
+        fault: "network-latency",
+        arguments: |_| json!({"to": "10.9.0.2", "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-latency, varying",
+        fault: "network-latency",
+        arguments: |_| json!({"to": "10.9.0.2", "delay": "20ms", "jitter": "5ms", "keep-order": false}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-bandwidth",
+        fault: "network-bandwidth",
+        arguments: |_| json!({"to": ["10.9.0.2", "fd09::2"], "rate": "1Mbit/s"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-bandwidth, elsewhere",
+        fault: "network-bandwidth",
+        arguments: |world| json!({"of": {"pid": world.wire().pid()}, "direction": "ingress", "rate": "1Mbit/s"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-corrupt",
+        fault: "network-corrupt",
+        arguments: |_| json!({"to": "10.9.0.2", "percent": 10}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-duplicate",
+        fault: "network-duplicate",
+        arguments: |_| json!({"to": "10.9.0.2", "percent": 10}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-reorder",
+        fault: "network-reorder",
+        arguments: |_| json!({"to": "10.9.0.2", "delay": "20ms", "percent": 10}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-loss, in bursts",
+        fault: "network-loss",
+        arguments: |_| json!({"to": "10.9.0.2", "gilbert-elliott": {"p": 5, "r": 25}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-loss",
+        fault: "network-loss",
+        arguments: |_| json!({"to": ["10.9.0.2", "fd09::2"], "percent": 30}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-partition, elsewhere",
+        fault: "network-partition",
+        arguments: |world| json!({"of": {"pid": world.wire().pid()}, "ports": [80, "443-445"]}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "network-reject",
+        fault: "network-reject",
+        arguments: |_| json!({"from": "10.9.0.0/24", "except": "10.9.0.3", "established": "kill"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "tcp-proxy",
+        fault: "tcp-proxy",
+        arguments: |_| json!({"listen": "127.0.0.1:15432", "upstream": "127.0.0.1:9", "to-client": {"latency": "20ms"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+];
+
+/// The case of this name.
+pub fn case(name: &str) -> Option<&'static Case> {
+    CASES.iter().find(|case| case.name == name)
+}
+
+/// The cases that are to be tried: those with `BACKBURN_CRASH_CASE` in their names, all where it is not set.
+///
+/// # Panics
+/// There is none of such a name.
+pub fn chosen() -> Vec<&'static Case> {
+    let part = std::env::var("BACKBURN_CRASH_CASE").unwrap_or_default();
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| case.name.contains(&part))
+        .collect();
+    assert!(!chosen.is_empty(), "no case has `{part}` in its name");
+    chosen
+}
+
+/// How often everything is done: `BACKBURN_CRASH_TRIALS`, once where it is not set.
+pub fn repeats() -> usize {
+    let wanted = std::env::var("BACKBURN_CRASH_TRIALS").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
