@@ -241,7 +241,9 @@ impl Case {
     /// How long it lasts; no time for a one-shot fault.
     pub fn lasts(&self) -> Duration {
         let span = self.duration.map(str::parse::<Span>);
-        span.map_or(Duration::ZERO, |span| span.expect("a case's duration is one").0)
+        span.map_or(Duration::ZERO, |span| {
+            span.expect("a case's duration is one").0
+        })
     }
 }
 
@@ -260,7 +262,10 @@ fn befall(
             // Those after it may still come to it: a guardian, for a worker that was not the one to be hit.
             return (place.effects(role) >= number).then(Instant::now);
         }
-        assert!(Instant::now() < until, "it neither came to an effect nor ended");
+        assert!(
+            Instant::now() < until,
+            "it neither came to an effect nor ended"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
     match strike {
@@ -285,7 +290,9 @@ fn befall(
             std::thread::sleep(*after);
             let freezer = freezer.expect("there is one for what is to be frozen");
             freezer.freeze();
-            if wait_until_ended(inject, Instant::now()).is_some() && processes::of_backburn().is_empty() {
+            if wait_until_ended(inject, Instant::now()).is_some()
+                && processes::of_backburn().is_empty()
+            {
                 freezer.thaw();
                 return None;
             }
@@ -393,7 +400,9 @@ fn settle(
                 return Ok(first);
             }
             Some(_) if looked >= until => {
-                return Err(format!("owed {owed:?}, processes {left:?}, fingerprint equal"));
+                return Err(format!(
+                    "owed {owed:?}, processes {left:?}, fingerprint equal"
+                ));
             }
             _ => std::thread::sleep(Duration::from_millis(2)),
         }

@@ -205,7 +205,9 @@ pub fn table<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
     let mut say = |name: &str, cells: &BTreeMap<Kind, Cell>| {
         write!(text, "| {name} ").expect("a text takes all");
         for kind in Kind::ALL {
-            let told = cells.get(&kind).map_or_else(|| Cell::default().tell(), Cell::tell);
+            let told = cells
+                .get(&kind)
+                .map_or_else(|| Cell::default().tell(), Cell::tell);
             text.push_str(&told);
         }
         text.push_str("|\n");

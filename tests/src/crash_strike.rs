@@ -236,7 +236,8 @@ impl FromStr for Strike {
                 after: millis(after)?,
                 lasts: millis(lasts)?,
             }),
-            ["worker" | "guardian" | "hand", when, number] | ["worker" | "guardian" | "hand", when, number, _]
+            ["worker" | "guardian" | "hand", when, number]
+            | ["worker" | "guardian" | "hand", when, number, _]
                 if matches!(
                     *when,
                     "fail" | "before" | "after" | "stop-before" | "stop-after"
@@ -266,7 +267,13 @@ mod tests {
             let strike: Strike = text.parse().expect("it is one");
             assert_eq!(strike.to_string(), text);
         }
-        for text in ["", "worker:stop:3", "at:x:kill:worker", "at:3:kill:nobody", "at:3:freeze:v3:1"] {
+        for text in [
+            "",
+            "worker:stop:3",
+            "at:x:kill:worker",
+            "at:3:kill:nobody",
+            "at:3:freeze:v3:1",
+        ] {
             assert!(text.parse::<Strike>().is_err(), "{text}");
         }
     }

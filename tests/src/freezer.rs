@@ -2,6 +2,8 @@
 //! whose processes a SIGKILL still ends, and version 1's freezer, in which nothing happens to them at all until the thaw.
 
 use crate::cgroups::{Group, OF_A_TEST};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,16 +46,13 @@ impl Freezer {
     /// # Panics
     /// It can't be made.
     pub fn new(version: FreezerVersion) -> Self {
+        // A namespace's number comes back when it is gone, and a group may have been left by a test that was killed.
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+        let moment = since.expect("the clock is right").as_nanos();
         let group = match version {
-            FreezerVersion::V2 => Group::new("freezer"),
+            FreezerVersion::V2 => Group::new(&format!("freezer-{moment}")),
             FreezerVersion::V1 => {
-                let inode = std::fs::read_link("/proc/self/ns/pid").expect("it is in one");
-                let inode: String = inode
-                    .to_string_lossy()
-                    .chars()
-                    .filter(char::is_ascii_digit)
-                    .collect();
-                let folder = Path::new(FREEZER_V1).join(format!("{OF_A_TEST}{inode}-freezer"));
+                let folder = Path::new(FREEZER_V1).join(format!("{OF_A_TEST}freezer-{moment}"));
                 std::fs::create_dir(&folder).expect("root may make a control group");
                 Group(folder)
             }
@@ -125,5 +124,10 @@ impl Drop for Freezer {
             FreezerVersion::V1 => ("freezer.state", "THAWED"),
         };
         std::fs::write(self.group.0.join(file), value).ok();
+        // Who is still in it after a test that failed.
+        let inside = std::fs::read_to_string(self.group.0.join("cgroup.procs")).unwrap_or_default();
+        for pid in inside.lines().filter_map(|line| line.parse().ok()) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
     }
 }

@@ -71,8 +71,14 @@ fn flows_cut_by_frozen_processes_pass_again_in_time() {
                 KERNEL_ENDS_WITHIN + Duration::from_secs(4),
                 passes,
             );
-            println!("{version:?}: passes again after {} ms, all frozen", cut.as_millis());
-            assert!(!place.ledger().is_empty(), "frozen processes did not strike it out");
+            println!(
+                "{version:?}: passes again after {} ms, all frozen",
+                cut.as_millis()
+            );
+            assert!(
+                !place.ledger().is_empty(),
+                "frozen processes did not strike it out"
+            );
             thaw(&freezer, &place, &mut inject);
             let rules = Command::new("nft").args(["list", "ruleset"]).output();
             let rules = rules.expect("`nft` starts").stdout;
@@ -86,7 +92,10 @@ fn victim_traced_by_a_frozen_helper_runs_again() {
     let name = "victim_traced_by_a_frozen_helper_runs_again";
     privately(name, &["unshare", "sleep"], || {
         for version in FreezerVersion::all() {
-            let mut victim = Command::new("sleep").arg("1000").spawn().expect("it starts");
+            let mut victim = Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .expect("it starts");
             let pid = victim.id() as i32;
             let is_held = || {
                 processes::process(pid).is_some_and(|process| matches!(process.state, 'T' | 't'))
@@ -108,8 +117,12 @@ fn victim_traced_by_a_frozen_helper_runs_again() {
             match version {
                 // A SIGKILL ends what version 2 has frozen: the helper's own timer does.
                 FreezerVersion::V2 => {
-                    let held = wait_until("the kernel's own end", KERNEL_ENDS_WITHIN, || !is_held());
-                    println!("{version:?}: runs again after {} ms, all frozen", held.as_millis());
+                    let held =
+                        wait_until("the kernel's own end", KERNEL_ENDS_WITHIN, || !is_held());
+                    println!(
+                        "{version:?}: runs again after {} ms, all frozen",
+                        held.as_millis()
+                    );
                 }
                 // In version 1 nothing happens to it before the thaw.
                 FreezerVersion::V1 => std::thread::sleep(Duration::from_millis(3500)),

@@ -117,7 +117,11 @@ fn actor_stopped_at_any_effect_leaves_nothing() {
     let outcomes = all_are_whole(tasks);
     let reached = outcomes.iter().filter(|outcome| outcome.reached).count();
     // Effects are counted in several threads: now and then there is one less.
-    assert!(reached * 10 >= outcomes.len() * 9, "{reached} of {}", outcomes.len());
+    assert!(
+        reached * 10 >= outcomes.len() * 9,
+        "{reached} of {}",
+        outcomes.len()
+    );
 }
 
 #[test]
@@ -139,7 +143,11 @@ fn all_frozen_while_a_fault_acts_are_whole_after_the_thaw() {
     }
     let outcomes = all_are_whole(tasks);
     let reached = outcomes.iter().filter(|outcome| outcome.reached).count();
-    assert!(reached * 2 > outcomes.len(), "{reached} of {}", outcomes.len());
+    assert!(
+        reached * 2 > outcomes.len(),
+        "{reached} of {}",
+        outcomes.len()
+    );
 }
 
 fn crash(results: &Path, words: &[&str]) -> Output {
@@ -179,7 +187,10 @@ fn random_trials_of_two_sittings_add_up() {
     };
     for trials in [2, 1] {
         let before = results.exists().then(&numbers).unwrap_or(0);
-        let output = crash(&results, &[&trials.to_string(), "--seed", "3", "--slots", "2"]);
+        let output = crash(
+            &results,
+            &[&trials.to_string(), "--seed", "3", "--slots", "2"],
+        );
         let said = String::from_utf8_lossy(&output.stdout);
         let cried = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}{cried}");

@@ -130,9 +130,7 @@ impl Host {
         let number = self.shared.effects.fetch_add(1, Ordering::Relaxed) + 1;
         let failpoint = &self.shared.failpoint;
         let helper = || self.newest_helper();
-        let outcome = failpoint
-            .before(number, what, helper)
-            .and_then(|()| deed());
+        let outcome = failpoint.before(number, what, helper).and_then(|()| deed());
         failpoint.after(number, helper);
         outcome.map_err(|source| HostError {
             what: what.to_owned(),

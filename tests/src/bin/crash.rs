@@ -35,6 +35,10 @@ fn main() -> ExitCode {
         crash_slots::serve();
         return ExitCode::SUCCESS;
     }
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let wanted = match parse(words) {
         Ok(wanted) => wanted,
         Err(why) => {
