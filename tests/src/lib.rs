@@ -14,11 +14,8 @@ pub mod crash_world;
 pub mod daemon;
 pub mod datagrams;
 pub mod fleet;
-<<<<<<< HEAD
-pub mod hung_files;
-=======
 pub mod freezer;
->>>>>>> 17e45f2 (agent, tests: end a worker that hangs at its start or at rest, and a guardian that hangs when its worker leaves; stop and freeze in crash trials)
+pub mod hung_files;
 pub mod machine;
 pub mod name_server;
 pub mod network;
