@@ -86,7 +86,7 @@ fn strike(chance: &mut Chance, freezers: &[FreezerVersion]) -> Strike {
         }
         Kind::Stopped if at_an_effect => {
             let when = chance.pick(&["stop-before", "stop-after"]);
-            let who = chance.pick(&["self", "guardian", "controller", "helper"]);
+            let who = chance.pick(&["self", "guardian", "both", "controller", "helper"]);
             Strike::Failpoint(format!("worker:{when}:{at}:{who}"))
         }
         Kind::Killed => Strike::Signal {

@@ -34,13 +34,15 @@ const EVERYWHERE: [&str; 4] = [
     "network-bandwidth",
 ];
 
-const STOPS: [(&str, &str); 6] = [
+const STOPS: [(&str, &str); 7] = [
     ("stop-before", "self"),
     ("stop-after", "self"),
     ("stop-before", "guardian"),
     ("stop-after", "guardian"),
     ("stop-after", "controller"),
     ("stop-after", "helper"),
+    // Nobody but the one that asked is left to end them, when its lease is over.
+    ("stop-after", "both"),
 ];
 
 fn program() -> &'static Path {
@@ -105,7 +107,7 @@ fn actor_stopped_at_any_effect_leaves_nothing() {
         assert!(all >= ACTS, "{}: {all} effects", case.name);
         let everywhere = EVERYWHERE.contains(&case.name) || repeats() > 1;
         for (when, who) in STOPS {
-            let places = match everywhere && who != "controller" {
+            let places = match everywhere && !matches!(who, "controller" | "both") {
                 true => 1..=all,
                 false => ACTS..=ACTS,
             };

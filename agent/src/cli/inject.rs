@@ -30,6 +30,9 @@ const LATE: Duration = Duration::from_secs(2);
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
 
+/// How long the agent may take to introduce itself. What dead agents have left is put back before that.
+const HELLO_TIMEOUT: Span = Span::seconds(30);
+
 /// What keeps the fault, and asks whether the agent lives.
 const BEAT: Command = Command::Beat {
     lease: LEASE,
@@ -80,6 +83,7 @@ pub(super) fn run(
         reader: BufReader::new(ours),
         agent,
         heard: None,
+        hello_by: Instant::now() + HELLO_TIMEOUT.0,
         beat_at: Instant::now(),
         asked_to_end: false,
         asked: Instant::now(),
@@ -100,6 +104,8 @@ struct Session<'a> {
     agent: Child,
     /// When the agent last said something, once it has introduced itself.
     heard: Option<Instant>,
+    /// When it must have introduced itself.
+    hello_by: Instant,
     /// When the next beat is due.
     beat_at: Instant,
     asked_to_end: bool,
@@ -121,8 +127,9 @@ impl Session<'_> {
         })?;
         loop {
             if self.reader.buffer().is_empty() && !self.wait(signals)? {
-                if self.heard.is_some_and(|heard| heard.elapsed() >= LEASE.0) {
-                    eprintln!("error: the agent has not answered for {LEASE}");
+                if self.hangs_at() <= Instant::now() {
+                    let silence = self.heard.map_or(HELLO_TIMEOUT, |_| LEASE);
+                    eprintln!("error: the agent has not answered for {silence}");
                     let hung = end_hung_agent(&self.host, self.state, &mut self.agent)?;
                     return self.tell_of(&hung);
                 }
@@ -169,11 +176,15 @@ impl Session<'_> {
         }
     }
 
+    /// When the agent counts as hung unless it says something.
+    fn hangs_at(&self) -> Instant {
+        self.heard.map_or(self.hello_by, |heard| heard + LEASE.0)
+    }
+
     /// Waits for the agent's word, beating meanwhile. Whether there is one.
     fn wait(&mut self, signals: &SignalFd) -> std::io::Result<bool> {
         let began = Instant::now();
-        let hangs_at = self.heard.map(|heard| heard + LEASE.0);
-        let due = hangs_at.unwrap_or(self.beat_at).min(self.beat_at);
+        let due = self.hangs_at().min(self.beat_at);
         let longest = due.saturating_duration_since(began);
         let timeout = Timespec {
             tv_sec: longest.as_secs() as i64,
@@ -194,6 +205,7 @@ impl Session<'_> {
         if began.elapsed() > longest + WOKE_LATE {
             // Whoever did not run, or not in time, has not listened: the agent may have been stopped with us.
             self.heard = self.heard.map(|_| Instant::now());
+            self.hello_by = Instant::now() + HELLO_TIMEOUT.0;
         }
         if signal && signals.read_signal()?.is_some() && !self.asked_to_end {
             self.asked_to_end = true;
