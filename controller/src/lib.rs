@@ -7,6 +7,7 @@ pub mod crew;
 pub mod daemon;
 pub mod door;
 pub mod enrolment;
+pub mod files;
 pub mod fleet;
 pub mod link;
 pub mod providers;

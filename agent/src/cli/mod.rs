@@ -88,7 +88,7 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
         prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
     };
     match dispatch(&matches, invocation) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ExitCode::from(show::exit_code(code)),
         Err(Failure::Refused(refusal)) => {
             eprintln!("error: {refusal}");
             ExitCode::from(if refusal.rule == "arguments" {

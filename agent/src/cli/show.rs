@@ -9,10 +9,32 @@ use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Prints lines; whoever closed the pipe has seen enough.
+/// The exit code where all went well and what was to be printed could not be.
+const OUTPUT_LOST: u8 = 7;
+
+/// Whether something that was to be printed is lost.
+static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints lines. Whoever closed the pipe has seen enough; what cannot be written for another reason is told at the end.
 pub(super) fn print(text: &str) {
-    std::io::stdout().write_all(text.as_bytes()).ok();
+    let mut stdout = std::io::stdout();
+    let printed = stdout.write_all(text.as_bytes());
+    if let Err(error) = printed.and_then(|()| stdout.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !IS_OUTPUT_LOST.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("error: standard output could not be written: {error}");
+    }
+}
+
+/// The exit code of a command that ends with `code`: what could not be printed is told where nothing worse is.
+pub(super) fn exit_code(code: u8) -> u8 {
+    match code == 0 && IS_OUTPUT_LOST.load(Ordering::Relaxed) {
+        true => OUTPUT_LOST,
+        false => code,
+    }
 }
 
 /// Prints a value as JSON.

@@ -252,14 +252,12 @@ impl Engine {
             Phase::Applying {
                 plan,
                 interrupt,
-                ends,
                 called_off,
             } => {
                 interrupt.raise();
                 Phase::Applying {
                     plan,
                     interrupt,
-                    ends,
                     called_off: called_off.or(Some(cause)),
                 }
             }
@@ -406,11 +404,6 @@ impl Engine {
         let phases = self.injections.values().map(|injection| &injection.phase);
         let due = phases.filter_map(|phase| match phase {
             Phase::Acting(active) => active.next_due(),
-            Phase::Applying {
-                ends,
-                called_off: None,
-                ..
-            } => *ends,
             _ => None,
         });
         let answers = self.unanswered.iter().map(|asked| asked.until);
@@ -437,33 +430,26 @@ impl Engine {
     }
 
     fn tick_one(&mut self, id: &str, now: Instant) {
-        match self.phase(id) {
-            Some(Phase::Applying {
-                ends: Some(ends),
-                called_off: None,
-                ..
-            }) if *ends <= now => self.end(id, Cause::Failed),
-            Some(Phase::Acting(active)) => {
-                if active.is_over(now) {
-                    return self.end(id, Cause::Done);
-                }
-                if active.repeats(now) {
-                    active.look_at(now);
-                }
-                if active.is_to_be_looked_at(now) {
-                    let entry = active.entry.clone();
-                    if self.observer.send(entry).is_err() {
-                        // It has panicked: what cannot be looked at does not go on.
-                        self.end(id, Cause::Failed);
-                    }
-                } else if let Some(effect) = active.look_is_late(now) {
-                    self.reports.push(Report::Effect {
-                        injection: id.to_owned(),
-                        effect,
-                    });
-                }
+        let Some(Phase::Acting(active)) = self.phase(id) else {
+            return;
+        };
+        if active.is_over(now) {
+            return self.end(id, Cause::Done);
+        }
+        if active.repeats(now) {
+            active.look_at(now);
+        }
+        if active.is_to_be_looked_at(now) {
+            let entry = active.entry.clone();
+            if self.observer.send(entry).is_err() {
+                // It has panicked: what cannot be looked at does not go on.
+                self.end(id, Cause::Failed);
             }
-            _ => {}
+        } else if let Some(effect) = active.look_is_late(now) {
+            self.reports.push(Report::Effect {
+                injection: id.to_owned(),
+                effect,
+            });
         }
     }
 }

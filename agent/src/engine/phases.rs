@@ -39,8 +39,6 @@ pub(super) enum Phase {
     Applying {
         plan: Box<Plan>,
         interrupt: Arc<Interrupt>,
-        /// When it is over although it has not begun to act.
-        ends: Option<Instant>,
         /// Why it was called off.
         called_off: Option<Cause>,
     },
@@ -74,7 +72,7 @@ impl Engine {
                 };
                 self.reports.push(report);
             }
-            Purpose::Inject { injection } => self.planned(injection, planned(answer), now),
+            Purpose::Inject { injection } => self.planned(injection, planned(answer)),
             Purpose::Round { injection } => self.planned_round(injection, planned(answer)),
             Purpose::Await { injection, round } => {
                 let answer = answer.and_then(|said| {
@@ -92,7 +90,7 @@ impl Engine {
     }
 
     /// An injection is planned, or is not to be.
-    fn planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>, now: Instant) {
+    fn planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
         let acting = self.count_acting();
         let Some(injection) = self.injections.get_mut(&id) else {
             return;
@@ -117,10 +115,6 @@ impl Engine {
         injection.phase = Phase::Applying {
             plan: Box::new(plan.clone()),
             interrupt: Arc::clone(&interrupt),
-            ends: injection
-                .request
-                .duration
-                .and_then(|duration| now.checked_add(duration.0)),
             called_off: None,
         };
         let request = injection.request.clone();

@@ -236,7 +236,7 @@ pub(crate) fn check(
     let sources = Sources {
         environment: &|name| std::env::var(name).ok(),
         file: &|path| {
-            std::fs::read_to_string(path).map_err(|error| {
+            backburn::files::read_text(Path::new(path)).map_err(|error| {
                 let text = error.to_string();
                 text.split(" (os error")
                     .next()

@@ -166,7 +166,7 @@ impl Service {
                 if !self.policy.may_read_file(Path::new(path)) {
                     return Err("the controller's policy does not let experiments read it; `folders` says which they may".into());
                 }
-                std::fs::read_to_string(path).map_err(|error| error.to_string())
+                crate::files::read_text(Path::new(path)).map_err(|error| error.to_string())
             },
             variables,
             secrets: &secrets,

@@ -1,0 +1,56 @@
+//! Reading files that a document names. Such a path may lead to anything: it is looked at before it is opened, and what is no
+//! regular file is never opened.
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+/// The most that is read of a file that a document names, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The text of a regular file of at most [`MAX_FILE_BYTES`]. Links are followed.
+///
+/// # Errors
+/// There is no such file, it is not a regular one, it is longer, it is not text, or it can't be read; says which.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    // Opens nothing yet: no FIFO is waited for, no device is told.
+    let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(fstat(&handle)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFREG {
+        return Err(invalid("it is not a regular file".into()));
+    }
+    let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = File::from(open(Path::new(&again), flags, Mode::empty())?);
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MAX_FILE_BYTES {
+        true => Err(invalid(format!("it is longer than {MAX_FILE_BYTES} bytes"))),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_text_reads_files_and_refuses_all_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "hush").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "hush");
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        for odd in [fifo.as_path(), folder.path(), Path::new("/dev/zero")] {
+            let error = read_text(odd).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
+        std::fs::write(&path, vec![b'x'; 1 + (1 << 20)]).unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("longer"));
+    }
+}
