@@ -120,6 +120,15 @@ pub fn end_hung_agent(host: &Host, state: &Path, agent: &mut Child) -> io::Resul
     };
     host.kill_group_of(agent).map_err(io::Error::other)?;
     until_gone(host, agent, guardian)?;
+    put_back_for(host, state, guardian)
+}
+
+/// Puts back what the worker of a guardian that is dead owes by the ledger below this state folder. The worker is given a little
+/// time to do so itself.
+///
+/// # Errors
+/// The worker can't be looked at.
+pub fn put_back_for(host: &Host, state: &Path, guardian: ProcessId) -> io::Result<HungAgent> {
     let ledger = Ledger::at(state);
     // The worker dies of the same signal, and is not our child: its ends are not to meet with ours.
     let until = Instant::now() + LEAVES_WITHIN;

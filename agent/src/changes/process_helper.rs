@@ -141,7 +141,9 @@ impl Alter for ProcessHelper {
 
     fn is_done(&self, host: &Host) -> bool {
         // What others have changed does not what was asked for any more, and maybe something worse: it ends.
-        self.known(host).is_none()
+        // One that is stopped does not do what was asked for, and with packets in its hands something worse.
+        self.known(host)
+            .is_none_or(|helper| host.table.state(helper) == Some('T'))
             || self.role.has_nobody_to_hold(&host.table)
             || !self.role.disturbed().is_empty()
     }

@@ -6,7 +6,8 @@ use super::arguments::Wanted;
 use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
 use crate::host::{Host, Invocation, Role};
-use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, until_ended};
+use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, put_back_for, until_ended};
+use crate::processes::ProcessId;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
@@ -76,9 +77,12 @@ pub(super) fn run(
             Refusal::new("failed", format!("the agent could not be started: {error}"))
                 .hint("see what limits processes and memory here, e.g. `ulimit -a`")
         })?;
+    let host = Host::new(Role::Hand, invocation.clone());
     let mut session = Session {
         wanted,
-        host: Host::new(Role::Hand, invocation.clone()),
+        // A child that was not waited for is there, dead or alive.
+        guardian: host.table.identify(agent.id() as i32),
+        host,
         state,
         reader: BufReader::new(ours),
         agent,
@@ -102,6 +106,8 @@ struct Session<'a> {
     state: &'a Path,
     reader: BufReader<UnixStream>,
     agent: Child,
+    /// The agent as a process that no other is taken for.
+    guardian: Option<ProcessId>,
     /// When the agent last said something, once it has introduced itself.
     heard: Option<Instant>,
     /// When it must have introduced itself.
@@ -312,29 +318,41 @@ impl Session<'_> {
             // Our own words are right and the policy was read: it could not start, and has said why.
             (None, Some(super::INVALID)) if !self.was_made => Ok(NOT_STARTED),
             (_, Some(code)) => Ok(code),
-            (_, None) => {
-                eprintln!(
-                    "error: the agent and its guardian died\nhint: `revert --all` puts back what they owe"
-                );
-                Ok(NOT_CLEAN)
-            }
+            // Its worker notices that and puts everything back; whether it has is to be seen in the ledger.
+            (_, None) => match self.guardian {
+                Some(guardian) => {
+                    eprintln!("error: the agent's guardian died");
+                    let left = put_back_for(&self.host, self.state, guardian)?;
+                    self.tell_what_was_put_back(&left)
+                }
+                None => {
+                    eprintln!(
+                        "error: the agent and its guardian died\nhint: `revert --all` puts back what they owe"
+                    );
+                    Ok(NOT_CLEAN)
+                }
+            },
         }
     }
 
     /// The agent hung, and was ended from here: what became of what it owed.
     fn tell_of(&self, hung: &HungAgent) -> std::io::Result<u8> {
         eprintln!("error: the agent hung and was killed; what it owed is put back from here");
-        for ended in &hung.ended {
+        self.tell_what_was_put_back(hung)
+    }
+
+    fn tell_what_was_put_back(&self, agent: &HungAgent) -> std::io::Result<u8> {
+        for ended in &agent.ended {
             self.show(&Report::Ended(ended.clone()))?;
         }
-        show::owed(&hung.owed);
-        Ok(if hung.is_clean() { ABORTED } else { NOT_CLEAN })
+        show::owed(&agent.owed);
+        Ok(if agent.is_clean() { ABORTED } else { NOT_CLEAN })
     }
 
     /// Shows what was reported.
     fn show(&self, report: &Report) -> std::io::Result<()> {
         if self.wanted.json {
-            println!("{}", serde_json::to_string(report)?);
+            show::print(&(serde_json::to_string(report)? + "\n"));
         } else {
             show::report(report);
         }
