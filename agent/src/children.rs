@@ -156,6 +156,12 @@ impl<P> Children<P> {
             .collect()
     }
 
+    /// How many of these there are.
+    pub fn count(&self, such: impl Fn(&P) -> bool) -> usize {
+        let purposes = self.running.iter().map(|running| &running.purpose);
+        purposes.filter(|purpose| such(purpose)).count()
+    }
+
     /// When the first of them is to be killed.
     pub fn next_due(&self) -> Option<Instant> {
         self.running.iter().map(|running| running.until).min()

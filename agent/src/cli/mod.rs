@@ -7,11 +7,13 @@ mod inject;
 mod show;
 mod status;
 
-use crate::engine::{PlanTask, revert_dead};
+use crate::children::Children;
+use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_dead};
 use crate::guardian::{self, NOT_CLEAN};
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, Role, wait_readable};
 use crate::ledger::Ledger;
 use crate::policy::Policy;
+use crate::probes::Task;
 use crate::processes::ProcessTable;
 use crate::{doctor, helpers, probes, worker};
 use backburn_experiments::Span;
@@ -22,6 +24,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// The exit code of a command line or a definition that is wrong.
 const INVALID: u8 = 2;
@@ -330,7 +333,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
         "plan" => {
             let wanted = arguments::read(words, Some(ASSUMED))?;
             // Says what is wrong with the state folder, if anything is.
-            hand(&state, invocation)?;
+            let (host, _) = hand(&state, invocation)?;
             let task = PlanTask {
                 request: wanted.request,
                 policy: policy()?,
@@ -338,7 +341,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
                 link: None,
                 acting: 0,
             };
-            show::plan(&task.plan()?.view(), wanted.json)
+            show::plan(&plan_in_child(&host, task)?.view(), wanted.json)
         }
         "inject" => {
             // What the policy file has wrong is said before anything is started.
@@ -397,6 +400,32 @@ fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure>
         ))
     })?;
     Ok((host, ledger))
+}
+
+/// Has a child look at the host and plan, as a worker does: what the arguments name may hang.
+fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, Failure> {
+    let failed = |why: String| Failure::from(engine::not_looked_at(why));
+    let mut children = Children::default();
+    let started = children.start(host, &Task::Plan(Box::new(task)), PLAN_TIMEOUT, ());
+    started.map_err(|((), why)| failed(why))?;
+    loop {
+        let now = Instant::now();
+        let due = children.next_due().unwrap_or(now);
+        let output = children.outputs().next();
+        let left = due.saturating_duration_since(now);
+        let is_ready = match output {
+            Some(output) => {
+                wait_readable(output, left).map_err(|error| failed(error.to_string()))?
+            }
+            None => false,
+        };
+        let ready: &[usize] = if is_ready { &[0] } else { &[] };
+        let mut answers = children.take(host, ready);
+        answers.extend(children.end_overdue(host, Instant::now()));
+        if let Some(((), answer)) = answers.pop() {
+            return Ok(engine::planned(answer.said())?);
+        }
+    }
 }
 
 /// The words that a worker is started with.

@@ -18,6 +18,7 @@ mod revert;
 mod threads;
 
 pub use awaited::{Expectation, Return, await_return};
+pub use phases::{not_looked_at, planned};
 pub use planner::PlanTask;
 pub use recovery::recover;
 pub use revert::{revert_dead, revert_entry};
@@ -42,7 +43,7 @@ use std::time::{Duration, Instant};
 use threads::{Done, Inbox, Notifier};
 
 /// How long it may take to look at the host and plan.
-const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
+pub const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the answer that everything is reverted waits for what is still being put back.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -354,14 +354,19 @@ impl Engine {
     }
 }
 
-/// The plan that a child has made, or why there is none.
-fn planned(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal> {
-    let failed = |why: String| {
-        Refusal::new("failed", format!("the host could not be looked at: {why}"))
-            .hint("a path that the arguments name may hang; look at it by hand, and name another")
-    };
-    let said = answer.map_err(failed)?;
+/// The plan that a child has made.
+///
+/// # Errors
+/// It can't or may not be done, or the host could not be looked at.
+pub fn planned(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal> {
+    let said = answer.map_err(not_looked_at)?;
     let plan: Result<Plan, Refusal> =
-        serde_json::from_slice(&said).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&said).map_err(|error| not_looked_at(error.to_string()))?;
     plan
+}
+
+/// The refusal of what could not be looked at.
+pub fn not_looked_at(why: String) -> Refusal {
+    Refusal::new("failed", format!("the host could not be looked at: {why}"))
+        .hint("a path that the arguments name may hang; look at it by hand, and name another")
 }

@@ -8,6 +8,9 @@ use backburn_experiments::document::HostProvider;
 use backburn_experiments::wire::{Probed, Report};
 use std::time::{Duration, Instant};
 
+/// The most plans at a time that somebody only wants to see: whoever asks for many that hang keeps no injection from being made.
+const MAX_PLANS: usize = 16;
+
 /// What a child's answer is for.
 #[derive(Debug)]
 pub(super) enum Purpose {
@@ -24,6 +27,12 @@ pub(super) enum Purpose {
 impl Worker {
     /// Has a child look at something.
     pub(super) fn look(&mut self, task: &Task, within: Duration, purpose: Purpose) {
+        let is_plan =
+            |purpose: &Purpose| matches!(purpose, Purpose::Engine(engine::Purpose::Plan { .. }));
+        if is_plan(&purpose) && self.children.count(is_plan) >= MAX_PLANS {
+            let why = format!("{MAX_PLANS} plans are made already, which is the most at a time");
+            return self.take_answer(purpose, Answer::Broken(why), Instant::now());
+        }
         let host = self.engine.place().0;
         if let Err((purpose, why)) = self.children.start(host, task, within, purpose) {
             self.take_answer(purpose, Answer::Broken(why), Instant::now());
