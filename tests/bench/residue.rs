@@ -7,6 +7,7 @@
 //!
 //! What this kernel may lack, netem, is left out: bandwidth is limited by tbf and packets are dropped by nftables.
 
+use backburn_tests::crash::difference;
 use backburn_tests::crash_random::Chance;
 use backburn_tests::crash_world::World;
 use backburn_tests::privately::privately_networked;
@@ -287,6 +288,9 @@ fn trial(tool: Tool, fault: &Fault, chance: &mut Chance) -> Option<Option<String
             "{tool:?}, {}: it did not begin",
             fault.name
         );
+    }
+    if std::env::var_os("BACKBURN_RESIDUE_DEBUG").is_some() {
+        eprintln!("{tool:?} acts: {}", difference(&before, &world.fingerprint(true)));
     }
     std::thread::sleep(Duration::from_millis(chance.below(LASTS)));
     started.kill().expect("it can be killed");
