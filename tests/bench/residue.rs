@@ -258,14 +258,26 @@ fn others(known: &BTreeSet<i32>) -> Vec<String> {
         .collect()
 }
 
-/// Starts it, kills it while it acts, and says what is left in the end. None where this tool can't do it.
-fn trial(tool: Tool, fault: &Fault, chance: &mut Chance) -> Option<Option<String>> {
+/// What a trial came to.
+enum Outcome {
+    /// This tool can't do it.
+    Unable,
+    /// It had ended before it was to be killed.
+    Missed,
+    /// What was left, if anything was.
+    Killed(Option<String>),
+}
+
+/// Starts it, kills it while it acts, and says what is left in the end.
+fn trial(tool: Tool, fault: &Fault, chance: &mut Chance) -> Outcome {
     let world = World::new();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let before = world.fingerprint(true);
     let known: BTreeSet<i32> = processes::alive().into_keys().collect();
-    let mut started: Child = tool
-        .command(fault, &world, folder.path())?
+    let Some(mut command) = tool.command(fault, &world, folder.path()) else {
+        return Outcome::Unable;
+    };
+    let mut started: Child = command
         .current_dir(folder.path())
         .env("HOME", folder.path())
         .stdin(Stdio::null())
@@ -289,7 +301,9 @@ fn trial(tool: Tool, fault: &Fault, chance: &mut Chance) -> Option<Option<String
         );
     }
     std::thread::sleep(Duration::from_millis(chance.below(LASTS)));
-    started.kill().expect("it can be killed");
+    // One that had ended was not killed while its fault acted.
+    let is_hit = started.try_wait().expect("it can be waited for").is_none();
+    started.kill().ok();
     started.wait().expect("it can be waited for");
     let until = Instant::now() + Duration::from_millis(LASTS) + GRACE;
     let residue = loop {
@@ -317,7 +331,10 @@ fn trial(tool: Tool, fault: &Fault, chance: &mut Chance) -> Option<Option<String
     }
     let cleared = Command::new("nft").args(["flush", "ruleset"]).status();
     drop(cleared);
-    Some(residue)
+    match is_hit {
+        true => Outcome::Killed(residue),
+        false => Outcome::Missed,
+    }
 }
 
 fn main() {
@@ -367,9 +384,18 @@ fn measure(trials: u64, seed: u64) {
         let mut cells = Vec::new();
         for (tool, _) in Tool::ALL {
             let mut chance = Chance::new(seed, 0);
-            let done: Vec<Option<String>> = (0..trials)
-                .map_while(|_| trial(tool, fault, &mut chance))
-                .collect();
+            let mut done: Vec<Option<String>> = Vec::new();
+            // On a machine that is busy it may never be met while it acts.
+            for _ in 0..trials * 5 {
+                match trial(tool, fault, &mut chance) {
+                    Outcome::Unable => break,
+                    Outcome::Missed => {}
+                    Outcome::Killed(residue) => done.push(residue),
+                }
+                if done.len() as u64 >= trials {
+                    break;
+                }
+            }
             let residues = done.iter().flatten();
             if let Some(first) = residues.clone().next() {
                 left.insert((tool, fault.name), first.clone());

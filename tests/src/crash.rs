@@ -409,7 +409,8 @@ fn settle(
     }
 }
 
-fn difference(before: &str, after: &str) -> String {
+/// What two fingerprints do not have in common: lines that are gone with `-`, new ones with `+`.
+pub fn difference(before: &str, after: &str) -> String {
     let gone = before
         .lines()
         .filter(|line| !after.lines().any(|other| other == *line))
