@@ -138,6 +138,8 @@ pub fn run(
         guardian,
         state: settings.state.clone(),
     };
+    // Before anybody hears of it: at rest nobody waits for another word.
+    worker.settle_engine();
     worker.link.say(&Report::Hello(hello));
     Ok(worker.serve())
 }

@@ -144,7 +144,7 @@ fn sit(wanted: &Wanted) -> std::io::Result<ExitCode> {
                 outcome.task.case, outcome.task.strike, outcome.task.case, outcome.task.strike
             );
         }
-        if hits.is_multiple_of(50) && outcome.reached {
+        if outcome.reached && (*hits as u64).is_multiple_of(50) {
             eprintln!("{hits} of {total}, {residues} residues", hits = *hits);
         }
         if !is_again {
