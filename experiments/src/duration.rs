@@ -38,13 +38,11 @@ impl Span {
 
     fn bounded(self) -> Result<Self, String> {
         if self <= Span::LONGEST {
-            // Nobody means a part of a millisecond of a day, and as a number of seconds it would not be read back the same.
+            // Nobody means a part of a microsecond of a day, and as a number of seconds it would not be read back the same.
             const EXACT: Duration = Duration::from_secs(86_400);
+            let micros = (self.0.subsec_nanos() + 500) / 1_000;
             Ok(match self.0 > EXACT {
-                true => Span(Duration::new(
-                    self.0.as_secs(),
-                    self.0.subsec_millis() * 1_000_000,
-                )),
+                true => Span(Duration::new(self.0.as_secs(), micros * 1_000)),
                 false => self,
             })
         } else {

@@ -69,7 +69,7 @@ impl Victim {
             .spawn()
             .expect("`unshare` starts");
         let pid = process.id();
-        let ready = format!("/proc/{pid}/root/etc/ready");
+        let ready = format!("/proc/{pid}/root") + "/etc/ready";
         wait_until("the victim is ready", Duration::from_secs(20), || {
             Path::new(&ready).exists()
         });
