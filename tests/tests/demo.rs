@@ -15,8 +15,9 @@ const EXPERIMENTS: [&str; 2] = ["demo-worker-killed", "demo-workers-paused"];
 fn demo(mut command: Command) {
     let temporary = tempfile::tempdir().expect("there is a place for temporary files");
     let home = tempfile::tempdir().expect("there is a place for temporary files");
+    // Like `/tmp`: anybody may make files there, and nobody may put others' files in their place.
     for folder in [&temporary, &home] {
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777))
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777))
             .expect("it is ours");
     }
     let before: BTreeSet<i32> = alive().into_keys().collect();
@@ -58,6 +59,7 @@ fn demo(mut command: Command) {
         .filter(|process| !before.contains(&process.pid))
         .collect();
     assert!(left.is_empty(), "processes are left: {left:?}");
+    // Like `/tmp`: anybody may make files there, and nobody may put others' files in their place.
     for folder in [&temporary, &home] {
         let files: Vec<_> = std::fs::read_dir(folder.path())
             .expect("it is there")
