@@ -100,7 +100,7 @@ impl Proxied {
         let state = tempfile::tempdir().expect("a temporary folder can be made");
         // Also where the agent is another user's.
         use std::os::unix::fs::PermissionsExt as _;
-        let open = std::fs::Permissions::from_mode(0o777);
+        let open = std::fs::Permissions::from_mode(0o1777);
         std::fs::set_permissions(state.path(), open).expect("it is ours");
         let said = tempfile::NamedTempFile::new().expect("a temporary file can be made");
         let output = said.reopen().expect("it is there");
