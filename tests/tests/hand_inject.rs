@@ -264,7 +264,7 @@ fn victim_that_ends_while_it_is_paused_exits_9() {
             kill(Pid::from_raw(victim.0.id() as i32), Signal::SIGKILL).expect("it is there");
             lines.for_each(drop);
             let output = inject.wait_with_output().expect("it ends");
-            says(&output, 9, &["no longer acted", "0 of 1", "1 gone"]);
+            says(&output, 9, &["ended before its time", "0 of 1", "1 gone"]);
         },
     );
 }

@@ -379,7 +379,8 @@ impl Engine {
     /// Whether anything of this run's acts.
     pub fn acts_for(&self, run: &str) -> bool {
         self.injections.values().any(|injection| {
-            injection.request.run == run && !matches!(injection.phase, Phase::Planning)
+            let acts = matches!(injection.phase, Phase::Acting(_) | Phase::Repeating { .. });
+            acts && injection.request.run == run
         })
     }
 
