@@ -149,12 +149,14 @@ fn broken_then_recovered_is_deviated_with_its_length() {
 fn an_abort_does_not_wait_for_the_action() {
     let document = |folder: &Path| {
         std::fs::write(folder.join("sign"), "").expect("a temporary folder can be written to");
+        let line = format!("rm -f '{}'; exec sleep 5", folder.join("sign").display());
         json!({
             "title": "t", "description": "d",
             "steady-state-hypothesis": hypothesis(folder, "sign"),
             "runtime": {"hypothesis": {"strategy": "continuously"}},
             "abort": [{"name": "it is gone", "probe": "there", "every": "200ms", "failures": 1}],
-            "method": [remove(folder, "sign"), action("long", run_program("sleep", json!(["5"])))],
+            // In one action: a check between two would end the other tool's run before the long one begins.
+            "method": [action("long", run_program("sh", json!(["-c", line])))],
         })
     };
     let there = each(document, [&["--fail-fast"], &[]]);
