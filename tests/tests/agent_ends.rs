@@ -374,3 +374,33 @@ fn a_repeated_kill_looks_afresh_each_time() {
         nothing_is_owed(&place);
     });
 }
+
+#[test]
+fn repeated_kill_whose_victims_stay_away_goes_on_with_each_round() {
+    let name = "repeated_kill_whose_victims_stay_away_goes_on_with_each_round";
+    privately(name, &PROGRAMS, || {
+        let place = Place::default();
+        let victims = || Command::new("sleep").arg("998").spawn();
+        let mut victims: Vec<_> = (0..120)
+            .map(|_| victims().expect("`sleep` starts"))
+            .collect();
+        // More rounds than an agent may have children: only the last one is still awaited.
+        let arguments = json!({"process": {"command-line": "^sleep 998$", "select": {"count": 1}},
+                               "expect-restart": {"within": "60s"}});
+        let arguments = arguments.to_string();
+        let words = ["inject", "process-kill", "--json", "--every", "100ms"];
+        let more = ["--duration", "10s", "--arguments", &arguments];
+        let output = place
+            .agent(&[&words[..], &more].concat(), None)
+            .stdout(Stdio::piped())
+            .output()
+            .expect("the agent starts");
+        for victim in &mut victims {
+            victim.kill().ok();
+            victim.wait().expect("it ends");
+        }
+        let said = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+        assert!(!said.contains("most at a time"), "{said}");
+        nothing_is_owed(&place);
+    });
+}

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::show::{json, print};
-use crate::changes::{Alter as _, Observed};
+use crate::engine::still_there;
 use crate::guardian::NOT_CLEAN;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
@@ -144,7 +144,7 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<Row<'a>> {
             let look = move || {
                 let there: Vec<String> = changes
                     .iter()
-                    .filter_map(|change| seen(&host, change))
+                    .filter_map(|change| still_there(&host, change))
                     .collect();
                 // Nobody may listen any more.
                 drop(tell.send((number, there)));
@@ -174,15 +174,4 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<Row<'a>> {
         }
     }
     rows
-}
-
-fn seen(host: &Host, change: &crate::changes::Change) -> Option<String> {
-    match change.observe(host) {
-        Ok(Observed::Absent) => None,
-        Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),
-        Err(error) => Some(format!(
-            "{} can't be looked at: {error}",
-            change.view().kind
-        )),
-    }
 }

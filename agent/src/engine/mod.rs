@@ -21,7 +21,7 @@ pub use awaited::{Expectation, Return, await_return};
 pub use phases::{not_looked_at, planned};
 pub use planner::PlanTask;
 pub use recovery::recover;
-pub use revert::{revert_dead, revert_entry};
+pub use revert::{revert_dead, revert_entry, still_there};
 
 use crate::filter::Connection;
 use crate::host::Host;
@@ -98,13 +98,19 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Whether the injection that it was for has ended.
+    /// Whether the injection, or the round of it, that it was for has ended.
     fn is_stale(&self, engine: &Engine) -> bool {
         match self {
             Purpose::Plan { .. } => false,
-            Purpose::Inject { injection }
-            | Purpose::Round { injection }
-            | Purpose::Await { injection, .. } => !engine.injections.contains_key(injection),
+            Purpose::Inject { injection } | Purpose::Round { injection } => {
+                !engine.injections.contains_key(injection)
+            }
+            // Of a fault that is repeated, only the last round is awaited.
+            Purpose::Await { injection, round } => {
+                let injection = engine.injections.get(injection);
+                !matches!(injection.map(|injection| &injection.phase),
+                    Some(Phase::Acting(active)) if active.round() == *round)
+            }
         }
     }
 }

@@ -256,7 +256,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
 }
 
 /// Whether a change is seen to be gone; if not, in words for people.
-fn still_there(host: &Host, change: &Change) -> Option<String> {
+pub fn still_there(host: &Host, change: &Change) -> Option<String> {
     match change.observe(host) {
         Ok(Observed::Absent) => None,
         Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),
