@@ -17,7 +17,7 @@ pub mod engine;
 pub mod exit_code;
 pub mod faults;
 pub mod files;
-pub mod filter;
+pub mod packet_filter;
 pub mod guardian;
 pub mod heartbeat;
 pub mod helpers;

@@ -9,7 +9,7 @@ mod commands;
 use crate::children::Children;
 use crate::controller_socket::{ControllerSocket, IncomingCommand};
 use crate::engine::{Engine, revert_matching};
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::heartbeat::{Heartbeat, PeerState};
 use crate::host::{self, Host, Invocation, Role, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};

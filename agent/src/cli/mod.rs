@@ -165,7 +165,7 @@ fn serve_command(name: String) -> Command {
                 // The link's two ends, where a connector holds it: no fault may cut it.
                 Arg::new("spare")
                     .long("spare")
-                    .value_parser(value_parser!(crate::filter::Connection))
+                    .value_parser(value_parser!(crate::packet_filter::Connection))
                     .hide(true),
             )
     };
@@ -315,7 +315,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
                     .unwrap_or_else(host_name),
                 labels: labels(matches)?,
                 spare: matches
-                    .get_one::<crate::filter::Connection>("spare")
+                    .get_one::<crate::packet_filter::Connection>("spare")
                     .copied(),
                 ledger_copy: matches.get_one::<i32>("ledger-copy").copied(),
             };
@@ -444,7 +444,7 @@ fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) ->
     if let Ok(Some(labels)) = matches.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = matches.try_get_one::<crate::filter::Connection>("spare") {
+    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::Connection>("spare") {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }

@@ -7,7 +7,7 @@
 
 use super::credentials::Credentials;
 use super::tls_connect::{ConnectError, TlsConnection, timespec};
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{
     AgentExit, CHECK_INTERVAL, HungAgentOutcome, ShutdownMonitor, end_hung_agent, wait_for_exit,

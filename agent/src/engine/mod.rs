@@ -23,7 +23,7 @@ pub use planner::PlanTask;
 pub use revert::{residue_of, revert_entry, revert_matching};
 pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;
