@@ -22,8 +22,8 @@ pub use journal::{File, Journal};
 pub use prepare::{Preview, PreviewedInjection, preview, whom};
 pub use record::Watcher;
 
-use crate::crew::Crew;
-use crate::link::{Ear, Word};
+use crate::agent_connection::{AgentEvent, EventSender};
+use crate::agent_pool::AgentPool;
 use crate::providers::Around;
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
@@ -53,7 +53,7 @@ pub struct Settings {
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
     pub sha256: Option<String>,
     /// Who takes part, where the experiment needs somebody.
-    pub crew: Crew,
+    pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.
     pub journal: Box<dyn Journal>,
     /// Who sees each event after that.
@@ -145,8 +145,8 @@ struct Runner {
     asked_to_stop: usize,
     agents: BTreeMap<String, agent::Agent>,
     /// What is heard of agents, by name.
-    heard: mpsc::UnboundedReceiver<Word>,
-    hear: Ear,
+    heard: mpsc::UnboundedReceiver<AgentEvent>,
+    hear: EventSender,
     around: Arc<Around>,
     /// Whether `around` knows all agents that take part.
     knows_agents: bool,
@@ -179,7 +179,7 @@ struct Given {
     seed: u64,
     frequency: Duration,
     sha256: Option<String>,
-    crew: Crew,
+    agent_pool: AgentPool,
 }
 
 impl Runner {
@@ -223,7 +223,7 @@ impl Runner {
                 seed: settings.seed,
                 frequency,
                 sha256: settings.sha256,
-                crew: settings.crew,
+                agent_pool: settings.agent_pool,
             },
             illegal: None,
             notes,
@@ -307,11 +307,11 @@ impl Runner {
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
-            Some(word) = self.heard.recv() => {
-                self.heard(word);
+            Some(event) = self.heard.recv() => {
+                self.heard(event);
                 for _ in 1..AT_ONCE {
-                    let Ok(word) = self.heard.try_recv() else { break };
-                    self.heard(word);
+                    let Ok(event) = self.heard.try_recv() else { break };
+                    self.heard(event);
                 }
             }
             Some(note) = self.notes.recv() => {
