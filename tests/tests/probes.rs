@@ -1,7 +1,7 @@
 //! What an agent measures for a controller: the same as the controller itself would from there,
 //! without being held up or brought down by it.
 
-use backburn::providers::{Around, measure};
+use backburn::providers::{ProbeContext, measure};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Probed, Report};
 use backburn_tests::crash::Place;
@@ -32,7 +32,7 @@ fn by_the_controller(provider: &Value) -> Probed {
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    runtime.block_on(measure(&provider, None, &Around::default()))
+    runtime.block_on(measure(&provider, None, &ProbeContext::default()))
 }
 
 /// What is the same whoever measures it: a value but for the time it took, and what is said of no value but for its words.

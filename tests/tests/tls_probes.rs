@@ -1,6 +1,6 @@
 //! What a server's certificate and TLS mean for a probe: whether users are down, and whom this host trusts. The same whoever measures.
 
-use backburn::providers::{Around, measure};
+use backburn::providers::{ProbeContext, measure};
 use backburn_experiments::wire::Probed;
 use backburn_tests::crash::Place;
 use backburn_tests::served::Served;
@@ -21,7 +21,7 @@ fn by_the_controller(provider: &Value) -> Probed {
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    runtime.block_on(measure(&provider, None, &Around::default()))
+    runtime.block_on(measure(&provider, None, &ProbeContext::default()))
 }
 
 struct Identity {

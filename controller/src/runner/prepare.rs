@@ -1,10 +1,10 @@
 //! Before anything is done: who is hit, whether the blast radius allows it, and what exactly each
 //! fault would do. Nothing is touched here, and every refusal is one before the run.
 
-use super::record::{clean_plan, clean_refusal};
-use super::{Note, Runner, aim};
+use super::event_log::{clean_plan, clean_refusal};
+use super::{Runner, RunnerEvent, target_addresses};
 use crate::agent_pool::{AgentPool, Inventory};
-use crate::providers::{self, Around};
+use crate::providers::{self, ProbeContext};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
 use backburn_experiments::forecast::{ExpectedLooks, expected_looks, warnings};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One injection of the method.
-pub(super) struct Planned {
+pub(super) struct PlannedInjection {
     /// Its action's place in the method.
     pub(super) index: usize,
     /// The action's name.
@@ -93,10 +93,10 @@ pub async fn preview(
         });
     }
     let inventory = agent_pool.discover().await?;
-    let chosen = choose(experiment, &inventory, seed, "plan", agent_pool.is_fleet());
+    let chosen = select(experiment, &inventory, seed, "plan", agent_pool.is_fleet());
     let chosen =
         chosen.and_then(|chosen| agent_pool.check_admission(&chosen.names()).map(|()| chosen));
-    let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+    let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
     let handles = agent_pool.handles(&names);
     let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
     let mut answers = tokio::task::JoinSet::new();
@@ -170,19 +170,19 @@ impl Runner {
         let Some(inventory) = self.discover().await else {
             return;
         };
-        let chosen = choose(
+        let chosen = select(
             &self.experiment,
             &inventory,
             self.settings.seed,
             &self.settings.run,
             self.settings.agent_pool.is_fleet(),
         );
-        let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+        let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
         self.join(&names);
         if self.over() {
             return;
         }
-        let Chosen {
+        let Selection {
             picks,
             aimed,
             planned,
@@ -190,16 +190,16 @@ impl Runner {
             Ok(chosen) => chosen,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
-        let mut around = Around::clone(&self.around);
+        let mut context = ProbeContext::clone(&self.context);
         for (target, Picked { matched, picked }) in picks.into_iter().chain(aimed) {
-            around.picks.insert(target.clone(), picked.clone());
-            self.put(Event::TargetPicked {
+            context.picks.insert(target.clone(), picked.clone());
+            self.record(Event::TargetPicked {
                 target,
                 matched,
                 picked,
             });
         }
-        self.around = Arc::new(around);
+        self.context = Arc::new(context);
         self.unanswered = planned.len();
         self.plans = planned;
         for (at, planned) in self.plans.iter().enumerate() {
@@ -213,11 +213,11 @@ impl Runner {
             );
             self.timers.spawn(async move {
                 let outcome = handle.plan(request).await;
-                tell.send(Note::Planned { at, outcome }).ok();
+                tell.send(RunnerEvent::Planned { at, outcome }).ok();
             });
         }
         while !self.over() && self.unanswered > 0 {
-            self.turn().await;
+            self.step().await;
         }
     }
 
@@ -230,7 +230,7 @@ impl Runner {
         let (activity, agent) = (planned.activity.clone(), planned.agent.clone());
         match outcome {
             Ok(plan) => {
-                self.put_soon(Event::Planned {
+                self.record_buffered(Event::Planned {
                     activity,
                     agent,
                     plan,
@@ -263,23 +263,23 @@ impl Runner {
 ///
 /// # Errors
 /// No match, or the blast radius.
-pub fn whom(
+pub fn select_agents(
     experiment: &Experiment,
     inventory: &Inventory,
     seed: u64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    choose(experiment, inventory, seed, "plan", true).map(|chosen| chosen.names())
+    select(experiment, inventory, seed, "plan", true).map(|chosen| chosen.names())
 }
 
 /// Who is picked for which target, and what they are to be asked for.
-struct Chosen {
+struct Selection {
     picks: BTreeMap<String, Picked>,
     /// Targets that are only aimed at: their agents take no part.
     aimed: BTreeMap<String, Picked>,
-    planned: Vec<Planned>,
+    planned: Vec<PlannedInjection>,
 }
 
-impl Chosen {
+impl Selection {
     /// Everybody who takes part.
     fn names(&self) -> BTreeSet<String> {
         let picked = self.picks.values().flat_map(|picks| picks.picked.iter());
@@ -289,13 +289,13 @@ impl Chosen {
 }
 
 /// What is asked of whom, and who measures for others.
-fn choose(
+fn select(
     experiment: &Experiment,
     inventory: &Inventory,
     seed: u64,
     run: &str,
     is_fleet: bool,
-) -> Result<Chosen, Refusal> {
+) -> Result<Selection, Refusal> {
     let mut picks: BTreeMap<String, Picked> = BTreeMap::new();
     let mut planned = Vec::new();
     let real = experiment
@@ -316,7 +316,7 @@ fn choose(
         };
         for agent in picked {
             let number = planned.len() as u64 + 1;
-            planned.push(Planned {
+            planned.push(PlannedInjection {
                 index,
                 activity: activity.name.clone(),
                 agent,
@@ -344,7 +344,7 @@ fn choose(
         true => aim_at(experiment, inventory, seed, &picks, &mut planned)?,
         false => BTreeMap::new(),
     };
-    Ok(Chosen {
+    Ok(Selection {
         picks,
         aimed,
         planned,
@@ -357,11 +357,12 @@ fn aim_at(
     inventory: &Inventory,
     seed: u64,
     picks: &BTreeMap<String, Picked>,
-    planned: &mut [Planned],
+    planned: &mut [PlannedInjection],
 ) -> Result<BTreeMap<String, Picked>, Refusal> {
     let targets = &experiment.document.targets;
     let mut new = BTreeMap::new();
-    let names = (planned.iter()).flat_map(|planned| aim::aimed(&planned.request.arguments));
+    let names =
+        (planned.iter()).flat_map(|planned| target_addresses::aimed(&planned.request.arguments));
     for name in names.collect::<BTreeSet<String>>() {
         if picks.contains_key(&name) {
             continue;
@@ -377,7 +378,8 @@ fn aim_at(
     }
     let all = picks.clone().into_iter().chain(new.clone()).collect();
     for planned in planned {
-        planned.request.arguments = aim::addressed(&planned.request.arguments, &all, inventory)?;
+        planned.request.arguments =
+            target_addresses::addressed(&planned.request.arguments, &all, inventory)?;
     }
     Ok(new)
 }
@@ -446,7 +448,7 @@ fn list(labels: &BTreeMap<String, String>) -> String {
 /// Refuses what is sure to pass the ceiling of faults at a time: what one action asks for, and faults
 /// that begin right after each other while earlier ones go on in the background. Other activities
 /// take a time that nobody knows; what they bring together is caught when it is about to happen.
-fn faults_allowed(experiment: &Experiment, planned: &[Planned]) -> Result<(), Refusal> {
+fn faults_allowed(experiment: &Experiment, planned: &[PlannedInjection]) -> Result<(), Refusal> {
     let Some(most) = experiment
         .document
         .blast_radius
