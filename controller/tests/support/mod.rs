@@ -2,7 +2,7 @@
 //! Its fault removes a file, and the hypothesis is that the file is there.
 #![allow(dead_code)]
 
-use backburn::link::{Link, Start};
+use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
