@@ -7,6 +7,7 @@
 //! ```
 
 pub mod changes;
+pub mod child_task;
 pub mod children;
 pub mod cli;
 pub mod controller_link;
@@ -17,7 +18,6 @@ pub mod engine;
 pub mod exit_code;
 pub mod faults;
 pub mod files;
-pub mod packet_filter;
 pub mod guardian;
 pub mod heartbeat;
 pub mod helpers;
@@ -25,6 +25,7 @@ pub mod host;
 pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
+pub mod packet_filter;
 
 pub mod metrics;
 pub mod netlink;

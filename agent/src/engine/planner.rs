@@ -3,9 +3,9 @@
 
 use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Look, Plan};
-use crate::packet_filter::Connection;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
+use crate::packet_filter::Connection;
 use crate::policy::Policy;
 use crate::processes::ProcessTable;
 use backburn_experiments::problem::nearest;

@@ -66,7 +66,8 @@ impl Backend {
             Backend::Nfqueue => None,
             Backend::Auto | Backend::Netem => match ways.shape.try_out() {
                 Ok(()) => {
-                    let mut plan = filtering(&flows, PacketEffect::Shape { shape: ways.shape }, look)?;
+                    let mut plan =
+                        filtering(&flows, PacketEffect::Shape { shape: ways.shape }, look)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),

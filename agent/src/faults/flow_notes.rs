@@ -2,8 +2,8 @@
 //! or make it look like something else. Looks only; nothing is sent.
 
 use crate::changes::count;
-use crate::packet_filter::{PacketFilter, Flows, Network, Protocol};
 use crate::netlink::{self, ForeignChain, Listening};
+use crate::packet_filter::{Flows, Network, PacketFilter, Protocol};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

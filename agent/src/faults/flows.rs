@@ -8,10 +8,10 @@ use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
 use super::{Look, Plan, flow_notes};
 use crate::dns::Viewpoint;
-use crate::packet_filter::{
-    Direction, End, PacketFilter, Flows as Chosen, PacketEffect, PortRange, Protocol, marks_held,
-};
 use crate::netlink::{self, Namespace, errno};
+use crate::packet_filter::{
+    Direction, End, Flows as Chosen, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
+};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
@@ -223,7 +223,11 @@ impl Flows {
     ///
     /// # Errors
     /// There is no such host, interface or namespace; or the kernel would not do it.
-    pub(super) fn filter(&self, harm: PacketEffect, look: &Look<'_>) -> Result<PacketFilter, Refusal> {
+    pub(super) fn filter(
+        &self,
+        harm: PacketEffect,
+        look: &Look<'_>,
+    ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
         let place = self.find_place(look)?;
         let resolver = place.resolver(look);
@@ -312,7 +316,8 @@ impl Flows {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. })) {
+        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
+        {
             let what = "it is not known whose a packet at a device is";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(

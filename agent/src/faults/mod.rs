@@ -35,9 +35,9 @@ mod tcp_proxy;
 pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
 
-use crate::changes::{ReversibleChange as _, Change, ProcessHelper};
-use crate::packet_filter::{PacketFilter, PacketEffect};
+use crate::changes::{Change, ProcessHelper, ReversibleChange as _};
 use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, PacketFilter};
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
 use backburn_experiments::{Problem, Span, schema};

@@ -72,7 +72,9 @@ impl FaultKind for NetworkBandwidth {
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
         // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
         let trial = self.shape(PACKET.0);
-        let mut filter = self.flows.filter(PacketEffect::Shape { shape: trial }, look)?;
+        let mut filter = self
+            .flows
+            .filter(PacketEffect::Shape { shape: trial }, look)?;
         let longest = filter
             .longest_packet()
             .map_err(|error| kernel_refuses(&error))?

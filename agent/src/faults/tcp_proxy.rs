@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Look, Plan};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{StreamEffects, Proxy, HelperSpec, bound};
+use crate::helpers::{HelperSpec, Proxy, StreamEffects, bound};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
