@@ -5,7 +5,7 @@ use super::output::ReportFile;
 use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
 use super::{CommandError, HostOptions, junit, print, print_stderr, report, runtime};
-use backburn::runner::{self, Finished, Settings};
+use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
@@ -207,7 +207,7 @@ fn host() -> Host {
 /// A run that was shown while it went on.
 pub(crate) struct CompletedRun {
     /// How it ended.
-    pub(crate) finished: Finished,
+    pub(crate) finished: FinishedRun,
     /// Its events.
     pub(crate) entries: Vec<Entry>,
     /// Where its journal is.
@@ -224,7 +224,7 @@ pub(crate) fn execute(
 ) -> Result<CompletedRun, CommandError> {
     let run = runner::run_id();
     let state = place.state()?;
-    let journal = runner::File::create(&state, &run).map_err(|error| {
+    let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
         let what = format!(
             "the journal cannot be written below {}: {error}",
             state.display()
@@ -246,14 +246,14 @@ pub(crate) fn execute(
         let stop = signals(warn).map_err(|error| {
             CommandError::invalid(format!("signals cannot be received: {error}"))
         })?;
-        let settings = Settings {
+        let settings = RunSettings {
             run,
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
             crew: start.into(),
             journal: Box::new(journal),
-            watchers: vec![watcher],
+            observers: vec![watcher],
             stop,
         };
         Ok(runner::run(experiment, settings).await)
