@@ -9,7 +9,7 @@ use super::halt::OwedInjection;
 use super::pagination::PageByName;
 use super::pagination::page;
 use super::problem::ApiProblem;
-use crate::fleet::{Connected, Retired};
+use crate::fleet::{ConnectedAgent, DrainGuard};
 use crate::store;
 use axum::Json;
 use axum::extract::State;
@@ -57,7 +57,7 @@ pub struct AgentInfo {
     owed: Vec<OwedInjection>,
 }
 
-fn agent(kept: store::Agent, connected: Option<Connected>) -> AgentInfo {
+fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -126,11 +126,11 @@ pub async fn faults(
     State(api): State<Api>,
     PathParam(name): PathParam<String>,
 ) -> Result<Json<Vec<FaultInfo>>, ApiProblem> {
-    let Some(caller) = api.service.fleet().caller(&name) else {
+    let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(ApiProblem::not_found(what));
     };
-    match tokio::time::timeout(DESCRIBE_TIMEOUT, caller.describe()).await {
+    match tokio::time::timeout(DESCRIBE_TIMEOUT, handle.describe()).await {
         Ok(Some(faults)) => Ok(Json(faults.into_iter().map(FaultInfo::from).collect())),
         Ok(None) | Err(_) => Err(ApiProblem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -161,7 +161,7 @@ pub async fn doctor(
     State(api): State<Api>,
     PathParam(name): PathParam<String>,
 ) -> Result<Json<Vec<DoctorFinding>>, ApiProblem> {
-    let Some(caller) = api.service.fleet().caller(&name) else {
+    let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(ApiProblem::not_found(what));
     };
@@ -169,7 +169,7 @@ pub async fn doctor(
         let what = format!("agent `{name}` does not say: {why}");
         ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
-    match tokio::time::timeout(DOCTOR_TIMEOUT, caller.examine()).await {
+    match tokio::time::timeout(DOCTOR_TIMEOUT, handle.examine()).await {
         Ok(Probed::Output(findings)) => {
             let findings = serde_json::from_value(findings);
             Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
@@ -198,7 +198,7 @@ pub async fn revoke(
     QueryParams(RevokeQuery { force }): QueryParams<RevokeQuery>,
 ) -> Result<Json<AgentInfo>, ApiProblem> {
     let retired = match force {
-        true => Retired::of(api.service.fleet(), &name),
+        true => DrainGuard::of(api.service.fleet(), &name),
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
