@@ -4,7 +4,7 @@
 
 use crate::engine::recover;
 use crate::heartbeat::{self, HeartbeatWatch, Pulse};
-use crate::host::{self, Host, Invocation, Role, timespec, wait_readable};
+use crate::host::{self, Host, HostRole, Invocation, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
 use backburn_experiments::wire::{Ended, Report};
@@ -62,7 +62,7 @@ pub fn run(state: &Path, words: &[String], invocation: &Invocation) -> io::Resul
         .stdout(Stdio::from(OwnedFd::from(its_end)))
         .spawn()?;
     let pid = worker.id() as i32;
-    let host = Host::new(Role::Guardian, invocation.clone());
+    let host = Host::new(HostRole::Guardian, invocation.clone());
     let id = host.table.identify(pid);
     host::settle();
     let end = wait_for_end(&mut worker, lifeline, &signals)?;

@@ -10,13 +10,13 @@ use crate::children::Children;
 use crate::engine::{Engine, revert_dead};
 use crate::filter::Connection;
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::host::{self, Host, Invocation, Role, timespec};
+use crate::host::{self, Host, HostRole, Invocation, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::link::{Link, Received};
+use crate::local_abort_rules::LocalAbortRules;
 use crate::metrics::Metrics;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
-use crate::watch::Watch;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
 use looks::Purpose;
@@ -70,8 +70,8 @@ pub fn run(
     settings: &Settings,
     invocation: Invocation,
 ) -> Result<bool, Box<dyn std::error::Error>> {
-    let host = Host::new(Role::Worker, invocation);
-    let policy = Policy::load(settings.policy.as_deref())?;
+    let host = Host::new(HostRole::Worker, invocation);
+    let policy = HostPolicy::load(settings.policy.as_deref())?;
     let copy = settings.ledger_copy.map(LedgerCopy::of_parent);
     let ledger = Ledger::open(&host, &settings.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
@@ -171,7 +171,7 @@ struct Worker {
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof: Option<Instant>,
     /// What is watched for each run.
-    watches: BTreeMap<String, Watch>,
+    watches: BTreeMap<String, LocalAbortRules>,
     metrics: Metrics,
     /// When something was last asked of us.
     busy: Instant,

@@ -6,7 +6,7 @@
 
 use backburn_agent::changes::{Alter as _, Change, ProcessHelper, Stop};
 use backburn_agent::helpers::Role;
-use backburn_agent::host::{Host, Invocation, Role as ProcessRole};
+use backburn_agent::host::{Host, Invocation, HostRole};
 use backburn_agent::ledger::{LedgerEntry, VERSION};
 use backburn_experiments::Span;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn parse(value: &Value) -> Result<LedgerEntry, String> {
 }
 
 fn host() -> Host {
-    Host::new(ProcessRole::Hand, Invocation { prefix: Vec::new() })
+    Host::new(HostRole::Hand, Invocation { prefix: Vec::new() })
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::arguments::Wanted;
 use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
 use crate::guardian::NOT_CLEAN;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, put_back_for, until_ended};
 use crate::processes::ProcessId;
 use backburn_experiments::Span;
@@ -77,7 +77,7 @@ pub(super) fn run(
             Refusal::new("failed", format!("the agent could not be started: {error}"))
                 .hint("see what limits processes and memory here, e.g. `ulimit -a`")
         })?;
-    let host = Host::new(Role::Hand, invocation.clone());
+    let host = Host::new(HostRole::Hand, invocation.clone());
     let mut session = Session {
         wanted,
         // A child that was not waited for is there, dead or alive.

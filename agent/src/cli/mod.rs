@@ -10,9 +10,9 @@ mod status;
 use crate::children::Children;
 use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_dead};
 use crate::guardian::{self, NOT_CLEAN};
-use crate::host::{Host, Invocation, Role, wait_readable};
+use crate::host::{Host, Invocation, HostRole, wait_readable};
 use crate::ledger::Ledger;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::probes::Task;
 use crate::processes::ProcessTable;
 use crate::{doctor, helpers, probes, worker};
@@ -288,7 +288,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
         .copied()
         .unwrap_or_default();
     let policy =
-        || Policy::load(policy_path.as_deref()).map_err(|error| Failure::Wrong(error.to_string()));
+        || HostPolicy::load(policy_path.as_deref()).map_err(|error| Failure::Wrong(error.to_string()));
     if ["plan", "inject"].contains(&name) {
         // By a table that shows others, or not all, the wrong ones would be hit.
         let seen = ProcessTable::default().check_visibility();
@@ -362,7 +362,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
             let findings = doctor::examine(&state);
             show::doctor(&findings, json)
         }
-        "schema" => show::json(&backburn_experiments::schema::of::<Policy>()),
+        "schema" => show::json(&backburn_experiments::schema::of::<HostPolicy>()),
         _ => Ok(INVALID),
     }
 }
@@ -393,7 +393,7 @@ fn revert(
 
 /// The host and the ledger, for a person at a terminal.
 fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure> {
-    let host = Host::new(Role::Hand, invocation);
+    let host = Host::new(HostRole::Hand, invocation);
     let ledger = Ledger::open(&host, state).map_err(|error| {
         Failure::Wrong(format!(
             "{error}\nhint: name a folder that you may write to with `--state`"

@@ -13,7 +13,7 @@ pub use membership::{Membership, NoMembership};
 
 use crate::engine::revert_dead;
 use crate::guardian::NOT_CLEAN;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{Cause, Ended, Owed};
@@ -58,7 +58,7 @@ pub struct Settings {
 pub fn run(settings: &Settings, invocation: &Invocation) -> Result<u8, Box<dyn std::error::Error>> {
     Membership::load(&settings.state)?;
     let signals = signals()?;
-    let host = Host::new(Role::Hand, invocation.clone());
+    let host = Host::new(HostRole::Hand, invocation.clone());
     let mut connector = Connector {
         settings,
         invocation,
@@ -213,7 +213,7 @@ fn renew_beside(state: &Path, invocation: &Invocation) -> Duration {
     let again = (member.lasts.0 / 24).min(RENEW_AGAIN);
     let (state, invocation) = (state.to_owned(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
-        renew(&Host::new(Role::Hand, invocation), &state, &member);
+        renew(&Host::new(HostRole::Hand, invocation), &state, &member);
     });
     if let Err(error) = spawned {
         tracing::warn!(%error, "the certificate could not be renewed");
