@@ -4,9 +4,9 @@
 
 #![allow(clippy::expect_used, reason = "what a test needs must be there")]
 
-use backburn_agent::changes::{Alter as _, Change, ProcessHelper, Stop};
-use backburn_agent::helpers::Role;
-use backburn_agent::host::{Host, Invocation, HostRole};
+use backburn_agent::changes::{Change, ProcessHelper, ReversibleChange as _, Stop};
+use backburn_agent::helpers::HelperSpec;
+use backburn_agent::host::{Host, HostRole, Invocation};
 use backburn_agent::ledger::{LedgerEntry, VERSION};
 use backburn_experiments::Span;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn deadline_of_more_than_a_century_is_read_as_the_longest() {
         panic!("{:?}", entry.changes);
     };
     assert_eq!(*deadline, Span::LONGEST);
-    assert!(matches!(role, Role::Memory { .. }), "{role:?}");
+    assert!(matches!(role, HelperSpec::Memory { .. }), "{role:?}");
 }
 
 #[test]

@@ -4,9 +4,9 @@
 
 mod support;
 
-use backburn::crew::Crew;
-use backburn::fleet::{Fleet, Held};
-use backburn::runner::{self, File, Settings};
+use backburn::agent_pool::AgentPool;
+use backburn::fleet::{Fleet, Reservation};
+use backburn::runner::{self, JournalFile, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::journal::{AbortBy, Entry, Event, Judgement, Outcome};
 use backburn_experiments::wire::{Command, Probed, Refusal};
@@ -68,14 +68,14 @@ impl World {
         let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
-        let settings = Settings {
+        let settings = RunSettings {
             run: run.into(),
             seed: 7,
             frequency: Span::millis(20),
             sha256: None,
-            crew: Crew::Fleet(Held::new(Arc::clone(&self.fleet), run)),
-            journal: Box::new(File::open(journal.clone()).unwrap()),
-            watchers: vec![Box::new(move |entry| {
+            agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
+            journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
+            observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
             })],
             stop: stopped,

@@ -1,7 +1,7 @@
 //! Programs that are run as probes and actions: their own exit is their end, and what they leave running is left alone.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{Around, Measured, measure};
+use backburn::providers::{Measured, ProbeContext, measure};
 use backburn_experiments::document::Provider;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 async fn ask(provider: Value) -> Measured {
     let provider: Provider = serde_json::from_value(provider).unwrap();
-    let around = Around::default();
-    let measured = measure(&provider, None, &around);
+    let context = ProbeContext::default();
+    let measured = measure(&provider, None, &context);
     tokio::time::timeout(Duration::from_secs(60), measured)
         .await
         .unwrap()

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
@@ -103,7 +103,7 @@ impl FaultKind for DiskFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(Span::default()),
-                role: Role::Disk {
+                role: HelperSpec::Disk {
                     directory: self.path.clone(),
                     bytes,
                     reserve_bytes: reserve,

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
@@ -84,7 +84,7 @@ impl FaultKind for MemoryFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(Span::default()),
-                role: Role::Memory {
+                role: HelperSpec::Memory {
                     bytes,
                     reserve_bytes: reserve,
                     ramp: self.ramp,

@@ -1,8 +1,8 @@
 //! `network-bandwidth`: flows get only so much of their link, as over a slow line.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Harm, Shape};
 use crate::network::{FlowSelector, kernel_refuses, plan_for_filter};
+use crate::packet_filter::{PacketEffect, Shape};
 use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -73,13 +73,15 @@ impl FaultKind for NetworkBandwidth {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
         let trial = self.shape(MIN_BURST.0);
-        let mut filter = self.flows.filter(Harm::Shape { shape: trial }, context)?;
+        let mut filter = self
+            .flows
+            .filter(PacketEffect::Shape { shape: trial }, context)?;
         let longest = filter
             .longest_packet()
             .map_err(|error| kernel_refuses(&error))?
             .max(MIN_BURST.0);
         let shape = self.shape(longest);
-        filter.harm = Harm::Shape { shape };
+        filter.harm = PacketEffect::Shape { shape };
         let mut plan = plan_for_filter(filter, context)?;
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),

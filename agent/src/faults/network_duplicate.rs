@@ -2,9 +2,9 @@
 
 use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Direction, Harm, Shape, Share};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
+use crate::packet_filter::{Direction, PacketEffect, Shape, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -48,7 +48,7 @@ impl FaultKind for NetworkDuplicate {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let ways = ShapingMethods {
             shape: Shape::Duplicate(self.percent),
-            other: Harm::Duplicate {
+            other: PacketEffect::Duplicate {
                 share: Share::percent(self.percent),
             },
             only: Direction::Egress,

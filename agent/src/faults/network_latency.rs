@@ -1,9 +1,9 @@
 //! `network-latency`: packets take longer, as from another continent or through a crowded router.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Delay, Direction, Distribution, Harm, Shape};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -107,7 +107,7 @@ impl FaultKind for NetworkLatency {
         };
         let ways = ShapingMethods {
             shape: Shape::Delay(delay),
-            other: Harm::Delay {
+            other: PacketEffect::Delay {
                 delay,
                 seed: context.seed,
             },

@@ -1,10 +1,10 @@
 //! `network-partition`: packets are lost without a word, as over a cut cable or a firewall that drops.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Harm, Share};
 use crate::network::FlowSelector;
 use crate::network::PartitionMembers;
 use crate::network::plan_for_flows;
+use crate::packet_filter::{PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -43,7 +43,7 @@ impl FaultKind for NetworkPartition {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let harm = Harm::Lose { share: Share::All };
+        let harm = PacketEffect::Lose { share: Share::All };
         let Some(between) = &self.between else {
             return plan_for_flows(&self.flows, harm, context);
         };

@@ -3,9 +3,9 @@
 //! other side of what arrives.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Harm, With};
 use crate::network::FlowSelector;
 use crate::network::plan_for_flows;
+use crate::packet_filter::{PacketEffect, RejectWith};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ pub struct NetworkReject {
     flows: FlowSelector,
     /// What the sender hears. A TCP reset where left out; for what is not TCP, that the port is unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<With>,
+    with: Option<RejectWith>,
     /// What becomes of TCP connections that are live already. Their packets are rejected where left out, so that one that says nothing
     /// lives on. With `kill` they are closed at once, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ impl FaultKind for NetworkReject {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let harm = Harm::Reject {
+        let harm = PacketEffect::Reject {
             with: self.with.unwrap_or_default(),
             close_established: self.established == Some(Established::Kill),
         };

@@ -2,9 +2,9 @@
 
 use super::network_latency::{DELAY_NOTE, wrong_delay};
 use super::{FaultKind, Plan, PlanContext};
-use crate::filter::{Delay, Direction, Distribution, Harm, Overtake, Shape};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
+use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -93,7 +93,7 @@ impl FaultKind for NetworkReorder {
         };
         let ways = ShapingMethods {
             shape: Shape::Delay(delay),
-            other: Harm::Delay {
+            other: PacketEffect::Delay {
                 delay,
                 seed: context.seed,
             },

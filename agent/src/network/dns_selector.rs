@@ -5,8 +5,8 @@ use super::flow_selector::FlowSelector;
 use super::name_resolution::NameResolution;
 use crate::changes::{Change, ProcessHelper};
 use crate::dns::{Alteration, Answers, Pattern};
-use crate::filter::{Harm, Protocol};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, Protocol};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
@@ -129,7 +129,7 @@ impl DnsSelector {
         } else {
             Protocol::Udp
         };
-        let harm = Harm::Answer {
+        let harm = PacketEffect::Answer {
             lost: change.loses(),
         };
         let filter = self
@@ -163,7 +163,7 @@ impl DnsSelector {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(Span::default()),
-                role: Role::Answers(Box::new(Answers {
+                role: HelperSpec::Answers(Box::new(Answers {
                     filter,
                     names,
                     change,

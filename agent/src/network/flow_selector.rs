@@ -6,8 +6,10 @@ use super::flow_location::FlowLocation;
 use super::flow_owner::{FlowOwner, flow_owner};
 use super::preflight;
 use crate::dns::Viewpoint;
-use crate::filter::{Direction, End, Filter, Flows, Harm, PortRange, Protocol, marks_held};
 use crate::netlink::{self, Namespace, errno};
+use crate::packet_filter::{
+    Direction, End, Flows, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
+};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
@@ -219,7 +221,11 @@ impl FlowSelector {
     ///
     /// # Errors
     /// There is no such host, interface or namespace; or the kernel would not do it.
-    pub(crate) fn filter(&self, harm: Harm, context: &PlanContext<'_>) -> Result<Filter, Refusal> {
+    pub(crate) fn filter(
+        &self,
+        harm: PacketEffect,
+        context: &PlanContext<'_>,
+    ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
         let place = self.locate(context)?;
         let resolver = place.resolver(context);
@@ -294,7 +300,7 @@ impl FlowSelector {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
         };
-        let loopback = matches!(harm, Harm::Answer { .. })
+        let loopback = matches!(harm, PacketEffect::Answer { .. })
             || to
                 .iter()
                 .chain(&from)
@@ -312,7 +318,8 @@ impl FlowSelector {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, Harm::Duplicate { .. })) {
+        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
+        {
             let what = "it is not known whose a packet at a device is";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
@@ -322,12 +329,12 @@ impl FlowSelector {
             });
         }
         // What can't be looked at is as if there were nothing of it.
-        let translated = !matches!(harm, Harm::Answer { .. })
+        let translated = !matches!(harm, PacketEffect::Answer { .. })
             && matches!(
                 netlink::within(namespace.as_ref(), netlink::translates),
                 Ok(Some(true))
             );
-        let mut filter = Filter {
+        let mut filter = PacketFilter {
             table: format!("backburn-{}", context.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
@@ -433,15 +440,17 @@ fn free_marks(inode: u64, context: &PlanContext<'_>) -> Result<usize, Refusal> {
         let name = marks_held(inode, *number);
         !context.held.iter().any(|(thing, _)| *thing == name)
     };
-    (0..Filter::MARKS).find(is_free).ok_or_else(|| {
-        let number = Filter::MARKS;
+    (0..PacketFilter::MARKS).find(is_free).ok_or_else(|| {
+        let number = PacketFilter::MARKS;
         let what = format!("{number} faults mark packets of this network already");
         Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
     })
 }
 
 /// What people should know of what would be done, and be warned of.
-pub(crate) fn notes_and_warnings(filter: &Filter) -> Result<(Vec<String>, Vec<String>), Refusal> {
+pub(crate) fn notes_and_warnings(
+    filter: &PacketFilter,
+) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let checks = || Ok((preflight::notes(filter)?, preflight::warnings(filter)));
     netlink::within(filter.namespace.as_ref(), checks)
         .map(Option::unwrap_or_default)

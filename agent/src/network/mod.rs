@@ -19,8 +19,8 @@ pub(crate) use partition_topology::PartitionMembers;
 pub(crate) use shaping_backend::{ShapingBackend, ShapingMethods};
 
 use crate::changes::{Change, ProcessHelper};
-use crate::filter::{Filter, Harm};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, PacketFilter};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Refusal, Victim};
@@ -28,14 +28,17 @@ use backburn_experiments::wire::{Refusal, Victim};
 /// The plan of a fault that is done to packets by a helper's tables.
 pub(crate) fn plan_for_flows(
     flows: &FlowSelector,
-    harm: Harm,
+    harm: PacketEffect,
     context: &PlanContext<'_>,
 ) -> Result<Plan, Refusal> {
     flows.refuse_warnings_if_strict(plan_for_filter(flows.filter(harm, context)?, context)?)
 }
 
 /// The plan of a helper that owns a filter's tables.
-pub(crate) fn plan_for_filter(filter: Filter, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+pub(crate) fn plan_for_filter(
+    filter: PacketFilter,
+    context: &PlanContext<'_>,
+) -> Result<Plan, Refusal> {
     let (notes, warnings) = flow_selector::notes_and_warnings(&filter)?;
     let place = filter.place();
     let id = filter.holds();
@@ -48,7 +51,7 @@ pub(crate) fn plan_for_filter(filter: Filter, context: &PlanContext<'_>) -> Resu
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
             deadline: context.deadline(Span::default()),
-            role: Role::Filter(Box::new(filter)),
+            role: HelperSpec::PacketFilter(Box::new(filter)),
         })],
         notes,
         warnings,

@@ -3,8 +3,8 @@
 use super::endpoint::{ends, read};
 use super::flow_selector::{FlowSelector, kernel_refuses};
 use super::partition_topology::LostDirection;
-use crate::filter::Direction;
 use crate::netlink;
+use crate::packet_filter::Direction;
 use crate::plan::PlanContext;
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;

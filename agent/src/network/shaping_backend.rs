@@ -3,7 +3,7 @@
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
-use crate::filter::{Direction, Harm, Shape};
+use crate::packet_filter::{Direction, PacketEffect, Shape};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -28,7 +28,7 @@ pub(crate) struct ShapingMethods {
     /// With netem.
     pub shape: Shape,
     /// Without it.
-    pub other: Harm,
+    pub other: PacketEffect,
     /// The direction that can be had without it; meant where none is said.
     pub only: Direction,
     /// What does it without, for people.
@@ -72,7 +72,7 @@ impl ShapingBackend {
             ShapingBackend::Auto | ShapingBackend::Netem => match ways.shape.try_out() {
                 Ok(()) => {
                     let mut plan =
-                        plan_for_flows(&flows, Harm::Shape { shape: ways.shape }, context)?;
+                        plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),

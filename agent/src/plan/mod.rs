@@ -4,7 +4,7 @@ mod plan_context;
 
 pub use plan_context::{FileSystem, Memory, PlanContext};
 
-use crate::changes::{Alter as _, Change};
+use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{PlanView, Victim};

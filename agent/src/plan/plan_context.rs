@@ -1,7 +1,7 @@
 //! The look that a fault gets at its host: reading only.
 
-use crate::filter::Connection;
 use crate::metrics::{self, MetricUnavailable};
+use crate::packet_filter::Connection;
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::Span;
 use std::io;

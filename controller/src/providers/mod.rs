@@ -14,7 +14,7 @@ mod python;
 mod tcp;
 mod tls;
 
-use crate::link::Caller;
+use crate::agent_connection::AgentHandle;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
@@ -28,7 +28,7 @@ pub use preflight::missing;
 
 /// What providers need besides their own arguments.
 #[derive(Debug, Clone, Default)]
-pub struct Around {
+pub struct ProbeContext {
     /// The experiment's configuration, for `python`.
     pub configuration: Map<String, Value>,
     /// The experiment's secrets by scope, for `python`.
@@ -36,7 +36,7 @@ pub struct Around {
     /// What the activity itself says of secrets: the scopes that it may see, or its own as they are.
     pub own_secrets: Option<Value>,
     /// The agents that take part, by name, for `host`.
-    pub agents: BTreeMap<String, Caller>,
+    pub agents: BTreeMap<String, AgentHandle>,
     /// Who was picked for each target, for `from`.
     pub picks: BTreeMap<String, Vec<String>>,
     /// Whether the agents are a fleet's, on other hosts than this.
@@ -46,16 +46,20 @@ pub struct Around {
 }
 
 /// Asks the provider. `longest` holds where the provider has no time-out of its own.
-pub async fn measure(provider: &Provider, longest: Option<Span>, around: &Around) -> Measured {
+pub async fn measure(
+    provider: &Provider,
+    longest: Option<Span>,
+    context: &ProbeContext,
+) -> Measured {
     let outcome = match provider {
         Provider::Http(http) => http::measure(http, longest).await,
         Provider::Process(process) => process::measure(process, longest).await,
-        Provider::Python(python) => python::measure(python, longest, around).await,
+        Provider::Python(python) => python::measure(python, longest, context).await,
         Provider::Tcp(tcp) => tcp::measure(tcp, longest).await,
         Provider::Dns(dns) => dns::measure(dns, longest).await,
         Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
         Provider::Host(host) => {
-            let mut agents = around.agents.values();
+            let mut agents = context.agents.values();
             match (agents.next(), agents.next()) {
                 (Some(agent), None) => within(longest, agent.measure(host.clone()))
                     .await

@@ -4,7 +4,7 @@
 use super::given::Document;
 use super::runs::{Ask, Refused};
 use super::{Service, lock};
-use crate::providers::{Around, Measured, measure};
+use crate::providers::{Measured, ProbeContext, measure};
 use crate::store::{Because, Deed, Experiment, ExperimentRef, StoreError};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
@@ -312,13 +312,13 @@ impl Service {
         else {
             return Ok(());
         };
-        let around = Around {
+        let context = ProbeContext {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
             redactor: experiment.redactor.clone(),
-            ..Around::default()
+            ..ProbeContext::default()
         };
-        let value = match measure(&guard.provider, guard.timeout, &around).await {
+        let value = match measure(&guard.provider, guard.timeout, &context).await {
             Measured::Output(value) => value,
             Measured::NoAnswer(why) | Measured::Broken(why) => {
                 return Err(format!("the guard `{}`: {why}", guard.name));

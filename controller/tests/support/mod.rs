@@ -2,8 +2,8 @@
 //! Its fault removes a file, and the hypothesis is that the file is there.
 #![allow(dead_code)]
 
-use backburn::link::{Link, Start};
-use backburn::runner::{self, File, Finished, Settings};
+use backburn::agent_connection::{AgentConnection, AgentStarter};
+use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::journal::{Entry, Event};
@@ -109,14 +109,14 @@ impl World {
             .unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
         let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
         let watching = Arc::clone(&seen);
-        let settings = Settings {
+        let settings = RunSettings {
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
             sha256: None,
-            crew: self.start().into(),
-            journal: Box::new(File::open(path.clone()).unwrap()),
-            watchers: vec![Box::new(move |entry| {
+            agent_pool: self.start().into(),
+            journal: Box::new(JournalFile::open(path.clone()).unwrap()),
+            observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
             })],
             stop: self.stopped.take().unwrap(),
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    fn start(&self) -> Start {
+    fn start(&self) -> AgentStarter {
         let (manners, told, starts) = (
             self.manners.clone(),
             Arc::clone(&self.told),
@@ -161,7 +161,7 @@ impl World {
                 healthy.clone(),
                 start,
             ));
-            Ok(Link::over(ours, None, Span::seconds(5)))
+            Ok(AgentConnection::over(ours, None, Span::seconds(5)))
         })
     }
 
@@ -177,7 +177,7 @@ impl World {
 
 /// A run that is over.
 pub struct Done {
-    pub finished: Finished,
+    pub finished: FinishedRun,
     pub entries: Vec<Entry>,
     pub journal: String,
 }

@@ -1,0 +1,125 @@
+//! Reading the answers of name servers as they arrive, and altering some. Whatever is not meant goes on at once, as it
+//! came; when this process dies, everything does.
+
+use super::bootstrap::Life;
+use super::precise_timer::{be_timely, nap};
+use super::{Failed, packet_filter};
+use crate::dns::{Alteration, Answers, Decision};
+use crate::packet_filter::Shapers;
+use crate::netlink::{Family, Onward, PacketQueue, Socket};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The most different marks that packets may bear as they come; what has yet another one is left alone.
+const MARKS: usize = 1024;
+
+pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
+    packet_filter::enter(&answers.filter)?;
+    let queue = packet_filter::listen(&answers.filter, PacketQueue::read)?;
+    // Kept until the end: closing it is the undo.
+    let owner = Socket::open(Family::Netfilter).map_err(|error| packet_filter::refused(&error))?;
+    owner
+        .transact(&answers.filter.messages(
+            &owner,
+            life.deadline,
+            queue.number(),
+            Shapers::default(),
+        ))
+        .map_err(|error| packet_filter::refused(&error))?;
+    life.ready(format!(
+        "tables `{}` made{}",
+        answers.filter.table,
+        answers.filter.place()
+    ))?;
+    let mut reader = Reader {
+        answers,
+        owner,
+        queue,
+        chance: ChaCha8Rng::seed_from_u64(answers.seed),
+        known: BTreeSet::from([0]),
+        held: VecDeque::new(),
+    };
+    be_timely().map_err(|error| Failed::new(error.to_string()))?;
+    let Err(error) = reader.read();
+    Err(Failed::new(error.to_string()))
+}
+
+/// What is known while answers are read.
+struct Reader<'a> {
+    answers: &'a Answers,
+    owner: Socket,
+    queue: PacketQueue,
+    chance: ChaCha8Rng,
+    /// The marks with which packets have come, so that the kernel knows them with our sign.
+    known: BTreeSet<u32>,
+    /// Those that are held, until when, and how they go on. All are held for the same time, so the first is due first.
+    held: VecDeque<(Instant, u32, Onward)>,
+}
+
+impl Reader<'_> {
+    /// Reads on, until this process is killed.
+    fn read(&mut self) -> io::Result<std::convert::Infallible> {
+        let by = match self.answers.change {
+            Alteration::Hold { by } => by.0,
+            _ => Duration::ZERO,
+        };
+        let chance = self.answers.percent.map(|percent| percent / 100.0);
+        loop {
+            let due = self.held.front().map(|(due, ..)| *due);
+            let timeout = nap(due, Instant::now());
+            let ready = &mut [PollFd::new(&self.queue, PollFlags::IN)];
+            match poll(ready, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut decided = Vec::new();
+            self.queue.arrived(|packet| {
+                let drawn = || match chance {
+                    None => true,
+                    Some(chance) => f64::from(self.chance.next_u32()) < chance * 2f64.powi(32),
+                };
+                let decision = self.answers.decide(packet.bytes, drawn);
+                decided.push((packet.number, packet.mark, decision));
+            })?;
+            for (number, mark, decision) in decided {
+                let signed = match decision {
+                    Decision::Leave => None,
+                    _ => self.signed(mark),
+                };
+                let onward = match (decision, signed) {
+                    (Decision::Hold, Some(signed)) => {
+                        let due = Instant::now() + by;
+                        self.held.push_back((due, number, Onward::Marked(signed)));
+                        continue;
+                    }
+                    // The rule that counts it loses it.
+                    (Decision::Lose, Some(signed)) => Onward::Marked(signed),
+                    (Decision::Replace(bytes), Some(signed)) => Onward::Replaced(signed, bytes),
+                    (Decision::Leave, _) | (_, None) => Onward::Unchanged,
+                };
+                self.queue.send_on(number, &onward)?;
+            }
+            let now = Instant::now();
+            while let Some((_, number, onward)) = self.held.pop_front_if(|(due, ..)| *due <= now) {
+                self.queue.send_on(number, &onward)?;
+            }
+        }
+    }
+
+    /// A mark with our sign. None where the kernel would not know it as one.
+    fn signed(&mut self, mark: u32) -> Option<u32> {
+        if !self.known.contains(&mark) {
+            let knowing = [self.answers.filter.knowing(mark)];
+            if self.known.len() >= MARKS || self.owner.transact(&knowing).is_err() {
+                return None;
+            }
+            self.known.insert(mark);
+        }
+        Some(mark ^ self.answers.filter.sign())
+    }
+}

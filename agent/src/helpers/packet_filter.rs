@@ -1,0 +1,178 @@
+//! Owning the tables that harm packets: the kernel removes them when the socket that made them
+//! is closed, which no death of this process can leave undone. Asked to end, by SIGTERM, it deletes
+//! them first, which is sooner.
+
+use super::bootstrap::Life;
+use super::{Failed, corrupt, delay};
+use crate::packet_filter::{PacketFilter, PacketEffect};
+use crate::netlink::{Family, PacketQueue, Socket, errno};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::io::Errno;
+use std::io;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A fault that may last longer than this looks its names up again,
+const LONG: Duration = Duration::from_secs(30);
+/// so often.
+const LOOK_UP_EACH: Duration = Duration::from_secs(10);
+
+pub(super) fn run(filter: &PacketFilter, life: &Life) -> Result<(), Failed> {
+    hold_off_the_end()?;
+    // From here: the resolver is asked in the network that the agent is in.
+    let follow = follow_names(filter, life.deadline)?;
+    enter(filter)?;
+    // Kept until the end: closing it is the undo.
+    let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
+    let owner = Arc::new(Mutex::new(owner));
+    let queue = match filter.harm {
+        PacketEffect::Delay { .. } => Some(Arc::new(listen(filter, PacketQueue::listen)?)),
+        PacketEffect::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
+        _ => None,
+    };
+    let swallowing = match filter.swallows() {
+        true => Some(listen(filter, PacketQueue::swallow)?),
+        false => None,
+    };
+    end_when_asked(
+        filter.clone(),
+        Arc::clone(&owner),
+        queue.as_ref().map(Arc::clone),
+    )?;
+    // Somebody listens, and what shapes is there, before the first packet comes.
+    let held = queue.as_deref();
+    let number = held.or(swallowing.as_ref()).map_or(0, PacketQueue::number);
+    let shapers = filter.make_shapers().map_err(|error| refused(&error))?;
+    {
+        let owner = locked(&owner);
+        owner.transact(&filter.messages(&owner, life.deadline, number, shapers))
+    }
+    .map_err(|error| refused(&error))?;
+    let mut seen = format!("tables `{}` made{}", filter.table, filter.place());
+    if filter.closes_established() {
+        // After the rules: no connection is made between.
+        let closed = filter
+            .close_established(&locked(&owner))
+            .map_err(|error| refused(&error))?;
+        seen += &format!(", {closed} connections closed");
+    }
+    if let Some(follow) = follow {
+        // A thread that has ended follows nothing.
+        follow.send(Arc::clone(&owner)).ok();
+    }
+    life.ready(seen)?;
+    match (queue, filter.harm) {
+        (Some(queue), PacketEffect::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
+        (Some(queue), PacketEffect::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
+        _ => life.wait_for_ever(),
+    }
+}
+
+/// Has this thread live where the packets are.
+pub(super) fn enter(filter: &PacketFilter) -> Result<(), Failed> {
+    let Some(namespace) = &filter.namespace else {
+        return Ok(());
+    };
+    namespace.enter().map_err(|error| {
+        Failed::new(format!(
+            "network namespace {}: can't be entered: {error}",
+            namespace.path.display()
+        ))
+        .hint("entering wants root, or CAP_SYS_ADMIN here and there")
+    })
+}
+
+/// The owner's socket, for one of us at a time: each hears the answers to what it asked.
+type Owner = Arc<Mutex<Socket>>;
+
+fn locked(owner: &Owner) -> MutexGuard<'_, Socket> {
+    owner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn asked_to_end() -> SigSet {
+    let mut asked = SigSet::empty();
+    asked.add(Signal::SIGTERM);
+    asked
+}
+
+/// Before there are other threads: each would have to hold SIGTERM off for itself.
+fn hold_off_the_end() -> Result<(), Failed> {
+    asked_to_end()
+        .thread_block()
+        .map_err(|error| Failed::new(format!("could not hold off SIGTERM: {error}")))
+}
+
+fn thread(life: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    std::thread::Builder::new()
+        .name(crate::processes::HELPER_NAME.into())
+        .spawn(life)
+        .map(|_| ())
+        .map_err(|error| Failed::new(format!("could not start a thread: {error}")))
+}
+
+/// Has a thread wait for SIGTERM, take the tables back and end this process.
+fn end_when_asked(
+    filter: PacketFilter,
+    owner: Owner,
+    queue: Option<Arc<PacketQueue>>,
+) -> Result<(), Failed> {
+    thread(move || {
+        let let_go = queue.map(|queue| move || queue.let_all_go());
+        let over = asked_to_end().wait().map_err(io::Error::from);
+        if let Err(error) = over.and_then(|_| filter.take_back(&locked(&owner), let_go)) {
+            // The end closes the socket, and that takes them back as well.
+            tracing::debug!("the tables could not be deleted: {error}");
+        }
+        std::process::exit(0);
+    })
+}
+
+/// Has a thread look names up again while a long fault acts, once it is given the owner's socket.
+fn follow_names(filter: &PacketFilter, deadline: Duration) -> Result<Option<Sender<Owner>>, Failed> {
+    if filter.names.is_empty() || deadline <= LONG {
+        return Ok(None);
+    }
+    let mut filter = filter.clone();
+    let (give, given) = channel::<Owner>();
+    thread(move || {
+        let Ok(owner) = given.recv() else { return };
+        for time in 1.. {
+            std::thread::sleep(LOOK_UP_EACH);
+            let new = filter.look_up();
+            if new.count() > 0
+                && let Err(error) = filter.add(new, &locked(&owner), time)
+            {
+                tracing::debug!("what names have come to could not be added: {error}");
+            }
+        }
+    })?;
+    Ok(Some(give))
+}
+
+/// Takes a packet queue that nobody else has.
+pub(super) fn listen(
+    filter: &PacketFilter,
+    take: impl Fn(u16) -> io::Result<PacketQueue>,
+) -> Result<PacketQueue, Failed> {
+    const TRIES: u16 = 64;
+    let mut number = filter.first_queue();
+    for _ in 0..TRIES {
+        match take(number) {
+            Ok(queue) => return Ok(queue),
+            Err(error) if errno(&error) == Some(Errno::BUSY) => number = number.wrapping_add(1),
+            Err(error) => return Err(refused(&error)),
+        }
+    }
+    Err(Failed::new(format!(
+        "{TRIES} packet queues up to {number} all have listeners"
+    )))
+}
+
+pub(super) fn refused(error: &io::Error) -> Failed {
+    let failed = Failed::new(error.to_string());
+    match errno(error) {
+        Some(Errno::PERM) => failed.hint("network faults want root, or CAP_NET_ADMIN"),
+        _ => failed.hint("`backburn-agent doctor` tells what this kernel has"),
+    }
+}

@@ -1,0 +1,207 @@
+//! The devices of ours that packets are forwarded to and that shape them. The interfaces that the
+//! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
+//! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
+
+use super::packet_effect::{Delay, Shape};
+use super::{PacketFilter, PacketEffect};
+use crate::netlink::{self, Discipline, Link, Netem};
+use nix::sched::{CloneFlags, unshare};
+use std::io;
+
+/// The numbers of the devices for packets that leave and for those that arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shapers {
+    /// For those that leave.
+    pub leaving: u32,
+    /// For those that arrive.
+    pub arriving: u32,
+}
+
+impl PacketFilter {
+    /// Its devices: for what leaves, and for what arrives. None where it needs none.
+    fn shapers(&self) -> [Option<Shaper>; 2] {
+        let PacketEffect::Shape { .. } = self.harm else {
+            return [None, None];
+        };
+        // A device's name has 15 characters, too few for the table's.
+        let sum = super::display::long_fold(&self.table) & 0xffff_ffff_ffff;
+        let shaper = |letter: char, what: &str| Shaper {
+            name: format!("bb{sum:012x}{letter}"),
+            alias: format!("{} {what}", self.table),
+        };
+        let direction = self.flows.direction;
+        [
+            direction.leaves().then(|| shaper('e', "leaving")),
+            direction.arrives().then(|| shaper('i', "arriving")),
+        ]
+    }
+
+    /// How long a packet may be that goes by the devices at which packets are looked at, in bytes, with the header of their layer.
+    /// 0 where there is no such device.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub fn longest_packet(&self) -> io::Result<u64> {
+        /// An Ethernet header with two VLAN tags.
+        const HEADER: u64 = 22;
+        let links = netlink::within(self.namespace.as_ref(), netlink::links)?.unwrap_or_default();
+        let meant = links.iter().filter(|link| {
+            let mut names = self.devices.iter().chain(&self.inlets);
+            names.any(|name| *name == link.name)
+        });
+        Ok(meant
+            .map(|link| u64::from(link.mtu) + HEADER)
+            .max()
+            .unwrap_or_default())
+    }
+
+    /// Makes its devices, in the namespace of the thread.
+    ///
+    /// # Errors
+    /// What the kernel said; a part may be there.
+    pub fn make_shapers(&self) -> io::Result<Shapers> {
+        let PacketEffect::Shape { shape } = &self.harm else {
+            return Ok(Shapers::default());
+        };
+        let discipline = shape.discipline();
+        let [leaving, arriving] = self.shapers().map(|shaper| match shaper {
+            Some(Shaper { name, alias }) => netlink::make_shaper(&name, &alias, &discipline),
+            None => Ok(0),
+        });
+        Ok(Shapers {
+            leaving: leaving?,
+            arriving: arriving?,
+        })
+    }
+
+    /// Which of its devices are there, in the namespace of the thread, whatever they are called by now.
+    pub(super) fn shapers_there(&self) -> io::Result<Vec<Link>> {
+        let mut there = Vec::new();
+        for shaper in self.shapers().into_iter().flatten() {
+            there.extend(shaper.find()?);
+        }
+        Ok(there)
+    }
+
+    /// What others have done to its devices, in the namespace of the thread, so that they do not do any more what they are for.
+    pub(super) fn disturbed_shapers(&self) -> io::Result<Vec<String>> {
+        let PacketEffect::Shape { shape } = &self.harm else {
+            return Ok(Vec::new());
+        };
+        let wanted = shape.discipline();
+        let mut disturbed = Vec::new();
+        for shaper in self.shapers().into_iter().flatten() {
+            let name = &shaper.name;
+            let Some(link) = shaper.find()? else {
+                disturbed.push(format!("device {name} is gone"));
+                continue;
+            };
+            if !link.up {
+                disturbed.push(format!("device {} was taken down", link.name));
+            }
+            match netlink::root(link.index)? {
+                Some(root) if root.is(&wanted) => {}
+                _ => disturbed.push(format!(
+                    "the queueing discipline of device {} was changed",
+                    link.name
+                )),
+            }
+        }
+        Ok(disturbed)
+    }
+
+    /// Removes its devices. What they still held is lost, as on a wire.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn clear_away(&self) -> io::Result<()> {
+        if !self.harm.shapes() {
+            return Ok(());
+        }
+        let remove = || {
+            self.shapers_there()?
+                .iter()
+                .try_for_each(netlink::remove_shaper)
+        };
+        // What was in a namespace that is gone is gone with it.
+        netlink::within(self.namespace.as_ref(), remove).map(|_| ())
+    }
+}
+
+/// A device that shapes, as it is made.
+struct Shaper {
+    /// Its name, which somebody may change.
+    name: String,
+    /// What is written to it, so that it is known by any name.
+    alias: String,
+}
+
+impl Shaper {
+    fn find(&self) -> io::Result<Option<Link>> {
+        netlink::shaper(&self.name, &self.alias)
+    }
+}
+
+impl Shape {
+    fn discipline(&self) -> Discipline {
+        let chance = |percent: f64| (percent / 100.0 * f64::from(u32::MAX)).round() as u32;
+        let netem = match self {
+            Shape::Bandwidth { rate, burst, queue } => {
+                return Discipline::tbf(*rate, *burst, *queue);
+            }
+            Shape::Delay(delay) => {
+                let nanos =
+                    |span: std::time::Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+                let Delay {
+                    by,
+                    jitter,
+                    correlation,
+                    distribution,
+                    keep_order,
+                    overtake,
+                } = delay;
+                Netem {
+                    latency: nanos(by.0),
+                    jitter: nanos(jitter.0),
+                    correlation: chance(*correlation),
+                    table: distribution.table(),
+                    // Where delays are all alike, order is kept anyway.
+                    keep_order: *keep_order && !jitter.0.is_zero(),
+                    gap: overtake.map_or(0, |overtake| overtake.gap),
+                    reorder: overtake.map_or((0, 0), |overtake| {
+                        (chance(overtake.percent), chance(overtake.correlation))
+                    }),
+                    ..Netem::default()
+                }
+            }
+            Shape::Corrupt(percent) => Netem {
+                corrupt: chance(*percent),
+                ..Netem::default()
+            },
+            Shape::Duplicate(percent) => Netem {
+                duplicate: chance(*percent),
+                ..Netem::default()
+            },
+        };
+        Discipline::netem(&netem)
+    }
+
+    /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look. A module that the
+    /// kernel loads for it stays; the devices that it brings along do not.
+    ///
+    /// # Errors
+    /// What the kernel can't, or that no such namespace can be made.
+    pub fn try_out(&self) -> io::Result<()> {
+        let discipline = self.discipline();
+        let trial = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            netlink::make_shaper("backburn-try", "", &discipline).map(|_| ())
+        };
+        netlink::without_what_the_module_makes(|| {
+            std::thread::scope(|threads| match threads.spawn(trial).join() {
+                Ok(tried) => tried,
+                Err(_) => Err(io::Error::other("the trial ended early")),
+            })
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! The one door that events pass: fold, then journal, then whoever watches; and only then does
+//! the runner act. Events that come together, from many agents, are written together. Secrets are taken out here, so that there is one place to look at.
+
+use super::journal::Journal;
+use backburn_experiments::journal::{Entry, Event, Illegal, Run};
+use backburn_experiments::redact::Redactor;
+use backburn_experiments::wire::{Effect, Ended, Owed, PlanView, Refusal};
+use serde_json::Value;
+use std::time::Instant;
+
+/// The longest text within an output that a journal keeps, in bytes.
+const MAX_TEXT_BYTES: usize = 4096;
+/// The most members of a list or an object within an output that a journal keeps.
+const MAX_MEMBERS: usize = 256;
+
+/// Sees each event after it is in the journal. Must not block.
+pub type EventObserver = Box<dyn FnMut(&Entry) + Send>;
+
+/// What has happened so far, and where it is written.
+pub(super) struct EventLog {
+    pub(super) run: Run,
+    journal: Option<Box<dyn Journal>>,
+    redactor: Redactor,
+    observers: Vec<EventObserver>,
+    began: Instant,
+    /// What is in the fold and not in the journal yet.
+    unwritten: Vec<Entry>,
+}
+
+impl EventLog {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        redactor: Redactor,
+        observers: Vec<EventObserver>,
+    ) -> Self {
+        EventLog {
+            run: Run::default(),
+            journal: Some(journal),
+            redactor,
+            observers,
+            began: Instant::now(),
+            unwritten: Vec::new(),
+        }
+    }
+
+    /// Seconds since the run started.
+    pub(super) fn elapsed(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Takes an event in, to be written with the next [`flush`](EventLog::flush). An error is that it cannot follow what
+    /// came before: a bug of ours, or an agent that talks nonsense.
+    pub(super) fn append(&mut self, mut event: Event) -> Result<(), Illegal> {
+        clean(&mut event, &self.redactor);
+        let entry = Entry {
+            at: jiff::Timestamp::now(),
+            elapsed: self.elapsed(),
+            event,
+        };
+        self.run.apply(&entry)?;
+        self.unwritten.push(entry);
+        Ok(())
+    }
+
+    /// Writes what was taken in since, and tells whoever watches. After a failed write nothing more is written, so that
+    /// the journal has no hole: it ends where it ended.
+    pub(super) fn flush(&mut self) -> Result<(), String> {
+        let entries = std::mem::take(&mut self.unwritten);
+        let written = match &mut self.journal {
+            Some(journal) if !entries.is_empty() => journal.append(&entries).map_err(|error| {
+                format!(
+                    "the journal {} could not be written: {error}",
+                    journal.place()
+                )
+            }),
+            _ => Ok(()),
+        };
+        if written.is_err() {
+            self.journal = None;
+        }
+        for entry in &entries {
+            for observer in &mut self.observers {
+                observer(entry);
+            }
+        }
+        written
+    }
+}
+
+/// Takes secrets out of whatever an event quotes, then shortens it. Names and numbers of our own
+/// are left alone: a secret `1` must not make a journal unreadable.
+fn clean(event: &mut Event, redactor: &Redactor) {
+    match event {
+        Event::AgentJoined {
+            recovered, owed, ..
+        } => {
+            recovered
+                .iter_mut()
+                .for_each(|ended| clean_ended(ended, redactor));
+            owed.iter_mut().for_each(|owed| clean_owed(owed, redactor));
+        }
+        Event::Planned { plan, .. } | Event::Injected { plan, .. } => clean_plan(plan, redactor),
+        Event::NotStarted { reason, hint, .. } => {
+            text(reason, redactor);
+            maybe(hint, redactor);
+        }
+        Event::Sampled { output, why, .. } | Event::ActivityFinished { output, why, .. } => {
+            *output = shortened(redactor.value(std::mem::take(output)));
+            maybe(why, redactor);
+            if let Some(why) = why {
+                shorten(why);
+            }
+        }
+        Event::InjectionRefused { refusal, .. } => clean_refusal(refusal, redactor),
+        Event::EffectSeen { effect, .. } => clean_effect(effect, redactor),
+        Event::InjectionEnded(ended) => clean_ended(ended, redactor),
+        Event::Aborted(abort) => text(&mut abort.reason, redactor),
+        Event::AgentLost { reason, .. } => text(reason, redactor),
+        Event::RunStarted { .. }
+        | Event::Interrupted { .. }
+        | Event::TargetPicked { .. }
+        | Event::PhaseStarted { .. }
+        | Event::ActivityStarted { .. }
+        | Event::InjectionRequested { .. }
+        | Event::Recovered { .. }
+        | Event::NotRecovered { .. }
+        | Event::RunEnded => {}
+    }
+}
+
+/// As [`clean`], for a plan that is shown before there is a run.
+pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
+    plan.victims
+        .iter_mut()
+        .for_each(|victim| text(&mut victim.name, redactor));
+    for change in &mut plan.changes {
+        text(&mut change.apply, redactor);
+        text(&mut change.undo, redactor);
+        text(&mut change.if_we_die, redactor);
+    }
+    let notes = plan.notes.iter_mut().chain(&mut plan.warnings);
+    notes.for_each(|note| text(note, redactor));
+}
+
+/// The same for a refusal.
+pub(crate) fn clean_refusal(refusal: &mut Refusal, redactor: &Redactor) {
+    text(&mut refusal.what, redactor);
+    maybe(&mut refusal.hint, redactor);
+    for problem in &mut refusal.problems {
+        text(&mut problem.what, redactor);
+        maybe(&mut problem.hint, redactor);
+    }
+}
+
+fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
+    ended
+        .residue
+        .iter_mut()
+        .for_each(|line| text(line, redactor));
+    if let Some(effect) = &mut ended.effect {
+        clean_effect(effect, redactor);
+    }
+}
+
+fn clean_owed(owed: &mut Owed, redactor: &Redactor) {
+    owed.residue
+        .iter_mut()
+        .for_each(|line| text(line, redactor));
+}
+
+fn clean_effect(effect: &mut Effect, redactor: &Redactor) {
+    text(&mut effect.seen, redactor);
+}
+
+fn text(text: &mut String, redactor: &Redactor) {
+    if let std::borrow::Cow::Owned(redacted) = redactor.text(text) {
+        *text = redacted;
+    }
+}
+
+fn maybe(found: &mut Option<String>, redactor: &Redactor) {
+    if let Some(found) = found {
+        text(found, redactor);
+    }
+}
+
+/// Cuts at a character's edge and says how long it was.
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT_BYTES {
+        let whole = text.len();
+        let end = (0..=MAX_TEXT_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("… ({whole} bytes)"));
+    }
+}
+
+fn shortened(value: Value) -> Value {
+    match value {
+        Value::String(mut text) => {
+            shorten(&mut text);
+            Value::String(text)
+        }
+        Value::Array(list) => {
+            let whole = list.len();
+            let mut kept: Vec<Value> = list.into_iter().take(MAX_MEMBERS).map(shortened).collect();
+            if whole > MAX_MEMBERS {
+                kept.push(format!("… ({whole} members)").into());
+            }
+            Value::Array(kept)
+        }
+        Value::Object(fields) => {
+            let whole = fields.len();
+            let mut kept: serde_json::Map<String, Value> = fields
+                .into_iter()
+                .take(MAX_MEMBERS)
+                .map(|(key, value)| (key, shortened(value)))
+                .collect();
+            if whole > MAX_MEMBERS {
+                kept.insert("…".into(), format!("({whole} members)").into());
+            }
+            Value::Object(kept)
+        }
+        other => other,
+    }
+}
