@@ -11,13 +11,13 @@ use crate::children::Children;
 use crate::controller_socket::{ControllerSocket, IncomingCommand};
 use crate::engine::{Engine, revert_matching};
 use crate::heartbeat::{Heartbeat, PeerState};
-use crate::host::{self, Host, Invocation, Role, timespec};
+use crate::host::{self, Host, Invocation, HostRole, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::metrics::Metrics;
 use crate::packet_filter::Connection;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
-use crate::watch::Watch;
+use crate::local_abort_rules::LocalAbortRules;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
 use child_tasks::ChildPurpose;
@@ -71,8 +71,8 @@ pub fn run(
     config: &WorkerConfig,
     invocation: Invocation,
 ) -> Result<bool, Box<dyn std::error::Error>> {
-    let host = Host::new(Role::Worker, invocation);
-    let policy = Policy::load(config.policy.as_deref())?;
+    let host = Host::new(HostRole::Worker, invocation);
+    let policy = HostPolicy::load(config.policy.as_deref())?;
     let copy = config.ledger_copy.map(LedgerCopy::of_parent);
     let ledger = Ledger::open(&host, &config.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
@@ -172,7 +172,7 @@ struct Worker {
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof_deadline: Option<Instant>,
     /// What is watched for each run.
-    watches: BTreeMap<String, Watch>,
+    watches: BTreeMap<String, LocalAbortRules>,
     metrics: Metrics,
     /// When something was last asked of us.
     last_command_at: Instant,
@@ -338,19 +338,19 @@ impl Worker {
         }
         let mut struck = Vec::new();
         let mut child_tasks = Vec::new();
-        for (run, watch) in &mut self.watches {
+        for (run, local_abort_rules) in &mut self.watches {
             // A run of which nothing acts has nothing to be ended.
             if !self.engine.acts_for(run) {
                 continue;
             }
-            for (rule, task) in watch.due_from_paths(now) {
+            for (rule, task) in local_abort_rules.due_from_paths(now) {
                 let purpose = ChildPurpose::Rule {
                     run: run.clone(),
                     rule,
                 };
                 child_tasks.push((task, purpose));
             }
-            if let Some((rule, seen)) = watch.strike(&mut self.metrics, now) {
+            if let Some((rule, seen)) = local_abort_rules.strike(&mut self.metrics, now) {
                 struck.push((run.clone(), rule, seen));
             }
         }
@@ -381,7 +381,7 @@ impl Worker {
         let watches = self.watches.iter();
         let watched = watches
             .filter(|(run, _)| self.engine.acts_for(run))
-            .filter_map(|(_, watch)| watch.next_due())
+            .filter_map(|(_, local_abort_rules)| local_abort_rules.next_due())
             .min();
         due.iter_mut()
             .filter_map(|due| *due)

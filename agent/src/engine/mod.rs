@@ -26,7 +26,7 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::packet_filter::Connection;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
     Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
@@ -55,7 +55,7 @@ pub struct Engine {
     /// What is owed.
     ledger: Ledger,
     state: PathBuf,
-    policy: Policy,
+    policy: HostPolicy,
     owner: Owner,
     /// What no fault may cut.
     link: Option<Connection>,
@@ -173,7 +173,7 @@ impl Engine {
         host: Host,
         ledger: Ledger,
         state: PathBuf,
-        policy: Policy,
+        policy: HostPolicy,
         owner: Owner,
         link: Option<Connection>,
     ) -> io::Result<Self> {
@@ -424,7 +424,7 @@ impl Engine {
     }
 
     /// What the host's owner allows.
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &HostPolicy {
         &self.policy
     }
 

@@ -15,7 +15,7 @@ mod tcp;
 mod tls;
 
 use crate::children::MAX_ANSWER_BYTES;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late, within};
@@ -38,7 +38,7 @@ pub struct ProbeJob {
     /// The time-out of the activity, where the provider says nothing of that.
     timeout: Option<Span>,
     /// What this host allows: a program is looked up by the child, since a path may hang.
-    policy: Policy,
+    policy: HostPolicy,
 }
 
 impl ProbeJob {
@@ -46,7 +46,7 @@ impl ProbeJob {
     ///
     /// # Errors
     /// Agents do not measure this provider; says why.
-    pub fn new(provider: Provider, timeout: Option<Span>, policy: &Policy) -> Result<Self, String> {
+    pub fn new(provider: Provider, timeout: Option<Span>, policy: &HostPolicy) -> Result<Self, String> {
         is_measured_here(&provider)?;
         let within = Span(within(&provider, timeout).0.min(LONGEST));
         Ok(ProbeJob {

@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::probes::ProbeJob;
-use crate::watch::Watch;
+use crate::local_abort_rules::LocalAbortRules;
 use backburn_experiments::wire::{Cause, Command, Report};
 use std::time::Instant;
 
@@ -51,7 +51,9 @@ impl Worker {
                 self.link.send(&Report::Described { request, faults });
             }
             Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
-            Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
+            Command::Watch { run, rules } => {
+                drop(self.watches.insert(run, LocalAbortRules::new(rules)))
+            }
             // Taken by the caller: it ends the loop.
             Command::Goodbye => {}
         }
