@@ -54,7 +54,7 @@ pub struct Agent {
     owed: Vec<Left>,
 }
 
-fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> Agent {
+fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent {
     let mut agent = Agent {
         name: kept.name,
         connected: connected.is_some(),
@@ -194,9 +194,9 @@ pub async fn revoke(
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
-    let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
-    let kept = blocking(move || -> Result<store::Agent, Problem> {
-        enrolment.revoke(&name)?;
+    let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
+    let kept = blocking(move || -> Result<store::EnrolledAgent, Problem> {
+        registry.revoke(&name)?;
         service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)
     })

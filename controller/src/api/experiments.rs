@@ -5,8 +5,8 @@ use super::input::{Asked, Body, Named, check_name, number_if_any};
 use super::operations::{blocking, nothing, page, usual};
 use super::problem::Problem;
 use super::who::{Operator, Viewer};
-use crate::service::{Ask, Document, Refused, Who};
-use crate::store::{self, Because, ExperimentRef};
+use crate::service::{Actor, RequestedDocument, RunSpec, StartError};
+use crate::store::{self, ExperimentRef, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -64,8 +64,8 @@ pub struct Experiment {
     at: String,
 }
 
-impl From<store::Experiment> for Experiment {
-    fn from(kept: store::Experiment) -> Self {
+impl From<store::StoredExperiment> for Experiment {
+    fn from(kept: store::StoredExperiment) -> Self {
         Experiment {
             name: kept.name,
             version: kept.version,
@@ -197,7 +197,7 @@ pub async fn put(
         let store = service.store();
         let before = match store.experiment(&name, None) {
             Ok(before) => Some(before.document),
-            Err(error) if error.kind == store::Kind::NotThere => None,
+            Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
             Err(error) => return Err(error.into()),
         };
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
@@ -261,12 +261,17 @@ pub async fn versions(
 }
 
 /// What is asked for, as the service takes it.
-async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Result<Ask, Problem> {
+async fn asked(
+    api: &Api,
+    who: &Actor,
+    name: String,
+    request: RunRequest,
+) -> Result<RunSpec, Problem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
     let kept = blocking(move || store.experiment(&name, version)).await?;
-    Ok(Ask {
-        document: Document::Kept(kept.document),
+    Ok(RunSpec {
+        document: RequestedDocument::Stored(kept.document),
         reference: Some(ExperimentRef {
             name: kept.name,
             version: kept.version,
@@ -274,7 +279,7 @@ async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Resul
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     })
@@ -292,7 +297,7 @@ pub async fn plan(
 }
 
 /// What a run that is asked for would hit.
-pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<Plan>, Problem> {
+pub(super) async fn planned(api: &Api, ask: RunSpec) -> Result<Json<Plan>, Problem> {
     let title = ask.document.title();
     let (seed, preview) = api.service.plan(ask).await?;
     let injections = preview.injections.iter().map(|injection| json!(injection));
@@ -326,8 +331,8 @@ pub async fn run(
 /// Starts a run that is asked for, and has the audit log say so.
 pub(super) async fn begin(
     api: &Api,
-    who: Who,
-    ask: Ask,
+    who: Actor,
+    ask: RunSpec,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     let sha256 = ask.document.sha256();
     let name = match (&ask.reference, &sha256) {
@@ -350,7 +355,7 @@ pub(super) async fn begin(
                     approval: None,
                 },
             )),
-            Err(Refused::Waits(approval)) => Ok((
+            Err(StartError::Waits(approval)) => Ok((
                 StatusCode::ACCEPTED,
                 Begun {
                     run: None,

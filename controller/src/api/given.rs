@@ -5,8 +5,8 @@ use super::experiments::{Begun, Plan, begin, planned};
 use super::input::{Body, number_if_any};
 use super::problem::Problem;
 use super::who::Operator;
-use crate::service::{Ask, Document, Who};
-use crate::store::Because;
+use crate::service::{Actor, RequestedDocument, RunSpec};
+use crate::store::Trigger;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -34,7 +34,7 @@ pub struct GivenRequest {
     ignore_controls: bool,
 }
 
-fn asked(who: &Who, request: GivenRequest) -> Ask {
+fn asked(who: &Actor, request: GivenRequest) -> RunSpec {
     let text = match json::read(&request.experiment) {
         Ok(mut document) if request.ignore_controls => {
             match without_controls(&mut document).is_empty() {
@@ -45,13 +45,13 @@ fn asked(who: &Who, request: GivenRequest) -> Ask {
         // What is wrong with it is said when it is read as an experiment.
         _ => request.experiment,
     };
-    Ask {
-        document: Document::Given(text),
+    RunSpec {
+        document: RequestedDocument::Inline(text),
         reference: None,
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     }

@@ -19,9 +19,10 @@ mod who;
 pub use problem::Problem;
 pub use who::{Token, random, word};
 
-use crate::authority::Authority;
-use crate::service::{Enrolment, Service};
-use crate::store::ApiToken;
+use crate::pki::agent_registry::AgentRegistry;
+use crate::pki::ca::CertificateAuthority;
+use crate::service::Service;
+use crate::store::ApiTokenRecord;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -57,9 +58,9 @@ const MOST_REMEMBERED: usize = 1000;
 #[derive(Clone)]
 pub struct Api {
     service: Arc<Service>,
-    enrolment: Arc<Enrolment>,
-    authority: Arc<Authority>,
-    seen: Arc<Mutex<BTreeMap<String, ApiToken>>>,
+    registry: Arc<AgentRegistry>,
+    authority: Arc<CertificateAuthority>,
+    seen: Arc<Mutex<BTreeMap<String, ApiTokenRecord>>>,
     metrics: Arc<operations::Metrics>,
     followers: Arc<Semaphore>,
     denials: Arc<Mutex<BTreeMap<String, who::Denials>>>,
@@ -90,13 +91,13 @@ impl Api {
     /// The API of this service.
     pub fn new(
         service: Arc<Service>,
-        enrolment: Arc<Enrolment>,
-        authority: Arc<Authority>,
+        registry: Arc<AgentRegistry>,
+        authority: Arc<CertificateAuthority>,
     ) -> Self {
         let metrics = Arc::new(operations::Metrics::new(&service));
         Api {
             service,
-            enrolment,
+            registry,
             authority,
             seen: Arc::default(),
             metrics,
@@ -105,14 +106,14 @@ impl Api {
         }
     }
 
-    fn remember(&self, token: ApiToken) {
+    fn remember(&self, token: ApiTokenRecord) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < MOST_REMEMBERED {
             seen.insert(token.id.clone(), token);
         }
     }
 
-    fn remembered(&self, id: &str) -> Option<ApiToken> {
+    fn remembered(&self, id: &str) -> Option<ApiTokenRecord> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(id).cloned()
     }

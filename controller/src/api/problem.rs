@@ -1,7 +1,7 @@
 //! What an answer says when it is no: a problem document as in RFC 9457, with the rule and what would do.
 
-use crate::service::Refused;
-use crate::store::{Kind, StoreError};
+use crate::service::StartError;
+use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -118,8 +118,10 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::NotThere => Problem::not_there(error.to_string()),
-            Kind::Conflict => Problem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            StoreErrorKind::NotThere => Problem::not_there(error.to_string()),
+            StoreErrorKind::Conflict => {
+                Problem::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
             _ => {
                 tracing::error!(%error, "the store failed");
                 // What is inside is for the log.
@@ -147,13 +149,13 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<StartError> for Problem {
+    fn from(refused: StartError) -> Self {
         match refused {
-            Refused::Invalid(problems) => Problem::invalid(problems),
-            Refused::Refusal(refusal) => refusal.into(),
-            Refused::Store(error) => error.into(),
-            Refused::Waits(approval) => Problem::new(
+            StartError::Invalid(problems) => Problem::invalid(problems),
+            StartError::Refusal(refusal) => refusal.into(),
+            StartError::Store(error) => error.into(),
+            StartError::Waits(approval) => Problem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(

@@ -52,8 +52,8 @@ fn word(value: impl Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
 }
 
-impl From<store::Run> for Run {
-    fn from(kept: store::Run) -> Self {
+impl From<store::RunRecord> for Run {
+    fn from(kept: store::RunRecord) -> Self {
         let new = kept.new;
         let (experiment, version) = match new.experiment {
             Some(reference) => (Some(reference.name), Some(reference.version)),
@@ -239,8 +239,8 @@ pub struct Approval {
     rule: String,
 }
 
-impl From<service::Approval> for Approval {
-    fn from(kept: service::Approval) -> Self {
+impl From<service::PendingApproval> for Approval {
+    fn from(kept: service::PendingApproval) -> Self {
         Approval {
             id: kept.id,
             experiment: kept.experiment,

@@ -85,8 +85,8 @@ pub struct KeptToken {
     revoked: Option<String>,
 }
 
-impl From<store::JoinToken> for KeptJoinToken {
-    fn from(kept: store::JoinToken) -> Self {
+impl From<store::JoinTokenRecord> for KeptJoinToken {
+    fn from(kept: store::JoinTokenRecord) -> Self {
         KeptJoinToken {
             id: kept.id,
             token: None,
@@ -97,8 +97,8 @@ impl From<store::JoinToken> for KeptJoinToken {
     }
 }
 
-impl From<store::ApiToken> for KeptToken {
-    fn from(kept: store::ApiToken) -> Self {
+impl From<store::ApiTokenRecord> for KeptToken {
+    fn from(kept: store::ApiTokenRecord) -> Self {
         KeptToken {
             id: kept.id,
             token: None,
@@ -157,7 +157,7 @@ pub async fn make_join_token(
         secret: random::<32>().map_err(without_random)?,
         authority: api.authority.fingerprint(),
     };
-    let kept = store::JoinToken {
+    let kept = store::JoinTokenRecord {
         id: token.id.clone(),
         hash: Hash::of(token.secret.as_bytes()),
         who: who.name.clone(),
@@ -215,7 +215,7 @@ pub async fn make(
     })?;
     let expires = wanted.lasts.as_deref().map(until).transpose()?;
     let token = Token::new(api.authority.fingerprint()).map_err(without_random)?;
-    let kept = store::ApiToken {
+    let kept = store::ApiTokenRecord {
         id: token.id.clone(),
         hash: token.hash(),
         name: wanted.name,

@@ -215,7 +215,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 Described::ControllerPolicy => {
-                    print_json(&backburn_experiments::schema::of::<backburn::service::Policy>());
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::service::FleetPolicy,
+                    >());
                 }
             }
             Ok(0)
