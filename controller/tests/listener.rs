@@ -308,7 +308,7 @@ async fn a_slow_handshake_is_ended() {
 async fn a_crowd_that_says_nothing_does_not_hold_the_door() {
     let limits = ListenerLimits {
         handshake: Duration::from_secs(3600),
-        handshake_in_a_crowd: Duration::from_millis(20),
+        handshake_when_full: Duration::from_millis(20),
         handshakes: 8,
         joining: 2,
         ..ListenerLimits::default()
