@@ -31,33 +31,34 @@ use tokio::sync::mpsc;
 
 /// What a run needs besides its experiment.
 pub struct RunSettings {
-    /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that an
-    /// injection's id, which is made from it, stays within its 32.
+    /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that the ids of its injections, which begin
+    /// with it, have at most 32.
     pub run: String,
-    /// What every pick comes from.
+    /// The seed for random selection.
     pub seed: u64,
-    /// How often the hypothesis is looked at while the method goes on.
+    /// How often the hypothesis is sampled while the method runs; at least 1 ms.
     pub frequency: Span,
-    /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
+    /// The SHA-256 of the document's text, in hexadecimal, where no name and version identify it.
     pub sha256: Option<String>,
-    /// Who takes part, where the experiment needs somebody.
-    pub crew: Crew,
+    /// The agents that may take part, where the experiment needs any.
+    pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.
     pub journal: Box<dyn Journal>,
-    /// Who sees each event after that.
+    /// Each of these sees every event after that.
     pub observers: Vec<EventObserver>,
-    /// An operator's words to end the run, e.g. `SIGINT received`.
+    /// An operator's requests to end the run, in words, e.g. `SIGINT received`. The first ends the run, and later ones leave
+    /// out what may be left out: the rollbacks and the last samples.
     pub stop: mpsc::UnboundedReceiver<String>,
 }
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct FinishedRun {
-    /// All that is known of it.
+    /// All that is known of the run: the fold of its journal.
     pub run: Run,
-    /// What it comes to.
+    /// What the run comes to.
     pub verdict: Verdict,
-    /// An event of ours that could not stand where it did: a bug to report. The run was ended for it.
+    /// An event that could not stand in the journal where it did, or that could not be written: a bug to report.
     pub illegal: Option<Illegal>,
 }
 
@@ -67,7 +68,7 @@ pub async fn run(experiment: Experiment, settings: RunSettings) -> FinishedRun {
     driver::Driver::new(experiment, settings).run().await
 }
 
-/// A new run's id: when, to the second, and four letters that tell two of one second apart.
+/// A new run's id: the time, to the second, and four random letters that tell apart two runs of the same second.
 pub fn run_id() -> String {
     let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let mut random = random();
@@ -81,7 +82,7 @@ pub fn run_id() -> String {
     format!("{now}-{letters}")
 }
 
-/// A number nobody chose, small enough to stay exact in tools that read JSON's numbers as floats.
+/// A random number below 2^53, so that it stays exact in tools that read JSON's numbers as floats.
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library keys its hash maps from the system's random source.

@@ -2,7 +2,7 @@
 
 use super::machine::event_log::{clean_plan, clean_refusal};
 use super::selection::{Selection, has_fault, select};
-use crate::crew::Crew;
+use crate::agent_pool::AgentPool;
 use crate::providers;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::forecast::{ExpectedLooks, expected_looks, warnings};
@@ -55,7 +55,7 @@ pub async fn preview(
     experiment: &Experiment,
     seed: u64,
     frequency: Span,
-    mut crew: Crew,
+    mut agent_pool: AgentPool,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
     let mut looks = expected_looks(experiment, frequency);
@@ -63,7 +63,7 @@ pub async fn preview(
         expected.probe = experiment.redactor.text(&expected.probe).into_owned();
     }
     let warnings = warnings(experiment);
-    let missing = providers::missing(experiment, crew.is_fleet()).await;
+    let missing = providers::missing(experiment, agent_pool.is_fleet()).await;
     if !has_fault(experiment) {
         return Ok(Preview {
             agents: Vec::new(),
@@ -73,21 +73,21 @@ pub async fn preview(
             warnings,
         });
     }
-    let roll = crew.muster().await?;
-    let selection = select(experiment, &roll, seed, "plan", crew.is_fleet());
-    let selection = selection.and_then(|selection| crew.permits(&selection.agents()).map(|()| selection));
+    let inventory = agent_pool.discover().await?;
+    let selection = select(experiment, &inventory, seed, "plan", agent_pool.is_fleet());
+    let selection = selection.and_then(|selection| agent_pool.check_admission(&selection.agents()).map(|()| selection));
     let names = selection.as_ref().map(Selection::agents).unwrap_or_default();
-    let callers = crew.callers(&names);
+    let handles = agent_pool.handles(&names);
     let asked = selection.iter().flat_map(|selection| &selection.planned);
     let mut answers = tokio::task::JoinSet::new();
     for (at, planned) in asked.enumerate() {
-        let (caller, request) = (
-            callers.get(&planned.agent).cloned(),
+        let (handle, request) = (
+            handles.get(&planned.agent).cloned(),
             planned.request.clone(),
         );
         answers.spawn(async move {
-            let outcome = match caller {
-                Some(caller) => caller.plan(request).await,
+            let outcome = match handle {
+                Some(handle) => handle.plan(request).await,
                 None => Err(Refusal::new("agent", "the agent has gone")),
             };
             (at, outcome)
@@ -113,7 +113,7 @@ pub async fn preview(
             refusal,
         });
     }
-    crew.dismiss().await;
+    agent_pool.release().await;
     selection.map(|_| Preview {
         agents: names.into_iter().collect(),
         injections,

@@ -1,7 +1,7 @@
 //! Which agents are hit, whether the blast radius allows it, and what each is asked for. Pure functions: nothing is touched.
 
 use super::target_addresses;
-use crate::crew::Roll;
+use crate::agent_pool::Inventory;
 use backburn_experiments::check::{Experiment, Watch};
 use backburn_experiments::document::{Activity, FaultProvider, Provider, Target};
 use backburn_experiments::select::{self, Picked};
@@ -36,7 +36,7 @@ pub(super) fn needs_agent(experiment: &Experiment, is_fleet: bool) -> bool {
         .hypothesis
         .iter()
         .chain(&experiment.method)
-        .chain(&experiment.rollbacks);
+        .chain(&experiment.inventorybacks);
     has_fault(experiment)
         || (is_fleet && experiment.measured_from().next().is_some())
         || activities.any(of_host)
@@ -53,10 +53,10 @@ pub(super) fn needs_agent(experiment: &Experiment, is_fleet: bool) -> bool {
 /// A target matches no agent, or the blast radius does not allow it.
 pub fn select_agents(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    select(experiment, roll, seed, "plan", true).map(|selection| selection.agents())
+    select(experiment, inventory, seed, "plan", true).map(|selection| selection.agents())
 }
 
 /// The agents that were picked for each target, and what they are to be asked for.
@@ -85,7 +85,7 @@ impl Selection {
 /// A target matches no agent, an action of a fleet's run has no target, or the blast radius does not allow it.
 pub(super) fn select(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     run: &str,
     is_fleet: bool,
@@ -99,11 +99,11 @@ pub(super) fn select(
         let picked = match experiment.target_of(activity) {
             None if is_fleet => return Err(no_target(&activity.name)),
             // A local run without a target means this host.
-            None => roll.iter().map(|(name, _)| name.clone()).collect(),
+            None => inventory.iter().map(|(name, _)| name.clone()).collect(),
             Some((name, target)) => match picks.get(name) {
                 Some(known) => known.picked.clone(),
                 None => {
-                    let new = pick(name, target, roll, seed, is_fleet)?;
+                    let new = pick(name, target, inventory, seed, is_fleet)?;
                     picks.entry(name.to_owned()).or_insert(new).picked.clone()
                 }
             },
@@ -130,12 +130,12 @@ pub(super) fn select(
     // Who only measures is not hit, so no ceiling is about them.
     for name in experiment.measured_from() {
         if let (None, Some(target)) = (picks.get(name), experiment.document.targets.get(name)) {
-            let new = pick(name, target, roll, seed, is_fleet)?;
+            let new = pick(name, target, inventory, seed, is_fleet)?;
             picks.insert(name.to_owned(), new);
         }
     }
     let aimed = match is_fleet {
-        true => aim_at(experiment, roll, seed, &picks, &mut planned)?,
+        true => aim_at(experiment, inventory, seed, &picks, &mut planned)?,
         false => BTreeMap::new(),
     };
     Ok(Selection {
@@ -148,7 +148,7 @@ pub(super) fn select(
 /// Puts the addresses of agents where faults are aimed at their targets. Returns those that are not hit themselves.
 fn aim_at(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     picks: &BTreeMap<String, Picked>,
     planned: &mut [PlannedInjection],
@@ -167,13 +167,13 @@ fn aim_at(
             return Err(Refusal::new("no-target", what)
                 .hint(format!("`targets` has: {}", names.join(", "))));
         };
-        let picked = pick(&name, target, roll, seed, true)?;
+        let picked = pick(&name, target, inventory, seed, true)?;
         new.insert(name, picked);
     }
     let all = picks.clone().into_iter().chain(new.clone()).collect();
     for planned in planned {
         planned.request.arguments =
-            target_addresses::addressed(&planned.request.arguments, &all, roll)?;
+            target_addresses::addressed(&planned.request.arguments, &all, inventory)?;
     }
     Ok(new)
 }
@@ -215,13 +215,13 @@ fn request(
 fn pick(
     name: &str,
     target: &Target,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     is_fleet: bool,
 ) -> Result<Picked, Refusal> {
-    select::pick_agents(target, roll, seed, name).map_err(|none| {
+    select::pick_agents(target, inventory, seed, name).map_err(|none| {
         let refusal = Refusal::from(none);
-        match roll.as_slice() {
+        match inventory.as_slice() {
             [(agent, labels)] if !is_fleet && !select::matches(target, labels) => refusal.hint(format!(
                 "a local run has one agent, this host `{agent}`, with the labels {}; `--label KEY=VALUE` gives it more",
                 list(labels)
