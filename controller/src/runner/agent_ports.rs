@@ -115,7 +115,7 @@ impl AgentPorts {
             EventKind::Report(report) => self.report(&agent, *report)?,
             EventKind::Unresponsive(silence) => AgentReport::Unresponsive(silence),
             // The run is being ended, and what the agent reports counts as before.
-            EventKind::AnswersAgain => return None,
+            EventKind::RespondsAgain => return None,
             EventKind::Closed(why) => AgentReport::Closed(why),
             EventKind::Exited(code) => AgentReport::Exited(code),
         };
@@ -141,7 +141,9 @@ impl AgentPorts {
             Report::AllReverted { request, owed, .. } if port.reverting == Some(request) => {
                 AgentReport::AllReverted(owed)
             }
-            Report::Struck { run, rule, seen } => AgentReport::AbortRuleTriggered { run, rule, seen },
+            Report::Struck { run, rule, seen } => {
+                AgentReport::AbortRuleTriggered { run, rule, seen }
+            }
             Report::AllReverted { .. }
             | Report::Hello(_)
             | Report::Alive

@@ -1,8 +1,8 @@
 //! Everything of a run that touches the world: sockets, timers, probes, agents and the journal. It turns the commands of the
 //! [state machine](super::machine) into deeds, and what comes of them into events. It decides nothing.
 
-use super::evaluation::Evaluator;
 use super::agent_ports::AgentPorts;
+use super::evaluation::Evaluator;
 use super::events::{Halt, RunnerCommand, RunnerEvent, Sample, StepTime};
 use super::journal::JournalWriter;
 use super::machine::{Machine, RunParameters, activities_of, sampled_probes};
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 const MAX_EVENTS_AT_ONCE: usize = 512;
 
 /// What the pool of agents is asked for takes the pool along, and brings it back.
-type PoolWork = Pin<Box<dyn Future<Output = (AgentPool, PoolAnswer)>>>;
+type PoolWork = Pin<Box<dyn Future<Output = (AgentPool, PoolAnswer)> + Send>>;
 
 /// What the pool of agents answers.
 enum PoolAnswer {

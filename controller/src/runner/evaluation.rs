@@ -1,8 +1,8 @@
 //! Measures an activity and judges its value: within, outside or unknown, and why.
 
+use super::events::ActivityResult;
 use crate::providers::{Measured, ProbeContext, measure};
 use backburn_experiments::document::{Activity, Provider};
-use super::events::ActivityResult;
 use backburn_experiments::journal::{ActivityStatus, Judgement};
 use backburn_experiments::probes::within;
 use backburn_experiments::tolerance::Judge;
@@ -25,7 +25,10 @@ impl Evaluator {
     }
 
     /// Measures and judges it as a probe: what has no tolerance is unknown.
-    pub(super) async fn sample(&self, context: &ProbeContext) -> (Judgement, Value, Option<String>) {
+    pub(super) async fn sample(
+        &self,
+        context: &ProbeContext,
+    ) -> (Judgement, Value, Option<String>) {
         let (measured, judged) = self.measure(context).await;
         let (judgement, why) =
             judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));

@@ -75,8 +75,15 @@ pub async fn preview(
     }
     let inventory = agent_pool.discover().await?;
     let selection = select(experiment, &inventory, seed, "plan", agent_pool.is_fleet());
-    let selection = selection.and_then(|selection| agent_pool.check_admission(&selection.agents()).map(|()| selection));
-    let names = selection.as_ref().map(Selection::agents).unwrap_or_default();
+    let selection = selection.and_then(|selection| {
+        agent_pool
+            .check_admission(&selection.agents())
+            .map(|()| selection)
+    });
+    let names = selection
+        .as_ref()
+        .map(Selection::agents)
+        .unwrap_or_default();
     let handles = agent_pool.handles(&names);
     let asked = selection.iter().flat_map(|selection| &selection.planned);
     let mut answers = tokio::task::JoinSet::new();

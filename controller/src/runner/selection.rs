@@ -36,7 +36,7 @@ pub(super) fn needs_agent(experiment: &Experiment, is_fleet: bool) -> bool {
         .hypothesis
         .iter()
         .chain(&experiment.method)
-        .chain(&experiment.inventorybacks);
+        .chain(&experiment.rollbacks);
     has_fault(experiment)
         || (is_fleet && experiment.measured_from().next().is_some())
         || activities.any(of_host)

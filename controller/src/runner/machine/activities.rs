@@ -99,7 +99,8 @@ impl Activities {
             track.state = TrackState::PausingUntil(now.saturating_add(pause));
             self.launched += 1;
         }
-        let ready = |track: &Track| matches!(track.state, TrackState::PausingUntil(until) if until <= now);
+        let ready =
+            |track: &Track| matches!(track.state, TrackState::PausingUntil(until) if until <= now);
         let index = self.tracks.iter().position(ready)?;
         if let Some(track) = self.tracks.get_mut(index) {
             track.state = TrackState::Over;

@@ -187,8 +187,8 @@ impl Agents {
     /// The next lost agent that nobody has waited for.
     pub(super) fn take_next_lost(&mut self) -> Option<String> {
         let mut agents = self.agents.iter();
-        let (name, _) = agents
-            .find(|(name, agent)| agent.lost.is_some() && !self.replaced.contains(*name))?;
+        let (name, _) =
+            agents.find(|(name, agent)| agent.lost.is_some() && !self.replaced.contains(*name))?;
         let name = name.clone();
         self.replaced.insert(name.clone());
         Some(name)

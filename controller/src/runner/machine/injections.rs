@@ -48,10 +48,6 @@ impl Injections {
         self.planned = planned;
     }
 
-    pub(super) fn planned(&self) -> &[PlannedInjection] {
-        &self.planned
-    }
-
     /// A plan was answered. The injection that it is about.
     pub(super) fn answered(&mut self, index: usize) -> Option<&PlannedInjection> {
         let planned = self.planned.get(index)?;
@@ -128,7 +124,8 @@ impl Injections {
     /// The next deadline that has passed, which is forgotten.
     pub(super) fn take_passed(&mut self, now: Duration) -> Option<Deadline> {
         let (at, _) = self.deadlines.first()?;
-        (*at <= now).then(|| self.deadlines.pop_first())?
+        (*at <= now)
+            .then(|| self.deadlines.pop_first())?
             .map(|(_, deadline)| deadline)
     }
 

@@ -5,9 +5,7 @@ use super::agents::is_open_on;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::Span;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
-use backburn_experiments::wire::{
-    Cause, Effect, Ended, InjectionId, Owed, PlanView, Refusal,
-};
+use backburn_experiments::wire::{Cause, Effect, Ended, InjectionId, Owed, PlanView, Refusal};
 use serde_json::json;
 use std::time::Duration;
 
@@ -58,7 +56,12 @@ impl Machine {
         let active = self.injections.get(injection);
         let end = active
             .and_then(|active| active.duration)
-            .and_then(|Span(duration)| self.now.elapsed.checked_add(duration)?.checked_add(END_TIMEOUT));
+            .and_then(|Span(duration)| {
+                self.now
+                    .elapsed
+                    .checked_add(duration)?
+                    .checked_add(END_TIMEOUT)
+            });
         if let Some(end) = end {
             (self.injections).add_deadline(end, Deadline::End(injection.clone()));
         }

@@ -12,10 +12,13 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The probes that are sampled: the hypothesis' own, then those of abort rules. Samples name a probe by its place in this list.
 pub(in crate::runner) fn sampled_probes(experiment: &Experiment) -> Vec<&Activity> {
-    let of_rules = experiment.abort.iter().filter_map(|rule| match &rule.watch {
-        check::Watch::Probe(activity) => Some(activity.as_ref()),
-        check::Watch::Hypothesis(_) | check::Watch::Host(_) => None,
-    });
+    let of_rules = experiment
+        .abort
+        .iter()
+        .filter_map(|rule| match &rule.watch {
+            check::Watch::Probe(activity) => Some(activity.as_ref()),
+            check::Watch::Hypothesis(_) | check::Watch::Host(_) => None,
+        });
     experiment.hypothesis.iter().chain(of_rules).collect()
 }
 
@@ -87,7 +90,8 @@ impl Sampling {
                 // The agent watches that by itself.
                 check::Watch::Host(_) => None,
             };
-            let Some((index, probe)) = index.and_then(|index| Some((index, probes.get_mut(index)?)))
+            let Some((index, probe)) =
+                index.and_then(|index| Some((index, probes.get_mut(index)?)))
             else {
                 continue;
             };

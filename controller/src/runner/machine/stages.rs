@@ -210,7 +210,10 @@ impl Machine {
             Stage::Reverting { until } if !self.agents.are_reverting() || now >= *until => {
                 for agent in self.agents.take_reverting() {
                     let within = Span(REVERT_TIMEOUT);
-                    self.lost(&agent, format!("it did not revert everything within {within}"));
+                    self.lost(
+                        &agent,
+                        format!("it did not revert everything within {within}"),
+                    );
                 }
                 self.replace_next_lost();
             }
