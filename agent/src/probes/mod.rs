@@ -18,7 +18,7 @@ pub use child::run;
 
 use crate::children::MAX_ANSWER_BYTES;
 use crate::engine::{Expectation, PlanTask};
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use backburn_experiments::Span;
 use backburn_experiments::document::{HostMetric, Provider};
 use backburn_experiments::probes::{NoValue, late, within};
@@ -45,7 +45,7 @@ pub enum Task {
     Examine(PathBuf),
     /// Look at the host and plan an injection. The answer is a `Result<Plan, Refusal>`.
     Plan(Box<PlanTask>),
-    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::Return`].
+    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::SupervisorReturn`].
     AwaitReturn(Box<Expectation>),
     /// Measure a figure of the host that is read from a path. The answer is a `Result<f64, String>`.
     Figure {
@@ -65,7 +65,7 @@ pub struct ProbeJob {
     /// The time-out of the activity, where the provider says nothing of that.
     timeout: Option<Span>,
     /// What this host allows: a program is looked up by the child, since a path may hang.
-    policy: Policy,
+    policy: HostPolicy,
 }
 
 /// A task for a child, how long it has, and what it comes to when it says nothing in time.
@@ -86,7 +86,7 @@ pub struct Look {
 pub fn measuring(
     provider: Provider,
     timeout: Option<Span>,
-    policy: &Policy,
+    policy: &HostPolicy,
 ) -> Result<Look, String> {
     is_measured_here(&provider)?;
     let within = Span(within(&provider, timeout).0.min(LONGEST));
@@ -119,15 +119,15 @@ pub fn examining(state: PathBuf, is_idle: bool) -> Result<Look, String> {
 }
 
 /// The outcome that a child said.
-pub fn outcome(answer: crate::children::Answer, late: Probed) -> Probed {
-    use crate::children::Answer;
+pub fn outcome(answer: crate::children::ChildAnswer, late: Probed) -> Probed {
+    use crate::children::ChildAnswer;
     match answer {
-        Answer::Said(said) => serde_json::from_slice(&said).unwrap_or_else(|_| {
+        ChildAnswer::Output(output) => serde_json::from_slice(&output).unwrap_or_else(|_| {
             Probed::Broken("what measures it has died without an answer".into())
         }),
-        Answer::Late => late,
-        Answer::TooLong => too_long().into(),
-        Answer::Broken(why) => Probed::Broken(why),
+        ChildAnswer::TimedOut => late,
+        ChildAnswer::TooLong => too_long().into(),
+        ChildAnswer::Broken(why) => Probed::Broken(why),
     }
 }
 

@@ -1,0 +1,269 @@
+//! Fault arguments as flags, derived from each fault's schema: what a document writes as
+//! `{"process": {"name": "nginx"}}` is `--process-name nginx` here.
+
+use super::CommandError;
+use crate::faults::{FAULTS, Fault};
+use backburn_experiments::wire::{InjectionRequest, Refusal};
+use backburn_experiments::{Problem, Span, json, schema};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde_json::{Map, Value};
+
+/// What is wanted, and how it is shown.
+pub(super) struct FaultRequest {
+    pub injection: InjectionRequest,
+    pub json: bool,
+}
+
+/// A flag and where its value goes.
+struct Flag {
+    name: String,
+    path: Vec<String>,
+    schema: Value,
+}
+
+/// Adds a subcommand for each fault. Its flags are derived only when it is the one that is meant.
+pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) -> Command {
+    let named = command
+        .subcommand_required(true)
+        .subcommand_value_name("FAULT")
+        .subcommand_help_heading("Faults");
+    FAULTS.iter().fold(named, |command, fault| {
+        command.subcommand(
+            Command::new(fault.name)
+                .about(fault.summary)
+                .defer(with_flags),
+        )
+    })
+}
+
+/// The flags of a fault that is injected.
+pub(super) fn to_inject(command: Command) -> Command {
+    with_flags(command)
+}
+
+/// The flags of a fault that is planned: what is never made needs no name.
+pub(super) fn to_plan(command: Command) -> Command {
+    with_flags(command).mut_arg("id", |arg| arg.hide(true))
+}
+
+fn with_flags(command: Command) -> Command {
+    let Some(fault) = crate::faults::find(command.get_name()) else {
+        return command;
+    };
+    let mut command = command
+        .arg(
+            Arg::new("arguments")
+                .long("arguments")
+                .value_name("JSON")
+                .help(format!(
+                    "All arguments at once, e.g. '{}'",
+                    (fault.example)()
+                )),
+        )
+        .arg(
+            Arg::new("duration")
+                .long("duration")
+                .value_parser(value_parser!(Span))
+                .help(if fault.one_shot {
+                    "How long it is repeated, with --every"
+                } else {
+                    "How long it lasts"
+                }),
+        )
+        .arg(
+            Arg::new("id")
+                .long("id")
+                .help("The injection's id; random where left out"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_parser(value_parser!(u64))
+                .help("What random picks come from"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print JSON"),
+        );
+    if fault.one_shot {
+        command = command.arg(
+            Arg::new("every")
+                .long("every")
+                .value_parser(value_parser!(Span))
+                .help("Repeats it this often"),
+        );
+    }
+    command.args(flags(fault).into_iter().map(|flag| {
+        let text = flag
+            .schema
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        Arg::new(flag.name.clone())
+            .help(text.to_owned())
+            .long(flag.name)
+            .value_name("VALUE")
+            .help_heading("Arguments")
+    }))
+}
+
+/// What the words say.
+/// Where no duration is given, a plan is made for `assumed`; an injection needs its own.
+pub(super) fn read(
+    matches: &ArgMatches,
+    assumed: Option<Span>,
+) -> Result<FaultRequest, CommandError> {
+    let (name, matches) = matches
+        .subcommand()
+        .ok_or_else(|| CommandError::Invalid("a fault is missing".into()))?;
+    let fault = crate::faults::find(name)
+        .ok_or_else(|| CommandError::Invalid(format!("there is no fault `{name}`")))?;
+    let mut arguments = match matches.get_one::<String>("arguments") {
+        None => Map::new(),
+        Some(text) => match json::read(text) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) => return Err(wrong(vec![Problem::new("$", "an object is wanted")])),
+            Err(problems) => return Err(wrong(problems)),
+        },
+    };
+    for flag in flags(fault) {
+        if let Some(text) = matches.get_one::<String>(&flag.name) {
+            let repeated = json::repeated_keys(text);
+            if !repeated.is_empty() {
+                let what = format!("`--{}` is not usable", flag.name);
+                return Err(unusable(what, repeated).into());
+            }
+            put(&mut arguments, &flag.path, value(text, &flag.schema));
+        }
+    }
+    let problems = fault.check(&arguments);
+    if !problems.is_empty() {
+        return Err(Refusal {
+            problems,
+            ..Refusal::new("arguments", format!("the arguments of `{name}` are wrong"))
+        }
+        .hint(format!("`faults {name}` tells of them"))
+        .into());
+    }
+    let random = random()?;
+    let injection = InjectionRequest {
+        id: matches
+            .get_one::<String>("id")
+            .cloned()
+            .unwrap_or_else(|| format!("hand-{:08x}", random as u32)),
+        run: "by-hand".into(),
+        fault: name.to_owned(),
+        arguments,
+        duration: matches
+            .get_one::<Span>("duration")
+            .copied()
+            .or(assumed.filter(|_| !fault.one_shot)),
+        every: matches.try_get_one::<Span>("every").ok().flatten().copied(),
+        seed: matches.get_one::<u64>("seed").copied().unwrap_or(random),
+        max_victims: None,
+    };
+    Ok(FaultRequest {
+        injection,
+        json: matches.get_flag("json"),
+    })
+}
+
+fn wrong(problems: Vec<Problem>) -> CommandError {
+    unusable("`--arguments` is not usable", problems)
+        .hint("`--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
+        .into()
+}
+
+fn unusable(what: impl Into<String>, problems: Vec<Problem>) -> Refusal {
+    Refusal {
+        problems,
+        ..Refusal::new("arguments", what)
+    }
+}
+
+fn random() -> Result<u64, CommandError> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|error| CommandError::Invalid(format!("/dev/urandom: {error}")))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn flags(fault: &Fault) -> Vec<Flag> {
+    let mut found = Vec::new();
+    collect(&(fault.schema)(), &[], &mut found);
+    found
+}
+
+fn collect(schema: &Value, path: &[String], found: &mut Vec<Flag>) {
+    let Some(Value::Object(properties)) = schema.get("properties") else {
+        return;
+    };
+    for (key, property) in properties {
+        let path: Vec<String> = path.iter().cloned().chain([key.clone()]).collect();
+        match object_within(property) {
+            Some(inner) => collect(inner, &path, found),
+            None => found.push(Flag {
+                name: path.join("-"),
+                path,
+                schema: property.clone(),
+            }),
+        }
+    }
+}
+
+/// The schema's own object, where it is one or may be left out: its properties are flags.
+fn object_within(schema: &Value) -> Option<&Value> {
+    if schema.get("properties").is_some() {
+        return Some(schema);
+    }
+    let Value::Array(branches) = schema.get("anyOf")? else {
+        return None;
+    };
+    let mut real = branches
+        .iter()
+        .filter(|branch| branch.get("type").and_then(Value::as_str) != Some("null"));
+    let only = real
+        .next()
+        .filter(|branch| branch.get("properties").is_some())?;
+    real.next().is_none().then_some(only)
+}
+
+/// A flag's text as the value that its schema wants: JSON where that fits, else a list of words where that does, else the text.
+fn value(text: &str, expected: &Value) -> Value {
+    let fits = |value: &Value| schema::check(expected, value, "$").is_empty();
+    let plain = Value::String(text.to_owned());
+    let list = || {
+        Value::Array(
+            text.split(',')
+                .map(|part| serde_json::from_str(part).unwrap_or_else(|_| part.into()))
+                .collect(),
+        )
+    };
+    let read: Option<Value> = serde_json::from_str(text).ok();
+    // Where a list may be given, commas make one.
+    let separated = text.contains(',').then(list);
+    let candidates = [read.clone(), separated, Some(plain.clone()), Some(list())];
+    let fitting = candidates.into_iter().flatten().find(fits);
+    // Where nothing fits, the number that was meant gets the better message.
+    fitting.or(read).unwrap_or(plain)
+}
+
+fn put(into: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [key] => {
+            into.insert(key.clone(), value);
+        }
+        [key, rest @ ..] => {
+            let inner = into
+                .entry(key.clone())
+                .or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What a person at a terminal, or a script, gets to see: data on standard output, talk on
+//! standard error.
+
+use super::CommandError;
+use crate::doctor::HostFinding;
+use crate::exit_code;
+use crate::faults::FAULTS;
+use backburn_experiments::problem::nearest;
+use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
+use serde::Serialize;
+use serde_json::Value;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether something that was to be printed is lost.
+static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints lines. Whoever closed the pipe has seen enough; what cannot be written for another reason is told at the end.
+pub(super) fn print(text: &str) {
+    let mut stdout = std::io::stdout();
+    let printed = stdout.write_all(text.as_bytes());
+    if let Err(error) = printed.and_then(|()| stdout.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !IS_OUTPUT_LOST.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("error: standard output could not be written: {error}");
+    }
+}
+
+/// The exit code of a command that ends with `code`: what could not be printed is told where nothing worse is.
+pub(super) fn final_exit_code(code: u8) -> u8 {
+    match code == 0 && IS_OUTPUT_LOST.load(Ordering::Relaxed) {
+        true => exit_code::OUTPUT_LOST,
+        false => code,
+    }
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<u8, CommandError> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| CommandError::Invalid(error.to_string()))?;
+    print(&(text + "\n"));
+    Ok(0)
+}
+
+/// The list of faults, or all about one.
+pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandError> {
+    let Some(name) = name else {
+        if as_json {
+            return json(
+                &FAULTS
+                    .iter()
+                    .map(crate::faults::Fault::describe)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let widest = FAULTS
+            .iter()
+            .map(|fault| fault.name.len())
+            .max()
+            .unwrap_or_default();
+        for fault in FAULTS {
+            print(&format!("{:widest$}  {}\n", fault.name, fault.summary));
+        }
+        return Ok(0);
+    };
+    let Some(fault) = crate::faults::find(name) else {
+        let hint = nearest(name, FAULTS.iter().map(|fault| fault.name)).map_or_else(
+            || "`faults` lists them".to_owned(),
+            |near| format!("`{near}`?"),
+        );
+        return Err(
+            Refusal::new("arguments", format!("there is no fault `{name}`"))
+                .hint(hint)
+                .into(),
+        );
+    };
+    let description = fault.describe();
+    if as_json {
+        return json(&description);
+    }
+    let ends = if fault.one_shot {
+        "one-shot"
+    } else {
+        "has a duration"
+    };
+    print(&format!(
+        "{}: {} ({ends})\n\nArguments:\n",
+        fault.name, fault.summary
+    ));
+    schema_arguments(&description.schema, 1);
+    print(&format!("\nExample:\n  {}\n", description.example));
+    Ok(0)
+}
+
+fn schema_arguments(schema: &Value, depth: usize) {
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (key, property) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let must = if required.contains(&key.as_str()) {
+            " (required)"
+        } else {
+            ""
+        };
+        let text = property
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let indent = "  ".repeat(depth);
+        print(&format!("{indent}{key}{must}: {text}\n"));
+        schema_arguments(property, depth + 1);
+    }
+}
+
+/// What would be done.
+pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, CommandError> {
+    if as_json {
+        return json(plan);
+    }
+    print(&plan_text(plan));
+    eprintln!("nothing was touched");
+    Ok(0)
+}
+
+fn plan_text(plan: &PlanView) -> String {
+    let mut text = String::new();
+    for victim in &plan.victims {
+        text.push_str(&format!("victim  {} {}\n", victim.kind, victim.name));
+    }
+    for change in &plan.changes {
+        text.push_str(&format!(
+            "change  {}\n  undo       {}\n  if we die  {}\n",
+            change.apply, change.undo, change.if_we_die
+        ));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("WARNING {warning}\n"));
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note    {note}\n"));
+    }
+    text
+}
+
+/// What an agent says, as it says it.
+pub(super) fn report(report: &Report) {
+    match report {
+        Report::Hello(hello) => {
+            for ended in &hello.recovered {
+                eprintln!(
+                    "put back first, for an agent that died: {}",
+                    ended.injection
+                );
+            }
+            owed(&hello.owed);
+        }
+        Report::Injected {
+            injection, plan, ..
+        } => {
+            eprintln!("injected {injection}");
+            for warning in &plan.warnings {
+                eprintln!("WARNING {warning}");
+            }
+            eprint!("{}", plan_text(plan));
+        }
+        Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
+        Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
+        Report::Ended(ended) => print(&ended_text(ended)),
+        Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::Alive
+        | Report::AllReverted { .. }
+        | Report::Planned { .. }
+        | Report::Measured { .. }
+        | Report::Probed { .. }
+        | Report::Described { .. } => {}
+    }
+}
+
+fn ended_text(ended: &Ended) -> String {
+    let seen = ended
+        .effect
+        .as_ref()
+        .map(|effect| match effect.acts {
+            true => format!(" ({})", effect.seen),
+            false => format!(" (no effect at its end: {})", effect.seen),
+        })
+        .unwrap_or_default();
+    if ended.clean {
+        format!(
+            "{} is put back, seen gone after {}{seen}\n",
+            ended.injection, ended.took
+        )
+    } else {
+        format!(
+            "{} is NOT put back: {}{seen}\n",
+            ended.injection,
+            ended.residue.join("; ")
+        )
+    }
+}
+
+/// What was reverted by hand.
+pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, CommandError> {
+    if as_json {
+        return json(&ended);
+    }
+    if ended.is_empty() && owed.is_empty() {
+        eprintln!("nothing was owed");
+    }
+    for end in ended {
+        print(&ended_text(end));
+    }
+    Ok(0)
+}
+
+/// What somebody has to look at.
+pub(super) fn owed(owed: &[Owed]) {
+    for owed in owed {
+        eprintln!(
+            "error: {} ({}) is not put back: {}",
+            owed.injection,
+            owed.fault,
+            owed.residue.join("; ")
+        );
+    }
+    if !owed.is_empty() {
+        eprintln!("hint: mend what it says, then `revert --all`");
+    }
+}
+
+/// What this host can do.
+pub(super) fn doctor(findings: &[HostFinding], as_json: bool) -> Result<u8, CommandError> {
+    if as_json {
+        return json(&findings);
+    }
+    for finding in findings {
+        print(&format!("{finding}\n"));
+    }
+    Ok(0)
+}

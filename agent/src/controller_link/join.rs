@@ -1,0 +1,129 @@
+//! Joining a controller, and renewing the certificate. The key is made here and stays here.
+
+use super::credentials::{Credentials, fingerprint_of_pem, now};
+use super::tls_connect::{ConnectError, TlsConnection};
+use super::verify::{config_from_credentials, config_from_token};
+use crate::host::{Host, HostError};
+use backburn_experiments::join::{
+    JOIN_PROTOCOL, JoinAnswer, JoinToken, Joining, LONGEST_JOIN_LINE, ShownToken,
+};
+use backburn_experiments::wire::Refusal;
+use rcgen::{CertificateParams, KeyPair};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a controller may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why an agent has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// There was no talk.
+    #[error(transparent)]
+    Dial(#[from] ConnectError),
+    /// The controller's answer.
+    #[error("the controller refuses: {0}")]
+    Refused(Refusal),
+    /// No key, or no request for a certificate, could be made.
+    #[error("no key could be made: {0}")]
+    Key(#[from] rcgen::Error),
+    /// It could not be kept.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Joins the controller at `HOST[:PORT]`, whatever was joined before.
+///
+/// # Errors
+/// What was there before is still there.
+pub fn join(
+    host: &Host,
+    state: &Path,
+    controller: &str,
+    token: &JoinToken,
+    name: &str,
+    given: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> Result<Credentials, JoinError> {
+    let tls = TlsConnection::connect(
+        controller,
+        config_from_token(&token.authority, JOIN_PROTOCOL),
+        None,
+    )?;
+    let shown = ShownToken {
+        id: token.id.clone(),
+        secret: token.secret.clone(),
+    };
+    let credentials = exchange(tls, controller, Some(shown), name, given, labels)?;
+    if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
+        let what = format!("{controller}: it names another authority than the token");
+        return Err(ConnectError::new(what, "a token of this controller").into());
+    }
+    credentials.save(host, state)?;
+    Ok(credentials)
+}
+
+/// Has the certificate renewed, with a new key; it is used from the next connection on.
+///
+/// # Errors
+/// The old one is still there.
+pub fn renew(
+    host: &Host,
+    state: &Path,
+    credentials: &Credentials,
+) -> Result<Credentials, JoinError> {
+    let config = config_from_credentials(credentials, JOIN_PROTOCOL);
+    let tls = TlsConnection::connect(&credentials.controller, config, None)?;
+    let mut renewed = exchange(
+        tls,
+        &credentials.controller,
+        None,
+        &credentials.name,
+        &credentials.labels,
+        &BTreeMap::new(),
+    )?;
+    renewed.authority.clone_from(&credentials.authority);
+    renewed.save(host, state)?;
+    Ok(renewed)
+}
+
+fn exchange(
+    mut tls: TlsConnection,
+    controller: &str,
+    token: Option<ShownToken>,
+    name: &str,
+    given: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> Result<Credentials, JoinError> {
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?;
+    let joining = Joining {
+        token,
+        name: name.to_owned(),
+        request,
+        labels: labels.clone(),
+    };
+    let unreadable = |error: serde_json::Error| {
+        let what = format!("{controller}: the answer can't be read: {error}");
+        ConnectError::new(what, "agent and controller of the same version")
+    };
+    let mut line = serde_json::to_vec(&joining).map_err(unreadable)?;
+    line.push(b'\n');
+    let answer = tls.exchange(&line, LONGEST_JOIN_LINE, ANSWER_TIMEOUT)?;
+    match serde_json::from_str(&answer).map_err(unreadable)? {
+        JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+        JoinAnswer::Joined(joined) => Ok(Credentials {
+            controller: controller.to_owned(),
+            name: joined.name,
+            labels: given.clone(),
+            key: key.serialize_pem(),
+            certificate: joined.certificate,
+            authority: joined.authority,
+            lasts: joined.lasts,
+            since: now(),
+        }),
+    }
+}

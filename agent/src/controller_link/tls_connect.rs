@@ -1,0 +1,361 @@
+//! A connection to a controller: found, made, and greeted over TLS, with a deadline, and given up
+//! at once when this process is told to end.
+
+use super::verify::explain;
+use backburn_experiments::join::host_and_port;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long making a connection may take, for each address that a name has.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was sent may go unacknowledged before the kernel gives the connection up: a controller that has vanished, or
+/// one that does not read.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// This process is to end.
+    #[error("told to end")]
+    Cancelled,
+    /// Anything else.
+    #[error("{what}\nhint: {hint}")]
+    Failed {
+        /// Where, and what was wrong.
+        what: String,
+        /// What would do.
+        hint: String,
+    },
+}
+
+impl ConnectError {
+    pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        ConnectError::Failed {
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// How long something may take, and what ends it before.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline<'a> {
+    /// Until when.
+    pub until: Instant,
+    /// Readable when this process is told to end.
+    pub cancelled: Option<BorrowedFd<'a>>,
+}
+
+impl Deadline<'_> {
+    /// Waits until a descriptor is ready. Returns whether it was, in time.
+    fn wait_ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, ConnectError> {
+        let fd = fd.as_fd();
+        let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
+        fds.extend(
+            self.cancelled
+                .map(|cancelled| PollFd::from_borrowed_fd(cancelled, PollFlags::IN)),
+        );
+        loop {
+            let left = timespec(self.until.saturating_duration_since(Instant::now()));
+            match poll(&mut fds, Some(&left)) {
+                Ok(0) => return Ok(false),
+                Ok(_)
+                    if fds
+                        .get(1)
+                        .is_some_and(|cancelled| !cancelled.revents().is_empty()) =>
+                {
+                    return Err(ConnectError::Cancelled);
+                }
+                Ok(_) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(ConnectError::new(error.to_string(), "try again")),
+            }
+        }
+    }
+}
+
+pub(super) fn timespec(length: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: length.subsec_nanos().into(),
+    }
+}
+
+/// A connection over TLS; its socket never blocks.
+#[derive(Debug)]
+pub struct TlsConnection {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What TLS knows of it.
+    pub connection: ClientConnection,
+    controller: String,
+}
+
+impl TlsConnection {
+    /// Connects to `HOST[:PORT]`, and waits until both sides have shown what they are.
+    ///
+    /// # Errors
+    /// What went wrong, for a person.
+    pub fn connect(
+        controller: &str,
+        config: Result<Arc<ClientConfig>, rustls::Error>,
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, ConnectError> {
+        let (host, addresses) = resolve(controller)?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            ConnectError::new(
+                format!("`{host}` is no host name and no address"),
+                "e.g. `--controller chaos.example.org`",
+            )
+        })?;
+        let config = config.map_err(|error| {
+            ConnectError::new(
+                format!("TLS can't be had: {error}"),
+                "join again with a new token",
+            )
+        })?;
+        let mut last = None;
+        for address in addresses {
+            let deadline = Deadline {
+                until: Instant::now() + CONNECT_TIMEOUT,
+                cancelled,
+            };
+            let stream = match open_socket(address, &deadline) {
+                Ok(stream) => stream,
+                Err(ConnectError::Cancelled) => return Err(ConnectError::Cancelled),
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            let connection = ClientConnection::new(Arc::clone(&config), name.clone())
+                .map_err(|error| ConnectError::new(error.to_string(), "join again"))?;
+            let mut tls = TlsConnection {
+                stream,
+                connection,
+                controller: controller.to_owned(),
+            };
+            while tls.connection.is_handshaking() || tls.connection.wants_write() {
+                tls.make_progress(&deadline)?;
+            }
+            return Ok(tls);
+        }
+        Err(last.unwrap_or_else(|| {
+            ConnectError::new(
+                format!("`{host}` has no address"),
+                "look at the name, and at this host's name servers",
+            )
+        }))
+    }
+
+    /// The controller's verdict on our certificate comes after our side of the handshake is done: waits a moment for it, or for
+    /// its first word. Whoever says nothing is let be.
+    ///
+    /// # Errors
+    /// We are not let in, and why.
+    pub fn await_first_message(
+        &mut self,
+        within: Duration,
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ConnectError> {
+        let deadline = Deadline {
+            until: Instant::now() + within,
+            cancelled,
+        };
+        if deadline.wait_ready(&self.stream, PollFlags::IN)? {
+            self.make_progress(&deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a line and waits for the answer, of at most so many bytes.
+    ///
+    /// # Errors
+    /// The connection broke, or nothing came in time.
+    pub fn exchange(
+        &mut self,
+        line: &[u8],
+        most: usize,
+        within: Duration,
+    ) -> Result<String, ConnectError> {
+        let deadline = Deadline {
+            until: Instant::now() + within,
+            cancelled: None,
+        };
+        let failed = |error: io::Error| ConnectError::new(error.to_string(), "try again");
+        self.connection.writer().write_all(line).map_err(failed)?;
+        let mut heard = Vec::new();
+        loop {
+            let mut room = [0; 4096];
+            match self.connection.reader().read(&mut room) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(room.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.make_progress(&deadline)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+            if heard.contains(&b'\n') || heard.len() > most {
+                break;
+            }
+        }
+        String::from_utf8(heard)
+            .ok()
+            .filter(|heard| heard.ends_with('\n'))
+            .ok_or_else(|| {
+                ConnectError::new(
+                    format!("{}: the answer can't be read", self.controller),
+                    "agent and controller of the same version",
+                )
+            })
+    }
+
+    /// Sends and receives what can be, and waits for it where nothing can.
+    fn make_progress(&mut self, deadline: &Deadline<'_>) -> Result<(), ConnectError> {
+        let mut wanted = PollFlags::empty();
+        if self.connection.wants_write() {
+            wanted |= PollFlags::OUT;
+        }
+        if self.connection.wants_read() {
+            wanted |= PollFlags::IN;
+        }
+        if !deadline.wait_ready(&self.stream, wanted)? {
+            return Err(ConnectError::new(
+                format!("{}: it takes too long to answer", self.controller),
+                "look whether the controller is busy, or something between holds the packets back",
+            ));
+        }
+        self.transfer().map(|_| ())
+    }
+
+    /// Sends what can be now.
+    ///
+    /// # Errors
+    /// The connection broke, in words.
+    pub fn send(&mut self) -> Result<(), ConnectError> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if would_block(&error) => break,
+                Err(error) => return Err(connection_broken(&self.controller, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends and receives what can be now. Returns how many bytes came; none where the other side has closed.
+    ///
+    /// # Errors
+    /// The connection broke, or TLS found something wrong, in words.
+    pub fn transfer(&mut self) -> Result<Option<usize>, ConnectError> {
+        // Where that failed, why it was closed may still be there to be read.
+        let sent = self.send();
+        let mut came = Some(0);
+        if self.connection.wants_read() {
+            came = match self.connection.read_tls(&mut self.stream) {
+                Ok(0) => None,
+                Ok(count) => Some(count),
+                Err(error) if would_block(&error) => Some(0),
+                Err(error) => return Err(connection_broken(&self.controller, &error)),
+            };
+            let state = self.connection.process_new_packets().map_err(|error| {
+                // Our last word is why; nobody may be there to hear it.
+                self.connection.write_tls(&mut self.stream).ok();
+                let (what, hint) = explain(&error);
+                ConnectError::new(format!("{}: {what}", self.controller), hint)
+            })?;
+            if state.peer_has_closed() {
+                came = None;
+            }
+        }
+        sent?;
+        if came.is_none() && self.connection.is_handshaking() {
+            return Err(ConnectError::new(
+                format!(
+                    "{}: it closed the connection before it said who it is",
+                    self.controller
+                ),
+                "look whether this is the controller's port, and whether the controller is overloaded",
+            ));
+        }
+        Ok(came)
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+fn connection_broken(controller: &str, error: &io::Error) -> ConnectError {
+    let what = format!("{controller}: the connection broke: {error}");
+    ConnectError::new(
+        what,
+        "look whether the controller runs, and whether something between closes connections",
+    )
+}
+
+/// The host's name, and its addresses.
+fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), ConnectError> {
+    let Some((host, port)) = host_and_port(controller) else {
+        return Err(ConnectError::new(
+            format!("`{controller}` is not of the form HOST[:PORT]"),
+            "e.g. `--controller chaos.example.org`, or `[fd00::1]:7420`",
+        ));
+    };
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        ConnectError::new(
+            format!("no address of `{host}` is known: {error}"),
+            "look at the name, and at this host's name servers",
+        )
+    })?;
+    Ok((host, addresses.collect()))
+}
+
+fn open_socket(address: SocketAddr, deadline: &Deadline<'_>) -> Result<TcpStream, ConnectError> {
+    let failed = |error: Errno| {
+        let hint = match error {
+            Errno::CONNREFUSED => {
+                "look whether the controller runs there, and listens on this port"
+            }
+            _ => "look at the routes and filters between this host and the controller",
+        };
+        ConnectError::new(format!("{address}: {}", io::Error::from(error)), hint)
+    };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(failed)?;
+    match connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS) => {
+            if !deadline.wait_ready(&socket, PollFlags::OUT)? {
+                return Err(failed(Errno::TIMEDOUT));
+            }
+            sockopt::socket_error(&socket)
+                .and_then(|outcome| outcome)
+                .map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    sockopt::set_tcp_nodelay(&socket, true).map_err(failed)?;
+    sockopt::set_socket_keepalive(&socket, true).map_err(failed)?;
+    sockopt::set_tcp_keepidle(&socket, UNACKNOWLEDGED_TIMEOUT).map_err(failed)?;
+    sockopt::set_tcp_keepintvl(&socket, UNACKNOWLEDGED_TIMEOUT / 3).map_err(failed)?;
+    let length = u32::try_from(UNACKNOWLEDGED_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(&socket, length).map_err(failed)?;
+    Ok(TcpStream::from(socket))
+}

@@ -1,0 +1,178 @@
+//! Whom an agent believes to be its controller: somebody with a certificate of its authority, which
+//! a join token names by its fingerprint and a membership holds. And what TLS finds wrong, in words.
+
+use super::credentials::{Credentials, fingerprint};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::version::TLS13;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
+};
+use std::sync::Arc;
+
+/// TLS for somebody who has a token only: this authority, by its fingerprint.
+///
+/// # Errors
+/// What TLS said.
+pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let pinned = PinnedAuthority {
+        authority: authority.to_owned(),
+        provider: Arc::clone(&provider),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(pinned))
+        .with_no_client_auth();
+    Ok(finish_config(config, protocol))
+}
+
+/// TLS for a member: the authority that it has joined, and its own certificate.
+///
+/// # Errors
+/// The membership's key or certificates can't be used.
+pub fn config_from_credentials(
+    credentials: &Credentials,
+    protocol: &str,
+) -> Result<Arc<ClientConfig>, Error> {
+    let wrong = |what: &str| Error::General(format!("{what} in the state folder can't be read"));
+    let mut roots = RootCertStore::empty();
+    roots.add(
+        CertificateDer::from_pem_slice(credentials.authority.as_bytes())
+            .map_err(|_| wrong("the authority's certificate"))?,
+    )?;
+    let chain = CertificateDer::pem_slice_iter(credentials.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| wrong("the agent's certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())
+        .map_err(|_| wrong("the agent's key"))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(finish_config(config, protocol))
+}
+
+fn finish_config(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    // Small pieces: a controller holds one of each agent while it is incomplete.
+    config.max_fragment_size = Some(4096);
+    // A controller resumes nothing: it wants to see certificates.
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// Believes whoever is signed by the authority of this fingerprint, and shows it.
+#[derive(Debug)]
+struct PinnedAuthority {
+    authority: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedAuthority {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(authority) = between
+            .iter()
+            .find(|shown| fingerprint(shown) == self.authority)
+        else {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?
+            .verify_server_cert(certificate, between, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// What TLS found wrong, and what would do.
+pub fn explain(error: &Error) -> (String, &'static str) {
+    use AlertDescription as Alert;
+    use CertificateError as Wrong;
+    let again = "an operator of the controller makes a token; join again with it";
+    let (what, hint) = match error {
+        Error::InvalidCertificate(wrong) => match wrong {
+            Wrong::UnknownIssuer | Wrong::BadSignature => (
+                "its certificate is not of the authority that the token, or the membership, names",
+                "look whether this is the right controller; if it has a new authority, join again with a new token of it",
+            ),
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => (
+                "its certificate is not good yet by this host's clock",
+                "set this host's clock: it is more than a day behind the controller's",
+            ),
+            Wrong::Expired | Wrong::ExpiredContext { .. } => (
+                "its certificate has expired by this host's clock",
+                "set this host's clock, which may be ahead; a controller renews its certificate by itself",
+            ),
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => (
+                "its certificate is not for this name",
+                "reach it by a name or address that the controller was given as its own",
+            ),
+            _ => return (format!("its certificate: {error}"), again),
+        },
+        Error::AlertReceived(Alert::CertificateRevoked) => {
+            ("the controller has revoked this agent's certificate", again)
+        }
+        Error::AlertReceived(Alert::CertificateExpired) => {
+            ("this agent's certificate has expired", again)
+        }
+        Error::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::AccessDenied) => (
+            "the controller does not know this agent's certificate",
+            again,
+        ),
+        Error::AlertReceived(Alert::NoApplicationProtocol) | Error::NoApplicationProtocol => (
+            "it does not speak our protocol",
+            "look whether this is the controller's port, and of this agent's version",
+        ),
+        Error::InvalidMessage(_) => (
+            "what answers there does not speak TLS",
+            "look whether this is the controller's port",
+        ),
+        _ => {
+            return (
+                error.to_string(),
+                "look whether this is the controller's port",
+            );
+        }
+    };
+    (what.into(), hint)
+}

@@ -1,0 +1,144 @@
+//! The agent's end of the link: one JSON object a line over a socket, without ever waiting for
+//! the other side. A controller that does not read cannot keep a fault from ending.
+
+use backburn_experiments::wire::{Command, Report};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv};
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// More than this unsent, and the controller counts as gone.
+const MAX_UNSENT_BYTES: usize = 4 << 20;
+/// A longer line is nonsense.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct ControllerSocket<F> {
+    socket: F,
+    incoming: Vec<u8>,
+    unsent: VecDeque<u8>,
+    closed: bool,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum IncomingCommand {
+    /// Nothing whole yet.
+    Nothing,
+    /// The other side has gone.
+    Closed,
+    /// A line that is no command.
+    Malformed(String),
+    /// A command.
+    Command(Command),
+}
+
+impl<F: AsFd> ControllerSocket<F> {
+    /// A link over this socket.
+    pub fn new(socket: F) -> Self {
+        ControllerSocket {
+            socket,
+            incoming: Vec::new(),
+            unsent: VecDeque::new(),
+            closed: false,
+        }
+    }
+
+    /// Whether something waits for the other side to read.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty() && !self.closed
+    }
+
+    /// Says something; keeps what the socket has no room for.
+    pub fn send(&mut self, report: &Report) {
+        match serde_json::to_vec(report) {
+            Ok(line) => {
+                self.unsent.extend(line);
+                self.unsent.push_back(b'\n');
+            }
+            Err(error) => tracing::error!(%error, "a report could not be written as JSON"),
+        }
+        self.send_unsent();
+        if self.unsent.len() > MAX_UNSENT_BYTES {
+            tracing::error!("the controller does not read; it counts as gone");
+            self.closed = true;
+        }
+    }
+
+    /// Ends a line that somebody else may have begun.
+    pub fn end_partial_line(&mut self) {
+        self.unsent.push_back(b'\n');
+    }
+
+    /// Sends what the socket has room for.
+    pub fn send_unsent(&mut self) {
+        while !self.closed && !self.unsent.is_empty() {
+            let (front, _) = self.unsent.as_slices();
+            match rustix::net::send(
+                &self.socket,
+                front,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(count) => {
+                    self.unsent.drain(..count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.closed = true,
+            }
+        }
+    }
+
+    /// Sends what is left, at the most this long: the last words before the end.
+    pub fn flush(&mut self, timeout: Duration) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let until = Instant::now() + timeout;
+        while self.has_unsent() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            let poll_timeout = Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            match poll(
+                &mut [PollFd::new(&self.socket, PollFlags::OUT)],
+                Some(&poll_timeout),
+            ) {
+                Ok(_) | Err(Errno::INTR) => self.send_unsent(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The next command that is whole.
+    pub fn receive(&mut self) -> IncomingCommand {
+        loop {
+            if let Some(end) = self.incoming.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.incoming.drain(..=end).collect();
+                return match serde_json::from_slice(&line) {
+                    Ok(command) => IncomingCommand::Command(command),
+                    Err(error) => IncomingCommand::Malformed(error.to_string()),
+                };
+            }
+            if self.incoming.len() > MAX_LINE_BYTES {
+                return IncomingCommand::Malformed(format!(
+                    "a line of more than {MAX_LINE_BYTES} bytes"
+                ));
+            }
+            if self.closed {
+                return IncomingCommand::Closed;
+            }
+            let mut buffer = [0; 16 * 1024];
+            match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => self.closed = true,
+                Ok((count, _)) => self
+                    .incoming
+                    .extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return IncomingCommand::Nothing,
+                Err(_) => self.closed = true,
+            }
+        }
+    }
+}

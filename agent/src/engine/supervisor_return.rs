@@ -1,0 +1,113 @@
+//! What should come after a one-shot fault: that a supervisor brings processes back. Looked for by a disposable child, since
+//! a selector may name a path.
+
+use crate::faults;
+use crate::processes::{ProcessId, ProcessTable, Protection};
+use backburn_experiments::Span;
+use backburn_experiments::wire::Effect;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+pub use faults::Expectation;
+
+/// How far two looks are apart.
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What came of waiting for a supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SupervisorReturn {
+    /// The processes that came back; none where not enough came in time.
+    pub back: Option<Vec<ProcessId>>,
+}
+
+/// Waits until as many new processes as expected are there, or the time for that is over.
+pub fn await_return(expected: &Expectation) -> SupervisorReturn {
+    let until = Instant::now() + expected.within.0;
+    let table = ProcessTable::default();
+    loop {
+        // Nobody there yet is what one waits through.
+        let found = expected
+            .selector
+            .find("$.process", &table, &Protection::default(), 0);
+        let victims = found.map(|found| found.victims).unwrap_or_default();
+        let new: Vec<ProcessId> = victims
+            .iter()
+            .map(|process| process.id)
+            .filter(|id| !expected.known.contains(id))
+            .collect();
+        if new.len() >= expected.number {
+            return SupervisorReturn { back: Some(new) };
+        }
+        if Instant::now() >= until {
+            return SupervisorReturn { back: None };
+        }
+        std::thread::sleep(OBSERVE_INTERVAL);
+    }
+}
+
+/// A supervisor is awaited.
+#[derive(Debug)]
+pub(super) struct AwaitedReturn {
+    within: Span,
+    since: Instant,
+    answer: Option<ReturnOutcome>,
+}
+
+#[derive(Debug)]
+enum ReturnOutcome {
+    Back(Duration, Vec<ProcessId>),
+    NotBack(String),
+}
+
+impl AwaitedReturn {
+    /// Awaited from now on.
+    pub(super) fn new(expected: &Expectation, since: Instant) -> Self {
+        AwaitedReturn {
+            within: expected.within,
+            since,
+            answer: None,
+        }
+    }
+
+    /// Whether there is no answer yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.answer.is_none()
+    }
+
+    /// Takes the answer of the child that looked; an error where it could not look.
+    pub(super) fn take(&mut self, answer: Result<SupervisorReturn, String>) {
+        self.answer = Some(match answer {
+            Ok(SupervisorReturn { back: Some(new) }) => {
+                ReturnOutcome::Back(self.since.elapsed(), new)
+            }
+            Ok(SupervisorReturn { back: None }) => {
+                ReturnOutcome::NotBack(format!("not back within {}", self.within))
+            }
+            Err(why) => ReturnOutcome::NotBack(format!("not seen to be back: {why}")),
+        });
+    }
+
+    /// Adds what is known to an effect.
+    pub(super) fn add_to(&self, effect: &mut Effect) {
+        match &self.answer {
+            Some(ReturnOutcome::Back(after, new)) => {
+                let said = format!(
+                    "back after {} as {}",
+                    Span::from(*after),
+                    crate::changes::listed(new)
+                );
+                effect.seen = super::active_injection::join(&effect.seen, &said);
+                let longest = effect
+                    .figures
+                    .entry("back-after-seconds".into())
+                    .or_insert(0.0);
+                *longest = longest.max(after.as_secs_f64());
+            }
+            None => effect.seen = super::active_injection::join(&effect.seen, "not back yet"),
+            Some(ReturnOutcome::NotBack(said)) => {
+                effect.seen = super::active_injection::join(&effect.seen, said);
+                effect.unmet = Some(format!("what was killed was {said}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The files of the state folder, read as those of somebody whom one need not trust until one has looked: whoever can write to the ledger can have
+//! things undone, by the rights of whoever reads it, and whoever can write to the membership chooses the controller.
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, stat};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The most that is read of a file. Ours have a few kilobytes; one of a fault with very many victims, some hundred.
+const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// The whole content of a file of the ledger, or of the membership.
+///
+/// # Errors
+/// It can't be read, is too long, or is not a file of ours alone, see [`check_file`].
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // A FIFO in its place must not keep anybody waiting.
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
+        opened => File::from(opened?),
+    };
+    check_file(&fstat(&file)?)?;
+    let mut content = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > MAX_FILE_BYTES {
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {MAX_FILE_BYTES} bytes"),
+        )),
+        false => Ok(content),
+    }
+}
+
+/// Opens the lock's file, and makes it where there is none.
+///
+/// # Errors
+/// It can't be opened at once, or is not a file of ours alone, see [`check_file`].
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
+        opened => opened?,
+    };
+    check_file(&fstat(&file)?)?;
+    Ok(file.into())
+}
+
+/// Whether nobody but root and this user could have put files into a folder, or another folder in its place. A sticky folder above it,
+/// like `/tmp`, is one in which others can't do that.
+///
+/// # Errors
+/// It is not there, can't be looked at, or others could.
+pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
+    let named = |path: &Path, error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = open(folder, flags, Mode::empty())?;
+    let itself = fstat(&opened)?;
+    if FileType::from_raw_mode(itself.st_mode) != FileType::Directory {
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            "it is not a folder",
+        ));
+    }
+    check_owner(&itself)?;
+    let whole = folder.canonicalize()?;
+    for above in whole.ancestors().skip(1) {
+        let above_it = stat(above).map_err(|error| named(above, error.into()))?;
+        let is_sticky = Mode::from_raw_mode(above_it.st_mode).contains(Mode::SVTX);
+        let checked = match is_sticky && above_it.st_uid == 0 {
+            true => Ok(()),
+            false if is_unmapped(&above_it) => Ok(()),
+            false => check_owner(&above_it),
+        };
+        checked.map_err(|error| named(above, error))?;
+    }
+    Ok(())
+}
+
+/// Whether something belongs to a user that this user namespace does not know. In the first one, every user is known.
+fn is_unmapped(of: &Stat) -> bool {
+    const WHOLE: &str = "0 0 4294967295";
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_first = map.split_ascii_whitespace().eq(WHOLE.split(' '));
+    let unknown = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    !is_first && unknown.trim().parse() == Ok(of.st_uid)
+}
+
+/// Whether a file is a regular one that nobody but root and this user could have written.
+pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return Err(access_denied("it is not a regular file"));
+    }
+    check_owner(file)
+}
+
+/// Whether nobody but root and this user could have written what this is.
+pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    if of.st_uid != 0 && of.st_uid != own {
+        return Err(access_denied(&format!(
+            "it belongs to user {}, and this is user {own}",
+            of.st_uid
+        )));
+    }
+    let mode = Mode::from_raw_mode(of.st_mode);
+    let is_own_group = of.st_gid == 0 || of.st_gid == rustix::process::getegid().as_raw();
+    if mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group) {
+        return Err(access_denied(&format!(
+            "others may write to it (mode {:o})",
+            of.st_mode & 0o7777
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn access_denied(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}

@@ -1,0 +1,219 @@
+//! Which answers a DNS fault is about, as people write it, and what that comes to on this host.
+
+use super::endpoint::{placed, read};
+use super::flow_selector::FlowSelector;
+use super::name_resolution::NameResolution;
+use crate::changes::{Change, ProcessHelper};
+use crate::dns::{Alteration, Answers, Pattern};
+use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, Protocol};
+use crate::plan::{Plan, PlanContext};
+use crate::processes::{OneOrMany, ProcessSelector};
+use backburn_experiments::wire::{Refusal, Victim};
+use backburn_experiments::{Problem, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// The most names; what is longer would not fit on a helper's command line.
+const MAX_NAMES: usize = 256;
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
+
+/// Which answers: those that name servers give to this host, or to a namespace, when they are asked for some names.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct DnsSelector {
+    /// The names that are asked for: `db.example.org`; `*.example.org` for all below that one; `*` for all there are. A list means any
+    /// of them. The name in the question counts, in full: not a short one that a `search` makes longer, nor an alias that it leads to.
+    names: OneOrMany<String>,
+    /// Only the answers of these name servers: addresses, networks as `10.0.0.0/8`, or hosts' names. Left out: where `resolv.conf`
+    /// names a resolver on the loopback, the servers that it names, so that what such a resolver asks and keeps for others stays whole;
+    /// else every server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<OneOrMany<String>>,
+    /// The port of the name servers. 53 where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    port: Option<u16>,
+    /// The answers to the network namespace of this process, e.g. of a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<ProcessSelector>,
+    /// The answers to this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    /// The chance of each answer to be hit, in percent. All are hit where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    percent: Option<f64>,
+}
+
+impl DnsSelector {
+    fn flows(&self, servers: Option<OneOrMany<String>>, protocol: Protocol) -> FlowSelector {
+        let port = self.port.unwrap_or(DNS_PORT);
+        let (of, namespace) = (self.of.clone(), self.namespace.clone());
+        FlowSelector::answers(servers, port, protocol, of, namespace)
+    }
+
+    /// Every problem that shows without a look at the host.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let names = Some(self.names.clone());
+        let names = placed("names", &names);
+        let mut problems = Vec::new();
+        if names.is_empty() {
+            problems.push(
+                Problem::new(
+                    "$.names",
+                    "no name is given: nothing is everything by default",
+                )
+                .hint("a name, or `*` for all"),
+            );
+        }
+        if names.len() > MAX_NAMES {
+            problems.push(
+                Problem::new("$.names", format!("more than {MAX_NAMES} names"))
+                    .hint("`*.example.org` means all names below that one"),
+            );
+        }
+        for (at, name) in names {
+            if let Err(what) = name.parse::<Pattern>() {
+                problems.push(Problem::new(at, what).hint(
+                    "`db.example.org`, `*.example.org` or `*`; other letters as resolvers write them, `xn--…`",
+                ));
+            }
+        }
+        let flows = self.flows(self.server.clone(), Protocol::Udp);
+        problems.extend(flows.problems().into_iter().map(of_server));
+        for (at, server) in placed("server", &self.server) {
+            if read(server).is_ok_and(|server| server.port.is_some()) {
+                problems.push(
+                    Problem::new(at, format!("`{server}` has a port")).hint("give it as `port`"),
+                );
+            }
+        }
+        if self.percent == Some(0.0) {
+            problems.push(
+                Problem::new("$.percent", "no answer would be hit").hint("a share above zero"),
+            );
+        }
+        problems
+    }
+
+    /// The plan of a fault that does this to them.
+    pub(crate) fn plan(
+        &self,
+        change: Alteration,
+        context: &PlanContext<'_>,
+    ) -> Result<Plan, Refusal> {
+        let mut notes = Vec::new();
+        let namespace = self.flows(None, Protocol::Udp).find_namespace(context)?;
+        let names: Vec<Pattern> = placed("names", &Some(self.names.clone()))
+            .into_iter()
+            .filter_map(|(_, name)| name.parse().ok())
+            .collect();
+        let resolution = NameResolution::of(namespace.as_ref(), context.table);
+        notes.extend(resolution.notes(&names));
+        let servers = match &self.server {
+            Some(servers) => Some(servers.clone()),
+            None => resolution.local_resolver().map(|servers| {
+                let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+                notes.push(format!(
+                    "only answers of {}, as resolv.conf says: what a resolver on the loopback itself asks is not touched, unless `server` says so",
+                    servers.join(", ")
+                ));
+                OneOrMany::Many(servers)
+            }),
+        };
+        let protocol = if change.has_tcp() {
+            Protocol::Any
+        } else {
+            Protocol::Udp
+        };
+        let harm = PacketEffect::Answer {
+            lost: change.loses(),
+        };
+        let filter = self
+            .flows(servers, protocol)
+            .filter(harm, context)
+            .map_err(|mut refusal| {
+                refusal.problems = refusal.problems.into_iter().map(of_server).collect();
+                refusal
+            })?;
+        notes.push(format!(
+            "backend nfqueue: a process of ours reads the answers as they arrive{}",
+            match change {
+                Alteration::Hold { .. } =>
+                    "; those it holds when it ends are lost, and later ones flow",
+                _ => ", and they go on untouched when it ends",
+            }
+        ));
+        notes.push(format!(
+            "not touched: answers by {}TLS or HTTPS, and what a cache has already and asks nobody for",
+            if change.has_tcp() { "" } else { "TCP, " }
+        ));
+        let place = filter.place();
+        let victims = names.iter().map(|name| Victim {
+            kind: "name".into(),
+            id: name.to_string(),
+            name: format!("{name}{place}"),
+        });
+        Ok(Plan {
+            victims: victims.collect(),
+            notes,
+            changes: vec![Change::Helper(ProcessHelper {
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
+                role: HelperSpec::Answers(Box::new(Answers {
+                    filter,
+                    names,
+                    change,
+                    percent: self.percent.filter(|percent| *percent < 100.0),
+                    seed: context.seed,
+                })),
+            })],
+            ..Plan::default()
+        })
+    }
+}
+
+/// The flows' end is called a server here.
+fn of_server(mut problem: Problem) -> Problem {
+    if let Some(rest) = problem.at.strip_prefix("$.to") {
+        problem.at = format!("$.server{rest}");
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        let problems = |json: serde_json::Value| -> Vec<String> {
+            let answers: DnsSelector = serde_json::from_value(json).expect("it has the form");
+            let problems = answers.problems().into_iter();
+            problems.map(|problem| problem.at).collect()
+        };
+        assert_eq!(problems(json!({"names": []})), ["$.names"]);
+        assert_eq!(
+            problems(json!({"names": ["a.b", "a..b", "*c"]})),
+            ["$.names[1]", "$.names[2]"]
+        );
+        assert_eq!(
+            problems(json!({"names": "*", "server": ["::1", "10.0.0.300"]})),
+            ["$.server[1]"]
+        );
+        assert_eq!(
+            problems(json!({"names": "*", "server": "10.0.0.1:53"})),
+            ["$.server"]
+        );
+        assert_eq!(problems(json!({"names": "*", "percent": 0})), ["$.percent"]);
+        assert_eq!(
+            problems(json!({"names": "*", "of": {"name": "x"}, "namespace": "y"})),
+            ["$.namespace"]
+        );
+        assert!(problems(json!({"names": "*", "server": "fd00::/8", "percent": 100})).is_empty());
+    }
+}

@@ -1,0 +1,103 @@
+//! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
+
+use crate::dns::{Pattern, ResolvConf, Viewpoint, hosts, read_own, sources};
+use crate::netlink::Namespace;
+use crate::processes::ProcessTable;
+use std::net::IpAddr;
+
+/// What its files say; nothing where they can't be read.
+#[derive(Debug, Default)]
+pub(crate) struct NameResolution {
+    /// The name servers of resolv.conf(5).
+    servers: Vec<IpAddr>,
+    /// The names of hosts(5), each with all that stands in its line.
+    hosts: Vec<String>,
+    /// Where nsswitch.conf(5) says that hosts are looked for.
+    sources: Vec<String>,
+}
+
+impl NameResolution {
+    /// As seen in a namespace, or by us.
+    pub(crate) fn of(namespace: Option<&Namespace>, table: &ProcessTable) -> Self {
+        let viewpoint = namespace.map(|namespace| Viewpoint::of(namespace, table));
+        let text = |name: &str| {
+            let text = match &viewpoint {
+                None => read_own(name),
+                Some(viewpoint) => viewpoint.as_ref()?.read(name, table),
+            };
+            Some(text.unwrap_or_default())
+        };
+        let text = |name: &str| text(name).unwrap_or_default();
+        NameResolution::read(&text("resolv.conf"), &text("hosts"), &text("nsswitch.conf"))
+    }
+
+    fn read(resolv_conf: &str, hosts_text: &str, nsswitch: &str) -> Self {
+        let servers = ResolvConf::parse(resolv_conf).servers.into_iter();
+        let names = hosts(hosts_text).flat_map(|(_, names)| names);
+        NameResolution {
+            servers: servers.map(|server| server.address).collect(),
+            hosts: names.map(str::to_owned).collect(),
+            sources: sources(nsswitch).unwrap_or_default(),
+        }
+    }
+
+    /// The name servers, where one of them is on the loopback.
+    pub(crate) fn local_resolver(&self) -> Option<&[IpAddr]> {
+        let is_local = |server: &IpAddr| server.to_canonical().is_loopback();
+        self.servers.iter().any(is_local).then_some(&self.servers)
+    }
+
+    /// What people should know of ways around a name server.
+    pub(crate) fn notes(&self, names: &[Pattern]) -> Vec<String> {
+        let mut notes = Vec::new();
+        let known = self.hosts.iter().filter(|host| {
+            let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();
+            // What means everything is not about the machine's own names.
+            names
+                .iter()
+                .any(|name| !name.is_all() && name.matches(&labels))
+        });
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        if !known.is_empty() {
+            let known = known.join(", ");
+            notes.push(format!(
+                "hosts(5) knows {known}: nobody need ask a name server for it"
+            ));
+        }
+        if self.sources.iter().any(|source| source == "resolve") {
+            notes.push(
+                "nsswitch.conf has `resolve`: programs may ask systemd-resolved by a socket of its own, and only what that asks is seen here; `server` may name whom it asks".into(),
+            );
+        }
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_as_they_are_written() {
+        let resolution = NameResolution::read(
+            "# nameserver 9.9.9.9\nsearch example.org\nnameserver 127.0.0.53 \n nameserver fe80::1%eth0\nnameserver x\n",
+            "127.0.0.1 localhost\n10.0.0.7\tDB.example.org db # ours\n",
+            "passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n",
+        );
+        let servers: [IpAddr; 2] = [[127, 0, 0, 53].into(), "fe80::1".parse().expect("one")];
+        assert_eq!(resolution.local_resolver(), Some(&servers[..]));
+        let names = |names: &[&str]| -> Vec<Pattern> {
+            let parsed = names.iter().map(|name| name.parse().expect("a pattern"));
+            parsed.collect()
+        };
+        let notes = resolution.notes(&names(&["*.example.org"]));
+        assert!(
+            notes.len() == 2 && notes[0].contains("DB.example.org"),
+            "{notes:?}"
+        );
+        assert_eq!(resolution.notes(&names(&["*", "example.org"])).len(), 1);
+        let plain = NameResolution::read("nameserver 10.0.0.1", "127.0.0.1 localhost", "");
+        assert_eq!(plain.local_resolver(), None);
+        assert_eq!(plain.notes(&names(&["*"])), [""; 0]);
+    }
+}

@@ -1,0 +1,473 @@
+//! A selector made ready to be held against processes: looked up once what can be, then the
+//! cheapest criteria first.
+
+use super::protection::{uid_of, whole_unit};
+use super::selector::{ProcessSelector, Relative, UserOf};
+use super::sockets::{ListenerNetwork, ListeningSockets};
+use super::{OneOrMany, ProcessTable};
+use backburn_experiments::Problem;
+use backburn_experiments::document::Select;
+use regex::Regex;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// As `docker ps` and its like show it.
+const SHORT_CONTAINER_ID: usize = 12;
+/// The kernel keeps this much of a name.
+const COMM_BYTES: usize = 15;
+
+/// Every problem of a selector that shows without a look at the host.
+pub(super) fn problems(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut wrong = |key: &str, what: String, hint: &str| {
+        problems.push(Problem::new(format!("{at}{key}"), what).hint(hint));
+    };
+    let s = selector;
+    let given = [
+        s.name.is_some(),
+        s.command_line.is_some(),
+        s.pid.is_some(),
+        s.pid_file.is_some(),
+        s.user.is_some(),
+        s.unit.is_some(),
+        s.cgroup.is_some(),
+        s.container.is_some(),
+        s.listening.is_some(),
+        s.parent_of.is_some(),
+        s.children_of.is_some(),
+    ];
+    if !given.contains(&true) {
+        let hint = "give a criterion, e.g. `name`; nothing ever means every process";
+        wrong("", "the selector says of no process which".into(), hint);
+    }
+    let names = s.name.iter().flat_map(OneOrMany::as_slice);
+    if s.name
+        .as_ref()
+        .is_some_and(|names| names.as_slice().is_empty())
+        || names.clone().any(String::is_empty)
+    {
+        wrong(
+            ".name",
+            "a name is empty".into(),
+            "write the program's name, e.g. `nginx`",
+        );
+    }
+    if let Some(name) = names.clone().find(|name| name.contains('/')) {
+        wrong(
+            ".name",
+            format!("`{name}` is a path, not a name"),
+            "write its last part, or use `command-line`",
+        );
+    }
+    if let Some(Err(error)) = s.command_line.as_deref().map(Regex::new) {
+        let error = error.to_string();
+        let last = error
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        wrong(
+            ".command-line",
+            format!("not a regular expression: {last}"),
+            "`\\` takes a character's meaning away",
+        );
+    }
+    if s.command_line.as_deref() == Some("") {
+        wrong(
+            ".command-line",
+            "it matches every process".into(),
+            "write a part of the command line",
+        );
+    }
+    let pids = s.pid.iter().flat_map(OneOrMany::as_slice);
+    if s.pid
+        .as_ref()
+        .is_some_and(|pids| pids.as_slice().is_empty())
+        || pids.into_iter().any(|pid| *pid < 1)
+    {
+        wrong(
+            ".pid",
+            "not a process id".into(),
+            "a process id is 1 or more",
+        );
+    }
+    if s.listening
+        .as_ref()
+        .is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0))
+    {
+        wrong(".listening", "not a port".into(), "a port is 1 to 65535");
+    }
+    if s.cgroup
+        .as_deref()
+        .is_some_and(|path| cgroup_parts(path).next().is_none())
+    {
+        wrong(
+            ".cgroup",
+            "that is every process".into(),
+            "name a control group below the root",
+        );
+    }
+    if s.unit.as_deref() == Some("") {
+        wrong(
+            ".unit",
+            "a unit's name is empty".into(),
+            "write e.g. `nginx.service`",
+        );
+    }
+    if s.container
+        .as_deref()
+        .is_some_and(|id| id.len() < SHORT_CONTAINER_ID)
+    {
+        let hint = "write at least the first 12 characters of its id, as `docker ps` shows it";
+        wrong(".container", "too short to mean one container".into(), hint);
+    }
+    match s.select {
+        Some(Select::Count(0)) => wrong(
+            ".select.count",
+            "that selects nobody".into(),
+            "select 1 or more",
+        ),
+        Some(Select::Percent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
+            wrong(
+                ".select.percent",
+                format!("`{percent}` is no share"),
+                "more than 0 and up to 100 will do",
+            );
+        }
+        Some(Select::RandomMaxPercent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
+            let what = format!("`{percent}` is no share");
+            wrong(
+                ".select.random-max-percent",
+                what,
+                "more than 0 and up to 100 will do",
+            );
+        }
+        _ => {}
+    }
+    for (path, except) in exceptions(selector, at) {
+        if except.select.is_some() || except.order.is_some() {
+            problems.push(
+                Problem::new(&path, "`select` and `order` mean nothing here")
+                    .hint("everyone that matches is excepted"),
+            );
+        }
+        problems.extend(self::problems(except, &path));
+    }
+    problems
+}
+
+fn exceptions<'s>(selector: &'s ProcessSelector, at: &str) -> Vec<(String, &'s ProcessSelector)> {
+    match &selector.except {
+        None => Vec::new(),
+        Some(OneOrMany::One(one)) => vec![(format!("{at}.except"), one)],
+        Some(OneOrMany::Many(many)) => {
+            let path = |index| format!("{at}.except[{index}]");
+            many.iter()
+                .enumerate()
+                .map(|(index, one)| (path(index), &**one))
+                .collect()
+        }
+    }
+}
+
+fn is_one_of(names: &[String], name: &[u8]) -> bool {
+    names.iter().any(|wanted| wanted.as_bytes() == name)
+}
+
+/// A selector, ready.
+pub(super) struct Matcher<'a> {
+    table: &'a ProcessTable,
+    names: Option<&'a [String]>,
+    long_names: bool,
+    command_line: Option<Regex>,
+    pids: Option<BTreeSet<i32>>,
+    parents: Option<BTreeSet<i32>>,
+    uid: Option<u32>,
+    unit: Option<String>,
+    cgroup: Option<&'a str>,
+    container: Option<&'a str>,
+    listening: Option<ListeningSockets>,
+    /// Whether `listening` means any network, since something else says which processes are meant.
+    any_network: bool,
+    except: Vec<Matcher<'a>>,
+    /// Who would match if it listened in this process's network, and does in another.
+    pub(super) elsewhere: RefCell<BTreeSet<i32>>,
+    /// How many processes could not be looked into for want of rights.
+    pub(super) unreadable: Cell<usize>,
+}
+
+impl<'a> Matcher<'a> {
+    /// Looks up what can be looked up once: a user's number, the id in a file, who is whose parent.
+    pub(super) fn new(
+        s: &'a ProcessSelector,
+        at: &str,
+        table: &'a ProcessTable,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = problems(s, at);
+        let mut except = Vec::new();
+        if problems.is_empty() {
+            for (path, exception) in exceptions(s, at) {
+                match Matcher::new(exception, &path, table) {
+                    // Whoever is excepted is so in any network.
+                    Ok(matcher) => except.push(Matcher {
+                        any_network: true,
+                        ..matcher
+                    }),
+                    Err(more) => problems.extend(more),
+                }
+            }
+        }
+        let mut pids: Option<BTreeSet<i32>> = s
+            .pid
+            .as_ref()
+            .map(|pids| pids.as_slice().iter().copied().collect());
+        let mut narrow = |to: BTreeSet<i32>| {
+            pids = Some(match pids.take() {
+                Some(pids) => pids.intersection(&to).copied().collect(),
+                None => to,
+            });
+        };
+        match s.pid_file.as_deref().map(pid_in) {
+            Some(Ok(pid)) => narrow(BTreeSet::from([pid])),
+            Some(Err(what)) => problems.push(Problem::new(format!("{at}.pid-file"), what).hint(
+                "the file must hold a process id in its first line; is the service running?",
+            )),
+            None => {}
+        }
+        if let Some(child) = &s.parent_of {
+            let parents = relatives(table, child)
+                .into_iter()
+                .filter_map(|pid| Some(table.stat(pid)?.parent));
+            narrow(parents.collect());
+        }
+        let uid = match &s.user {
+            None => None,
+            Some(UserOf::Id(uid)) => Some(*uid),
+            Some(UserOf::Name(name)) => uid_of(name).or_else(|| {
+                problems.push(
+                    Problem::new(
+                        format!("{at}.user"),
+                        format!("there is no user `{name}` on this host"),
+                    )
+                    .hint("`getent passwd` lists the users"),
+                );
+                None
+            }),
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let names = s.name.as_ref().map(OneOrMany::as_slice);
+        Ok(Matcher {
+            table,
+            names,
+            long_names: names
+                .unwrap_or_default()
+                .iter()
+                .any(|name| name.len() > COMM_BYTES),
+            command_line: s
+                .command_line
+                .as_deref()
+                .and_then(|text| Regex::new(text).ok()),
+            pids,
+            parents: s
+                .children_of
+                .as_ref()
+                .map(|parent| relatives(table, parent)),
+            uid,
+            unit: s.unit.as_deref().map(whole_unit),
+            cgroup: s.cgroup.as_deref(),
+            container: s.container.as_deref(),
+            listening: s
+                .listening
+                .as_ref()
+                .map(|ports| ListeningSockets::new(table, ports.as_slice().to_vec())),
+            any_network: s.says_where(),
+            except,
+            elsewhere: RefCell::default(),
+            unreadable: Cell::new(0),
+        })
+    }
+
+    /// Whoever may match at all, of all the processes there are.
+    pub(super) fn candidates(&self, all: &[i32]) -> Vec<i32> {
+        match &self.pids {
+            Some(pids) => all
+                .iter()
+                .copied()
+                .filter(|pid| pids.contains(pid))
+                .collect(),
+            None => match self.names {
+                Some(names) => {
+                    self.table
+                        .named(all, |name| is_one_of(names, name), self.long_names)
+                }
+                None => all.to_vec(),
+            },
+        }
+    }
+
+    /// Whether a process is meant. What can't be read does not match.
+    pub(super) fn matches(&self, pid: i32) -> bool {
+        let table = self.table;
+        self.pids.as_ref().is_none_or(|pids| pids.contains(&pid))
+            && self.names.is_none_or(|names| {
+                table.is_named(pid, |name| is_one_of(names, name), self.long_names)
+            })
+            && self.parents.as_ref().is_none_or(|parents| {
+                table
+                    .stat(pid)
+                    .is_some_and(|stat| parents.contains(&stat.parent))
+            })
+            && self.uid.is_none_or(|uid| table.uid(pid) == Some(uid))
+            && self.command_line.as_ref().is_none_or(|wanted| {
+                let arguments = table.arguments(pid);
+                !arguments.is_empty() && wanted.is_match(&arguments.join(" "))
+            })
+            && self.in_groups(pid)
+            && self.listens(pid)
+    }
+
+    /// Whether it listens where it should, and is not excepted.
+    fn listens(&self, pid: i32) -> bool {
+        let network = match self.network(pid) {
+            Some(Ok(network)) => network,
+            Some(Err(error)) => {
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    self.unreadable.set(self.unreadable.get() + 1);
+                }
+                None
+            }
+            None => Some(ListenerNetwork::Own),
+        };
+        if network.is_none() || self.except.iter().any(|except| except.matches(pid)) {
+            return false;
+        }
+        let is_meant = self.any_network || network == Some(ListenerNetwork::Own);
+        if !is_meant {
+            self.elsewhere.borrow_mut().insert(pid);
+        }
+        is_meant
+    }
+
+    /// Whose network a process listens in; none where nothing is said of ports.
+    pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<ListenerNetwork>>> {
+        let listening = self.listening.as_ref()?;
+        Some(listening.holds(self.table, pid))
+    }
+
+    fn in_groups(&self, pid: i32) -> bool {
+        if self.unit.is_none() && self.cgroup.is_none() && self.container.is_none() {
+            return true;
+        }
+        let Some(paths) = cgroup_paths(self.table, pid) else {
+            return false;
+        };
+        let any_part =
+            |fits: &dyn Fn(&str) -> bool| paths.iter().any(|(_, path)| path.split('/').any(fits));
+        self.unit
+            .as_deref()
+            .is_none_or(|unit| any_part(&|part| part == unit))
+            && self
+                .container
+                .is_none_or(|id| any_part(&|part| is_container(part, id)))
+            && self.cgroup.is_none_or(|wanted| {
+                paths
+                    .iter()
+                    .any(|(kind, path)| is_below(path, kind, wanted))
+            })
+    }
+}
+
+/// The control groups of a process: what the hierarchy is for (`unified`, `systemd`, or its
+/// controllers separated by commas), and the path in it.
+pub(super) fn cgroup_paths(table: &ProcessTable, pid: i32) -> Option<Vec<(String, String)>> {
+    table.read(pid, "cgroup", |text| {
+        let text = String::from_utf8_lossy(text);
+        text.lines()
+            .filter_map(|line| {
+                let (_, rest) = line.split_once(':')?;
+                let (kind, path) = rest.split_once(':')?;
+                let kind = if kind.is_empty() {
+                    "unified"
+                } else {
+                    kind.trim_start_matches("name=")
+                };
+                Some((kind.to_owned(), path.to_owned()))
+            })
+            .collect()
+    })
+}
+
+fn cgroup_parts(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix("/sys/fs/cgroup")
+        .unwrap_or(path)
+        .split('/')
+        .filter(|part| !part.is_empty())
+}
+
+/// Whether `path`, in the hierarchy `kind`, is the wanted group or below it. A folder under
+/// `/sys/fs/cgroup` names the hierarchy first, unless version 2 is mounted there alone.
+fn is_below(path: &str, kind: &str, wanted: &str) -> bool {
+    let begins = |wanted: Vec<&str>| {
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        wanted.into_iter().all(|part| parts.next() == Some(part))
+    };
+    if begins(cgroup_parts(wanted).collect()) {
+        return true;
+    }
+    let mut parts = cgroup_parts(wanted);
+    let first = parts.next().unwrap_or_default();
+    let rest: Vec<&str> = parts.collect();
+    let of_this_kind = first == kind
+        || first
+            .split(',')
+            .any(|first| kind.split(',').any(|kind| kind == first));
+    wanted.starts_with("/sys/fs/cgroup") && of_this_kind && !rest.is_empty() && begins(rest)
+}
+
+/// Whether a part of a control group's path is the container of this id: the id alone, or as
+/// `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope` and `libpod-ID.scope` have it.
+fn is_container(part: &str, id: &str) -> bool {
+    let part = part.strip_suffix(".scope").unwrap_or(part);
+    let last = part.rsplit(['-', ':']).next().unwrap_or(part);
+    let is_long_id = last.len() == 64 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    part == id || (is_long_id && last.starts_with(id))
+}
+
+fn relatives(table: &ProcessTable, of: &Relative) -> BTreeSet<i32> {
+    match of {
+        Relative::Pid(pid) => BTreeSet::from([*pid]),
+        Relative::Name(name) => {
+            let named = |pid: &i32| {
+                table.is_named(
+                    *pid,
+                    |comm| comm == name.as_bytes(),
+                    name.len() > COMM_BYTES,
+                )
+            };
+            table
+                .pids()
+                .unwrap_or_default()
+                .into_iter()
+                .filter(named)
+                .collect()
+        }
+    }
+}
+
+/// The most that a pid file may hold, in bytes: a number and a few words beside it.
+const MAX_PID_FILE_BYTES: u64 = 4096;
+
+fn pid_in(path: &str) -> Result<i32, String> {
+    let text = crate::files::read_regular(Path::new(path), MAX_PID_FILE_BYTES)
+        .map_err(|error| format!("`{path}` can't be read: {error}"))?;
+    let text = String::from_utf8_lossy(&text);
+    let first = text.lines().next().unwrap_or_default().trim();
+    first
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 0)
+        .ok_or_else(|| format!("`{path}` holds no process id"))
+}

@@ -1,0 +1,146 @@
+//! Who is never a victim, whatever a selector says: pid 1, the kernel's threads, Backburn's own
+//! processes and those that it was started from, the dead, and what the policy protects.
+
+use super::matcher::cgroup_paths;
+use super::own_processes::OwnProcesses;
+use super::{Process, ProcessTable, Stat};
+use backburn_experiments::Problem;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the policy protects. A `*` at the end of an entry stands for anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Protection {
+    /// Processes of these names. Left out: `init`, systemd, sshd, the message bus, the container runtimes, the kubelet and the network's manager.
+    pub names: Vec<String>,
+    /// Processes of these systemd units, and of all below them.
+    pub units: Vec<String>,
+    /// Processes of these users, by name or number.
+    pub users: Vec<String>,
+}
+
+impl Default for Protection {
+    fn default() -> Self {
+        let names = [
+            "init",
+            "systemd",
+            "systemd-*",
+            "(sd-pam)",
+            "sshd",
+            "sshd-*",
+            "dbus-daemon",
+            "dbus-broker*",
+            "dockerd",
+            "containerd",
+            "containerd-shim*",
+            "crio",
+            "conmon",
+            "kubelet",
+            "NetworkManager",
+        ];
+        Protection {
+            names: names.map(String::from).to_vec(),
+            units: Vec::new(),
+            users: Vec::new(),
+        }
+    }
+}
+
+impl Protection {
+    /// What would silently protect nobody; `at` is where this stands, e.g. `$.protect`.
+    pub fn problems(&self, at: &str) -> Vec<Problem> {
+        let unknown = |(index, user): (usize, &String)| {
+            uid_of(user).is_none().then(|| {
+                Problem::new(
+                    format!("{at}.users[{index}]"),
+                    format!("this host has no user `{user}`"),
+                )
+                .hint("a name that `getent passwd` knows, or a number")
+            })
+        };
+        self.users.iter().enumerate().filter_map(unknown).collect()
+    }
+}
+
+/// The one place where it is decided who is spared.
+pub(super) struct ProtectionCheck<'a> {
+    table: &'a ProcessTable,
+    protection: &'a Protection,
+    users: Vec<(u32, &'a str)>,
+    ours: OwnProcesses<'a>,
+}
+
+impl<'a> ProtectionCheck<'a> {
+    pub(super) fn new(table: &'a ProcessTable, protection: &'a Protection) -> Self {
+        let users = protection.users.iter();
+        let users = users
+            .filter_map(|user| Some((uid_of(user)?, user.as_str())))
+            .collect();
+        ProtectionCheck {
+            table,
+            protection,
+            users,
+            ours: OwnProcesses::new(table),
+        }
+    }
+
+    /// Why this process is not hit, if so.
+    pub(super) fn reason(&self, process: &Process, stat: &Stat) -> Option<String> {
+        if process.id.pid == 1 {
+            return Some("it is the first process of this system".into());
+        }
+        if stat.is_kernel_thread() {
+            return Some("the kernel's own threads".into());
+        }
+        if stat.is_dead() {
+            return Some("already dead, and its parent has not asked for it yet".into());
+        }
+        if let Some(reason) = self.ours.reason(process.id.pid) {
+            return Some(reason);
+        }
+        let name = |name: &&String| like(name, &process.name) || like(name, &stat.comm);
+        if let Some(name) = self.protection.names.iter().find(name) {
+            return Some(format!("the policy protects the name `{name}`"));
+        }
+        if let Some((_, user)) = self.users.iter().find(|(uid, _)| *uid == process.uid) {
+            return Some(format!("the policy protects the user `{user}`"));
+        }
+        if self.protection.units.is_empty() {
+            return None;
+        }
+        let paths = cgroup_paths(self.table, process.id.pid).unwrap_or_default();
+        let unit = |unit: &&String| {
+            paths
+                .iter()
+                .any(|(_, path)| path.split('/').any(|part| like(&whole_unit(unit), part)))
+        };
+        let unit = self.protection.units.iter().find(unit)?;
+        Some(format!("the policy protects the unit `{unit}`"))
+    }
+}
+
+/// The number of a user given by name or number.
+pub(super) fn uid_of(user: &str) -> Option<u32> {
+    user.parse()
+        .ok()
+        .or_else(|| Some(nix::unistd::User::from_name(user).ok()??.uid.as_raw()))
+}
+
+/// A unit's whole name: without a suffix, a service is meant.
+pub(super) fn whole_unit(unit: &str) -> String {
+    const SUFFIXES: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".mount"];
+    if unit.ends_with('*') || SUFFIXES.iter().any(|suffix| unit.ends_with(suffix)) {
+        unit.to_owned()
+    } else {
+        format!("{unit}.service")
+    }
+}
+
+/// Whether a pattern, maybe with a `*` at its end, fits a name.
+fn like(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
