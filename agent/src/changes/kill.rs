@@ -50,8 +50,7 @@ impl Kill {
     fn outcome(&self, host: &Host) -> Outcome {
         let mut outcome = Outcome::default();
         for id in &self.victims {
-            let state = Signal::from_named_raw(self.signal)
-                .and_then(|signal| host.table.signal_state(*id, signal));
+            let state = host.table.signal_state(*id, self.signal);
             let is_dropped =
                 |state: &SignalState| state.is_dropped() && self.signal != Signal::KILL.as_raw();
             match state {

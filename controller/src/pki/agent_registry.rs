@@ -1,0 +1,185 @@
+//! Who may join, by the store: join tokens that are good once, and the agents that are known.
+
+use super::ca::AgentIdentity;
+use super::enrolment::EnrolmentPolicy;
+use crate::store::{EnrolledAgent, Hash, JoinTokenRecord, Store, StoreError, StoreErrorKind};
+use backburn_experiments::join::ShownToken;
+use backburn_experiments::wire::Refusal;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How many agents are read at a time.
+const PAGE: u32 = 1000;
+/// A renewed certificate and the one before it, which a link may still show.
+const SERIALS: usize = 2;
+
+/// Lets agents in, and knows which of them are revoked.
+pub struct AgentRegistry {
+    store: Arc<dyn Store>,
+    /// The serial numbers that each agent may show; none for one that is revoked. Asked within every handshake.
+    known: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// What those that were let in said of themselves, until their certificate is handed out.
+    labels: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+impl AgentRegistry {
+    /// What this store knows.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn load(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
+        let mut known = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.agents(after.as_deref(), PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.name.clone());
+            for agent in page {
+                let serials = match agent.revoked {
+                    None => agent.serials.into_iter().collect(),
+                    Some(_) => BTreeSet::new(),
+                };
+                known.insert(agent.name, serials);
+            }
+        }
+        Ok(Arc::new(AgentRegistry {
+            store,
+            known: Mutex::new(known),
+            labels: Mutex::default(),
+        }))
+    }
+
+    /// Whether this certificate is no good any more: its agent is revoked, has joined again since, or is not known at all.
+    pub fn is_revoked(&self, client_identity: &AgentIdentity) -> bool {
+        !lock(&self.known)
+            .get(&client_identity.name)
+            .is_some_and(|serials| serials.contains(&client_identity.serial))
+    }
+
+    /// Keeps an agent from coming back.
+    ///
+    /// # Errors
+    /// There is none of this name, or the store's.
+    pub fn revoke(&self, name: &str) -> Result<(), StoreError> {
+        self.store.revoke_agent(name, Timestamp::now())?;
+        lock(&self.known).insert(name.to_owned(), BTreeSet::new());
+        Ok(())
+    }
+
+    fn admitted(&self, token: &ShownToken, name: &str) -> Result<String, Refusal> {
+        let hash = Hash::of(token.secret.as_bytes());
+        let now = Timestamp::now();
+        let token = match self.store.take_join_token(&token.id, &hash, now) {
+            Ok(token) => token,
+            Err(error) if error.kind == StoreErrorKind::NotThere => {
+                return Err(Refusal::new(
+                    "token",
+                    "the join token is not known: it was used, has expired, or is another controller's",
+                )
+                .hint("`backburn join-token` makes a new one; each is good once"));
+            }
+            Err(error) => return Err(unstored(&error)),
+        };
+        let name = token.agent.clone().unwrap_or_else(|| name.to_owned());
+        let is_taken = lock(&self.known)
+            .get(&name)
+            .is_some_and(|serials| !serials.is_empty());
+        // Who holds a token that was made for a name may take its place; no other may.
+        if is_taken && token.agent.is_none() {
+            self.trim_memory(&token);
+            return Err(
+                Refusal::new("name", format!("there is an agent `{name}` already")).hint(
+                    "join under another `--name`, or with a token made for this one: `backburn join-token --agent NAME`",
+                ),
+            );
+        }
+        Ok(name)
+    }
+
+    /// Nobody came in by it.
+    fn trim_memory(&self, token: &JoinTokenRecord) {
+        if let Err(error) = self.store.put_join_token(token) {
+            tracing::error!(%error, token = token.id, "a join token that was not used is lost");
+        }
+    }
+
+    fn issued(
+        &self,
+        issued: &AgentIdentity,
+        replaced: Option<&AgentIdentity>,
+    ) -> Result<(), Refusal> {
+        let labels = lock(&self.labels).remove(&issued.name).unwrap_or_default();
+        let agent = match replaced {
+            None => EnrolledAgent {
+                name: issued.name.clone(),
+                serials: vec![issued.serial.clone()],
+                labels,
+                enrolled: Timestamp::now(),
+                revoked: None,
+            },
+            Some(replaced) => {
+                let mut agent = (self.store.agent(&issued.name)).map_err(|e| unstored(&e))?;
+                if agent.revoked.is_some() || !agent.serials.contains(&replaced.serial) {
+                    return Err(Refusal::new("revoked", "the certificate is revoked")
+                        .hint("join again with a new token"));
+                }
+                agent.serials.push(issued.serial.clone());
+                let old = agent.serials.len().saturating_sub(SERIALS);
+                agent.serials.drain(..old);
+                agent
+            }
+        };
+        self.store.put_agent(&agent).map_err(|e| unstored(&e))?;
+        lock(&self.known).insert(agent.name, agent.serials.into_iter().collect());
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unstored(error: &StoreError) -> Refusal {
+    tracing::error!(%error, "an agent could not join");
+    Refusal::new("store", "the controller could not write it down")
+        .hint("try again; its log says more")
+}
+
+/// The store's work, off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(Refusal::new(
+            "store",
+            format!("the controller ends: {error}"),
+        ))
+    })
+}
+
+impl EnrolmentPolicy for Arc<AgentRegistry> {
+    async fn admit(
+        &self,
+        token: &ShownToken,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<String, Refusal> {
+        let (registry, token, name) = (Arc::clone(self), token.clone(), name.to_owned());
+        let name = blocking(move || registry.admitted(&token, &name)).await?;
+        lock(&self.labels).insert(name.clone(), labels.clone());
+        Ok(name)
+    }
+
+    async fn issue(
+        &self,
+        issued: &AgentIdentity,
+        replaced: Option<&AgentIdentity>,
+        _lasts: Duration,
+    ) -> Result<(), Refusal> {
+        let (registry, issued, replaced) = (Arc::clone(self), issued.clone(), replaced.cloned());
+        blocking(move || registry.issued(&issued, replaced.as_ref())).await
+    }
+}

@@ -1,0 +1,200 @@
+//! Who may come: agents, join tokens, API tokens.
+
+use super::codec::{all, alter, from_json, from_word, json, one, parsed, parsed_or_none, word};
+use crate::store::error::StoreError;
+use crate::store::records::{ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord};
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+
+fn none(what: &str, name: &str) -> StoreError {
+    StoreError::not_there(format!("there is no {what} `{name}`"))
+}
+
+fn altered(rows: usize, what: &str, name: &str) -> Result<(), StoreError> {
+    match rows {
+        0 => Err(none(what, name)),
+        _ => Ok(()),
+    }
+}
+
+fn taken(inserted: usize, what: &str, name: &str) -> Result<(), StoreError> {
+    match inserted {
+        0 => Err(StoreError::conflict(format!(
+            "there is {what} `{name}` already"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Result<(), StoreError> {
+    let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked) \
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let parameters = params![
+        agent.name,
+        json(&agent.serials)?,
+        json(&agent.labels)?,
+        agent.enrolled.to_string(),
+        agent.revoked.map(|at| at.to_string()),
+    ];
+    alter(connection, statement, parameters).map(|_| ())
+}
+
+fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
+    Ok(EnrolledAgent {
+        name: row.get("name")?,
+        serials: from_json(row, "serials")?,
+        labels: from_json(row, "labels")?,
+        enrolled: parsed(row, "enrolled")?,
+        revoked: parsed_or_none(row, "revoked")?,
+    })
+}
+
+pub(super) fn agent(connection: &Connection, name: &str) -> Result<EnrolledAgent, StoreError> {
+    let query = "SELECT * FROM agents WHERE name = ?1";
+    one(connection, query, [name], read_agent)?.ok_or_else(|| none("agent", name))
+}
+
+pub(super) fn agents(
+    connection: &Connection,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<EnrolledAgent>, StoreError> {
+    let query = "SELECT * FROM agents WHERE name > COALESCE(?1, '') ORDER BY name LIMIT ?2";
+    all(connection, query, params![after, limit], read_agent)
+}
+
+pub(super) fn revoke_agent(
+    connection: &Connection,
+    name: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let statement = "UPDATE agents SET revoked = COALESCE(revoked, ?2) WHERE name = ?1";
+    altered(
+        alter(connection, statement, [name, &at.to_string()])?,
+        "agent",
+        name,
+    )
+}
+
+pub(super) fn put_join_token(
+    connection: &Connection,
+    token: &JoinTokenRecord,
+) -> Result<(), StoreError> {
+    let statement = "INSERT INTO join_tokens (id, hash, who, expires, agent) \
+        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+    let parameters = params![
+        token.id,
+        token.hash.to_string(),
+        token.who,
+        token.expires.to_string(),
+        token.agent,
+    ];
+    taken(
+        alter(connection, statement, parameters)?,
+        "a join token",
+        &token.id,
+    )
+}
+
+fn read_join_token(row: &Row<'_>) -> rusqlite::Result<JoinTokenRecord> {
+    Ok(JoinTokenRecord {
+        id: row.get("id")?,
+        hash: parsed(row, "hash")?,
+        who: row.get("who")?,
+        expires: parsed(row, "expires")?,
+        agent: row.get("agent")?,
+    })
+}
+
+pub(super) fn take_join_token(
+    connection: &Connection,
+    id: &str,
+    secret: &Hash,
+    now: Timestamp,
+) -> Result<JoinTokenRecord, StoreError> {
+    let query = "SELECT * FROM join_tokens WHERE id = ?1";
+    // What is compared are hashes: how soon they differ tells nothing about the secret.
+    let token = one(connection, query, [id], read_join_token)?
+        .filter(|token| token.hash == *secret && now < token.expires)
+        .ok_or_else(|| {
+            StoreError::not_there("the join token is not valid")
+                .hint("join tokens are used once and expire: ask for a new one")
+        })?;
+    remove_join_token(connection, id)?;
+    Ok(token)
+}
+
+pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinTokenRecord>, StoreError> {
+    all(
+        connection,
+        "SELECT * FROM join_tokens ORDER BY id",
+        [],
+        read_join_token,
+    )
+}
+
+pub(super) fn remove_join_token(connection: &Connection, id: &str) -> Result<(), StoreError> {
+    let rows = alter(connection, "DELETE FROM join_tokens WHERE id = ?1", [id])?;
+    altered(rows, "join token", id)
+}
+
+pub(super) fn put_api_token(
+    connection: &Connection,
+    token: &ApiTokenRecord,
+) -> Result<(), StoreError> {
+    let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let parameters = params![
+        token.id,
+        token.hash.to_string(),
+        token.name,
+        word(&token.role)?,
+        token.created.to_string(),
+        token.expires.map(|at| at.to_string()),
+        token.revoked.map(|at| at.to_string()),
+    ];
+    taken(
+        alter(connection, statement, parameters)?,
+        "an API token",
+        &token.id,
+    )
+}
+
+fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiTokenRecord> {
+    Ok(ApiTokenRecord {
+        id: row.get("id")?,
+        hash: parsed(row, "hash")?,
+        name: row.get("name")?,
+        role: from_word(row, "role")?,
+        created: parsed(row, "created")?,
+        expires: parsed_or_none(row, "expires")?,
+        revoked: parsed_or_none(row, "revoked")?,
+    })
+}
+
+pub(super) fn api_token(connection: &Connection, id: &str) -> Result<ApiTokenRecord, StoreError> {
+    let query = "SELECT * FROM api_tokens WHERE id = ?1";
+    one(connection, query, [id], read_api_token)?.ok_or_else(|| none("API token", id))
+}
+
+pub(super) fn api_tokens(connection: &Connection) -> Result<Vec<ApiTokenRecord>, StoreError> {
+    all(
+        connection,
+        "SELECT * FROM api_tokens ORDER BY id",
+        [],
+        read_api_token,
+    )
+}
+
+pub(super) fn revoke_api_token(
+    connection: &Connection,
+    id: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let statement = "UPDATE api_tokens SET revoked = COALESCE(revoked, ?2) WHERE id = ?1";
+    altered(
+        alter(connection, statement, [id, &at.to_string()])?,
+        "API token",
+        id,
+    )
+}
