@@ -209,7 +209,7 @@ pub async fn revoke(
         Ok(service.store().agent(&name)?)
     })
     .await?;
-    api.service.fleet().dismiss(&kept.name);
+    api.service.fleet().disconnect(&kept.name);
     drop(retired);
     Ok(Json(agent(kept, None)))
 }
