@@ -25,7 +25,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to examine its host.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(35);
 
-fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
+fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -155,9 +155,9 @@ pub async fn revoke(
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
-    let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
-    let kept = blocking(move || -> Result<store::Agent, ApiProblem> {
-        enrolment.revoke(&name)?;
+    let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
+    let kept = blocking(move || -> Result<store::EnrolledAgent, ApiProblem> {
+        registry.revoke(&name)?;
         service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)
     })

@@ -4,8 +4,8 @@
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
-use crate::service::Who;
-use crate::store::{ApiToken, Hash, Kind, Role, StoreError};
+use crate::service::Actor;
+use crate::store::{ApiTokenRecord, Hash, Role, StoreError, StoreErrorKind};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -105,14 +105,14 @@ impl FromStr for Token {
 }
 
 /// The caller, who has role `viewer` or more: may read.
-pub struct Viewer(pub Who);
+pub struct Viewer(pub Actor);
 /// The caller, who has role `operator` or more: may run, stop and halt.
-pub struct Operator(pub Who);
+pub struct Operator(pub Actor);
 /// The caller, who has role `admin`: may admit and revoke agents, people and jobs.
-pub struct Admin(pub Who);
+pub struct Admin(pub Actor);
 
 /// Authenticates the caller by the request's token and checks the role.
-async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Who, ApiProblem> {
+async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor, ApiProblem> {
     let none = |what: &str| {
         ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
@@ -131,7 +131,7 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Who, A
     let token: Token = shown.parse().map_err(|_| wrong())?;
     let kept = match api.token(&token.id).await {
         Ok(kept) => kept,
-        Err(error) if error.kind == Kind::NotThere => return Err(wrong()),
+        Err(error) if error.kind == StoreErrorKind::NotThere => return Err(wrong()),
         Err(error) => return Err(error.into()),
     };
     let proved: bool = token.hash().0.ct_eq(&kept.hash.0).into();
@@ -148,14 +148,14 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Who, A
             kept.name,
             role_name(kept.role)
         );
-        let who = Who {
+        let who = Actor {
             name: kept.name,
             role: kept.role,
         };
         api.record_denial(&kept.id, who, required, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
-    Ok(Who {
+    Ok(Actor {
         name: kept.name,
         role: kept.role,
     })
@@ -185,7 +185,7 @@ const MAX_LOGGED_PATH_CHARS: usize = 200;
 impl Api {
     /// Records in the audit log that the role of a token did not allow a request. Requests without a valid token are not recorded:
     /// anybody could fill the log.
-    async fn record_denial(&self, token: &str, who: Who, required: Role, parts: &Parts) {
+    async fn record_denial(&self, token: &str, who: Actor, required: Role, parts: &Parts) {
         let is_written = {
             let mut denial_counts = self
                 .denial_counts
@@ -220,7 +220,7 @@ impl Api {
     }
 
     /// Looks a token up in the store. Tokens are cached, so that a halt works while the store is not available.
-    async fn token(&self, id: &str) -> Result<ApiToken, StoreError> {
+    async fn token(&self, id: &str) -> Result<ApiTokenRecord, StoreError> {
         let (store, id_) = (self.service.store().clone(), id.to_owned());
         let read = tokio::task::spawn_blocking(move || store.api_token(&id_)).await;
         match read {
@@ -228,12 +228,15 @@ impl Api {
                 self.cache_token(token.clone());
                 Ok(token)
             }
-            Ok(Err(error)) if error.kind == Kind::NotThere => {
+            Ok(Err(error)) if error.kind == StoreErrorKind::NotThere => {
                 self.forget(id);
                 Err(error)
             }
             Ok(Err(error)) => self.cached_token(id).ok_or(error),
-            Err(_) => Err(StoreError::new(Kind::Io, "the controller is shutting down")),
+            Err(_) => Err(StoreError::new(
+                StoreErrorKind::Io,
+                "the controller is shutting down",
+            )),
         }
     }
 }

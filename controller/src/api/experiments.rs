@@ -9,10 +9,10 @@ use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
 use super::types::safe_integer::optional_safe_integer;
 use super::types::{
-    ApplyResult, RunPlan, StartRunRequest, StartRunResult, StoredExperiment, VersionInfo,
+    ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
-use crate::service::{Ask, Document, Refused, Who};
-use crate::store::{self, Because, ExperimentRef};
+use crate::service::{Actor, RequestedDocument, RunSpec, StartError};
+use crate::store::{self, ExperimentRef, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -43,9 +43,9 @@ pub struct ControlsQuery {
     ignore_controls: bool,
 }
 
-impl From<store::Experiment> for StoredExperiment {
-    fn from(kept: store::Experiment) -> Self {
-        StoredExperiment {
+impl From<store::StoredExperiment> for ExperimentInfo {
+    fn from(kept: store::StoredExperiment) -> Self {
+        ExperimentInfo {
             name: kept.name,
             version: kept.version,
             document: kept.document,
@@ -56,27 +56,25 @@ impl From<store::Experiment> for StoredExperiment {
 }
 
 /// Lists the stored experiments by name.
-#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<StoredExperiment>)))]
+#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<ExperimentInfo>)))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
     QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
-) -> Result<Json<Vec<StoredExperiment>>, ApiProblem> {
+) -> Result<Json<Vec<ExperimentInfo>>, ApiProblem> {
     let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
     let found = blocking(move || store.experiments(after.as_deref(), limit)).await?;
-    Ok(Json(
-        found.into_iter().map(StoredExperiment::from).collect(),
-    ))
+    Ok(Json(found.into_iter().map(ExperimentInfo::from).collect()))
 }
 
 /// Returns a stored experiment.
-#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), VersionQuery), security(("token" = ["viewer"])), responses((status = 200, body = StoredExperiment), ProblemStatus<404>))]
+#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), VersionQuery), security(("token" = ["viewer"])), responses((status = 200, body = ExperimentInfo), ProblemStatus<404>))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
     PathParam(name): PathParam<String>,
     QueryParams(VersionQuery { version }): QueryParams<VersionQuery>,
-) -> Result<Json<StoredExperiment>, ApiProblem> {
+) -> Result<Json<ExperimentInfo>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.experiment(&name, version)).await?;
     Ok(Json(found.into()))
@@ -104,7 +102,7 @@ pub async fn put(
         let store = service.store();
         let before = match store.experiment(&name, None) {
             Ok(before) => Some(before.document),
-            Err(error) if error.kind == store::Kind::NotThere => None,
+            Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
             Err(error) => return Err(error.into()),
         };
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
@@ -170,15 +168,15 @@ pub async fn versions(
 /// The service's request for a run of a stored experiment.
 async fn run_request(
     api: &Api,
-    who: &Who,
+    who: &Actor,
     name: String,
     request: StartRunRequest,
-) -> Result<Ask, ApiProblem> {
+) -> Result<RunSpec, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
     let kept = blocking(move || store.experiment(&name, version)).await?;
-    Ok(Ask {
-        document: Document::Kept(kept.document),
+    Ok(RunSpec {
+        document: RequestedDocument::Stored(kept.document),
         reference: Some(ExperimentRef {
             name: kept.name,
             version: kept.version,
@@ -186,7 +184,7 @@ async fn run_request(
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     })
@@ -204,7 +202,7 @@ pub async fn plan(
 }
 
 /// Plans a run without changing anything.
-pub(super) async fn plan_request(api: &Api, ask: Ask) -> Result<Json<RunPlan>, ApiProblem> {
+pub(super) async fn plan_request(api: &Api, ask: RunSpec) -> Result<Json<RunPlan>, ApiProblem> {
     let title = ask.document.title();
     let (seed, preview) = api.service.plan(ask).await?;
     Ok(Json(RunPlan::new(title, seed, preview)))
@@ -225,8 +223,8 @@ pub async fn run(
 /// Starts a run and records that in the audit log.
 pub(super) async fn start_request(
     api: &Api,
-    who: Who,
-    ask: Ask,
+    who: Actor,
+    ask: RunSpec,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
     let sha256 = ask.document.sha256();
     let name = match (&ask.reference, &sha256) {
@@ -249,7 +247,7 @@ pub(super) async fn start_request(
                     approval: None,
                 },
             )),
-            Err(Refused::Waits(approval)) => Ok((
+            Err(StartError::Waits(approval)) => Ok((
                 StatusCode::ACCEPTED,
                 StartRunResult {
                     run: None,

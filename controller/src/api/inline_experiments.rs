@@ -7,15 +7,15 @@ use super::extract::JsonBody;
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::{InlineRunRequest, RunPlan, StartRunResult};
-use crate::service::{Ask, Document, Who};
-use crate::store::Because;
+use crate::service::{Actor, RequestedDocument, RunSpec};
+use crate::store::Trigger;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use backburn_experiments::check::without_controls;
 use backburn_experiments::json;
 
-fn run_request(who: &Who, request: InlineRunRequest) -> Ask {
+fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
     let text = match json::read(&request.experiment) {
         Ok(mut document) if request.ignore_controls => {
             match without_controls(&mut document).is_empty() {
@@ -26,13 +26,13 @@ fn run_request(who: &Who, request: InlineRunRequest) -> Ask {
         // A text that is not JSON is reported when it is checked as an experiment.
         _ => request.experiment,
     };
-    Ask {
-        document: Document::Given(text),
+    RunSpec {
+        document: RequestedDocument::Inline(text),
         reference: None,
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     }

@@ -1,8 +1,8 @@
 //! The answer to a request that fails: a problem document (RFC 9457) with the rule that was violated and a hint.
 
 use super::types::{DocumentProblem, ProblemDetails};
-use crate::service::Refused;
-use crate::store::{Kind, StoreError};
+use crate::service::StartError;
+use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -89,8 +89,10 @@ impl IntoResponse for ApiProblem {
 impl From<StoreError> for ApiProblem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::NotThere => ApiProblem::not_found(error.to_string()),
-            Kind::Conflict => ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            StoreErrorKind::NotThere => ApiProblem::not_found(error.to_string()),
+            StoreErrorKind::Conflict => {
+                ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
             _ => {
                 tracing::error!(%error, "the store failed");
                 // The details belong in the log: they could reveal what is stored.
@@ -118,13 +120,13 @@ impl From<Refusal> for ApiProblem {
     }
 }
 
-impl From<Refused> for ApiProblem {
-    fn from(refused: Refused) -> Self {
+impl From<StartError> for ApiProblem {
+    fn from(refused: StartError) -> Self {
         match refused {
-            Refused::Invalid(problems) => ApiProblem::invalid(problems),
-            Refused::Refusal(refusal) => refusal.into(),
-            Refused::Store(error) => error.into(),
-            Refused::Waits(approval) => ApiProblem::new(
+            StartError::Invalid(problems) => ApiProblem::invalid(problems),
+            StartError::Refusal(refusal) => refusal.into(),
+            StartError::Store(error) => error.into(),
+            StartError::Waits(approval) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(

@@ -21,8 +21,8 @@ use std::time::Duration;
 /// How long a join token is valid by default.
 const DEFAULT_JOIN_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-impl From<store::JoinToken> for JoinTokenInfo {
-    fn from(kept: store::JoinToken) -> Self {
+impl From<store::JoinTokenRecord> for JoinTokenInfo {
+    fn from(kept: store::JoinTokenRecord) -> Self {
         JoinTokenInfo {
             id: kept.id,
             token: None,
@@ -33,8 +33,8 @@ impl From<store::JoinToken> for JoinTokenInfo {
     }
 }
 
-impl From<store::ApiToken> for TokenInfo {
-    fn from(kept: store::ApiToken) -> Self {
+impl From<store::ApiTokenRecord> for TokenInfo {
+    fn from(kept: store::ApiTokenRecord) -> Self {
         TokenInfo {
             id: kept.id,
             token: None,
@@ -95,7 +95,7 @@ pub async fn make_join_token(
         secret: random::<32>().map_err(no_randomness)?,
         authority: api.authority.fingerprint(),
     };
-    let kept = store::JoinToken {
+    let kept = store::JoinTokenRecord {
         id: token.id.clone(),
         hash: Hash::of(token.secret.as_bytes()),
         who: who.name.clone(),
@@ -153,7 +153,7 @@ pub async fn make(
     })?;
     let expires = wanted.lasts.as_deref().map(expiry).transpose()?;
     let token = Token::new(api.authority.fingerprint()).map_err(no_randomness)?;
-    let kept = store::ApiToken {
+    let kept = store::ApiTokenRecord {
         id: token.id.clone(),
         hash: token.hash(),
         name: wanted.name,

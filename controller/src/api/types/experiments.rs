@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 /// An experiment that the controller stores.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Experiment)]
-pub struct StoredExperiment {
+pub struct ExperimentInfo {
     /// The experiment's name, unique on the controller.
     pub name: String,
     /// The version of the document, counted from 1.

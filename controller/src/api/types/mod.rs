@@ -13,7 +13,7 @@ mod tokens;
 pub use agents::{AgentInfo, DoctorFinding, FaultInfo, OwedInjection};
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
-    ApplyResult, InlineRunRequest, RunPlan, StartRunRequest, StartRunResult, StoredExperiment,
+    ApplyResult, ExperimentInfo, InlineRunRequest, RunPlan, StartRunRequest, StartRunResult,
     UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
