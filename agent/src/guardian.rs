@@ -7,7 +7,7 @@ use crate::heartbeat::{self, HeartbeatWatch, Pulse};
 use crate::host::{self, Host, Invocation, Role, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
-use backburn_experiments::wire::{Ended, Report};
+use backburn_experiments::wire::{EndedInjection, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -179,7 +179,7 @@ fn kill(worker: &mut Child, pidfd: &OwnedFd) -> io::Result<End> {
 }
 
 /// Tells the controller what was put back: the link is the guardian's as well. One that does not read is not waited for.
-fn tell(ended: Vec<Ended>) {
+fn tell(ended: Vec<EndedInjection>) {
     let link = rustix::stdio::stdin();
     let mut link = crate::link::Link::new(link);
     // The worker may have died within a line.

@@ -5,7 +5,7 @@ use crate::engine::revert_dead;
 use crate::host::{Host, wait_readable};
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
 use crate::processes::{OwnerState, ProcessId};
-use backburn_experiments::wire::{Cause, Ended, Owed};
+use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::path::Path;
@@ -97,9 +97,9 @@ pub fn until_ended(host: &Host, state: &Path, agent: &mut Child) -> io::Result<A
 #[derive(Debug, Default)]
 pub struct HungAgent {
     /// What was put back for it.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EndedInjection>,
     /// What is not seen to be gone, and what of its ledger can't be read.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<OwedInjection>,
 }
 
 impl HungAgent {
@@ -141,7 +141,7 @@ pub fn put_back_for(host: &Host, state: &Path, guardian: ProcessId) -> io::Resul
         return Ok(HungAgent::default());
     }
     let its = |entry: &LedgerEntry| is_of(entry, guardian);
-    let (ended, owed) = revert_dead(host, &ledger, its, Cause::Died);
+    let (ended, owed) = revert_dead(host, &ledger, its, Cause::AgentDied);
     Ok(HungAgent { ended, owed })
 }
 

@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::processes::ProcessId;
 use crate::watch::Watch;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Hello, ProbeOutcome, Refusal, Report};
 use looks::Purpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the first beat may take; after that, each beat says how long the next one may.
-pub const FIRST_LEASE: Span = Span::seconds(10);
+pub const FIRST_LEASE: HumanDuration = HumanDuration::seconds(10);
 
 /// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
 /// beats in a row are missed then.
@@ -85,7 +85,7 @@ pub fn run(
             &its_ledger,
             // Whose owner can't be seen from here is not ours to put back: `owed` names it.
             |entry| entry.is_abandoned(&its_host.table).unwrap_or(false),
-            Cause::Died,
+            Cause::AgentDied,
         )
     };
     let (recovered, _) = heartbeat
@@ -118,7 +118,7 @@ pub fn run(
         recovered,
         owed: engine.owed(),
         held: engine.held_by_others(),
-        answers_beats: true,
+        answers_heartbeats: true,
     };
 
     let mut worker = Worker {
@@ -167,7 +167,7 @@ struct Worker {
     /// When everything is put back unless a beat comes.
     lease: Instant,
     /// How long the last beat said that the next one may take.
-    lasts: Span,
+    lasts: HumanDuration,
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof: Option<Instant>,
     /// What is watched for each run.
@@ -179,7 +179,7 @@ struct Worker {
     settled: bool,
     children: Children<Purpose>,
     /// What was measured and is to be said, each with the number of its command.
-    measured: VecDeque<(u64, Probed)>,
+    measured: VecDeque<(u64, ProbeOutcome)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
     /// The state folder.
@@ -315,7 +315,7 @@ impl Worker {
             Pulse::Gone => Some(Cause::Shutdown),
             Pulse::Hangs => {
                 self.kill_guardian();
-                Some(Cause::Died)
+                Some(Cause::AgentDied)
             }
         }
     }
@@ -327,7 +327,7 @@ impl Worker {
         }
         if now >= self.lease || self.proof.is_some_and(|proof| now >= proof) {
             self.proof = None;
-            return self.engine.end_all(None, Cause::Lease);
+            return self.engine.end_all(None, Cause::LeaseExpired);
         }
         let mut struck = Vec::new();
         let mut looks = Vec::new();
@@ -352,12 +352,12 @@ impl Worker {
             self.look(&task, FIGURE_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
-            self.link.say(&Report::Struck {
+            self.link.say(&Report::AbortRuleTriggered {
                 run: run.clone(),
                 rule,
                 seen,
             });
-            self.engine.end_all(Some(&run), Cause::Rule);
+            self.engine.end_all(Some(&run), Cause::AbortRule);
         }
     }
 
@@ -447,13 +447,13 @@ impl Worker {
         loop {
             match self.link.receive() {
                 Received::Nothing => return None,
-                Received::Closed => return Some(Cause::Link),
+                Received::Closed => return Some(Cause::ConnectionClosed),
                 Received::Nonsense(error) => {
                     // Whoever does not speak our language is not a controller that could be trusted to end a fault.
                     tracing::error!(error, "the controller said what can't be understood");
-                    return Some(Cause::Link);
+                    return Some(Cause::ConnectionClosed);
                 }
-                Received::Command(Command::Goodbye) => return Some(Cause::Asked),
+                Received::Command(Command::Shutdown) => return Some(Cause::ControllerRequest),
                 Received::Command(command) => self.obey(command),
             }
             self.settle_engine();

@@ -7,7 +7,7 @@ mod made;
 use backburn_agent::faults::{FAULTS, Fault, Look, find};
 use backburn_agent::processes::{ProcessTable, Protection};
 use backburn_experiments::wire::{PlanView, Refusal};
-use backburn_experiments::{Span, schema};
+use backburn_experiments::{HumanDuration, schema};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn plan(
         spare_link: None,
         injection: "trial",
         held,
-        duration: Some(Span::seconds(10)),
+        duration: Some(HumanDuration::seconds(10)),
         seed: 1,
     };
     find(fault)

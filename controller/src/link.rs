@@ -8,10 +8,10 @@ mod talk;
 
 pub(crate) use talk::talk;
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostProvider, Provider};
 use backburn_experiments::wire::{
-    Command, FaultDescription, Hello, InjectionId, InjectionRequest, Owed, PlanView, Probed,
+    Command, FaultDescription, Hello, InjectionId, InjectionRequest, OwedInjection, PlanView, ProbeOutcome,
     Refusal, Report,
 };
 use nix::sys::signal::{Signal, killpg};
@@ -31,7 +31,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// The lease of a local run: how long an agent keeps its faults when we stop beating, e.g.
 /// because somebody stopped us with SIGSTOP.
-pub const LOCAL_LEASE: Span = Span::seconds(5);
+pub const LOCAL_LEASE: HumanDuration = HumanDuration::seconds(5);
 
 /// How long an agent may take to settle its ledger and introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub enum Heard {
     /// It said something.
     Report(Box<Report>),
     /// It is there, and has said nothing for this long, although it was asked.
-    Unresponsive(Span),
+    Unresponsive(HumanDuration),
     /// It did not answer for a while, and says something again.
     AnswersAgain,
     /// The link is closed, and how we know.
@@ -96,7 +96,7 @@ struct Pulse {
     /// How often something was heard.
     heard: AtomicU64,
     /// Whether it has said that it answers beats.
-    answers_beats: AtomicBool,
+    answers_heartbeats: AtomicBool,
     /// Whether it does not answer.
     unresponsive: AtomicBool,
 }
@@ -104,7 +104,7 @@ struct Pulse {
 type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Report>>>>>;
 
 /// Starts local agents with this command line.
-pub fn local(command: Vec<OsString>, lease: Span) -> Start {
+pub fn local(command: Vec<OsString>, lease: HumanDuration) -> Start {
     Box::new(move || {
         let (program, arguments) = command.split_first().ok_or_else(|| {
             io::Error::new(
@@ -150,7 +150,7 @@ impl Link {
     pub fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         child: Option<Child>,
-        lease: Span,
+        lease: HumanDuration,
     ) -> Link {
         let (hear, heard) = mpsc::unbounded_channel();
         let (caller, talk) = talk(stream, lease);
@@ -224,14 +224,14 @@ impl Link {
             }
             Ok(Heard::Exited(Some(code))) => Err(format!("it ended at once with exit code {code}")),
             Ok(Heard::Exited(None)) => Err("it was killed at once".into()),
-            Err(_) => Err(format!("it said nothing within {}", Span(HELLO_WITHIN))),
+            Err(_) => Err(format!("it said nothing within {}", HumanDuration(HELLO_WITHIN))),
         }
     }
 
     /// Ends the link in peace and waits until the agent's process has ended, where it is ours. `None` where it was
     /// killed or did not end in time.
     pub async fn goodbye(mut self, within: Duration) -> Option<i32> {
-        self.caller.say(Command::Goodbye);
+        self.caller.say(Command::Shutdown);
         if !self.has_process {
             return None;
         }
@@ -291,10 +291,10 @@ impl Caller {
     }
 
     /// Has an agent that answers beats say whether it lives, now. False for one that does not: of it, silence says nothing.
-    pub(crate) fn ask_for_life(&self, lease: Span) -> bool {
-        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+    pub(crate) fn ask_for_life(&self, lease: HumanDuration) -> bool {
+        let answer = self.pulse.answers_heartbeats.load(Ordering::Relaxed);
         if answer {
-            self.say(Command::Beat { lease, answer });
+            self.say(Command::Heartbeat { lease, answer });
         }
         answer
     }
@@ -320,7 +320,7 @@ impl Caller {
     }
 
     /// What the agent measures from where it is.
-    pub async fn probe(&self, provider: Provider, timeout: Option<Span>) -> Probed {
+    pub async fn probe(&self, provider: Provider, timeout: Option<HumanDuration>) -> ProbeOutcome {
         let request = self.request();
         let command = Command::Probe {
             request,
@@ -329,7 +329,7 @@ impl Caller {
         };
         match self.ask(request, command).await {
             Some(Report::Probed { outcome, .. }) => outcome,
-            _ => Probed::Broken("the agent does not answer any more".into()),
+            _ => ProbeOutcome::Broken("the agent does not answer any more".into()),
         }
     }
 
@@ -350,11 +350,11 @@ impl Caller {
     }
 
     /// What the agent's host can do, and what is missing: a list of findings.
-    pub async fn examine(&self) -> Probed {
+    pub async fn examine(&self) -> ProbeOutcome {
         let request = self.request();
         match self.ask(request, Command::Examine { request }).await {
             Some(Report::Probed { outcome, .. }) => outcome,
-            _ => Probed::Broken("the agent does not answer any more".into()),
+            _ => ProbeOutcome::Broken("the agent does not answer any more".into()),
         }
     }
 
@@ -369,7 +369,7 @@ impl Caller {
 
     /// Has the agent put everything of a run back. What could not be proved gone of anything, and what others of its host still
     /// hold; none where it does not answer any more.
-    pub async fn revert(&self, run: &str) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
+    pub async fn revert(&self, run: &str) -> Option<(Vec<OwedInjection>, Vec<InjectionId>)> {
         let (request, run) = (self.request(), Some(run.to_owned()));
         match self
             .ask(request, Command::RevertAll { request, run })

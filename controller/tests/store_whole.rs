@@ -6,7 +6,7 @@ use backburn::store::{
     Agent, ApiToken, Because, Deed, ExperimentRef, Hash, Head, ImportError, JoinToken, Kind,
     LineProblem, NewRun, Role, RunEnd, SqliteStore, Store,
 };
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -238,7 +238,7 @@ fn play(store: &SqliteStore, step: Step) {
             started: at,
         }),
         Step::Append(run, elapsed, output) => {
-            let entry: Entry = serde_json::from_value(json!({
+            let entry: JournalEntry = serde_json::from_value(json!({
                 "at": at, "elapsed": if elapsed.is_finite() { elapsed } else { 0.0 },
                 "event": "activity-finished", "phase": "method", "index": 0, "activity": "a",
                 "status": "succeeded", "output": output, "took": "1s"

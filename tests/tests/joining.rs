@@ -1,7 +1,7 @@
 //! An agent joins a controller with a token and stays connected over TLS: whoever dies, vanishes
 //! or is not what they say, what was broken is put back.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Cause, Command as Say};
 use backburn_tests::controller::{Controller, Linked};
 use backburn_tests::crash::Place;
@@ -182,7 +182,7 @@ fn an_agent_joins_injects_and_puts_back() {
         }
         let victim = Victim::new();
         victim.is_paused_by(&link);
-        assert_eq!(link.reverts("trial"), Cause::Asked);
+        assert_eq!(link.reverts("trial"), Cause::ControllerRequest);
         victim.goes_on();
 
         // Told to end: everything is put back, said, and then it goes.
@@ -234,8 +234,8 @@ fn a_controller_that_closes_is_come_back_to() {
         link.hello();
         victim.is_paused_by(&link);
         // A goodbye ends the agent, and not its connector.
-        link.says(Say::Goodbye);
-        assert_eq!(link.hears_of_the_end().cause, Cause::Asked);
+        link.says(Say::Shutdown);
+        assert_eq!(link.hears_of_the_end().cause, Cause::ControllerRequest);
         victim.goes_on();
         link.hears_to_the_end();
         controller.link().hello();
@@ -253,7 +253,7 @@ fn a_controller_that_falls_silent_has_its_faults_put_back() {
         let victim = Victim::new();
         victim.is_paused_by(&link);
         link.falls_silent();
-        assert_eq!(link.hears_of_the_end().cause, Cause::Lease);
+        assert_eq!(link.hears_of_the_end().cause, Cause::LeaseExpired);
         victim.goes_on();
         drop((link, connector, controller));
     });
@@ -293,7 +293,7 @@ fn the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_ha
         for there in THERE {
             let place = Place::default();
             let listener = wire.there(|| TcpListener::bind(at(there, 0)).expect("a port is free"));
-            let lease = Span::seconds(6);
+            let lease = HumanDuration::seconds(6);
             let controller = Controller::new(listener, MONTH, lease);
             let address = controller.address.to_string();
             join(
@@ -315,7 +315,7 @@ fn the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_ha
                 }
             }
             assert!(ruleset().contains("backburn-trial-0"), "it acts still");
-            assert_eq!(link.reverts("trial"), Cause::Asked);
+            assert_eq!(link.reverts("trial"), Cause::ControllerRequest);
             assert_eq!(ruleset(), "");
             assert!(tcp(at(there, 8000), SOON).is_ok());
 
@@ -340,7 +340,7 @@ fn a_certificate_is_renewed_in_time_and_used_from_the_next_connection_on() {
         let place = Place::default();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let lasts = Duration::from_secs(30);
-        let controller = Controller::new(listener, lasts, Span::seconds(10));
+        let controller = Controller::new(listener, lasts, HumanDuration::seconds(10));
         let address = controller.address.to_string();
         join(
             &place,

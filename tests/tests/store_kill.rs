@@ -1,7 +1,7 @@
 //! The store under `kill -9` and on a full disk: whatever it has acknowledged is there afterwards.
 
 use backburn::store::{Because, Deed, Head, Kind, NewRun, SqliteStore, Store};
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_tests::privately::privately;
 use jiff::Timestamp;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn run(id: &str) -> NewRun {
     }
 }
 
-fn entry(text: &str) -> Entry {
+fn entry(text: &str) -> JournalEntry {
     serde_json::from_value(json!({
         "at": Timestamp::UNIX_EPOCH, "elapsed": 0.0, "event": "agent-lost", "agent": "a", "reason": text
     }))

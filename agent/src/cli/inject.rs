@@ -8,8 +8,8 @@ use crate::guardian::NOT_CLEAN;
 use crate::host::{Host, Invocation, Role};
 use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, put_back_for, until_ended};
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Effect, EndedInjection, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,13 +29,13 @@ const ABORTED: u8 = 4;
 const LATE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault when nothing is heard from us.
-const LEASE: Span = Span::seconds(5);
+const LEASE: HumanDuration = HumanDuration::seconds(5);
 
 /// How long the agent may take to introduce itself. What dead agents have left is put back before that.
-const HELLO_TIMEOUT: Span = Span::seconds(30);
+const HELLO_TIMEOUT: HumanDuration = HumanDuration::seconds(30);
 
 /// What keeps the fault, and asks whether the agent lives.
-const BEAT: Command = Command::Beat {
+const BEAT: Command = Command::Heartbeat {
     lease: LEASE,
     answer: true,
 };
@@ -121,7 +121,7 @@ struct Session<'a> {
     was_made: bool,
     /// Whether the fault was ever seen to act.
     acted: bool,
-    ended: Option<Ended>,
+    ended: Option<EndedInjection>,
 }
 
 impl Session<'_> {
@@ -160,12 +160,12 @@ impl Session<'_> {
             }
             let report: Report = serde_json::from_str(&line)?;
             if self.heard.is_some()
-                || matches!(&report, Report::Hello(hello) if hello.answers_beats)
+                || matches!(&report, Report::Hello(hello) if hello.answers_heartbeats)
             {
                 self.heard = Some(Instant::now());
             }
             if let Some(code) = self.hear(report)? {
-                self.say(&Command::Goodbye)?;
+                self.say(&Command::Shutdown)?;
                 // The guardian sees it as well: a worker that does not take leave in time is ended.
                 self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
@@ -231,7 +231,7 @@ impl Session<'_> {
     /// Takes one word. Some exit code when that was the last.
     fn hear(&mut self, report: Report) -> std::io::Result<Option<u8>> {
         // That it lives is nothing for people, and nothing that scripts have been told of.
-        if !matches!(report, Report::Alive) {
+        if !matches!(report, Report::HeartbeatAnswer) {
             self.show(&report)?;
         }
         let own = &self.wanted.request.id;
@@ -248,7 +248,7 @@ impl Session<'_> {
                 let code = self.code_of(&ended);
                 // A fault that was not made to the end has ended before the refusal says why.
                 let refusal_follows =
-                    !self.was_made && matches!(ended.cause, Cause::Failed | Cause::ByHand);
+                    !self.was_made && matches!(ended.cause, Cause::Failed | Cause::Manual);
                 self.ended = Some(ended);
                 (!refusal_follows).then_some(code)
             }
@@ -270,11 +270,11 @@ impl Session<'_> {
     }
 
     /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
-    fn code_of(&self, ended: &Ended) -> u8 {
+    fn code_of(&self, ended: &EndedInjection) -> u8 {
         if !ended.clean {
             return NOT_CLEAN;
         }
-        if ended.cause == Cause::Died {
+        if ended.cause == Cause::AgentDied {
             eprintln!("error: the agent died or hung; what it had done was put back");
             return ABORTED;
         }
@@ -284,7 +284,7 @@ impl Session<'_> {
         let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
         let what = match (ended.cause, &ended.effect) {
             (Cause::Failed, _) if self.was_made => "ended before its time",
-            (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
+            (Cause::Finished, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
             _ => return 0,
         };
         let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());

@@ -16,8 +16,8 @@ use crate::policy::Policy;
 use crate::probes::Task;
 use crate::processes::ProcessTable;
 use crate::{doctor, helpers, probes, worker};
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,13 +34,13 @@ const NOT_STARTED: u8 = 3;
 const FAULT_FAILED: u8 = 9;
 
 /// The duration that a plan is made for where none is given.
-const ASSUMED: Span = Span::seconds(60);
+const ASSUMED: HumanDuration = HumanDuration::seconds(60);
 
 /// Why a command ended without doing what it was to do.
 enum Failure {
     Refused(Refusal),
     Wrong(String),
-    Owed(Vec<Owed>),
+    Owed(Vec<OwedInjection>),
 }
 
 impl From<Refusal> for Failure {
@@ -382,7 +382,7 @@ fn revert(
     let meant = |entry: &crate::ledger::LedgerEntry| {
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
-    let (ended, owed): (Vec<Ended>, Vec<Owed>) = revert_dead(host, ledger, meant, Cause::ByHand);
+    let (ended, owed): (Vec<EndedInjection>, Vec<OwedInjection>) = revert_dead(host, ledger, meant, Cause::Manual);
     show::reverted(&ended, &owed, json)?;
     if owed.is_empty() {
         Ok(0)

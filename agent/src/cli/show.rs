@@ -5,7 +5,7 @@ use super::Failure;
 use crate::doctor::Finding;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
+use backburn_experiments::wire::{EndedInjection, OwedInjection, PlanView, Refusal, Report};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
@@ -142,7 +142,7 @@ fn plan_text(plan: &PlanView) -> String {
     for change in &plan.changes {
         text.push_str(&format!(
             "change  {}\n  undo       {}\n  if we die  {}\n",
-            change.apply, change.undo, change.if_we_die
+            change.apply, change.undo, change.if_agent_dies
         ));
     }
     for warning in &plan.warnings {
@@ -178,8 +178,8 @@ pub(super) fn report(report: &Report) {
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
-        Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
-        Report::Alive
+        Report::AbortRuleTriggered { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::HeartbeatAnswer
         | Report::AllReverted { .. }
         | Report::Planned { .. }
         | Report::Measured { .. }
@@ -188,7 +188,7 @@ pub(super) fn report(report: &Report) {
     }
 }
 
-fn ended_text(ended: &Ended) -> String {
+fn ended_text(ended: &EndedInjection) -> String {
     let seen = ended
         .effect
         .as_ref()
@@ -212,7 +212,7 @@ fn ended_text(ended: &Ended) -> String {
 }
 
 /// What was reverted by hand.
-pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, Failure> {
+pub(super) fn reverted(ended: &[EndedInjection], owed: &[OwedInjection], as_json: bool) -> Result<u8, Failure> {
     if as_json {
         return json(&ended);
     }
@@ -226,7 +226,7 @@ pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<
 }
 
 /// What somebody has to look at.
-pub(super) fn owed(owed: &[Owed]) {
+pub(super) fn owed(owed: &[OwedInjection]) {
     for owed in owed {
         eprintln!(
             "error: {} ({}) is not put back: {}",

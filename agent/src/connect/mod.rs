@@ -16,7 +16,7 @@ use crate::guardian::NOT_CLEAN;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
-use backburn_experiments::wire::{Cause, Ended, Owed};
+use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection};
 use carry::{Carried, carry, take_signal};
 use dial::{Tls, timespec};
 use nix::sys::signal::{SigSet, Signal};
@@ -168,7 +168,7 @@ impl Connector<'_> {
             &self.host,
             &ledger,
             |entry| entry.is_abandoned(table).unwrap_or(false),
-            Cause::Died,
+            Cause::AgentDied,
         );
         tell_of(&ended, &owed);
         if !owed.is_empty() {
@@ -178,7 +178,7 @@ impl Connector<'_> {
 }
 
 /// What was put back for an agent that died, and what could not be.
-fn tell_of(ended: &[Ended], owed: &[Owed]) {
+fn tell_of(ended: &[EndedInjection], owed: &[OwedInjection]) {
     for end in ended {
         tracing::warn!(
             injection = end.injection,

@@ -3,7 +3,7 @@
 
 use crate::faults;
 use crate::processes::{ProcessId, ProcessTable, Protection};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ pub fn await_return(expected: &Expectation) -> Return {
 /// A supervisor is awaited.
 #[derive(Debug)]
 pub(super) struct Awaited {
-    within: Span,
+    within: HumanDuration,
     since: Instant,
     answer: Option<Answer>,
 }
@@ -91,7 +91,7 @@ impl Awaited {
             Some(Answer::Back(after, new)) => {
                 let said = format!(
                     "back after {} as {}",
-                    Span::from(*after),
+                    HumanDuration::from(*after),
                     crate::changes::listed(new)
                 );
                 effect.seen = super::active::join(&effect.seen, &said);

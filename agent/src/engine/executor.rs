@@ -117,7 +117,7 @@ impl Executor {
         if !self.ledger.owes(&entry.injection) {
             // Whoever puts back by hand waits for nobody: it may have been while this was being applied.
             let refusal = Refusal::new("failed", "it was reverted by hand meanwhile");
-            return Err(self.give_up(&entry, refusal, Cause::ByHand));
+            return Err(self.give_up(&entry, refusal, Cause::Manual));
         }
         Ok((entry, started))
     }
@@ -191,7 +191,7 @@ impl Executor {
         let refusal = Refusal::new("failed", "it was called off before it acted");
         match entry {
             // Whoever called it off knows why, and says so.
-            Some(entry) => self.give_up(entry, refusal, Cause::Asked),
+            Some(entry) => self.give_up(entry, refusal, Cause::ControllerRequest),
             None => refusal.into(),
         }
     }

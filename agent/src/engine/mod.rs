@@ -30,7 +30,7 @@ use crate::policy::Policy;
 use crate::probes::Task;
 use active::Active;
 use backburn_experiments::wire::{
-    Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
+    Cause, EndedInjection, InjectionId, InjectionRequest, OwedInjection, Refusal, Report,
 };
 use executor::{Executor, Job};
 use phases::{Injection, Phase};
@@ -128,7 +128,7 @@ pub struct NotInjected {
     /// Why.
     pub refusal: Refusal,
     /// What became of what it had done already, if anything was.
-    pub ended: Option<Box<Ended>>,
+    pub ended: Option<Box<EndedInjection>>,
     /// Whether somebody else took meanwhile what had been picked, so that another plan may do.
     pub is_raced: bool,
 }
@@ -314,7 +314,7 @@ impl Engine {
         );
     }
 
-    fn ended(&mut self, mut ended: Ended, effect: Option<backburn_experiments::wire::Effect>) {
+    fn ended(&mut self, mut ended: EndedInjection, effect: Option<backburn_experiments::wire::Effect>) {
         if let Some(Injection {
             phase: Phase::Ending { active },
             ..
@@ -337,7 +337,7 @@ impl Engine {
 
     /// The same, and says so when that is done.
     pub fn revert_all(&mut self, request: u64, run: Option<String>) {
-        self.end_all(run.as_deref(), Cause::Asked);
+        self.end_all(run.as_deref(), Cause::ControllerRequest);
         self.unanswered.push(RevertAll {
             request,
             run,
@@ -364,7 +364,7 @@ impl Engine {
         self.unanswered = waiting;
         for RevertAll { request, run, .. } in due {
             let left = self.concerned(run.as_deref());
-            let left = left.into_iter().map(|injection| Owed {
+            let left = left.into_iter().map(|injection| OwedInjection {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
                 residue: vec![format!(
@@ -442,7 +442,7 @@ impl Engine {
             return;
         };
         if active.is_over(now) {
-            return self.end(id, Cause::Done);
+            return self.end(id, Cause::Finished);
         }
         if active.repeats(now) {
             active.look_at(now);

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::ledger::Unreadable;
-use backburn_experiments::wire::{InjectionId, Owed};
+use backburn_experiments::wire::{InjectionId, OwedInjection};
 
 impl Engine {
     /// What other agents of this host that are alive have in its ledger: theirs to put back.
@@ -20,14 +20,14 @@ impl Engine {
     }
 
     /// What this host's ledger holds that could not be put back, or of which nothing can be known here.
-    pub fn owed(&self) -> Vec<Owed> {
+    pub fn owed(&self) -> Vec<OwedInjection> {
         match self.ledger.entries() {
             Ok((entries, unreadable)) => entries
                 .iter()
                 .filter_map(|entry| entry.owed(&self.host.table))
                 .chain(unreadable.iter().map(Unreadable::owed))
                 .collect(),
-            Err(error) => vec![Owed {
+            Err(error) => vec![OwedInjection {
                 injection: String::new(),
                 fault: "unknown".into(),
                 residue: vec![format!(

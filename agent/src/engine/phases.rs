@@ -10,7 +10,7 @@ use crate::faults::Plan;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
 use crate::probes::Task;
-use backburn_experiments::wire::{Cause, Ended, InjectionId, InjectionRequest, Refusal, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -191,8 +191,8 @@ impl Engine {
                         });
                     }
                     match next {
-                        _ if !is_owed => self.end(&injection, Cause::ByHand),
-                        Next::Done => self.end(&injection, Cause::Done),
+                        _ if !is_owed => self.end(&injection, Cause::Manual),
+                        Next::Done => self.end(&injection, Cause::Finished),
                         Next::Gone => self.end(&injection, Cause::Failed),
                         Next::GoOn if repeats => self.repeat(&injection, now),
                         Next::GoOn => {}
@@ -244,7 +244,7 @@ impl Engine {
             (Phase::Applying { called_off, .. }, Err(not)) => {
                 if let Some(ended) = not.ended {
                     let cause = called_off.unwrap_or(ended.cause);
-                    self.reports.push(Report::Ended(Ended { cause, ..*ended }));
+                    self.reports.push(Report::Ended(EndedInjection { cause, ..*ended }));
                 }
                 self.refuse(injection.number, not.refusal);
             }
@@ -277,7 +277,7 @@ impl Engine {
                 },
                 Err(not),
             ) => match not.ended {
-                Some(ended) => self.reports.push(Report::Ended(Ended {
+                Some(ended) => self.reports.push(Report::Ended(EndedInjection {
                     cause: called_off.unwrap_or(ended.cause),
                     effect: Some(active.fails(&not.refusal)),
                     ..*ended

@@ -10,7 +10,7 @@ use crate::filter::{Harm, Protocol};
 use crate::helpers::Role;
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -158,7 +158,7 @@ impl Answers {
             notes,
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                deadline: look.deadline(HumanDuration::default()),
                 role: Role::Answers(Box::new(Chosen {
                     filter,
                     names,

@@ -5,7 +5,7 @@ use super::{FaultKind, Look, Plan, Size};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::Role;
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ impl FaultKind for DiskFill {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                deadline: look.deadline(HumanDuration::default()),
                 role: Role::Disk {
                     directory: self.path.clone(),
                     bytes,

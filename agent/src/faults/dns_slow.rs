@@ -4,7 +4,7 @@ use super::answers::Answers;
 use super::{FaultKind, Look, Plan};
 use crate::dns::Alteration;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ pub struct DnsSlow {
     #[serde(flatten)]
     answers: Answers,
     /// How long each answer is held.
-    delay: Span,
+    delay: HumanDuration,
 }
 
 /// Nobody waits longer.
-const LONGEST: Span = Span::seconds(60);
+const LONGEST: HumanDuration = HumanDuration::seconds(60);
 
 impl FaultKind for DnsSlow {
     const NAME: &'static str = "dns-slow";

@@ -5,7 +5,7 @@ use super::{FaultKind, Look, Plan, Size};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::Role;
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub struct MemoryFill {
     reserve: Option<Size>,
     /// Grows evenly from nothing over this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ramp: Option<Span>,
+    ramp: Option<HumanDuration>,
 }
 
 impl FaultKind for MemoryFill {
@@ -82,7 +82,7 @@ impl FaultKind for MemoryFill {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                deadline: look.deadline(HumanDuration::default()),
                 role: Role::Memory {
                     bytes,
                     reserve_bytes: reserve,

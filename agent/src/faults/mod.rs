@@ -40,7 +40,7 @@ use crate::filter::{Filter, Harm};
 use crate::helpers::Role;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
-use backburn_experiments::{Problem, Span, schema};
+use backburn_experiments::{Problem, HumanDuration, schema};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ pub struct Expectation {
     /// Those that matched before: they are not newcomers.
     pub known: Vec<ProcessId>,
     /// How soon.
-    pub within: Span,
+    pub within: HumanDuration,
 }
 
 impl Fault {
@@ -278,7 +278,7 @@ fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
         }],
         changes: vec![Change::Helper(ProcessHelper {
             mark: look.mark(0),
-            deadline: look.deadline(Span::default()),
+            deadline: look.deadline(HumanDuration::default()),
             role: Role::Filter(Box::new(filter)),
         })],
         notes,

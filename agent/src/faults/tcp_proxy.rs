@@ -5,7 +5,7 @@ use super::{FaultKind, Look, Plan};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{Harm, Proxy, Role, bound};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub struct TcpProxy {
     to_client: Option<Harm>,
     /// Connections are reset, at both ends, so long after they were accepted. `0s`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reset: Option<Span>,
+    reset: Option<HumanDuration>,
     /// The chance of each connection to be harmed, in percent, drawn from the seed; others pass unharmed. All where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
@@ -168,7 +168,7 @@ impl FaultKind for TcpProxy {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                deadline: look.deadline(HumanDuration::default()),
                 role: Role::Proxy(Box::new(proxy)),
             })],
             notes,

@@ -10,7 +10,7 @@ use crate::host::end_own_group;
 use crate::metrics::Metrics;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late};
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{getppid, set_parent_process_death_signal};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub fn run(args: &[OsString]) -> ExitCode {
         Ok(Task::Measure(job)) => outcome(*job),
         Ok(Task::Examine(state)) => {
             let findings = json!(crate::doctor::examine(&state));
-            serde_json::to_vec(&Probed::Output(findings)).unwrap_or_default()
+            serde_json::to_vec(&ProbeOutcome::Output(findings)).unwrap_or_default()
         }
         Ok(Task::Plan(task)) => serde_json::to_vec(&task.plan()).unwrap_or_default(),
         Ok(Task::AwaitReturn(expected)) => {
@@ -67,7 +67,7 @@ fn outcome(job: ProbeJob) -> Vec<u8> {
         )),
     };
     let line = |outcome: Result<Value, NoValue>| {
-        serde_json::to_vec(&Probed::from(outcome)).unwrap_or_default()
+        serde_json::to_vec(&ProbeOutcome::from(outcome)).unwrap_or_default()
     };
     let said = line(outcome);
     match said.len() > MAX_ANSWER_BYTES {

@@ -19,10 +19,10 @@ pub use child::run;
 use crate::children::MAX_ANSWER_BYTES;
 use crate::engine::{Expectation, PlanTask};
 use crate::policy::Policy;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostMetric, Provider};
 use backburn_experiments::probes::{NoValue, late, within};
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,9 +39,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What a child of the worker is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Task {
-    /// Measure this. The answer is a [`Probed`].
+    /// Measure this. The answer is a [`ProbeOutcome`].
     Measure(Box<ProbeJob>),
-    /// Say what the host can do; the state folder. The answer is a [`Probed`].
+    /// Say what the host can do; the state folder. The answer is a [`ProbeOutcome`].
     Examine(PathBuf),
     /// Look at the host and plan an injection. The answer is a `Result<Plan, Refusal>`.
     Plan(Box<PlanTask>),
@@ -61,9 +61,9 @@ pub enum Task {
 pub struct ProbeJob {
     provider: Provider,
     /// How long all of it may take.
-    within: Span,
+    within: HumanDuration,
     /// The time-out of the activity, where the provider says nothing of that.
-    timeout: Option<Span>,
+    timeout: Option<HumanDuration>,
     /// What this host allows: a program is looked up by the child, since a path may hang.
     policy: Policy,
 }
@@ -76,7 +76,7 @@ pub struct Look {
     /// How long the child has.
     pub within: Duration,
     /// The outcome of one that is late.
-    pub late: Probed,
+    pub late: ProbeOutcome,
 }
 
 /// What measures a provider from here.
@@ -85,11 +85,11 @@ pub struct Look {
 /// Agents do not measure such a provider; says why.
 pub fn measuring(
     provider: Provider,
-    timeout: Option<Span>,
+    timeout: Option<HumanDuration>,
     policy: &Policy,
 ) -> Result<Look, String> {
     is_measured_here(&provider)?;
-    let within = Span(within(&provider, timeout).0.min(LONGEST));
+    let within = HumanDuration(within(&provider, timeout).0.min(LONGEST));
     let late = in_time(&provider, Err(late(within)));
     Ok(Look {
         task: Task::Measure(Box::new(ProbeJob {
@@ -112,22 +112,22 @@ pub fn examining(state: PathBuf, is_idle: bool) -> Result<Look, String> {
         true => Ok(Look {
             task: Task::Examine(state),
             within: EXAMINED_WITHIN,
-            late: Probed::Broken(format!("it took more than {}", Span(EXAMINED_WITHIN))),
+            late: ProbeOutcome::Broken(format!("it took more than {}", HumanDuration(EXAMINED_WITHIN))),
         }),
         false => Err("faults act on this host; ask when it is at rest".into()),
     }
 }
 
 /// The outcome that a child said.
-pub fn outcome(answer: crate::children::Answer, late: Probed) -> Probed {
+pub fn outcome(answer: crate::children::Answer, late: ProbeOutcome) -> ProbeOutcome {
     use crate::children::Answer;
     match answer {
         Answer::Said(said) => serde_json::from_slice(&said).unwrap_or_else(|_| {
-            Probed::Broken("what measures it has died without an answer".into())
+            ProbeOutcome::Broken("what measures it has died without an answer".into())
         }),
         Answer::Late => late,
         Answer::TooLong => too_long().into(),
-        Answer::Broken(why) => Probed::Broken(why),
+        Answer::Broken(why) => ProbeOutcome::Broken(why),
     }
 }
 

@@ -11,22 +11,22 @@ impl Worker {
     pub(super) fn obey(&mut self, command: Command) {
         // We hear our controller.
         self.proof = None;
-        if !matches!(command, Command::Beat { .. }) {
+        if !matches!(command, Command::Heartbeat { .. }) {
             self.busy = Instant::now();
             self.settled = false;
         }
         match command {
-            Command::Beat { lease, answer } => {
+            Command::Heartbeat { lease, answer } => {
                 self.lasts = lease;
                 self.lease = Instant::now() + lease.0;
                 if answer {
-                    self.link.say(&Report::Alive);
+                    self.link.say(&Report::HeartbeatAnswer);
                 }
                 self.settle();
             }
             Command::Plan { request, injection } => self.engine.plan(request, injection),
             Command::Inject { request, injection } => self.engine.inject(request, injection),
-            Command::Revert { injection } => self.engine.end(&injection, Cause::Asked),
+            Command::Revert { injection } => self.engine.end(&injection, Cause::ControllerRequest),
             Command::RevertAll { request, run } => {
                 self.engine.revert_all(request, run);
                 self.engine.tick(Instant::now());
@@ -54,7 +54,7 @@ impl Worker {
             Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
             Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
             // Taken by the caller: it ends the loop.
-            Command::Goodbye => {}
+            Command::Shutdown => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::children::Answer;
 use crate::engine;
 use crate::probes::{self, Task};
 use backburn_experiments::document::HostProvider;
-use backburn_experiments::wire::{Probed, Report};
+use backburn_experiments::wire::{ProbeOutcome, Report};
 use std::time::{Duration, Instant};
 
 /// The most plans at a time that somebody only wants to see: whoever asks for many that hang keeps no injection from being made.
@@ -15,7 +15,7 @@ const MAX_PLANS: usize = 16;
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// A controller's probe, and what it comes to when nothing is heard in time.
-    Probe { request: u64, late: Probed },
+    Probe { request: u64, late: ProbeOutcome },
     /// A controller asked for a figure of the host.
     Figure { request: u64 },
     /// A rule of a run watches a figure of the host.
@@ -75,7 +75,7 @@ impl Worker {
                 let late = look.late;
                 self.look(&look.task, look.within, Purpose::Probe { request, late });
             }
-            Err(why) => self.measured.push_back((request, Probed::Broken(why))),
+            Err(why) => self.measured.push_back((request, ProbeOutcome::Broken(why))),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::store;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -162,11 +162,11 @@ pub async fn doctor(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
     match tokio::time::timeout(EXAMINED_WITHIN, caller.examine()).await {
-        Ok(Probed::Output(findings)) => {
+        Ok(ProbeOutcome::Output(findings)) => {
             let findings = serde_json::from_value(findings);
             Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
         }
-        Ok(Probed::NoAnswer(why) | Probed::Broken(why)) => Err(no(&why)),
+        Ok(ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why)) => Err(no(&why)),
         Err(_) => Err(no("no answer came in time")),
     }
 }

@@ -8,7 +8,7 @@ use super::who::{Operator, Viewer};
 use crate::service;
 use axum::Json;
 use axum::extract::State;
-use backburn_experiments::wire::{Ended, Owed};
+use backburn_experiments::wire::{EndedInjection, OwedInjection};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -95,8 +95,8 @@ pub struct HaltReport {
     remembered: bool,
 }
 
-impl From<Owed> for Left {
-    fn from(owed: Owed) -> Self {
+impl From<OwedInjection> for Left {
+    fn from(owed: OwedInjection) -> Self {
         Left {
             injection: owed.injection,
             fault: owed.fault,
@@ -105,8 +105,8 @@ impl From<Owed> for Left {
     }
 }
 
-impl From<Ended> for PutBack {
-    fn from(ended: Ended) -> Self {
+impl From<EndedInjection> for PutBack {
+    fn from(ended: EndedInjection) -> Self {
         PutBack {
             injection: ended.injection,
             clean: ended.clean,

@@ -9,7 +9,7 @@ use crate::store::{self, Hash, Role};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,7 @@ fn wrong(what: impl Into<String>) -> Problem {
 
 /// When something ends that lasts this long from now.
 fn until(lasts: &str) -> Result<Timestamp, Problem> {
-    let span: Span = lasts.parse().map_err(wrong)?;
+    let span: HumanDuration = lasts.parse().map_err(wrong)?;
     let span = SignedDuration::try_from(span.0).map_err(|error| wrong(error.to_string()))?;
     Timestamp::now()
         .checked_add(span)
@@ -150,7 +150,7 @@ pub async fn make_join_token(
     if let Some(problem) = wanted.agent.as_deref().and_then(problem_with_name) {
         return Err(wrong(problem));
     }
-    let lasts = wanted.lasts.unwrap_or_else(|| Span(JOIN_LASTS).to_string());
+    let lasts = wanted.lasts.unwrap_or_else(|| HumanDuration(JOIN_LASTS).to_string());
     let expires = until(&lasts)?;
     let token = JoinToken {
         id: random::<8>().map_err(without_random)?,

@@ -4,9 +4,9 @@
 use super::live::Live;
 use super::{print, say};
 use backburn::runner::Watcher;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Event, Judgement, Phase};
-use backburn_experiments::wire::Ended;
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Event, Judgement, Phase};
+use backburn_experiments::wire::EndedInjection;
 use owo_colors::OwoColorize;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -95,19 +95,19 @@ impl Paint {
 }
 
 enum Said {
-    Entry(Box<Entry>),
+    Entry(Box<JournalEntry>),
     Warning(String),
 }
 
 /// The thread that shows a run.
 pub(super) struct Talk {
     to: mpsc::Sender<Said>,
-    thread: Option<JoinHandle<Vec<Entry>>>,
+    thread: Option<JoinHandle<Vec<JournalEntry>>>,
 }
 
 impl Talk {
     /// `lengths` says how long each action's fault lasts, by the action's name.
-    pub(super) fn start(style: Style, lengths: BTreeMap<String, Span>) -> Self {
+    pub(super) fn start(style: Style, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let (to, from) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("talk".into())
@@ -130,7 +130,7 @@ impl Talk {
     }
 
     /// Shows what is left and gives back all that was seen.
-    pub(super) fn end(self) -> Vec<Entry> {
+    pub(super) fn end(self) -> Vec<JournalEntry> {
         drop(self.to);
         self.thread
             .and_then(|thread| thread.join().ok())
@@ -138,8 +138,8 @@ impl Talk {
     }
 }
 
-fn show(style: Style, lengths: BTreeMap<String, Span>, from: &mpsc::Receiver<Said>) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+fn show(style: Style, lengths: BTreeMap<String, HumanDuration>, from: &mpsc::Receiver<Said>) -> Vec<JournalEntry> {
+    let mut entries: Vec<JournalEntry> = Vec::new();
     let mut lines = Lines {
         paint: Paint::stderr(),
         last: BTreeMap::new(),
@@ -201,7 +201,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn line(&mut self, entry: &Entry) -> Option<String> {
+    fn line(&mut self, entry: &JournalEntry) -> Option<String> {
         let text = self.text(&entry.event)?;
         let at = self.paint.faint(&format!("{:>8.3}s", entry.elapsed));
         Some(format!("{at}  {text}"))
@@ -344,7 +344,7 @@ impl Lines {
     }
 }
 
-fn ended_line(ended: &Ended, paint: Paint) -> String {
+fn ended_line(ended: &EndedInjection, paint: Paint) -> String {
     if ended.clean {
         format!(
             "{} is put back, in {:.1} ms",

@@ -7,7 +7,7 @@ mod service;
 pub(crate) use service::{DemoService, main as serve};
 
 use crate::cli::{self, Failure, Place, Style};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -109,7 +109,7 @@ fn run(shown: &Shown, service: &Service, state: &Path) -> Result<Row, Failure> {
         experiment,
         &Place::below(state),
         None,
-        Span::seconds(1),
+        HumanDuration::seconds(1),
         Style::for_people(),
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);

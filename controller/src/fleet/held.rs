@@ -4,7 +4,7 @@
 use super::{Claim, Fleet, Holder, Lever, Member};
 use crate::crew::{Joined, Roll};
 use crate::link::{Caller, Ear};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -201,7 +201,7 @@ impl Held {
         };
         let come = tokio::time::timeout_at(deadline, come).await;
         let mut come =
-            come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
+            come.map_err(|_| format!("agent `{name}` did not come again within {}", HumanDuration(within)))?;
         self.names.insert(name.to_owned(), come.connection);
         let until = since + hung.unwrap_or(within + AGAIN_WITHIN);
         while !come.hello.held.is_empty() && Instant::now() < until {
@@ -278,7 +278,7 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, ear: &Ear) -> Joine
         recovered: Vec::new(),
         owed: introduction.owed,
         held: introduction.held,
-        answers_beats: introduction.answers_beats,
+        answers_heartbeats: introduction.answers_heartbeats,
     };
     Joined {
         hello,
@@ -332,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_hangs_has_not_come_again() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let hangs = come(&fleet).await;
         let mut held = Held::new(Arc::clone(&fleet), "run");
         let (ear, _heard) = tokio::sync::mpsc::unbounded_channel();
@@ -356,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let _first = come(&fleet).await;
         let retired = Retired::of(&fleet, "a");
         let _second = come(&fleet).await;

@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use crate::link::{Caller, Heard};
-use backburn_experiments::wire::{Cause, Ended, Owed, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection, Report};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
@@ -36,11 +36,11 @@ pub struct Reverted {
     /// From the command to its word that everything is gone. None where it has not said so.
     pub took: Option<Duration>,
     /// What could not be proved gone.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<OwedInjection>,
     /// Whether it is connected and says nothing.
     pub unresponsive: bool,
     /// What its guardian has put back for it, because it died or hung.
-    pub guardian: Vec<Ended>,
+    pub guardian: Vec<EndedInjection>,
 }
 
 impl Fleet {
@@ -60,7 +60,7 @@ impl Fleet {
         self.lever.send_replace(Lever::Released);
     }
 
-    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<Ended>>> {
+    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
         (self.guardians.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +70,7 @@ impl Fleet {
             return;
         };
         if let Report::Ended(ended) = &**report
-            && ended.cause == Cause::Died
+            && ended.cause == Cause::AgentDied
             && self.is_halted()
         {
             let mut guardians = self.guardians();

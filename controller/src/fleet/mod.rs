@@ -13,8 +13,8 @@ pub use lever::Reverted;
 use self::modesty::{FLOOD, FLOOD_WITHIN, Pace, is_modest};
 use crate::link::{Caller, Ear, Heard, Word, talk};
 use crate::runner::ADDRESS;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Ended, Hello, Owed, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{EndedInjection, Hello, OwedInjection, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 /// How long an agent keeps its faults when it does not hear from the controller any more.
-pub const FLEET_LEASE: Span = Span::seconds(30);
+pub const FLEET_LEASE: HumanDuration = HumanDuration::seconds(30);
 
 /// How long an agent may take to introduce itself. It settles its ledger first.
 const HELLO_WITHIN: Duration = Duration::from_secs(60);
@@ -42,12 +42,12 @@ pub struct Fleet {
     connections: AtomicU64,
     lever: watch::Sender<Lever>,
     /// What guardians have said, since the lever was pulled last, for workers that died or hung; by the agent's name.
-    guardians: Mutex<BTreeMap<String, Vec<Ended>>>,
+    guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
     /// Changes with each agent that comes or goes.
     seen: watch::Sender<u64>,
     /// Names and labels that many share are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
-    lease: Span,
+    lease: HumanDuration,
 }
 
 /// A connected agent.
@@ -69,9 +69,9 @@ struct Introduction {
     version: String,
     labels: BTreeMap<String, String>,
     faults: Arc<[String]>,
-    owed: Vec<Owed>,
+    owed: Vec<OwedInjection>,
     held: Vec<String>,
-    answers_beats: bool,
+    answers_heartbeats: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +109,7 @@ pub struct Connected {
     /// The runs that hold it.
     pub runs: Vec<String>,
     /// What it could not put back.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<OwedInjection>,
 }
 
 impl Member {
@@ -157,7 +157,7 @@ impl Default for Fleet {
 
 impl Fleet {
     /// A fleet without agents, whose links are kept up with this lease.
-    pub fn new(lease: Span) -> Self {
+    pub fn new(lease: HumanDuration) -> Self {
         Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
@@ -221,7 +221,7 @@ impl Fleet {
                     ));
                 }
                 // Nobody is to be told that ten thousand are well.
-                if matches!(&heard, Heard::Report(report) if matches!(**report, Report::Alive)) {
+                if matches!(&heard, Heard::Report(report) if matches!(**report, Report::HeartbeatAnswer)) {
                     return Ok(());
                 }
                 match fleet.hand_on(&owner, connection, heard) {
@@ -239,7 +239,7 @@ impl Fleet {
         };
         let why = tokio::select! {
             why = talk.go(hear) => why,
-            () = late => format!("it did not introduce itself within {}", Span(HELLO_WITHIN)),
+            () = late => format!("it did not introduce itself within {}", HumanDuration(HELLO_WITHIN)),
         };
         if let Some(connection) = introduced.get() {
             self.leave(name, *connection, &why);
@@ -263,7 +263,7 @@ impl Fleet {
                 faults,
                 owed: hello.owed,
                 held: hello.held,
-                answers_beats: hello.answers_beats,
+                answers_heartbeats: hello.answers_heartbeats,
             },
             peer,
             since: jiff::Timestamp::now(),
@@ -343,7 +343,7 @@ impl Fleet {
     }
 
     /// How long agents keep their faults when they do not hear from us.
-    pub fn lease(&self) -> Span {
+    pub fn lease(&self) -> HumanDuration {
         self.lease
     }
 

@@ -1,7 +1,7 @@
 //! The two ends of a talk with an agent, in one task: what is said, the beats among it, and what is heard.
 
 use super::{Caller, Heard, Pulse, Waiting, line, locked};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +36,7 @@ pub(crate) struct Talk<S> {
     to_say: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
     waiting: Waiting,
     pulse: Arc<Pulse>,
-    lease: Span,
+    lease: HumanDuration,
     /// How many beats were sent since it said anything.
     missed: u32,
     /// When the last beat was sent.
@@ -45,7 +45,7 @@ pub(crate) struct Talk<S> {
 }
 
 /// The two ends of a talk over this stream: who speaks, and the task that has to [`go`](Talk::go).
-pub(crate) fn talk<S>(stream: S, lease: Span) -> (Caller, Talk<S>) {
+pub(crate) fn talk<S>(stream: S, lease: HumanDuration) -> (Caller, Talk<S>) {
     let (lines, to_say) = mpsc::unbounded_channel();
     let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
     let pulse = Arc::<Pulse>::default();
@@ -136,9 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             true => 0,
             false => self.missed.saturating_add(1),
         };
-        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+        let answer = self.pulse.answers_heartbeats.load(Ordering::Relaxed);
         let lease = self.lease;
-        let beat = line(&Command::Beat { lease, answer });
+        let beat = line(&Command::Heartbeat { lease, answer });
         if answer
             && self.missed > MISSED_BEATS
             && !self.pulse.unresponsive.swap(true, Ordering::Relaxed)
@@ -214,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     ) -> Result<(), String> {
         if let Report::Hello(hello) = &report {
             self.missed = 0;
-            (self.pulse.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
+            (self.pulse.answers_heartbeats).store(hello.answers_heartbeats, Ordering::Relaxed);
         }
         // Only what somebody waits for is answered past the runner: the rest it must see in order.
         let asked = match &report {

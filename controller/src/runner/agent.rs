@@ -8,8 +8,8 @@ use crate::providers::Around;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{AbortBy, Event, Run};
-use backburn_experiments::wire::{Cause, Command, Ended, Owed};
-use backburn_experiments::{Span, wire};
+use backburn_experiments::wire::{Cause, Command, EndedInjection, OwedInjection};
+use backburn_experiments::{HumanDuration, wire};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -205,7 +205,7 @@ impl Runner {
         }
     }
 
-    pub(super) fn all_reverted(&mut self, name: &str, request: u64, owed: Vec<Owed>) {
+    pub(super) fn all_reverted(&mut self, name: &str, request: u64, owed: Vec<OwedInjection>) {
         let agent = self.agents.get(name);
         if agent.is_none_or(|agent| agent.reverting != Some(request)) {
             return;
@@ -232,7 +232,7 @@ impl Runner {
     }
 
     /// The agent is connected and has said nothing for a lease: it counts as lost. A local one was killed by its link.
-    pub(super) fn unresponsive(&mut self, name: &str, silence: Span) {
+    pub(super) fn unresponsive(&mut self, name: &str, silence: HumanDuration) {
         let Some(agent) = self.agents.get_mut(name) else {
             return;
         };
@@ -298,7 +298,7 @@ impl Runner {
             for name in std::mem::take(&mut self.reverting) {
                 let why = format!(
                     "it did not put everything back within {}",
-                    Span(REVERT_WITHIN)
+                    HumanDuration(REVERT_WITHIN)
                 );
                 self.lost(&name, why);
             }
@@ -416,7 +416,7 @@ impl Runner {
         for agent in self.agents.values_mut() {
             agent.leaves = true;
             agent.caller.say(match is_fleet {
-                false => Command::Goodbye,
+                false => Command::Shutdown,
                 // It stays, and has nothing to watch for us any more.
                 true => Command::Watch {
                     run: self.settings.run.clone(),
@@ -455,24 +455,24 @@ fn is_open_on(run: &Run, name: &str, injection: &str) -> bool {
     run.is_open(injection) && found.is_some_and(|found| found.agent == name)
 }
 
-fn never_gone(owed: &Owed) -> Ended {
-    Ended {
+fn never_gone(owed: &OwedInjection) -> EndedInjection {
+    EndedInjection {
         injection: owed.injection.clone(),
-        cause: Cause::Died,
+        cause: Cause::AgentDied,
         clean: false,
         residue: owed.residue.clone(),
-        took: Span::default(),
+        took: HumanDuration::default(),
         effect: None,
     }
 }
 
-fn gone(injection: wire::InjectionId, since: Instant) -> Ended {
-    Ended {
+fn gone(injection: wire::InjectionId, since: Instant) -> EndedInjection {
+    EndedInjection {
         injection,
-        cause: Cause::Died,
+        cause: Cause::AgentDied,
         clean: true,
         residue: Vec::new(),
-        took: Span(since.elapsed()),
+        took: HumanDuration(since.elapsed()),
         effect: None,
     }
 }

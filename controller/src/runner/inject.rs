@@ -2,11 +2,11 @@
 
 use super::{Note, Runner, play};
 use crate::link::{Heard, Word};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{Rule, Watch};
 use backburn_experiments::journal::{AbortBy, Event};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, Ended, InjectionId, PlanView, Refusal, Report, WatchRule,
+    Cause, Command, Effect, EndedInjection, InjectionId, PlanView, Refusal, Report, WatchRule,
 };
 use serde_json::json;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Injecting {
     /// Who was asked.
     pub(super) agent: String,
     /// How long it is to act.
-    duration: Option<Span>,
+    duration: Option<HumanDuration>,
     /// Whether it was last seen to act; none before it was seen at all.
     acts: Option<bool>,
 }
@@ -110,7 +110,7 @@ impl Runner {
         }
     }
 
-    fn radius(&self) -> Option<Span> {
+    fn radius(&self) -> Option<HumanDuration> {
         self.experiment
             .document
             .blast_radius
@@ -137,7 +137,7 @@ impl Runner {
         }
     }
 
-    pub(super) fn radius_over(&mut self, longest: Span) {
+    pub(super) fn radius_over(&mut self, longest: HumanDuration) {
         if !self.over()
             && self.record.run.phase == Some(backburn_experiments::journal::Phase::Method)
         {
@@ -166,10 +166,10 @@ impl Runner {
             let own = self.injecting.get(&injection);
             let lasts = own.and_then(|own| own.duration).unwrap_or_default();
             let why = match due {
-                Due::Answer if !acting => format!("no answer within {}", Span(ANSWER_WITHIN)),
+                Due::Answer if !acting => format!("no answer within {}", HumanDuration(ANSWER_WITHIN)),
                 Due::End if acting => format!(
                     "it should have ended after {lasts}, and has not after {}",
-                    Span(lasts.0 + END_WITHIN)
+                    HumanDuration(lasts.0 + END_WITHIN)
                 ),
                 Due::Answer | Due::End => continue,
             };
@@ -212,14 +212,14 @@ impl Runner {
             Report::Effect { injection, effect } => self.effect(agent, &injection, effect),
             Report::Ended(ended) => self.ended(agent, ended),
             Report::AllReverted { request, owed, .. } => self.all_reverted(agent, request, owed),
-            Report::Struck { run, rule, seen } if run == self.settings.run => {
+            Report::AbortRuleTriggered { run, rule, seen } if run == self.settings.run => {
                 self.abort(AbortBy::Host, &rule, seen);
             }
             // Another run's, which shares the agent with us.
-            Report::Struck { .. } => {}
+            Report::AbortRuleTriggered { .. } => {}
             // Answers to questions of tasks that were ended since.
             Report::Hello(_)
-            | Report::Alive
+            | Report::HeartbeatAnswer
             | Report::Planned { .. }
             | Report::Described { .. }
             | Report::Probed { .. }
@@ -237,7 +237,7 @@ impl Runner {
             injection: injection.clone(),
             plan,
         });
-        let late = duration.and_then(|Span(duration)| {
+        let late = duration.and_then(|HumanDuration(duration)| {
             let late = Instant::now().checked_add(duration)?;
             late.checked_add(END_WITHIN)
         });
@@ -290,7 +290,7 @@ impl Runner {
         }
     }
 
-    pub(super) fn ended(&mut self, agent: &str, ended: Ended) {
+    pub(super) fn ended(&mut self, agent: &str, ended: EndedInjection) {
         let Some(injecting) = self.injecting.get(&ended.injection) else {
             return;
         };
@@ -318,24 +318,24 @@ impl Runner {
         }
         match cause {
             // The refusal that follows ends the run, where it failed to begin.
-            Cause::Done | Cause::Asked | Cause::Failed => {}
+            Cause::Finished | Cause::ControllerRequest | Cause::Failed => {}
             // The rule itself follows.
-            Cause::Rule => {}
-            Cause::Lease => {
+            Cause::AbortRule => {}
+            Cause::LeaseExpired => {
                 return self.abort(
                     AbortBy::Agent,
                     "lease",
                     format!("the agent did not hear from us and put `{id}` back"),
                 );
             }
-            Cause::ByHand => {
+            Cause::Manual => {
                 return self.abort(
                     AbortBy::Operator,
                     "revert",
                     format!("`{id}` was put back by hand"),
                 );
             }
-            Cause::Link | Cause::Shutdown | Cause::Died => {
+            Cause::ConnectionClosed | Cause::Shutdown | Cause::AgentDied => {
                 return self.abort(
                     AbortBy::Agent,
                     "agent",
@@ -343,7 +343,7 @@ impl Runner {
                 );
             }
         }
-        if left == 0 && cause != Cause::Rule {
+        if left == 0 && cause != Cause::AbortRule {
             let result = match cause {
                 Cause::Failed if !was_injected => {
                     play::Result::failed(format!("injection `{id}` could not be made"))

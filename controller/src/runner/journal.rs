@@ -5,7 +5,7 @@
 //! run has to survive. A crash of the host loses at most the last events; what is owed is the
 //! agent's to know, and its ledger is synced.
 
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,7 +17,7 @@ pub trait Journal: Send {
     ///
     /// # Errors
     /// They could not be written; the run must not go on.
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()>;
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()>;
 
     /// Where it is, for people.
     fn place(&self) -> String;
@@ -70,7 +70,7 @@ impl File {
 }
 
 impl Journal for File {
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.lines.clear();
         for entry in entries {
             serde_json::to_writer(&mut self.lines, entry)?;

@@ -1,6 +1,7 @@
 //! What a measured value comes to: within, outside or unknown, with words for why.
 
-use crate::providers::{Around, Measured, measure};
+use crate::providers::{Around, measure};
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::Judgement;
 use backburn_experiments::probes::within;
@@ -27,7 +28,7 @@ impl Judged {
     pub(super) async fn look(
         &self,
         around: &Around,
-    ) -> (Measured, Option<(Judgement, Option<String>)>) {
+    ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
         // Where the only agent is this host's, we are where it is.
         if let Some(from) = self.activity.from.as_ref().filter(|_| around.is_fleet) {
             return self.look_from(from, around).await;
@@ -46,7 +47,7 @@ impl Judged {
         &self,
         from: &str,
         around: &Around,
-    ) -> (Measured, Option<(Judgement, Option<String>)>) {
+    ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
         let names = around.picks.get(from).map(Vec::as_slice);
         let names = names.unwrap_or_default();
         let mut asked = tokio::task::JoinSet::new();
@@ -57,16 +58,16 @@ impl Judged {
                 let within = within(&provider, timeout).0 + AGENT_WITHIN;
                 let measured = async {
                     match (agent, provider) {
-                        (None, _) => Measured::Broken("it does not take part any more".into()),
+                        (None, _) => ProbeOutcome::Broken("it does not take part any more".into()),
                         (Some(agent), Provider::Host(host)) => match agent.measure(host).await {
-                            Ok(figure) => Measured::Output(figure.into()),
-                            Err(why) => Measured::Broken(why),
+                            Ok(figure) => ProbeOutcome::Output(figure.into()),
+                            Err(why) => ProbeOutcome::Broken(why),
                         },
                         (Some(agent), provider) => agent.probe(provider, timeout).await,
                     }
                 };
                 let measured = tokio::time::timeout(within, measured).await;
-                let hangs = |_| Measured::Broken("the agent does not answer".into());
+                let hangs = |_| ProbeOutcome::Broken("the agent does not answer".into());
                 (name, measured.unwrap_or_else(hangs))
             });
         }
@@ -80,9 +81,9 @@ impl Judged {
                 Some(Ok(judge)) => self.judge(judge, &measured, around).await,
                 Some(Err(why)) => (Judgement::Unknown, Some(why.clone())),
                 None => match &measured {
-                    Measured::Output(_) => (Judgement::Within, None),
-                    Measured::NoAnswer(why) => (Judgement::Outside, Some(why.clone())),
-                    Measured::Broken(why) => (Judgement::Unknown, Some(why.clone())),
+                    ProbeOutcome::Output(_) => (Judgement::Within, None),
+                    ProbeOutcome::NoAnswer(why) => (Judgement::Outside, Some(why.clone())),
+                    ProbeOutcome::Broken(why) => (Judgement::Unknown, Some(why.clone())),
                 },
             };
             match judged {
@@ -91,8 +92,8 @@ impl Judged {
                 (Judgement::Unknown, why) => unknown.push(said(why)),
             }
             let output = match measured {
-                Measured::Output(output) => output,
-                Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+                ProbeOutcome::Output(output) => output,
+                ProbeOutcome::NoAnswer(_) | ProbeOutcome::Broken(_) => Value::Null,
             };
             outputs.insert(name, output);
         }
@@ -100,7 +101,7 @@ impl Judged {
             .activity
             .quorum
             .map_or(names.len(), |quorum| quorum as usize);
-        let outputs = Measured::Output(outputs.into());
+        let outputs = ProbeOutcome::Output(outputs.into());
         if within >= wanted.max(1) {
             return (outputs, Some((Judgement::Within, None)));
         }
@@ -121,7 +122,7 @@ impl Judged {
     async fn judge(
         &self,
         judge: &Judge,
-        measured: &Measured,
+        measured: &ProbeOutcome,
         around: &Around,
     ) -> (Judgement, Option<String>) {
         let mut judge = judge;
@@ -129,9 +130,9 @@ impl Judged {
         // A tolerance that is a probe is asked about the value, and its own answer judged; so may that be, in turn.
         loop {
             let value = match measured {
-                Measured::Output(value) => value,
-                Measured::NoAnswer(why) => return (Judgement::Outside, Some(why)),
-                Measured::Broken(why) => return (Judgement::Unknown, Some(why)),
+                ProbeOutcome::Output(value) => value,
+                ProbeOutcome::NoAnswer(why) => return (Judgement::Outside, Some(why)),
+                ProbeOutcome::Broken(why) => return (Judgement::Unknown, Some(why)),
             };
             match judge.probe(&value) {
                 Some(Ok((provider, inner))) => {

@@ -3,8 +3,9 @@
 
 use super::judge::{Judged, brief};
 use super::{Note, Runner};
-use crate::providers::{Around, Measured};
-use backburn_experiments::Span;
+use crate::providers::Around;
+use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::abort::Failures;
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::document::Activity;
@@ -66,7 +67,7 @@ pub(super) struct Sample {
 
 impl Watch {
     pub(super) fn new(experiment: &Experiment, frequency: Duration) -> Self {
-        let during = experiment.looks.during.then_some(frequency);
+        let during = experiment.hypothesis_timing.during.then_some(frequency);
         let probe = |activity: &Activity, hypothesis, every| Probe {
             judged: Arc::new(Judged::new(activity.clone())),
             hypothesis,
@@ -214,8 +215,8 @@ impl Sampler {
         let (judgement, why) =
             judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
         let output = match measured {
-            Measured::Output(output) => output,
-            Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+            ProbeOutcome::Output(output) => output,
+            ProbeOutcome::NoAnswer(_) | ProbeOutcome::Broken(_) => Value::Null,
         };
         let (epoch, probe, phase, took) = (self.epoch, self.probe, self.phase, began.elapsed());
         self.tell
@@ -236,7 +237,7 @@ impl Sampler {
 impl Runner {
     /// The hypothesis before anything is done: all of it must hold.
     pub(super) async fn gate(&mut self) {
-        if self.over() || !self.experiment.looks.before || self.experiment.hypothesis.is_empty() {
+        if self.over() || !self.experiment.hypothesis_timing.before || self.experiment.hypothesis.is_empty() {
             return;
         }
         self.put(Event::PhaseStarted { phase: Phase::Gate });
@@ -311,9 +312,9 @@ impl Runner {
                 output: Value::Null,
                 why: Some(format!(
                     "no answer within {} after everything was reverted",
-                    Span(LAST_LOOK_WITHIN)
+                    HumanDuration(LAST_LOOK_WITHIN)
                 )),
-                took: Span(LAST_LOOK_WITHIN),
+                took: HumanDuration(LAST_LOOK_WITHIN),
             });
         }
     }
@@ -344,7 +345,7 @@ impl Runner {
             judgement,
             output,
             why,
-            took: Span(took),
+            took: HumanDuration(took),
         });
         if phase != Phase::Method || self.record.run.phase != Some(Phase::Method) || self.over() {
             return;
@@ -389,7 +390,7 @@ impl Runner {
     /// The hypothesis after everything is reverted; until it holds again where it has a time for that.
     pub(super) async fn after(&mut self) {
         let looked_at = self.looks.hypothesis().next().is_some();
-        if !self.experiment.looks.after || !looked_at || self.asked_to_stop > 1 {
+        if !self.experiment.hypothesis_timing.after || !looked_at || self.asked_to_stop > 1 {
             return;
         }
         self.put(Event::PhaseStarted {
@@ -417,7 +418,7 @@ impl Runner {
         self.looks.drop_all();
     }
 
-    async fn recovery(&mut self, from: f64, within: Span) {
+    async fn recovery(&mut self, from: f64, within: HumanDuration) {
         let every = self.settings.frequency.min(SOON);
         self.know_agents();
         self.looks
@@ -440,7 +441,7 @@ impl Runner {
             let after = Duration::from_secs_f64((self.record.elapsed() - from).max(0.0));
             // To the millisecond: that is what looking each tenth of a second can tell.
             self.put(Event::Recovered {
-                after: Span(Duration::from_millis(after.as_millis() as u64)),
+                after: HumanDuration(Duration::from_millis(after.as_millis() as u64)),
             });
         } else if self.asked_to_stop == 0
             && !self

@@ -25,10 +25,10 @@ pub use record::Watcher;
 use crate::crew::Crew;
 use crate::link::{Ear, Word};
 use crate::providers::Around;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Activity;
-use backburn_experiments::journal::{Abort, AbortBy, Event, Illegal, Phase, Run, Verdict, verdict};
+use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Phase, Run, Verdict, verdict};
 use backburn_experiments::wire::InjectionId;
 use record::Record;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ pub struct Settings {
     /// What every pick comes from.
     pub seed: u64,
     /// How often the hypothesis is looked at while the method goes on.
-    pub frequency: Span,
+    pub frequency: HumanDuration,
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
     pub sha256: Option<String>,
     /// Who takes part, where the experiment needs somebody.
@@ -70,7 +70,7 @@ pub struct Finished {
     /// What it comes to.
     pub verdict: Verdict,
     /// An event of ours that could not stand where it did: a bug to report. The run was ended for it.
-    pub illegal: Option<Illegal>,
+    pub illegal: Option<IllegalEvent>,
 }
 
 /// Runs the experiment to its end. Whatever happens, what was injected is reverted first and the
@@ -130,14 +130,14 @@ enum Note {
         result: play::Result,
     },
     Played,
-    RadiusOver(Span),
+    RadiusOver(HumanDuration),
 }
 
 struct Runner {
     experiment: Arc<Experiment>,
     settings: Given,
     record: Record,
-    illegal: Option<Illegal>,
+    illegal: Option<IllegalEvent>,
     notes: mpsc::UnboundedReceiver<Note>,
     tell: mpsc::UnboundedSender<Note>,
     stop: mpsc::UnboundedReceiver<String>,
@@ -262,7 +262,7 @@ impl Runner {
                 .iter()
                 .map(|probe| probe.name.clone())
                 .collect(),
-            looks: self.experiment.looks,
+            hypothesis_timing: self.experiment.hypothesis_timing,
             sha256: self.settings.sha256.clone(),
             recovery_within: self
                 .experiment

@@ -3,8 +3,9 @@
 
 use super::judge::Judged;
 use super::{Note, Runner};
-use crate::providers::{Around, Measured};
-use backburn_experiments::Span;
+use crate::providers::Around;
+use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{Activity, Pauses, Provider};
 use backburn_experiments::journal::{ActivityStatus, Event, Judgement, Phase};
 use serde_json::Value;
@@ -75,13 +76,13 @@ async fn conduct(paces: Vec<Pace>, tell: mpsc::UnboundedSender<Note>) {
 }
 
 async fn take_turn(index: usize, pauses: Pauses, tell: mpsc::UnboundedSender<Note>) {
-    if let Some(Span(before)) = pauses.before {
+    if let Some(HumanDuration(before)) = pauses.before {
         tokio::time::sleep(before).await;
     }
     let (over, is_over) = oneshot::channel();
     tell.send(Note::Begin { index, over }).ok();
     is_over.await.ok();
-    if let Some(Span(after)) = pauses.after {
+    if let Some(HumanDuration(after)) = pauses.after {
         tokio::time::sleep(after).await;
     }
 }
@@ -90,8 +91,8 @@ async fn play(judged: Judged, around: Arc<Around>) -> Result {
     let (measured, verdict) = judged.look(&around).await;
     let (judgement, out) = verdict.map_or((None, None), |(judgement, why)| (Some(judgement), why));
     let (status, output, why) = match measured {
-        Measured::Output(output) => (ActivityStatus::Succeeded, output, out),
-        Measured::NoAnswer(why) | Measured::Broken(why) => {
+        ProbeOutcome::Output(output) => (ActivityStatus::Succeeded, output, out),
+        ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
             (ActivityStatus::Failed, Value::Null, Some(why))
         }
     };
@@ -209,7 +210,7 @@ impl Runner {
             output: result.output,
             why: result.why,
             judgement: result.judgement,
-            took: Span(Duration::from_micros(
+            took: HumanDuration(Duration::from_micros(
                 u64::try_from(playing.began.elapsed().as_micros()).unwrap_or(u64::MAX),
             )),
         });

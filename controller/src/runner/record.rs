@@ -2,9 +2,9 @@
 //! the runner act. Events that come together, from many agents, are written together. Secrets are taken out here, so that there is one place to look at.
 
 use super::journal::Journal;
-use backburn_experiments::journal::{Entry, Event, Illegal, Run};
+use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
 use backburn_experiments::redact::Redactor;
-use backburn_experiments::wire::{Effect, Ended, Owed, PlanView, Refusal};
+use backburn_experiments::wire::{Effect, EndedInjection, OwedInjection, PlanView, Refusal};
 use serde_json::Value;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ const LONGEST_TEXT: usize = 4096;
 const MOST_MEMBERS: usize = 256;
 
 /// Sees each event after it is in the journal. Must not block.
-pub type Watcher = Box<dyn FnMut(&Entry) + Send>;
+pub type Watcher = Box<dyn FnMut(&JournalEntry) + Send>;
 
 /// What has happened so far, and where it is written.
 pub(super) struct Record {
@@ -24,7 +24,7 @@ pub(super) struct Record {
     watchers: Vec<Watcher>,
     began: Instant,
     /// What is in the fold and not in the journal yet.
-    unwritten: Vec<Entry>,
+    unwritten: Vec<JournalEntry>,
 }
 
 impl Record {
@@ -50,9 +50,9 @@ impl Record {
 
     /// Takes an event in, to be written with the next [`write`](Record::write). An error is that it cannot follow what
     /// came before: a bug of ours, or an agent that talks nonsense.
-    pub(super) fn take(&mut self, mut event: Event) -> Result<(), Illegal> {
+    pub(super) fn take(&mut self, mut event: Event) -> Result<(), IllegalEvent> {
         clean(&mut event, &self.redactor);
-        let entry = Entry {
+        let entry = JournalEntry {
             at: jiff::Timestamp::now(),
             elapsed: self.elapsed(),
             event,
@@ -136,7 +136,7 @@ pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
     for change in &mut plan.changes {
         text(&mut change.apply, redactor);
         text(&mut change.undo, redactor);
-        text(&mut change.if_we_die, redactor);
+        text(&mut change.if_agent_dies, redactor);
     }
     let notes = plan.notes.iter_mut().chain(&mut plan.warnings);
     notes.for_each(|note| text(note, redactor));
@@ -152,7 +152,7 @@ pub(crate) fn clean_refusal(refusal: &mut Refusal, redactor: &Redactor) {
     }
 }
 
-fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
+fn clean_ended(ended: &mut EndedInjection, redactor: &Redactor) {
     ended
         .residue
         .iter_mut()
@@ -162,7 +162,7 @@ fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
     }
 }
 
-fn clean_owed(owed: &mut Owed, redactor: &Redactor) {
+fn clean_owed(owed: &mut OwedInjection, redactor: &Redactor) {
     owed.residue
         .iter_mut()
         .for_each(|line| text(line, redactor));

@@ -30,7 +30,7 @@ use crate::fleet::Fleet;
 use crate::store::{Deed, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
 use failpoint::{Failpoint, Writer};
 use jiff::Timestamp;
@@ -127,7 +127,7 @@ impl Service {
     }
 
     /// Writes events of a run down, all or none. They are durable when this returns.
-    fn append(&self, writer: Writer, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+    fn append(&self, writer: Writer, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),
             entries => self.store.append_all(run, entries),

@@ -11,9 +11,9 @@ use crate::fleet::{Held, Permit};
 use crate::runner::{self, Journal, Preview, Settings};
 use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::journal::{Entry, Event, Verdict};
+use backburn_experiments::journal::{JournalEntry, Event, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +92,7 @@ struct Kept {
 }
 
 impl Journal for Kept {
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.service
             .append(Writer::Run, &self.run, entries)
             .map_err(io::Error::other)
@@ -454,6 +454,6 @@ fn named(roll: &Roll, names: &BTreeSet<String>) -> BTreeMap<String, BTreeMap<Str
 }
 
 /// How long something took, in milliseconds with a fraction.
-pub(super) fn millis(took: Span) -> f64 {
+pub(super) fn millis(took: HumanDuration) -> f64 {
     took.0.as_secs_f64() * 1000.0
 }

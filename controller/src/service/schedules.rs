@@ -4,8 +4,9 @@
 use super::given::Document;
 use super::runs::{Ask, Refused};
 use super::{Service, lock};
-use crate::providers::{Around, Measured, measure};
+use crate::providers::{Around, measure};
 use crate::store::{Because, Deed, Experiment, ExperimentRef, StoreError};
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
 use backburn_experiments::tolerance::Judge;
@@ -319,8 +320,8 @@ impl Service {
             ..Around::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &around).await {
-            Measured::Output(value) => value,
-            Measured::NoAnswer(why) | Measured::Broken(why) => {
+            ProbeOutcome::Output(value) => value,
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 return Err(format!("the guard `{}`: {why}", guard.name));
             }
         };

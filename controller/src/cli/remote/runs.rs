@@ -7,8 +7,8 @@ use super::client::Client;
 use super::follow::follow;
 use super::{Remote, columns, text};
 use backburn::runner::Finished;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Wanted {
 pub(in crate::cli) struct Followed {
     pub(in crate::cli) title: String,
     pub(in crate::cli) finished: Finished,
-    pub(in crate::cli) entries: Vec<Entry>,
+    pub(in crate::cli) entries: Vec<JournalEntry>,
 }
 
 /// Starts a run, and follows it where that is wanted. The run's exit code is ours.
@@ -89,7 +89,7 @@ fn watch(
         true => Style::Json,
         false => Style::for_people(),
     };
-    let talk = Talk::start(style, BTreeMap::<String, Span>::new());
+    let talk = Talk::start(style, BTreeMap::<String, HumanDuration>::new());
     let mut watcher = talk.watcher();
     let mut warn = talk.warner();
     let mut fold = Run::default();
