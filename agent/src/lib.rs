@@ -15,7 +15,7 @@ pub mod doctor;
 pub mod engine;
 pub mod faults;
 pub mod files;
-pub mod filter;
+pub mod packet_filter;
 pub mod guardian;
 pub mod heartbeat;
 pub mod helpers;

@@ -8,7 +8,7 @@ mod looks;
 
 use crate::children::Children;
 use crate::engine::{Engine, revert_dead};
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::host::{self, Host, Invocation, Role, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};

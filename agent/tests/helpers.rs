@@ -4,7 +4,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, Role};
+use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::processes::{ProcessId, ProcessTable};
 use common::{Helper, Victim, python, until};
 use nix::sys::signal::{Signal, kill};
@@ -22,8 +22,8 @@ for _ in range(3): threading.Thread(target=spin, daemon=True).start()
 print('ready', flush=True)
 spin()";
 
-fn hold(victims: &[&Victim]) -> Role {
-    Role::Hold {
+fn hold(victims: &[&Victim]) -> HelperSpec {
+    HelperSpec::Hold {
         victims: victims.iter().map(|victim| victim.id).collect(),
     }
 }
@@ -239,7 +239,7 @@ fn a_recycled_id_is_never_hit() {
     assert!(table.open_pidfd_checked(stranger.id).unwrap().is_some());
 
     let helper = Helper::start(
-        &Role::Hold {
+        &HelperSpec::Hold {
             victims: vec![meant],
         },
         LONG,
@@ -252,7 +252,7 @@ fn a_recycled_id_is_never_hit() {
     assert_eq!(table.tracer(stranger.id.pid), None);
 
     let mut helper = Helper::start(
-        &Role::Terminate {
+        &HelperSpec::Terminate {
             victims: vec![meant],
             grace_ms: 0,
         },
@@ -357,7 +357,7 @@ fn terminating_asks_first_and_kills_those_left() {
     let mut deaf = python(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
-    let role = Role::Terminate {
+    let role = HelperSpec::Terminate {
         victims: vec![polite.id, deaf.id],
         grace_ms: 300,
     };
@@ -387,7 +387,7 @@ fn nobody_is_killed_when_the_helper_dies_within_the_grace() {
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
     let mut helper = Helper::start(
-        &Role::Terminate {
+        &HelperSpec::Terminate {
             victims: vec![deaf.id],
             grace_ms: 200,
         },

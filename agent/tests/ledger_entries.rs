@@ -4,8 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "what a test needs must be there")]
 
-use backburn_agent::changes::{Alter as _, Change, ProcessHelper, Stop};
-use backburn_agent::helpers::Role;
+use backburn_agent::changes::{ReversibleChange as _, Change, ProcessHelper, Stop};
+use backburn_agent::helpers::HelperSpec;
 use backburn_agent::host::{Host, Invocation, Role as ProcessRole};
 use backburn_agent::ledger::{LedgerEntry, VERSION};
 use backburn_experiments::HumanDuration;
@@ -81,7 +81,7 @@ fn deadline_of_more_than_a_century_is_read_as_the_longest() {
         panic!("{:?}", entry.changes);
     };
     assert_eq!(*deadline, HumanDuration::LONGEST);
-    assert!(matches!(role, Role::Memory { .. }), "{role:?}");
+    assert!(matches!(role, HelperSpec::Memory { .. }), "{role:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, Role};
+use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -18,7 +18,7 @@ const LONG: u64 = 60_000;
 fn processors_are_kept_busy_for_no_more_than_the_share() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = Role::Cpu {
+    let role = HelperSpec::Cpu {
         workers: 1,
         load_percent: 30.0,
         cpus: None,
@@ -60,7 +60,7 @@ fn hogs(processor: usize, count: usize) -> Vec<Victim> {
 fn load_among(others: usize, load_percent: f64, seconds: u64) -> (Effect, f64) {
     let table = ProcessTable::default();
     let hogs = hogs(0, others);
-    let role = Role::Cpu {
+    let role = HelperSpec::Cpu {
         workers: 1,
         load_percent,
         cpus: Some(vec![0]),
@@ -103,7 +103,7 @@ fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
 #[test]
 fn workers_stay_on_the_processors_they_were_given() {
     let table = ProcessTable::default();
-    let role = Role::Cpu {
+    let role = HelperSpec::Cpu {
         workers: 2,
         load_percent: 5.0,
         cpus: Some(vec![0]),
@@ -125,7 +125,7 @@ fn workers_stay_on_the_processors_they_were_given() {
                 .unwrap();
         assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     }
-    let role = Role::Cpu {
+    let role = HelperSpec::Cpu {
         workers: 1,
         load_percent: 5.0,
         cpus: Some(vec![1000]),

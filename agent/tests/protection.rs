@@ -5,7 +5,7 @@
 
 mod common;
 
-use backburn_agent::helpers::Role;
+use backburn_agent::helpers::HelperSpec;
 use backburn_agent::processes::{ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::wire::Refusal;
 use common::{AGENT, Victim, is_root, until};
@@ -41,7 +41,7 @@ fn copy(program: &str, folder: &Path, name: &str) -> PathBuf {
 
 /// The words of a helper that does next to nothing for a minute.
 fn quiet_helper(parent: &str) -> Vec<String> {
-    let role = Role::Memory {
+    let role = HelperSpec::Memory {
         bytes: 4096,
         reserve_bytes: 0,
         ramp: None,

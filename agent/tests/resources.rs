@@ -5,7 +5,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, Role};
+use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -30,7 +30,7 @@ fn resident(helper: &Helper) -> u64 {
 fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = Role::Memory {
+    let role = HelperSpec::Memory {
         bytes: 300 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: None,
@@ -53,7 +53,7 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
     const ROUNDS: u64 = 16;
     let before = memory_available().unwrap();
     for _ in 0..ROUNDS {
-        let role = Role::Memory {
+        let role = HelperSpec::Memory {
             bytes: 800 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
@@ -75,7 +75,7 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
 #[test]
 fn memory_grows_over_the_ramp() {
     let _alone = alone();
-    let role = Role::Memory {
+    let role = HelperSpec::Memory {
         bytes: 400 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: Some(HumanDuration::seconds(4)),
@@ -91,7 +91,7 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
     let _alone = alone();
     in_one_of_twenty("the reserve is left and given back", || {
         let reserve = memory_available().unwrap() - 800 * MIB;
-        let greedy = Role::Memory {
+        let greedy = HelperSpec::Memory {
             bytes: 8192 * MIB,
             reserve_bytes: reserve,
             ramp: None,
@@ -108,7 +108,7 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
             return false;
         }
         // Others come to need some.
-        let modest = Role::Memory {
+        let modest = HelperSpec::Memory {
             bytes: 500 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
@@ -123,7 +123,7 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
         resident(&second) / MIB >= 500 && still < taken - 200 && left() >= -8
     });
 
-    let none = Role::Memory {
+    let none = HelperSpec::Memory {
         bytes: MIB,
         reserve_bytes: 1 << 50,
         ramp: None,
@@ -187,8 +187,8 @@ fn free(folder: &Path) -> u64 {
     system.f_bavail * system.f_frsize
 }
 
-fn disk(folder: &Path, bytes: u64, reserve_bytes: u64) -> Role {
-    Role::Disk {
+fn disk(folder: &Path, bytes: u64, reserve_bytes: u64) -> HelperSpec {
+    HelperSpec::Disk {
         directory: folder.to_owned(),
         bytes,
         reserve_bytes,
@@ -296,7 +296,7 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
 fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = |bytes| Role::Memory {
+    let role = |bytes| HelperSpec::Memory {
         bytes,
         reserve_bytes: 0,
         ramp: None,

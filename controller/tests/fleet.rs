@@ -6,7 +6,7 @@ mod support;
 
 use backburn::crew::Crew;
 use backburn::fleet::{Fleet, Held};
-use backburn::runner::{self, File, Settings};
+use backburn::runner::{self, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, JournalEntry, Event, Judgement, Outcome};
 use backburn_experiments::wire::{Command, ProbeOutcome, Refusal};
@@ -68,14 +68,14 @@ impl World {
         let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
-        let settings = Settings {
+        let settings = RunSettings {
             run: run.into(),
             seed: 7,
             frequency: HumanDuration::millis(20),
             sha256: None,
             crew: Crew::Fleet(Held::new(Arc::clone(&self.fleet), run)),
-            journal: Box::new(File::open(journal.clone()).unwrap()),
-            watchers: vec![Box::new(move |entry| {
+            journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
+            observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
             })],
             stop: stopped,

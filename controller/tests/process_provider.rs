@@ -1,8 +1,8 @@
 //! Programs that are run as probes and actions: their own exit is their end, and what they leave running is left alone.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+use backburn::providers::{ProbeContext, measure};
 use backburn_experiments::wire::ProbeOutcome;
-use backburn::providers::{Around, measure};
 use backburn_experiments::document::Provider;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 async fn ask(provider: Value) -> ProbeOutcome {
     let provider: Provider = serde_json::from_value(provider).unwrap();
-    let around = Around::default();
-    let measured = measure(&provider, None, &around);
+    let context = ProbeContext::default();
+    let measured = measure(&provider, None, &context);
     tokio::time::timeout(Duration::from_secs(60), measured)
         .await
         .unwrap()

@@ -2,8 +2,8 @@
 //! answer, and what it calls broken.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+use backburn::providers::{ProbeContext, measure};
 use backburn_experiments::wire::ProbeOutcome;
-use backburn::providers::{Around, measure};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use serde_json::{Value, json};
@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 async fn ask(provider: Value) -> ProbeOutcome {
-    ask_with(provider, &Around::default()).await
+    ask_with(provider, &ProbeContext::default()).await
 }
 
-async fn ask_with(provider: Value, around: &Around) -> ProbeOutcome {
+async fn ask_with(provider: Value, context: &ProbeContext) -> ProbeOutcome {
     let provider: Provider = serde_json::from_value(provider).unwrap();
-    tokio::time::timeout(Duration::from_secs(20), measure(&provider, None, around))
+    tokio::time::timeout(Duration::from_secs(20), measure(&provider, None, context))
         .await
         .unwrap()
 }
@@ -325,18 +325,18 @@ def leaves(): os._exit(3)
     unsafe {
         std::env::set_var("PYTHONPATH", format!("{}:{old}", folder.path().display()))
     };
-    let mut around = Around::default();
-    around.configuration.insert("url".into(), json!("http://x"));
-    around.secrets.insert("scope".into(), json!({"token": "t"}));
+    let mut context = ProbeContext::default();
+    context.configuration.insert("url".into(), json!("http://x"));
+    context.secrets.insert("scope".into(), json!({"token": "t"}));
     let call = |func: &str, arguments: Value| json!({"type": "python", "module": "extension", "func": func, "arguments": arguments, "secrets": ["scope"]});
-    let value = output(ask_with(call("add", json!({"a": 2})), &around).await);
+    let value = output(ask_with(call("add", json!({"a": 2})), &context).await);
     assert_eq!(
         value,
         json!({"sum": 3, "configuration": {"url": "http://x"}, "secrets": {"token": "t"}})
     );
     for func in ["unhealthy", "refused"] {
         assert!(
-            no_answer(&ask_with(call(func, json!({})), &around).await),
+            no_answer(&ask_with(call(func, json!({})), &context).await),
             "{func}"
         );
     }
@@ -346,7 +346,7 @@ def leaves(): os._exit(3)
         ("nowhere", json!({}), "AttributeError"),
         ("add", json!({"c": 1}), "TypeError"),
     ] {
-        match ask_with(call(func, arguments), &around).await {
+        match ask_with(call(func, arguments), &context).await {
             ProbeOutcome::Broken(why) => assert!(why.contains(said), "{func}: {why}"),
             other => panic!("{func}: {other:?}"),
         }
@@ -447,6 +447,6 @@ async fn the_activity_s_own_limit_holds_where_the_provider_has_none() {
     let provider: Provider =
         serde_json::from_value(json!({"type": "process", "path": "sleep", "arguments": ["20"]}))
             .unwrap();
-    let measured = measure(&provider, Some(HumanDuration::millis(100)), &Around::default()).await;
+    let measured = measure(&provider, Some(HumanDuration::millis(100)), &ProbeContext::default()).await;
     assert!(no_answer(&measured));
 }

@@ -1,7 +1,7 @@
 //! A signal that cannot be taken back. There is no undo, and the plan says so: what brings the
 //! process back is its own supervisor.
 
-use super::{Alter, Observed, count, listed};
+use super::{ReversibleChange, Observed, count, listed};
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, SignalState};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -65,7 +65,7 @@ impl Kill {
     }
 }
 
-impl Alter for Kill {
+impl ReversibleChange for Kill {
     fn view(&self) -> ChangeView {
         ChangeView {
             kind: "kill".into(),

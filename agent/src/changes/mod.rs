@@ -47,7 +47,7 @@ pub enum Change {
 }
 
 /// What every change can do.
-pub trait Alter {
+pub trait ReversibleChange {
     /// The change, for people.
     fn view(&self) -> ChangeView;
 
@@ -80,7 +80,7 @@ pub trait Alter {
 }
 
 impl Change {
-    fn as_alter(&self) -> &dyn Alter {
+    fn as_reversible(&self) -> &dyn ReversibleChange {
         match self {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
@@ -90,33 +90,33 @@ impl Change {
     }
 }
 
-impl Alter for Change {
+impl ReversibleChange for Change {
     fn view(&self) -> ChangeView {
-        self.as_alter().view()
+        self.as_reversible().view()
     }
 
     fn holds(&self) -> Vec<String> {
-        self.as_alter().holds()
+        self.as_reversible().holds()
     }
 
     fn apply(&self, host: &Host) -> Result<(), HostError> {
-        self.as_alter().apply(host)
+        self.as_reversible().apply(host)
     }
 
     fn observe(&self, host: &Host) -> io::Result<Observed> {
-        self.as_alter().observe(host)
+        self.as_reversible().observe(host)
     }
 
     fn undo(&self, host: &Host) -> Result<(), HostError> {
-        self.as_alter().undo(host)
+        self.as_reversible().undo(host)
     }
 
     fn effect(&self, host: &Host) -> Effect {
-        self.as_alter().effect(host)
+        self.as_reversible().effect(host)
     }
 
     fn is_done(&self, host: &Host) -> bool {
-        self.as_alter().is_done(host)
+        self.as_reversible().is_done(host)
     }
 }
 

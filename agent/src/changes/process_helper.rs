@@ -2,8 +2,8 @@
 //! memory, processors or disk. All that it takes the kernel gives back when it dies, and it dies
 //! with the thread that started it, at its own deadline, or by our hand. It is found by its mark.
 
-use super::{Alter, Observed};
-use crate::helpers::{self, Role};
+use super::{ReversibleChange, Observed};
+use crate::helpers::{self, HelperSpec};
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
@@ -26,7 +26,7 @@ pub struct ProcessHelper {
     #[serde(deserialize_with = "within_reach")]
     pub deadline: HumanDuration,
     /// What it does.
-    pub role: Role,
+    pub role: HelperSpec,
 }
 
 /// A deadline that no clock reaches is the longest one. Some were written so before durations had a limit; undoing does not need it.
@@ -49,7 +49,7 @@ impl ProcessHelper {
     }
 }
 
-impl Alter for ProcessHelper {
+impl ReversibleChange for ProcessHelper {
     fn view(&self) -> ChangeView {
         ChangeView {
             kind: "helper".into(),
@@ -128,7 +128,7 @@ impl Alter for ProcessHelper {
                 }
                 effect
             }
-            None if matches!(self.role, Role::Terminate { .. }) => {
+            None if matches!(self.role, HelperSpec::Terminate { .. }) => {
                 helpers::evidence(&self.role, 0, &host.table)
             }
             None => Effect {

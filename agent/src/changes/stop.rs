@@ -3,7 +3,7 @@
 //!
 //! Victims that were stopped before are not in the list: what was stopped stays stopped.
 
-use super::{Alter, Observed, count, listed};
+use super::{ReversibleChange, Observed, count, listed};
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -115,7 +115,7 @@ impl Stop {
     }
 }
 
-impl Alter for Stop {
+impl ReversibleChange for Stop {
     fn view(&self) -> ChangeView {
         ChangeView {
             kind: "stop".into(),

@@ -1,8 +1,8 @@
 //! A change in the ledger that this program can't read in full: a newer program's, or one that an older program wrote and no newer one
 //! would. It keeps what was written, as it was, and undoes what its readable parts are enough for; the rest stays owed.
 
-use super::{Alter, Change, Observed, ProcessHelper, Stop};
-use crate::helpers::Role;
+use super::{ReversibleChange, Change, Observed, ProcessHelper, Stop};
+use crate::helpers::HelperSpec;
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
@@ -56,7 +56,7 @@ fn victims(of: &Value) -> Option<Vec<ProcessId>> {
 }
 
 /// A role that leaves behind all that this one may leave.
-fn role(of: &Value) -> Option<Role> {
+fn role(of: &Value) -> Option<HelperSpec> {
     let filter = |filter: &Value| {
         // Whatever it does to packets, it made its tables and at the most a device for each direction.
         let mut most = json!({
@@ -70,16 +70,16 @@ fn role(of: &Value) -> Option<Role> {
         serde_json::from_value(most).ok()
     };
     match of.get("role")?.as_str()? {
-        "hold" => Some(Role::Hold {
+        "hold" => Some(HelperSpec::Hold {
             victims: victims(of)?,
         }),
         // They leave nothing.
-        "cpu" | "memory" | "proxy" | "terminate" => Some(Role::Memory {
+        "cpu" | "memory" | "proxy" | "terminate" => Some(HelperSpec::Memory {
             bytes: 0,
             reserve_bytes: 0,
             ramp: None,
         }),
-        "disk" => Some(Role::Disk {
+        "disk" => Some(HelperSpec::Disk {
             directory: of.get("directory")?.as_str()?.into(),
             bytes: 0,
             reserve_bytes: 0,
@@ -91,7 +91,7 @@ fn role(of: &Value) -> Option<Role> {
     }
 }
 
-impl Alter for UnreadableChange {
+impl ReversibleChange for UnreadableChange {
     fn view(&self) -> ChangeView {
         ChangeView {
             kind: "unreadable".into(),
@@ -138,7 +138,7 @@ impl Alter for UnreadableChange {
         ProcessHelper {
             mark: mark.to_owned(),
             deadline: HumanDuration::LONGEST,
-            role: Role::Memory {
+            role: HelperSpec::Memory {
                 bytes: 0,
                 reserve_bytes: 0,
                 ramp: None,

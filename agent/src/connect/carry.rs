@@ -7,7 +7,7 @@
 
 use super::dial::{DialError, Tls, timespec};
 use super::membership::Membership;
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{AgentEnd, EndWatch, HungAgent, LOOK_EACH, end_hung_agent, until_ended};
 use rustix::event::{PollFd, PollFlags, poll};

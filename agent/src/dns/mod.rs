@@ -12,7 +12,7 @@ pub use files::{ResolvConf, Viewpoint, hosts, read_own, sources};
 pub use name::Pattern;
 pub use resolver::{MAX_TIME, Resolver};
 
-use crate::filter::Filter;
+use crate::packet_filter::PacketFilter;
 use backburn_experiments::HumanDuration;
 use message::Code;
 use schemars::JsonSchema;
@@ -25,7 +25,7 @@ use std::net::IpAddr;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Answers {
     /// The tables that hand us what comes from name servers.
-    pub filter: Filter,
+    pub filter: PacketFilter,
     /// The names whose answers are meant.
     pub names: Vec<Pattern>,
     /// What is done to them.
@@ -202,13 +202,13 @@ impl fmt::Display for Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::Harm;
+    use crate::packet_filter::PacketEffect;
     use serde_json::json;
 
     fn answers(name: &str, change: Alteration) -> Answers {
         let flows = json!({"protocol": "udp", "direction": "ingress"});
         Answers {
-            filter: Filter {
+            filter: PacketFilter {
                 table: "trial".into(),
                 namespace: None,
                 flows: serde_json::from_value(flows).expect("flows"),
@@ -217,7 +217,7 @@ mod tests {
                 marks: None,
                 viewpoint: None,
                 names: Vec::new(),
-                harm: Harm::Answer { lost: false },
+                harm: PacketEffect::Answer { lost: false },
                 devices: Vec::new(),
             },
             names: vec![name.parse().expect("a name")],

@@ -2,7 +2,7 @@
 //! that ends with the thread that made it.
 
 use super::{Answer, Finding, finding};
-use crate::filter::Shape;
+use crate::packet_filter::Shape;
 use crate::netlink::{
     self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
 };

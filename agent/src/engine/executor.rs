@@ -4,7 +4,7 @@
 use super::planner::{held, refuse_overlap};
 use super::threads::{Done, Notifier};
 use super::{NotInjected, revert_entry};
-use crate::changes::Alter as _;
+use crate::changes::ReversibleChange as _;
 use crate::faults::Plan;
 use crate::host::{Host, Interrupt};
 use crate::ledger::{Ledger, LedgerEntry, Owner};

@@ -23,7 +23,7 @@ pub use planner::PlanTask;
 pub use recovery::recover;
 pub use revert::{revert_dead, revert_entry, still_there};
 
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;

@@ -1,7 +1,7 @@
 //! The thread that looks at what acting faults do. A look that hangs delays evidence, and nothing else.
 
 use super::threads::{Done, Notifier};
-use crate::changes::Alter as _;
+use crate::changes::ReversibleChange as _;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use backburn_experiments::wire::Effect;

@@ -1,9 +1,9 @@
 //! From a request to a plan: look, plan, policy, refuse overlap with what is owed. Nothing here changes a host, and all of it
 //! may hang on what a document names, so the worker has it done by a disposable child (see `children`).
 
-use crate::changes::Alter as _;
+use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Look, Plan};
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use crate::policy::Policy;

@@ -6,8 +6,8 @@ use super::resolution::Resolution;
 use super::{Look, Plan};
 use crate::changes::{Change, ProcessHelper};
 use crate::dns::{Alteration, Answers as Chosen, Pattern};
-use crate::filter::{Harm, Protocol};
-use crate::helpers::Role;
+use crate::packet_filter::{PacketEffect, Protocol};
+use crate::helpers::HelperSpec;
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration};
@@ -125,7 +125,7 @@ impl Answers {
         } else {
             Protocol::Udp
         };
-        let harm = Harm::Answer {
+        let harm = PacketEffect::Answer {
             lost: change.loses(),
         };
         let filter = self
@@ -159,7 +159,7 @@ impl Answers {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(HumanDuration::default()),
-                role: Role::Answers(Box::new(Chosen {
+                role: HelperSpec::Answers(Box::new(Chosen {
                     filter,
                     names,
                     change,

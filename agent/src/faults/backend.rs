@@ -3,7 +3,7 @@
 
 use super::flows::Flows;
 use super::{Look, Plan, filtering};
-use crate::filter::{Direction, Harm, Shape};
+use crate::packet_filter::{Direction, PacketEffect, Shape};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -27,7 +27,7 @@ pub(super) struct Ways {
     /// With netem.
     pub shape: Shape,
     /// Without it.
-    pub other: Harm,
+    pub other: PacketEffect,
     /// The direction that can be had without it; meant where none is said.
     pub only: Direction,
     /// What does it without, for people.
@@ -66,7 +66,7 @@ impl Backend {
             Backend::Nfqueue => None,
             Backend::Auto | Backend::Netem => match ways.shape.try_out() {
                 Ok(()) => {
-                    let mut plan = filtering(&flows, Harm::Shape { shape: ways.shape }, look)?;
+                    let mut plan = filtering(&flows, PacketEffect::Shape { shape: ways.shape }, look)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),

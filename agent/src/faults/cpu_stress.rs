@@ -2,7 +2,7 @@
 
 use super::{FaultKind, Look, Plan};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
@@ -70,7 +70,7 @@ impl FaultKind for CpuStress {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(HumanDuration::default()),
-                role: Role::Cpu {
+                role: HelperSpec::Cpu {
                     workers,
                     load_percent,
                     cpus: self.cpus.clone(),

@@ -1,7 +1,7 @@
 //! The ends of flows as people write them, `10.0.0.0/8`, `db.example:5432`, `[fd00::1]:443`, and
 //! the addresses that they come to on this host.
 
-use crate::filter::{End, Name, Network, PortRange};
+use crate::packet_filter::{End, Name, Network, PortRange};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use std::collections::BTreeSet;

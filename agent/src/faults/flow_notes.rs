@@ -2,7 +2,7 @@
 //! or make it look like something else. Looks only; nothing is sent.
 
 use crate::changes::count;
-use crate::filter::{Filter, Flows, Network, Protocol};
+use crate::packet_filter::{PacketFilter, Flows, Network, Protocol};
 use crate::netlink::{self, ForeignChain, Listening};
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 const NAMED: usize = 4;
 
 /// What is to be known of the namespace that the thread is in.
-pub(super) fn notes(filter: &Filter) -> io::Result<Vec<String>> {
+pub(super) fn notes(filter: &PacketFilter) -> io::Result<Vec<String>> {
     let mut notes = Vec::new();
     if filter.closes_established() {
         netlink::closes_connections()?;
@@ -33,7 +33,7 @@ pub(super) fn notes(filter: &Filter) -> io::Result<Vec<String>> {
 
 /// What the namespace that the thread is in makes of the fault that is not what was asked for: packets that would not be chosen because
 /// their addresses are translated.
-pub(super) fn warnings(filter: &Filter) -> Vec<String> {
+pub(super) fn warnings(filter: &PacketFilter) -> Vec<String> {
     let flows = &filter.flows;
     if flows.to.is_empty() && flows.from.is_empty() && flows.ports.is_empty() {
         return Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn warnings(filter: &Filter) -> Vec<String> {
 }
 
 /// A named interface that carries nothing.
-fn down(filter: &Filter) -> io::Result<Option<String>> {
+fn down(filter: &PacketFilter) -> io::Result<Option<String>> {
     let Some(wanted) = &filter.flows.interface else {
         return Ok(None);
     };
@@ -65,7 +65,7 @@ fn down(filter: &Filter) -> io::Result<Option<String>> {
 }
 
 /// Rules of others that packets come to before ours.
-fn others(filter: &Filter) -> io::Result<Vec<String>> {
+fn others(filter: &PacketFilter) -> io::Result<Vec<String>> {
     let mut notes = Vec::new();
     for (file, kind) in [
         ("ip_tables_names", "iptables"),

@@ -8,8 +8,8 @@ use super::flow_ends::{MOST, ends, names, placed, read};
 use super::flow_process::{Whose, whose};
 use super::{Look, Plan, flow_notes};
 use crate::dns::Viewpoint;
-use crate::filter::{
-    Direction, End, Filter, Flows as Chosen, Harm, PortRange, Protocol, marks_held,
+use crate::packet_filter::{
+    Direction, End, PacketFilter, Flows as Chosen, PacketEffect, PortRange, Protocol, marks_held,
 };
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{OneOrMany, ProcessSelector};
@@ -223,7 +223,7 @@ impl Flows {
     ///
     /// # Errors
     /// There is no such host, interface or namespace; or the kernel would not do it.
-    pub(super) fn filter(&self, harm: Harm, look: &Look<'_>) -> Result<Filter, Refusal> {
+    pub(super) fn filter(&self, harm: PacketEffect, look: &Look<'_>) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
         let place = self.find_place(look)?;
         let resolver = place.resolver(look);
@@ -294,7 +294,7 @@ impl Flows {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
         };
-        let loopback = matches!(harm, Harm::Answer { .. })
+        let loopback = matches!(harm, PacketEffect::Answer { .. })
             || to
                 .iter()
                 .chain(&from)
@@ -312,7 +312,7 @@ impl Flows {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, Harm::Duplicate { .. })) {
+        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. })) {
             let what = "it is not known whose a packet at a device is";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
@@ -322,12 +322,12 @@ impl Flows {
             });
         }
         // What can't be looked at is as if there were nothing of it.
-        let translated = !matches!(harm, Harm::Answer { .. })
+        let translated = !matches!(harm, PacketEffect::Answer { .. })
             && matches!(
                 netlink::within(namespace.as_ref(), netlink::translates),
                 Ok(Some(true))
             );
-        let mut filter = Filter {
+        let mut filter = PacketFilter {
             table: format!("backburn-{}", look.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
@@ -430,15 +430,15 @@ fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
         let name = marks_held(inode, *number);
         !look.held.iter().any(|(thing, _)| *thing == name)
     };
-    (0..Filter::MARKS).find(is_free).ok_or_else(|| {
-        let number = Filter::MARKS;
+    (0..PacketFilter::MARKS).find(is_free).ok_or_else(|| {
+        let number = PacketFilter::MARKS;
         let what = format!("{number} faults mark packets of this network already");
         Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
     })
 }
 
 /// What people should know of what would be done, and be warned of.
-pub(super) fn told(filter: &Filter) -> Result<(Vec<String>, Vec<String>), Refusal> {
+pub(super) fn told(filter: &PacketFilter) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let look = || Ok((flow_notes::notes(filter)?, flow_notes::warnings(filter)));
     netlink::within(filter.namespace.as_ref(), look)
         .map(Option::unwrap_or_default)

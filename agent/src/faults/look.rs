@@ -1,6 +1,6 @@
 //! The look that a fault gets at its host: reading only.
 
-use crate::filter::Connection;
+use crate::packet_filter::Connection;
 use crate::metrics::{self, NoFigure};
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::HumanDuration;

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Look, Plan, Size};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -83,7 +83,7 @@ impl FaultKind for MemoryFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(HumanDuration::default()),
-                role: Role::Memory {
+                role: HelperSpec::Memory {
                     bytes,
                     reserve_bytes: reserve,
                     ramp: self.ramp,

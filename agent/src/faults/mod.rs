@@ -35,9 +35,9 @@ mod tcp_proxy;
 pub use look::{FileSystem, Look, Memory};
 pub use size::Size;
 
-use crate::changes::{Alter as _, Change, ProcessHelper};
-use crate::filter::{Filter, Harm};
-use crate::helpers::Role;
+use crate::changes::{ReversibleChange as _, Change, ProcessHelper};
+use crate::packet_filter::{PacketFilter, PacketEffect};
+use crate::helpers::HelperSpec;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration, schema};
@@ -261,12 +261,12 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
 }
 
 /// The plan of a fault that is done to packets by a helper's tables.
-fn filtering(flows: &flows::Flows, harm: Harm, look: &Look<'_>) -> Result<Plan, Refusal> {
+fn filtering(flows: &flows::Flows, harm: PacketEffect, look: &Look<'_>) -> Result<Plan, Refusal> {
     flows.settled(planned(flows.filter(harm, look)?, look)?)
 }
 
 /// The plan of a helper that owns a filter's tables.
-fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
+fn planned(filter: PacketFilter, look: &Look<'_>) -> Result<Plan, Refusal> {
     let (notes, warnings) = flows::told(&filter)?;
     let place = filter.place();
     let id = filter.holds();
@@ -279,7 +279,7 @@ fn planned(filter: Filter, look: &Look<'_>) -> Result<Plan, Refusal> {
         changes: vec![Change::Helper(ProcessHelper {
             mark: look.mark(0),
             deadline: look.deadline(HumanDuration::default()),
-            role: Role::Filter(Box::new(filter)),
+            role: HelperSpec::PacketFilter(Box::new(filter)),
         })],
         notes,
         warnings,

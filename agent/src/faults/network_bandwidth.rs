@@ -3,7 +3,7 @@
 use super::flows::{Flows, kernel_refuses};
 use super::rate::Rate;
 use super::{FaultKind, Look, Plan, Size, planned};
-use crate::filter::{Harm, Shape};
+use crate::packet_filter::{PacketEffect, Shape};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -72,13 +72,13 @@ impl FaultKind for NetworkBandwidth {
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
         // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
         let trial = self.shape(PACKET.0);
-        let mut filter = self.flows.filter(Harm::Shape { shape: trial }, look)?;
+        let mut filter = self.flows.filter(PacketEffect::Shape { shape: trial }, look)?;
         let longest = filter
             .longest_packet()
             .map_err(|error| kernel_refuses(&error))?
             .max(PACKET.0);
         let shape = self.shape(longest);
-        filter.harm = Harm::Shape { shape };
+        filter.harm = PacketEffect::Shape { shape };
         let mut plan = planned(filter, look)?;
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),

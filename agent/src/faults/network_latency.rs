@@ -3,7 +3,7 @@
 use super::backend::{Backend, Ways};
 use super::flows::Flows;
 use super::{FaultKind, Look, Plan};
-use crate::filter::{Delay, Direction, Distribution, Harm, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -107,7 +107,7 @@ impl FaultKind for NetworkLatency {
         };
         let ways = Ways {
             shape: Shape::Delay(delay),
-            other: Harm::Delay {
+            other: PacketEffect::Delay {
                 delay,
                 seed: look.seed,
             },

@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::{FaultKind, Look, Plan, filtering};
-use crate::filter::{Bursts, Harm, Share};
+use crate::packet_filter::{BurstLoss, PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -26,7 +26,7 @@ pub struct NetworkLoss {
     every_nth: Option<u32>,
     /// Packets are lost in bursts. Which ones comes from the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    gilbert_elliott: Option<Bursts>,
+    gilbert_elliott: Option<BurstLoss>,
 }
 
 /// What the kernel can still tell from nothing, in percent.
@@ -86,14 +86,14 @@ impl FaultKind for NetworkLoss {
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
         let harm = match (self.gilbert_elliott, self.percent, self.every_nth) {
-            (Some(bursts), _, _) => Harm::LoseInBursts {
+            (Some(bursts), _, _) => PacketEffect::LoseInBursts {
                 bursts,
                 seed: look.seed,
             },
-            (_, Some(percent), _) => Harm::Lose {
+            (_, Some(percent), _) => PacketEffect::Lose {
                 share: Share::percent(percent),
             },
-            (_, None, nth) => Harm::Lose {
+            (_, None, nth) => PacketEffect::Lose {
                 share: Share::EveryNth(nth.unwrap_or(1)),
             },
         };

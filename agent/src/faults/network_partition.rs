@@ -3,7 +3,7 @@
 use super::flows::Flows;
 use super::parts::Between;
 use super::{FaultKind, Look, Plan, filtering};
-use crate::filter::{Harm, Share};
+use crate::packet_filter::{PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -42,7 +42,7 @@ impl FaultKind for NetworkPartition {
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let harm = Harm::Lose { share: Share::All };
+        let harm = PacketEffect::Lose { share: Share::All };
         let Some(between) = &self.between else {
             return filtering(&self.flows, harm, look);
         };

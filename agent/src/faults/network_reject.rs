@@ -4,7 +4,7 @@
 
 use super::flows::Flows;
 use super::{FaultKind, Look, Plan, filtering};
-use crate::filter::{Harm, With};
+use crate::packet_filter::{PacketEffect, RejectWith};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ pub struct NetworkReject {
     flows: Flows,
     /// What the sender hears. A TCP reset where left out; for what is not TCP, that the port is unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<With>,
+    with: Option<RejectWith>,
     /// What becomes of TCP connections that are live already. Their packets are rejected where left out, so that one that says nothing
     /// lives on. With `kill` they are closed at once, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ impl FaultKind for NetworkReject {
     }
 
     fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let harm = Harm::Reject {
+        let harm = PacketEffect::Reject {
             with: self.with.unwrap_or_default(),
             close_established: self.established == Some(Established::Kill),
         };

@@ -4,7 +4,7 @@ use super::backend::{Backend, Ways};
 use super::flows::Flows;
 use super::network_latency::{NOTE, wrong_delay};
 use super::{FaultKind, Look, Plan};
-use crate::filter::{Delay, Direction, Distribution, Harm, Overtake, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Overtake, Shape};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -93,7 +93,7 @@ impl FaultKind for NetworkReorder {
         };
         let ways = Ways {
             shape: Shape::Delay(delay),
-            other: Harm::Delay {
+            other: PacketEffect::Delay {
                 delay,
                 seed: look.seed,
             },

@@ -3,7 +3,7 @@
 
 use super::{Expectation, FaultKind, Look, Plan, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use crate::processes::{Process, ProcessId, ProcessSelector};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
@@ -99,7 +99,7 @@ impl FaultKind for ProcessKill {
             Some(grace) => vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(grace),
-                role: Role::Terminate {
+                role: HelperSpec::Terminate {
                     victims: ids,
                     grace_ms: grace.0.as_millis() as u64,
                 },

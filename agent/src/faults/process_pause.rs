@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Look, Plan, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
-use crate::helpers::{self, Role};
+use crate::helpers::{self, HelperSpec};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
@@ -76,7 +76,7 @@ impl FaultKind for ProcessPause {
             changes.push(Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(HumanDuration::default()),
-                role: Role::Hold { victims: hold },
+                role: HelperSpec::Hold { victims: hold },
             }));
         }
         if !stop.is_empty() {

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Look, Plan};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{Harm, Proxy, Role, bound};
+use crate::helpers::{StreamEffects, Proxy, HelperSpec, bound};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -22,10 +22,10 @@ pub struct TcpProxy {
     upstream: String,
     /// What is done to what clients send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    to_upstream: Option<Harm>,
+    to_upstream: Option<StreamEffects>,
     /// What is done to what upstream sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    to_client: Option<Harm>,
+    to_client: Option<StreamEffects>,
     /// Connections are reset, at both ends, so long after they were accepted. `0s`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reset: Option<HumanDuration>,
@@ -39,7 +39,7 @@ pub struct TcpProxy {
 const LEAST: f64 = 0.0001;
 
 impl TcpProxy {
-    fn ways(&self) -> [(&'static str, &Option<Harm>); 2] {
+    fn ways(&self) -> [(&'static str, &Option<StreamEffects>); 2] {
         [
             ("$.to-upstream", &self.to_upstream),
             ("$.to-client", &self.to_client),
@@ -169,7 +169,7 @@ impl FaultKind for TcpProxy {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(HumanDuration::default()),
-                role: Role::Proxy(Box::new(proxy)),
+                role: HelperSpec::Proxy(Box::new(proxy)),
             })],
             notes,
             ..Plan::default()

@@ -2,7 +2,7 @@
 //! passed, counted in its own processor time, and sleeps for the rest of every short period.
 
 use super::Failed;
-use super::life::Life;
+use super::bootstrap::Life;
 use backburn_experiments::HumanDuration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};

@@ -2,8 +2,8 @@
 //! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
 use super::Failed;
-use super::timely::{be_timely, nap};
-use crate::filter::{Delay, Delays};
+use super::precise_timer::{be_timely, nap};
+use crate::packet_filter::{Delay, Delays};
 use crate::netlink::{Onward, PacketQueue};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;

@@ -2,8 +2,8 @@
 //! process dies, and never so far that less than the reserve stays free.
 
 use super::Failed;
-use super::life::Life;
-use super::role::size;
+use super::bootstrap::Life;
+use super::spec::size;
 use nix::sys::signal::{SigSet, Signal};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};

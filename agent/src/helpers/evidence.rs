@@ -1,24 +1,24 @@
 //! What a helper is seen to do, looked at from outside: never what it says of itself.
 
-use super::Role;
+use super::HelperSpec;
 use super::proxy::counted;
-use super::role::size;
+use super::spec::size;
 use crate::dns::Answers;
-use crate::filter::Filter;
+use crate::packet_filter::PacketFilter;
 use crate::metrics::memory_available;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 
 /// What the helper with this process id is seen to do. Where there is none, 0 will do.
-pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
+pub fn evidence(role: &HelperSpec, helper: i32, table: &ProcessTable) -> Effect {
     match role {
-        Role::Hold { victims } => held(victims, helper, table),
-        Role::Terminate { victims, .. } => ended(victims, table),
-        Role::Filter(filter) => filtered(filter),
-        Role::Answers(answers) => answered(answers),
-        Role::Proxy(_) => of_helper(helper, table, passed),
-        Role::Cpu {
+        HelperSpec::Hold { victims } => held(victims, helper, table),
+        HelperSpec::Terminate { victims, .. } => ended(victims, table),
+        HelperSpec::PacketFilter(filter) => filtered(filter),
+        HelperSpec::Answers(answers) => answered(answers),
+        HelperSpec::Proxy(_) => of_helper(helper, table, passed),
+        HelperSpec::Cpu {
             workers,
             load_percent,
             cpus,
@@ -28,7 +28,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
             let asked = (*workers as f64 * load_percent).min(processors as f64 * 100.0);
             of_helper(helper, table, |id, table| busy(id, table, asked, *ramp))
         }
-        Role::Memory {
+        HelperSpec::Memory {
             bytes,
             reserve_bytes,
             ramp,
@@ -54,7 +54,7 @@ pub fn evidence(role: &Role, helper: i32, table: &ProcessTable) -> Effect {
             let figures = [("resident-bytes", resident as f64)];
             Some(effect(taken.acts(available), seen, &figures))
         }),
-        Role::Disk {
+        HelperSpec::Disk {
             directory,
             bytes,
             reserve_bytes,
@@ -183,7 +183,7 @@ fn ended(victims: &[ProcessId], table: &ProcessTable) -> Effect {
     )
 }
 
-fn filtered(filter: &Filter) -> Effect {
+fn filtered(filter: &PacketFilter) -> Effect {
     let counted = match filter.counted() {
         Ok(counted) => counted,
         Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),

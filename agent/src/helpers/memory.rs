@@ -2,8 +2,8 @@
 //! the reserve stays available to others.
 
 use super::Failed;
-use super::life::Life;
-use super::role::size;
+use super::bootstrap::Life;
+use super::spec::size;
 use crate::metrics::memory_available;
 use backburn_experiments::HumanDuration;
 use std::time::{Duration, Instant};

@@ -9,27 +9,27 @@
 //! It says one line on standard output, `{"ready": "what was seen"}` or `{"failed": "why"}`, and
 //! closes it.
 
-mod answers;
+mod dns_answers;
 mod corrupt;
 mod cpu;
 mod delay;
 mod disk;
 mod evidence;
-mod filter;
-mod hold;
-mod life;
+mod packet_filter;
+mod freeze;
+mod bootstrap;
 mod memory;
 mod proxy;
-mod role;
+mod spec;
 mod terminate;
-mod timely;
+mod precise_timer;
 
 pub use evidence::evidence;
-pub use hold::{NotHeld, may_hold};
-pub(crate) use hold::{has_capability, yama_scope};
+pub use freeze::{NotHeld, may_hold};
+pub(crate) use freeze::{has_capability, yama_scope};
 pub(crate) use proxy::bound;
-pub use proxy::{Harm, Proxy, Slicer};
-pub use role::Role;
+pub use proxy::{StreamEffects, Proxy, Slicer};
+pub use spec::HelperSpec;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -63,37 +63,37 @@ impl Failed {
 /// Returns at once, with nothing done, where the parent is another than the one expected: then
 /// the agent has died since, and nobody would end this.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let life = match life::begin(&args) {
+    let life = match bootstrap::begin(&args) {
         Ok(life) => life,
-        Err(life::NotBegun::Orphan) => return ExitCode::FAILURE,
-        Err(life::NotBegun::Wrong(failed)) => return life::fail(&failed),
+        Err(bootstrap::NotBegun::Orphan) => return ExitCode::FAILURE,
+        Err(bootstrap::NotBegun::Wrong(failed)) => return bootstrap::fail(&failed),
     };
     let ended = match &life.role {
-        Role::Hold { victims } => hold::run(victims, &life),
-        Role::Cpu {
+        HelperSpec::Hold { victims } => freeze::run(victims, &life),
+        HelperSpec::Cpu {
             workers,
             load_percent,
             cpus,
             ramp,
         } => cpu::run(*workers, *load_percent, cpus.as_deref(), *ramp, &life),
-        Role::Memory {
+        HelperSpec::Memory {
             bytes,
             reserve_bytes,
             ramp,
         } => memory::run(*bytes, *reserve_bytes, *ramp, &life),
-        Role::Disk {
+        HelperSpec::Disk {
             directory,
             bytes,
             reserve_bytes,
             name,
         } => disk::run(directory, *bytes, *reserve_bytes, name, &life),
-        Role::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
-        Role::Filter(filter) => filter::run(filter, &life),
-        Role::Answers(answers) => answers::run(answers, &life),
-        Role::Proxy(proxy) => proxy::run(proxy, &life),
+        HelperSpec::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
+        HelperSpec::PacketFilter(filter) => packet_filter::run(filter, &life),
+        HelperSpec::Answers(answers) => dns_answers::run(answers, &life),
+        HelperSpec::Proxy(proxy) => proxy::run(proxy, &life),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => life::fail(&failed),
+        Err(failed) => bootstrap::fail(&failed),
     }
 }

@@ -2,7 +2,7 @@
 //! dies first, nobody is killed.
 
 use super::Failed;
-use super::life::Life;
+use super::bootstrap::Life;
 use crate::processes::{ProcessId, ProcessTable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -3,7 +3,7 @@
 //! dies with the thread that started it and knows its own deadline (see `helpers`).
 
 use super::{Host, HostError, Interrupt, wait_readable};
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use crate::processes::ProcessId;
 use serde::Deserialize;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -54,7 +54,7 @@ impl Host {
         &self,
         mark: &str,
         deadline: Duration,
-        role: &Role,
+        role: &HelperSpec,
     ) -> Result<String, HostError> {
         self.effect(&format!("start helper {mark}"), || {
             let mut child = self

@@ -4,7 +4,7 @@
 
 use super::{LedgerEntry, boot_id};
 use crate::changes::Change;
-use crate::helpers::Role;
+use crate::helpers::HelperSpec;
 use crate::netlink::Namespace;
 use crate::processes::{ClockShift, ProcessTable};
 use rustix::io::Errno;
@@ -243,7 +243,7 @@ fn place(theirs: &Namespaces, ours: &Namespaces, table: &ProcessTable) -> String
 /// The folders that changes name.
 fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
     roles(changes).filter_map(|role| match role {
-        Role::Disk { directory, .. } => Some(directory.as_path()),
+        HelperSpec::Disk { directory, .. } => Some(directory.as_path()),
         _ => None,
     })
 }
@@ -251,13 +251,13 @@ fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
 /// The network namespaces that changes name.
 fn networks(changes: &[Change]) -> impl Iterator<Item = &Namespace> {
     roles(changes).filter_map(|role| match role {
-        Role::Filter(filter) => filter.namespace.as_ref(),
-        Role::Answers(answers) => answers.filter.namespace.as_ref(),
+        HelperSpec::PacketFilter(filter) => filter.namespace.as_ref(),
+        HelperSpec::Answers(answers) => answers.filter.namespace.as_ref(),
         _ => None,
     })
 }
 
-fn roles(changes: &[Change]) -> impl Iterator<Item = &Role> {
+fn roles(changes: &[Change]) -> impl Iterator<Item = &HelperSpec> {
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(&helper.role),
         Change::Stop(_) | Change::Kill(_) | Change::Unreadable(_) => None,
@@ -270,8 +270,8 @@ fn alters_own_network(change: &Change) -> bool {
         return false;
     };
     match &helper.role {
-        Role::Filter(filter) => filter.namespace.is_none(),
-        Role::Answers(answers) => answers.filter.namespace.is_none(),
+        HelperSpec::PacketFilter(filter) => filter.namespace.is_none(),
+        HelperSpec::Answers(answers) => answers.filter.namespace.is_none(),
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::message::{self, Body, Message, Received, flags};
 use super::socket::{Family, Socket};
-use super::tables::Table;
+use super::nftables::Table;
 use std::collections::BTreeSet;
 use std::io;
 

@@ -3,21 +3,21 @@
 //! Why our own: `docs/decisions/own-netlink.md`.
 
 mod chains;
-mod connections;
-mod disciplines;
+mod sock_diag;
+mod qdisc;
 mod expression;
 mod links;
 mod message;
 mod namespace;
-mod queue;
+mod nfqueue;
 mod socket;
-mod tables;
+mod nftables;
 
 pub use chains::{Chain, ForeignChain, refusing_chains, translates};
-pub use connections::{
+pub use sock_diag::{
     Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
 };
-pub use disciplines::{
+pub use qdisc::{
     Discipline, Netem, Root, make_shaper, remove_shaper, root, shaper,
     without_what_the_module_makes,
 };
@@ -25,6 +25,6 @@ pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdi
 pub use links::{LOOPBACK, Link, addresses, links};
 pub use message::Message;
 pub use namespace::{NAMED, Namespace, within};
-pub use queue::{Arrived, Onward, PacketQueue, queues_are_used};
+pub use nfqueue::{Arrived, Onward, PacketQueue, queues_are_used};
 pub use socket::{Family, Refused, Socket, errno};
-pub use tables::{Count, Hook, Key, Layer, Table};
+pub use nftables::{Count, Hook, Key, Layer, Table};

@@ -1,7 +1,7 @@
 //! Victims and helpers for tests. Each is killed when it is dropped.
 #![allow(dead_code)]
 
-use backburn_agent::helpers::Role;
+use backburn_agent::helpers::HelperSpec;
 use backburn_agent::processes::{ProcessId, ProcessTable};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -83,12 +83,12 @@ pub struct Helper {
 
 impl Helper {
     /// Starts one and waits for its first line.
-    pub fn start(role: &Role, deadline_ms: u64) -> Self {
+    pub fn start(role: &HelperSpec, deadline_ms: u64) -> Self {
         Self::start_as_child_of(std::process::id(), role, deadline_ms)
     }
 
     /// Starts one that is told that its parent is this one.
-    pub fn start_as_child_of(parent: u32, role: &Role, deadline_ms: u64) -> Self {
+    pub fn start_as_child_of(parent: u32, role: &HelperSpec, deadline_ms: u64) -> Self {
         let mut child = Command::new(AGENT)
             .args([
                 "helper",

@@ -1,12 +1,12 @@
 //! A run as a JUnit report: a test for each hypothesis probe, for each activity and for putting
 //! everything back, and one for the verdict.
 
-use backburn::runner::Finished;
+use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{ActivityStatus, JournalEntry, Event, Judgement, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 /// The report's XML.
-pub(super) fn report(title: &str, finished: &Finished, entries: &[JournalEntry]) -> String {
+pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
     let mut suite = TestSuite::new(title);
     suite.add_property(("run", run.id.as_str()));

@@ -1,13 +1,13 @@
 //! What a run came to, for people.
 
 use super::talk::Paint;
-use backburn::runner::Finished;
+use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use std::fmt::Write;
 use std::path::Path;
 
 /// The verdict first, then why, then what follows from it, and where the journal is kept.
-pub(crate) fn shown(title: &str, finished: &Finished, journal: Option<&Path>) -> String {
+pub(crate) fn shown(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
     let (paint, verdict, run) = (Paint::stdout(), &finished.verdict, &finished.run);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {

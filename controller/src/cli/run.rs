@@ -5,7 +5,7 @@ use super::remote::{self, Remote};
 use super::source::{self, Variables};
 use super::talk::{Style, Talk};
 use super::{Failure, Place, junit, print, report, runtime, say};
-use backburn::runner::{self, Finished, Settings};
+use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
@@ -203,7 +203,7 @@ fn host() -> Host {
 /// A run that was shown while it went on.
 pub(crate) struct Told {
     /// How it ended.
-    pub(crate) finished: Finished,
+    pub(crate) finished: FinishedRun,
     /// Its events.
     pub(crate) entries: Vec<JournalEntry>,
     /// Where its journal is.
@@ -220,7 +220,7 @@ pub(crate) fn execute(
 ) -> Result<Told, Failure> {
     let run = runner::run_id();
     let state = place.state()?;
-    let journal = runner::File::create(&state, &run).map_err(|error| {
+    let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
         let what = format!(
             "the journal cannot be written below {}: {error}",
             state.display()
@@ -241,14 +241,14 @@ pub(crate) fn execute(
     let finished = runtime.block_on(async {
         let stop = signals(warn)
             .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
-        let settings = Settings {
+        let settings = RunSettings {
             run,
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
             crew: start.into(),
             journal: Box::new(journal),
-            watchers: vec![watcher],
+            observers: vec![watcher],
             stop,
         };
         Ok(runner::run(experiment, settings).await)

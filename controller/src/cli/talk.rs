@@ -3,7 +3,7 @@
 
 use super::live::Live;
 use super::{print, say};
-use backburn::runner::Watcher;
+use backburn::runner::EventObserver;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Event, Judgement, Phase};
 use backburn_experiments::wire::EndedInjection;
@@ -118,7 +118,7 @@ impl Talk {
         }
     }
 
-    pub(super) fn watcher(&self) -> Watcher {
+    pub(super) fn watcher(&self) -> EventObserver {
         let to = self.to.clone();
         // A thread that has gone shows nothing; the run goes on.
         Box::new(move |entry| drop(to.send(Said::Entry(Box::new(entry.clone())))))

@@ -18,17 +18,17 @@ use crate::link::Caller;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
-use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::redact::Redactor;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use backburn_experiments::wire::ProbeOutcome;
 pub use preflight::missing;
 
 /// What providers need besides their own arguments.
 #[derive(Debug, Clone, Default)]
-pub struct Around {
+pub struct ProbeContext {
     /// The experiment's configuration, for `python`.
     pub configuration: Map<String, Value>,
     /// The experiment's secrets by scope, for `python`.
@@ -46,16 +46,20 @@ pub struct Around {
 }
 
 /// Asks the provider. `longest` holds where the provider has no time-out of its own.
-pub async fn measure(provider: &Provider, longest: Option<HumanDuration>, around: &Around) -> ProbeOutcome {
+pub async fn measure(
+    provider: &Provider,
+    longest: Option<HumanDuration>,
+    context: &ProbeContext,
+) -> ProbeOutcome {
     let outcome = match provider {
         Provider::Http(http) => http::measure(http, longest).await,
         Provider::Process(process) => process::measure(process, longest).await,
-        Provider::Python(python) => python::measure(python, longest, around).await,
+        Provider::Python(python) => python::measure(python, longest, context).await,
         Provider::Tcp(tcp) => tcp::measure(tcp, longest).await,
         Provider::Dns(dns) => dns::measure(dns, longest).await,
         Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
         Provider::Host(host) => {
-            let mut agents = around.agents.values();
+            let mut agents = context.agents.values();
             match (agents.next(), agents.next()) {
                 (Some(agent), None) => within(longest, agent.measure(host.clone()))
                     .await

@@ -1,7 +1,7 @@
 //! A Python function, so that the Chaos Toolkit's extension packages work as they are. The user's
 //! own `python3` runs it in a child process, JSON in and JSON out (`call.py`).
 
-use super::{Around, NoValue, process};
+use super::{NoValue, ProbeContext, process};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::PythonProvider;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ pub(super) fn interpreter() -> OsString {
 pub(super) async fn measure(
     provider: &PythonProvider,
     longest: Option<HumanDuration>,
-    around: &Around,
+    context: &ProbeContext,
 ) -> Result<Value, NoValue> {
     let interpreter = interpreter();
     let name = interpreter.to_string_lossy().into_owned();
@@ -28,8 +28,8 @@ pub(super) async fn measure(
         "module": provider.module,
         "func": provider.func,
         "arguments": provider.arguments.clone().unwrap_or_default(),
-        "configuration": around.configuration,
-        "secrets": secrets(provider, around),
+        "configuration": context.configuration,
+        "secrets": secrets(provider, context),
     });
     let output = process::run(command, input.to_string().as_bytes(), longest, &name).await?;
     let answer: Map<String, Value> = serde_json::from_slice(&output.stdout).map_err(|_| {
@@ -61,7 +61,7 @@ pub(super) async fn measure(
 
 /// The scopes that the function asks for, put together, and the activity's own over them;
 /// nothing where there are neither.
-fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Value>> {
+fn secrets(provider: &PythonProvider, context: &ProbeContext) -> Option<Map<String, Value>> {
     let named = |scopes: &Value| -> Vec<String> {
         scopes
             .as_array()
@@ -70,7 +70,7 @@ fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Val
             .filter_map(|scope| scope.as_str().map(str::to_owned))
             .collect()
     };
-    let own = around.own_secrets.as_ref();
+    let own = context.own_secrets.as_ref();
     if provider.secrets.is_none() && own.is_none() {
         return None;
     }
@@ -83,7 +83,7 @@ fn secrets(provider: &PythonProvider, around: &Around) -> Option<Map<String, Val
     let mut secrets = Map::new();
     for scope in scopes {
         secrets.extend(
-            around
+            context
                 .secrets
                 .get(&scope)
                 .and_then(Value::as_object)

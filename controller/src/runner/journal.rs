@@ -25,38 +25,38 @@ pub trait Journal: Send {
 
 /// A journal in a file.
 #[derive(Debug)]
-pub struct File {
+pub struct JournalFile {
     file: fs::File,
     path: PathBuf,
     lines: Vec<u8>,
 }
 
-impl File {
+impl JournalFile {
     /// A new journal for this run, `<state>/runs/<run>.jsonl`. Only its owner may read it: outputs
     /// of probes may hold what is nobody else's business.
     ///
     /// # Errors
     /// The folder or the file cannot be made.
-    pub fn create(state: &Path, run: &str) -> io::Result<File> {
+    pub fn create(state: &Path, run: &str) -> io::Result<JournalFile> {
         let folder = state.join("runs");
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder)?;
-        File::open(folder.join(format!("{run}.jsonl")))
+        JournalFile::open(folder.join(format!("{run}.jsonl")))
     }
 
     /// The journal in this file, which is made where it is not there.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(path: PathBuf) -> io::Result<File> {
+    pub fn open(path: PathBuf) -> io::Result<JournalFile> {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(&path)?;
-        Ok(File {
+        Ok(JournalFile {
             file,
             path,
             lines: Vec::with_capacity(1024),
@@ -69,7 +69,7 @@ impl File {
     }
 }
 
-impl Journal for File {
+impl Journal for JournalFile {
     fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.lines.clear();
         for entry in entries {

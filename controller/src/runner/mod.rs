@@ -1,36 +1,36 @@
 //! Drives one run, from the document to the verdict, and is the only writer of its journal.
 //!
 //! Everything that happens (a sample, an agent's word, an activity's end, an operator's signal)
-//! comes to one place, `turn`, and is dealt with there without waiting for anything. So an abort
+//! comes to one place, `step`, and is dealt with there without waiting for anything. So an abort
 //! is on its way to the agent before anything else gets a chance, and events have one order.
 //!
 //! prepare → gate → method ‖ looks ‖ abort rules → revert, always → rollbacks → looks again.
 
-mod agent;
-mod aim;
-mod ending;
-mod inject;
+mod activities;
+mod agents;
+mod evaluation;
+pub(crate) mod event_log;
+mod finalize;
+mod injections;
 pub mod journal;
-mod judge;
-mod looks;
-mod play;
 mod prepare;
-pub(crate) mod record;
+mod sampling;
+mod target_addresses;
 
-pub use aim::ADDRESS;
-pub use journal::{File, Journal};
-pub use prepare::{Preview, PreviewedInjection, preview, whom};
-pub use record::Watcher;
+pub use event_log::EventObserver;
+pub use journal::{Journal, JournalFile};
+pub use prepare::{Preview, PreviewedInjection, preview, select_agents};
+pub use target_addresses::ADDRESS;
 
 use crate::crew::Crew;
 use crate::link::{Ear, Word};
-use crate::providers::Around;
+use crate::providers::ProbeContext;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Activity;
 use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Phase, Run, Verdict, verdict};
 use backburn_experiments::wire::InjectionId;
-use record::Record;
+use event_log::EventLog;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,10 +39,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How much of what many agents say at the same time is dealt with at a time: it shares one write to the journal.
-const AT_ONCE: usize = 512;
+const MAX_EVENTS_AT_ONCE: usize = 512;
 
 /// What a run needs besides its experiment.
-pub struct Settings {
+pub struct RunSettings {
     /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that an
     /// injection's id, which is made from it, stays within its 32.
     pub run: String,
@@ -57,14 +57,14 @@ pub struct Settings {
     /// Where events are written before anything is done about them.
     pub journal: Box<dyn Journal>,
     /// Who sees each event after that.
-    pub watchers: Vec<Watcher>,
+    pub observers: Vec<EventObserver>,
     /// An operator's words to end the run, e.g. `SIGINT received`.
     pub stop: mpsc::UnboundedReceiver<String>,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedRun {
     /// All that is known of it.
     pub run: Run,
     /// What it comes to.
@@ -75,15 +75,13 @@ pub struct Finished {
 
 /// Runs the experiment to its end. Whatever happens, what was injected is reverted first and the
 /// verdict says so.
-pub async fn run(experiment: Experiment, settings: Settings) -> Finished {
+pub async fn run(experiment: Experiment, settings: RunSettings) -> FinishedRun {
     let mut runner = Runner::new(experiment, settings);
     runner.drive().await;
-    let Runner {
-        record, illegal, ..
-    } = runner;
-    Finished {
-        verdict: verdict(&record.run),
-        run: record.run,
+    let Runner { log, illegal, .. } = runner;
+    FinishedRun {
+        verdict: verdict(&log.run),
+        run: log.run,
         illegal,
     }
 }
@@ -110,12 +108,12 @@ pub fn random() -> u64 {
 }
 
 /// What a task of ours tells the runner.
-enum Note {
+enum RunnerEvent {
     Planned {
         at: usize,
         outcome: Result<backburn_experiments::wire::PlanView, backburn_experiments::wire::Refusal>,
     },
-    Sampled(looks::Sample),
+    Sampled(sampling::Sample),
     /// A sampler has ended.
     Rested {
         epoch: usize,
@@ -127,7 +125,7 @@ enum Note {
     },
     Done {
         index: usize,
-        result: play::Result,
+        result: activities::ActivityResult,
     },
     Played,
     RadiusOver(HumanDuration),
@@ -135,34 +133,34 @@ enum Note {
 
 struct Runner {
     experiment: Arc<Experiment>,
-    settings: Given,
-    record: Record,
+    settings: RunParameters,
+    log: EventLog,
     illegal: Option<IllegalEvent>,
-    notes: mpsc::UnboundedReceiver<Note>,
-    tell: mpsc::UnboundedSender<Note>,
+    notes: mpsc::UnboundedReceiver<RunnerEvent>,
+    tell: mpsc::UnboundedSender<RunnerEvent>,
     stop: mpsc::UnboundedReceiver<String>,
     /// How often an operator has asked to end the run.
     asked_to_stop: usize,
-    agents: BTreeMap<String, agent::Agent>,
+    agents: BTreeMap<String, agents::RunAgent>,
     /// What is heard of agents, by name.
     heard: mpsc::UnboundedReceiver<Word>,
     hear: Ear,
-    around: Arc<Around>,
-    /// Whether `around` knows all agents that take part.
-    knows_agents: bool,
-    plans: Vec<prepare::Planned>,
+    context: Arc<ProbeContext>,
+    /// Whether `context` knows all agents that take part.
+    context_knows_agents: bool,
+    plans: Vec<prepare::PlannedInjection>,
     /// How many of them were not answered.
     unanswered: usize,
-    looks: looks::Watch,
+    sampling: sampling::Sampling,
     conductor: JoinSet<()>,
     timers: JoinSet<()>,
-    playing: BTreeMap<usize, play::Playing>,
+    playing: BTreeMap<usize, activities::RunningActivity>,
     played: bool,
-    injecting: BTreeMap<InjectionId, inject::Injecting>,
+    injecting: BTreeMap<InjectionId, injections::ActiveInjection>,
     /// How many injections of each activity are not known to be over.
     acting: BTreeMap<usize, usize>,
     /// When what should come of an injection is late.
-    due: BTreeSet<(Instant, inject::Due, InjectionId)>,
+    due: BTreeSet<(Instant, injections::Deadline, InjectionId)>,
     /// Who was told to put everything back and has not answered.
     reverting: BTreeSet<String>,
     /// Whether everybody whom that concerns was told.
@@ -173,8 +171,8 @@ struct Runner {
     reverted_at: Option<f64>,
 }
 
-/// The plain part of [`Settings`].
-struct Given {
+/// The plain part of [`RunSettings`].
+struct RunParameters {
     run: String,
     seed: u64,
     frequency: Duration,
@@ -183,7 +181,7 @@ struct Given {
 }
 
 impl Runner {
-    fn new(mut experiment: Experiment, settings: Settings) -> Self {
+    fn new(mut experiment: Experiment, settings: RunSettings) -> Self {
         let Experiment {
             hypothesis,
             method,
@@ -205,20 +203,20 @@ impl Runner {
         let (hear, heard) = mpsc::unbounded_channel();
         let frequency = settings.frequency.0.max(Duration::from_millis(1));
         Runner {
-            looks: looks::Watch::new(&experiment, frequency),
-            record: Record::new(
+            sampling: sampling::Sampling::new(&experiment, frequency),
+            log: EventLog::new(
                 settings.journal,
                 experiment.redactor.clone(),
-                settings.watchers,
+                settings.observers,
             ),
-            around: Arc::new(Around {
+            context: Arc::new(ProbeContext {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
                 redactor: experiment.redactor.clone(),
-                ..Around::default()
+                ..ProbeContext::default()
             }),
             experiment: Arc::new(experiment),
-            settings: Given {
+            settings: RunParameters {
                 run: settings.run,
                 seed: settings.seed,
                 frequency,
@@ -233,7 +231,7 @@ impl Runner {
             agents: BTreeMap::new(),
             heard,
             hear,
-            knows_agents: true,
+            context_knows_agents: true,
             plans: Vec::new(),
             unanswered: 0,
             conductor: JoinSet::new(),
@@ -251,7 +249,7 @@ impl Runner {
     }
 
     async fn drive(&mut self) {
-        self.put(Event::RunStarted {
+        self.record(Event::RunStarted {
             run: self.settings.run.clone(),
             title: self.experiment.document.title.clone(),
             seed: self.settings.seed,
@@ -284,32 +282,32 @@ impl Runner {
                 self.rollbacks().await;
             }
         }
-        self.farewell().await;
-        self.put(Event::RunEnded);
+        self.release_agents().await;
+        self.record(Event::RunEnded);
     }
 
     async fn method(&mut self) {
-        self.put(Event::PhaseStarted {
+        self.record(Event::PhaseStarted {
             phase: Phase::Method,
         });
         self.watch_hosts();
         self.start_looking(Phase::Method);
         self.start_playing(Phase::Method);
         while !self.over() && !self.is_played() {
-            self.turn().await;
+            self.step().await;
         }
         self.stop_looking();
     }
 
     /// Takes the next thing that happens, whatever it is, and deals with it.
-    async fn turn(&mut self) {
+    async fn step(&mut self) {
         let late = self.due.first().map(|(at, ..)| *at);
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
             Some(word) = self.heard.recv() => {
                 self.heard(word);
-                for _ in 1..AT_ONCE {
+                for _ in 1..MAX_EVENTS_AT_ONCE {
                     let Ok(word) = self.heard.try_recv() else { break };
                     self.heard(word);
                 }
@@ -318,8 +316,8 @@ impl Runner {
                 let mut next = Some(note);
                 while let Some(note) = next.take() {
                     // Only plans come in crowds; whatever else comes may change what is to be done next.
-                    let is_plan = matches!(note, Note::Planned { .. });
-                    self.noted(note);
+                    let is_plan = matches!(note, RunnerEvent::Planned { .. });
+                    self.handle_event(note);
                     if is_plan && !self.over() {
                         next = self.notes.try_recv().ok();
                     }
@@ -329,31 +327,31 @@ impl Runner {
                 self.late();
             }
         }
-        self.write();
+        self.flush();
     }
 
-    fn noted(&mut self, note: Note) {
+    fn handle_event(&mut self, note: RunnerEvent) {
         match note {
-            Note::Planned { at, outcome } => self.planned(at, outcome),
-            Note::Sampled(sample) => self.sampled(sample),
-            Note::Rested { epoch, probe } => self.looks.rested(epoch, probe),
-            Note::Begin { index, over } => self.begin(index, over),
-            Note::Done { index, result } => self.done(index, result),
-            Note::Played => self.played = true,
-            Note::RadiusOver(longest) => self.radius_over(longest),
+            RunnerEvent::Planned { at, outcome } => self.planned(at, outcome),
+            RunnerEvent::Sampled(sample) => self.sampled(sample),
+            RunnerEvent::Rested { epoch, probe } => self.sampling.rested(epoch, probe),
+            RunnerEvent::Begin { index, over } => self.begin(index, over),
+            RunnerEvent::Done { index, result } => self.done(index, result),
+            RunnerEvent::Played => self.played = true,
+            RunnerEvent::RadiusOver(longest) => self.radius_over(longest),
         }
     }
 
     /// Writes an event down. False where it could not be; then the run is being ended already
     /// and whatever was to follow from the event must not be done.
-    fn put(&mut self, event: Event) -> bool {
-        self.put_soon(event) && self.write()
+    fn record(&mut self, event: Event) -> bool {
+        self.record_buffered(event) && self.flush()
     }
 
     /// Has an event written down with the next one, before the turn is over at the latest. For those that come in crowds,
     /// and from which nothing follows before. False where it can't stand.
-    fn put_soon(&mut self, event: Event) -> bool {
-        match self.record.take(event) {
+    fn record_buffered(&mut self, event: Event) -> bool {
+        match self.log.append(event) {
             Ok(()) => true,
             Err(illegal) => {
                 let first = self.illegal.is_none();
@@ -368,8 +366,8 @@ impl Runner {
     }
 
     /// Writes down what is not yet. False where it could not be.
-    fn write(&mut self) -> bool {
-        match self.record.write() {
+    fn flush(&mut self) -> bool {
+        match self.log.flush() {
             Ok(()) => true,
             Err(why) => {
                 self.abort(AbortBy::Journal, "journal", why);
@@ -380,12 +378,12 @@ impl Runner {
 
     /// Whether nothing new may be started.
     fn over(&self) -> bool {
-        self.record.run.not_started.is_some() || !self.record.run.aborts.is_empty()
+        self.log.run.not_started.is_some() || !self.log.run.aborts.is_empty()
     }
 
     fn not_started(&mut self, rule: &str, reason: impl Into<String>, hint: Option<String>) {
-        if self.record.run.not_started.is_none() {
-            self.put(Event::NotStarted {
+        if self.log.run.not_started.is_none() {
+            self.record(Event::NotStarted {
                 rule: rule.into(),
                 reason: reason.into(),
                 hint,
@@ -395,16 +393,16 @@ impl Runner {
 
     /// Ends the run at once: whatever acts is told to end before anything else is done.
     fn abort(&mut self, by: AbortBy, rule: &str, reason: impl Into<String>) {
-        let first = self.record.run.aborts.is_empty();
+        let first = self.log.run.aborts.is_empty();
         let aborted = Event::Aborted(Abort {
             by,
             rule: rule.into(),
             reason: reason.into(),
         });
         match first {
-            true => self.put(aborted),
+            true => self.record(aborted),
             // A fleet's end may have very many reasons.
-            false => self.put_soon(aborted),
+            false => self.record_buffered(aborted),
         };
         self.ask_revert();
         if first {
@@ -420,15 +418,15 @@ impl Runner {
     }
 
     /// What a provider needs to know for this activity.
-    fn around(&mut self, activity: &Activity) -> Arc<Around> {
-        self.know_agents();
+    fn context(&mut self, activity: &Activity) -> Arc<ProbeContext> {
+        self.update_context();
         if activity.configuration.is_none() && activity.secrets.is_none() {
-            return Arc::clone(&self.around);
+            return Arc::clone(&self.context);
         }
-        let mut around = Around::clone(&self.around);
-        around.configuration = self.experiment.configuration_of(activity);
-        around.own_secrets.clone_from(&activity.secrets);
-        Arc::new(around)
+        let mut context = ProbeContext::clone(&self.context);
+        context.configuration = self.experiment.configuration_of(activity);
+        context.own_secrets.clone_from(&activity.secrets);
+        Arc::new(context)
     }
 
     /// Whether the method injects anything.

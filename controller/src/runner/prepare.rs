@@ -1,10 +1,10 @@
 //! Before anything is done: who is hit, whether the blast radius allows it, and what exactly each
 //! fault would do. Nothing is touched here, and every refusal is one before the run.
 
-use super::record::{clean_plan, clean_refusal};
-use super::{Note, Runner, aim};
+use super::event_log::{clean_plan, clean_refusal};
+use super::{Runner, RunnerEvent, target_addresses};
 use crate::crew::{Crew, Roll};
-use crate::providers::{self, Around};
+use crate::providers::{self, ProbeContext};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
 use backburn_experiments::forecast::{ExpectedSamples, expected_samples, warnings};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One injection of the method.
-pub(super) struct Planned {
+pub(super) struct PlannedInjection {
     /// Its action's place in the method.
     pub(super) index: usize,
     /// The action's name.
@@ -93,9 +93,9 @@ pub async fn preview(
         });
     }
     let roll = crew.muster().await?;
-    let chosen = choose(experiment, &roll, seed, "plan", crew.is_fleet());
+    let chosen = select(experiment, &roll, seed, "plan", crew.is_fleet());
     let chosen = chosen.and_then(|chosen| crew.permits(&chosen.names()).map(|()| chosen));
-    let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+    let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
     let callers = crew.callers(&names);
     let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
     let mut answers = tokio::task::JoinSet::new();
@@ -169,19 +169,19 @@ impl Runner {
         let Some(roll) = self.muster().await else {
             return;
         };
-        let chosen = choose(
+        let chosen = select(
             &self.experiment,
             &roll,
             self.settings.seed,
             &self.settings.run,
             self.settings.crew.is_fleet(),
         );
-        let names = chosen.as_ref().map(Chosen::names).unwrap_or_default();
+        let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
         self.join(&names);
         if self.over() {
             return;
         }
-        let Chosen {
+        let Selection {
             picks,
             aimed,
             planned,
@@ -189,16 +189,16 @@ impl Runner {
             Ok(chosen) => chosen,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
-        let mut around = Around::clone(&self.around);
+        let mut context = ProbeContext::clone(&self.context);
         for (target, Picked { matched, picked }) in picks.into_iter().chain(aimed) {
-            around.picks.insert(target.clone(), picked.clone());
-            self.put(Event::TargetPicked {
+            context.picks.insert(target.clone(), picked.clone());
+            self.record(Event::TargetPicked {
                 target,
                 matched,
                 picked,
             });
         }
-        self.around = Arc::new(around);
+        self.context = Arc::new(context);
         self.unanswered = planned.len();
         self.plans = planned;
         for (at, planned) in self.plans.iter().enumerate() {
@@ -212,11 +212,11 @@ impl Runner {
             );
             self.timers.spawn(async move {
                 let outcome = caller.plan(request).await;
-                tell.send(Note::Planned { at, outcome }).ok();
+                tell.send(RunnerEvent::Planned { at, outcome }).ok();
             });
         }
         while !self.over() && self.unanswered > 0 {
-            self.turn().await;
+            self.step().await;
         }
     }
 
@@ -229,7 +229,7 @@ impl Runner {
         let (activity, agent) = (planned.activity.clone(), planned.agent.clone());
         match outcome {
             Ok(plan) => {
-                self.put_soon(Event::Planned {
+                self.record_buffered(Event::Planned {
                     activity,
                     agent,
                     plan,
@@ -262,19 +262,23 @@ impl Runner {
 ///
 /// # Errors
 /// No match, or the blast radius.
-pub fn whom(experiment: &Experiment, roll: &Roll, seed: u64) -> Result<BTreeSet<String>, Refusal> {
-    choose(experiment, roll, seed, "plan", true).map(|chosen| chosen.names())
+pub fn select_agents(
+    experiment: &Experiment,
+    roll: &Roll,
+    seed: u64,
+) -> Result<BTreeSet<String>, Refusal> {
+    select(experiment, roll, seed, "plan", true).map(|chosen| chosen.names())
 }
 
 /// Who is picked for which target, and what they are to be asked for.
-struct Chosen {
+struct Selection {
     picks: BTreeMap<String, Picked>,
     /// Targets that are only aimed at: their agents take no part.
     aimed: BTreeMap<String, Picked>,
-    planned: Vec<Planned>,
+    planned: Vec<PlannedInjection>,
 }
 
-impl Chosen {
+impl Selection {
     /// Everybody who takes part.
     fn names(&self) -> BTreeSet<String> {
         let picked = self.picks.values().flat_map(|picks| picks.picked.iter());
@@ -284,13 +288,13 @@ impl Chosen {
 }
 
 /// What is asked of whom, and who measures for others.
-fn choose(
+fn select(
     experiment: &Experiment,
     roll: &Roll,
     seed: u64,
     run: &str,
     is_fleet: bool,
-) -> Result<Chosen, Refusal> {
+) -> Result<Selection, Refusal> {
     let mut picks: BTreeMap<String, Picked> = BTreeMap::new();
     let mut planned = Vec::new();
     let real = experiment
@@ -311,7 +315,7 @@ fn choose(
         };
         for agent in picked {
             let number = planned.len() as u64 + 1;
-            planned.push(Planned {
+            planned.push(PlannedInjection {
                 index,
                 activity: activity.name.clone(),
                 agent,
@@ -339,7 +343,7 @@ fn choose(
         true => aim_at(experiment, roll, seed, &picks, &mut planned)?,
         false => BTreeMap::new(),
     };
-    Ok(Chosen {
+    Ok(Selection {
         picks,
         aimed,
         planned,
@@ -352,11 +356,12 @@ fn aim_at(
     roll: &Roll,
     seed: u64,
     picks: &BTreeMap<String, Picked>,
-    planned: &mut [Planned],
+    planned: &mut [PlannedInjection],
 ) -> Result<BTreeMap<String, Picked>, Refusal> {
     let targets = &experiment.document.targets;
     let mut new = BTreeMap::new();
-    let names = (planned.iter()).flat_map(|planned| aim::aimed(&planned.request.arguments));
+    let names =
+        (planned.iter()).flat_map(|planned| target_addresses::aimed(&planned.request.arguments));
     for name in names.collect::<BTreeSet<String>>() {
         if picks.contains_key(&name) {
             continue;
@@ -372,7 +377,8 @@ fn aim_at(
     }
     let all = picks.clone().into_iter().chain(new.clone()).collect();
     for planned in planned {
-        planned.request.arguments = aim::addressed(&planned.request.arguments, &all, roll)?;
+        planned.request.arguments =
+            target_addresses::addressed(&planned.request.arguments, &all, roll)?;
     }
     Ok(new)
 }
@@ -441,7 +447,7 @@ fn list(labels: &BTreeMap<String, String>) -> String {
 /// Refuses what is sure to pass the ceiling of faults at a time: what one action asks for, and faults
 /// that begin right after each other while earlier ones go on in the background. Other activities
 /// take a time that nobody knows; what they bring together is caught when it is about to happen.
-fn faults_allowed(experiment: &Experiment, planned: &[Planned]) -> Result<(), Refusal> {
+fn faults_allowed(experiment: &Experiment, planned: &[PlannedInjection]) -> Result<(), Refusal> {
     let Some(most) = experiment
         .document
         .blast_radius

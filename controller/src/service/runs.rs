@@ -8,7 +8,7 @@ use super::programs;
 use super::{Service, lock};
 use crate::crew::{Crew, Roll};
 use crate::fleet::{Held, Permit};
-use crate::runner::{self, Journal, Preview, Settings};
+use crate::runner::{self, Journal, Preview, RunSettings};
 use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{JournalEntry, Event, Verdict};
@@ -270,7 +270,7 @@ impl Service {
         let held = Held::new(Arc::clone(&self.fleet), run)
             .permitted_by(self.permit(&experiment, ask))
             .sharing(radius.is_some_and(|radius| radius.shared));
-        let settings = Settings {
+        let settings = RunSettings {
             run: run.to_owned(),
             seed,
             frequency: check::EVERY,
@@ -280,7 +280,7 @@ impl Service {
                 service: Arc::clone(&self),
                 run: run.to_owned(),
             }),
-            watchers: vec![Box::new(move |entry| note.note(&entry.event))],
+            observers: vec![Box::new(move |entry| note.note(&entry.event))],
             stop,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -353,7 +353,7 @@ impl Service {
             return Ok(());
         }
         let roll = Held::new(Arc::clone(&self.fleet), "policy").roll()?;
-        let Ok(names) = runner::whom(experiment, &roll, seed) else {
+        let Ok(names) = runner::select_agents(experiment, &roll, seed) else {
             // The run says why, in its journal.
             return Ok(());
         };

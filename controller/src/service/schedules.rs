@@ -4,7 +4,7 @@
 use super::given::Document;
 use super::runs::{Ask, Refused};
 use super::{Service, lock};
-use crate::providers::{Around, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::{Because, Deed, Experiment, ExperimentRef, StoreError};
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Schedule;
@@ -313,13 +313,13 @@ impl Service {
         else {
             return Ok(());
         };
-        let around = Around {
+        let context = ProbeContext {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
             redactor: experiment.redactor.clone(),
-            ..Around::default()
+            ..ProbeContext::default()
         };
-        let value = match measure(&guard.provider, guard.timeout, &around).await {
+        let value = match measure(&guard.provider, guard.timeout, &context).await {
             ProbeOutcome::Output(value) => value,
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 return Err(format!("the guard `{}`: {why}", guard.name));

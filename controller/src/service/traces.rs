@@ -2,7 +2,7 @@
 //! a collector, and a run is what its journal says, whether or not one listens.
 
 use super::Service;
-use crate::providers::{Around, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::StoreError;
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::HumanDuration;
@@ -74,7 +74,8 @@ fn post(collector: &str, trace: &Value) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let mut breaks = AGAIN.into_iter();
     loop {
-        let why = match runtime.block_on(measure(&provider, Some(WITHIN), &Around::default())) {
+        let why = match runtime.block_on(measure(&provider, Some(WITHIN), &ProbeContext::default()))
+        {
             ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
                 Some(200..=299) => return Ok(()),
                 _ => format!("it said status {}", answer["status"]),

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use backburn::link::{Link, Start};
-use backburn::runner::{self, File, Finished, Settings};
+use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::journal::{JournalEntry, Event};
@@ -109,14 +109,14 @@ impl World {
             .unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
         let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
-        let settings = Settings {
+        let settings = RunSettings {
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
             sha256: None,
             crew: self.start().into(),
-            journal: Box::new(File::open(path.clone()).unwrap()),
-            watchers: vec![Box::new(move |entry| {
+            journal: Box::new(JournalFile::open(path.clone()).unwrap()),
+            observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
             })],
             stop: self.stopped.take().unwrap(),
@@ -177,7 +177,7 @@ impl World {
 
 /// A run that is over.
 pub struct Done {
-    pub finished: Finished,
+    pub finished: FinishedRun,
     pub entries: Vec<JournalEntry>,
     pub journal: String,
 }

@@ -4,7 +4,7 @@ use super::{Flows, kernel_refuses};
 use crate::faults::Look;
 use crate::faults::flow_ends::{ends, read};
 use crate::faults::parts::Lost;
-use crate::filter::Direction;
+use crate::packet_filter::Direction;
 use crate::netlink;
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;

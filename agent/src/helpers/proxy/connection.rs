@@ -2,9 +2,9 @@
 //! end. One `poll` for whatever comes next.
 
 use super::counters::Tally;
-use super::passage::Passage;
+use super::relay::Passage;
 use super::{Chosen, Proxy};
-use crate::helpers::timely::nap;
+use crate::helpers::precise_timer::nap;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;

@@ -3,16 +3,16 @@
 
 mod connection;
 mod counters;
-mod harm;
-mod pace;
-mod passage;
+mod stream_effects;
+mod throttle;
+mod relay;
 
 pub(crate) use counters::counted;
-pub use harm::{Harm, Slicer};
+pub use stream_effects::{StreamEffects, Slicer};
 
 use super::Failed;
-use super::life::Life;
-use super::timely::be_timely;
+use super::bootstrap::Life;
+use super::precise_timer::be_timely;
 use backburn_experiments::HumanDuration;
 use counters::{Counters, Tally};
 use rand_chacha::ChaCha8Rng;
@@ -45,9 +45,9 @@ pub struct Proxy {
     /// Its addresses: the first that answers is taken.
     pub upstream: Vec<SocketAddr>,
     /// What is done to what clients send.
-    pub to_upstream: Harm,
+    pub to_upstream: StreamEffects,
     /// What is done to what upstream sends.
-    pub to_client: Harm,
+    pub to_client: StreamEffects,
     /// Connections are reset so long after they were accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<HumanDuration>,
@@ -59,8 +59,8 @@ pub struct Proxy {
 
 /// What is to be done to one connection.
 struct Chosen {
-    to_upstream: Harm,
-    to_client: Harm,
+    to_upstream: StreamEffects,
+    to_client: StreamEffects,
     reset: Option<HumanDuration>,
     rngs: [ChaCha8Rng; 2],
 }
@@ -104,9 +104,9 @@ impl Proxy {
         };
         let draw = (numbers(0).next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let harmed = 100.0 * draw < self.share;
-        let harm = |harm: &Harm| match harmed {
+        let harm = |harm: &StreamEffects| match harmed {
             true => harm.clone(),
-            false => Harm::default(),
+            false => StreamEffects::default(),
         };
         Chosen {
             to_upstream: harm(&self.to_upstream),
@@ -216,8 +216,8 @@ mod tests {
             listen: "127.0.0.1:1".parse().expect("an address"),
             upstream_name: String::new(),
             upstream: Vec::new(),
-            to_upstream: Harm::default(),
-            to_client: Harm::default(),
+            to_upstream: StreamEffects::default(),
+            to_client: StreamEffects::default(),
             reset: Some(HumanDuration::seconds(1)),
             share,
             seed,

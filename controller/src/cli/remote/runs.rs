@@ -6,7 +6,7 @@ use super::super::{Failure, print, print_json, runtime, say};
 use super::client::Client;
 use super::follow::follow;
 use super::{Remote, columns, text};
-use backburn::runner::Finished;
+use backburn::runner::FinishedRun;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Wanted {
 /// A run that was followed to its end.
 pub(in crate::cli) struct Followed {
     pub(in crate::cli) title: String,
-    pub(in crate::cli) finished: Finished,
+    pub(in crate::cli) finished: FinishedRun,
     pub(in crate::cli) entries: Vec<JournalEntry>,
 }
 
@@ -132,7 +132,7 @@ fn watch(
         Err(_) => verdict(&fold),
     };
     let title = text(&closed, "title").to_owned();
-    let finished = Finished {
+    let finished = FinishedRun {
         run: fold,
         verdict,
         illegal: None,

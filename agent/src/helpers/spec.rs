@@ -2,7 +2,7 @@
 
 use super::{Proxy, disk};
 use crate::dns::Answers;
-use crate::filter::Filter;
+use crate::packet_filter::PacketFilter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::path::PathBuf;
     rename_all_fields = "kebab-case",
     deny_unknown_fields
 )]
-pub enum Role {
+pub enum HelperSpec {
     /// Holds processes still by tracing them (ptrace). They run on when it dies.
     Hold {
         /// Who.
@@ -65,18 +65,19 @@ pub enum Role {
         grace_ms: u64,
     },
     /// Owns nf_tables tables that harm packets. They go when it dies.
-    Filter(Box<Filter>),
+    #[serde(rename = "filter")]
+    PacketFilter(Box<PacketFilter>),
     /// Reads the answers of name servers as they arrive, and alters some. The rest goes on as it came.
     Answers(Box<Answers>),
     /// Passes TCP connections on, and harms them. They break off when it dies.
     Proxy(Box<Proxy>),
 }
 
-impl Role {
+impl HelperSpec {
     /// Whether it holds processes, and all of them have ended: the helper lives on and does nothing any more.
     pub fn has_nobody_to_hold(&self, table: &ProcessTable) -> bool {
         match self {
-            Role::Hold { victims } => !victims.iter().any(|id| table.alive(*id)),
+            HelperSpec::Hold { victims } => !victims.iter().any(|id| table.alive(*id)),
             _ => false,
         }
     }
@@ -84,8 +85,8 @@ impl Role {
     /// What it does, for people.
     pub fn describe(&self) -> String {
         match self {
-            Role::Hold { victims } => format!("hold {} by tracing", listed(victims)),
-            Role::Cpu {
+            HelperSpec::Hold { victims } => format!("hold {} by tracing", listed(victims)),
+            HelperSpec::Cpu {
                 workers,
                 load_percent,
                 cpus,
@@ -100,7 +101,7 @@ impl Role {
                 }
                 text + &over(*ramp)
             }
-            Role::Memory {
+            HelperSpec::Memory {
                 bytes,
                 reserve_bytes,
                 ramp,
@@ -110,7 +111,7 @@ impl Role {
                 over(*ramp),
                 size(*reserve_bytes)
             ),
-            Role::Disk {
+            HelperSpec::Disk {
                 directory,
                 bytes,
                 reserve_bytes,
@@ -121,14 +122,14 @@ impl Role {
                 directory.display(),
                 size(*reserve_bytes)
             ),
-            Role::Terminate { victims, grace_ms } => {
+            HelperSpec::Terminate { victims, grace_ms } => {
                 format!(
                     "SIGTERM to {}, and SIGKILL to those left after {}",
                     listed(victims),
                     HumanDuration::millis(*grace_ms)
                 )
             }
-            Role::Filter(filter) => format!(
+            HelperSpec::PacketFilter(filter) => format!(
                 "{} {}{}, by tables `{}` that it owns{}",
                 filter.harm,
                 filter.flows,
@@ -139,34 +140,34 @@ impl Role {
                     false => "",
                 }
             ),
-            Role::Answers(answers) => format!(
+            HelperSpec::Answers(answers) => format!(
                 "{answers}{}, read as they arrive by a queue of tables `{}` that it owns",
                 answers.filter.place(),
                 answers.filter.table
             ),
-            Role::Proxy(proxy) => proxy.describe(),
+            HelperSpec::Proxy(proxy) => proxy.describe(),
         }
     }
 
     /// What its death brings, for people.
     pub fn describe_end(&self) -> &'static str {
         match self {
-            Role::Hold { .. } => "the kernel lets the held processes run on",
-            Role::Cpu { .. } => "its threads end with it",
-            Role::Memory { .. } => "the kernel frees the memory",
-            Role::Disk { .. } => "the kernel frees the file, which has no name",
-            Role::Terminate { .. } => "those not dead yet are not killed",
-            Role::Filter(filter) if filter.closes_established() => {
+            HelperSpec::Hold { .. } => "the kernel lets the held processes run on",
+            HelperSpec::Cpu { .. } => "its threads end with it",
+            HelperSpec::Memory { .. } => "the kernel frees the memory",
+            HelperSpec::Disk { .. } => "the kernel frees the file, which has no name",
+            HelperSpec::Terminate { .. } => "those not dead yet are not killed",
+            HelperSpec::PacketFilter(filter) if filter.closes_established() => {
                 "the kernel removes the tables that it owned; connections that it closed stay closed"
             }
-            Role::Filter(filter) if filter.harm.shapes() => {
+            HelperSpec::PacketFilter(filter) if filter.harm.shapes() => {
                 "the kernel removes the tables that it owned, and we the devices that nothing goes to any more"
             }
-            Role::Filter(_) => "the kernel removes the tables that it owned",
-            Role::Answers(_) => {
+            HelperSpec::PacketFilter(_) => "the kernel removes the tables that it owned",
+            HelperSpec::Answers(_) => {
                 "the kernel removes the tables that it owned, and answers go on as they come"
             }
-            Role::Proxy(_) => {
+            HelperSpec::Proxy(_) => {
                 "the kernel closes what it listened on and resets what passed through it"
             }
         }
@@ -174,21 +175,21 @@ impl Role {
 
     /// Whether it gives back sooner what it has taken when it is asked to end (SIGTERM) than when it is killed.
     pub fn ends_when_asked(&self) -> bool {
-        matches!(self, Role::Filter(_))
+        matches!(self, HelperSpec::PacketFilter(_))
     }
 
     /// What it holds alone, as `kind:which`.
     pub fn holds(&self) -> Vec<String> {
         match self {
-            Role::Hold { victims } | Role::Terminate { victims, .. } => {
+            HelperSpec::Hold { victims } | HelperSpec::Terminate { victims, .. } => {
                 victims.iter().map(|id| format!("process:{id}")).collect()
             }
-            Role::Cpu { cpus: None, .. } => vec!["cpu".into()],
-            Role::Cpu {
+            HelperSpec::Cpu { cpus: None, .. } => vec!["cpu".into()],
+            HelperSpec::Cpu {
                 cpus: Some(cpus), ..
             } => cpus.iter().map(|cpu| format!("cpu:{cpu}")).collect(),
-            Role::Memory { .. } => vec!["memory".into()],
-            Role::Disk { directory, .. } => {
+            HelperSpec::Memory { .. } => vec!["memory".into()],
+            HelperSpec::Disk { directory, .. } => {
                 // Two folders of one file system are one thing to fill.
                 let device = rustix::fs::stat(directory).map(|folder| folder.st_dev);
                 vec![device.map_or_else(
@@ -196,12 +197,12 @@ impl Role {
                     |device| format!("disk:{device}"),
                 )]
             }
-            Role::Filter(filter) => {
+            HelperSpec::PacketFilter(filter) => {
                 let flows = std::iter::once(filter.holds());
                 flows.chain(filter.holds_marks()).collect()
             }
-            Role::Answers(answers) => answers.holds(),
-            Role::Proxy(proxy) => vec![proxy.holds()],
+            HelperSpec::Answers(answers) => answers.holds(),
+            HelperSpec::Proxy(proxy) => vec![proxy.holds()],
         }
     }
 
@@ -209,8 +210,8 @@ impl Role {
     /// asked while it lives.
     pub fn disturbed(&self) -> Vec<String> {
         match self {
-            Role::Filter(filter) => filter.disturbed().unwrap_or_default(),
-            Role::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
+            HelperSpec::PacketFilter(filter) => filter.disturbed().unwrap_or_default(),
+            HelperSpec::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
             _ => Vec::new(),
         }
     }
@@ -223,7 +224,7 @@ impl Role {
         match self {
             // A tracer's death and its tracees' release are one step of the kernel's, so whoever
             // is still held by one of ours is not released.
-            Role::Hold { victims } => {
+            HelperSpec::Hold { victims } => {
                 // One that is hidden from us is not gone.
                 for id in victims {
                     table.find(*id)?;
@@ -239,16 +240,16 @@ impl Role {
                 let held: Vec<ProcessId> = victims.iter().filter(held).copied().collect();
                 Ok((!held.is_empty()).then(|| format!("{} still held", listed(&held))))
             }
-            Role::Disk {
+            HelperSpec::Disk {
                 directory, name, ..
             } => {
                 let file = disk::left_over(directory, name)?;
                 Ok(file.map(|file| format!("{} is still there", file.display())))
             }
-            Role::Filter(filter) => left_over(filter),
-            Role::Answers(answers) => left_over(&answers.filter),
+            HelperSpec::PacketFilter(filter) => left_over(filter),
+            HelperSpec::Answers(answers) => left_over(&answers.filter),
             // The kernel closes a dead process's sockets before the process is gone.
-            Role::Cpu { .. } | Role::Memory { .. } | Role::Terminate { .. } | Role::Proxy(_) => {
+            HelperSpec::Cpu { .. } | HelperSpec::Memory { .. } | HelperSpec::Terminate { .. } | HelperSpec::Proxy(_) => {
                 Ok(None)
             }
         }
@@ -264,10 +265,10 @@ impl Role {
     )]
     pub fn clear_away(&self) -> io::Result<()> {
         let (directory, name) = match self {
-            Role::Disk {
+            HelperSpec::Disk {
                 directory, name, ..
             } => (directory, name),
-            Role::Filter(filter) => return filter.clear_away(),
+            HelperSpec::PacketFilter(filter) => return filter.clear_away(),
             _ => return Ok(()),
         };
         let Some(file) = disk::left_over(directory, name)? else {
@@ -280,7 +281,7 @@ impl Role {
     }
 }
 
-fn left_over(filter: &Filter) -> io::Result<Option<String>> {
+fn left_over(filter: &PacketFilter) -> io::Result<Option<String>> {
     let there = filter.residue()?;
     Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
 }

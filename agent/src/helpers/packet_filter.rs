@@ -2,9 +2,9 @@
 //! is closed, which no death of this process can leave undone. Asked to end, by SIGTERM, it deletes
 //! them first, which is sooner.
 
-use super::life::Life;
+use super::bootstrap::Life;
 use super::{Failed, corrupt, delay};
-use crate::filter::{Filter, Harm};
+use crate::packet_filter::{PacketFilter, PacketEffect};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// so often.
 const LOOK_UP_EACH: Duration = Duration::from_secs(10);
 
-pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(filter: &PacketFilter, life: &Life) -> Result<(), Failed> {
     hold_off_the_end()?;
     // From here: the resolver is asked in the network that the agent is in.
     let follow = follow_names(filter, life.deadline)?;
@@ -27,8 +27,8 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
     let owner = Arc::new(Mutex::new(owner));
     let queue = match filter.harm {
-        Harm::Delay { .. } => Some(Arc::new(listen(filter, PacketQueue::listen)?)),
-        Harm::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
+        PacketEffect::Delay { .. } => Some(Arc::new(listen(filter, PacketQueue::listen)?)),
+        PacketEffect::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
         _ => None,
     };
     let swallowing = match filter.swallows() {
@@ -63,14 +63,14 @@ pub(super) fn run(filter: &Filter, life: &Life) -> Result<(), Failed> {
     }
     life.ready(seen)?;
     match (queue, filter.harm) {
-        (Some(queue), Harm::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
-        (Some(queue), Harm::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
+        (Some(queue), PacketEffect::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
+        (Some(queue), PacketEffect::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
         _ => life.wait_for_ever(),
     }
 }
 
 /// Has this thread live where the packets are.
-pub(super) fn enter(filter: &Filter) -> Result<(), Failed> {
+pub(super) fn enter(filter: &PacketFilter) -> Result<(), Failed> {
     let Some(namespace) = &filter.namespace else {
         return Ok(());
     };
@@ -113,7 +113,7 @@ fn thread(life: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
 
 /// Has a thread wait for SIGTERM, take the tables back and end this process.
 fn end_when_asked(
-    filter: Filter,
+    filter: PacketFilter,
     owner: Owner,
     queue: Option<Arc<PacketQueue>>,
 ) -> Result<(), Failed> {
@@ -129,7 +129,7 @@ fn end_when_asked(
 }
 
 /// Has a thread look names up again while a long fault acts, once it is given the owner's socket.
-fn follow_names(filter: &Filter, deadline: Duration) -> Result<Option<Sender<Owner>>, Failed> {
+fn follow_names(filter: &PacketFilter, deadline: Duration) -> Result<Option<Sender<Owner>>, Failed> {
     if filter.names.is_empty() || deadline <= LONG {
         return Ok(None);
     }
@@ -152,7 +152,7 @@ fn follow_names(filter: &Filter, deadline: Duration) -> Result<Option<Sender<Own
 
 /// Takes a packet queue that nobody else has.
 pub(super) fn listen(
-    filter: &Filter,
+    filter: &PacketFilter,
     take: impl Fn(u16) -> io::Result<PacketQueue>,
 ) -> Result<PacketQueue, Failed> {
     const TRIES: u16 = 64;

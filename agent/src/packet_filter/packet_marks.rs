@@ -1,14 +1,14 @@
 //! How the kernel is told which packets harm came to in user space: whoever harms one turns some bits of its mark over, our
 //! sign; a rule right behind the queue counts those that bear it, and turns the bits back.
 
-use super::rules::{AS_ASKED, Draft};
-use super::{Filter, HARMED};
+use super::rules::{AS_ASKED, RulesetBuilder};
+use super::{PacketFilter, HARMED};
 use crate::netlink::{Expression, Hook, Key, Layer, Message, Meta, Table, Verdict};
 
 /// The set of the marks that packets bear with our sign. One that came without a mark has the sign alone.
 const MARKS: &str = "marks";
 
-impl Draft<'_> {
+impl RulesetBuilder<'_> {
     /// The chain to which packets come from the queue, in which those with the sign may be lost.
     pub(super) fn signed(&mut self, sign: u32, lost: bool, hooked: bool) {
         self.sets += 1;
@@ -36,10 +36,10 @@ impl Draft<'_> {
     }
 }
 
-impl Filter {
+impl PacketFilter {
     /// What the marks of packets are turned over by to say that harm came to them; its own for each injection.
     pub fn sign(&self) -> u32 {
-        super::text::fold(&self.table) | 1
+        super::display::fold(&self.table) | 1
     }
 
     /// The message by which packets that bore this mark before are known as harmed, too.

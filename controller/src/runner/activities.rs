@@ -1,9 +1,9 @@
 //! Plays the activities of the method and of the rollbacks, in their order: each waits for the one
 //! before unless that one goes on in the background.
 
-use super::judge::Judged;
-use super::{Note, Runner};
-use crate::providers::Around;
+use super::evaluation::Evaluator;
+use super::{Runner, RunnerEvent};
+use crate::providers::ProbeContext;
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{Activity, Pauses, Provider};
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// An activity that goes on.
-pub(super) struct Playing {
+pub(super) struct RunningActivity {
     phase: Phase,
     name: String,
     began: Instant,
@@ -26,16 +26,16 @@ pub(super) struct Playing {
 }
 
 /// What came of an activity.
-pub(super) struct Result {
+pub(super) struct ActivityResult {
     pub(super) status: ActivityStatus,
     pub(super) output: Value,
     pub(super) why: Option<String>,
     pub(super) judgement: Option<Judgement>,
 }
 
-impl Result {
+impl ActivityResult {
     pub(super) fn succeeded(output: Value) -> Self {
-        Result {
+        ActivityResult {
             status: ActivityStatus::Succeeded,
             output,
             why: None,
@@ -44,7 +44,7 @@ impl Result {
     }
 
     pub(super) fn failed(why: impl Into<String>) -> Self {
-        Result {
+        ActivityResult {
             status: ActivityStatus::Failed,
             output: Value::Null,
             why: Some(why.into()),
@@ -54,41 +54,41 @@ impl Result {
 }
 
 /// One activity's place in time.
-struct Pace {
+struct ActivityTiming {
     background: bool,
     pauses: Pauses,
 }
 
 /// Asks the runner to begin one activity after the other. What goes on in the background has its
 /// pauses there as well, as in the Chaos Toolkit.
-async fn conduct(paces: Vec<Pace>, tell: mpsc::UnboundedSender<Note>) {
+async fn conduct(paces: Vec<ActivityTiming>, tell: mpsc::UnboundedSender<RunnerEvent>) {
     let mut background = JoinSet::new();
     for (index, pace) in paces.into_iter().enumerate() {
-        let turn = take_turn(index, pace.pauses, tell.clone());
+        let step = take_turn(index, pace.pauses, tell.clone());
         if pace.background {
-            background.spawn(turn);
+            background.spawn(step);
         } else {
-            turn.await;
+            step.await;
         }
     }
     background.join_all().await;
-    tell.send(Note::Played).ok();
+    tell.send(RunnerEvent::Played).ok();
 }
 
-async fn take_turn(index: usize, pauses: Pauses, tell: mpsc::UnboundedSender<Note>) {
+async fn take_turn(index: usize, pauses: Pauses, tell: mpsc::UnboundedSender<RunnerEvent>) {
     if let Some(HumanDuration(before)) = pauses.before {
         tokio::time::sleep(before).await;
     }
     let (over, is_over) = oneshot::channel();
-    tell.send(Note::Begin { index, over }).ok();
+    tell.send(RunnerEvent::Begin { index, over }).ok();
     is_over.await.ok();
     if let Some(HumanDuration(after)) = pauses.after {
         tokio::time::sleep(after).await;
     }
 }
 
-async fn play(judged: Judged, around: Arc<Around>) -> Result {
-    let (measured, verdict) = judged.look(&around).await;
+async fn play(judged: Evaluator, context: Arc<ProbeContext>) -> ActivityResult {
+    let (measured, verdict) = judged.look(&context).await;
     let (judgement, out) = verdict.map_or((None, None), |(judgement, why)| (Some(judgement), why));
     let (status, output, why) = match measured {
         ProbeOutcome::Output(output) => (ActivityStatus::Succeeded, output, out),
@@ -96,7 +96,7 @@ async fn play(judged: Judged, around: Arc<Around>) -> Result {
             (ActivityStatus::Failed, Value::Null, Some(why))
         }
     };
-    Result {
+    ActivityResult {
         status,
         output,
         why,
@@ -116,7 +116,7 @@ impl Runner {
     pub(super) fn start_playing(&mut self, phase: Phase) {
         let paces = self.activities(phase).iter().map(|activity| {
             let pauses = activity.pauses.filter(|_| self.experiment.pauses(activity));
-            Pace {
+            ActivityTiming {
                 background: activity.background,
                 pauses: pauses.unwrap_or_default(),
             }
@@ -138,7 +138,7 @@ impl Runner {
             if let Some(task) = &playing.task {
                 task.abort();
             }
-            let result = Result {
+            let result = ActivityResult {
                 status: ActivityStatus::Aborted,
                 output: Value::Null,
                 why: None,
@@ -151,13 +151,13 @@ impl Runner {
 
     pub(super) fn begin(&mut self, index: usize, over: oneshot::Sender<()>) {
         // Its conductor may have been ended after it had asked.
-        let Some(phase) = self.record.run.phase.filter(|_| !self.played) else {
+        let Some(phase) = self.log.run.phase.filter(|_| !self.played) else {
             return;
         };
         let Some(activity) = self.activities(phase).get(index).cloned() else {
             return;
         };
-        let began = self.put(Event::ActivityStarted {
+        let began = self.record(Event::ActivityStarted {
             phase,
             index,
             activity: activity.name.clone(),
@@ -166,7 +166,7 @@ impl Runner {
         if !began {
             return;
         }
-        let playing = Playing {
+        let playing = RunningActivity {
             phase,
             name: activity.name.clone(),
             began: Instant::now(),
@@ -175,14 +175,14 @@ impl Runner {
         };
         self.playing.insert(index, playing);
         if self.experiment.is_dry(&activity) {
-            self.done(index, Result::succeeded(Value::Null));
+            self.done(index, ActivityResult::succeeded(Value::Null));
         } else if let Provider::Fault(_) = activity.provider {
             self.inject(index);
         } else {
-            let (tell, around) = (self.tell.clone(), self.around(&activity));
+            let (tell, context) = (self.tell.clone(), self.context(&activity));
             let task = self.timers.spawn(async move {
-                let result = play(Judged::new(activity), around).await;
-                tell.send(Note::Done { index, result }).ok();
+                let result = play(Evaluator::new(activity), context).await;
+                tell.send(RunnerEvent::Done { index, result }).ok();
             });
             if let Some(playing) = self.playing.get_mut(&index) {
                 playing.task = Some(task);
@@ -190,7 +190,7 @@ impl Runner {
         }
     }
 
-    pub(super) fn done(&mut self, index: usize, result: Result) {
+    pub(super) fn done(&mut self, index: usize, result: ActivityResult) {
         let Some(mut playing) = self.playing.remove(&index) else {
             return;
         };
@@ -201,8 +201,8 @@ impl Runner {
         }
     }
 
-    fn finished(&mut self, index: usize, playing: &Playing, result: Result) {
-        self.put(Event::ActivityFinished {
+    fn finished(&mut self, index: usize, playing: &RunningActivity, result: ActivityResult) {
+        self.record(Event::ActivityFinished {
             phase: playing.phase,
             index,
             activity: playing.name.clone(),

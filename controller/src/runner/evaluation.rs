@@ -1,6 +1,6 @@
 //! What a measured value comes to: within, outside or unknown, with words for why.
 
-use crate::providers::{Around, measure};
+use crate::providers::{ProbeContext, measure};
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::Judgement;
@@ -13,29 +13,29 @@ use std::time::Duration;
 const AGENT_WITHIN: Duration = Duration::from_secs(15);
 
 /// An activity with its tolerance compiled, which is done once and not for each look.
-pub(super) struct Judged {
+pub(super) struct Evaluator {
     pub(super) activity: Activity,
     judge: Option<Result<Judge, String>>,
 }
 
-impl Judged {
+impl Evaluator {
     pub(super) fn new(activity: Activity) -> Self {
         let judge = activity.tolerance.as_ref().map(Judge::compile);
-        Judged { activity, judge }
+        Evaluator { activity, judge }
     }
 
     /// Measures it, and judges where there is a tolerance.
     pub(super) async fn look(
         &self,
-        around: &Around,
+        context: &ProbeContext,
     ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
         // Where the only agent is this host's, we are where it is.
-        if let Some(from) = self.activity.from.as_ref().filter(|_| around.is_fleet) {
-            return self.look_from(from, around).await;
+        if let Some(from) = self.activity.from.as_ref().filter(|_| context.is_fleet) {
+            return self.look_from(from, context).await;
         }
-        let measured = measure(&self.activity.provider, self.activity.timeout, around).await;
+        let measured = measure(&self.activity.provider, self.activity.timeout, context).await;
         let judged = match &self.judge {
-            Some(Ok(judge)) => Some(self.judge(judge, &measured, around).await),
+            Some(Ok(judge)) => Some(self.judge(judge, &measured, context).await),
             Some(Err(why)) => Some((Judgement::Unknown, Some(why.clone()))),
             None => None,
         };
@@ -46,13 +46,13 @@ impl Judged {
     async fn look_from(
         &self,
         from: &str,
-        around: &Around,
+        context: &ProbeContext,
     ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
-        let names = around.picks.get(from).map(Vec::as_slice);
+        let names = context.picks.get(from).map(Vec::as_slice);
         let names = names.unwrap_or_default();
         let mut asked = tokio::task::JoinSet::new();
         for name in names {
-            let (name, agent) = (name.clone(), around.agents.get(name).cloned());
+            let (name, agent) = (name.clone(), context.agents.get(name).cloned());
             let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
             asked.spawn(async move {
                 let within = within(&provider, timeout).0 + AGENT_WITHIN;
@@ -78,7 +78,7 @@ impl Judged {
         for (name, measured) in answers {
             let said = |why: Option<String>| format!("on `{name}`: {}", why.unwrap_or_default());
             let judged = match &self.judge {
-                Some(Ok(judge)) => self.judge(judge, &measured, around).await,
+                Some(Ok(judge)) => self.judge(judge, &measured, context).await,
                 Some(Err(why)) => (Judgement::Unknown, Some(why.clone())),
                 None => match &measured {
                     ProbeOutcome::Output(_) => (Judgement::Within, None),
@@ -123,7 +123,7 @@ impl Judged {
         &self,
         judge: &Judge,
         measured: &ProbeOutcome,
-        around: &Around,
+        context: &ProbeContext,
     ) -> (Judgement, Option<String>) {
         let mut judge = judge;
         let mut measured = measured.clone();
@@ -136,13 +136,13 @@ impl Judged {
             };
             match judge.probe(&value) {
                 Some(Ok((provider, inner))) => {
-                    measured = measure(&provider, None, around).await;
+                    measured = measure(&provider, None, context).await;
                     judge = inner;
                 }
                 Some(Err(why)) => return (Judgement::Unknown, Some(why)),
                 None => {
                     let outcome = judge.accepts(&value);
-                    let why = judge.reason(&value, &outcome, &around.redactor);
+                    let why = judge.reason(&value, &outcome, &context.redactor);
                     let judgement = match outcome {
                         Ok(true) => Judgement::Within,
                         Ok(false) => Judgement::Outside,

@@ -1,6 +1,6 @@
 //! Faults: what agents are asked to inject, and what they say about it.
 
-use super::{Note, Runner, play};
+use super::{Runner, RunnerEvent, activities};
 use crate::link::{Heard, Word};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{Rule, Watch};
@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long an agent that lives may take to inject: it waits for its turn, looks, and starts helpers.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const INJECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long what should be over may take to be put back and said to be.
-const END_WITHIN: Duration = Duration::from_secs(30);
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An injection of this run, and which activity waits for it.
-pub(super) struct Injecting {
+pub(super) struct ActiveInjection {
     pub(super) index: usize,
     /// Who was asked.
     pub(super) agent: String,
@@ -31,7 +31,7 @@ pub(super) struct Injecting {
 
 /// What should have come of an injection by some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
+pub(super) enum Deadline {
     /// The agent's answer.
     Answer,
     /// Its end.
@@ -53,7 +53,7 @@ impl Runner {
             .blast_radius
             .as_ref()
             .and_then(|radius| radius.concurrent_faults);
-        let open = self.record.run.open().count();
+        let open = self.log.run.open().count();
         if let Some(most) = most.filter(|most| open + requests.len() > *most as usize) {
             let reason = format!(
                 "{} faults at a time, where the blast radius allows {most}",
@@ -65,7 +65,10 @@ impl Runner {
             .iter()
             .any(|(name, _)| !self.agents.contains_key(name))
         {
-            return self.done(index, play::Result::failed("no agent takes part"));
+            return self.done(
+                index,
+                activities::ActivityResult::failed("no agent takes part"),
+            );
         }
         let activity = self.experiment.method.get(index);
         let activity = activity.map(|activity| activity.name.clone());
@@ -77,17 +80,17 @@ impl Runner {
                 fault: injection.fault.clone(),
                 agent: name.clone(),
             };
-            if !self.put_soon(asked) {
+            if !self.record_buffered(asked) {
                 return;
             }
         }
-        if !self.write() {
+        if !self.flush() {
             return;
         }
         if let (true, Some(longest)) = (self.injecting.is_empty(), self.radius()) {
-            self.remind(longest.0, Note::RadiusOver(longest));
+            self.remind(longest.0, RunnerEvent::RadiusOver(longest));
         }
-        let late = Instant::now() + ANSWER_WITHIN;
+        let late = Instant::now() + INJECT_TIMEOUT;
         self.acting.insert(index, requests.len());
         self.told_to_revert = false;
         for (name, injection) in requests {
@@ -99,8 +102,8 @@ impl Runner {
             let duration = injection.duration;
             caller.say(Command::Inject { request, injection });
             agent.asked.push((request, id.clone()));
-            self.due.insert((late, Due::Answer, id.clone()));
-            let injecting = Injecting {
+            self.due.insert((late, Deadline::Answer, id.clone()));
+            let injecting = ActiveInjection {
                 index,
                 agent: name,
                 duration,
@@ -118,7 +121,7 @@ impl Runner {
             .and_then(|radius| radius.duration)
     }
 
-    fn remind(&mut self, after: Duration, note: Note) {
+    fn remind(&mut self, after: Duration, note: RunnerEvent) {
         let tell = self.tell.clone();
         self.timers.spawn(async move {
             tokio::time::sleep(after).await;
@@ -138,8 +141,7 @@ impl Runner {
     }
 
     pub(super) fn radius_over(&mut self, longest: HumanDuration) {
-        if !self.over()
-            && self.record.run.phase == Some(backburn_experiments::journal::Phase::Method)
+        if !self.over() && self.log.run.phase == Some(backburn_experiments::journal::Phase::Method)
         {
             self.abort(
                 AbortBy::BlastRadius,
@@ -158,20 +160,20 @@ impl Runner {
             .then(|| self.due.pop_first())
             .flatten()
         {
-            let found = self.record.run.injections.get(&injection);
+            let found = self.log.run.injections.get(&injection);
             let acting = found.is_some_and(|found| found.plan.is_some());
-            if !self.record.run.is_open(&injection) || self.over() {
+            if !self.log.run.is_open(&injection) || self.over() {
                 continue;
             }
             let own = self.injecting.get(&injection);
             let lasts = own.and_then(|own| own.duration).unwrap_or_default();
             let why = match due {
-                Due::Answer if !acting => format!("no answer within {}", HumanDuration(ANSWER_WITHIN)),
-                Due::End if acting => format!(
+                Deadline::Answer if !acting => format!("no answer within {}", HumanDuration(INJECT_TIMEOUT)),
+                Deadline::End if acting => format!(
                     "it should have ended after {lasts}, and has not after {}",
-                    HumanDuration(lasts.0 + END_WITHIN)
+                    HumanDuration(lasts.0 + END_TIMEOUT)
                 ),
-                Due::Answer | Due::End => continue,
+                Deadline::Answer | Deadline::End => continue,
             };
             self.abort(
                 AbortBy::Agent,
@@ -233,16 +235,16 @@ impl Runner {
         }
         let own = self.injecting.get(injection);
         let duration = own.and_then(|own| own.duration);
-        self.put_soon(Event::Injected {
+        self.record_buffered(Event::Injected {
             injection: injection.clone(),
             plan,
         });
         let late = duration.and_then(|HumanDuration(duration)| {
             let late = Instant::now().checked_add(duration)?;
-            late.checked_add(END_WITHIN)
+            late.checked_add(END_TIMEOUT)
         });
         if let Some(late) = late {
-            self.due.insert((late, Due::End, injection.clone()));
+            self.due.insert((late, Deadline::End, injection.clone()));
         }
     }
 
@@ -254,8 +256,8 @@ impl Runner {
         };
         let reason = refusal.to_string();
         let rule = refusal.rule.clone();
-        let was_open = self.record.run.is_open(&injection);
-        self.put_soon(Event::InjectionRefused {
+        let was_open = self.log.run.is_open(&injection);
+        self.record_buffered(Event::InjectionRefused {
             injection: injection.clone(),
             refusal,
         });
@@ -269,7 +271,7 @@ impl Runner {
                 .get(&injection)
                 .map(|injecting| injecting.index);
             if let Some(index) = index {
-                self.done(index, play::Result::failed(reason.clone()));
+                self.done(index, activities::ActivityResult::failed(reason.clone()));
             }
             self.abort(AbortBy::Action, &rule, reason);
         }
@@ -283,7 +285,7 @@ impl Runner {
         };
         if injecting.acts != Some(effect.acts) {
             injecting.acts = Some(effect.acts);
-            self.put_soon(Event::EffectSeen {
+            self.record_buffered(Event::EffectSeen {
                 injection: injection.clone(),
                 effect,
             });
@@ -302,9 +304,9 @@ impl Runner {
         let (id, cause, clean) = (ended.injection.clone(), ended.cause, ended.clean);
         let residue = ended.residue.join("; ");
         let output = json!({"cause": cause, "effect": ended.effect});
-        let known = self.record.run.injections.get(&id);
+        let known = self.log.run.injections.get(&id);
         let was_injected = known.is_some_and(|known| known.plan.is_some());
-        self.put_soon(Event::InjectionEnded(ended));
+        self.record_buffered(Event::InjectionEnded(ended));
         let left = self.no_longer_acting(&id);
         if self.over() && clean {
             return;
@@ -345,13 +347,13 @@ impl Runner {
         }
         if left == 0 && cause != Cause::AbortRule {
             let result = match cause {
-                Cause::Failed if !was_injected => {
-                    play::Result::failed(format!("injection `{id}` could not be made"))
-                }
-                Cause::Failed => {
-                    play::Result::failed(format!("injection `{id}` ended before its time"))
-                }
-                _ => play::Result::succeeded(output),
+                Cause::Failed if !was_injected => activities::ActivityResult::failed(format!(
+                    "injection `{id}` could not be made"
+                )),
+                Cause::Failed => activities::ActivityResult::failed(format!(
+                    "injection `{id}` ended before its time"
+                )),
+                _ => activities::ActivityResult::succeeded(output),
             };
             self.done(index, result);
         }

@@ -1,11 +1,11 @@
 //! Reading the answers of name servers as they arrive, and altering some. Whatever is not meant goes on at once, as it
 //! came; when this process dies, everything does.
 
-use super::life::Life;
-use super::timely::{be_timely, nap};
-use super::{Failed, filter};
+use super::bootstrap::Life;
+use super::precise_timer::{be_timely, nap};
+use super::{Failed, packet_filter};
 use crate::dns::{Alteration, Answers, Decision};
-use crate::filter::Shapers;
+use crate::packet_filter::Shapers;
 use crate::netlink::{Family, Onward, PacketQueue, Socket};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 const MARKS: usize = 1024;
 
 pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
-    filter::enter(&answers.filter)?;
-    let queue = filter::listen(&answers.filter, PacketQueue::read)?;
+    packet_filter::enter(&answers.filter)?;
+    let queue = packet_filter::listen(&answers.filter, PacketQueue::read)?;
     // Kept until the end: closing it is the undo.
-    let owner = Socket::open(Family::Netfilter).map_err(|error| filter::refused(&error))?;
+    let owner = Socket::open(Family::Netfilter).map_err(|error| packet_filter::refused(&error))?;
     owner
         .transact(&answers.filter.messages(
             &owner,
@@ -30,7 +30,7 @@ pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
             queue.number(),
             Shapers::default(),
         ))
-        .map_err(|error| filter::refused(&error))?;
+        .map_err(|error| packet_filter::refused(&error))?;
     life.ready(format!(
         "tables `{}` made{}",
         answers.filter.table,

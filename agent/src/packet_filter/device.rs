@@ -2,8 +2,8 @@
 //! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
 //! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 
-use super::harm::{Delay, Shape};
-use super::{Filter, Harm};
+use super::packet_effect::{Delay, Shape};
+use super::{PacketFilter, PacketEffect};
 use crate::netlink::{self, Discipline, Link, Netem};
 use nix::sched::{CloneFlags, unshare};
 use std::io;
@@ -17,14 +17,14 @@ pub struct Shapers {
     pub arriving: u32,
 }
 
-impl Filter {
+impl PacketFilter {
     /// Its devices: for what leaves, and for what arrives. None where it needs none.
     fn shapers(&self) -> [Option<Shaper>; 2] {
-        let Harm::Shape { .. } = self.harm else {
+        let PacketEffect::Shape { .. } = self.harm else {
             return [None, None];
         };
         // A device's name has 15 characters, too few for the table's.
-        let sum = super::text::long_fold(&self.table) & 0xffff_ffff_ffff;
+        let sum = super::display::long_fold(&self.table) & 0xffff_ffff_ffff;
         let shaper = |letter: char, what: &str| Shaper {
             name: format!("bb{sum:012x}{letter}"),
             alias: format!("{} {what}", self.table),
@@ -60,7 +60,7 @@ impl Filter {
     /// # Errors
     /// What the kernel said; a part may be there.
     pub fn make_shapers(&self) -> io::Result<Shapers> {
-        let Harm::Shape { shape } = &self.harm else {
+        let PacketEffect::Shape { shape } = &self.harm else {
             return Ok(Shapers::default());
         };
         let discipline = shape.discipline();
@@ -85,7 +85,7 @@ impl Filter {
 
     /// What others have done to its devices, in the namespace of the thread, so that they do not do any more what they are for.
     pub(super) fn disturbed_shapers(&self) -> io::Result<Vec<String>> {
-        let Harm::Shape { shape } = &self.harm else {
+        let PacketEffect::Shape { shape } = &self.harm else {
             return Ok(Vec::new());
         };
         let wanted = shape.discipline();

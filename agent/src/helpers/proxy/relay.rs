@@ -3,8 +3,8 @@
 //! bytes stay in the kernel, uncopied.
 
 use super::counters::Tally;
-use super::harm::Harm;
-use super::pace::Pace;
+use super::stream_effects::StreamEffects;
+use super::throttle::Pace;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 use rustix::io::Errno;
@@ -28,7 +28,7 @@ const EACH: usize = 64;
 
 /// One way through a connection.
 pub(super) struct Passage {
-    harm: Harm,
+    harm: StreamEffects,
     pace: Pace,
     store: Store,
     rng: ChaCha8Rng,
@@ -78,7 +78,7 @@ pub(super) struct Wants {
 }
 
 impl Passage {
-    pub(super) fn new(harm: Harm, mut rng: ChaCha8Rng, now: Instant) -> rustix::io::Result<Self> {
+    pub(super) fn new(harm: StreamEffects, mut rng: ChaCha8Rng, now: Instant) -> rustix::io::Result<Self> {
         let store = if harm.latency.is_some() {
             Store::Late {
                 pieces: VecDeque::new(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What is done to what goes one way. What is left out is not done; nothing at all: it goes on as it comes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Harm {
+pub struct StreamEffects {
     /// All of it arrives this much later, its end too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<HumanDuration>,
@@ -49,10 +49,10 @@ pub struct Slicer {
 /// What is longer would not be seen to end.
 const LONGEST: HumanDuration = HumanDuration::seconds(3600);
 
-impl Harm {
+impl StreamEffects {
     /// Whether nothing is done.
     pub fn is_none(&self) -> bool {
-        *self == Harm::default()
+        *self == StreamEffects::default()
     }
 
     /// What is wrong with it beyond what its schema says; `at` is its place.
@@ -127,9 +127,9 @@ impl Harm {
         }
         if self.timeout.is_some()
             && *self
-                != (Harm {
+                != (StreamEffects {
                     timeout: self.timeout,
-                    ..Harm::default()
+                    ..StreamEffects::default()
                 })
         {
             wrong(
@@ -209,7 +209,7 @@ mod tests {
                 vec![],
             ),
         ] {
-            let read: Harm = serde_json::from_value(harm.clone()).expect("it has the form");
+            let read: StreamEffects = serde_json::from_value(harm.clone()).expect("it has the form");
             let problems = read.problems("$.x");
             let found: Vec<&str> = problems.iter().map(|problem| problem.at.as_str()).collect();
             assert_eq!(found, places, "{harm}");

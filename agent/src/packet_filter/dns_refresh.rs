@@ -1,7 +1,7 @@
 //! Names whose addresses change while a fault acts: what they come to later is chosen as well. Nothing that was
 //! chosen is let go.
 
-use super::{ADDED, End, Filter, Flows, Network, PortRange, rules};
+use super::{ADDED, End, PacketFilter, Flows, Network, PortRange, rules};
 use crate::dns::Resolver;
 use crate::netlink::{Expression, Layer, Socket, Table};
 use crate::processes::ProcessTable;
@@ -42,7 +42,7 @@ impl NewEnds {
     }
 }
 
-impl Filter {
+impl PacketFilter {
     /// Looks the names up as they were found before. Those of this host are asked for where the thread is, which may take as long as the
     /// resolver does. What has no address now is passed over.
     pub fn look_up(&self) -> NewEnds {

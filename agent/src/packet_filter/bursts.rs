@@ -1,7 +1,7 @@
 //! Losses in bursts, after Gilbert and Elliott, drawn in advance: the kernel's rules can count packets and look numbers up, but
 //! keep no state of a path. So the same seed loses the same packets.
 
-use super::harm::Bursts;
+use super::packet_effect::BurstLoss;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
@@ -18,7 +18,7 @@ pub(super) struct Pattern {
     pub lost: Vec<(u32, u32)>,
 }
 
-impl Bursts {
+impl BurstLoss {
     /// Draws which are lost, as netem does it: at each packet the path may change, and the packet may be lost as on the path before.
     pub(super) fn pattern(&self, seed: u64) -> Pattern {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -49,8 +49,8 @@ impl Bursts {
 mod tests {
     use super::*;
 
-    fn bursts(p: f64, r: f64, loss_when_bad: f64, loss_when_good: f64) -> Bursts {
-        Bursts {
+    fn bursts(p: f64, r: f64, loss_when_bad: f64, loss_when_good: f64) -> BurstLoss {
+        BurstLoss {
             p,
             r,
             loss_when_bad,

@@ -1,6 +1,6 @@
 //! When how much may pass: bandwidth and slices, as arithmetic over instants.
 
-use super::harm::{Harm, Slicer};
+use super::stream_effects::{StreamEffects, Slicer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(harm: &Harm, rng: ChaCha8Rng, now: Instant) -> Self {
+    pub(super) fn new(harm: &StreamEffects, rng: ChaCha8Rng, now: Instant) -> Self {
         let mut pace = Pace {
             rate: harm.bandwidth.map(|size| size.0 as f64),
             free: now,
@@ -94,7 +94,7 @@ mod tests {
     use backburn_experiments::HumanDuration;
     use rand_chacha::rand_core::SeedableRng as _;
 
-    fn pace(harm: Harm, now: Instant) -> Pace {
+    fn pace(harm: StreamEffects, now: Instant) -> Pace {
         Pace::new(&harm, ChaCha8Rng::seed_from_u64(1), now)
     }
 
@@ -102,9 +102,9 @@ mod tests {
     fn bandwidth_comes_to_its_rate_and_makes_lateness_good() {
         let start = Instant::now();
         let mut pace = pace(
-            Harm {
+            StreamEffects {
                 bandwidth: Some(Size(100_000)),
-                ..Harm::default()
+                ..StreamEffects::default()
             },
             start,
         );
@@ -131,13 +131,13 @@ mod tests {
     fn pieces_are_spread_about_their_size() {
         let start = Instant::now();
         let mut pace = pace(
-            Harm {
+            StreamEffects {
                 slicer: Some(Slicer {
                     size: Size(100),
                     variation: Some(Size(40)),
                     delay: Some(HumanDuration::millis(3)),
                 }),
-                ..Harm::default()
+                ..StreamEffects::default()
             },
             start,
         );

@@ -1,17 +1,17 @@
 //! What is done to the packets of chosen flows, as rules.
 
 use super::bursts::Pattern;
-use super::rules::{Draft, HARM, TCP};
-use super::steps::{ICMP, ICMPV6, accept, equal, field, one_of, transport};
-use super::{CHOSEN, Filter, HARMED, Harm, Means, Share, With};
+use super::rules::{RulesetBuilder, HARM, TCP};
+use super::expressions::{ICMP, ICMPV6, accept, equal, field, one_of, transport};
+use super::{CHOSEN, PacketFilter, HARMED, PacketEffect, Capabilities, Share, RejectWith};
 use crate::netlink::{Base, Compare, Expression, Key, Layer, Rejection, Verdict};
 
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
 
-impl Draft<'_> {
+impl RulesetBuilder<'_> {
     /// The rules that do what is to be done to whatever comes to a chain.
-    pub(super) fn harm(&mut self, chain: &str, filter: &Filter, means: Means) {
+    pub(super) fn harm(&mut self, chain: &str, filter: &PacketFilter, means: Capabilities) {
         use Expression::{Counter, Reject};
         self.rule(chain, &[Counter], CHOSEN);
         let queue = Expression::Queue {
@@ -24,27 +24,27 @@ impl Draft<'_> {
             Layer::Netdev => Expression::Vanish,
         };
         match filter.harm {
-            Harm::Lose { share } => self.some(chain, share, lose),
-            Harm::LoseInBursts { bursts, seed } => {
+            PacketEffect::Lose { share } => self.some(chain, share, lose),
+            PacketEffect::LoseInBursts { bursts, seed } => {
                 // Each direction has its own.
                 let pattern = bursts.pattern(seed.wrapping_add(self.table.layer as u64));
                 self.lose_in_bursts(chain, &pattern, lose);
             }
-            Harm::Delay { .. } => self.some(chain, Share::All, queue),
-            Harm::Corrupt { share, .. } => self.some(chain, share, queue),
-            Harm::Duplicate { share } => {
+            PacketEffect::Delay { .. } => self.some(chain, Share::All, queue),
+            PacketEffect::Corrupt { share, .. } => self.some(chain, share, queue),
+            PacketEffect::Duplicate { share } => {
                 let mark = copies(filter);
                 self.some(chain, share, Expression::Copy { mark });
             }
-            Harm::Shape { .. } => {
+            PacketEffect::Shape { .. } => {
                 let device = match chain == HARM {
                     true => means.shapers.arriving,
                     false => means.shapers.leaving,
                 };
                 self.some(chain, Share::All, Expression::Forward(device));
             }
-            Harm::Answer { .. } => self.rule(chain, &[queue], ""),
-            Harm::Reject { with, .. } => {
+            PacketEffect::Answer { .. } => self.rule(chain, &[queue], ""),
+            PacketEffect::Reject { with, .. } => {
                 // What rejecting itself sends comes by here too, and must get out.
                 let reset = [
                     transport(TCP),
@@ -68,14 +68,14 @@ impl Draft<'_> {
                     self.rule(chain, &told.concat(), "");
                 }
                 let code = match with {
-                    With::Reset => {
+                    RejectWith::Reset => {
                         let steps = [transport(TCP), vec![Counter, Reject(Rejection::Reset)]];
                         self.rule(chain, &steps.concat(), HARMED);
                         1
                     }
-                    With::PortUnreachable => 1,
-                    With::HostUnreachable => 2,
-                    With::Prohibited => 3,
+                    RejectWith::PortUnreachable => 1,
+                    RejectWith::HostUnreachable => 2,
+                    RejectWith::Prohibited => 3,
                 };
                 self.rule(
                     chain,
@@ -116,8 +116,8 @@ impl Draft<'_> {
 }
 
 /// The mark of a filter's copies: one that hardly anybody else uses.
-pub(super) fn copies(filter: &Filter) -> u32 {
-    super::text::fold(&filter.table) | 1
+pub(super) fn copies(filter: &PacketFilter) -> u32 {
+    super::display::fold(&filter.table) | 1
 }
 
 /// That chance, in percent, would have it.

@@ -1,8 +1,8 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
-use super::original::Of;
-use super::rules::{Draft, IPV4, IPV6, TCP};
-use super::steps::{Side, transport};
+use super::nat::Of;
+use super::rules::{RulesetBuilder, IPV4, IPV6, TCP};
+use super::expressions::{Side, transport};
 use super::{End, Flows};
 use crate::netlink::Expression;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ impl std::str::FromStr for Connection {
     }
 }
 
-impl Draft<'_> {
+impl RulesetBuilder<'_> {
     /// Lets the link's packets through, both ways.
     pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows, of: Of, spared: &[Expression]) {
         let Some(Connection { here, there }) = flows.spare_link else {

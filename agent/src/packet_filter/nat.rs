@@ -2,9 +2,9 @@
 //! list of connections knows it, in the IP layers and after tracking. At the devices that packets leave by it is not to be had; so those
 //! packets are marked just before, by a bit of their mark that is taken away again at the device.
 
-use super::rules::{Draft, EARLY, TRACKED};
-use super::steps::{Side, accept};
-use super::{Filter, Harm};
+use super::rules::{RulesetBuilder, EARLY, TRACKED};
+use super::expressions::{Side, accept};
+use super::{PacketFilter, PacketEffect};
 use crate::netlink::{Compare, Expression, Meta, Original, Verdict};
 
 /// The chain that marks packets.
@@ -27,15 +27,15 @@ pub(super) enum Of {
     Original,
 }
 
-impl Filter {
+impl PacketFilter {
     /// How many faults may mark packets of a namespace at the same time.
     pub const MARKS: usize = MARKS.len();
 
     /// The bits of marks for packets that are chosen and for those that are spared, where packets are marked.
     pub(super) fn marks(&self) -> Option<(u32, u32)> {
         let at_devices = match self.harm {
-            Harm::Lose { .. } | Harm::LoseInBursts { .. } => !self.swallows(),
-            Harm::Duplicate { .. } | Harm::Shape { .. } => true,
+            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => !self.swallows(),
+            PacketEffect::Duplicate { .. } | PacketEffect::Shape { .. } => true,
             _ => false,
         };
         let marks = at_devices && self.translated && !self.devices.is_empty();
@@ -81,9 +81,9 @@ fn taken(bits: u32) -> [Expression; 6] {
     ]
 }
 
-impl Draft<'_> {
+impl RulesetBuilder<'_> {
     /// The chain that marks what is chosen.
-    pub(super) fn marking(&mut self, filter: &Filter) {
+    pub(super) fn marking(&mut self, filter: &PacketFilter) {
         if let Some((chosen, _)) = filter.marks() {
             let steps = [&set(chosen)[..], &[accept()]].concat();
             self.rule(MARKING, &steps, "");
@@ -91,7 +91,7 @@ impl Draft<'_> {
     }
 
     /// At a device: those that are spared for what they were go on, the chosen ones to their harm, and all without their mark.
-    pub(super) fn by_marks(&mut self, chain: &str, harm: &str, filter: &Filter) {
+    pub(super) fn by_marks(&mut self, chain: &str, harm: &str, filter: &PacketFilter) {
         if let Some((chosen, spared)) = filter.marks() {
             let steps = [&taken(spared)[..], &[accept()]].concat();
             self.rule(chain, &steps, "spared for what it was");
@@ -102,7 +102,7 @@ impl Draft<'_> {
     }
 
     /// What is done to what is spared for what it was: it goes on, and is spared at its device too.
-    pub(super) fn spared(&self, filter: &Filter, marking: bool) -> Vec<Expression> {
+    pub(super) fn spared(&self, filter: &PacketFilter, marking: bool) -> Vec<Expression> {
         match filter.marks() {
             Some((_, spared)) if marking => [&set(spared)[..], &[accept()]].concat(),
             _ => vec![accept()],

@@ -13,7 +13,7 @@ use std::fmt;
     rename_all_fields = "kebab-case",
     deny_unknown_fields
 )]
-pub enum Harm {
+pub enum PacketEffect {
     /// They are lost, and nobody is told.
     Lose {
         /// Which of them.
@@ -22,14 +22,14 @@ pub enum Harm {
     /// They are lost in bursts, and nobody is told.
     LoseInBursts {
         /// When.
-        bursts: Bursts,
+        bursts: BurstLoss,
         /// What random picks come from.
         seed: u64,
     },
     /// They are not let through, and whoever sent them is told.
     Reject {
         /// How.
-        with: With,
+        with: RejectWith,
         /// Whether live TCP connections are closed first, for good.
         #[serde(default)]
         close_established: bool,
@@ -91,7 +91,7 @@ impl Share {
 /// Losses in bursts, after Gilbert and Elliott: a path is good or bad, and changes from one to the other by chance. All in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Bursts {
+pub struct BurstLoss {
     /// The chance, at each packet, that a good path becomes bad: `p`. Above 0.
     #[schemars(range(min = 0, max = 100))]
     pub p: f64,
@@ -115,7 +115,7 @@ fn all() -> f64 {
 /// How somebody is told that a packet was not let through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum With {
+pub enum RejectWith {
     /// A TCP reset; to what is not TCP, that the port is unreachable.
     #[default]
     Reset,
@@ -194,43 +194,43 @@ pub enum Shape {
     Duplicate(f64),
 }
 
-impl Harm {
+impl PacketEffect {
     /// Whether it is done in user space, by a packet queue.
     pub fn queues(&self) -> bool {
         matches!(
             self,
-            Harm::Delay { .. } | Harm::Corrupt { .. } | Harm::Answer { .. }
+            PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } | PacketEffect::Answer { .. }
         )
     }
 
     /// Whether it is done by devices of ours.
     pub fn shapes(&self) -> bool {
-        matches!(self, Harm::Shape { .. })
+        matches!(self, PacketEffect::Shape { .. })
     }
 
     /// Whether leaving packets are looked at by the devices that they leave by.
     pub fn leaves_by_devices(&self) -> bool {
         !matches!(
             self,
-            Harm::Reject { .. } | Harm::Delay { .. } | Harm::Corrupt { .. } | Harm::Answer { .. }
+            PacketEffect::Reject { .. } | PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } | PacketEffect::Answer { .. }
         )
     }
 
     /// What was done to a packet that harm came to.
     pub fn done(&self) -> &'static str {
         match self {
-            Harm::Lose { .. } | Harm::LoseInBursts { .. } => "lost",
-            Harm::Reject { .. } => "rejected",
-            Harm::Duplicate { .. } => "duplicated",
-            Harm::Corrupt { .. } => "corrupted",
-            Harm::Delay { .. } => "held",
-            Harm::Shape { .. } => "shaped",
-            Harm::Answer { .. } => "altered",
+            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => "lost",
+            PacketEffect::Reject { .. } => "rejected",
+            PacketEffect::Duplicate { .. } => "duplicated",
+            PacketEffect::Corrupt { .. } => "corrupted",
+            PacketEffect::Delay { .. } => "held",
+            PacketEffect::Shape { .. } => "shaped",
+            PacketEffect::Answer { .. } => "altered",
         }
     }
 }
 
-impl fmt::Display for Harm {
+impl fmt::Display for PacketEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = |f: &mut fmt::Formatter<'_>, verb: &str, share: &Share| match share {
             Share::All => write!(f, "{verb} all packets of"),
@@ -238,23 +238,23 @@ impl fmt::Display for Harm {
             Share::EveryNth(nth) => write!(f, "{verb} each {nth}th packet of"),
         };
         match self {
-            Harm::Lose { share: which } => share(f, "lose", which),
-            Harm::Duplicate { share: which } => share(f, "send twice", which),
-            Harm::Corrupt { share: which, .. } => share(f, "turn a bit of", which),
-            Harm::LoseInBursts { bursts, .. } => write!(
+            PacketEffect::Lose { share: which } => share(f, "lose", which),
+            PacketEffect::Duplicate { share: which } => share(f, "send twice", which),
+            PacketEffect::Corrupt { share: which, .. } => share(f, "turn a bit of", which),
+            PacketEffect::LoseInBursts { bursts, .. } => write!(
                 f,
                 "lose in bursts (p {} %, r {} %, 1-h {} %, 1-k {} %) packets of",
                 bursts.p, bursts.r, bursts.loss_when_bad, bursts.loss_when_good
             ),
-            Harm::Delay { delay, .. } => write!(f, "{delay} packet of"),
-            Harm::Answer { .. } => f.write_str("read what comes back from"),
-            Harm::Reject { with, .. } => f.write_str(match with {
-                With::Reset => "reject with a reset, or with `port unreachable`,",
-                With::PortUnreachable => "reject with `port unreachable`",
-                With::HostUnreachable => "reject with `host unreachable`",
-                With::Prohibited => "reject with `prohibited`",
+            PacketEffect::Delay { delay, .. } => write!(f, "{delay} packet of"),
+            PacketEffect::Answer { .. } => f.write_str("read what comes back from"),
+            PacketEffect::Reject { with, .. } => f.write_str(match with {
+                RejectWith::Reset => "reject with a reset, or with `port unreachable`,",
+                RejectWith::PortUnreachable => "reject with `port unreachable`",
+                RejectWith::HostUnreachable => "reject with `host unreachable`",
+                RejectWith::Prohibited => "reject with `prohibited`",
             }),
-            Harm::Shape { shape } => match shape {
+            PacketEffect::Shape { shape } => match shape {
                 Shape::Bandwidth { rate, .. } => {
                     write!(f, "send at {rate} bytes a second at the most")
                 }

@@ -1,8 +1,8 @@
 //! Where a filter's chains sit, and the small steps that its rules are made of.
 
-use super::original::MARKING;
+use super::nat::MARKING;
 use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, HARM, HARM_LEAVING, LAST, TCP};
-use super::{Filter, Harm, Protocol};
+use super::{PacketFilter, PacketEffect, Protocol};
 use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
 
 /// Numbers of transport protocols.
@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// The same, where connections are known and addresses are translated.
-    fn where_translated(self, filter: &Filter) -> Self {
+    fn where_translated(self, filter: &PacketFilter) -> Self {
         let by = if filter.translated { By::Both } else { self.by };
         Place { by, ..self }
     }
@@ -63,7 +63,7 @@ impl Place {
 const LOOPBACK_NAME: &str = "lo";
 
 /// The chains of a filter that packets come to, in the IP layers and at devices; only of layers that have some.
-pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
+pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
     let arriving = |hook, priority| Place::new("arriving", hook, priority);
@@ -72,7 +72,7 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
     let mut netdev = Vec::new();
     let early = filter.early();
     match filter.harm {
-        Harm::Lose { .. } | Harm::LoseInBursts { .. } => {
+        PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => {
             if arrives {
                 inet.push(arriving(Hook::Prerouting, early));
             }
@@ -82,12 +82,12 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
                 netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
             }
         }
-        Harm::Delay { .. } | Harm::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early)),
-        Harm::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
-        Harm::Duplicate { .. } => {
+        PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early)),
+        PacketEffect::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
+        PacketEffect::Duplicate { .. } => {
             netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
         }
-        Harm::Shape { .. } => {
+        PacketEffect::Shape { .. } => {
             if leaves {
                 let out = at_devices("leaving", &filter.devices, Hook::Egress, LAST);
                 netdev.extend(out.into_iter().map(|place| Place {
@@ -112,7 +112,7 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
                 }));
             }
         }
-        Harm::Reject { .. } => {
+        PacketEffect::Reject { .. } => {
             if arrives {
                 inet.push(arriving(Hook::Input, BEFORE_FILTERS));
             }
@@ -129,7 +129,7 @@ pub(super) fn places(filter: &Filter) -> Vec<(Layer, Vec<Place>)> {
         .into_iter()
         .map(|place| match place.hook {
             // It comes where addresses are what whoever asked knows.
-            Hook::Input if matches!(filter.harm, Harm::Answer { .. }) => place,
+            Hook::Input if matches!(filter.harm, PacketEffect::Answer { .. }) => place,
             _ => place.where_translated(filter),
         })
         .collect();

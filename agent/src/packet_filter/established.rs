@@ -1,11 +1,11 @@
 //! Which live connections are of chosen flows, and their end: the same choice as the rules make for packets.
 
-use super::{CLOSED, End, Filter, Flows, Protocol};
+use super::{CLOSED, End, PacketFilter, Flows, Protocol};
 use crate::netlink::{Expression, Layer, Socket, Table, TcpConnection, is_ours, tcp_connections};
 use std::io;
 use std::net::SocketAddr;
 
-impl Filter {
+impl PacketFilter {
     /// The live TCP connections of the flows, in the namespace that the thread is in.
     ///
     /// # Errors

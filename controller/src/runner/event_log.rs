@@ -9,35 +9,35 @@ use serde_json::Value;
 use std::time::Instant;
 
 /// The longest text within an output that a journal keeps, in bytes.
-const LONGEST_TEXT: usize = 4096;
+const MAX_TEXT_BYTES: usize = 4096;
 /// The most members of a list or an object within an output that a journal keeps.
-const MOST_MEMBERS: usize = 256;
+const MAX_MEMBERS: usize = 256;
 
 /// Sees each event after it is in the journal. Must not block.
-pub type Watcher = Box<dyn FnMut(&JournalEntry) + Send>;
+pub type EventObserver = Box<dyn FnMut(&JournalEntry) + Send>;
 
 /// What has happened so far, and where it is written.
-pub(super) struct Record {
+pub(super) struct EventLog {
     pub(super) run: Run,
     journal: Option<Box<dyn Journal>>,
     redactor: Redactor,
-    watchers: Vec<Watcher>,
+    observers: Vec<EventObserver>,
     began: Instant,
     /// What is in the fold and not in the journal yet.
     unwritten: Vec<JournalEntry>,
 }
 
-impl Record {
+impl EventLog {
     pub(super) fn new(
         journal: Box<dyn Journal>,
         redactor: Redactor,
-        watchers: Vec<Watcher>,
+        observers: Vec<EventObserver>,
     ) -> Self {
-        Record {
+        EventLog {
             run: Run::default(),
             journal: Some(journal),
             redactor,
-            watchers,
+            observers,
             began: Instant::now(),
             unwritten: Vec::new(),
         }
@@ -48,9 +48,9 @@ impl Record {
         self.began.elapsed().as_secs_f64()
     }
 
-    /// Takes an event in, to be written with the next [`write`](Record::write). An error is that it cannot follow what
+    /// Takes an event in, to be written with the next [`flush`](EventLog::flush). An error is that it cannot follow what
     /// came before: a bug of ours, or an agent that talks nonsense.
-    pub(super) fn take(&mut self, mut event: Event) -> Result<(), IllegalEvent> {
+    pub(super) fn append(&mut self, mut event: Event) -> Result<(), IllegalEvent> {
         clean(&mut event, &self.redactor);
         let entry = JournalEntry {
             at: jiff::Timestamp::now(),
@@ -64,7 +64,7 @@ impl Record {
 
     /// Writes what was taken in since, and tells whoever watches. After a failed write nothing more is written, so that
     /// the journal has no hole: it ends where it ended.
-    pub(super) fn write(&mut self) -> Result<(), String> {
+    pub(super) fn flush(&mut self) -> Result<(), String> {
         let entries = std::mem::take(&mut self.unwritten);
         let written = match &mut self.journal {
             Some(journal) if !entries.is_empty() => journal.append(&entries).map_err(|error| {
@@ -79,8 +79,8 @@ impl Record {
             self.journal = None;
         }
         for entry in &entries {
-            for watcher in &mut self.watchers {
-                watcher(entry);
+            for observer in &mut self.observers {
+                observer(entry);
             }
         }
         written
@@ -186,9 +186,9 @@ fn maybe(found: &mut Option<String>, redactor: &Redactor) {
 
 /// Cuts at a character's edge and says how long it was.
 fn shorten(text: &mut String) {
-    if text.len() > LONGEST_TEXT {
+    if text.len() > MAX_TEXT_BYTES {
         let whole = text.len();
-        let end = (0..=LONGEST_TEXT)
+        let end = (0..=MAX_TEXT_BYTES)
             .rev()
             .find(|at| text.is_char_boundary(*at))
             .unwrap_or(0);
@@ -205,8 +205,8 @@ fn shortened(value: Value) -> Value {
         }
         Value::Array(list) => {
             let whole = list.len();
-            let mut kept: Vec<Value> = list.into_iter().take(MOST_MEMBERS).map(shortened).collect();
-            if whole > MOST_MEMBERS {
+            let mut kept: Vec<Value> = list.into_iter().take(MAX_MEMBERS).map(shortened).collect();
+            if whole > MAX_MEMBERS {
                 kept.push(format!("… ({whole} members)").into());
             }
             Value::Array(kept)
@@ -215,10 +215,10 @@ fn shortened(value: Value) -> Value {
             let whole = fields.len();
             let mut kept: serde_json::Map<String, Value> = fields
                 .into_iter()
-                .take(MOST_MEMBERS)
+                .take(MAX_MEMBERS)
                 .map(|(key, value)| (key, shortened(value)))
                 .collect();
-            if whole > MOST_MEMBERS {
+            if whole > MAX_MEMBERS {
                 kept.insert("…".into(), format!("({whole} members)").into());
             }
             Value::Object(kept)

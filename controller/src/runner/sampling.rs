@@ -1,9 +1,9 @@
 //! Looks at the hypothesis and at the abort rules' own probes. Each probe has a task of its own,
 //! so that a slow one never delays another, and its first look is at once.
 
-use super::judge::{Judged, brief};
-use super::{Note, Runner};
-use crate::providers::Around;
+use super::evaluation::{Evaluator, brief};
+use super::{Runner, RunnerEvent};
+use crate::providers::ProbeContext;
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::abort::Failures;
@@ -18,15 +18,15 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 /// How often it is looked at, at the least, while we wait for the hypothesis to hold again.
-const SOON: Duration = Duration::from_millis(100);
+const RECOVERY_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long we wait, once all is reverted, for looks that are still under way.
-const LAST_LOOK_WITHIN: Duration = Duration::from_secs(10);
+const LAST_SAMPLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is looked at, and by which rules.
-pub(super) struct Watch {
-    probes: Vec<Probe>,
-    rules: Vec<Rule>,
+pub(super) struct Sampling {
+    probes: Vec<SampledProbe>,
+    rules: Vec<ProbeRule>,
     tasks: JoinSet<()>,
     /// Counts the starts, so that what old samplers still had to tell is not taken for new.
     epoch: usize,
@@ -34,8 +34,8 @@ pub(super) struct Watch {
     go_on: Option<watch::Sender<()>>,
 }
 
-struct Probe {
-    judged: Arc<Judged>,
+struct SampledProbe {
+    judged: Arc<Evaluator>,
     hypothesis: bool,
     /// While the method goes on; none where it is not looked at then.
     every: Option<Duration>,
@@ -45,7 +45,7 @@ struct Probe {
     under_way: bool,
 }
 
-struct Rule {
+struct ProbeRule {
     name: String,
     probe: usize,
     every: Duration,
@@ -65,17 +65,17 @@ pub(super) struct Sample {
     took: Duration,
 }
 
-impl Watch {
+impl Sampling {
     pub(super) fn new(experiment: &Experiment, frequency: Duration) -> Self {
         let during = experiment.hypothesis_timing.during.then_some(frequency);
-        let probe = |activity: &Activity, hypothesis, every| Probe {
-            judged: Arc::new(Judged::new(activity.clone())),
+        let probe = |activity: &Activity, hypothesis, every| SampledProbe {
+            judged: Arc::new(Evaluator::new(activity.clone())),
             hypothesis,
             every,
             last: None,
             under_way: false,
         };
-        let mut probes: Vec<Probe> = experiment
+        let mut probes: Vec<SampledProbe> = experiment
             .hypothesis
             .iter()
             .map(|activity| probe(activity, true, during))
@@ -95,7 +95,7 @@ impl Watch {
             let own = &mut probes[index].every;
             *own = Some(own.map_or(every, |own| own.min(every)));
             let failures = Failures::strike_at(rule.failures);
-            rules.push(Rule {
+            rules.push(ProbeRule {
                 name: rule.name.clone(),
                 probe: index,
                 every,
@@ -103,7 +103,7 @@ impl Watch {
                 last: None,
             });
         }
-        Watch {
+        Sampling {
             probes,
             rules,
             tasks: JoinSet::new(),
@@ -129,7 +129,7 @@ impl Watch {
             .all(|probe| probe.last == Some(Judgement::Within))
     }
 
-    fn hypothesis(&self) -> impl Iterator<Item = &Probe> {
+    fn hypothesis(&self) -> impl Iterator<Item = &SampledProbe> {
         self.probes.iter().filter(|probe| probe.hypothesis)
     }
 
@@ -137,9 +137,9 @@ impl Watch {
     fn start(
         &mut self,
         phase: Phase,
-        around: &Arc<Around>,
-        tell: &mpsc::UnboundedSender<Note>,
-        every: impl Fn(&Probe) -> Option<Duration>,
+        context: &Arc<ProbeContext>,
+        tell: &mpsc::UnboundedSender<RunnerEvent>,
+        every: impl Fn(&SampledProbe) -> Option<Duration>,
     ) {
         let (go_on, watching) = watch::channel(());
         self.go_on = Some(go_on);
@@ -153,7 +153,7 @@ impl Watch {
                 probe: index,
                 phase,
                 judged: Arc::clone(&probe.judged),
-                around: Arc::clone(around),
+                context: Arc::clone(context),
                 tell: tell.clone(),
             };
             self.tasks.spawn(sampler.go(every, watching.clone()));
@@ -179,9 +179,9 @@ struct Sampler {
     epoch: usize,
     probe: usize,
     phase: Phase,
-    judged: Arc<Judged>,
-    around: Arc<Around>,
-    tell: mpsc::UnboundedSender<Note>,
+    judged: Arc<Evaluator>,
+    context: Arc<ProbeContext>,
+    tell: mpsc::UnboundedSender<RunnerEvent>,
 }
 
 impl Sampler {
@@ -202,7 +202,7 @@ impl Sampler {
         }
         // The runner may be gone; then nobody waits for this.
         self.tell
-            .send(Note::Rested {
+            .send(RunnerEvent::Rested {
                 epoch: self.epoch,
                 probe: self.probe,
             })
@@ -211,7 +211,7 @@ impl Sampler {
 
     async fn look(&self) {
         let began = Instant::now();
-        let (measured, judged) = self.judged.look(&self.around).await;
+        let (measured, judged) = self.judged.look(&self.context).await;
         let (judgement, why) =
             judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
         let output = match measured {
@@ -220,7 +220,7 @@ impl Sampler {
         };
         let (epoch, probe, phase, took) = (self.epoch, self.probe, self.phase, began.elapsed());
         self.tell
-            .send(Note::Sampled(Sample {
+            .send(RunnerEvent::Sampled(Sample {
                 epoch,
                 probe,
                 phase,
@@ -240,20 +240,20 @@ impl Runner {
         if self.over() || !self.experiment.hypothesis_timing.before || self.experiment.hypothesis.is_empty() {
             return;
         }
-        self.put(Event::PhaseStarted { phase: Phase::Gate });
-        self.know_agents();
-        self.looks
-            .start(Phase::Gate, &self.around, &self.tell, |probe| {
+        self.record(Event::PhaseStarted { phase: Phase::Gate });
+        self.update_context();
+        self.sampling
+            .start(Phase::Gate, &self.context, &self.tell, |probe| {
                 probe.hypothesis.then_some(Duration::ZERO)
             });
-        while !self.over() && self.looks.goes_on() {
-            self.turn().await;
+        while !self.over() && self.sampling.goes_on() {
+            self.step().await;
         }
-        self.looks.drop_all();
+        self.sampling.drop_all();
         if self.over() {
             return;
         }
-        let failed: Vec<String> = (self.record.run.probes.iter())
+        let failed: Vec<String> = (self.log.run.probes.iter())
             .filter(|(_, probe)| probe.last.is_some_and(|last| last != Judgement::Within))
             .map(|(name, probe)| match (probe.last, &probe.why) {
                 (Some(Judgement::Unknown), Some(why)) => {
@@ -273,38 +273,38 @@ impl Runner {
     }
 
     pub(super) fn start_looking(&mut self, phase: Phase) {
-        self.know_agents();
-        self.looks
-            .start(phase, &self.around, &self.tell, |probe| probe.every);
+        self.update_context();
+        self.sampling
+            .start(phase, &self.context, &self.tell, |probe| probe.every);
     }
 
     pub(super) fn stop_looking(&mut self) {
-        self.looks.stop();
+        self.sampling.stop();
     }
 
     /// Waits for the looks that began while a fault acted: what they find belongs to the method.
     pub(super) async fn last_looks(&mut self) {
-        let deadline = tokio::time::Instant::now() + LAST_LOOK_WITHIN;
-        while self.looks.goes_on() && self.asked_to_stop == 0 {
-            if tokio::time::timeout_at(deadline, self.turn())
+        let deadline = tokio::time::Instant::now() + LAST_SAMPLE_TIMEOUT;
+        while self.sampling.goes_on() && self.asked_to_stop == 0 {
+            if tokio::time::timeout_at(deadline, self.step())
                 .await
                 .is_err()
             {
                 self.give_up_looking();
             }
         }
-        self.looks.drop_all();
+        self.sampling.drop_all();
     }
 
     /// A probe without a time-out of its own that does not come back: it did not answer.
     fn give_up_looking(&mut self) {
-        let hung: Vec<(String, bool)> = (self.looks.probes.iter())
+        let hung: Vec<(String, bool)> = (self.sampling.probes.iter())
             .filter(|probe| probe.under_way)
             .map(|probe| (probe.judged.activity.name.clone(), probe.hypothesis))
             .collect();
-        self.looks.drop_all();
+        self.sampling.drop_all();
         for (probe, hypothesis) in hung {
-            self.put(Event::Sampled {
+            self.record(Event::Sampled {
                 phase: Phase::Method,
                 probe,
                 hypothesis,
@@ -312,9 +312,9 @@ impl Runner {
                 output: Value::Null,
                 why: Some(format!(
                     "no answer within {} after everything was reverted",
-                    HumanDuration(LAST_LOOK_WITHIN)
+                    HumanDuration(LAST_SAMPLE_TIMEOUT)
                 )),
-                took: HumanDuration(LAST_LOOK_WITHIN),
+                took: HumanDuration(LAST_SAMPLE_TIMEOUT),
             });
         }
     }
@@ -330,15 +330,15 @@ impl Runner {
             began,
             took,
         } = sample;
-        let current = epoch == self.looks.epoch;
-        let Some(probe) = self.looks.probes.get_mut(index).filter(|_| current) else {
+        let current = epoch == self.sampling.epoch;
+        let Some(probe) = self.sampling.probes.get_mut(index).filter(|_| current) else {
             return;
         };
         probe.last = Some(judgement);
         let name = probe.judged.activity.name.clone();
         let seen = why.clone().unwrap_or_else(|| brief(&output));
         let hypothesis = probe.hypothesis;
-        self.put(Event::Sampled {
+        self.record(Event::Sampled {
             phase,
             probe: name.clone(),
             hypothesis,
@@ -347,7 +347,7 @@ impl Runner {
             why,
             took: HumanDuration(took),
         });
-        if phase != Phase::Method || self.record.run.phase != Some(Phase::Method) || self.over() {
+        if phase != Phase::Method || self.log.run.phase != Some(Phase::Method) || self.over() {
             return;
         }
         let by = if hypothesis {
@@ -357,7 +357,7 @@ impl Runner {
         };
         let mut struck = None;
         for rule in self
-            .looks
+            .sampling
             .rules
             .iter_mut()
             .filter(|rule| rule.probe == index)
@@ -389,68 +389,68 @@ impl Runner {
 
     /// The hypothesis after everything is reverted; until it holds again where it has a time for that.
     pub(super) async fn after(&mut self) {
-        let looked_at = self.looks.hypothesis().next().is_some();
+        let looked_at = self.sampling.hypothesis().next().is_some();
         if !self.experiment.hypothesis_timing.after || !looked_at || self.asked_to_stop > 1 {
             return;
         }
-        self.put(Event::PhaseStarted {
+        self.record(Event::PhaseStarted {
             phase: Phase::After,
         });
         let (from, within) = (
-            self.reverted_at.unwrap_or_else(|| self.record.elapsed()),
+            self.reverted_at.unwrap_or_else(|| self.log.elapsed()),
             self.experiment.document.recovery,
         );
         match within {
             // Who wants to end a run wants to know how things are, not to wait until they are well.
             Some(recovery) if self.asked_to_stop == 0 => self.recovery(from, recovery.within).await,
             _ => {
-                self.know_agents();
-                self.looks
-                    .start(Phase::After, &self.around, &self.tell, |probe| {
+                self.update_context();
+                self.sampling
+                    .start(Phase::After, &self.context, &self.tell, |probe| {
                         probe.hypothesis.then_some(Duration::ZERO)
                     });
                 let already = self.asked_to_stop;
-                while self.looks.goes_on() && self.asked_to_stop == already {
-                    self.turn().await;
+                while self.sampling.goes_on() && self.asked_to_stop == already {
+                    self.step().await;
                 }
             }
         }
-        self.looks.drop_all();
+        self.sampling.drop_all();
     }
 
     async fn recovery(&mut self, from: f64, within: HumanDuration) {
-        let every = self.settings.frequency.min(SOON);
-        self.know_agents();
-        self.looks
-            .start(Phase::After, &self.around, &self.tell, |probe| {
+        let every = self.settings.frequency.min(RECOVERY_SAMPLE_INTERVAL);
+        self.update_context();
+        self.sampling
+            .start(Phase::After, &self.context, &self.tell, |probe| {
                 probe.hypothesis.then_some(every)
             });
         let left = within.0.saturating_sub(Duration::from_secs_f64(
-            (self.record.elapsed() - from).max(0.0),
+            (self.log.elapsed() - from).max(0.0),
         ));
         let deadline = tokio::time::Instant::now() + left;
-        while !self.looks.holds() && self.asked_to_stop == 0 {
-            if tokio::time::timeout_at(deadline, self.turn())
+        while !self.sampling.holds() && self.asked_to_stop == 0 {
+            if tokio::time::timeout_at(deadline, self.step())
                 .await
                 .is_err()
             {
                 break;
             }
         }
-        if self.looks.holds() {
-            let after = Duration::from_secs_f64((self.record.elapsed() - from).max(0.0));
+        if self.sampling.holds() {
+            let after = Duration::from_secs_f64((self.log.elapsed() - from).max(0.0));
             // To the millisecond: that is what looking each tenth of a second can tell.
-            self.put(Event::Recovered {
+            self.record(Event::Recovered {
                 after: HumanDuration(Duration::from_millis(after.as_millis() as u64)),
             });
         } else if self.asked_to_stop == 0
             && !self
-                .looks
+                .sampling
                 .hypothesis()
                 .any(|probe| probe.last == Some(Judgement::Unknown))
         {
             // A broken check says nothing about recovery; the verdict sees it as it is.
-            self.put(Event::NotRecovered { within });
+            self.record(Event::NotRecovered { within });
         }
     }
 }

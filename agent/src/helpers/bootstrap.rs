@@ -1,6 +1,6 @@
 //! The beginning of every helper: first everything that ends it, then what it is for.
 
-use super::{Failed, Role};
+use super::{Failed, HelperSpec};
 use crate::processes::HELPER_NAME;
 use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal};
 use nix::sys::time::TimeSpec;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A helper that will end.
 pub(super) struct Life {
     /// What it is for.
-    pub role: Role,
+    pub role: HelperSpec,
     /// When it ends by itself, from its start.
     pub deadline: Duration,
     /// Kills it when it runs out; dropping it would disarm it.

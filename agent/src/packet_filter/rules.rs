@@ -8,13 +8,13 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
-use super::deeds::copies;
-use super::network::merged;
-use super::original::{MARKING, Of, original_address, original_port};
-use super::steps::{
+use super::effects::copies;
+use super::address::merged;
+use super::nat::{MARKING, Of, original_address, original_port};
+use super::expressions::{
     By, ICMPV6, Place, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
 };
-use super::{End, Filter, Flows, Harm, Means, PortRange, Protocol};
+use super::{End, PacketFilter, Flows, PacketEffect, Capabilities, PortRange, Protocol};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Table, Verdict,
 };
@@ -45,7 +45,7 @@ pub(super) const AFTER_FILTERS: i32 = 1000;
 pub(super) const LAST: i32 = i32::MAX;
 
 /// The messages for one table, as they come together.
-pub(super) struct Draft<'a> {
+pub(super) struct RulesetBuilder<'a> {
     pub(super) table: Table<'a>,
     pub(super) messages: Vec<Message>,
     /// Sets come before the rules that look into them, each with a number of its own.
@@ -54,9 +54,9 @@ pub(super) struct Draft<'a> {
 
 /// The messages for what is done in which way. Without its hooks, no packet would ever come to it.
 pub(super) fn messages(
-    filter: &Filter,
+    filter: &PacketFilter,
     deadline: Duration,
-    means: Means,
+    means: Capabilities,
     hooked: bool,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn messages(
             layer,
             name: &filter.table,
         };
-        let mut draft = Draft {
+        let mut draft = RulesetBuilder {
             table,
             messages: vec![table.make()],
             sets: 0,
@@ -93,7 +93,7 @@ pub(super) fn messages(
             }
             draft.choose(place, filter, &filter.flows);
         }
-        if let Harm::Answer { lost } = filter.harm {
+        if let PacketEffect::Answer { lost } = filter.harm {
             draft.signed(filter.sign(), lost, hooked);
         }
         messages.extend(draft.messages);
@@ -102,11 +102,11 @@ pub(super) fn messages(
 }
 
 /// The rules that choose these flows as well, after those that are there.
-pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> {
+pub(super) fn more(filter: &PacketFilter, flows: &[Flows], sets: u32) -> Vec<Message> {
     let mut messages = Vec::new();
     for (layer, chains) in places(filter) {
         let name = &filter.table;
-        let mut draft = Draft {
+        let mut draft = RulesetBuilder {
             table: Table { layer, name },
             messages: Vec::new(),
             sets,
@@ -121,7 +121,7 @@ pub(super) fn more(filter: &Filter, flows: &[Flows], sets: u32) -> Vec<Message> 
     messages
 }
 
-impl Draft<'_> {
+impl RulesetBuilder<'_> {
     pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
         let message = self.table.rule(chain, steps, comment);
         // The two ways of flows that are alike both ways are one rule.
@@ -140,10 +140,10 @@ impl Draft<'_> {
     }
 
     /// The rules that let through what is never touched.
-    fn spare(&mut self, place: &Place, filter: &Filter) {
+    fn spare(&mut self, place: &Place, filter: &PacketFilter) {
         let (chain, hook) = (place.name.as_str(), &place.hook);
         let flows = &filter.flows;
-        if let Harm::Duplicate { .. } = filter.harm {
+        if let PacketEffect::Duplicate { .. } = filter.harm {
             let steps = [
                 Expression::Meta(Meta::Mark),
                 equal(&copies(filter).to_ne_bytes()),
@@ -233,8 +233,8 @@ impl Draft<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, place: &Place, filter: &Filter, flows: &Flows) {
-        let only_back = matches!(filter.harm, Harm::Answer { .. });
+    fn choose(&mut self, place: &Place, filter: &PacketFilter, flows: &Flows) {
+        let only_back = matches!(filter.harm, PacketEffect::Answer { .. });
         fn any(ends: &[End]) -> Vec<Option<&End>> {
             match ends {
                 [] => vec![None],

@@ -7,11 +7,11 @@ use backburn_experiments::journal::{Event, Judgement, Phase};
 impl Runner {
     /// Puts everything back, then waits for the looks that began before.
     pub(super) async fn revert(&mut self) {
-        self.put(Event::PhaseStarted {
+        self.record(Event::PhaseStarted {
             phase: Phase::Revert,
         });
         self.revert_all().await;
-        self.reverted_at = Some(self.record.elapsed());
+        self.reverted_at = Some(self.log.elapsed());
         self.last_looks().await;
     }
 
@@ -27,26 +27,26 @@ impl Runner {
             RollbackStrategy::Always => true,
             RollbackStrategy::Never => false,
             RollbackStrategy::Deviated => self.has_deviated(),
-            RollbackStrategy::Default => self.record.run.aborts.is_empty(),
+            RollbackStrategy::Default => self.log.run.aborts.is_empty(),
         };
         let already = self.asked_to_stop;
         if !play || self.experiment.rollbacks.is_empty() || already > 1 {
             return;
         }
-        self.put(Event::PhaseStarted {
+        self.record(Event::PhaseStarted {
             phase: Phase::Rollbacks,
         });
         self.start_playing(Phase::Rollbacks);
         // With `always` it takes a second word to leave them out.
         let enough = if always { 2 } else { already + 1 };
         while !self.is_played() && self.asked_to_stop < enough {
-            self.turn().await;
+            self.step().await;
         }
         self.stop_playing();
     }
 
     fn has_deviated(&self) -> bool {
-        let run = &self.record.run;
+        let run = &self.log.run;
         run.probes
             .values()
             .any(|probe| probe.during.outside + probe.after.outside > 0)

@@ -1,14 +1,14 @@
 //! What others have changed of a filter's tables while it acts. Nobody else may change a table that has an owner; but the kernel
 //! itself takes a chain from a device that goes, and does not find one that is renamed.
 
-use super::original::MARKING;
+use super::nat::MARKING;
 use super::rules::{HARM, LEASE};
-use super::steps::places;
-use super::{CHOSEN, Filter};
+use super::expressions::places;
+use super::{CHOSEN, PacketFilter};
 use crate::netlink::{self, Family, Hook, Layer, Socket, Table};
 use std::io;
 
-impl Filter {
+impl PacketFilter {
     /// What is missing of its tables in the namespace of the thread.
     pub(super) fn disturbed_chains(&self) -> io::Result<Vec<String>> {
         let socket = Socket::open(Family::Netfilter)?;

@@ -2,28 +2,28 @@
 //! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
 mod bursts;
-mod deeds;
+mod effects;
 mod device;
 mod distribution;
-mod disturbed;
+mod drift;
 mod established;
-mod harm;
-mod link;
-mod names;
-mod network;
-mod original;
+mod packet_effect;
+mod control_link;
+mod dns_refresh;
+mod address;
+mod nat;
 mod rules;
-mod signs;
-mod steps;
-mod text;
+mod packet_marks;
+mod expressions;
+mod display;
 
 pub use device::Shapers;
 pub use distribution::Delays;
-pub use harm::{Bursts, Delay, Distribution, Harm, Overtake, Shape, Share, With};
-pub use link::Connection;
-pub use names::{Name, NewEnds};
-pub use network::{Network, PortRange};
-pub use original::marks_held;
+pub use packet_effect::{BurstLoss, Delay, Distribution, PacketEffect, Overtake, Shape, Share, RejectWith};
+pub use control_link::Connection;
+pub use dns_refresh::{Name, NewEnds};
+pub use address::{Network, PortRange};
+pub use nat::marks_held;
 
 use crate::dns::Viewpoint;
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
@@ -44,7 +44,7 @@ const ADDED: &str = "added";
 /// What is done to which packets, in which namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Filter {
+pub struct PacketFilter {
     /// The name of the tables that are made, known before.
     pub table: String,
     /// The network namespace; ours where left out.
@@ -53,7 +53,7 @@ pub struct Filter {
     /// Which packets.
     pub flows: Flows,
     /// What is done to them.
-    pub harm: Harm,
+    pub harm: PacketEffect,
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
@@ -152,7 +152,7 @@ pub enum Direction {
 
 /// What there must be before there are rules.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Means {
+pub struct Capabilities {
     /// The number of the packet queue.
     pub queue: u16,
     /// Whether rules name it by the older `NFQUEUE` target.
@@ -190,7 +190,7 @@ pub struct Counted {
     pub added: u64,
 }
 
-impl Filter {
+impl PacketFilter {
     /// The messages that make its tables, all or nothing. `deadline` is when the kernel ends it by itself, `queue` the packet queue's
     /// number, where packets go to one: by a step of its own where the kernel has it, else by a target.
     pub fn messages(
@@ -203,7 +203,7 @@ impl Filter {
         rules::messages(self, deadline, self.means(socket, queue, shapers), true)
     }
 
-    fn means(&self, socket: &Socket, queue: u16, shapers: Shapers) -> Means {
+    fn means(&self, socket: &Socket, queue: u16, shapers: Shapers) -> Capabilities {
         let (layer, name) = (Layer::Inet, self.table.as_str());
         let table = Table { layer, name };
         let step = netlink::Expression::Queue {
@@ -217,7 +217,7 @@ impl Filter {
             table.rule("trial", &[step], ""),
         ];
         let queues = self.harm.queues() || self.swallows();
-        Means {
+        Capabilities {
             queue,
             by_target: queues && socket.check(&trial).is_err(),
             shapers,
@@ -232,10 +232,10 @@ impl Filter {
             self.flows.direction.leaves(),
         );
         let (into, out) = match self.harm {
-            Harm::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
-            Harm::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
+            PacketEffect::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
+            PacketEffect::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
             _ if self.swallows() => ((1, self.early()), (3, rules::AFTER_FILTERS)),
-            Harm::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
+            PacketEffect::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
             _ => ((1, self.early()), (5, 0)),
         };
         let arriving = arrives.then_some((true, into));
@@ -249,7 +249,7 @@ impl Filter {
     pub fn closes_established(&self) -> bool {
         matches!(
             self.harm,
-            Harm::Reject {
+            PacketEffect::Reject {
                 close_established: true,
                 ..
             }
@@ -259,14 +259,14 @@ impl Filter {
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
     /// only, and a plain drop there would tell a UDP sender.
     pub fn swallows(&self) -> bool {
-        let loses = matches!(self.harm, Harm::Lose { .. } | Harm::LoseInBursts { .. });
+        let loses = matches!(self.harm, PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. });
         loses && !self.flows.cgroups.is_empty()
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
-        LOW | (text::fold(&self.table) as u16 & (LOW - 1))
+        LOW | (display::fold(&self.table) as u16 & (LOW - 1))
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -274,7 +274,7 @@ impl Filter {
     /// # Errors
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
-        if let Harm::Shape { shape } = &self.harm {
+        if let PacketEffect::Shape { shape } = &self.harm {
             shape.try_out()?;
         }
         netlink::within(self.namespace.as_ref(), || {

@@ -7,7 +7,7 @@
 //! (`WNOWAIT`), since a stop that was waited for and whose tracer dies has lost its signal.
 
 use super::Failed;
-use super::life::Life;
+use super::bootstrap::Life;
 use crate::processes::{ProcessId, ProcessTable};
 use nix::errno::Errno;
 use nix::libc;

@@ -4,7 +4,7 @@ use super::Runner;
 use crate::crew::{Joined, Roll};
 use crate::fleet::Lever;
 use crate::link::Caller;
-use crate::providers::Around;
+use crate::providers::ProbeContext;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{AbortBy, Event, Run};
@@ -15,22 +15,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a lost agent's guardian may take to put everything back and end.
-const GUARDIAN_WITHIN: Duration = Duration::from_secs(30);
+const GUARDIAN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an agent that does not answer may take until somebody near it has ended it and put back what it owes, and it has come
 /// again. After that its run ends without it.
-const HUNG_WITHIN: Duration = Duration::from_secs(30);
+const HUNG_AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a local agent that was killed may take to leave.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an agent may take to revert all.
-const REVERT_WITHIN: Duration = Duration::from_secs(30);
+const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long agents that were told by whoever pulled the lever may take before we ask them, too, and how long they may be quiet.
-const HALTED_WITHIN: Duration = Duration::from_secs(1);
-const QUIET: Duration = Duration::from_millis(100);
+const HALT_TIMEOUT: Duration = Duration::from_secs(1);
+const HALT_QUIET_TIME: Duration = Duration::from_millis(100);
 /// How long an agent may take to end in peace; it has nothing left to do.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An agent that takes part.
-pub(super) struct Agent {
+pub(super) struct RunAgent {
     caller: Caller,
     /// Over which of its connections its words come.
     connection: u64,
@@ -53,7 +53,7 @@ pub(super) struct Agent {
     exited: Option<Option<i32>>,
 }
 
-impl Agent {
+impl RunAgent {
     /// What it is told.
     pub(super) fn caller(&self) -> &Caller {
         &self.caller
@@ -113,9 +113,9 @@ impl Runner {
         for joined in joined {
             self.welcome(joined, Vec::new());
         }
-        self.write();
+        self.flush();
         let owed = self
-            .record
+            .log
             .run
             .owed
             .iter()
@@ -140,7 +140,7 @@ impl Runner {
             connection,
             has_process,
         } = joined;
-        let agent = Agent {
+        let agent = RunAgent {
             caller,
             connection,
             has_process,
@@ -154,9 +154,9 @@ impl Runner {
             exited: None,
         };
         self.agents.insert(hello.agent.clone(), agent);
-        self.knows_agents = false;
+        self.context_knows_agents = false;
         self.told_to_revert = false;
-        self.put_soon(Event::AgentJoined {
+        self.record_buffered(Event::AgentJoined {
             agent: hello.agent,
             recovered: hello.recovered,
             owed: hello.owed,
@@ -164,18 +164,18 @@ impl Runner {
     }
 
     /// Has whoever measures know all agents that take part: once for all that have come, since they may be many.
-    pub(super) fn know_agents(&mut self) {
-        if self.knows_agents {
+    pub(super) fn update_context(&mut self) {
+        if self.context_knows_agents {
             return;
         }
-        let mut around = Around::clone(&self.around);
+        let mut context = ProbeContext::clone(&self.context);
         let callers = self.agents.iter();
-        around.is_fleet = self.settings.crew.is_fleet();
-        around.agents = callers
+        context.is_fleet = self.settings.crew.is_fleet();
+        context.agents = callers
             .map(|(name, agent)| (name.clone(), agent.caller.clone()))
             .collect();
-        self.around = Arc::new(around);
-        self.knows_agents = true;
+        self.context = Arc::new(context);
+        self.context_knows_agents = true;
     }
 
     /// Tells every agent that was asked to inject to put everything back, once. Does not wait.
@@ -185,9 +185,9 @@ impl Runner {
         if waits || std::mem::replace(&mut self.told_to_revert, true) {
             return;
         }
-        let is_open = |name: &str, agent: &Agent| {
+        let is_open = |name: &str, agent: &RunAgent| {
             let mut asked = agent.asked.iter();
-            asked.any(|(_, injection)| is_open_on(&self.record.run, name, injection))
+            asked.any(|(_, injection)| is_open_on(&self.log.run, name, injection))
         };
         // Before the method nothing was injected, and nothing is until it begins.
         for (name, agent) in &mut self.agents {
@@ -220,7 +220,7 @@ impl Runner {
 
     /// Whether this agent was asked for this injection, and it is not known to be over.
     pub(super) fn is_open_on(&self, name: &str, injection: &str) -> bool {
-        is_open_on(&self.record.run, name, injection)
+        is_open_on(&self.log.run, name, injection)
     }
 
     /// The link closed, and not because we said goodbye.
@@ -258,7 +258,7 @@ impl Runner {
         agent.caller.hang_up();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
-            self.put_soon(Event::AgentLost {
+            self.record_buffered(Event::AgentLost {
                 agent: name.to_owned(),
                 reason: why,
             });
@@ -290,15 +290,15 @@ impl Runner {
             self.give_time().await;
         }
         self.ask_revert();
-        let deadline = tokio::time::Instant::now() + REVERT_WITHIN;
+        let deadline = tokio::time::Instant::now() + REVERT_TIMEOUT;
         while !self.reverting.is_empty() {
-            if tokio::time::timeout_at(deadline, self.turn()).await.is_ok() {
+            if tokio::time::timeout_at(deadline, self.step()).await.is_ok() {
                 continue;
             }
             for name in std::mem::take(&mut self.reverting) {
                 let why = format!(
                     "it did not put everything back within {}",
-                    HumanDuration(REVERT_WITHIN)
+                    HumanDuration(REVERT_TIMEOUT)
                 );
                 self.lost(&name, why);
             }
@@ -308,21 +308,21 @@ impl Runner {
         for name in lost {
             self.replace(&name).await;
         }
-        self.write();
+        self.flush();
     }
 
     /// Lets agents that were told by whoever pulled the lever put everything back: ten thousand of them need not be told
     /// twice. Not for long, and not once they are quiet: an injection may have crossed with what they were told.
     async fn give_time(&mut self) {
-        let most = tokio::time::Instant::now() + HALTED_WITHIN;
+        let most = tokio::time::Instant::now() + HALT_TIMEOUT;
         if let Some(mut lever) = self.settings.crew.lever() {
             // Their answers come first, and our paper after: the processors have nothing better to do.
             let answered = lever.wait_for(|lever| *lever != Lever::Pulled);
             tokio::time::timeout_at(most, answered).await.ok();
         }
         while self.acting.values().any(|acting| *acting > 0) {
-            let quiet = tokio::time::Instant::now() + QUIET;
-            let turned = tokio::time::timeout_at(most.min(quiet), self.turn()).await;
+            let quiet = tokio::time::Instant::now() + HALT_QUIET_TIME;
+            let turned = tokio::time::timeout_at(most.min(quiet), self.step()).await;
             if turned.is_err() {
                 break;
             }
@@ -348,17 +348,17 @@ impl Runner {
             .and_then(|agent| agent.lost)
             .unwrap_or_else(Instant::now);
         let hangs = self.agents.get(name).filter(|agent| agent.is_unresponsive);
-        let hung = hangs.map(|_| HUNG_WITHIN);
+        let hung = hangs.map(|_| HUNG_AGENT_TIMEOUT);
         let deadline = match hangs {
-            Some(agent) if agent.has_process => KILLED_WITHIN,
-            Some(_) => HUNG_WITHIN,
-            None => GUARDIAN_WITHIN,
+            Some(agent) if agent.has_process => KILL_TIMEOUT,
+            Some(_) => HUNG_AGENT_TIMEOUT,
+            None => GUARDIAN_TIMEOUT,
         };
         let deadline = tokio::time::Instant::from_std(since + deadline);
         while !self.open_on(name).is_empty()
             && self.agents.get(name).is_some_and(|agent| !agent.is_gone())
         {
-            if tokio::time::timeout_at(deadline, self.turn())
+            if tokio::time::timeout_at(deadline, self.step())
                 .await
                 .is_err()
             {
@@ -407,11 +407,11 @@ impl Runner {
     }
 
     /// Sends the agents home in peace.
-    pub(super) async fn farewell(&mut self) {
+    pub(super) async fn release_agents(&mut self) {
         self.timers = tokio::task::JoinSet::new();
         self.due.clear();
         let home =
-            |agent: &Agent| agent.lost.is_some() || !agent.has_process || agent.exited.is_some();
+            |agent: &RunAgent| agent.lost.is_some() || !agent.has_process || agent.exited.is_some();
         let is_fleet = self.settings.crew.is_fleet();
         for agent in self.agents.values_mut() {
             agent.leaves = true;
@@ -424,9 +424,9 @@ impl Runner {
                 },
             });
         }
-        let deadline = tokio::time::Instant::now() + GOODBYE_WITHIN;
+        let deadline = tokio::time::Instant::now() + GOODBYE_TIMEOUT;
         while !self.agents.values().all(home)
-            && tokio::time::timeout_at(deadline, self.turn()).await.is_ok()
+            && tokio::time::timeout_at(deadline, self.step()).await.is_ok()
         {}
         for (_, agent) in std::mem::take(&mut self.agents) {
             // With nothing injected there is nothing that could be left by this run.
