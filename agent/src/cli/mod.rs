@@ -34,7 +34,7 @@ const DEFAULT_PLAN_DURATION: HumanDuration = HumanDuration::seconds(60);
 enum CommandError {
     Refused(Refusal),
     Invalid(String),
-    Owed(Vec<Owed>),
+    Owed(Vec<OwedInjection>),
 }
 
 impl From<Refusal> for CommandError {
