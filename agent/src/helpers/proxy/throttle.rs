@@ -90,7 +90,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::Size;
+    use crate::units::Size;
     use backburn_experiments::HumanDuration;
     use rand_chacha::rand_core::SeedableRng as _;
 
