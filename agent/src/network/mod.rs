@@ -22,7 +22,7 @@ use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::packet_filter::{PacketEffect, PacketFilter};
 use crate::plan::{Plan, PlanContext};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 
 /// The plan of a fault that is done to packets by a helper's tables.
@@ -50,7 +50,7 @@ pub(crate) fn plan_for_filter(
         }],
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
-            deadline: context.deadline(Span::default()),
+            deadline: context.deadline(HumanDuration::default()),
             role: HelperSpec::PacketFilter(Box::new(filter)),
         })],
         notes,

@@ -6,7 +6,7 @@ pub use plan_context::{FileSystem, Memory, PlanContext};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{PlanView, Victim};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Expectation {
     /// Those that matched before: they are not newcomers.
     pub known: Vec<ProcessId>,
     /// How soon.
-    pub within: Span,
+    pub within: HumanDuration,
 }
 
 impl Plan {
