@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 /// Where the experiment document's schema is within the description.
-const DOCUMENT: &str = "#/components/schemas/Document";
+const DOCUMENT_SCHEMA: &str = "#/components/schemas/Document";
 
 /// Puts in what all operations have in common.
 pub(super) fn complete(description: &mut Value) {
@@ -17,7 +17,7 @@ pub(super) fn complete(description: &mut Value) {
             document.remove("$schema");
             document.remove("$id");
         }
-        move_references(&mut document);
+        rebase_references(&mut document);
         schemas.insert("Document".into(), document);
     }
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
@@ -102,21 +102,21 @@ fn means(status: &str) -> &'static str {
 }
 
 /// The document's schema has its parts within itself; here it is a part of something else.
-fn move_references(schema: &mut Value) {
+fn rebase_references(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             for (key, value) in object {
                 match value {
                     Value::String(to) if key == "$ref" => {
                         if let Some(part) = to.strip_prefix('#') {
-                            *to = format!("{DOCUMENT}{part}");
+                            *to = format!("{DOCUMENT_SCHEMA}{part}");
                         }
                     }
-                    _ => move_references(value),
+                    _ => rebase_references(value),
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(move_references),
+        Value::Array(values) => values.iter_mut().for_each(rebase_references),
         _ => {}
     }
 }

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-#[path = "netem/crashes.rs"]
 mod crashes;
 
 const MODULES: &[&str] = &[

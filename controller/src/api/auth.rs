@@ -2,8 +2,8 @@
 //! route without one can be seen at a look.
 
 use super::Api;
-use super::operations::blocking;
-use super::problem::Problem;
+use super::blocking;
+use super::problem::ApiProblem;
 use crate::service::Who;
 use crate::store::{ApiToken, Hash, Kind, Role, StoreError};
 use axum::extract::FromRequestParts;
@@ -113,9 +113,9 @@ pub struct Operator(pub Who);
 /// May let agents and people in.
 pub struct Admin(pub Who);
 
-async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, Problem> {
+async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
     let none = |what: &str| {
-        Problem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
+        ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
         )
     };
@@ -154,7 +154,7 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, Problem> {
             role: kept.role,
         };
         api.denied(&kept.id, who, least, parts).await;
-        return Err(Problem::new(StatusCode::FORBIDDEN, "role", what));
+        return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
     Ok(Who {
         name: kept.name,
@@ -172,40 +172,44 @@ pub fn word(role: Role) -> &'static str {
 }
 
 /// How often a token asked for what its role does not allow, since when.
-pub(super) struct Denials {
+pub(super) struct DenialCount {
     since: Instant,
     count: u32,
 }
 
-/// So many refusals of one token are written down in [`DENIED_WITHIN`]: more say no more, and would fill the disk.
-const DENIED: u32 = 10;
-const DENIED_WITHIN: Duration = Duration::from_secs(60);
+/// So many refusals of one token are written down in [`DENIAL_WINDOW`]: more say no more, and would fill the disk.
+const MAX_LOGGED_DENIALS: u32 = 10;
+const DENIAL_WINDOW: Duration = Duration::from_secs(60);
 /// So much of a path is written down, in characters.
-const SHOWN_PATH: usize = 200;
+const MAX_LOGGED_PATH_CHARS: usize = 200;
 
 impl Api {
     /// Writes down that somebody asked for what its role does not allow. A stranger, who shows no good token, is only counted:
     /// anybody could fill the log.
     async fn denied(&self, token: &str, who: Who, least: Role, parts: &Parts) {
         let is_written = {
-            let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut denial_counts = self
+                .denial_counts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            denials.retain(|_, denials| now.duration_since(denials.since) < DENIED_WITHIN);
-            let denials = denials.entry(token.to_owned());
-            let denials = denials.or_insert(Denials {
+            denial_counts
+                .retain(|_, denial_counts| now.duration_since(denial_counts.since) < DENIAL_WINDOW);
+            let denial_counts = denial_counts.entry(token.to_owned());
+            let denial_counts = denial_counts.or_insert(DenialCount {
                 since: now,
                 count: 0,
             });
-            denials.count += 1;
-            denials.count <= DENIED
+            denial_counts.count += 1;
+            denial_counts.count <= MAX_LOGGED_DENIALS
         };
         if !is_written {
             return;
         }
-        let path = parts.uri.path().chars().take(SHOWN_PATH);
+        let path = parts.uri.path().chars().take(MAX_LOGGED_PATH_CHARS);
         let about: String = format!("{} ", parts.method)
             .chars()
-            .take(SHOWN_PATH)
+            .take(MAX_LOGGED_PATH_CHARS)
             .chain(path)
             .collect();
         let service = self.service.clone();
@@ -222,14 +226,14 @@ impl Api {
         let read = tokio::task::spawn_blocking(move || store.api_token(&id_)).await;
         match read {
             Ok(Ok(token)) => {
-                self.remember(token.clone());
+                self.cache_token(token.clone());
                 Ok(token)
             }
             Ok(Err(error)) if error.kind == Kind::NotThere => {
                 self.forget(id);
                 Err(error)
             }
-            Ok(Err(error)) => self.remembered(id).ok_or(error),
+            Ok(Err(error)) => self.cached_token(id).ok_or(error),
             Err(_) => Err(StoreError::new(Kind::Io, "the controller ends")),
         }
     }
@@ -238,9 +242,9 @@ impl Api {
 macro_rules! roles {
     ($($name:ident),*) => {$(
         impl FromRequestParts<Api> for $name {
-            type Rejection = Problem;
+            type Rejection = ApiProblem;
 
-            async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+            async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiProblem> {
                 who(parts, api, Role::$name).await.map($name)
             }
         }

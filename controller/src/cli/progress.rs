@@ -1,8 +1,8 @@
 //! Shows a run while it goes on. A thread of its own does the writing: a terminal that is held
 //! with Ctrl-S, or a pipe that nobody reads, must not hold the run, and above all not its revert.
 
-use super::live::Live;
-use super::{print, say};
+use super::progress_tty::TtyProgress;
+use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Event, Judgement, Phase};
@@ -15,11 +15,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often a live picture is drawn again where nothing happens.
-const REDRAW: Duration = Duration::from_millis(200);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
+pub(crate) enum OutputStyle {
     /// Its events on stdout, as JSON lines.
     Json,
     /// A picture that changes in place, on stderr.
@@ -28,32 +28,32 @@ pub(crate) enum Style {
     Lines,
 }
 
-impl Style {
+impl OutputStyle {
     /// What suits stderr: a picture on a terminal that can draw one, else lines.
     pub(crate) fn for_people() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         if std::io::stderr().is_terminal() && !dumb {
-            Style::Live
+            OutputStyle::Live
         } else {
-            Style::Lines
+            OutputStyle::Lines
         }
     }
 }
 
 /// Colours where stderr has them: `NO_COLOR`, `CLICOLOR` and a dumb terminal are minded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Paint(bool);
+pub(super) struct Palette(bool);
 
-impl Paint {
+impl Palette {
     pub(super) fn stderr() -> Self {
-        Paint(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+        Palette(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
     }
 
     pub(super) fn stdout() -> Self {
-        Paint(anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never)
+        Palette(anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never)
     }
 
-    pub(super) fn good(self, text: &str) -> String {
+    pub(super) fn success(self, text: &str) -> String {
         if self.0 {
             text.green().to_string()
         } else {
@@ -61,7 +61,7 @@ impl Paint {
         }
     }
 
-    pub(super) fn bad(self, text: &str) -> String {
+    pub(super) fn failure(self, text: &str) -> String {
         if self.0 {
             text.red().to_string()
         } else {
@@ -69,7 +69,7 @@ impl Paint {
         }
     }
 
-    pub(super) fn doubtful(self, text: &str) -> String {
+    pub(super) fn warning(self, text: &str) -> String {
         if self.0 {
             text.yellow().to_string()
         } else {
@@ -77,7 +77,7 @@ impl Paint {
         }
     }
 
-    pub(super) fn faint(self, text: &str) -> String {
+    pub(super) fn dim(self, text: &str) -> String {
         if self.0 {
             text.dimmed().to_string()
         } else {
@@ -87,32 +87,32 @@ impl Paint {
 
     pub(super) fn judged(self, judgement: Judgement) -> String {
         match judgement {
-            Judgement::Within => self.good("✓"),
-            Judgement::Outside => self.bad("✗"),
-            Judgement::Unknown => self.doubtful("?"),
+            Judgement::Within => self.success("✓"),
+            Judgement::Outside => self.failure("✗"),
+            Judgement::Unknown => self.warning("?"),
         }
     }
 }
 
-enum Said {
-    Entry(Box<JournalEntry>),
+enum ProgressMessage {
+    Entry(Box<Entry>),
     Warning(String),
 }
 
 /// The thread that shows a run.
-pub(super) struct Talk {
-    to: mpsc::Sender<Said>,
+pub(super) struct ProgressThread {
+    to: mpsc::Sender<ProgressMessage>,
     thread: Option<JoinHandle<Vec<JournalEntry>>>,
 }
 
-impl Talk {
+impl ProgressThread {
     /// `lengths` says how long each action's fault lasts, by the action's name.
-    pub(super) fn start(style: Style, lengths: BTreeMap<String, HumanDuration>) -> Self {
+    pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let (to, from) = mpsc::channel();
         let thread = std::thread::Builder::new()
-            .name("talk".into())
+            .name("progress".into())
             .spawn(move || show(style, lengths, &from));
-        Talk {
+        ProgressThread {
             to,
             thread: thread.ok(),
         }
@@ -121,12 +121,12 @@ impl Talk {
     pub(super) fn watcher(&self) -> EventObserver {
         let to = self.to.clone();
         // A thread that has gone shows nothing; the run goes on.
-        Box::new(move |entry| drop(to.send(Said::Entry(Box::new(entry.clone())))))
+        Box::new(move |entry| drop(to.send(ProgressMessage::Entry(Box::new(entry.clone())))))
     }
 
     pub(super) fn warner(&self) -> impl FnMut(String) + Send + 'static {
         let to = self.to.clone();
-        move |warning| drop(to.send(Said::Warning(warning)))
+        move |warning| drop(to.send(ProgressMessage::Warning(warning)))
     }
 
     /// Shows what is left and gives back all that was seen.
@@ -138,16 +138,20 @@ impl Talk {
     }
 }
 
-fn show(style: Style, lengths: BTreeMap<String, HumanDuration>, from: &mpsc::Receiver<Said>) -> Vec<JournalEntry> {
+fn show(
+    style: OutputStyle,
+    lengths: BTreeMap<String, HumanDuration>,
+    from: &mpsc::Receiver<ProgressMessage>,
+) -> Vec<JournalEntry> {
     let mut entries: Vec<JournalEntry> = Vec::new();
-    let mut lines = Lines {
-        paint: Paint::stderr(),
+    let mut lines = LineFormatter {
+        paint: Palette::stderr(),
         last: BTreeMap::new(),
     };
-    let mut live = (style == Style::Live).then(|| Live::new(lines.paint, lengths));
+    let mut live = (style == OutputStyle::Live).then(|| TtyProgress::new(lines.paint, lengths));
     loop {
         let said = match &mut live {
-            Some(live) => match from.recv_timeout(REDRAW) {
+            Some(live) => match from.recv_timeout(REDRAW_INTERVAL) {
                 Err(RecvTimeoutError::Timeout) => {
                     live.draw();
                     continue;
@@ -158,13 +162,13 @@ fn show(style: Style, lengths: BTreeMap<String, HumanDuration>, from: &mpsc::Rec
         };
         match said {
             None => break,
-            Some(Said::Warning(warning)) => match &live {
-                Some(live) => live.line(&lines.paint.doubtful(&warning)),
-                None => say(&format!("{warning}\n")),
+            Some(ProgressMessage::Warning(warning)) => match &live {
+                Some(live) => live.line(&lines.paint.warning(&warning)),
+                None => print_stderr(&format!("{warning}\n")),
             },
-            Some(Said::Entry(entry)) => {
+            Some(ProgressMessage::Entry(entry)) => {
                 match (style, &mut live) {
-                    (Style::Json, _) => {
+                    (OutputStyle::Json, _) => {
                         if let Ok(line) = serde_json::to_string(&entry) {
                             print(&format!("{line}\n"));
                         }
@@ -179,7 +183,7 @@ fn show(style: Style, lengths: BTreeMap<String, HumanDuration>, from: &mpsc::Rec
                     }
                     (_, None) => {
                         if let Some(line) = lines.line(&entry) {
-                            say(&format!("{line}\n"));
+                            print_stderr(&format!("{line}\n"));
                         }
                     }
                 }
@@ -194,16 +198,16 @@ fn show(style: Style, lengths: BTreeMap<String, HumanDuration>, from: &mpsc::Rec
 }
 
 /// Events as lines.
-struct Lines {
-    paint: Paint,
+struct LineFormatter {
+    paint: Palette,
     /// What each probe was judged last: a line for each sample would bury the rest.
     last: BTreeMap<String, Judgement>,
 }
 
-impl Lines {
+impl LineFormatter {
     fn line(&mut self, entry: &JournalEntry) -> Option<String> {
         let text = self.text(&entry.event)?;
-        let at = self.paint.faint(&format!("{:>8.3}s", entry.elapsed));
+        let at = self.paint.dim(&format!("{:>8.3}s", entry.elapsed));
         Some(format!("{at}  {text}"))
     }
 
@@ -244,7 +248,7 @@ impl Lines {
                     .collect();
                 let warnings = plan.warnings.iter();
                 let warnings = warnings
-                    .map(|warning| format!("\n{}", paint.doubtful(&format!("WARNING: {warning}"))));
+                    .map(|warning| format!("\n{}", paint.warning(&format!("WARNING: {warning}"))));
                 format!(
                     "{activity}: would hit {}{}",
                     if names.is_empty() {
@@ -255,10 +259,10 @@ impl Lines {
                     warnings.collect::<String>()
                 )
             }
-            Event::PhaseStarted { phase } => paint.faint(phase_name(*phase)),
-            Event::Interrupted { reason } => paint.bad(&format!("interrupted: {reason}")),
+            Event::PhaseStarted { phase } => paint.dim(phase_name(*phase)),
+            Event::Interrupted { reason } => paint.failure(&format!("interrupted: {reason}")),
             Event::NotStarted { rule, reason, .. } => {
-                paint.bad(&format!("not started: {reason} (rule: {rule})"))
+                paint.failure(&format!("not started: {reason} (rule: {rule})"))
             }
             Event::Sampled {
                 probe,
@@ -310,7 +314,7 @@ impl Lines {
             }
             Event::InjectionRequested { .. } => return None,
             Event::InjectionRefused { refusal, .. } => {
-                paint.bad(&format!("refused: {}", refusal.what))
+                paint.failure(&format!("refused: {}", refusal.what))
             }
             Event::Injected { injection, plan } => {
                 format!(
@@ -324,19 +328,19 @@ impl Lines {
             }
             Event::EffectSeen { effect, .. } if effect.acts => format!("it acts: {}", effect.seen),
             Event::EffectSeen { effect, .. } => {
-                paint.doubtful(&format!("no effect: {}", effect.seen))
+                paint.warning(&format!("no effect: {}", effect.seen))
             }
             Event::InjectionEnded(ended) => ended_line(ended, paint),
             Event::Aborted(abort) => {
-                paint.bad(&format!("aborted by {}: {}", abort.rule, abort.reason))
+                paint.failure(&format!("aborted by {}: {}", abort.rule, abort.reason))
             }
             Event::AgentLost { agent, reason } => {
-                paint.bad(&format!("agent {agent} is lost: {reason}"))
+                paint.failure(&format!("agent {agent} is lost: {reason}"))
             }
-            Event::Recovered { after } => paint.good(&format!(
+            Event::Recovered { after } => paint.success(&format!(
                 "the hypothesis holds again, {after} after the last revert"
             )),
-            Event::NotRecovered { within } => paint.bad(&format!(
+            Event::NotRecovered { within } => paint.failure(&format!(
                 "the hypothesis did not hold again within {within}"
             )),
             Event::RunEnded => return None,
@@ -344,7 +348,7 @@ impl Lines {
     }
 }
 
-fn ended_line(ended: &EndedInjection, paint: Paint) -> String {
+fn ended_line(ended: &EndedInjection, paint: Palette) -> String {
     if ended.clean {
         format!(
             "{} is put back, in {:.1} ms",
@@ -352,7 +356,7 @@ fn ended_line(ended: &EndedInjection, paint: Paint) -> String {
             ended.took.0.as_secs_f64() * 1e3
         )
     } else {
-        paint.bad(&format!(
+        paint.failure(&format!(
             "{} is NOT put back: {}",
             ended.injection,
             ended.residue.join("; ")

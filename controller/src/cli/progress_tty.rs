@@ -1,7 +1,7 @@
 //! The picture of a run on a terminal: each probe with its last judgements, each fault with the
 //! time it has left.
 
-use super::talk::Paint;
+use super::progress::Palette;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Event, Judgement};
 use backburn_experiments::wire::InjectionId;
@@ -11,33 +11,33 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How many of a probe's last judgements are shown.
-const HISTORY: usize = 40;
+const HISTORY_LENGTH: usize = 40;
 
-pub(super) struct Live {
-    paint: Paint,
+pub(super) struct TtyProgress {
+    paint: Palette,
     picture: MultiProgress,
-    probes: BTreeMap<String, Probe>,
-    faults: BTreeMap<InjectionId, Fault>,
+    probes: BTreeMap<String, ProbeBar>,
+    faults: BTreeMap<InjectionId, FaultBar>,
     /// How long each action's fault lasts.
     lengths: BTreeMap<String, HumanDuration>,
 }
 
-struct Probe {
+struct ProbeBar {
     bar: ProgressBar,
     history: VecDeque<Judgement>,
 }
 
-struct Fault {
+struct FaultBar {
     bar: ProgressBar,
     what: String,
     length: Option<HumanDuration>,
     since: Option<Instant>,
 }
 
-impl Live {
-    pub(super) fn new(paint: Paint, lengths: BTreeMap<String, HumanDuration>) -> Self {
+impl TtyProgress {
+    pub(super) fn new(paint: Palette, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let picture = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Live {
+        TtyProgress {
             paint,
             picture,
             probes: BTreeMap::new(),
@@ -64,7 +64,7 @@ impl Live {
                 let paint = self.paint;
                 let probe = self.probe(probe);
                 probe.history.push_back(*judgement);
-                if probe.history.len() > HISTORY {
+                if probe.history.len() > HISTORY_LENGTH {
                     probe.history.pop_front();
                 }
                 let strip: String = probe
@@ -76,7 +76,7 @@ impl Live {
                 let took = format!("{:.0} ms", took.0.as_secs_f64() * 1e3);
                 probe
                     .bar
-                    .set_message(format!("{strip} {value} {}", paint.faint(&took)));
+                    .set_message(format!("{strip} {value} {}", paint.dim(&took)));
             }
             Event::InjectionRequested {
                 injection,
@@ -89,7 +89,7 @@ impl Live {
                 bar.set_message(format!("{what}: asked for"));
                 self.faults.insert(
                     injection.clone(),
-                    Fault {
+                    FaultBar {
                         bar,
                         what,
                         length: self.lengths.get(activity).copied(),
@@ -124,7 +124,7 @@ impl Live {
                 };
                 fault
                     .bar
-                    .set_message(self.paint.bad(&format!("⚡ {}: {time}", fault.what)));
+                    .set_message(self.paint.failure(&format!("⚡ {}: {time}", fault.what)));
             }
         }
     }
@@ -151,22 +151,24 @@ impl Live {
         }
     }
 
-    fn probe(&mut self, name: &str) -> &mut Probe {
+    fn probe(&mut self, name: &str) -> &mut ProbeBar {
         if !self.probes.contains_key(name) {
             let bar = self.bar();
             bar.set_prefix(name.to_owned());
             self.probes.insert(
                 name.to_owned(),
-                Probe {
+                ProbeBar {
                     bar,
                     history: VecDeque::new(),
                 },
             );
         }
-        self.probes.entry(name.to_owned()).or_insert_with(|| Probe {
-            bar: ProgressBar::hidden(),
-            history: VecDeque::new(),
-        })
+        self.probes
+            .entry(name.to_owned())
+            .or_insert_with(|| ProbeBar {
+                bar: ProgressBar::hidden(),
+                history: VecDeque::new(),
+            })
     }
 
     fn bar(&self) -> ProgressBar {

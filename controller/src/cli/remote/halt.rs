@@ -1,7 +1,7 @@
 //! `backburn halt` and `backburn resume`.
 
-use super::super::{Failure, print, print_json, say};
-use super::{Remote, columns, text};
+use super::super::{CommandError, print, print_json, print_stderr};
+use super::{ControllerOptions, columns, text};
 use backburn_experiments::journal::Outcome;
 use clap::Args;
 use serde_json::{Value, json};
@@ -15,16 +15,16 @@ pub(in crate::cli) struct HaltCommand {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ResumeCommand {
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
-pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let (_, report) = client.call("POST", "/api/v1/halt", Some(&json!({"why": command.why})))?;
     let clean = report["clean"] == true;
@@ -66,18 +66,18 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, Failure> {
     } else {
         "NOT everything is observed gone"
     };
-    say(&format!(
+    print_stderr(&format!(
         "halted: {runs} runs ended, {} agents, {all} after {took:.1} ms; nothing starts until `backburn resume`\n",
         agents.len()
     ));
     for run in report["unknown"].as_array().into_iter().flatten() {
         let run = run.as_str().unwrap_or_default();
-        say(&format!(
+        print_stderr(&format!(
             "error: not all faults of run {run} are known to be over\n"
         ));
     }
     if report["remembered"] == Value::Bool(false) {
-        say(
+        print_stderr(
             "error: the store does not remember it: a restart of the controller lets go of the lever\n",
         );
     }
@@ -102,9 +102,9 @@ fn by_guardian(agent: &Value) -> String {
     }
 }
 
-pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     client.call("DELETE", "/api/v1/halt", None)?;
-    say("runs may start again; what was stopped stays stopped\n");
+    print_stderr("runs may start again; what was stopped stays stopped\n");
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! Where an experiment comes from: its file, the variables given, the environment; and how what
 //! is wrong with it is shown.
 
-use super::{Failure, INVALID, say};
+use super::{CommandError, EXIT_INVALID, print_stderr};
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::substitute::convert;
 use backburn_experiments::{Problem, json};
@@ -20,18 +20,18 @@ pub(super) struct Variables {
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
     #[command(flatten)]
-    controls: Controls,
+    controls: ControlsOption,
 }
 
 /// What becomes of the Chaos Toolkit's controls.
 #[derive(Debug, Default, Args)]
-pub(super) struct Controls {
+pub(super) struct ControlsOption {
     /// Leave the document's Chaos Toolkit controls out: they are not played, and refused without this
     #[arg(long = "ignore-controls")]
     ignore: bool,
 }
 
-impl Controls {
+impl ControlsOption {
     /// Takes the controls out of a document, where that is wanted, and says which. Whether there were any.
     pub(super) fn leave_out(&self, file: &Path, document: &mut Value) -> bool {
         if !self.ignore {
@@ -40,7 +40,7 @@ impl Controls {
         let left_out = check::without_controls(document);
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
-            say(&format!(
+            print_stderr(&format!(
                 "note: {}: controls are left out: {left_out}\n",
                 file.display()
             ));
@@ -63,7 +63,7 @@ impl Controls {
 
 /// Values that go before the document's.
 #[derive(Debug, Default)]
-struct Given {
+struct VariableValues {
     /// The configuration's.
     configuration: Map<String, Value>,
     /// The secrets', by scope.
@@ -71,7 +71,7 @@ struct Given {
 }
 
 /// Why there is no experiment.
-pub(super) enum NoExperiment {
+pub(super) enum LoadError {
     /// It could not be read.
     Unreadable(String),
     /// What is wrong with it.
@@ -85,9 +85,9 @@ impl Variables {
     }
 
     /// Refuses to leave out the controls of an experiment that a controller keeps: it has none.
-    pub(super) fn refuse_controls_of_kept(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_controls_of_kept(&self) -> Result<(), CommandError> {
         match self.controls.ignore {
-            true => Err(Failure::invalid(
+            true => Err(CommandError::invalid(
                 "`--ignore-controls` is for a file: what a controller keeps has no controls\nhint: `backburn apply --ignore-controls FILE` keeps it without them",
             )),
             false => Ok(()),
@@ -95,21 +95,21 @@ impl Variables {
     }
 
     /// The configuration's values, for a controller.
-    pub(super) fn configuration(&self) -> Result<Map<String, Value>, Failure> {
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>, CommandError> {
         let given = self.read()?;
         if !given.secrets.is_empty() {
-            return Err(Failure::invalid(
+            return Err(CommandError::invalid(
                 "a controller is handed no secrets by `--var-file`\nhint: the document says where the controller reads them: `{\"type\": \"file\", …}` or `{\"type\": \"env\", …}`",
             ));
         }
         Ok(given.configuration)
     }
 
-    fn read(&self) -> Result<Given, Failure> {
-        let Given {
+    fn read(&self) -> Result<VariableValues, CommandError> {
+        let VariableValues {
             mut configuration,
             mut secrets,
-        } = Given::default();
+        } = VariableValues::default();
         for file in &self.var_files {
             let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
             let own = if file
@@ -118,11 +118,14 @@ impl Variables {
             {
                 json::read_as::<Map<String, Value>>(&text).map_err(|problems| {
                     let what = json::in_one_line(&problems);
-                    Failure::invalid(format!("{}: {what}", file.display()))
+                    CommandError::invalid(format!("{}: {what}", file.display()))
                 })?
             } else {
                 from_lines(&text).map_err(|line| {
-                    Failure::invalid(format!("{}: line {line} is not NAME=VALUE", file.display()))
+                    CommandError::invalid(format!(
+                        "{}: line {line} is not NAME=VALUE",
+                        file.display()
+                    ))
                 })?
             };
             for (name, value) in own {
@@ -137,7 +140,7 @@ impl Variables {
             let (name, value) = one(variable)?;
             configuration.insert(name, value);
         }
-        Ok(Given {
+        Ok(VariableValues {
             configuration,
             secrets,
         })
@@ -165,9 +168,9 @@ fn from_lines(text: &str) -> Result<Map<String, Value>, usize> {
     Ok(found)
 }
 
-fn one(variable: &str) -> Result<(String, Value), Failure> {
+fn one(variable: &str) -> Result<(String, Value), CommandError> {
     let wrong = |why: &str| {
-        Failure::invalid(format!(
+        CommandError::invalid(format!(
             "`--var {variable}`: {why}\nhint: e.g. `--var url=http://127.0.0.1`"
         ))
     };
@@ -193,18 +196,18 @@ fn one(variable: &str) -> Result<(String, Value), Failure> {
     Ok((name.to_owned(), value))
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
+fn unreadable(file: &Path, error: &std::io::Error) -> CommandError {
     let text = error.to_string();
     let why = text
         .split(" (os error")
         .next()
         .unwrap_or(&text)
         .to_lowercase();
-    Failure::invalid(format!("{}: {why}", file.display()))
+    CommandError::invalid(format!("{}: {why}", file.display()))
 }
 
 /// The text of the experiment in this file; `-` is standard input.
-pub(super) fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, CommandError> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
         let read = std::io::stdin().lock().read_to_end(&mut bytes);
@@ -214,17 +217,17 @@ pub(super) fn read(file: &Path) -> Result<String, Failure> {
     };
     let bytes = bytes.map_err(|error| unreadable(file, &error))?;
     String::from_utf8(bytes)
-        .map_err(|_| Failure::invalid(format!("{}: it is not text in UTF-8", file.display())))
+        .map_err(|_| CommandError::invalid(format!("{}: it is not text in UTF-8", file.display())))
 }
 
 /// Reads and checks the experiment in this file; `-` is standard input.
-pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, NoExperiment> {
-    let text = read(file).map_err(|failure| NoExperiment::Unreadable(failure.what))?;
+pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, LoadError> {
+    let text = read(file).map_err(|failure| LoadError::Unreadable(failure.what))?;
     let text = variables.without_controls(file, text);
     let given = variables
         .read()
-        .map_err(|failure| NoExperiment::Unreadable(failure.what))?;
-    check(&text, &given.configuration, &given.secrets).map_err(NoExperiment::Wrong)
+        .map_err(|failure| LoadError::Unreadable(failure.what))?;
+    check(&text, &given.configuration, &given.secrets).map_err(LoadError::Wrong)
 }
 
 /// Checks an experiment's text against the faults that this program has.
@@ -264,18 +267,18 @@ pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment
 }
 
 /// The experiment, or its problems as this command's failure.
-pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, Failure> {
-    load(file, variables).map_err(|wrong| Failure {
-        code: INVALID,
+pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, CommandError> {
+    load(file, variables).map_err(|wrong| CommandError {
+        code: EXIT_INVALID,
         what: shown(file, &wrong),
     })
 }
 
 /// What is wrong, for people: without `error:` before it.
-pub(super) fn shown(file: &Path, wrong: &NoExperiment) -> String {
+pub(super) fn shown(file: &Path, wrong: &LoadError) -> String {
     let problems = match wrong {
-        NoExperiment::Unreadable(what) => return what.clone(),
-        NoExperiment::Wrong(problems) => problems,
+        LoadError::Unreadable(what) => return what.clone(),
+        LoadError::Wrong(problems) => problems,
     };
     let count = if problems.len() == 1 {
         "1 problem".to_owned()

@@ -366,7 +366,7 @@ fn reference_matches_the_programs() {
         }
     }
     none(
-        "pages that are stale; `BACKBURN_BLESS=1 cargo test -p backburn-tests --test docs` makes them anew",
+        "pages that are stale; `BACKBURN_BLESS=1 cargo test -p backburn-tests --test quick docs` makes them anew",
         stale,
     );
     let there: BTreeSet<PathBuf> = std::fs::read_dir(&folder)

@@ -77,7 +77,7 @@ fn nginx(folder: &Path) -> (Software, u16, PathBuf) {
 #[test]
 fn library_experiments_are_valid_and_tested() {
     let files = std::fs::read_dir(root().join("experiments/library")).expect("there is a library");
-    let own = std::fs::read_to_string(root().join("tests/tests/library.rs"))
+    let own = std::fs::read_to_string(root().join("tests/tests/systems/library.rs"))
         .expect("this file can be read");
     let neighbours = ["demo.rs", "library_network.rs"].map(|name| {
         std::fs::read_to_string(root().join("tests/tests").join(name))

@@ -1,6 +1,6 @@
 //! What comes in: bodies, queries and path parts. What is wrong with them is said as a problem document.
 
-use super::problem::Problem;
+use super::problem::ApiProblem;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -10,20 +10,20 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 /// The largest number that every client can write: JSON's numbers are doubles for many of them.
-pub const LARGEST: u64 = (1 << 53) - 1;
+pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// The longest name.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// A body: a JSON object.
-pub struct Body<T>(pub T);
+pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Problem;
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiProblem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiProblem> {
         let axum::Json(text) = axum::Json::<Box<RawValue>>::from_request(request, state).await?;
-        let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, "body", what);
+        let wrong = |what: String| ApiProblem::new(StatusCode::BAD_REQUEST, "body", what);
         let value = json::read(text.get()).map_err(|problems| {
             wrong(format!("the body: {}", json::in_one_line(&problems))).places(problems)
         })?;
@@ -32,21 +32,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(wrong("the body is no JSON object".into()));
         }
         let read = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-        Ok(Body(read))
+        Ok(JsonBody(read))
     }
 }
 
-struct Number;
+struct SafeInteger;
 
-impl Visitor<'_> for Number {
+impl Visitor<'_> for SafeInteger {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from 0 to {LARGEST}")
+        write!(f, "a whole number from 0 to {MAX_SAFE_INTEGER}")
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
-        match number <= LARGEST {
+        match number <= MAX_SAFE_INTEGER {
             true => Ok(number),
             false => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
         }
@@ -54,7 +54,7 @@ impl Visitor<'_> for Number {
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
         // JSON has one kind of number: 1.0 is 1.
-        if number.fract() == 0.0 && (0.0..=LARGEST as f64).contains(&number) {
+        if number.fract() == 0.0 && (0.0..=MAX_SAFE_INTEGER as f64).contains(&number) {
             return Ok(number as u64);
         }
         Err(E::invalid_value(Unexpected::Float(number), &self))
@@ -62,18 +62,20 @@ impl Visitor<'_> for Number {
 }
 
 /// Reads a number that every client can write and the store can keep.
-pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    from.deserialize_u64(Number)
+pub(super) fn safe_integer<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    from.deserialize_u64(SafeInteger)
 }
 
 /// The same, where there may be none.
-pub(super) fn number_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn optional_safe_integer<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<u64>, D::Error> {
     struct IfAny;
     impl<'de> Visitor<'de> for IfAny {
         type Value = Option<u64>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            Number.expecting(f)
+            SafeInteger.expecting(f)
         }
 
         fn visit_none<E: Error>(self) -> Result<Option<u64>, E> {
@@ -85,7 +87,7 @@ pub(super) fn number_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option
         }
 
         fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Option<u64>, D::Error> {
-            number(from).map(Some)
+            safe_integer(from).map(Some)
         }
     }
     from.deserialize_option(IfAny)
@@ -93,53 +95,53 @@ pub(super) fn number_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 
 /// A query.
 #[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-pub struct Asked<T>(pub T);
+#[from_request(via(axum::extract::Query), rejection(ApiProblem))]
+pub struct QueryParams<T>(pub T);
 
 /// Parts of the path.
 #[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-pub struct Named<T>(pub T);
+#[from_request(via(axum::extract::Path), rejection(ApiProblem))]
+pub struct PathParam<T>(pub T);
 
-impl From<JsonRejection> for Problem {
+impl From<JsonRejection> for ApiProblem {
     fn from(rejection: JsonRejection) -> Self {
         let status = match rejection.status() {
             StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
             other => other,
         };
-        Problem::new(status, "body", rejection.body_text())
+        ApiProblem::new(status, "body", rejection.body_text())
     }
 }
 
-impl From<QueryRejection> for Problem {
+impl From<QueryRejection> for ApiProblem {
     fn from(rejection: QueryRejection) -> Self {
-        Problem::new(StatusCode::BAD_REQUEST, "query", rejection.body_text())
+        ApiProblem::new(StatusCode::BAD_REQUEST, "query", rejection.body_text())
     }
 }
 
-impl From<PathRejection> for Problem {
+impl From<PathRejection> for ApiProblem {
     fn from(rejection: PathRejection) -> Self {
-        Problem::new(StatusCode::BAD_REQUEST, "path", rejection.body_text())
+        ApiProblem::new(StatusCode::BAD_REQUEST, "path", rejection.body_text())
     }
 }
 
 /// A name that can stand in a path, in a file's name, and in a log.
-pub(super) fn check_name(name: &str, of: &str) -> Result<(), Problem> {
+pub(super) fn check_name(name: &str, of: &str) -> Result<(), ApiProblem> {
     let fine = !name.is_empty()
-        && name.len() <= LONGEST_NAME
+        && name.len() <= MAX_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match fine {
         true => Ok(()),
-        false => Err(Problem::new(
+        false => Err(ApiProblem::new(
             StatusCode::BAD_REQUEST,
             "name",
             format!("`{}` is no name for {of}", name.escape_debug()),
         )
         .hint(format!(
-            "letters, digits, `-`, `_` and `.`, {LONGEST_NAME} at the most, the first a letter or a digit"
+            "letters, digits, `-`, `_` and `.`, {MAX_NAME_BYTES} at the most, the first a letter or a digit"
         ))),
     }
 }
@@ -151,15 +153,15 @@ mod tests {
 
     #[test]
     fn a_number_is_one_that_every_client_can_write() {
-        let read = |value: Value| number_if_any(value).ok();
+        let read = |value: Value| optional_safe_integer(value).ok();
         assert_eq!(read(json!(7)), Some(Some(7)));
         assert_eq!(read(json!(7.0)), Some(Some(7)));
-        assert_eq!(read(json!(LARGEST)), Some(Some(LARGEST)));
+        assert_eq!(read(json!(MAX_SAFE_INTEGER)), Some(Some(MAX_SAFE_INTEGER)));
         assert_eq!(read(json!(null)), Some(None));
         for wrong in [
             json!(-1),
             json!(7.5),
-            json!(LARGEST + 1),
+            json!(MAX_SAFE_INTEGER + 1),
             json!(u64::MAX),
             json!(1e300),
             json!("7"),
