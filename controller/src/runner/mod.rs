@@ -1,29 +1,30 @@
 //! Drives one run, from the document to the verdict, and is the only writer of its journal.
 //!
-//! Everything that happens (a sample, an agent's word, an activity's end, an operator's signal)
-//! comes to one place, `step`, and is dealt with there without waiting for anything. So an abort
-//! is on its way to the agent before anything else gets a chance, and events have one order.
+//! What is to be done is decided by a state machine without I/O ([`machine`]): events go in, commands come out. The
+//! [`driver`] does what they say, and turns what comes of it into events: samples, agents' reports, the ends of activities, an
+//! operator's signal. Events have one order, and an abort is on its way to the agents before anything else gets a chance.
 //!
-//! prepare → gate → method ‖ looks ‖ abort rules → revert, always → rollbacks → looks again.
+//! prepare → gate → method ‖ samples ‖ abort rules → revert, always → rollbacks → samples again.
 
-mod activities;
-mod agents;
+mod agent_ports;
+mod driver;
 mod evaluation;
-pub(crate) mod event_log;
-mod finalize;
-mod injections;
+mod events;
 pub mod journal;
-mod prepare;
-mod sampling;
+mod machine;
+mod preview;
+mod selection;
+#[cfg(test)]
+mod simulation;
 mod target_addresses;
 
-pub use event_log::EventObserver;
-pub use journal::{Journal, JournalFile};
-pub use prepare::{Preview, PreviewedInjection, preview, select_agents};
+pub use journal::{EventObserver, Journal, JournalFile};
+pub use preview::{Preview, PreviewedInjection, preview};
+pub use selection::{has_fault, select_agents};
 pub use target_addresses::ADDRESS;
 
-use crate::agent_connection::{AgentEvent, EventSender};
 use crate::agent_pool::AgentPool;
+<<<<<<< HEAD
 use crate::providers::ProbeContext;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
@@ -34,59 +35,64 @@ use event_log::EventLog;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+=======
+use backburn_experiments::HumanDuration;
+use backburn_experiments::check::Experiment;
+use backburn_experiments::journal::{IllegalEvent, Run, Verdict};
+>>>>>>> main
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-
-/// How much of what many agents say at the same time is dealt with at a time: it shares one write to the journal.
-const MAX_EVENTS_AT_ONCE: usize = 512;
 
 /// What a run needs besides its experiment.
 pub struct RunSettings {
-    /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that an
-    /// injection's id, which is made from it, stays within its 32.
+    /// The run's id: lower-case letters, digits and `-`, at most 24 of them, so that the ids of its injections, which begin
+    /// with it, have at most 32.
     pub run: String,
-    /// What every pick comes from.
+    /// The seed for random selection.
     pub seed: u64,
+<<<<<<< HEAD
     /// How often the hypothesis is looked at while the method goes on.
     pub frequency: HumanDuration,
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
+=======
+    /// How often the hypothesis is sampled while the method runs; at least 1 ms.
+    pub frequency: HumanDuration,
+    /// The SHA-256 of the document's text, in hexadecimal, where no name and version identify it.
+>>>>>>> main
     pub sha256: Option<String>,
-    /// Who takes part, where the experiment needs somebody.
+    /// The agents that may take part, where the experiment needs any.
     pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.
     pub journal: Box<dyn Journal>,
-    /// Who sees each event after that.
+    /// Each of these sees every event after that.
     pub observers: Vec<EventObserver>,
-    /// An operator's words to end the run, e.g. `SIGINT received`.
+    /// An operator's requests to end the run, in words, e.g. `SIGINT received`. The first ends the run, and later ones leave
+    /// out what may be left out: the rollbacks and the last samples.
     pub stop: mpsc::UnboundedReceiver<String>,
 }
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct FinishedRun {
-    /// All that is known of it.
+    /// All that is known of the run: the fold of its journal.
     pub run: Run,
-    /// What it comes to.
+    /// What the run comes to.
     pub verdict: Verdict,
+<<<<<<< HEAD
     /// An event of ours that could not stand where it did: a bug to report. The run was ended for it.
     pub illegal: Option<IllegalEvent>,
+=======
+    /// An event that could not stand in the journal where it did, or that could not be written: a bug to report.
+    pub illegal: Option<IllegalEvent>,
+>>>>>>> main
 }
 
-/// Runs the experiment to its end. Whatever happens, what was injected is reverted first and the
+/// Runs the experiment to its end. Whatever happens, what was injected is reverted first, and the
 /// verdict says so.
 pub async fn run(experiment: Experiment, settings: RunSettings) -> FinishedRun {
-    let mut runner = Runner::new(experiment, settings);
-    runner.drive().await;
-    let Runner { log, illegal, .. } = runner;
-    FinishedRun {
-        verdict: verdict(&log.run),
-        run: log.run,
-        illegal,
-    }
+    driver::Driver::new(experiment, settings).run().await
 }
 
-/// A new run's id: when, to the second, and four letters that tell two of one second apart.
+/// A new run's id: the time, to the second, and four random letters that tell apart two runs of the same second.
 pub fn run_id() -> String {
     let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let mut random = random();
@@ -100,12 +106,13 @@ pub fn run_id() -> String {
     format!("{now}-{letters}")
 }
 
-/// A number nobody chose, small enough to stay exact in tools that read JSON's numbers as floats.
+/// A random number below 2^53, so that it stays exact in tools that read JSON's numbers as floats.
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library keys its hash maps from the system's random source.
     std::hash::RandomState::new().build_hasher().finish() >> 11
 }
+<<<<<<< HEAD
 
 /// What a task of ours tells the runner.
 enum RunnerEvent {
@@ -441,3 +448,5 @@ pub fn has_fault(experiment: &Experiment) -> bool {
         .faults()
         .any(|(_, activity, _)| !experiment.is_dry(activity))
 }
+=======
+>>>>>>> main

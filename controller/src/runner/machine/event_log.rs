@@ -1,48 +1,53 @@
-//! The one door that events pass: fold, then journal, then whoever watches; and only then does
-//! the runner act. Events that come together, from many agents, are written together. Secrets are taken out here, so that there is one place to look at.
+//! The run's events on their way to the journal: each is folded into the run first, which says whether it may follow what came
+//! before, and loses the secrets that it quotes. Events that come together, from many agents, are written together.
 
+<<<<<<< HEAD:controller/src/runner/event_log.rs
 use super::journal::Journal;
 use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
+=======
+use crate::runner::events::StepTime;
+use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
+>>>>>>> main:controller/src/runner/machine/event_log.rs
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{Effect, EndedInjection, OwedInjection, PlanView, Refusal};
 use serde_json::Value;
-use std::time::Instant;
 
 /// The longest text within an output that a journal keeps, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 /// The most members of a list or an object within an output that a journal keeps.
 const MAX_MEMBERS: usize = 256;
 
+<<<<<<< HEAD:controller/src/runner/event_log.rs
 /// Sees each event after it is in the journal. Must not block.
 pub type EventObserver = Box<dyn FnMut(&JournalEntry) + Send>;
 
 /// What has happened so far, and where it is written.
+=======
+/// What has happened so far, and what of it is not in the journal yet.
+>>>>>>> main:controller/src/runner/machine/event_log.rs
 pub(super) struct EventLog {
     pub(super) run: Run,
-    journal: Option<Box<dyn Journal>>,
     redactor: Redactor,
+<<<<<<< HEAD:controller/src/runner/event_log.rs
     observers: Vec<EventObserver>,
     began: Instant,
     /// What is in the fold and not in the journal yet.
     unwritten: Vec<JournalEntry>,
+=======
+    unwritten: Vec<JournalEntry>,
+>>>>>>> main:controller/src/runner/machine/event_log.rs
 }
 
 impl EventLog {
-    pub(super) fn new(
-        journal: Box<dyn Journal>,
-        redactor: Redactor,
-        observers: Vec<EventObserver>,
-    ) -> Self {
+    pub(super) fn new(redactor: Redactor) -> Self {
         EventLog {
             run: Run::default(),
-            journal: Some(journal),
             redactor,
-            observers,
-            began: Instant::now(),
             unwritten: Vec::new(),
         }
     }
 
+<<<<<<< HEAD:controller/src/runner/event_log.rs
     /// Seconds since the run started.
     pub(super) fn elapsed(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
@@ -55,6 +60,17 @@ impl EventLog {
         let entry = JournalEntry {
             at: jiff::Timestamp::now(),
             elapsed: self.elapsed(),
+=======
+    /// Takes an event in, to be written with the next entries.
+    ///
+    /// # Errors
+    /// The event cannot follow what came before. That is a bug of the state machine, or of an agent.
+    pub(super) fn append(&mut self, mut event: Event, now: StepTime) -> Result<(), IllegalEvent> {
+        clean(&mut event, &self.redactor);
+        let entry = JournalEntry {
+            at: now.wall,
+            elapsed: now.elapsed.as_secs_f64(),
+>>>>>>> main:controller/src/runner/machine/event_log.rs
             event,
         };
         self.run.apply(&entry)?;
@@ -62,32 +78,13 @@ impl EventLog {
         Ok(())
     }
 
-    /// Writes what was taken in since, and tells whoever watches. After a failed write nothing more is written, so that
-    /// the journal has no hole: it ends where it ended.
-    pub(super) fn flush(&mut self) -> Result<(), String> {
-        let entries = std::mem::take(&mut self.unwritten);
-        let written = match &mut self.journal {
-            Some(journal) if !entries.is_empty() => journal.append(&entries).map_err(|error| {
-                format!(
-                    "the journal {} could not be written: {error}",
-                    journal.place()
-                )
-            }),
-            _ => Ok(()),
-        };
-        if written.is_err() {
-            self.journal = None;
-        }
-        for entry in &entries {
-            for observer in &mut self.observers {
-                observer(entry);
-            }
-        }
-        written
+    /// What has to be written now; empty where nothing has.
+    pub(super) fn take_unwritten(&mut self) -> Vec<JournalEntry> {
+        std::mem::take(&mut self.unwritten)
     }
 }
 
-/// Takes secrets out of whatever an event quotes, then shortens it. Names and numbers of our own
+/// Takes secrets out of whatever an event quotes, then shortens it. Names and numbers that Backburn itself made
 /// are left alone: a secret `1` must not make a journal unreadable.
 fn clean(event: &mut Event, redactor: &Redactor) {
     match event {
@@ -128,7 +125,7 @@ fn clean(event: &mut Event, redactor: &Redactor) {
     }
 }
 
-/// As [`clean`], for a plan that is shown before there is a run.
+/// Takes secrets out of a plan.
 pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
     plan.victims
         .iter_mut()
@@ -142,7 +139,7 @@ pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
     notes.for_each(|note| text(note, redactor));
 }
 
-/// The same for a refusal.
+/// Takes secrets out of a refusal.
 pub(crate) fn clean_refusal(refusal: &mut Refusal, redactor: &Redactor) {
     text(&mut refusal.what, redactor);
     maybe(&mut refusal.hint, redactor);
@@ -184,7 +181,7 @@ fn maybe(found: &mut Option<String>, redactor: &Redactor) {
     }
 }
 
-/// Cuts at a character's edge and says how long it was.
+/// Cuts a long text at a character boundary and appends its length.
 fn shorten(text: &mut String) {
     if text.len() > MAX_TEXT_BYTES {
         let whole = text.len();
