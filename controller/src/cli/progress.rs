@@ -95,7 +95,7 @@ impl Palette {
 }
 
 enum ProgressMessage {
-    Entry(Box<Entry>),
+    Entry(Box<JournalEntry>),
     Warning(String),
 }
 

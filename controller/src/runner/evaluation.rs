@@ -1,12 +1,8 @@
 //! Measures an activity and judges its value: within, outside or unknown, and why.
 
-<<<<<<< HEAD
+use super::events::ActivityResult;
 use crate::providers::{ProbeContext, measure};
 use backburn_experiments::wire::ProbeOutcome;
-=======
-use super::events::ActivityResult;
-use crate::providers::{Measured, ProbeContext, measure};
->>>>>>> main
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{ActivityStatus, Judgement};
 use backburn_experiments::probes::within;
@@ -38,8 +34,8 @@ impl Evaluator {
         let (judgement, why) =
             judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
         let output = match measured {
-            Measured::Output(output) => output,
-            Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+            ProbeOutcome::Output(output) => output,
+            ProbeOutcome::NoAnswer(_) | ProbeOutcome::Broken(_) => Value::Null,
         };
         (judgement, output, why)
     }
@@ -50,8 +46,8 @@ impl Evaluator {
         let (judgement, why_judged) =
             judged.map_or((None, None), |(judgement, why)| (Some(judgement), why));
         let (status, output, why) = match measured {
-            Measured::Output(output) => (ActivityStatus::Succeeded, output, why_judged),
-            Measured::NoAnswer(why) | Measured::Broken(why) => {
+            ProbeOutcome::Output(output) => (ActivityStatus::Succeeded, output, why_judged),
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 (ActivityStatus::Failed, Value::Null, Some(why))
             }
         };
@@ -67,13 +63,8 @@ impl Evaluator {
     async fn measure(
         &self,
         context: &ProbeContext,
-<<<<<<< HEAD
     ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
-        // Where the only agent is this host's, we are where it is.
-=======
-    ) -> (Measured, Option<(Judgement, Option<String>)>) {
         // A local run's only agent is on this host, too.
->>>>>>> main
         if let Some(from) = self.activity.from.as_ref().filter(|_| context.is_fleet) {
             return self.measure_from(from, context).await;
         }

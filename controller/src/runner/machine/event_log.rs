@@ -1,13 +1,8 @@
 //! The run's events on their way to the journal: each is folded into the run first, which says whether it may follow what came
 //! before, and loses the secrets that it quotes. Events that come together, from many agents, are written together.
 
-<<<<<<< HEAD:controller/src/runner/event_log.rs
-use super::journal::Journal;
-use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
-=======
 use crate::runner::events::StepTime;
 use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
->>>>>>> main:controller/src/runner/machine/event_log.rs
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{Effect, EndedInjection, OwedInjection, PlanView, Refusal};
 use serde_json::Value;
@@ -17,25 +12,11 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// The most members of a list or an object within an output that a journal keeps.
 const MAX_MEMBERS: usize = 256;
 
-<<<<<<< HEAD:controller/src/runner/event_log.rs
-/// Sees each event after it is in the journal. Must not block.
-pub type EventObserver = Box<dyn FnMut(&JournalEntry) + Send>;
-
-/// What has happened so far, and where it is written.
-=======
 /// What has happened so far, and what of it is not in the journal yet.
->>>>>>> main:controller/src/runner/machine/event_log.rs
 pub(super) struct EventLog {
     pub(super) run: Run,
     redactor: Redactor,
-<<<<<<< HEAD:controller/src/runner/event_log.rs
-    observers: Vec<EventObserver>,
-    began: Instant,
-    /// What is in the fold and not in the journal yet.
     unwritten: Vec<JournalEntry>,
-=======
-    unwritten: Vec<JournalEntry>,
->>>>>>> main:controller/src/runner/machine/event_log.rs
 }
 
 impl EventLog {
@@ -47,20 +28,6 @@ impl EventLog {
         }
     }
 
-<<<<<<< HEAD:controller/src/runner/event_log.rs
-    /// Seconds since the run started.
-    pub(super) fn elapsed(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
-    }
-
-    /// Takes an event in, to be written with the next [`flush`](EventLog::flush). An error is that it cannot follow what
-    /// came before: a bug of ours, or an agent that talks nonsense.
-    pub(super) fn append(&mut self, mut event: Event) -> Result<(), IllegalEvent> {
-        clean(&mut event, &self.redactor);
-        let entry = JournalEntry {
-            at: jiff::Timestamp::now(),
-            elapsed: self.elapsed(),
-=======
     /// Takes an event in, to be written with the next entries.
     ///
     /// # Errors
@@ -70,7 +37,6 @@ impl EventLog {
         let entry = JournalEntry {
             at: now.wall,
             elapsed: now.elapsed.as_secs_f64(),
->>>>>>> main:controller/src/runner/machine/event_log.rs
             event,
         };
         self.run.apply(&entry)?;
