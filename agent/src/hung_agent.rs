@@ -5,7 +5,7 @@ use crate::engine::revert_matching;
 use crate::host::{Host, wait_readable};
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
 use crate::processes::{OwnerState, ProcessId};
-use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::path::Path;
@@ -99,7 +99,7 @@ pub struct HungAgentOutcome {
     /// What was put back for it.
     pub ended: Vec<EndedInjection>,
     /// What is not seen to be gone, and what of its ledger can't be read.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 impl HungAgentOutcome {

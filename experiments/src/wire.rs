@@ -177,7 +177,7 @@ pub enum Report {
         /// Of the command.
         request: u64,
         /// What could not be proved gone.
-        owed: Vec<OwedInjection>,
+        owed: Vec<UnrevertedInjection>,
         /// What other agents of the host owe that are alive.
         #[serde(default)]
         held: Vec<InjectionId>,
@@ -242,7 +242,7 @@ pub struct Hello {
     /// What it found owed by agents that died, and put back.
     pub recovered: Vec<EndedInjection>,
     /// What it found owed and could not put back.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
     /// What other agents of this host owe that are alive, and will put back.
     #[serde(default)]
     pub held: Vec<InjectionId>,
@@ -420,7 +420,7 @@ pub struct EndedInjection {
 
 /// What an agent owes and could not put back: somebody has to look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwedInjection {
+pub struct UnrevertedInjection {
     /// Which injection.
     pub injection: InjectionId,
     /// Its fault.

@@ -7,7 +7,7 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
     AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict,
 };
-use backburn_experiments::wire::{Effect, OwedInjection, Refusal};
+use backburn_experiments::wire::{Effect, UnrevertedInjection, Refusal};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn what_is_not_known_to_be_gone_outranks_everything() {
         Outcome::NotClean,
         "its end was never told"
     );
-    let owed = vec![OwedInjection {
+    let owed = vec![UnrevertedInjection {
         injection: "old".into(),
         fault: "f".into(),
         residue: vec!["x".into()],

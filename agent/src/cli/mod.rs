@@ -18,7 +18,7 @@ use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection, Refusal};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ const DEFAULT_PLAN_DURATION: HumanDuration = HumanDuration::seconds(60);
 enum CommandError {
     Refused(Refusal),
     Invalid(String),
-    Owed(Vec<OwedInjection>),
+    Owed(Vec<UnrevertedInjection>),
 }
 
 impl From<Refusal> for CommandError {
@@ -382,7 +382,7 @@ fn revert(
     let is_selected = |entry: &crate::ledger::LedgerEntry| {
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
-    let (ended, owed): (Vec<EndedInjection>, Vec<OwedInjection>) =
+    let (ended, owed): (Vec<EndedInjection>, Vec<UnrevertedInjection>) =
         revert_matching(host, ledger, is_selected, Cause::Manual);
     output::reverted(&ended, &owed, json)?;
     if owed.is_empty() {

@@ -6,7 +6,7 @@ use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{EndedInjection, OwedInjection, PlanView, Refusal, Report};
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, PlanView, Refusal, Report};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
@@ -210,7 +210,7 @@ fn ended_text(ended: &EndedInjection) -> String {
 }
 
 /// What was reverted by hand.
-pub(super) fn reverted(ended: &[EndedInjection], owed: &[OwedInjection], as_json: bool) -> Result<u8, CommandError> {
+pub(super) fn reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection], as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(&ended);
     }
@@ -224,7 +224,7 @@ pub(super) fn reverted(ended: &[EndedInjection], owed: &[OwedInjection], as_json
 }
 
 /// What somebody has to look at.
-pub(super) fn owed(owed: &[OwedInjection]) {
+pub(super) fn owed(owed: &[UnrevertedInjection]) {
     for owed in owed {
         eprintln!(
             "error: {} ({}) is not put back: {}",

@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::processes::OwnerState;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::OwedInjection;
+use backburn_experiments::wire::UnrevertedInjection;
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     } else {
         rows.iter().for_each(|row| print(&row.text()));
     }
-    let problems: Vec<OwedInjection> = unreadable
+    let problems: Vec<UnrevertedInjection> = unreadable
         .iter()
         .map(crate::ledger::UnreadableEntry::owed)
         .collect();

@@ -16,7 +16,7 @@ use crate::exit_code;
 use crate::host::{Host, Invocation, HostRole};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
-use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use relay::{RelayEnd, relay, take_signal};
@@ -181,7 +181,7 @@ impl Connector<'_> {
 }
 
 /// What was put back for an agent that died, and what could not be.
-fn log_reverted(ended: &[EndedInjection], owed: &[OwedInjection]) {
+fn log_reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection]) {
     for end in ended {
         tracing::warn!(
             injection = end.injection,

@@ -4,7 +4,7 @@ use super::revert::{revert_lost_entry, revert_matching};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
 use crate::processes::ProcessId;
-use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use std::path::Path;
 
 /// Puts back what a dead worker owes: what the ledger tells, and what only `remembered` tells any more, because the ledger was removed
@@ -17,7 +17,7 @@ pub fn revert_dead_worker(
     state: &Path,
     worker: ProcessId,
     remembered: Option<&[LedgerEntry]>,
-) -> (Vec<EndedInjection>, Vec<OwedInjection>) {
+) -> (Vec<EndedInjection>, Vec<UnrevertedInjection>) {
     let ledger = Ledger::at(state);
     let boot = boot_id().ok();
     let its = |entry: &LedgerEntry| {
@@ -36,7 +36,7 @@ pub fn revert_dead_worker(
             let end = revert_lost_entry(host, state, entry, Cause::AgentDied);
             // An entry that can't be read is among those owed already.
             owed.retain(|owed| owed.injection != entry.injection);
-            owed.push(OwedInjection {
+            owed.push(UnrevertedInjection {
                 injection: entry.injection.clone(),
                 fault: entry.fault.clone(),
                 residue: end.residue.clone(),

@@ -29,7 +29,7 @@ use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
-    Cause, EndedInjection, InjectionId, InjectionRequest, OwedInjection, Refusal, Report,
+    Cause, EndedInjection, InjectionId, InjectionRequest, UnrevertedInjection, Refusal, Report,
 };
 use completions::{Completion, CompletionReceiver, CompletionSender};
 use executor::{ApplyJob, Executor};
@@ -389,7 +389,7 @@ impl Engine {
         self.pending_revert_alls = waiting;
         for PendingRevertAll { request, run, .. } in due {
             let left = self.injections_of(run.as_deref());
-            let left = left.into_iter().map(|injection| OwedInjection {
+            let left = left.into_iter().map(|injection| UnrevertedInjection {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
                 residue: vec![format!(

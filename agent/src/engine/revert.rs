@@ -6,7 +6,7 @@ use crate::changes::{Change, Observed, ReversibleChange as _};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{Cause, Effect, EndedInjection, OwedInjection};
+use backburn_experiments::wire::{Cause, Effect, EndedInjection, UnrevertedInjection};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -188,7 +188,7 @@ pub fn revert_matching(
     ledger: &Ledger,
     is_dead: impl Fn(&LedgerEntry) -> bool,
     cause: Cause,
-) -> (Vec<EndedInjection>, Vec<OwedInjection>) {
+) -> (Vec<EndedInjection>, Vec<UnrevertedInjection>) {
     ledger.clear_stale(host);
     let (entries, unreadable) = match ledger.entries() {
         Ok(found) => found,
@@ -199,7 +199,7 @@ pub fn revert_matching(
             )];
             return (
                 Vec::new(),
-                vec![OwedInjection {
+                vec![UnrevertedInjection {
                     injection: String::new(),
                     fault: "unknown".into(),
                     residue,
@@ -210,7 +210,7 @@ pub fn revert_matching(
     let dead: Vec<LedgerEntry> = entries.into_iter().filter(is_dead).collect();
     let ended = revert_all(host, ledger, &dead, cause);
     let stuck = ended.iter().zip(&dead).filter(|(end, _)| !end.clean);
-    let stuck = stuck.map(|(end, entry)| OwedInjection {
+    let stuck = stuck.map(|(end, entry)| UnrevertedInjection {
         injection: entry.injection.clone(),
         fault: entry.fault.clone(),
         residue: end.residue.clone(),

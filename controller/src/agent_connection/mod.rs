@@ -11,7 +11,7 @@ pub(crate) use driver::drive;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostProvider, Provider};
 use backburn_experiments::wire::{
-    Command, FaultDescription, Hello, InjectionId, InjectionRequest, OwedInjection, PlanView, ProbeOutcome,
+    Command, FaultDescription, Hello, InjectionId, InjectionRequest, UnrevertedInjection, PlanView, ProbeOutcome,
     Refusal, Report,
 };
 use nix::sys::signal::{Signal, killpg};
@@ -371,7 +371,7 @@ impl AgentHandle {
 
     /// Has the agent put everything of a run back. What could not be proved gone of anything, and what others of its host still
     /// hold; none where it does not answer any more.
-    pub async fn revert(&self, run: &str) -> Option<(Vec<OwedInjection>, Vec<InjectionId>)> {
+    pub async fn revert(&self, run: &str) -> Option<(Vec<UnrevertedInjection>, Vec<InjectionId>)> {
         let (request, run) = (self.next_request_id(), Some(run.to_owned()));
         match self
             .request(request, Command::RevertAll { request, run })

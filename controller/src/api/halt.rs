@@ -8,7 +8,7 @@ use super::problem::ApiProblem;
 use crate::service;
 use axum::Json;
 use axum::extract::State;
-use backburn_experiments::wire::{EndedInjection, OwedInjection};
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -96,8 +96,8 @@ pub struct HaltResult {
     remembered: bool,
 }
 
-impl From<OwedInjection> for OwedInjection {
-    fn from(owed: OwedInjection) -> Self {
+impl From<UnrevertedInjection> for OwedInjection {
+    fn from(owed: UnrevertedInjection) -> Self {
         OwedInjection {
             injection: owed.injection,
             fault: owed.fault,

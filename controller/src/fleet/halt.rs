@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use crate::agent_connection::{AgentHandle, EventKind};
-use backburn_experiments::wire::{Cause, EndedInjection, OwedInjection, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Report};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub struct Reverted {
     /// From the command to its word that everything is gone. None where it has not said so.
     pub took: Option<Duration>,
     /// What could not be proved gone.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
     /// Whether it is connected and says nothing.
     pub unresponsive: bool,
     /// What its guardian has put back for it, because it died or hung.

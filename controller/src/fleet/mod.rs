@@ -14,7 +14,7 @@ use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
 use crate::agent_connection::{AgentEvent, AgentHandle, EventKind, EventSender, drive};
 use crate::runner::ADDRESS;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{EndedInjection, Hello, OwedInjection, Report};
+use backburn_experiments::wire::{EndedInjection, Hello, UnrevertedInjection, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +69,7 @@ struct Introduction {
     version: String,
     labels: BTreeMap<String, String>,
     faults: Arc<[String]>,
-    owed: Vec<OwedInjection>,
+    owed: Vec<UnrevertedInjection>,
     held: Vec<String>,
     answers_heartbeats: bool,
 }
@@ -109,7 +109,7 @@ pub struct ConnectedAgent {
     /// The runs that hold it.
     pub runs: Vec<String>,
     /// What it could not put back.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 impl Member {

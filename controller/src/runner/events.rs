@@ -2,7 +2,7 @@
 
 use crate::agent_pool::Inventory;
 use backburn_experiments::journal::{ActivityStatus, JournalEntry, Judgement, Phase};
-use backburn_experiments::wire::{self, EndedInjection, Hello, InjectionId, InjectionRequest, OwedInjection};
+use backburn_experiments::wire::{self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection};
 use backburn_experiments::{Problem, HumanDuration};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,9 +117,9 @@ pub(super) enum AgentReport {
         effect: wire::Effect,
     },
     /// An injection ended.
-    Ended(Ended),
+    Ended(EndedInjection),
     /// The agent has reverted everything of the run, except this.
-    AllReverted(Vec<OwedInjection>),
+    AllReverted(Vec<UnrevertedInjection>),
     /// An abort rule that the agent watches by itself was triggered.
     AbortRuleTriggered {
         /// The run that the rule belongs to.

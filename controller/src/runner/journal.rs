@@ -23,7 +23,7 @@ pub trait Journal: Send {
 }
 
 /// Sees each event after it is in the journal. Must not block.
-pub type EventObserver = Box<dyn FnMut(&Entry) + Send>;
+pub type EventObserver = Box<dyn FnMut(&JournalEntry) + Send>;
 
 /// A run's journal, and who sees its entries.
 pub(super) struct JournalWriter {
@@ -44,7 +44,7 @@ impl JournalWriter {
     ///
     /// # Errors
     /// They could not be written, for people; told once.
-    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), String> {
+    pub(super) fn append(&mut self, entries: &[JournalEntry]) -> Result<(), String> {
         let written = match &mut self.journal {
             Some(journal) => journal.append(entries).map_err(|error| {
                 let place = journal.place();

@@ -5,7 +5,7 @@ use super::{Service, lock};
 use crate::fleet::Reverted;
 use crate::store::{Store, StoreError};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{EndedInjection, OwedInjection, Refusal};
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, Refusal};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -61,7 +61,7 @@ pub struct HaltedAgent {
     /// From the command until it said that everything is observed gone, in milliseconds; none where it has not.
     pub took_ms: Option<f64>,
     /// What it could not put back.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
     /// Whether it is connected and does not answer.
     pub unresponsive: bool,
     /// What its guardian put back for it, because its worker died or hung.

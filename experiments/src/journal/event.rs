@@ -1,7 +1,7 @@
 //! The events of a run's journal, in the order in which they may come (see `fold`).
 
 use crate::HumanDuration;
-use crate::wire::{Effect, EndedInjection, InjectionId, OwedInjection, PlanView, Refusal};
+use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ pub enum Event {
         /// What it put back of agents that died before.
         recovered: Vec<EndedInjection>,
         /// What it could not put back.
-        owed: Vec<OwedInjection>,
+        owed: Vec<UnrevertedInjection>,
     },
     /// Agents were picked for a target.
     TargetPicked {

@@ -4,7 +4,7 @@
 
 use super::{Abort, AbortBy, ActivityStatus, JournalEntry, Event, Judgement, HypothesisTiming, Phase};
 use crate::HumanDuration;
-use crate::wire::{Effect, EndedInjection, InjectionId, OwedInjection, PlanView};
+use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Run {
     /// Agents that were lost, and how we know.
     pub lost: Vec<(String, String)>,
     /// What agents could not put back of others that died before.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
     /// How long after the last revert the hypothesis held again; or that it did not.
     pub recovery: Option<Result<HumanDuration, HumanDuration>>,
     /// Why it could not go on, where whoever drove it died.

@@ -3,7 +3,7 @@
 use super::measured::{ProbeSamples, is_measured, probe_samples};
 use super::{AbortBy, ActivityStatus, InjectionRecord, InjectionState, Judgement, Outage, Outcome, Run};
 use crate::HumanDuration;
-use crate::wire::{Cause, OwedInjection};
+use crate::wire::{Cause, UnrevertedInjection};
 use serde::Serialize;
 
 /// What a run comes to, and why.
@@ -31,7 +31,7 @@ pub struct Verdict {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_after: Option<HumanDuration>,
     /// What has to be looked at by a person. Empty where all is clean.
-    pub owed: Vec<OwedInjection>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 /// What this run comes to. For a journal that was cut short: what can be said of it.
@@ -131,7 +131,7 @@ pub fn verdict(run: &Run) -> Verdict {
 }
 
 /// What is not proved to be put back.
-fn owed(run: &Run) -> Vec<OwedInjection> {
+fn owed(run: &Run) -> Vec<UnrevertedInjection> {
     let mut owed = run.owed.clone();
     for (id, injection) in &run.injections {
         let residue = match &injection.state {
@@ -146,7 +146,7 @@ fn owed(run: &Run) -> Vec<OwedInjection> {
             }
         };
         if !owed.iter().any(|known| known.injection == *id) {
-            owed.push(OwedInjection {
+            owed.push(UnrevertedInjection {
                 injection: id.clone(),
                 fault: injection.fault.clone(),
                 residue,

@@ -4,7 +4,7 @@
 use crate::runner::events::StepTime;
 use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
 use backburn_experiments::redact::Redactor;
-use backburn_experiments::wire::{Effect, EndedInjection, OwedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{Effect, EndedInjection, UnrevertedInjection, PlanView, Refusal};
 use serde_json::Value;
 
 /// The longest text within an output that a journal keeps, in bytes.
@@ -125,7 +125,7 @@ fn clean_ended(ended: &mut EndedInjection, redactor: &Redactor) {
     }
 }
 
-fn clean_owed(owed: &mut OwedInjection, redactor: &Redactor) {
+fn clean_owed(owed: &mut UnrevertedInjection, redactor: &Redactor) {
     owed.residue
         .iter_mut()
         .for_each(|line| text(line, redactor));

@@ -5,7 +5,7 @@ use super::agents::is_open_on;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
-use backburn_experiments::wire::{Cause, Effect, EndedInjection, InjectionId, OwedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{Cause, Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
 use serde_json::json;
 use std::time::Duration;
 
@@ -172,7 +172,7 @@ impl Machine {
         self.abort(by, rule, reason);
     }
 
-    fn all_reverted(&mut self, agent: &str, owed: &[OwedInjection]) {
+    fn all_reverted(&mut self, agent: &str, owed: &[UnrevertedInjection]) {
         if !self.agents.all_reverted(agent) {
             return;
         }
@@ -264,7 +264,7 @@ impl Machine {
     }
 }
 
-fn not_reverted(owed: &OwedInjection) -> EndedInjection {
+fn not_reverted(owed: &UnrevertedInjection) -> EndedInjection {
     EndedInjection {
         injection: owed.injection.clone(),
         cause: Cause::AgentDied,
