@@ -164,7 +164,7 @@ impl Machine {
             hypothesis: (experiment.hypothesis.iter())
                 .map(|probe| probe.name.clone())
                 .collect(),
-            looks: experiment.hypothesis_timing,
+            hypothesis_timing: experiment.hypothesis_timing,
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
         };
