@@ -20,6 +20,12 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 
+/// Reads a name server's answer to a question of the agent's own, for tests/fuzz.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(message: &[u8], question: &[u8]) {
+    query::answer(message, question);
+}
+
 /// What is done to answers, which ones, and how they are had.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
