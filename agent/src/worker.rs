@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Hello, ProbeOutcome, Refusal, Report};
 use child_tasks::ChildPurpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the first heartbeat may take. Every heartbeat says how long the next one may take.
-pub const FIRST_LEASE: Span = Span::seconds(10);
+pub const FIRST_LEASE: HumanDuration = HumanDuration::seconds(10);
 
 /// The share of the lease within which the controller must be heard after an injection, since the fault may have cut the connection. A
 /// controller sends a heartbeat every third of the lease, so two in a row are missed then.
@@ -85,7 +85,7 @@ pub fn run(
             &recovery_ledger,
             // An entry whose owner cannot be seen from here is reported by `owed` instead.
             |entry| entry.is_abandoned(&recovery_host.table).unwrap_or(false),
-            Cause::Died,
+            Cause::AgentDied,
         )
     };
     let (recovered, _) = heartbeat
@@ -118,7 +118,7 @@ pub fn run(
         recovered,
         owed: engine.owed(),
         held: engine.held_by_others(),
-        answers_beats: true,
+        answers_heartbeats: true,
     };
 
     let mut worker = Worker {
@@ -167,7 +167,7 @@ struct Worker {
     /// When everything is reverted unless a heartbeat arrives.
     lease: Instant,
     /// The length of the lease that the last heartbeat granted.
-    lease_length: Span,
+    lease_length: HumanDuration,
     /// When everything is reverted unless anything is heard from the controller: the last injection may have cut the connection.
     proof_deadline: Option<Instant>,
     /// The abort rules that are watched here, by run.
@@ -179,7 +179,7 @@ struct Worker {
     is_memory_released: bool,
     children: Children<ChildPurpose>,
     /// The outcomes of probes that are still to be sent, each with the number of its command.
-    probe_results: VecDeque<(u64, Probed)>,
+    probe_results: VecDeque<(u64, ProbeOutcome)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
     /// The state folder.
@@ -317,7 +317,7 @@ impl Worker {
             PeerState::Gone => Some(Cause::Shutdown),
             PeerState::Hung => {
                 self.kill_guardian();
-                Some(Cause::Died)
+                Some(Cause::AgentDied)
             }
         }
     }
@@ -333,7 +333,7 @@ impl Worker {
                 .is_some_and(|proof_deadline| now >= proof_deadline)
         {
             self.proof_deadline = None;
-            return self.engine.end_all(None, Cause::Lease);
+            return self.engine.end_all(None, Cause::LeaseExpired);
         }
         let mut struck = Vec::new();
         let mut child_tasks = Vec::new();
@@ -358,12 +358,12 @@ impl Worker {
             self.start_task(&task, METRIC_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
-            self.link.send(&Report::Struck {
+            self.link.send(&Report::AbortRuleTriggered {
                 run: run.clone(),
                 rule,
                 seen,
             });
-            self.engine.end_all(Some(&run), Cause::Rule);
+            self.engine.end_all(Some(&run), Cause::AbortRule);
         }
     }
 
@@ -453,13 +453,15 @@ impl Worker {
         loop {
             match self.link.receive() {
                 IncomingCommand::Nothing => return None,
-                IncomingCommand::Closed => return Some(Cause::Link),
+                IncomingCommand::Closed => return Some(Cause::ConnectionClosed),
                 IncomingCommand::Malformed(error) => {
                     // A peer that does not follow the protocol cannot be trusted to end a fault.
                     tracing::error!(error, "the controller sent an invalid message");
-                    return Some(Cause::Link);
+                    return Some(Cause::ConnectionClosed);
                 }
-                IncomingCommand::Command(Command::Goodbye) => return Some(Cause::Asked),
+                IncomingCommand::Command(Command::Shutdown) => {
+                    return Some(Cause::ControllerRequest);
+                }
                 IncomingCommand::Command(command) => self.handle_command(command),
             }
             self.process_engine_output();

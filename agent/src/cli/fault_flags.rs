@@ -4,7 +4,7 @@
 use super::CommandError;
 use crate::faults::{FAULTS, Fault};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, Span, json, schema};
+use backburn_experiments::{HumanDuration, Problem, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
@@ -64,7 +64,7 @@ fn with_flags(command: Command) -> Command {
             Arg::new("duration")
                 .long("duration")
                 .value_name("DURATION")
-                .value_parser(value_parser!(Span))
+                .value_parser(value_parser!(HumanDuration))
                 .help(if fault.one_shot {
                     "For how long to repeat the fault, with --every"
                 } else {
@@ -95,7 +95,7 @@ fn with_flags(command: Command) -> Command {
             Arg::new("every")
                 .long("every")
                 .value_name("INTERVAL")
-                .value_parser(value_parser!(Span))
+                .value_parser(value_parser!(HumanDuration))
                 .help("Repeat the fault at this interval"),
         );
     }
@@ -116,7 +116,7 @@ fn with_flags(command: Command) -> Command {
 /// Reads the requested injection. `assumed` is the duration of a plan if none is given; an injection needs its own.
 pub(super) fn read(
     matches: &ArgMatches,
-    assumed: Option<Span>,
+    assumed: Option<HumanDuration>,
 ) -> Result<FaultRequest, CommandError> {
     let (name, matches) = matches
         .subcommand()
@@ -163,10 +163,14 @@ pub(super) fn read(
         fault: name.to_owned(),
         arguments,
         duration: matches
-            .get_one::<Span>("duration")
+            .get_one::<HumanDuration>("duration")
             .copied()
             .or(assumed.filter(|_| !fault.one_shot)),
-        every: matches.try_get_one::<Span>("every").ok().flatten().copied(),
+        every: matches
+            .try_get_one::<HumanDuration>("every")
+            .ok()
+            .flatten()
+            .copied(),
         seed: matches.get_one::<u64>("seed").copied().unwrap_or(random),
         max_victims: None,
     };

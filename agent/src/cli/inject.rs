@@ -9,8 +9,8 @@ use crate::hung_agent::{
     AgentExit, HungAgentOutcome, end_hung_agent, revert_for_guardian, wait_for_exit,
 };
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Effect, EndedInjection, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,13 +27,13 @@ use std::time::{Duration, Instant};
 const END_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault without hearing from this process.
-const LEASE: Span = Span::seconds(5);
+const LEASE: HumanDuration = HumanDuration::seconds(5);
 
 /// How long the agent may take to introduce itself. It reverts what dead agents have left before that.
-const HELLO_TIMEOUT: Span = Span::seconds(30);
+const HELLO_TIMEOUT: HumanDuration = HumanDuration::seconds(30);
 
 /// The heartbeat, which keeps the fault and asks whether the agent is alive.
-const HEARTBEAT: Command = Command::Beat {
+const HEARTBEAT: Command = Command::Heartbeat {
     lease: LEASE,
     answer: true,
 };
@@ -119,7 +119,7 @@ struct InjectSession<'a> {
     was_injected: bool,
     /// Whether the fault was ever observed to act.
     acted: bool,
-    ended: Option<Ended>,
+    ended: Option<EndedInjection>,
 }
 
 impl InjectSession<'_> {
@@ -157,12 +157,12 @@ impl InjectSession<'_> {
             }
             let report: Report = serde_json::from_str(&line)?;
             if self.heard.is_some()
-                || matches!(&report, Report::Hello(hello) if hello.answers_beats)
+                || matches!(&report, Report::Hello(hello) if hello.answers_heartbeats)
             {
                 self.heard = Some(Instant::now());
             }
             if let Some(code) = self.handle_report(report)? {
-                self.send(&Command::Goodbye)?;
+                self.send(&Command::Shutdown)?;
                 // The guardian sees this as well: it ends a worker that does not exit in time.
                 self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
@@ -230,7 +230,7 @@ impl InjectSession<'_> {
     /// Handles one report. Returns the exit code if it was the last.
     fn handle_report(&mut self, report: Report) -> std::io::Result<Option<u8>> {
         // Heartbeats are of no interest to people or scripts.
-        if !matches!(report, Report::Alive) {
+        if !matches!(report, Report::HeartbeatAnswer) {
             self.show(&report)?;
         }
         let own = &self.request.injection.id;
@@ -247,7 +247,7 @@ impl InjectSession<'_> {
                 let code = self.exit_code_for(&ended);
                 // If injecting failed halfway, the end is reported before the refusal that gives the reason.
                 let refusal_follows =
-                    !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::ByHand);
+                    !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::Manual);
                 self.ended = Some(ended);
                 (!refusal_follows).then_some(code)
             }
@@ -271,11 +271,11 @@ impl InjectSession<'_> {
     }
 
     /// The exit code for the end of an injected fault. Prints an error if the fault stopped acting too early.
-    fn exit_code_for(&self, ended: &Ended) -> u8 {
+    fn exit_code_for(&self, ended: &EndedInjection) -> u8 {
         if !ended.clean {
             return exit_code::NOT_CLEAN;
         }
-        if ended.cause == Cause::Died {
+        if ended.cause == Cause::AgentDied {
             eprintln!("error: the agent died or hung; everything that it had done was reverted");
             return exit_code::ABORTED;
         }
@@ -285,7 +285,7 @@ impl InjectSession<'_> {
         let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
         let what = match (ended.cause, &ended.effect) {
             (Cause::Failed, _) if self.was_injected => "ended before its time",
-            (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
+            (Cause::Finished, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
             _ => return 0,
         };
         let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());

@@ -5,7 +5,7 @@ use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
+use backburn_experiments::wire::{EndedInjection, PlanView, Refusal, Report, UnrevertedInjection};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
@@ -139,7 +139,7 @@ fn plan_text(plan: &PlanView) -> String {
     for change in &plan.changes {
         text.push_str(&format!(
             "change  {}\n  undo           {}\n  if agent dies  {}\n",
-            change.apply, change.undo, change.if_we_die
+            change.apply, change.undo, change.if_agent_dies
         ));
     }
     for warning in &plan.warnings {
@@ -175,8 +175,10 @@ pub(super) fn report(report: &Report) {
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
-        Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
-        Report::Alive
+        Report::AbortRuleTriggered { rule, seen, .. } => {
+            eprintln!("ended by rule `{rule}`: {seen}")
+        }
+        Report::HeartbeatAnswer
         | Report::AllReverted { .. }
         | Report::Planned { .. }
         | Report::Measured { .. }
@@ -185,7 +187,7 @@ pub(super) fn report(report: &Report) {
     }
 }
 
-fn ended_text(ended: &Ended) -> String {
+fn ended_text(ended: &EndedInjection) -> String {
     let seen = ended
         .effect
         .as_ref()
@@ -206,7 +208,11 @@ fn ended_text(ended: &Ended) -> String {
 }
 
 /// Prints how reverting by hand ended.
-pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, CommandError> {
+pub(super) fn reverted(
+    ended: &[EndedInjection],
+    owed: &[UnrevertedInjection],
+    as_json: bool,
+) -> Result<u8, CommandError> {
     if as_json {
         return json(&ended);
     }
@@ -220,7 +226,7 @@ pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<
 }
 
 /// Prints what could not be reverted.
-pub(super) fn owed(owed: &[Owed]) {
+pub(super) fn owed(owed: &[UnrevertedInjection]) {
     for owed in owed {
         eprintln!(
             "error: {} ({}) is not reverted: {}",

@@ -8,7 +8,7 @@
 
 use super::InjectionFailure;
 use crate::ledger::LedgerEntry;
-use backburn_experiments::wire::{Effect, Ended, InjectionId};
+use backburn_experiments::wire::{Effect, EndedInjection, InjectionId};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,7 @@ pub(super) enum Completion {
     /// An injection was reverted, or reverting it failed.
     Ended {
         /// How reverting ended.
-        ended: Ended,
+        ended: EndedInjection,
         /// The last observed effect before reverting; none if it could not be observed in time.
         effect: Option<Effect>,
     },

@@ -117,7 +117,7 @@ impl Executor {
         if !self.ledger.owes(&entry.injection) {
             // Reverting by hand takes no lock, so it may have happened while this was being applied.
             let refusal = Refusal::new("failed", "reverted by hand in the meantime");
-            return Err(self.revert_failed(&entry, refusal, Cause::ByHand));
+            return Err(self.revert_failed(&entry, refusal, Cause::Manual));
         }
         Ok((entry, started))
     }
@@ -201,7 +201,7 @@ impl Executor {
         let refusal = Refusal::new("failed", "cancelled before it took effect");
         match entry {
             // Whoever cancelled it reports the actual cause.
-            Some(entry) => self.revert_failed(entry, refusal, Cause::Asked),
+            Some(entry) => self.revert_failed(entry, refusal, Cause::ControllerRequest),
             None => refusal.into(),
         }
     }

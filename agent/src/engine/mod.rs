@@ -29,7 +29,7 @@ use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
-    Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
+    Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report, UnrevertedInjection,
 };
 use completions::{Completion, CompletionReceiver, CompletionSender};
 use executor::{ApplyJob, Executor};
@@ -149,7 +149,7 @@ pub struct InjectionFailure {
     /// Why it failed.
     pub refusal: Refusal,
     /// How reverting ended, if anything had been applied.
-    pub ended: Option<Box<Ended>>,
+    pub ended: Option<Box<EndedInjection>>,
     /// Whether another injection took what this one had picked in the meantime, so that a new plan may succeed.
     pub lost_race: bool,
 }
@@ -340,7 +340,11 @@ impl Engine {
         );
     }
 
-    fn ended(&mut self, mut ended: Ended, effect: Option<backburn_experiments::wire::Effect>) {
+    fn ended(
+        &mut self,
+        mut ended: EndedInjection,
+        effect: Option<backburn_experiments::wire::Effect>,
+    ) {
         if let Some(TrackedInjection {
             phase: InjectionPhase::Ending { active },
             ..
@@ -363,7 +367,7 @@ impl Engine {
 
     /// Like [`Engine::end_all`], and reports when everything is reverted, or after [`REVERT_TIMEOUT`].
     pub fn revert_all(&mut self, request: u64, run: Option<String>) {
-        self.end_all(run.as_deref(), Cause::Asked);
+        self.end_all(run.as_deref(), Cause::ControllerRequest);
         self.pending_revert_alls.push(PendingRevertAll {
             request,
             run,
@@ -390,7 +394,7 @@ impl Engine {
         self.pending_revert_alls = waiting;
         for PendingRevertAll { request, run, .. } in due {
             let left = self.injections_of(run.as_deref());
-            let left = left.into_iter().map(|injection| Owed {
+            let left = left.into_iter().map(|injection| UnrevertedInjection {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
                 residue: vec![format!(
@@ -476,7 +480,7 @@ impl Engine {
             return;
         };
         if active.is_over(now) {
-            return self.end(id, Cause::Done);
+            return self.end(id, Cause::Finished);
         }
         if active.repeats(now) {
             active.observe_at(now);

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::ledger::UnreadableEntry;
-use backburn_experiments::wire::{InjectionId, Owed};
+use backburn_experiments::wire::{InjectionId, UnrevertedInjection};
 
 impl Engine {
     /// The injections in this host's ledger that belong to other agents, which are alive and will revert them.
@@ -20,14 +20,14 @@ impl Engine {
     }
 
     /// What this host's ledger contains that could not be reverted, or that cannot be judged from here.
-    pub fn owed(&self) -> Vec<Owed> {
+    pub fn owed(&self) -> Vec<UnrevertedInjection> {
         match self.ledger.entries() {
             Ok((entries, unreadable)) => entries
                 .iter()
                 .filter_map(|entry| entry.owed(&self.host.table))
                 .chain(unreadable.iter().map(UnreadableEntry::owed))
                 .collect(),
-            Err(error) => vec![Owed {
+            Err(error) => vec![UnrevertedInjection {
                 injection: String::new(),
                 fault: "unknown".into(),
                 residue: vec![format!(

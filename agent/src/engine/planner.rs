@@ -10,7 +10,7 @@ use crate::plan::{HostView as _, LocalHost};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{HumanDuration, Problem};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -173,15 +173,18 @@ fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refus
         problems.push(Problem::new("$.duration", "the duration is zero"));
     }
     for (key, span) in [("duration", request.duration), ("every", request.every)] {
-        if let Some(span) = span.filter(|span| *span > Span::MAX_FAULT_DURATION) {
+        if let Some(span) = span.filter(|span| *span > HumanDuration::MAX_FAULT_DURATION) {
             let what = format!("{span} is too long: no fault may last longer than a year");
             problems.push(
                 Problem::new(format!("$.{key}"), what)
-                    .hint(format!("at most {}", Span::MAX_FAULT_DURATION)),
+                    .hint(format!("at most {}", HumanDuration::MAX_FAULT_DURATION)),
             );
         }
     }
-    if request.every.is_some_and(|every| every < Span::millis(10)) {
+    if request
+        .every
+        .is_some_and(|every| every < HumanDuration::millis(10))
+    {
         problems.push(Problem::new("$.every", "the interval is too short").hint("at least 10ms"));
     }
     if problems.is_empty() {
