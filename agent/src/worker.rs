@@ -8,7 +8,7 @@ mod looks;
 
 use crate::children::Children;
 use crate::engine::{Engine, revert_dead};
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::host::{self, Host, Invocation, Role, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
@@ -56,7 +56,7 @@ pub struct Settings {
     /// Labels that were given.
     pub labels: BTreeMap<String, String>,
     /// The connection to the controller, where another process of ours holds it.
-    pub spare: Option<Connection>,
+    pub spare: Option<ControlConnection>,
     /// The number of the memory in which the guardian, this process's parent, wants a copy of what is owed.
     pub ledger_copy: Option<i32>,
 }
@@ -91,7 +91,7 @@ pub fn run(
     let (recovered, _) = heartbeat
         .beat_during(rustix::stdio::stdout(), recover)
         .map_err(|_| "what dead agents owe could not be put back: a thread of ours failed")?;
-    let link = Connection::of(rustix::stdio::stdin()).or(settings.spare);
+    let link = ControlConnection::of(rustix::stdio::stdin()).or(settings.spare);
     let guardian = owner.guardian;
     // Before any thread is started, so that none of them takes a signal that is to be read here.
     let mut mask = SigSet::empty();

@@ -171,7 +171,7 @@ fn serving(name: String) -> Command {
                 // The link's two ends, where a connector holds it: no fault may cut it.
                 Arg::new("spare")
                     .long("spare")
-                    .value_parser(value_parser!(crate::packet_filter::Connection))
+                    .value_parser(value_parser!(crate::packet_filter::ControlConnection))
                     .hide(true),
             )
     };
@@ -317,7 +317,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
                     .cloned()
                     .unwrap_or_else(host_name),
                 labels: labels(words)?,
-                spare: words.get_one::<crate::packet_filter::Connection>("spare").copied(),
+                spare: words.get_one::<crate::packet_filter::ControlConnection>("spare").copied(),
                 ledger_copy: words.get_one::<i32>("ledger-copy").copied(),
             };
             let clean = worker::run(&settings, invocation)
@@ -440,7 +440,7 @@ fn pass_on(words: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<Strin
     if let Ok(Some(labels)) = words.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = words.try_get_one::<crate::packet_filter::Connection>("spare") {
+    if let Ok(Some(spare)) = words.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }

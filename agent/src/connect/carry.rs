@@ -7,7 +7,7 @@
 
 use super::dial::{DialError, Tls, timespec};
 use super::membership::Membership;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{AgentEnd, EndWatch, HungAgent, LOOK_EACH, end_hung_agent, until_ended};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -88,7 +88,7 @@ pub fn carry(
     for (key, value) in &member.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
-    if let Some(Connection { here, there }) = Connection::of(&tls.stream) {
+    if let Some(ControlConnection { here, there }) = ControlConnection::of(&tls.stream) {
         command.args(["--spare", &format!("{here},{there}")]);
     }
     let child = command.spawn()?;

@@ -2,9 +2,9 @@
 //! that ends with the thread that made it.
 
 use super::{Answer, Finding, finding};
-use crate::packet_filter::Shape;
+use crate::packet_filter::Shaping;
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
 };
 use nix::sched::{CloneFlags, unshare};
 use std::io;
@@ -12,11 +12,11 @@ use std::io;
 /// A name for what is tried.
 const TRIAL: &str = "backburn-doctor";
 const INET: Table<'_> = Table {
-    layer: Layer::Inet,
+    layer: TableFamily::Inet,
     name: TRIAL,
 };
 const NETDEV: Table<'_> = Table {
-    layer: Layer::Netdev,
+    layer: TableFamily::Netdev,
     name: TRIAL,
 };
 
@@ -275,13 +275,13 @@ fn closing() -> Finding {
 }
 
 fn shaping() -> Finding {
-    let shape = Shape::Bandwidth {
+    let shape = Shaping::Bandwidth {
         rate: 1_000_000,
         burst: 10_000,
         queue: 30_000,
     };
     let hint = "`network-bandwidth` wants the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
-    match shape.try_out() {
+    match shape.try_on_kernel() {
         Ok(()) => finding(
             "bandwidth",
             Answer::Yes,
@@ -294,7 +294,7 @@ fn shaping() -> Finding {
 
 fn netem() -> Finding {
     let backend = "latency, jitter, corruption, duplicates and reordering";
-    match Shape::Duplicate(1.0).try_out() {
+    match Shaping::Duplicate(1.0).try_on_kernel() {
         Ok(()) => finding(
             "netem",
             Answer::Yes,

@@ -23,7 +23,7 @@ pub use planner::PlanTask;
 pub use recovery::recover;
 pub use revert::{revert_dead, revert_entry, still_there};
 
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;
@@ -58,7 +58,7 @@ pub struct Engine {
     policy: Policy,
     owner: Owner,
     /// What no fault may cut.
-    link: Option<Connection>,
+    link: Option<ControlConnection>,
     injections: BTreeMap<InjectionId, Injection>,
     executor: Sender<Job>,
     observer: Sender<LedgerEntry>,
@@ -154,7 +154,7 @@ impl Engine {
         state: PathBuf,
         policy: Policy,
         owner: Owner,
-        link: Option<Connection>,
+        link: Option<ControlConnection>,
     ) -> io::Result<Self> {
         let (notifier, inbox) = threads::inbox()?;
         let executor = Executor {

@@ -3,7 +3,7 @@
 
 use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Look, Plan};
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use crate::policy::Policy;
@@ -24,7 +24,7 @@ pub struct PlanTask {
     /// The state folder, whose ledger says what is held.
     pub state: PathBuf,
     /// The connection that no fault may cut.
-    pub link: Option<Connection>,
+    pub link: Option<ControlConnection>,
     /// How many faults of this agent act already.
     pub acting: usize,
 }

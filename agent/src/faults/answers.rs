@@ -5,7 +5,7 @@ use super::flows::Flows;
 use super::resolution::Resolution;
 use super::{Look, Plan};
 use crate::changes::{Change, ProcessHelper};
-use crate::dns::{Alteration, Answers as Chosen, Pattern};
+use crate::dns::{Alteration, AnswerFilter, NamePattern};
 use crate::packet_filter::{PacketEffect, Protocol};
 use crate::helpers::HelperSpec;
 use crate::processes::{OneOrMany, ProcessSelector};
@@ -76,7 +76,7 @@ impl Answers {
             );
         }
         for (at, name) in names {
-            if let Err(what) = name.parse::<Pattern>() {
+            if let Err(what) = name.parse::<NamePattern>() {
                 problems.push(Problem::new(at, what).hint(
                     "`db.example.org`, `*.example.org` or `*`; other letters as resolvers write them, `xn--…`",
                 ));
@@ -103,7 +103,7 @@ impl Answers {
     pub(super) fn plan(&self, change: Alteration, look: &Look<'_>) -> Result<Plan, Refusal> {
         let mut notes = Vec::new();
         let namespace = self.flows(None, Protocol::Udp).find_namespace(look)?;
-        let names: Vec<Pattern> = placed("names", &Some(self.names.clone()))
+        let names: Vec<NamePattern> = placed("names", &Some(self.names.clone()))
             .into_iter()
             .filter_map(|(_, name)| name.parse().ok())
             .collect();
@@ -159,7 +159,7 @@ impl Answers {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: look.mark(0),
                 deadline: look.deadline(Span::default()),
-                role: HelperSpec::Answers(Box::new(Chosen {
+                role: HelperSpec::Answers(Box::new(AnswerFilter {
                     filter,
                     names,
                     change,

@@ -3,7 +3,7 @@
 
 use super::flows::Flows;
 use super::{Look, Plan, filtering};
-use crate::packet_filter::{Direction, PacketEffect, Shape};
+use crate::packet_filter::{Direction, PacketEffect, Shaping};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -25,7 +25,7 @@ pub enum Backend {
 /// A fault that netem does, and something else as well for one direction.
 pub(super) struct Ways {
     /// With netem.
-    pub shape: Shape,
+    pub shape: Shaping,
     /// Without it.
     pub other: PacketEffect,
     /// The direction that can be had without it; meant where none is said.
@@ -64,7 +64,7 @@ impl Backend {
         let flows = flows.facing(direction);
         let missing = match backend.unwrap_or_default() {
             Backend::Nfqueue => None,
-            Backend::Auto | Backend::Netem => match ways.shape.try_out() {
+            Backend::Auto | Backend::Netem => match ways.shape.try_on_kernel() {
                 Ok(()) => {
                     let mut plan = filtering(&flows, PacketEffect::Shape { shape: ways.shape }, look)?;
                     plan.notes.extend(left_out);

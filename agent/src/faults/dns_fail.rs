@@ -2,7 +2,7 @@
 
 use super::answers::Answers;
 use super::{FaultKind, Look, Plan};
-use crate::dns::{Alteration, Failure};
+use crate::dns::{Alteration, AnswerFailure};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -19,7 +19,7 @@ pub struct DnsFail {
     answers: Answers,
     /// How they fail. `servfail` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<Failure>,
+    with: Option<AnswerFailure>,
 }
 
 impl FaultKind for DnsFail {

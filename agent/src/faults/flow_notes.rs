@@ -2,8 +2,8 @@
 //! or make it look like something else. Looks only; nothing is sent.
 
 use crate::changes::count;
-use crate::packet_filter::{PacketFilter, Flows, Network, Protocol};
-use crate::netlink::{self, ForeignChain, Listening};
+use crate::packet_filter::{PacketFilter, FlowMatch, IpNetwork, Protocol};
+use crate::netlink::{self, ForeignChain, ListeningSocket};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -59,7 +59,7 @@ fn down(filter: &PacketFilter) -> io::Result<Option<String>> {
     let Some(wanted) = &filter.flows.interface else {
         return Ok(None);
     };
-    let links = netlink::links()?;
+    let links = netlink::interfaces()?;
     let is_down = links.iter().any(|link| link.name == *wanted && !link.up);
     Ok(is_down.then(|| format!("interface `{wanted}` is down: no packet goes over it")))
 }
@@ -126,7 +126,7 @@ fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// Addresses of IPv6 where that is off.
-fn families(flows: &Flows) -> Option<String> {
+fn families(flows: &FlowMatch) -> Option<String> {
     let mut named = flows.to.iter().chain(&flows.from);
     let wants = named.any(|end| end.networks.iter().any(|network| !network.is_v4()));
     let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
@@ -137,14 +137,14 @@ fn families(flows: &Flows) -> Option<String> {
 }
 
 /// The single addresses that flows go to, with the ports there.
-fn destinations(flows: &Flows) -> Vec<(IpAddr, Vec<u16>)> {
+fn destinations(flows: &FlowMatch) -> Vec<(IpAddr, Vec<u16>)> {
     let mut found = Vec::new();
     for end in &flows.to {
         let ports = match end.port {
             Some(port) => vec![port],
             None => flows.ports.clone(),
         };
-        let single = |network: &Network| network.single();
+        let single = |network: &IpNetwork| network.single();
         for address in end.networks.iter().filter_map(single) {
             let ports = ports.iter().filter(|port| port.first == port.last);
             found.push((address, ports.map(|port| port.first).collect()));
@@ -154,7 +154,7 @@ fn destinations(flows: &Flows) -> Vec<(IpAddr, Vec<u16>)> {
 }
 
 /// Where no route leads. The kernel looks for it when a UDP socket is connected, and sends nothing.
-fn unreachable(flows: &Flows) -> Option<String> {
+fn unreachable(flows: &FlowMatch) -> Option<String> {
     let lost: Vec<String> = destinations(flows)
         .into_iter()
         .filter(|(address, _)| {
@@ -178,10 +178,10 @@ fn unreachable(flows: &Flows) -> Option<String> {
 }
 
 /// Where nobody listens, of what is of this host itself.
-fn silent(flows: &Flows) -> io::Result<Option<String>> {
+fn silent(flows: &FlowMatch) -> io::Result<Option<String>> {
     let ours: Vec<(IpAddr, Vec<u16>)> = destinations(flows)
         .into_iter()
-        .filter(|(address, ports)| !ports.is_empty() && netlink::is_ours(*address))
+        .filter(|(address, ports)| !ports.is_empty() && netlink::is_own_address(*address))
         .collect();
     if ours.is_empty() {
         return Ok(None);
@@ -192,7 +192,7 @@ fn silent(flows: &Flows) -> io::Result<Option<String>> {
         Protocol::Icmp => false,
         Protocol::Any => true,
     };
-    let listening: Vec<Listening> = netlink::listening()?
+    let listening: Vec<ListeningSocket> = netlink::listening()?
         .into_iter()
         .filter(|socket| wanted(socket.tcp))
         .collect();

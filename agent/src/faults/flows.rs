@@ -9,7 +9,7 @@ use super::flow_process::{Whose, whose};
 use super::{Look, Plan, flow_notes};
 use crate::dns::Viewpoint;
 use crate::packet_filter::{
-    Direction, End, PacketFilter, Flows as Chosen, PacketEffect, PortRange, Protocol, marks_held,
+    Direction, Endpoint, PacketFilter, FlowMatch, PacketEffect, PortRange, Protocol, marks_held,
 };
 use crate::netlink::{self, Namespace, errno};
 use crate::processes::{OneOrMany, ProcessSelector};
@@ -241,7 +241,7 @@ impl Flows {
             .into_iter()
             .filter_map(|(_, port)| port.range().ok())
             .collect();
-        let links = netlink::within(namespace.as_ref(), netlink::links)
+        let links = netlink::within(namespace.as_ref(), netlink::interfaces)
             .and_then(|links| links.ok_or_else(|| std::io::Error::other("the namespace is gone")))
             .map_err(|error| kernel_refuses(&error))?;
         if let Some(wanted) = &self.interface
@@ -277,7 +277,7 @@ impl Flows {
         let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
             ports.all(|port| port.within(&spare_ports))
         };
-        let of_ends = |ends: &[End]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
+        let of_ends = |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
         let spared = [Some(ports.clone()), of_ends(&to), of_ends(&from)]
             .into_iter()
             .flatten()
@@ -289,7 +289,7 @@ impl Flows {
             )
             .hint("name others; the owner of this host may change `protect-ports` in its policy"));
         }
-        let named = |link: &&netlink::Link| {
+        let named = |link: &&netlink::Interface| {
             self.interface
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
@@ -304,11 +304,11 @@ impl Flows {
         let direction = self.direction.unwrap_or_default();
         // What goes over the loopback arrives where it left: once is enough.
         let leaves_by =
-            |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
-        let arrives_by = |link: &&netlink::Link| !link.loopback || loopback;
-        let devices = |by: &dyn Fn(&&netlink::Link) -> bool| {
+            |link: &&netlink::Interface| !link.loopback || (loopback && direction == Direction::Egress);
+        let arrives_by = |link: &&netlink::Interface| !link.loopback || loopback;
+        let devices = |by: &dyn Fn(&&netlink::Interface) -> bool| {
             // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
-            let meant = |link: &&netlink::Link| self.interface.is_some() || link.kind != "ifb";
+            let meant = |link: &&netlink::Interface| self.interface.is_some() || link.kind != "ifb";
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
@@ -324,7 +324,7 @@ impl Flows {
         // What can't be looked at is as if there were nothing of it.
         let translated = !matches!(harm, PacketEffect::Answer { .. })
             && matches!(
-                netlink::within(namespace.as_ref(), netlink::translates),
+                netlink::within(namespace.as_ref(), netlink::has_nat),
                 Ok(Some(true))
             );
         let mut filter = PacketFilter {
@@ -341,7 +341,7 @@ impl Flows {
                 true => devices(&arrives_by),
                 false => Vec::new(),
             },
-            flows: Chosen {
+            flows: FlowMatch {
                 to,
                 from,
                 ports,
@@ -362,7 +362,7 @@ impl Flows {
                 .chain(names("from", &self.from, true))
                 .collect(),
         };
-        filter.marks = match filter.holds_marks() {
+        filter.marks = match filter.held_marks() {
             Some(_) => Some(free_marks(filter.inode(), look)?),
             None => None,
         };
@@ -381,7 +381,7 @@ impl Flows {
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
                 true => PathBuf::from(name),
-                false => Path::new(netlink::NAMED).join(name),
+                false => Path::new(netlink::NAMED_NAMESPACES).join(name),
             };
             let found = Namespace::at(&path).map_err(|error| {
                 let problem = Problem::new("$.namespace", format!("{}: {error}", path.display()));

@@ -1,6 +1,6 @@
 //! The look that a fault gets at its host: reading only.
 
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::metrics::{self, NoFigure};
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::Span;
@@ -17,7 +17,7 @@ pub struct Look<'a> {
     /// Ports whose packets are never touched, at either end.
     pub spare_ports: &'a [u16],
     /// The connection over which the agent hears its controller, where that is one: never touched either.
-    pub spare_link: Option<Connection>,
+    pub spare_link: Option<ControlConnection>,
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as changes name it, each with the injection's id.

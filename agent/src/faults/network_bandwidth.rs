@@ -3,7 +3,7 @@
 use super::flows::{Flows, kernel_refuses};
 use super::rate::Rate;
 use super::{FaultKind, Look, Plan, Size, planned};
-use crate::packet_filter::{PacketEffect, Shape};
+use crate::packet_filter::{PacketEffect, Shaping};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -83,7 +83,7 @@ impl FaultKind for NetworkBandwidth {
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
         );
-        if let Shape::Bandwidth { burst, queue, .. } = shape {
+        if let Shaping::Bandwidth { burst, queue, .. } = shape {
             for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
                 if given.is_some() && u64::from(size) < longest {
                     plan.warnings.push(format!(
@@ -103,7 +103,7 @@ impl FaultKind for NetworkBandwidth {
 
 impl NetworkBandwidth {
     /// The sizes that are meant where the longest packet, with its header, has this many bytes.
-    fn shape(&self, longest: u64) -> Shape {
+    fn shape(&self, longest: u64) -> Shaping {
         // All are below `MOST`, but for a queue that was given.
         let bytes = |size: u64| u32::try_from(size.min(MOST.0)).unwrap_or(u32::MAX);
         let burst = self.burst.map_or_else(
@@ -118,7 +118,7 @@ impl NetworkBandwidth {
         let queue = self
             .queue
             .map_or_else(|| self.usual_queue(longest).max(burst), |queue| queue.0);
-        Shape::Bandwidth {
+        Shaping::Bandwidth {
             rate: self.rate.0,
             burst: bytes(burst),
             queue: bytes(queue),

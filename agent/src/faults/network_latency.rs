@@ -3,7 +3,7 @@
 use super::backend::{Backend, Ways};
 use super::flows::Flows;
 use super::{FaultKind, Look, Plan};
-use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -106,7 +106,7 @@ impl FaultKind for NetworkLatency {
             overtake: None,
         };
         let ways = Ways {
-            shape: Shape::Delay(delay),
+            shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
                 seed: look.seed,

@@ -4,7 +4,7 @@ use super::backend::{Backend, Ways};
 use super::flows::Flows;
 use super::network_latency::{NOTE, wrong_delay};
 use super::{FaultKind, Look, Plan};
-use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Overtake, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Overtake, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -92,7 +92,7 @@ impl FaultKind for NetworkReorder {
             }),
         };
         let ways = Ways {
-            shape: Shape::Delay(delay),
+            shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
                 seed: look.seed,

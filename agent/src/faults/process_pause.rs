@@ -61,7 +61,7 @@ impl FaultKind for ProcessPause {
         let mut hold: Vec<ProcessId> = Vec::new();
         let mut stop: Vec<ProcessId> = Vec::new();
         for process in &victims {
-            match helpers::may_hold(look.table, process.id) {
+            match helpers::check_traceable(look.table, process.id) {
                 Ok(()) => hold.push(process.id),
                 Err(why) => {
                     notes.push(format!(

@@ -1,6 +1,6 @@
 //! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
 
-use crate::dns::{Pattern, ResolvConf, Viewpoint, hosts, read_own, sources};
+use crate::dns::{NamePattern, ResolvConf, Viewpoint, hosts, read_own, sources};
 use crate::netlink::Namespace;
 use crate::processes::ProcessTable;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ impl Resolution {
     }
 
     /// What people should know of ways around a name server.
-    pub(super) fn asides(&self, names: &[Pattern]) -> Vec<String> {
+    pub(super) fn asides(&self, names: &[NamePattern]) -> Vec<String> {
         let mut notes = Vec::new();
         let known = self.hosts.iter().filter(|host| {
             let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();
@@ -86,7 +86,7 @@ mod tests {
         );
         let servers: [IpAddr; 2] = [[127, 0, 0, 53].into(), "fe80::1".parse().expect("one")];
         assert_eq!(resolution.local_resolver(), Some(&servers[..]));
-        let names = |names: &[&str]| -> Vec<Pattern> {
+        let names = |names: &[&str]| -> Vec<NamePattern> {
             let parsed = names.iter().map(|name| name.parse().expect("a pattern"));
             parsed.collect()
         };

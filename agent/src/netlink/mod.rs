@@ -6,25 +6,25 @@ mod chains;
 mod sock_diag;
 mod qdisc;
 mod expression;
-mod links;
+mod interfaces;
 mod message;
 mod namespace;
 mod nfqueue;
 mod socket;
 mod nftables;
 
-pub use chains::{Chain, ForeignChain, refusing_chains, translates};
+pub use chains::{TableChain, ForeignChain, refusing_chains, has_nat};
 pub use sock_diag::{
-    Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
+    ListeningSocket, TcpConnection, closes_connections, is_own_address, listening, tcp_connections,
 };
 pub use qdisc::{
-    Discipline, Netem, Root, make_shaper, remove_shaper, root, shaper,
-    without_what_the_module_makes,
+    Qdisc, Netem, RootQdisc, make_shaper, remove_shaper, root, shaper,
+    without_module_devices,
 };
-pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, addresses, links};
+pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, RuleVerdict};
+pub use interfaces::{LOOPBACK, Interface, addresses, interfaces};
 pub use message::Message;
-pub use namespace::{NAMED, Namespace, within};
-pub use nfqueue::{Arrived, Onward, PacketQueue, queues_are_used};
-pub use socket::{Family, Refused, Socket, errno};
-pub use nftables::{Count, Hook, Key, Layer, Table};
+pub use namespace::{NAMED_NAMESPACES, Namespace, within};
+pub use nfqueue::{QueuedPacket, PacketVerdict, PacketQueue, any_queue_in_use};
+pub use socket::{Family, NetlinkError, Socket, errno};
+pub use nftables::{RuleCounter, Hook, Key, TableFamily, Table};
