@@ -19,43 +19,43 @@ pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// The children at work, each with what its answer is for.
 #[derive(Debug)]
 pub struct Children<P> {
-    running: Vec<Running<P>>,
+    running: Vec<RunningChild<P>>,
 }
 
 #[derive(Debug)]
-struct Running<P> {
+struct RunningChild<P> {
     purpose: P,
     id: ProcessId,
     stdout: ChildStdout,
-    said: Vec<u8>,
+    output: Vec<u8>,
     until: Instant,
 }
 
 /// What came of a child.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ChildAnswer {
     /// All that it said; nothing where it died before it said anything.
-    Said(Vec<u8>),
+    Output(Vec<u8>),
     /// It was not done in time and was killed.
-    Late,
+    TimedOut,
     /// It said more than [`MAX_ANSWER_BYTES`] and was killed.
     TooLong,
     /// What it said could not be read.
     Broken(String),
 }
 
-impl Answer {
+impl ChildAnswer {
     /// What was said.
     ///
     /// # Errors
     /// Nothing that could be used; says why.
-    pub fn said(self) -> Result<Vec<u8>, String> {
+    pub fn into_output(self) -> Result<Vec<u8>, String> {
         match self {
-            Answer::Said(said) if said.is_empty() => Err("who looked has died".into()),
-            Answer::Said(said) => Ok(said),
-            Answer::Late => Err("the look hung and was ended".into()),
-            Answer::TooLong => Err("the answer is too long".into()),
-            Answer::Broken(why) => Err(why),
+            ChildAnswer::Output(output) if output.is_empty() => Err("who looked has died".into()),
+            ChildAnswer::Output(output) => Ok(output),
+            ChildAnswer::TimedOut => Err("the look hung and was ended".into()),
+            ChildAnswer::TooLong => Err("the answer is too long".into()),
+            ChildAnswer::Broken(why) => Err(why),
         }
     }
 }
@@ -91,11 +91,11 @@ impl<P> Children<P> {
             .and_then(|task| host.spawn_look(&task).map_err(|error| error.to_string()));
         match started {
             Ok((id, stdout)) => {
-                self.running.push(Running {
+                self.running.push(RunningChild {
                     purpose,
                     id,
                     stdout,
-                    said: Vec::new(),
+                    output: Vec::new(),
                     until: Instant::now() + within,
                 });
                 Ok(())
@@ -104,13 +104,13 @@ impl<P> Children<P> {
         }
     }
 
-    /// What to poll, in the order of [`take`](Self::take)'s numbers.
+    /// What to poll, in the order of [`read_ready`](Self::take)'s numbers.
     pub fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.running.iter().map(|running| running.stdout.as_fd())
     }
 
     /// Reads from these once. Returns those that are done.
-    pub fn take(&mut self, host: &Host, ready: &[usize]) -> Vec<(P, Answer)> {
+    pub fn read_ready(&mut self, host: &Host, ready: &[usize]) -> Vec<(P, ChildAnswer)> {
         let mut done = Vec::new();
         // From the end, so that the numbers before stay true.
         for number in ready.iter().rev().copied() {
@@ -119,7 +119,7 @@ impl<P> Children<P> {
             };
             if let Some(answer) = running.read() {
                 let running = self.running.swap_remove(number);
-                if matches!(answer, Answer::TooLong) {
+                if matches!(answer, ChildAnswer::TooLong) {
                     kill(host, running.id);
                 }
                 done.push((running.purpose, answer));
@@ -129,23 +129,23 @@ impl<P> Children<P> {
     }
 
     /// Kills those whose time is over.
-    pub fn end_overdue(&mut self, host: &Host, now: Instant) -> Vec<(P, Answer)> {
-        let overdue = self.end(host, |running| running.until <= now);
+    pub fn kill_overdue(&mut self, host: &Host, now: Instant) -> Vec<(P, ChildAnswer)> {
+        let overdue = self.kill_where(host, |running| running.until <= now);
         overdue
             .into_iter()
-            .map(|purpose| (purpose, Answer::Late))
+            .map(|purpose| (purpose, ChildAnswer::TimedOut))
             .collect()
     }
 
     /// Kills those whose answer nobody wants any more.
     pub fn cancel(&mut self, host: &Host, is_unwanted: impl Fn(&P) -> bool) {
-        drop(self.end(host, |running| is_unwanted(&running.purpose)));
+        drop(self.kill_where(host, |running| is_unwanted(&running.purpose)));
     }
 
-    fn end(&mut self, host: &Host, such: impl Fn(&Running<P>) -> bool) -> Vec<P> {
-        let ended: Vec<Running<P>> = self
+    fn kill_where(&mut self, host: &Host, is_such: impl Fn(&RunningChild<P>) -> bool) -> Vec<P> {
+        let ended: Vec<RunningChild<P>> = self
             .running
-            .extract_if(.., |running| such(running))
+            .extract_if(.., |running| is_such(running))
             .collect();
         ended
             .into_iter()
@@ -157,9 +157,9 @@ impl<P> Children<P> {
     }
 
     /// How many of these there are.
-    pub fn count(&self, such: impl Fn(&P) -> bool) -> usize {
+    pub fn count(&self, is_such: impl Fn(&P) -> bool) -> usize {
         let purposes = self.running.iter().map(|running| &running.purpose);
-        purposes.filter(|purpose| such(purpose)).count()
+        purposes.filter(|purpose| is_such(purpose)).count()
     }
 
     /// When the first of them is to be killed.
@@ -168,19 +168,19 @@ impl<P> Children<P> {
     }
 }
 
-impl<P> Running<P> {
-    fn read(&mut self) -> Option<Answer> {
+impl<P> RunningChild<P> {
+    fn read(&mut self) -> Option<ChildAnswer> {
         let mut buffer = [0; 64 * 1024];
         match self.stdout.read(&mut buffer) {
-            Ok(0) => Some(Answer::Said(std::mem::take(&mut self.said))),
+            Ok(0) => Some(ChildAnswer::Output(std::mem::take(&mut self.output))),
             Ok(count) => {
                 let more = buffer.get(..count).unwrap_or_default();
-                self.said.extend_from_slice(more);
+                self.output.extend_from_slice(more);
                 // It keeps to that itself, unless it is not itself any more.
-                (self.said.len() > MAX_ANSWER_BYTES).then_some(Answer::TooLong)
+                (self.output.len() > MAX_ANSWER_BYTES).then_some(ChildAnswer::TooLong)
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => None,
-            Err(error) => Some(Answer::Broken(error.to_string())),
+            Err(error) => Some(ChildAnswer::Broken(error.to_string())),
         }
     }
 }

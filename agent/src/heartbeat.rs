@@ -1,6 +1,6 @@
 //! How worker and guardian know of each other that they do not hang. While anything is planned, acts or is being put back the
 //! worker sends a beat every [`INTERVAL`] over their socket pair and the guardian answers each; whoever hears nothing for
-//! [`TIMEOUT`] treats the other as dead. So does a guardian when the worker starts, and when there is nobody any more whom
+//! [`SILENCE_TIMEOUT`] treats the other as dead. So does a guardian when the worker starts, and when there is nobody any more whom
 //! it could serve; and a worker that leaves makes sure that its guardian sees it. At rest nothing is sent and nobody wakes. Whoever itself woke late grants one timeout more: on a machine that
 //! slept, was frozen or is overloaded, both are late for the same reason.
 
@@ -13,26 +13,26 @@ use std::time::{Duration, Instant};
 /// How often a beat is sent.
 pub const INTERVAL: Duration = Duration::from_millis(300);
 /// How long nothing may be heard. A fault's end is due within two seconds, with the time to put things back in it.
-pub const TIMEOUT: Duration = Duration::from_millis(1500);
+pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a worker may take from its start to its first word.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whoever wakes so much later than it should is late itself.
-const LATE: Duration = Duration::from_millis(300);
+const LATE_WAKEUP: Duration = Duration::from_millis(300);
 
 /// Another beat will follow within [`INTERVAL`].
-const BEAT: u8 = b'b';
+const BEAT_BYTE: u8 = b'b';
 /// Nothing is to be done any more: no beat will follow.
-const REST: u8 = b'r';
+const REST_BYTE: u8 = b'r';
 
 /// What is known of the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulse {
+pub enum PeerState {
     /// It answers, or nothing is expected of it.
     Alive,
     /// It has closed its end.
     Gone,
     /// It does not answer.
-    Hangs,
+    Hung,
 }
 
 /// How long nothing was heard of somebody from whom something is due.
@@ -44,7 +44,9 @@ struct Watchdog {
 
 impl Watchdog {
     fn heard(now: Instant) -> Self {
-        Watchdog { due: now + TIMEOUT }
+        Watchdog {
+            due: now + SILENCE_TIMEOUT,
+        }
     }
 
     /// Whether the time is over. Whoever looks late grants one timeout more, since it may be late for the same reason.
@@ -52,7 +54,7 @@ impl Watchdog {
         if now < self.due {
             return false;
         }
-        if now > self.due + LATE {
+        if now > self.due + LATE_WAKEUP {
             *self = Watchdog::heard(now);
             return false;
         }
@@ -101,18 +103,18 @@ impl Heartbeat {
                 done
             });
             while !work.is_finished() {
-                tell(&guardian, BEAT);
+                send_byte(&guardian, BEAT_BYTE);
                 std::thread::park_timeout(INTERVAL);
             }
             work.join()
         })
     }
 
-    /// Whether the guardian answers a last beat, so that it can see to what is left. It has [`TIMEOUT`].
+    /// Whether the guardian answers a last beat, so that it can see to what is left. It has [`SILENCE_TIMEOUT`].
     pub fn is_answered(&mut self, guardian: impl AsFd) -> bool {
         // Answers to what was sent before are none to this.
         while read(&guardian).is_some_and(|count| count > 0) {}
-        tell(&guardian, BEAT);
+        send_byte(&guardian, BEAT_BYTE);
         let mut watchdog = Watchdog::heard(Instant::now());
         loop {
             let left = watchdog.due.saturating_duration_since(Instant::now());
@@ -132,27 +134,27 @@ impl Heartbeat {
             (false, Some(_)) => {
                 self.next = None;
                 self.answers = None;
-                tell(guardian, REST);
+                send_byte(guardian, REST_BYTE);
             }
             (true, Some(next)) if now < next => {}
             (true, _) => {
                 self.next = Some(now + INTERVAL);
                 self.answers.get_or_insert(Watchdog::heard(now));
-                tell(guardian, BEAT);
+                send_byte(guardian, BEAT_BYTE);
             }
         }
     }
 
     /// Takes the guardian's answers, where there is something to read.
-    pub fn hear(&mut self, guardian: impl AsFd, is_readable: bool, now: Instant) -> Pulse {
+    pub fn check(&mut self, guardian: impl AsFd, is_readable: bool, now: Instant) -> PeerState {
         if self.is_gone {
-            return Pulse::Alive;
+            return PeerState::Alive;
         }
         if is_readable {
             match read(guardian) {
                 None => {
                     self.is_gone = true;
-                    return Pulse::Gone;
+                    return PeerState::Gone;
                 }
                 Some(0) => {}
                 Some(_) if self.answers.is_some() => self.answers = Some(Watchdog::heard(now)),
@@ -161,8 +163,8 @@ impl Heartbeat {
         }
         self.is_gone = is_over(&mut self.answers, now);
         match self.is_gone {
-            true => Pulse::Hangs,
-            false => Pulse::Alive,
+            true => PeerState::Hung,
+            false => PeerState::Alive,
         }
     }
 
@@ -183,16 +185,16 @@ impl Heartbeat {
 
 /// The guardian's side.
 #[derive(Debug)]
-pub struct HeartbeatWatch {
+pub struct HeartbeatMonitor {
     beats: Option<Watchdog>,
     /// The worker is to end: it does not rest any more.
     is_ending: bool,
 }
 
-impl HeartbeatWatch {
+impl HeartbeatMonitor {
     /// The worker was just started, and has [`START_TIMEOUT`] for its first word.
-    pub fn of_started(now: Instant) -> Self {
-        HeartbeatWatch {
+    pub fn for_started_worker(now: Instant) -> Self {
+        HeartbeatMonitor {
             beats: Some(Watchdog {
                 due: now + START_TIMEOUT,
             }),
@@ -201,32 +203,32 @@ impl HeartbeatWatch {
     }
 
     /// Expects a beat from now on, though none has come: the worker is to end, and says so if that takes it long.
-    pub fn expect(&mut self, now: Instant) {
+    pub fn expect_beat(&mut self, now: Instant) {
         self.is_ending = true;
         self.beats = Some(Watchdog::heard(now));
     }
 
     /// Takes the worker's beats, and answers them, where there is something to read.
-    pub fn hear(&mut self, worker: impl AsFd, is_readable: bool, now: Instant) -> Pulse {
+    pub fn check(&mut self, worker: impl AsFd, is_readable: bool, now: Instant) -> PeerState {
         if is_readable {
             let mut buffer = [0; 64];
             match recv(&worker, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Pulse::Gone,
+                Ok((0, _)) => return PeerState::Gone,
                 Ok((count, _)) => {
                     let last = buffer.get(count.saturating_sub(1)).copied();
-                    let follows = last == Some(BEAT);
+                    let follows = last == Some(BEAT_BYTE);
                     self.beats = (follows || self.is_ending).then(|| Watchdog::heard(now));
                     if follows {
-                        tell(worker, BEAT);
+                        send_byte(worker, BEAT_BYTE);
                     }
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return Pulse::Gone,
+                Err(_) => return PeerState::Gone,
             }
         }
         match is_over(&mut self.beats, now) {
-            true => Pulse::Hangs,
-            false => Pulse::Alive,
+            true => PeerState::Hung,
+            false => PeerState::Alive,
         }
     }
 
@@ -236,7 +238,7 @@ impl HeartbeatWatch {
     }
 }
 
-fn tell(to: impl AsFd, word: u8) {
+fn send_byte(to: impl AsFd, word: u8) {
     // A full or closed socket is found out by what does not come back.
     send(to, &[word], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok();
 }
@@ -261,8 +263,8 @@ mod tests {
     fn watchdog_silent_is_over_after_its_timeout() {
         let start = Instant::now();
         let mut watchdog = Watchdog::heard(start);
-        assert!(!watchdog.is_over(start + TIMEOUT - Duration::from_millis(1)));
-        assert!(watchdog.is_over(start + TIMEOUT));
+        assert!(!watchdog.is_over(start + SILENCE_TIMEOUT - Duration::from_millis(1)));
+        assert!(watchdog.is_over(start + SILENCE_TIMEOUT));
     }
 
     #[test]
@@ -271,34 +273,37 @@ mod tests {
         let woke = start + Duration::from_secs(60);
         let mut watchdog = Watchdog::heard(start);
         assert!(!watchdog.is_over(woke));
-        assert!(!watchdog.is_over(woke + TIMEOUT - Duration::from_millis(1)));
-        assert!(watchdog.is_over(woke + TIMEOUT));
+        assert!(!watchdog.is_over(woke + SILENCE_TIMEOUT - Duration::from_millis(1)));
+        assert!(watchdog.is_over(woke + SILENCE_TIMEOUT));
     }
 
     #[test]
     fn guardian_of_a_silent_start_gives_it_up() {
         let (guardian, _worker) = UnixStream::pair().unwrap();
         let start = Instant::now();
-        let mut watch = HeartbeatWatch::of_started(start);
+        let mut watch = HeartbeatMonitor::for_started_worker(start);
         let before = start + START_TIMEOUT - Duration::from_millis(1);
-        assert_eq!(watch.hear(&guardian, false, before), Pulse::Alive);
+        assert_eq!(watch.check(&guardian, false, before), PeerState::Alive);
         let after = start + START_TIMEOUT;
-        assert_eq!(watch.hear(&guardian, false, after), Pulse::Hangs);
+        assert_eq!(watch.check(&guardian, false, after), PeerState::Hung);
     }
 
     #[test]
     fn guardian_of_a_worker_at_rest_waits_for_ever_unless_it_is_to_end() {
         let (guardian, worker) = UnixStream::pair().unwrap();
         let start = Instant::now();
-        let mut watch = HeartbeatWatch::of_started(start);
+        let mut watch = HeartbeatMonitor::for_started_worker(start);
         Heartbeat::default().beat(&worker, false, start);
-        assert_eq!(watch.hear(&guardian, true, start), Pulse::Alive);
+        assert_eq!(watch.check(&guardian, true, start), PeerState::Alive);
         assert_eq!(watch.next_due(), None);
-        watch.expect(start);
+        watch.expect_beat(start);
         // Said before it knew.
-        tell(&worker, REST);
-        assert_eq!(watch.hear(&guardian, true, start), Pulse::Alive);
-        assert_eq!(watch.hear(&guardian, false, start + TIMEOUT), Pulse::Hangs);
+        send_byte(&worker, REST_BYTE);
+        assert_eq!(watch.check(&guardian, true, start), PeerState::Alive);
+        assert_eq!(
+            watch.check(&guardian, false, start + SILENCE_TIMEOUT),
+            PeerState::Hung
+        );
     }
 
     #[test]
@@ -306,9 +311,9 @@ mod tests {
         let (guardian, worker) = UnixStream::pair().unwrap();
         assert!(!Heartbeat::default().is_answered(&worker));
         let answering = std::thread::spawn(move || {
-            let mut watch = HeartbeatWatch::of_started(Instant::now());
-            while wait_readable(&guardian, TIMEOUT).unwrap() {
-                watch.hear(&guardian, true, Instant::now());
+            let mut watch = HeartbeatMonitor::for_started_worker(Instant::now());
+            while wait_readable(&guardian, SILENCE_TIMEOUT).unwrap() {
+                watch.check(&guardian, true, Instant::now());
             }
         });
         assert!(Heartbeat::default().is_answered(&worker));

@@ -4,12 +4,12 @@
 
 mod copy;
 mod entry;
-pub(crate) mod files;
 mod namespaces;
+pub(crate) mod trusted_files;
 
 pub use copy::LedgerCopy;
-pub use entry::{LedgerEntry, Owner, Unreadable, VERSION};
-pub use namespaces::{Folder, Namespaces, NotVisible};
+pub use entry::{LedgerEntry, Owner, UnreadableEntry, VERSION};
+pub use namespaces::{FolderId, Namespaces, NotVisible};
 
 use crate::host::{Host, HostError, Interrupt};
 use crate::processes::ProcessTable;
@@ -95,7 +95,7 @@ impl Ledger {
     /// The lock file could not be opened, another process of this host kept the lock, or the work was called off.
     pub fn lock(&self, timeout: Duration, interrupt: &Interrupt) -> io::Result<LedgerLock> {
         let until = Instant::now() + timeout;
-        let mut file = files::open_lock(&self.folder.join("lock"))?;
+        let mut file = trusted_files::open_lock(&self.folder.join("lock"))?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => return Ok(LedgerLock { _held: held }),
@@ -134,10 +134,10 @@ impl Ledger {
             what: format!("write {}", path.display()),
             source,
         };
-        files::check_folder(&self.folder).map_err(failed)?;
+        trusted_files::check_folder(&self.folder).map_err(failed)?;
         let content = entry.to_json().map_err(failed)?;
         host.stage_file(&path, &content)?;
-        if files::read(&path.with_extension("new")).map_err(failed)? != content {
+        if trusted_files::read(&path.with_extension("new")).map_err(failed)? != content {
             self.discard(host, &entry.injection);
             let what = "what is read back is not what was written";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidData, what)));
@@ -172,7 +172,7 @@ impl Ledger {
     /// Removes what somebody staged and did not live to commit: it was never owed. What is so fresh that it may be committed yet is left.
     pub fn clear_stale(&self, host: &Host) {
         const STALE_AFTER: Duration = Duration::from_secs(60);
-        if files::check_folder(&self.folder).is_err() {
+        if trusted_files::check_folder(&self.folder).is_err() {
             return;
         }
         for file in std::fs::read_dir(&self.folder)
@@ -215,7 +215,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It is there and can't be read.
-    pub fn read(&self, injection: &str) -> Result<Option<LedgerEntry>, Unreadable> {
+    pub fn read(&self, injection: &str) -> Result<Option<LedgerEntry>, UnreadableEntry> {
         LedgerEntry::read(&self.path(injection))
     }
 
@@ -223,8 +223,8 @@ impl Ledger {
     ///
     /// # Errors
     /// The folder could not be listed, so nothing is known.
-    pub fn entries(&self) -> io::Result<(Vec<LedgerEntry>, Vec<Unreadable>)> {
-        files::check_folder(&self.folder)?;
+    pub fn entries(&self) -> io::Result<(Vec<LedgerEntry>, Vec<UnreadableEntry>)> {
+        trusted_files::check_folder(&self.folder)?;
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.folder)?
             .map(|found| found.map(|file| file.path()))
             .collect::<io::Result<_>>()?;

@@ -9,10 +9,12 @@
 pub mod changes;
 pub mod children;
 pub mod cli;
-pub mod connect;
+pub mod controller_link;
+pub mod controller_socket;
 pub mod dns;
 pub mod doctor;
 pub mod engine;
+pub mod exit_code;
 pub mod faults;
 pub mod files;
 pub mod packet_filter;
@@ -23,7 +25,7 @@ pub mod host;
 pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
-pub mod link;
+
 pub mod metrics;
 pub mod netlink;
 pub mod policy;

@@ -3,23 +3,23 @@
 //! and the next thing that is due. It wakes for nothing else, waits for nothing else, and ends in one way only: everything
 //! reverted, then gone.
 
+mod child_tasks;
 mod commands;
-mod looks;
 
 use crate::children::Children;
-use crate::engine::{Engine, revert_dead};
+use crate::controller_socket::{ControllerSocket, IncomingCommand};
+use crate::engine::{Engine, revert_matching};
 use crate::packet_filter::ControlConnection;
-use crate::heartbeat::{Heartbeat, Pulse};
+use crate::heartbeat::{Heartbeat, PeerState};
 use crate::host::{self, Host, Invocation, Role, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
-use crate::link::{Link, Received};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::processes::ProcessId;
 use crate::watch::Watch;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
-use looks::Purpose;
+use child_tasks::ChildPurpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -33,20 +33,20 @@ pub const FIRST_LEASE: Span = Span::seconds(10);
 
 /// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
 /// beats in a row are missed then.
-const PROOF: f64 = 0.75;
+const PROOF_SHARE: f64 = 0.75;
 
 /// How long nothing is asked of a worker until it counts as at rest.
-const RESTS_AFTER: Duration = Duration::from_secs(1);
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long putting everything back may take when the worker is to end. The guardian waits a little longer.
-const END_TIMEOUT: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a figure of the host that is read from a path may take.
 const FIGURE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct WorkerConfig {
     /// The state folder, with the ledger in it.
     pub state: PathBuf,
     /// The policy's file, if not at its usual place.
@@ -67,31 +67,31 @@ pub struct Settings {
 /// # Errors
 /// It could not start; nothing was touched.
 pub fn run(
-    settings: &Settings,
+    config: &WorkerConfig,
     invocation: Invocation,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let host = Host::new(Role::Worker, invocation);
-    let policy = Policy::load(settings.policy.as_deref())?;
-    let copy = settings.ledger_copy.map(LedgerCopy::of_parent);
-    let ledger = Ledger::open(&host, &settings.state)?.copied_to(copy.and_then(Result::ok));
+    let policy = Policy::load(config.policy.as_deref())?;
+    let copy = config.ledger_copy.map(LedgerCopy::of_parent);
+    let ledger = Ledger::open(&host, &config.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
 
     // Ledger first, work after.
     let mut heartbeat = Heartbeat::default();
-    let (its_host, its_ledger) = (host.for_thread(), ledger.clone());
+    let (recovery_host, recovery_ledger) = (host.for_thread(), ledger.clone());
     let recover = move || {
-        revert_dead(
-            &its_host,
-            &its_ledger,
+        revert_matching(
+            &recovery_host,
+            &recovery_ledger,
             // Whose owner can't be seen from here is not ours to put back: `owed` names it.
-            |entry| entry.is_abandoned(&its_host.table).unwrap_or(false),
+            |entry| entry.is_abandoned(&recovery_host.table).unwrap_or(false),
             Cause::Died,
         )
     };
     let (recovered, _) = heartbeat
         .beat_during(rustix::stdio::stdout(), recover)
         .map_err(|_| "what dead agents owe could not be put back: a thread of ours failed")?;
-    let link = ControlConnection::of(rustix::stdio::stdin()).or(settings.spare);
+    let link = ControlConnection::of(rustix::stdio::stdin()).or(config.spare);
     let guardian = owner.guardian;
     // Before any thread is started, so that none of them takes a signal that is to be read here.
     let mut mask = SigSet::empty();
@@ -105,12 +105,12 @@ pub fn run(
     }
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let state = settings.state.clone();
+    let state = config.state.clone();
     let engine = Engine::start(host, ledger, state, policy, owner, link)?;
     let hello = Hello {
-        agent: settings.name.clone(),
+        agent: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
-        labels: settings.labels.clone(),
+        labels: config.labels.clone(),
         faults: crate::faults::FAULTS
             .iter()
             .map(|fault| fault.name.to_owned())
@@ -123,25 +123,25 @@ pub fn run(
 
     let mut worker = Worker {
         engine,
-        link: Link::new(rustix::stdio::stdin()),
+        link: ControllerSocket::new(rustix::stdio::stdin()),
         signals,
         lease: Instant::now() + FIRST_LEASE.0,
-        lasts: FIRST_LEASE,
-        proof: None,
+        lease_length: FIRST_LEASE,
+        proof_deadline: None,
         watches: BTreeMap::new(),
         metrics: Metrics::default(),
-        busy: Instant::now(),
-        settled: false,
+        last_command_at: Instant::now(),
+        is_memory_released: false,
         children: Children::default(),
-        measured: VecDeque::new(),
+        probe_results: VecDeque::new(),
         heartbeat,
         guardian,
-        state: settings.state.clone(),
+        state: config.state.clone(),
     };
     // Before anybody hears of it: at rest nobody waits for another word.
-    worker.settle_engine();
-    worker.link.say(&Report::Hello(hello));
-    Ok(worker.serve())
+    worker.process_engine_output();
+    worker.link.send(&Report::Hello(hello));
+    Ok(worker.run_until_end())
 }
 
 /// Us and our guardian, who answer for what we inject.
@@ -162,24 +162,24 @@ fn owner(host: &Host) -> std::io::Result<Owner> {
 
 struct Worker {
     engine: Engine,
-    link: Link<BorrowedFd<'static>>,
+    link: ControllerSocket<BorrowedFd<'static>>,
     signals: SignalFd,
     /// When everything is put back unless a beat comes.
     lease: Instant,
     /// How long the last beat said that the next one may take.
-    lasts: Span,
+    lease_length: Span,
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
-    proof: Option<Instant>,
+    proof_deadline: Option<Instant>,
     /// What is watched for each run.
     watches: BTreeMap<String, Watch>,
     metrics: Metrics,
     /// When something was last asked of us.
-    busy: Instant,
+    last_command_at: Instant,
     /// Whether pages were given back since.
-    settled: bool,
-    children: Children<Purpose>,
+    is_memory_released: bool,
+    children: Children<ChildPurpose>,
     /// What was measured and is to be said, each with the number of its command.
-    measured: VecDeque<(u64, Probed)>,
+    probe_results: VecDeque<(u64, Probed)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
     /// The state folder.
@@ -188,7 +188,7 @@ struct Worker {
 
 /// What woke the worker.
 #[derive(Default)]
-struct Woken {
+struct Readiness {
     link: bool,
     guardian: bool,
     signals: bool,
@@ -199,9 +199,9 @@ struct Woken {
 
 impl Worker {
     /// Until the end, whatever brings it.
-    fn serve(&mut self) -> bool {
+    fn run_until_end(&mut self) -> bool {
         let cause = loop {
-            if let Some(cause) = self.turn() {
+            if let Some(cause) = self.step() {
                 break cause;
             }
         };
@@ -228,16 +228,16 @@ impl Worker {
         self.engine.end_all(None, cause);
         // Nobody wants to know any more.
         self.children.cancel(self.engine.place().0, |_| true);
-        let until = Instant::now() + END_TIMEOUT;
+        let until = Instant::now() + SHUTDOWN_TIMEOUT;
         while !self.engine.is_idle() && Instant::now() < until {
-            self.settle_engine();
+            self.process_engine_output();
             match self.wait(Some(until), false) {
-                Ok(woken) => {
+                Ok(readiness) => {
                     let now = Instant::now();
                     // It ends already, whoever else wants it to.
-                    self.hear_guardian(&woken, now);
+                    self.check_guardian(&readiness, now);
                     self.take_signals();
-                    self.engine.take_done(now);
+                    self.engine.handle_completions(now);
                     self.engine.tick(now);
                 }
                 Err(error) => {
@@ -246,61 +246,62 @@ impl Worker {
                 }
             }
         }
-        self.settle_engine();
+        self.process_engine_output();
     }
 
     /// Waits for one thing and does it. Some cause, when it is to end.
-    fn turn(&mut self) -> Option<Cause> {
-        self.settle_engine();
-        self.hand_on();
-        let woken = match self.wait(None, true) {
-            Ok(woken) => woken,
+    fn step(&mut self) -> Option<Cause> {
+        self.process_engine_output();
+        self.forward_results();
+        let readiness = match self.wait(None, true) {
+            Ok(readiness) => readiness,
             Err(error) => {
                 tracing::error!(%error, "nothing can be waited for any more");
                 return Some(Cause::Shutdown);
             }
         };
         let now = Instant::now();
-        if let Some(cause) = self.hear_guardian(&woken, now) {
+        if let Some(cause) = self.check_guardian(&readiness, now) {
             return Some(cause);
         }
-        if woken.signals
+        if readiness.signals
             && let Some(cause) = self.take_signals()
         {
             return Some(cause);
         }
         // What is due goes before what is asked: an end must not wait behind a busy link.
-        if woken.engine {
-            self.engine.take_done(now);
+        if readiness.engine {
+            self.engine.handle_completions(now);
         }
         self.tick(now);
         let host = self.engine.place().0;
-        let mut answers = self.children.take(host, &woken.children);
-        answers.extend(self.children.end_overdue(host, now));
+        let mut answers = self.children.read_ready(host, &readiness.children);
+        answers.extend(self.children.kill_overdue(host, now));
         for (purpose, answer) in answers {
-            self.take_answer(purpose, answer, now);
+            self.handle_answer(purpose, answer, now);
         }
-        if woken.link {
+        if readiness.link {
             return self.take_commands();
         }
         None
     }
 
     /// Says what the engine has to say, has looked at what it wants to know, and tells the guardian whether to expect beats.
-    fn settle_engine(&mut self) {
+    fn process_engine_output(&mut self) {
         for report in self.engine.take_reports() {
             if matches!(report, Report::Injected { .. }) {
-                self.proof = Some(Instant::now() + self.lasts.0.mul_f64(PROOF));
+                self.proof_deadline =
+                    Some(Instant::now() + self.lease_length.0.mul_f64(PROOF_SHARE));
             }
-            self.link.say(&report);
+            self.link.send(&report);
         }
-        for (task, within, purpose) in self.engine.take_looks() {
-            self.look(&task, within, Purpose::Engine(purpose));
+        for (task, within, purpose) in self.engine.take_tasks() {
+            self.start_task(&task, within, ChildPurpose::Engine(purpose));
         }
         let engine = &self.engine;
         self.children.cancel(
             engine.place().0,
-            |purpose| matches!(purpose, Purpose::Engine(purpose) if engine.is_stale(purpose)),
+            |purpose| matches!(purpose, ChildPurpose::Engine(purpose) if engine.is_stale(purpose)),
         );
         let is_busy = !self.engine.is_idle();
         let now = Instant::now();
@@ -308,12 +309,12 @@ impl Worker {
     }
 
     /// Takes what the guardian says. Some cause, when it is dead, hangs, or tells us to end.
-    fn hear_guardian(&mut self, woken: &Woken, now: Instant) -> Option<Cause> {
+    fn check_guardian(&mut self, readiness: &Readiness, now: Instant) -> Option<Cause> {
         let stdout = rustix::stdio::stdout();
-        match self.heartbeat.hear(stdout, woken.guardian, now) {
-            Pulse::Alive => None,
-            Pulse::Gone => Some(Cause::Shutdown),
-            Pulse::Hangs => {
+        match self.heartbeat.check(stdout, readiness.guardian, now) {
+            PeerState::Alive => None,
+            PeerState::Gone => Some(Cause::Shutdown),
+            PeerState::Hung => {
                 self.kill_guardian();
                 Some(Cause::Died)
             }
@@ -325,34 +326,38 @@ impl Worker {
         if self.engine.is_idle() {
             return;
         }
-        if now >= self.lease || self.proof.is_some_and(|proof| now >= proof) {
-            self.proof = None;
+        if now >= self.lease
+            || self
+                .proof_deadline
+                .is_some_and(|proof_deadline| now >= proof_deadline)
+        {
+            self.proof_deadline = None;
             return self.engine.end_all(None, Cause::Lease);
         }
         let mut struck = Vec::new();
-        let mut looks = Vec::new();
+        let mut child_tasks = Vec::new();
         for (run, watch) in &mut self.watches {
             // A run of which nothing acts has nothing to be ended.
             if !self.engine.acts_for(run) {
                 continue;
             }
             for (rule, task) in watch.due_from_paths(now) {
-                let purpose = Purpose::Rule {
+                let purpose = ChildPurpose::Rule {
                     run: run.clone(),
                     rule,
                 };
-                looks.push((task, purpose));
+                child_tasks.push((task, purpose));
             }
             if let Some((rule, seen)) = watch.strike(&mut self.metrics, now) {
                 struck.push((run.clone(), rule, seen));
             }
         }
         // Those rules are judged when their figures are there.
-        for (task, purpose) in looks {
-            self.look(&task, FIGURE_TIMEOUT, purpose);
+        for (task, purpose) in child_tasks {
+            self.start_task(&task, FIGURE_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
-            self.link.say(&Report::Struck {
+            self.link.send(&Report::Struck {
                 run: run.clone(),
                 rule,
                 seen,
@@ -379,13 +384,13 @@ impl Worker {
         due.iter_mut()
             .filter_map(|due| *due)
             .chain([self.lease])
-            .chain(self.proof)
+            .chain(self.proof_deadline)
             .chain(watched)
             .min()
     }
 
     /// Waits until something is to be done, at the latest until then; the link only counts `with_link`.
-    fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<Woken> {
+    fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<Readiness> {
         let due = self.next_due().into_iter().chain(until).min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         let stdin = rustix::stdio::stdin();
@@ -396,7 +401,7 @@ impl Worker {
         let mut guardian_wants = PollFlags::empty();
         guardian_wants.set(PollFlags::IN, !self.heartbeat.is_gone());
         // What has hung up is always reported, so what does not matter any more is not asked.
-        let nobody = self.engine.inbox();
+        let nobody = self.engine.completions();
         let mut fds = vec![
             match with_link {
                 true => PollFd::new(&stdin, link_wants),
@@ -407,7 +412,7 @@ impl Worker {
                 true => PollFd::from_borrowed_fd(nobody, PollFlags::IN),
             },
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.engine.inbox(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.engine.completions(), PollFlags::IN),
         ];
         let outputs = self.children.outputs();
         fds.extend(outputs.map(|output| PollFd::from_borrowed_fd(output, PollFlags::IN)));
@@ -418,7 +423,7 @@ impl Worker {
                 let [link, guardian, signals, engine] = own;
                 let children = fds.iter().skip(own.len()).enumerate();
                 let children = children.filter(|(_, fd)| is_ready(fd));
-                Ok(Woken {
+                Ok(Readiness {
                     link: link && with_link,
                     guardian: guardian && !self.heartbeat.is_gone(),
                     signals,
@@ -426,7 +431,7 @@ impl Worker {
                     children: children.map(|(number, _)| number).collect(),
                 })
             }
-            Err(rustix::io::Errno::INTR) => Ok(Woken::default()),
+            Err(rustix::io::Errno::INTR) => Ok(Readiness::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -434,7 +439,7 @@ impl Worker {
     fn take_signals(&mut self) -> Option<Cause> {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo == Signal::SIGCHLD as u32 {
-                self.engine.look_again(Instant::now());
+                self.engine.observe_all(Instant::now());
             } else {
                 return Some(Cause::Shutdown);
             }
@@ -446,31 +451,34 @@ impl Worker {
         self.link.send_unsent();
         loop {
             match self.link.receive() {
-                Received::Nothing => return None,
-                Received::Closed => return Some(Cause::Link),
-                Received::Nonsense(error) => {
+                IncomingCommand::Nothing => return None,
+                IncomingCommand::Closed => return Some(Cause::Link),
+                IncomingCommand::Malformed(error) => {
                     // Whoever does not speak our language is not a controller that could be trusted to end a fault.
                     tracing::error!(error, "the controller said what can't be understood");
                     return Some(Cause::Link);
                 }
-                Received::Command(Command::Goodbye) => return Some(Cause::Asked),
-                Received::Command(command) => self.obey(command),
+                IncomingCommand::Command(Command::Goodbye) => return Some(Cause::Asked),
+                IncomingCommand::Command(command) => self.handle_command(command),
             }
-            self.settle_engine();
+            self.process_engine_output();
         }
     }
 
     /// Gives pages back where nothing was asked of us for a while: a beat is what wakes us at rest.
-    fn settle(&mut self) {
-        if !self.settled && self.engine.is_idle() && self.busy.elapsed() > RESTS_AFTER {
+    fn release_memory_when_idle(&mut self) {
+        if !self.is_memory_released
+            && self.engine.is_idle()
+            && self.last_command_at.elapsed() > IDLE_AFTER
+        {
             host::settle();
-            self.settled = true;
+            self.is_memory_released = true;
         }
     }
 }
 
 /// What a person is told when there is nobody to serve.
-pub fn not_a_link() -> Refusal {
+pub fn no_controller_socket() -> Refusal {
     Refusal::new(
         "link",
         "`serve` speaks to a controller over a socket on its standard input, and there is none",

@@ -4,7 +4,7 @@
 
 mod common;
 
-use backburn_agent::doctor::{self, Answer};
+use backburn_agent::doctor::{self, Availability};
 use backburn_agent::metrics::Metrics;
 use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::document::HostMetric;
@@ -352,7 +352,7 @@ fn the_doctor_looks_at_everything_and_hints_at_what_is_missing() {
         println!("{finding}");
         assert_eq!(
             finding.hint.is_some(),
-            finding.ok != Answer::Yes,
+            finding.ok != Availability::Yes,
             "{finding}"
         );
     }
@@ -365,7 +365,7 @@ fn the_doctor_looks_at_everything_and_hints_at_what_is_missing() {
     };
     assert_eq!(
         (ok("pidfd"), ok("deadline"), ok("process table")),
-        (Answer::Yes, Answer::Yes, Answer::Yes)
+        (Availability::Yes, Availability::Yes, Availability::Yes)
     );
     let nowhere = doctor::examine(std::path::Path::new("/proc/1/nowhere"));
     assert_eq!(
@@ -374,6 +374,6 @@ fn the_doctor_looks_at_everything_and_hints_at_what_is_missing() {
             .find(|finding| finding.name == "state folder")
             .unwrap()
             .ok,
-        Answer::No
+        Availability::No
     );
 }

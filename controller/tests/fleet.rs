@@ -4,8 +4,8 @@
 
 mod support;
 
-use backburn::crew::Crew;
-use backburn::fleet::{Fleet, Held};
+use backburn::agent_pool::AgentPool;
+use backburn::fleet::{Fleet, Reservation};
 use backburn::runner::{self, JournalFile, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::journal::{AbortBy, Entry, Event, Judgement, Outcome};
@@ -73,7 +73,7 @@ impl World {
             seed: 7,
             frequency: Span::millis(20),
             sha256: None,
-            crew: Crew::Fleet(Held::new(Arc::clone(&self.fleet), run)),
+            agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())

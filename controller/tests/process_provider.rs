@@ -1,7 +1,7 @@
 //! Programs that are run as probes and actions: their own exit is their end, and what they leave running is left alone.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{ProbeContext, Measured, measure};
+use backburn::providers::{Measured, ProbeContext, measure};
 use backburn_experiments::document::Provider;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

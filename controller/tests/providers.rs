@@ -2,7 +2,7 @@
 //! answer, and what it calls broken.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{ProbeContext, Measured, measure};
+use backburn::providers::{Measured, ProbeContext, measure};
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use serde_json::{Value, json};
@@ -325,8 +325,12 @@ def leaves(): os._exit(3)
         std::env::set_var("PYTHONPATH", format!("{}:{old}", folder.path().display()))
     };
     let mut context = ProbeContext::default();
-    context.configuration.insert("url".into(), json!("http://x"));
-    context.secrets.insert("scope".into(), json!({"token": "t"}));
+    context
+        .configuration
+        .insert("url".into(), json!("http://x"));
+    context
+        .secrets
+        .insert("scope".into(), json!({"token": "t"}));
     let call = |func: &str, arguments: Value| json!({"type": "python", "module": "extension", "func": func, "arguments": arguments, "secrets": ["scope"]});
     let value = output(ask_with(call("add", json!({"a": 2})), &context).await);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! A link to an agent that is there and says nothing.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::link::{Heard, Link};
+use backburn::agent_connection::{AgentConnection, EventKind};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Command, Hello, Report};
 use std::time::{Duration, Instant};
@@ -29,9 +29,9 @@ impl Agent {
 }
 
 /// A link over which an agent has introduced itself.
-async fn link(answers_beats: bool) -> (Link, Agent) {
+async fn link(answers_beats: bool) -> (AgentConnection, Agent) {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
-    let mut link = Link::over(ours, None, LEASE);
+    let mut link = AgentConnection::over(ours, None, LEASE);
     let mut agent = Agent(BufReader::new(theirs));
     let hello = Hello {
         answers_beats,
@@ -45,24 +45,24 @@ async fn link(answers_beats: bool) -> (Link, Agent) {
 #[tokio::test]
 async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits_for_it() {
     let (mut link, mut agent) = link(true).await;
-    let caller = link.caller();
+    let handle = link.handle();
     let asked = {
-        let caller = caller.clone();
-        tokio::spawn(async move { caller.describe().await })
+        let handle = handle.clone();
+        tokio::spawn(async move { handle.describe().await })
     };
     let began = Instant::now();
-    let heard = tokio::time::timeout(LONG, link.heard()).await.unwrap();
-    assert!(matches!(heard, Heard::Unresponsive(LEASE)), "{heard:?}");
+    let heard = tokio::time::timeout(LONG, link.next_event()).await.unwrap();
+    assert!(matches!(heard, EventKind::Unresponsive(LEASE)), "{heard:?}");
     assert!(began.elapsed() >= LEASE.0 / 3, "it was asked before");
-    assert!(caller.is_unresponsive());
+    assert!(handle.is_unresponsive());
     let answer = tokio::time::timeout(LONG, asked).await.unwrap();
     assert!(answer.unwrap().is_none());
     // Who asks now does not wait for a lease again.
-    let answer = tokio::time::timeout(LEASE.0 / 6, caller.describe()).await;
+    let answer = tokio::time::timeout(LEASE.0 / 6, handle.describe()).await;
     assert!(answer.unwrap().is_none());
 
     // It was told all the same to put everything back, and of what else was asked since it hears nothing.
-    assert!(caller.revert("run").await.is_none());
+    assert!(handle.revert("run").await.is_none());
     let mut described = 0;
     loop {
         match agent.hears().await {
@@ -75,9 +75,9 @@ async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits
     assert_eq!(described, 1);
 
     agent.says(&Report::Alive).await;
-    let heard = tokio::time::timeout(LONG, link.heard()).await.unwrap();
-    assert!(matches!(heard, Heard::AnswersAgain), "{heard:?}");
-    assert!(!caller.is_unresponsive());
+    let heard = tokio::time::timeout(LONG, link.next_event()).await.unwrap();
+    assert!(matches!(heard, EventKind::RespondsAgain), "{heard:?}");
+    assert!(!handle.is_unresponsive());
 }
 
 #[tokio::test]
@@ -97,9 +97,9 @@ async fn agent_that_answers_each_beat_is_never_unresponsive() {
         })
         .await;
     loop {
-        match tokio::time::timeout(LONG, link.heard()).await.unwrap() {
-            Heard::Report(report) if matches!(*report, Report::Alive) => {}
-            Heard::Report(_) => return,
+        match tokio::time::timeout(LONG, link.next_event()).await.unwrap() {
+            EventKind::Report(report) if matches!(*report, Report::Alive) => {}
+            EventKind::Report(_) => return,
             other => panic!("{other:?}"),
         }
     }
@@ -123,9 +123,9 @@ async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
             held: Vec::new(),
         })
         .await;
-    let heard = tokio::time::timeout(LONG, link.heard()).await.unwrap();
-    assert!(matches!(heard, Heard::Report(_)), "{heard:?}");
-    assert!(!link.caller().is_unresponsive());
+    let heard = tokio::time::timeout(LONG, link.next_event()).await.unwrap();
+    assert!(matches!(heard, EventKind::Report(_)), "{heard:?}");
+    assert!(!link.handle().is_unresponsive());
 }
 
 #[test]

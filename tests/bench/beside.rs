@@ -5,9 +5,9 @@
 //! cargo bench -p backburn-tests --bench beside
 //! ```
 
+use backburn_tests::isolated::{in_network_namespace, with_name};
 use backburn_tests::network::{BESIDE, THERE, Wire, at};
 use backburn_tests::network_fault::{Fault, PROGRAMS};
-use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,11 @@ const ROUNDS: usize = 15;
 const LONG: Duration = Duration::from_millis(400);
 
 fn main() {
-    privately_networked("beside", &PROGRAMS, || {
+    with_name("beside", bench);
+}
+
+fn bench() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         let listener = wire.there(|| TcpListener::bind(at(THERE[0], 9000)).expect("a port"));
         std::thread::spawn(move || {

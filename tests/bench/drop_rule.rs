@@ -8,14 +8,18 @@
 use backburn_agent::netlink::{
     Base, Compare, Expression, Family, Hook, Layer, Meta, Socket, Table, Verdict,
 };
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::{in_network_namespace, with_name};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 200;
 
 fn main() {
-    privately_networked("drop_rule", &["unshare", "ip", "nft"], || {
+    with_name("drop_rule", bench);
+}
+
+fn bench() {
+    in_network_namespace(&["unshare", "ip", "nft"], || {
         println!(
             "no rules but these: the kernel patches its own code for the first one and after the last one"
         );

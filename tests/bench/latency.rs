@@ -7,11 +7,11 @@
 //!
 //! On a machine that has other work the 99th percentiles are that work's.
 
-use backburn_tests::machine::{found, in_a_machine};
+use backburn_tests::isolated::{in_network_namespace, with_name};
+use backburn_tests::machine::{found, in_virtual_machine};
 use backburn_tests::network::{THERE, Wire, at};
 use backburn_tests::network_fault::{Fault, PROGRAMS};
 use backburn_tests::other_proxies::{Other, noxious, percentiles};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::programs::backburn_agent;
 use backburn_tests::proxied::Proxied;
 use serde_json::json;
@@ -112,11 +112,11 @@ impl Way {
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
-        Some(HERE) => here(),
-        Some(MACHINE) => machine(),
+        Some(HERE) => with_name(HERE, here),
+        Some(MACHINE) => with_name(MACHINE, machine),
         _ => {
-            here();
-            machine();
+            with_name(HERE, here);
+            with_name(MACHINE, machine);
         }
     }
 }
@@ -124,7 +124,7 @@ fn main() {
 fn here() {
     // Built before there is a network namespace without a way out.
     let noxious = noxious();
-    privately_networked(HERE, &PROGRAMS, || {
+    in_network_namespace(&PROGRAMS, || {
         println!("between two network namespaces of this machine");
         let ways = [Way::Direct, Way::Packets("nfqueue"), Way::Proxy];
         let others = noxious.map(Way::Noxious);
@@ -145,7 +145,7 @@ fn machine() {
     let path = noxious.as_ref().map(|path| path.display().to_string());
     let mut needed = vec!["ip", "tc", "nft", "unshare", "sleep"];
     needed.extend(path.as_deref());
-    in_a_machine(MACHINE, MODULES, &needed, || {
+    in_virtual_machine(MODULES, &needed, || {
         println!(
             "in a small virtual machine with netem, emulated without hardware help: coarse, and only good for comparing"
         );

@@ -9,7 +9,7 @@
 
 use backburn_tests::crash_random::Chance;
 use backburn_tests::crash_world::World;
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::{in_network_namespace, with_name};
 use backburn_tests::{processes, programs};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -349,7 +349,6 @@ fn main() {
     };
     let trials = told("BACKBURN_RESIDUE_TRIALS", 0, 10);
     let seed = told("BACKBURN_RESIDUE_SEED", 1, 1);
-    let name = "residue";
     if std::env::var_os("BACKBURN_RESIDUE_TRIALS").is_none() {
         // Started again, with what is to be known inside.
         let own = std::env::current_exe().expect("a program knows its own file");
@@ -366,7 +365,9 @@ fn main() {
             .expect("it starts");
         std::process::exit(status.code().unwrap_or(1));
     }
-    privately_networked(name, &PROGRAMS, || measure(trials, seed));
+    with_name("residue", || {
+        in_network_namespace(&PROGRAMS, || measure(trials, seed));
+    });
 }
 
 fn measure(trials: u64, seed: u64) {

@@ -2,7 +2,7 @@
 //! without hardware help. The test's program starts itself again in it, for the one test, with the programs under test and those
 //! that it needs, each with its libraries.
 
-use crate::privately::skip;
+use crate::isolated::{skip, test_name};
 use crate::programs;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -23,34 +23,32 @@ const WANTED: [&str; 3] = ["qemu-system-x86_64", "busybox", "ldd"];
 /// What stands for a module's parameters where the kernel is to load it by itself, when it wants it.
 pub const ON_DEMAND: &str = "on-demand";
 
-/// Runs `test`, which is called `name` in its file, in a machine with these of the kernel's modules (each with those that it depends on, and with
-/// parameters, if any; or a kind of interface with [`ON_DEMAND`]) and these programs.
+/// Runs the body of this test in a machine with these of the kernel's modules (each with those that it depends on, and with parameters, if any;
+/// or a kind of interface with [`ON_DEMAND`]) and these programs.
 ///
 /// # Panics
 /// The test fails, the machine does not end in time, or the test is skipped under CI.
-pub fn in_a_machine(name: &str, modules: &[&str], needed: &[&str], test: impl FnOnce()) {
+pub fn in_virtual_machine(modules: &[&str], needed: &[&str], test: impl FnOnce()) {
+    let name = test_name();
+    let name = name.as_str();
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
         return test();
     }
     if !cfg!(target_arch = "x86_64") {
-        return skip(name, "the machine is one of x86-64");
+        return skip("the machine is one of x86-64");
     }
     if let Some(missing) = WANTED
         .iter()
         .chain(needed)
         .find(|program| found(program).is_none())
     {
-        return skip(
-            name,
-            &format!("`{missing}` is not installed; `tests/run` installs it"),
-        );
+        return skip(&format!(
+            "`{missing}` is not installed; `tests/run` installs it"
+        ));
     }
     let kernel = unpacked();
     let Some(image) = within(&kernel.join("boot"), "vmlinuz") else {
-        return skip(
-            name,
-            "there is no kernel in target/machine; `tests/run` fetches it",
-        );
+        return skip("there is no kernel in target/machine; `tests/run` fetches it");
     };
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let archive = folder.path().join("initramfs");

@@ -2,7 +2,7 @@
 //! was read of a stream is exactly what the controller had sent.
 
 use backburn::api::Token;
-use backburn_agent::connect::trust;
+use backburn_agent::controller_link::verify;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
@@ -79,7 +79,7 @@ fn send(
     body: &str,
 ) -> std::io::Result<Answer> {
     let known: Token = token.parse().expect("a token");
-    let config = trust::by_token(&known.authority, "http/1.1").expect("TLS can be had");
+    let config = verify::config_from_token(&known.authority, "http/1.1").expect("TLS can be had");
     let (host, _) = address.rsplit_once(':').expect("HOST:PORT");
     let name = ServerName::try_from(host.to_owned()).expect("a host's name");
     let stream = TcpStream::connect(address)?;

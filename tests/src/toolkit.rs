@@ -1,7 +1,7 @@
 //! The Chaos Toolkit as a live oracle: one experiment through it and through us, and what is
 //! compared of the two journals.
 
-use crate::privately::skip;
+use crate::isolated::skip;
 use crate::programs;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -17,13 +17,10 @@ pub enum Tool {
 }
 
 /// The Python of the oracle, for as long as the test runs; where it is not installed, the test is skipped.
-pub fn oracle(test: &str) -> Option<&'static Path> {
+pub fn oracle() -> Option<&'static Path> {
     let python = programs::oracle();
     if python.is_none() {
-        skip(
-            test,
-            "the Chaos Toolkit is not installed; `tests/run` installs it",
-        );
+        skip("the Chaos Toolkit is not installed; `tests/run` installs it");
     }
     python.map(|path| &*Box::leak(path.into_boxed_path()))
 }

@@ -2,7 +2,7 @@
 //! dies at each single effect is `crash_conformance`'s; here are those that hang.
 
 use backburn_tests::crash::Place;
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,8 +118,8 @@ fn nothing_is_owed(place: &Place) {
 }
 
 #[test]
-fn one_its_own_duration() {
-    privately("one_its_own_duration", &PROGRAMS, || {
+fn fault_whose_duration_is_over_is_reverted_by_the_worker() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "300ms");
         assert_eq!(inject.wait().expect("it ends").code(), Some(0));
@@ -129,8 +129,8 @@ fn one_its_own_duration() {
 }
 
 #[test]
-fn two_the_lease_when_the_controller_hangs() {
-    privately("two_the_lease_when_the_controller_hangs", &PROGRAMS, || {
+fn fault_of_a_stopped_controller_ends_with_its_lease() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "10m");
         send(inject.id() as i32, Signal::SIGSTOP);
@@ -146,8 +146,8 @@ fn two_the_lease_when_the_controller_hangs() {
 }
 
 #[test]
-fn two_the_link_when_the_controller_dies() {
-    privately("two_the_link_when_the_controller_dies", &PROGRAMS, || {
+fn fault_of_a_killed_controller_ends_with_its_link() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "10m");
         inject.kill().expect("it is there to be killed");
@@ -159,8 +159,8 @@ fn two_the_link_when_the_controller_dies() {
 }
 
 #[test]
-fn three_the_guardian_when_the_agent_dies() {
-    privately("three_the_guardian_when_the_agent_dies", &PROGRAMS, || {
+fn fault_of_a_killed_worker_is_reverted_by_the_guardian() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "10m");
         let (_, worker) = agents(&inject);
@@ -176,8 +176,8 @@ fn three_the_guardian_when_the_agent_dies() {
 }
 
 #[test]
-fn three_the_agent_when_the_guardian_dies() {
-    privately("three_the_agent_when_the_guardian_dies", &PROGRAMS, || {
+fn fault_of_a_killed_guardian_is_reverted_by_the_worker() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "10m");
         let (guardian, _) = agents(&inject);
@@ -189,8 +189,8 @@ fn three_the_agent_when_the_guardian_dies() {
 }
 
 #[test]
-fn four_the_kernel_when_everyone_hangs() {
-    privately("four_the_kernel_when_everyone_hangs", &PROGRAMS, || {
+fn fault_of_stopped_processes_is_ended_by_the_kernel() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "500ms");
         let (guardian, worker) = agents(&inject);
@@ -217,33 +217,29 @@ fn four_the_kernel_when_everyone_hangs() {
 }
 
 #[test]
-fn four_the_kernel_when_everyone_dies_at_once() {
-    privately(
-        "four_the_kernel_when_everyone_dies_at_once",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Victim::start());
-            let mut inject = pause(&place, &victim, "10m");
-            let (guardian, worker) = agents(&inject);
-            processes::kill_at_once(&[inject.id() as i32, guardian, worker]);
-            let took = victim.wait_until_held(false, Duration::from_secs(2));
-            println!("all three killed: the victim ran on after {took:?}");
-            inject.wait().expect("it ends");
-            assert_eq!(
-                place.ledger(),
-                ["trial.json"],
-                "nobody was there to strike it out"
-            );
-            // Five: the next start settles the ledger first.
-            assert_eq!(place.restart(None).code(), Some(0));
-            nothing_is_owed(&place);
-        },
-    );
+fn fault_of_processes_killed_at_once_is_ended_by_the_kernel() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim, "10m");
+        let (guardian, worker) = agents(&inject);
+        processes::kill_at_once(&[inject.id() as i32, guardian, worker]);
+        let took = victim.wait_until_held(false, Duration::from_secs(2));
+        println!("all three killed: the victim ran on after {took:?}");
+        inject.wait().expect("it ends");
+        assert_eq!(
+            place.ledger(),
+            ["trial.json"],
+            "nobody was there to strike it out"
+        );
+        // Five: the next start settles the ledger first.
+        assert_eq!(place.restart(None).code(), Some(0));
+        nothing_is_owed(&place);
+    });
 }
 
 #[test]
-fn by_hand_while_the_agent_lives() {
-    privately("by_hand_while_the_agent_lives", &PROGRAMS, || {
+fn revert_by_hand_beside_a_living_agent_is_clean() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         let mut inject = pause(&place, &victim, "10m");
         let status = place
@@ -270,8 +266,8 @@ fn by_hand_while_the_agent_lives() {
 }
 
 #[test]
-fn a_stop_of_its_own_is_not_undone() {
-    privately("a_stop_of_its_own_is_not_undone", &PROGRAMS, || {
+fn process_stopped_by_others_stays_stopped_after_a_pause() {
+    in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Victim::start());
         send(victim.pid() as i32, Signal::SIGSTOP);
         victim.wait_until_held(true, Duration::from_secs(1));
@@ -297,8 +293,8 @@ fn a_stop_of_its_own_is_not_undone() {
 }
 
 #[test]
-fn signals_end_it_and_revert_first() {
-    privately("signals_end_it_and_revert_first", &PROGRAMS, || {
+fn inject_ended_by_a_signal_reverts_first() {
+    in_namespaces(&PROGRAMS, || {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             let (place, victim) = (Place::default(), Victim::start());
             let mut inject = pause(&place, &victim, "10m");
@@ -321,8 +317,8 @@ fn signals_end_it_and_revert_first() {
 }
 
 #[test]
-fn a_repeated_kill_looks_afresh_each_time() {
-    privately("a_repeated_kill_looks_afresh_each_time", &PROGRAMS, || {
+fn repeated_kill_selects_victims_anew_each_round() {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         // A supervisor in one line: it starts its child again, twenty times at most.
         let supervisor =
@@ -376,9 +372,8 @@ fn a_repeated_kill_looks_afresh_each_time() {
 }
 
 #[test]
-fn repeated_kill_whose_victims_stay_away_goes_on_with_each_round() {
-    let name = "repeated_kill_whose_victims_stay_away_goes_on_with_each_round";
-    privately(name, &PROGRAMS, || {
+fn repeated_kill_without_victims_goes_on_with_each_round() {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         let victims = || Command::new("sleep").arg("998").spawn();
         let mut victims: Vec<_> = (0..120)

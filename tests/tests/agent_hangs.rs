@@ -8,7 +8,7 @@ use backburn_experiments::document::{HostMetric, HostProvider};
 use backburn_experiments::wire::{Cause, Command as Say, Ended, InjectionRequest, Refusal, Report};
 use backburn_tests::crash::Place;
 use backburn_tests::hung_files::HungFiles;
-use backburn_tests::privately::{privately, privately_networked};
+use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::processes;
 use backburn_tests::served::Served;
 use nix::fcntl::{Flock, FlockArg};
@@ -122,157 +122,146 @@ fn send(pid: i32, signal: Signal) {
 
 #[test]
 fn plan_of_a_path_that_is_no_file_is_refused() {
-    privately(
-        "plan_of_a_path_that_is_no_file_is_refused",
-        &PROGRAMS,
-        || {
-            let place = Place::default();
-            let (mut served, _) = Served::start(&place, &json!({}));
-            let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            let path = |name: &str| folder.path().join(name);
-            nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-            std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
-            std::os::unix::fs::symlink("fifo", path("to-fifo")).unwrap();
-            std::fs::write(path("empty"), "").unwrap();
-            let huge = std::fs::File::create(path("huge")).unwrap();
-            huge.set_len(1 << 40).unwrap();
-            let odd = [
-                path("fifo"),
-                path("to-fifo"),
-                path("dangling"),
-                path("huge"),
-                path("empty"),
-                folder.path().to_owned(),
-                "/dev/zero".into(),
-                "/dev/tty".into(),
-                "/proc/kmsg".into(),
-            ];
-            let asked = |path: &Path| {
-                vec![
-                    ("process-pause", json!({"process": {"pid-file": path}})),
-                    (
-                        "process-pause",
-                        json!({"process": {"name": "sleep", "except": {"pid-file": path}}}),
-                    ),
-                    ("network-loss", json!({"namespace": path, "percent": 10})),
-                ]
-            };
-            let mut number = 100;
-            for (fault, arguments) in odd.iter().flat_map(|path| asked(path)) {
-                number += 1;
-                let wanted = request("odd", fault, Some(Span::seconds(1)), &arguments);
-                served.beats(Span::seconds(60));
-                served.says(&Say::Plan {
-                    request: number,
-                    injection: wanted,
-                });
-                let refusal = hear(&mut served, refused(number));
-                assert!(
-                    !refusal.to_string().contains("hung"),
-                    "{arguments}: it was opened and waited for: {refusal}"
-                );
-            }
-        },
-    );
+    in_namespaces(&PROGRAMS, || {
+        let place = Place::default();
+        let (mut served, _) = Served::start(&place, &json!({}));
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
+        std::os::unix::fs::symlink("fifo", path("to-fifo")).unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        let huge = std::fs::File::create(path("huge")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let odd = [
+            path("fifo"),
+            path("to-fifo"),
+            path("dangling"),
+            path("huge"),
+            path("empty"),
+            folder.path().to_owned(),
+            "/dev/zero".into(),
+            "/dev/tty".into(),
+            "/proc/kmsg".into(),
+        ];
+        let asked = |path: &Path| {
+            vec![
+                ("process-pause", json!({"process": {"pid-file": path}})),
+                (
+                    "process-pause",
+                    json!({"process": {"name": "sleep", "except": {"pid-file": path}}}),
+                ),
+                ("network-loss", json!({"namespace": path, "percent": 10})),
+            ]
+        };
+        let mut number = 100;
+        for (fault, arguments) in odd.iter().flat_map(|path| asked(path)) {
+            number += 1;
+            let wanted = request("odd", fault, Some(Span::seconds(1)), &arguments);
+            served.beats(Span::seconds(60));
+            served.says(&Say::Plan {
+                request: number,
+                injection: wanted,
+            });
+            let refusal = hear(&mut served, refused(number));
+            assert!(
+                !refusal.to_string().contains("hung"),
+                "{arguments}: it was opened and waited for: {refusal}"
+            );
+        }
+    });
 }
 
 #[test]
-fn fault_among_looks_that_hang_ends_in_time() {
-    privately(
-        "fault_among_looks_that_hang_ends_in_time",
-        &PROGRAMS,
-        || {
-            let (place, files) = (Place::default(), HungFiles::new());
-            let victims = [Sleeper::start(), Sleeper::start()];
-            let (mut served, _) = Served::start(&place, &json!({}));
-            served.beats(Span::seconds(60));
-            served.says(&pause("one", &victims[0], Span::millis(1500)));
-            hear(&mut served, injected);
-            // Each of these waits for a file system that does not answer.
-            let (pid_file, folder) = (files.path("pid"), files.path("folder"));
-            let hung = [
-                ("process-pause", json!({"process": {"pid-file": pid_file}})),
-                ("disk-fill", json!({"path": folder})),
-                (
-                    "network-loss",
-                    json!({"namespace": files.path("net"), "percent": 10}),
-                ),
-                ("process-pause", json!({"process": {"pid-file": pid_file}})),
-            ];
-            for (number, (fault, arguments)) in (10..).zip(&hung) {
-                let id = format!("hung-{number}");
-                let injection = request(&id, fault, Some(Span::seconds(1)), arguments);
-                served.says(&match number {
-                    13 => Say::Inject {
-                        request: number,
-                        injection,
-                    },
-                    _ => Say::Plan {
-                        request: number,
-                        injection,
-                    },
-                });
-            }
-            served.says(&Say::Measure {
-                request: 20,
-                metric: HostProvider {
-                    metric: HostMetric::DiskFreePercent,
-                    path: Some(folder.display().to_string()),
+fn fault_beside_hung_lookups_ends_in_time() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, files) = (Place::default(), HungFiles::new());
+        let victims = [Sleeper::start(), Sleeper::start()];
+        let (mut served, _) = Served::start(&place, &json!({}));
+        served.beats(Span::seconds(60));
+        served.says(&pause("one", &victims[0], Span::millis(1500)));
+        hear(&mut served, injected);
+        // Each of these waits for a file system that does not answer.
+        let (pid_file, folder) = (files.path("pid"), files.path("folder"));
+        let hung = [
+            ("process-pause", json!({"process": {"pid-file": pid_file}})),
+            ("disk-fill", json!({"path": folder})),
+            (
+                "network-loss",
+                json!({"namespace": files.path("net"), "percent": 10}),
+            ),
+            ("process-pause", json!({"process": {"pid-file": pid_file}})),
+        ];
+        for (number, (fault, arguments)) in (10..).zip(&hung) {
+            let id = format!("hung-{number}");
+            let injection = request(&id, fault, Some(Span::seconds(1)), arguments);
+            served.says(&match number {
+                13 => Say::Inject {
+                    request: number,
+                    injection,
+                },
+                _ => Say::Plan {
+                    request: number,
+                    injection,
                 },
             });
-            // In this order: nothing of what hangs was waited for.
-            let first = hear(&mut served, |report| match report {
-                Report::Refused { request, .. } => Some(format!("refused {request}")),
-                Report::Measured { request, .. } => Some(format!("measured {request}")),
-                Report::Ended(ended) => {
-                    Some(format!("ended {} {:?}", ended.injection, ended.cause))
+        }
+        served.says(&Say::Measure {
+            request: 20,
+            metric: HostProvider {
+                metric: HostMetric::DiskFreePercent,
+                path: Some(folder.display().to_string()),
+            },
+        });
+        // In this order: nothing of what hangs was waited for.
+        let first = hear(&mut served, |report| match report {
+            Report::Refused { request, .. } => Some(format!("refused {request}")),
+            Report::Measured { request, .. } => Some(format!("measured {request}")),
+            Report::Ended(ended) => Some(format!("ended {} {:?}", ended.injection, ended.cause)),
+            _ => None,
+        });
+        assert_eq!(first, "ended one Done");
+        victims[0].wait_until_held(false);
+        // Nor does another one's beginning or end wait, and what was not planned yet is called off.
+        served.says(&pause("two", &victims[1], Span::seconds(600)));
+        hear(&mut served, injected);
+        served.says(&Say::RevertAll {
+            request: 30,
+            run: None,
+        });
+        let called_off = hear(&mut served, refused(13));
+        assert!(called_off.what.contains("called off"), "{called_off}");
+        assert_eq!(hear(&mut served, ended).cause, Cause::Asked);
+        let owed = hear(&mut served, |report| match report {
+            Report::AllReverted { owed, .. } => Some(owed.clone()),
+            _ => None,
+        });
+        assert_eq!(owed, []);
+        // Those that hang are given up in their own time.
+        let mut given_up = Vec::new();
+        while given_up.len() < 4 {
+            served.beats(Span::seconds(60));
+            match served.hears() {
+                Report::Refused { request, refusal } => {
+                    assert!(refusal.to_string().contains("hung"), "{refusal}");
+                    given_up.push(request);
                 }
-                _ => None,
-            });
-            assert_eq!(first, "ended one Done");
-            victims[0].wait_until_held(false);
-            // Nor does another one's beginning or end wait, and what was not planned yet is called off.
-            served.says(&pause("two", &victims[1], Span::seconds(600)));
-            hear(&mut served, injected);
-            served.says(&Say::RevertAll {
-                request: 30,
-                run: None,
-            });
-            let called_off = hear(&mut served, refused(13));
-            assert!(called_off.what.contains("called off"), "{called_off}");
-            assert_eq!(hear(&mut served, ended).cause, Cause::Asked);
-            let owed = hear(&mut served, |report| match report {
-                Report::AllReverted { owed, .. } => Some(owed.clone()),
-                _ => None,
-            });
-            assert_eq!(owed, []);
-            // Those that hang are given up in their own time.
-            let mut given_up = Vec::new();
-            while given_up.len() < 4 {
-                served.beats(Span::seconds(60));
-                match served.hears() {
-                    Report::Refused { request, refusal } => {
-                        assert!(refusal.to_string().contains("hung"), "{refusal}");
-                        given_up.push(request);
-                    }
-                    Report::Measured { request, value } => {
-                        assert!(value.is_err_and(|why| why.contains("hung")));
-                        given_up.push(request);
-                    }
-                    _ => {}
+                Report::Measured { request, value } => {
+                    assert!(value.is_err_and(|why| why.contains("hung")));
+                    given_up.push(request);
                 }
+                _ => {}
             }
-            given_up.sort_unstable();
-            assert_eq!(given_up, [10, 11, 12, 20]);
-            drop(files);
-        },
-    );
+        }
+        given_up.sort_unstable();
+        assert_eq!(given_up, [10, 11, 12, 20]);
+        drop(files);
+    });
 }
 
 #[test]
-fn rule_about_a_path_that_hangs_keeps_no_other_from_striking() {
-    let name = "rule_about_a_path_that_hangs_keeps_no_other_from_striking";
-    privately(name, &PROGRAMS, || {
+fn abort_rule_on_a_hung_path_does_not_delay_other_rules() {
+    in_namespaces(&PROGRAMS, || {
         let (place, files) = (Place::default(), HungFiles::new());
         let victim = Sleeper::start();
         let (mut served, _) = Served::start(&place, &json!({}));
@@ -300,8 +289,7 @@ fn rule_about_a_path_that_hangs_keeps_no_other_from_striking() {
 
 #[test]
 fn fault_while_a_name_server_is_silent_ends_in_time() {
-    let name = "fault_while_a_name_server_is_silent_ends_in_time";
-    privately_networked(name, &PROGRAMS, || {
+    in_network_namespace(&PROGRAMS, || {
         let place = Place::default();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let file = folder.path().join("resolv.conf");
@@ -344,9 +332,8 @@ fn fault_while_a_name_server_is_silent_ends_in_time() {
 }
 
 #[test]
-fn reverts_while_somebody_keeps_the_ledger_locked_do_not_wait() {
-    let name = "reverts_while_somebody_keeps_the_ledger_locked_do_not_wait";
-    privately(name, &PROGRAMS, || {
+fn reverts_with_a_locked_ledger_do_not_wait() {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         let victims: Vec<Sleeper> = (0..4).map(|_| Sleeper::start()).collect();
         let (mut served, _) = Served::start(&place, &json!({}));
@@ -378,31 +365,26 @@ fn reverts_while_somebody_keeps_the_ledger_locked_do_not_wait() {
 }
 
 #[test]
-fn worker_that_is_stopped_is_ended_by_its_guardian() {
-    privately(
-        "worker_that_is_stopped_is_ended_by_its_guardian",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Sleeper::start());
-            let (mut served, _) = Served::start(&place, &json!({}));
-            served.beats(Span::seconds(60));
-            served.says(&pause("one", &victim, Span::seconds(600)));
-            hear(&mut served, injected);
-            send(worker_of(&served), Signal::SIGSTOP);
-            let ended = hear(&mut served, ended);
-            assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
-            victim.wait_until_held(false);
-            assert_eq!(served.agent.wait().expect("it ends").code(), Some(0));
-            assert_eq!(place.ledger(), Vec::<String>::new());
-            wait_until("nobody is left", || processes::of_backburn().is_empty());
-        },
-    );
+fn stopped_worker_is_ended_by_its_guardian() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Sleeper::start());
+        let (mut served, _) = Served::start(&place, &json!({}));
+        served.beats(Span::seconds(60));
+        served.says(&pause("one", &victim, Span::seconds(600)));
+        hear(&mut served, injected);
+        send(worker_of(&served), Signal::SIGSTOP);
+        let ended = hear(&mut served, ended);
+        assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
+        victim.wait_until_held(false);
+        assert_eq!(served.agent.wait().expect("it ends").code(), Some(0));
+        assert_eq!(place.ledger(), Vec::<String>::new());
+        wait_until("nobody is left", || processes::of_backburn().is_empty());
+    });
 }
 
 #[test]
-fn worker_that_is_stopped_at_rest_is_left_alone_and_ended_when_told() {
-    let name = "worker_that_is_stopped_at_rest_is_left_alone_and_ended_when_told";
-    privately(name, &PROGRAMS, || {
+fn stopped_worker_at_rest_is_left_alone_and_ended_on_request() {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         let (mut served, _) = Served::start(&place, &json!({}));
         send(worker_of(&served), Signal::SIGSTOP);
@@ -416,67 +398,59 @@ fn worker_that_is_stopped_at_rest_is_left_alone_and_ended_when_told() {
 }
 
 #[test]
-fn guardian_that_is_stopped_is_ended_by_the_worker() {
-    privately(
-        "guardian_that_is_stopped_is_ended_by_the_worker",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Sleeper::start());
-            let (mut served, _) = Served::start(&place, &json!({}));
-            served.beats(Span::seconds(60));
-            served.says(&pause("one", &victim, Span::seconds(600)));
-            hear(&mut served, injected);
-            send(served.agent.id() as i32, Signal::SIGSTOP);
-            let ended = hear(&mut served, ended);
-            assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
-            victim.wait_until_held(false);
-            wait_until("nobody is left", || processes::of_backburn().is_empty());
-            assert_eq!(place.ledger(), Vec::<String>::new());
-        },
-    );
+fn stopped_guardian_is_ended_by_the_worker() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Sleeper::start());
+        let (mut served, _) = Served::start(&place, &json!({}));
+        served.beats(Span::seconds(60));
+        served.says(&pause("one", &victim, Span::seconds(600)));
+        hear(&mut served, injected);
+        send(served.agent.id() as i32, Signal::SIGSTOP);
+        let ended = hear(&mut served, ended);
+        assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
+        victim.wait_until_held(false);
+        wait_until("nobody is left", || processes::of_backburn().is_empty());
+        assert_eq!(place.ledger(), Vec::<String>::new());
+    });
 }
 
 #[test]
-fn status_of_an_agent_that_is_stopped_says_so() {
-    privately(
-        "status_of_an_agent_that_is_stopped_says_so",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Sleeper::start());
-            let (mut served, _) = Served::start(&place, &json!({}));
-            served.beats(Span::seconds(60));
-            served.says(&pause("one", &victim, Span::seconds(3)));
-            hear(&mut served, injected);
-            let both = [served.agent.id() as i32, worker_of(&served)];
-            let status = || {
-                let mut status = place.agent(&["status", "--json"], None);
-                let output = status.stdout(std::process::Stdio::piped()).output();
-                let output = output.expect("the agent starts");
-                let said: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-                (said["owed"][0].clone(), output.status.code())
-            };
-            let (row, code) = status();
-            assert_eq!(
-                (row["agent"].as_str(), code),
-                (Some("alive"), Some(0)),
-                "{row}"
-            );
-            for pid in both {
-                send(pid, Signal::SIGSTOP);
-            }
-            let (row, code) = status();
-            assert_eq!(
-                (row["agent"].as_str(), code),
-                (Some("stopped"), Some(6)),
-                "{row}"
-            );
-            wait_until("it is overdue", || {
-                status().0["overdue-seconds"].is_number()
-            });
-            for pid in both {
-                send(pid, Signal::SIGCONT);
-            }
-            assert!(hear(&mut served, ended).clean);
-        },
-    );
+fn status_of_a_stopped_agent_says_so() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Sleeper::start());
+        let (mut served, _) = Served::start(&place, &json!({}));
+        served.beats(Span::seconds(60));
+        served.says(&pause("one", &victim, Span::seconds(3)));
+        hear(&mut served, injected);
+        let both = [served.agent.id() as i32, worker_of(&served)];
+        let status = || {
+            let mut status = place.agent(&["status", "--json"], None);
+            let output = status.stdout(std::process::Stdio::piped()).output();
+            let output = output.expect("the agent starts");
+            let said: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+            (said["owed"][0].clone(), output.status.code())
+        };
+        let (row, code) = status();
+        assert_eq!(
+            (row["agent"].as_str(), code),
+            (Some("alive"), Some(0)),
+            "{row}"
+        );
+        for pid in both {
+            send(pid, Signal::SIGSTOP);
+        }
+        let (row, code) = status();
+        assert_eq!(
+            (row["agent"].as_str(), code),
+            (Some("stopped"), Some(6)),
+            "{row}"
+        );
+        wait_until("it is overdue", || {
+            status().0["overdue-seconds"].is_number()
+        });
+        for pid in both {
+            send(pid, Signal::SIGCONT);
+        }
+        assert!(hear(&mut served, ended).clean);
+    });
 }

@@ -2,7 +2,7 @@
 //! would do, nothing touched, nothing lost.
 
 use backburn_tests::crash::Place;
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::{processes, programs};
 use serde_json::json;
 use std::process::{Child, Command, Output, Stdio};
@@ -48,7 +48,7 @@ fn refuses(place: &Place, words: &[&str], code: i32, says: &[&str]) {
 }
 
 #[test]
-fn wrong_words_and_arguments() {
+fn wrong_options_and_arguments_are_refused() {
     let place = Place::default();
     let inject = |rest: &[&'static str]| [&["inject"], rest].concat();
     refuses(
@@ -171,7 +171,7 @@ fn wrong_words_and_arguments() {
 }
 
 #[test]
-fn victims_that_are_not_or_may_not_be() {
+fn missing_or_protected_victims_are_refused() {
     let place = Place::default();
     let kill = |rest: &[&'static str]| [&["inject", "process-kill"], rest].concat();
     refuses(
@@ -209,7 +209,7 @@ fn victims_that_are_not_or_may_not_be() {
 }
 
 #[test]
-fn a_policy_has_the_last_word() {
+fn host_policy_overrides_the_request() {
     let place = Place::default();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("policy.json");
@@ -290,26 +290,64 @@ fn a_policy_has_the_last_word() {
 }
 
 #[test]
-fn without_root_only_ones_own() {
-    privately(
-        "without_root_only_ones_own",
-        &["unshare", "setpriv", "sleep"],
-        || {
-            let sleeper = victim();
-            let state = tempfile::tempdir().expect("a temporary folder can be made");
-            std::os::unix::fs::chown(state.path(), Some(65534), Some(65534)).expect("root may");
-            // The program itself may lie where that user may not look.
-            let program = state.path().join("backburn-agent");
-            std::fs::copy(programs::backburn_agent(), &program).expect("the program can be copied");
-            let output = Command::new("setpriv")
-                .args([
-                    "--reuid=65534",
-                    "--regid=65534",
-                    "--clear-groups",
-                    "--inh-caps=-all",
-                    "--",
-                ])
-                .arg(&program)
+fn agent_without_root_hits_only_its_own_users_processes() {
+    in_namespaces(&["unshare", "setpriv", "sleep"], || {
+        let sleeper = victim();
+        let state = tempfile::tempdir().expect("a temporary folder can be made");
+        std::os::unix::fs::chown(state.path(), Some(65534), Some(65534)).expect("root may");
+        // The program itself may lie where that user may not look.
+        let program = state.path().join("backburn-agent");
+        std::fs::copy(programs::backburn_agent(), &program).expect("the program can be copied");
+        let output = Command::new("setpriv")
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--inh-caps=-all",
+                "--",
+            ])
+            .arg(&program)
+            .args([
+                "inject",
+                "process-kill",
+                "--process-pid",
+                &sleeper.id().to_string(),
+                "--state",
+            ])
+            .arg(state.path().join("state"))
+            .output()
+            .expect("`setpriv` starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("not-permitted") && said.contains("run as root"),
+            "{said}"
+        );
+        end(sleeper);
+    });
+}
+
+#[test]
+fn fault_without_a_ledger_entry_is_not_injected() {
+    in_namespaces(&["unshare", "mount", "sleep"], || {
+        let sleeper = victim();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mount = |words: &[&str]| {
+            let status = Command::new("mount")
+                .args(words)
+                .arg(folder.path())
+                .status()
+                .expect("`mount` starts");
+            assert!(status.success(), "mount {words:?}: {status}");
+        };
+        mount(&["-t", "tmpfs", "-o", "size=64k", "full"]);
+        std::fs::create_dir_all(folder.path().join("ledger")).expect("there is room for a folder");
+        // Not one page is left.
+        let mut filled =
+            std::fs::File::create(folder.path().join("filler")).expect("there is room for a name");
+        while std::io::Write::write_all(&mut filled, &[0; 4096]).is_ok() {}
+        let inject = |say: &str| {
+            let output = Command::new(programs::backburn_agent())
                 .args([
                     "inject",
                     "process-kill",
@@ -317,164 +355,107 @@ fn without_root_only_ones_own() {
                     &sleeper.id().to_string(),
                     "--state",
                 ])
-                .arg(state.path().join("state"))
+                .arg(folder.path())
                 .output()
-                .expect("`setpriv` starts");
+                .expect("the agent starts");
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(3), "{said}");
+            assert!(said.contains(say) && said.contains("hint"), "{said}");
             assert!(
-                said.contains("not-permitted") && said.contains("run as root"),
-                "{said}"
+                processes::process(sleeper.id() as i32).is_some_and(|process| process.state != 'Z')
             );
-            end(sleeper);
-        },
-    );
+        };
+        inject("No space left on device");
+        let left: Vec<_> = std::fs::read_dir(folder.path().join("ledger"))
+            .expect("it is there")
+            .collect();
+        assert!(
+            left.iter()
+                .all(|file| file.as_ref().is_ok_and(|file| file.file_name() == "lock")),
+            "{left:?}"
+        );
+        drop(filled);
+        mount(&["-o", "remount,ro"]);
+        inject("Read-only file system");
+        end(sleeper);
+    });
 }
 
 #[test]
-fn what_cannot_be_written_down_is_not_done() {
-    privately(
-        "what_cannot_be_written_down_is_not_done",
-        &["unshare", "mount", "sleep"],
-        || {
-            let sleeper = victim();
-            let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            let mount = |words: &[&str]| {
-                let status = Command::new("mount")
-                    .args(words)
-                    .arg(folder.path())
-                    .status()
-                    .expect("`mount` starts");
-                assert!(status.success(), "mount {words:?}: {status}");
-            };
-            mount(&["-t", "tmpfs", "-o", "size=64k", "full"]);
-            std::fs::create_dir_all(folder.path().join("ledger"))
-                .expect("there is room for a folder");
-            // Not one page is left.
-            let mut filled = std::fs::File::create(folder.path().join("filler"))
-                .expect("there is room for a name");
-            while std::io::Write::write_all(&mut filled, &[0; 4096]).is_ok() {}
-            let inject = |say: &str| {
-                let output = Command::new(programs::backburn_agent())
-                    .args([
-                        "inject",
-                        "process-kill",
-                        "--process-pid",
-                        &sleeper.id().to_string(),
-                        "--state",
-                    ])
-                    .arg(folder.path())
-                    .output()
-                    .expect("the agent starts");
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert_eq!(output.status.code(), Some(3), "{said}");
-                assert!(said.contains(say) && said.contains("hint"), "{said}");
-                assert!(
-                    processes::process(sleeper.id() as i32)
-                        .is_some_and(|process| process.state != 'Z')
-                );
-            };
-            inject("No space left on device");
-            let left: Vec<_> = std::fs::read_dir(folder.path().join("ledger"))
-                .expect("it is there")
-                .collect();
-            assert!(
-                left.iter()
-                    .all(|file| file.as_ref().is_ok_and(|file| file.file_name() == "lock")),
-                "{left:?}"
-            );
-            drop(filled);
-            mount(&["-o", "remount,ro"]);
-            inject("Read-only file system");
-            end(sleeper);
-        },
-    );
+fn resource_held_by_an_injection_is_refused_to_another() {
+    in_namespaces(&["unshare", "sleep"], || {
+        let place = Place::default();
+        let sleeper = victim();
+        let arguments = json!({"process": {"pid": sleeper.id()}}).to_string();
+        let pause = |id| {
+            [
+                "inject",
+                "process-pause",
+                "--id",
+                id,
+                "--duration",
+                "2s",
+                "--arguments",
+                &arguments,
+            ]
+            .map(str::to_owned)
+        };
+        let words = pause("first");
+        let mut first = place
+            .agent(&words.each_ref().map(String::as_str), None)
+            .spawn()
+            .expect("the agent starts");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while processes::process(sleeper.id() as i32).is_none_or(|process| process.state != 't') {
+            assert!(std::time::Instant::now() < until, "the first did not act");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let words = pause("second");
+        let second = run(&place, &words.each_ref().map(String::as_str));
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert_eq!(second.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("overlap") && said.contains("`first`"),
+            "{said}"
+        );
+        assert_eq!(first.wait().expect("it ends").code(), Some(0));
+        assert!(place.ledger().is_empty());
+        end(sleeper);
+    });
 }
 
 #[test]
-fn a_thing_is_held_by_one_injection_at_a_time() {
-    privately(
-        "a_thing_is_held_by_one_injection_at_a_time",
-        &["unshare", "sleep"],
-        || {
-            let place = Place::default();
-            let sleeper = victim();
-            let arguments = json!({"process": {"pid": sleeper.id()}}).to_string();
-            let pause = |id| {
-                [
-                    "inject",
-                    "process-pause",
-                    "--id",
-                    id,
-                    "--duration",
-                    "2s",
-                    "--arguments",
-                    &arguments,
-                ]
-                .map(str::to_owned)
-            };
-            let words = pause("first");
-            let mut first = place
-                .agent(&words.each_ref().map(String::as_str), None)
-                .spawn()
-                .expect("the agent starts");
-            let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-            while processes::process(sleeper.id() as i32).is_none_or(|process| process.state != 't')
-            {
-                assert!(std::time::Instant::now() < until, "the first did not act");
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
-            let words = pause("second");
-            let second = run(&place, &words.each_ref().map(String::as_str));
-            let said = String::from_utf8_lossy(&second.stderr);
-            assert_eq!(second.status.code(), Some(3), "{said}");
-            assert!(
-                said.contains("overlap") && said.contains("`first`"),
-                "{said}"
-            );
-            assert_eq!(first.wait().expect("it ends").code(), Some(0));
-            assert!(place.ledger().is_empty());
-            end(sleeper);
-        },
-    );
+fn recycled_process_id_is_never_hit() {
+    in_namespaces(&["unshare", "sleep"], || {
+        // An entry of another life: this id, but another start time. Undoing it must not touch today's process.
+        let place = Place::default();
+        let sleeper = victim();
+        let process = processes::process(sleeper.id() as i32).expect("it is there");
+        let stale = format!("{}@{}", process.pid, process.start + 1);
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(process.pid),
+            nix::sys::signal::Signal::SIGSTOP,
+        )
+        .expect("it is there to be stopped");
+        let ledger = place.state().join("ledger");
+        std::fs::create_dir_all(&ledger).expect("a folder can be made");
+        let entry = json!({
+            "version": 1, "injection": "stale", "run": "r", "fault": "process-pause", "victims": [],
+            "changes": [{"change": "stop", "victims": [stale]}],
+            "owner": {"boot": "another", "worker": "999999@1", "guardian": "999998@1"},
+        });
+        std::fs::write(ledger.join("stale.json"), entry.to_string())
+            .expect("an entry can be written");
+        assert_eq!(place.restart(None).code(), Some(0));
+        assert!(place.ledger().is_empty());
+        let now = processes::process(process.pid).expect("it is there");
+        assert_eq!(now.state, 'T', "somebody else's stop was undone");
+        end(sleeper);
+    });
 }
 
 #[test]
-fn a_recycled_process_id_is_never_hit() {
-    privately(
-        "a_recycled_process_id_is_never_hit",
-        &["unshare", "sleep"],
-        || {
-            // An entry of another life: this id, but another start time. Undoing it must not touch today's process.
-            let place = Place::default();
-            let sleeper = victim();
-            let process = processes::process(sleeper.id() as i32).expect("it is there");
-            let stale = format!("{}@{}", process.pid, process.start + 1);
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(process.pid),
-                nix::sys::signal::Signal::SIGSTOP,
-            )
-            .expect("it is there to be stopped");
-            let ledger = place.state().join("ledger");
-            std::fs::create_dir_all(&ledger).expect("a folder can be made");
-            let entry = json!({
-                "version": 1, "injection": "stale", "run": "r", "fault": "process-pause", "victims": [],
-                "changes": [{"change": "stop", "victims": [stale]}],
-                "owner": {"boot": "another", "worker": "999999@1", "guardian": "999998@1"},
-            });
-            std::fs::write(ledger.join("stale.json"), entry.to_string())
-                .expect("an entry can be written");
-            assert_eq!(place.restart(None).code(), Some(0));
-            assert!(place.ledger().is_empty());
-            let now = processes::process(process.pid).expect("it is there");
-            assert_eq!(now.state, 'T', "somebody else's stop was undone");
-            end(sleeper);
-        },
-    );
-}
-
-#[test]
-fn an_entry_that_cannot_be_read_is_not_forgotten() {
+fn unreadable_ledger_entry_stays_owed() {
     let place = Place::default();
     let ledger = place.state().join("ledger");
     std::fs::create_dir_all(&ledger).expect("a folder can be made");

@@ -119,7 +119,7 @@ fn filled(path: &str) -> String {
 }
 
 #[test]
-fn each_operation_asks_for_its_role_and_the_description_says_so() {
+fn operations_require_the_role_they_describe() {
     let controller = Controller::default();
     let description = controller.get("/api/v1/openapi.json");
     let mut described = BTreeMap::new();
@@ -182,7 +182,7 @@ fn each_operation_asks_for_its_role_and_the_description_says_so() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_a_problem_document() {
+fn wrong_request_is_answered_with_a_problem_document() {
     let controller = Controller::default();
     let admin = controller.admin.clone();
     let ask =
@@ -279,7 +279,7 @@ fn what_is_wrong_with_a_request_is_a_problem_document() {
 }
 
 #[test]
-fn pages_give_everything_once() {
+fn pages_of_a_list_give_each_item_once() {
     let controller = Controller::default();
     let mut wanted = Vec::new();
     for number in 0..7 {

@@ -91,8 +91,8 @@ fn pass(controller: &Controller, python: &std::path::Path, run: &str, words: &[&
 }
 
 #[test]
-fn the_api_is_what_its_description_says() {
-    let Some(python) = oracle("the_api_is_what_its_description_says") else {
+fn api_matches_its_description() {
+    let Some(python) = oracle() else {
         return;
     };
     let mut controller = Controller::default();
@@ -136,8 +136,7 @@ fn figures(controller: &Controller) -> Answer {
 }
 
 #[test]
-fn figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them() {
-    let name = "figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them";
+fn metrics_follow_conventions_and_have_bounded_labels() {
     let controller = Controller::default();
     controller.ran("checkout");
     let series = |text: &str| {
@@ -176,7 +175,7 @@ fn figures_are_named_by_the_conventions_and_nobody_can_make_more_of_them() {
     more.retain(|line| !series(&before.text()).contains(line) && !line.contains("/metrics"));
     assert!(more.is_empty(), "{more:?}");
 
-    let Some(python) = oracle(name) else { return };
+    let Some(python) = oracle() else { return };
     let mut reader = Command::new(python)
         .arg(root().join("tests/oracle/metrics.py"))
         .stdin(Stdio::piped())

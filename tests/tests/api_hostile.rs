@@ -19,7 +19,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn odd_http_is_answered_as_it_should_be() {
+fn odd_http_is_answered_by_the_standard() {
     let mut controller = Controller::default();
     let health = request("GET", "/healthz", "", None);
     let mut connection = controller.connect();
@@ -97,7 +97,7 @@ fn odd_http_is_answered_as_it_should_be() {
 }
 
 #[test]
-fn who_is_slow_is_let_go_and_others_are_served() {
+fn slow_client_is_dropped_and_others_are_served() {
     let controller = Controller::default();
     let mut slow: Vec<Connection> = Vec::new();
     for part in [
@@ -135,7 +135,7 @@ fn who_is_slow_is_let_go_and_others_are_served() {
 }
 
 #[test]
-fn a_crowd_waits_and_the_lever_can_be_pulled() {
+fn crowd_of_clients_waits_and_halt_is_served() {
     let mut controller = Controller::default();
     let crowd: Vec<Connection> = (0..600)
         .map(|_| {
@@ -173,7 +173,7 @@ fn events(connection: &mut Connection) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn a_journal_is_followed_to_its_end_and_nobody_holds_it_up() {
+fn followed_journal_reaches_its_end_despite_slow_readers() {
     let controller = Controller::default();
     let mut document = backburn_tests::api::experiment("long");
     // Longer than a comment keeps a connection alive.
@@ -233,7 +233,7 @@ fn a_journal_is_followed_to_its_end_and_nobody_holds_it_up() {
 }
 
 #[test]
-fn so_many_follow_at_a_time_and_the_lever_has_room() {
+fn followers_are_limited_and_halt_is_served() {
     let controller = Controller::default();
     let mut document = backburn_tests::api::experiment("long");
     document["method"][0]["pauses"] = json!({"before": 600});
@@ -274,7 +274,7 @@ fn line(value: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn a_hostile_agent_is_only_itself_and_is_let_go() {
+fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
     let mut controller = Controller::default();
     let papers = ["db-1", "db-2", "db-3"].map(|name| controller.join(name));
     let is_connected =

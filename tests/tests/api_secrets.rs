@@ -27,7 +27,7 @@ fn is_in(folder: &Path, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_tokens_secret_is_told_once_and_kept_nowhere() {
+fn token_secret_is_shown_once_and_stored_nowhere() {
     let controller = Controller::default();
     let first = std::fs::metadata(controller.data().join("admin-token")).expect("it is there");
     assert_eq!(first.permissions().mode() & 0o777, 0o600);
@@ -87,7 +87,7 @@ fn a_tokens_secret_is_told_once_and_kept_nowhere() {
 }
 
 #[test]
-fn every_deed_is_in_the_log_with_who_did_it_and_a_changed_log_is_found() {
+fn audit_log_names_each_actor_and_detects_changes() {
     let controller = Controller::default();
     let (_, operator) = controller.token("olga", "operator", None);
     let (_, viewer) = controller.token("vera", "viewer", None);
@@ -205,7 +205,7 @@ fn every_deed_is_in_the_log_with_who_did_it_and_a_changed_log_is_found() {
 }
 
 #[test]
-fn secrets_are_told_nowhere_and_the_policy_says_what_may_be_read() {
+fn secrets_are_shown_nowhere_and_reads_follow_the_policy() {
     let outside = tempfile::tempdir().expect("a place");
     let folder = tempfile::tempdir().expect("a place");
     std::fs::write(folder.path().join("key"), "the-files-secret").expect("it can be written");

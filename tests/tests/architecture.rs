@@ -76,7 +76,7 @@ fn needs(metadata: &Value, name: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn crates_know_only_whom_they_may() {
+fn crates_depend_only_on_those_below() {
     let metadata = metadata();
     let set = |names: &[&str]| {
         names
@@ -148,7 +148,7 @@ fn reached(file: &Path, found: &mut BTreeSet<PathBuf>) {
 }
 
 #[test]
-fn the_controllers_library_never_names_the_agent() {
+fn controller_library_never_names_the_agent() {
     let mut library = BTreeSet::new();
     reached(&root().join("controller/src/lib.rs"), &mut library);
     assert!(
@@ -178,7 +178,7 @@ fn the_controllers_library_never_names_the_agent() {
 
 /// What carries the whole weight of a rule must not do what the rule forbids.
 #[test]
-fn the_language_does_no_input_or_output() {
+fn experiments_crate_does_no_input_or_output() {
     let doors = [
         "std::fs",
         "std::net",
@@ -207,7 +207,7 @@ fn the_language_does_no_input_or_output() {
 }
 
 #[test]
-fn one_fault_is_one_file_and_one_line_of_the_list() {
+fn faults_of_the_list_are_one_file_each() {
     let listed = output(Command::new(backburn()).args(["faults", "--json"]));
     let listed: Value = serde_json::from_str(&listed).expect("a list of faults is JSON");
     let listed: BTreeSet<String> = listed
@@ -234,7 +234,7 @@ fn one_fault_is_one_file_and_one_line_of_the_list() {
 }
 
 #[test]
-fn files_are_small_and_say_what_they_are_for() {
+fn files_are_small_and_begin_with_their_purpose() {
     let mut found = Vec::new();
     for file in files(root(), ".rs") {
         let text = text(&file);
@@ -253,7 +253,7 @@ fn files_are_small_and_say_what_they_are_for() {
 }
 
 #[test]
-fn nothing_names_the_machine_it_was_written_on() {
+fn files_name_no_path_of_a_developers_machine() {
     // Put together here, so that this file does not name one either.
     let places = [
         concat!("/wo", "rk/"),
@@ -275,7 +275,7 @@ fn nothing_names_the_machine_it_was_written_on() {
 }
 
 #[test]
-fn no_shell_stands_between_a_document_and_a_host() {
+fn programs_are_started_without_a_shell() {
     let mut found = Vec::new();
     for room in ["experiments/src", "agent/src", "controller/src"] {
         for file in files(&root().join(room), ".rs") {
@@ -296,7 +296,7 @@ fn no_shell_stands_between_a_document_and_a_host() {
 }
 
 #[test]
-fn each_dependency_has_a_page_that_says_why() {
+fn dependencies_are_explained_in_a_decision_page() {
     let manifest = text(&root().join("Cargo.toml"));
     let section = manifest
         .split("[workspace.dependencies]")
@@ -320,7 +320,7 @@ fn each_dependency_has_a_page_that_says_why() {
 }
 
 #[test]
-fn commands_of_the_readme_are_there() {
+fn readme_commands_exist() {
     let readme = text(&root().join("README.md"));
     for command in ["cargo run --release -- demo", "./tests/run"] {
         assert!(readme.contains(command), "the README names `{command}`");

@@ -6,7 +6,7 @@
 use backburn_tests::crash::{Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_cases::{CASES, PROGRAMS, chosen, repeats};
 use backburn_tests::crash_strike::Strike;
-use backburn_tests::privately::privately_networked as privately;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::programs;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ fn conclude(rows: &BTreeMap<(&str, &str), Row>) {
 }
 
 #[test]
-fn every_fault_has_a_case() {
+fn catalogue_faults_each_have_a_crash_case() {
     let output = Command::new(programs::backburn_agent())
         .args(["faults", "--json"])
         .output()
@@ -107,51 +107,43 @@ fn every_fault_has_a_case() {
 }
 
 #[test]
-fn whoever_dies_at_whichever_effect_nothing_is_left() {
-    privately(
-        "whoever_dies_at_whichever_effect_nothing_is_left",
-        &PROGRAMS,
-        || {
-            let mut rows = BTreeMap::new();
-            for _ in 0..repeats() {
-                for case in chosen() {
-                    for (way, failpoint) in WAYS {
-                        let row: &mut Row = rows.entry((case.name, way)).or_default();
-                        each(row, failpoint, "worker", |strike| trial(case, strike));
-                    }
+fn process_killed_at_any_effect_leaves_nothing() {
+    in_network_namespace(&PROGRAMS, || {
+        let mut rows = BTreeMap::new();
+        for _ in 0..repeats() {
+            for case in chosen() {
+                for (way, failpoint) in WAYS {
+                    let row: &mut Row = rows.entry((case.name, way)).or_default();
+                    each(row, failpoint, "worker", |strike| trial(case, strike));
                 }
             }
-            conclude(&rows);
-        },
-    );
+        }
+        conclude(&rows);
+    });
 }
 
 #[test]
-fn whoever_comes_to_the_rescue_may_die_as_well() {
-    privately(
-        "whoever_comes_to_the_rescue_may_die_as_well",
-        &PROGRAMS,
-        || {
-            let ways = [
-                ("guardian's effect fails", "guardian", "fail:{n}"),
-                ("guardian killed before", "guardian", "before:{n}"),
-                ("guardian killed after", "guardian", "after:{n}"),
-                ("by hand: the effect fails", "hand", "fail:{n}"),
-                ("by hand: killed before", "hand", "before:{n}"),
-                ("by hand: killed after", "hand", "after:{n}"),
-            ];
-            let mut rows = BTreeMap::new();
-            for _ in 0..repeats() {
-                for case in chosen().iter().filter(|case| case.duration.is_some()) {
-                    for (way, role, failpoint) in ways {
-                        let row: &mut Row = rows.entry((case.name, way)).or_default();
-                        each(row, failpoint, role, |strike| {
-                            trial_of_the_rescue(case, strike, role == "hand")
-                        });
-                    }
+fn rescuer_killed_at_any_effect_leaves_nothing() {
+    in_network_namespace(&PROGRAMS, || {
+        let ways = [
+            ("guardian's effect fails", "guardian", "fail:{n}"),
+            ("guardian killed before", "guardian", "before:{n}"),
+            ("guardian killed after", "guardian", "after:{n}"),
+            ("by hand: the effect fails", "hand", "fail:{n}"),
+            ("by hand: killed before", "hand", "before:{n}"),
+            ("by hand: killed after", "hand", "after:{n}"),
+        ];
+        let mut rows = BTreeMap::new();
+        for _ in 0..repeats() {
+            for case in chosen().iter().filter(|case| case.duration.is_some()) {
+                for (way, role, failpoint) in ways {
+                    let row: &mut Row = rows.entry((case.name, way)).or_default();
+                    each(row, failpoint, role, |strike| {
+                        trial_of_the_rescue(case, strike, role == "hand")
+                    });
                 }
             }
-            conclude(&rows);
-        },
-    );
+        }
+        conclude(&rows);
+    });
 }

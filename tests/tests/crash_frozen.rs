@@ -3,8 +3,8 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::freezer::{Freezer, FreezerVersion};
+use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::network::{THERE, Wire, at, udp};
-use backburn_tests::privately::{privately, privately_networked};
 use backburn_tests::processes;
 use serde_json::json;
 use std::process::{Child, Command};
@@ -45,8 +45,7 @@ fn thaw(freezer: &Freezer, place: &Place, inject: &mut Child) {
 
 #[test]
 fn flows_cut_by_frozen_processes_pass_again_in_time() {
-    let name = "flows_cut_by_frozen_processes_pass_again_in_time";
-    privately_networked(name, &["unshare", "ip", "nft"], || {
+    in_network_namespace(&["unshare", "ip", "nft"], || {
         for version in FreezerVersion::all() {
             let wire = Wire::new();
             wire.echo(PORT);
@@ -89,8 +88,7 @@ fn flows_cut_by_frozen_processes_pass_again_in_time() {
 
 #[test]
 fn victim_traced_by_a_frozen_helper_runs_again() {
-    let name = "victim_traced_by_a_frozen_helper_runs_again";
-    privately(name, &["unshare", "sleep"], || {
+    in_namespaces(&["unshare", "sleep"], || {
         for version in FreezerVersion::all() {
             let mut victim = Command::new("sleep")
                 .arg("1000")

@@ -2,7 +2,7 @@
 //! children are gone, and the journal tells the story up to the last event.
 
 use backburn_experiments::journal::{Entry, Outcome, Run, verdict};
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::{processes, programs};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -114,31 +114,27 @@ fn kill_at(at: usize) -> Killed {
 }
 
 #[test]
-fn killed_at_each_event_everything_is_put_back() {
-    privately(
-        "killed_at_each_event_everything_is_put_back",
-        &["unshare", "sleep"],
-        || {
+fn run_killed_at_each_event_is_reverted() {
+    in_namespaces(&["unshare", "sleep"], || {
+        println!(
+            "{:>3} {:>7} {:24} {:>12} {:>9}",
+            "at", "events", "last event", "verdict", "back in"
+        );
+        // Joined, planned, gate, sampled, method, started, requested, injected, effect, samples …
+        for at in 1..=16 {
+            let killed = kill_at(at);
             println!(
-                "{:>3} {:>7} {:24} {:>12} {:>9}",
-                "at", "events", "last event", "verdict", "back in"
+                "{at:>3} {:>7} {:24} {:>12} {:>6} ms",
+                killed.events,
+                killed.last,
+                killed.outcome.to_string(),
+                killed.took.as_millis()
             );
-            // Joined, planned, gate, sampled, method, started, requested, injected, effect, samples …
-            for at in 1..=16 {
-                let killed = kill_at(at);
-                println!(
-                    "{at:>3} {:>7} {:24} {:>12} {:>6} ms",
-                    killed.events,
-                    killed.last,
-                    killed.outcome.to_string(),
-                    killed.took.as_millis()
-                );
-                assert!(
-                    matches!(killed.outcome, Outcome::Inconclusive | Outcome::NotClean),
-                    "a journal that was cut short says nothing for sure: {}",
-                    killed.outcome
-                );
-            }
-        },
-    );
+            assert!(
+                matches!(killed.outcome, Outcome::Inconclusive | Outcome::NotClean),
+                "a journal that was cut short says nothing for sure: {}",
+                killed.outcome
+            );
+        }
+    });
 }

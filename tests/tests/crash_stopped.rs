@@ -9,7 +9,7 @@ use backburn_tests::crash_cases::{chosen, repeats};
 use backburn_tests::crash_random::table;
 use backburn_tests::crash_slots::{self, Outcome, Task};
 use backburn_tests::freezer::FreezerVersion;
-use backburn_tests::privately::skip;
+use backburn_tests::isolated::skip;
 use backburn_tests::programs;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,10 +50,10 @@ fn program() -> &'static Path {
 }
 
 /// Whether trials can be done here; says so where not.
-fn is_possible(test: &str) -> bool {
+fn is_possible() -> bool {
     let missing = crash_slots::missing();
     if let Some(why) = &missing {
-        skip(test, why);
+        skip(why);
     }
     missing.is_none()
 }
@@ -94,7 +94,7 @@ fn effects(cases: &[&Case]) -> BTreeMap<String, usize> {
 
 #[test]
 fn actor_stopped_at_any_effect_leaves_nothing() {
-    if !is_possible("actor_stopped_at_any_effect_leaves_nothing") {
+    if !is_possible() {
         return;
     }
     // Built before, since the slots build nothing.
@@ -127,8 +127,8 @@ fn actor_stopped_at_any_effect_leaves_nothing() {
 }
 
 #[test]
-fn all_frozen_while_a_fault_acts_are_whole_after_the_thaw() {
-    if !is_possible("all_frozen_while_a_fault_acts_are_whole_after_the_thaw") {
+fn processes_frozen_during_a_fault_leave_nothing_after_the_thaw() {
+    if !is_possible() {
         return;
     }
     programs::backburn_agent();
@@ -168,7 +168,7 @@ fn crash(results: &Path, words: &[&str]) -> Output {
 
 #[test]
 fn random_trials_of_two_sittings_add_up() {
-    if !is_possible("random_trials_of_two_sittings_add_up") {
+    if !is_possible() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

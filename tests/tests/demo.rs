@@ -1,7 +1,7 @@
 //! `backburn demo`, as root and as somebody without rights: it shows what it promises, in time,
 //! and leaves nothing.
 
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes::{alive, named, of_backburn};
 use backburn_tests::programs::backburn;
 use std::collections::BTreeSet;
@@ -70,8 +70,8 @@ fn demo(mut command: Command) {
 }
 
 #[test]
-fn the_demo_is_as_described_for_root() {
-    privately("the_demo_is_as_described_for_root", &[], || {
+fn demo_as_root_runs_as_described() {
+    in_namespaces(&[], || {
         let mut command = Command::new(backburn());
         command.arg("demo");
         demo(command);
@@ -79,74 +79,66 @@ fn the_demo_is_as_described_for_root() {
 }
 
 #[test]
-fn the_demo_is_as_described_without_rights() {
-    privately(
-        "the_demo_is_as_described_without_rights",
-        &["setpriv"],
-        || {
-            // Where cargo builds, others may not be let in.
-            let folder = tempfile::tempdir().expect("there is a place for temporary files");
-            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
-                .expect("it is ours");
-            let program = folder.path().join("backburn");
-            std::fs::copy(backburn(), &program).expect("a temporary folder can be written to");
-            let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                "--bounding-set=-all",
-                "--no-new-privs",
-                "--",
-            ]);
-            command.arg(&program).arg("demo");
-            demo(command);
-        },
-    );
+fn demo_without_root_runs_as_described() {
+    in_namespaces(&["setpriv"], || {
+        // Where cargo builds, others may not be let in.
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("it is ours");
+        let program = folder.path().join("backburn");
+        std::fs::copy(backburn(), &program).expect("a temporary folder can be written to");
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "--no-new-privs",
+            "--",
+        ]);
+        command.arg(&program).arg("demo");
+        demo(command);
+    });
 }
 
 /// Ended in the middle, it ends the service and what acts on it, too.
 #[test]
-fn the_demo_leaves_nothing_when_it_is_ended_or_killed() {
-    privately(
-        "the_demo_leaves_nothing_when_it_is_ended_or_killed",
-        &[],
-        || {
-            use nix::sys::signal::{Signal, kill};
-            for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-                let state = tempfile::tempdir().expect("there is a place for temporary files");
-                let mut running = Command::new(backburn())
-                    .arg("demo")
-                    .env("TMPDIR", state.path())
-                    .stdout(std::process::Stdio::null())
-                    .stderr(std::process::Stdio::null())
-                    .spawn()
-                    .expect("it starts");
-                // Every worker stands still: the second experiment is at work.
-                backburn_tests::software::wait_until(
-                    "the workers stand still",
-                    Duration::from_secs(20),
-                    || {
-                        let workers = named("demo-worker");
-                        workers.len() == 4
-                            && workers
-                                .iter()
-                                .all(|worker| matches!(worker.state, 'T' | 't'))
-                    },
-                );
-                kill(nix::unistd::Pid::from_raw(running.id() as i32), signal).expect("it runs");
-                let status = running.wait().expect("a child can be waited for");
-                assert!(!status.success(), "{signal}: {status}");
-                backburn_tests::software::wait_until(
-                    &format!("{signal}: all is gone"),
-                    Duration::from_secs(5),
-                    || {
-                        of_backburn().is_empty()
-                            && named("demo-worker").is_empty()
-                            && named("demo-service").is_empty()
-                    },
-                );
-            }
-        },
-    );
+fn demo_ended_or_killed_leaves_nothing() {
+    in_namespaces(&[], || {
+        use nix::sys::signal::{Signal, kill};
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let state = tempfile::tempdir().expect("there is a place for temporary files");
+            let mut running = Command::new(backburn())
+                .arg("demo")
+                .env("TMPDIR", state.path())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("it starts");
+            // Every worker stands still: the second experiment is at work.
+            backburn_tests::software::wait_until(
+                "the workers stand still",
+                Duration::from_secs(20),
+                || {
+                    let workers = named("demo-worker");
+                    workers.len() == 4
+                        && workers
+                            .iter()
+                            .all(|worker| matches!(worker.state, 'T' | 't'))
+                },
+            );
+            kill(nix::unistd::Pid::from_raw(running.id() as i32), signal).expect("it runs");
+            let status = running.wait().expect("a child can be waited for");
+            assert!(!status.success(), "{signal}: {status}");
+            backburn_tests::software::wait_until(
+                &format!("{signal}: all is gone"),
+                Duration::from_secs(5),
+                || {
+                    of_backburn().is_empty()
+                        && named("demo-worker").is_empty()
+                        && named("demo-service").is_empty()
+                },
+            );
+        }
+    });
 }

@@ -43,7 +43,7 @@ fn knows(words: &[&str]) -> Result<(), String> {
 }
 
 #[test]
-fn units_start_what_there_is() {
+fn systemd_units_start_existing_commands() {
     let mut seen = 0;
     for unit in ["backburn-controller.service", "backburn-agent.service"] {
         for line in file(unit).lines() {
@@ -64,7 +64,7 @@ fn units_start_what_there_is() {
 }
 
 #[test]
-fn the_compose_file_starts_what_there_is() {
+fn compose_file_starts_existing_commands() {
     let mut seen = 0;
     for line in file("compose.yaml").lines() {
         let Some(list) = line.trim().strip_prefix("command: ") else {
@@ -82,7 +82,7 @@ fn the_compose_file_starts_what_there_is() {
 }
 
 #[test]
-fn the_settings_are_those_that_are_read() {
+fn deployed_settings_are_those_that_are_read() {
     let known = reference::command_line(&backburn(), &backburn_agent());
     let mut seen = 0;
     for line in file("controller.env").lines() {
@@ -103,7 +103,7 @@ fn the_settings_are_those_that_are_read() {
 }
 
 #[test]
-fn policies_of_the_controller_can_be_used() {
+fn controller_policies_of_deploy_are_accepted() {
     Policy::load(&deploy("controller-policy.json")).unwrap_or_else(|error| panic!("{error}"));
     let mut seen = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
@@ -116,7 +116,7 @@ fn policies_of_the_controller_can_be_used() {
 }
 
 #[test]
-fn a_policy_that_is_wrong_is_told_whole() {
+fn wrong_policy_is_refused_with_every_problem() {
     let wrong = r#"{"rules": [{"name": "a", "max-percent": 200, "quite": []},
         {"name": "b", "quiet": [{"hours": "late"}], "blackouts": ["soon"], "time-zone": "Mars"}]}"#;
     let problems = Policy::of(wrong).expect_err("it is wrong");

@@ -2,21 +2,21 @@
 //! and over the loopback; every other answer is the same to the byte.
 
 use backburn_tests::cgroups::Group;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::name_server::{
     A, AAAA, ADDRESSES, DB, NameServer, OTHER, PATIENCE, PROGRAMS, TXT, ask, code, dig, found,
     records, resolve_by,
 };
 use backburn_tests::network::{HERE, THERE, Wire, at, ip};
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
-use backburn_tests::privately::privately_networked;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Runs a test in namespaces of its own, where the C library asks this server.
-fn asking(name: &str, server: &str, test: impl FnOnce()) {
-    privately_networked(name, &PROGRAMS, || {
+fn asking(server: &str, test: impl FnOnce()) {
+    in_network_namespace(&PROGRAMS, || {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         resolve_by(folder.path(), server);
         test();
@@ -28,9 +28,8 @@ fn answer(server: SocketAddr, name: &str, kind: u16) -> Vec<u8> {
 }
 
 #[test]
-fn answers_fail_as_they_are_to_and_others_stay_as_they_are() {
-    let name = "answers_fail_as_they_are_to_and_others_stay_as_they_are";
-    asking(name, THERE[0], || {
+fn dns_fail_fails_chosen_names_and_no_others() {
+    asking(THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         for (there, kind) in THERE.into_iter().zip([A, AAAA]) {
@@ -73,8 +72,8 @@ fn answers_fail_as_they_are_to_and_others_stay_as_they_are() {
 }
 
 #[test]
-fn spoofed_answers_have_the_given_addresses() {
-    asking("spoofed_answers_have_the_given_addresses", THERE[0], || {
+fn dns_spoof_answers_with_the_given_addresses() {
+    asking(THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         for there in THERE {
@@ -127,66 +126,60 @@ fn spoofed_answers_have_the_given_addresses() {
 }
 
 #[test]
-fn slow_answers_come_late_and_others_at_once() {
-    asking(
-        "slow_answers_come_late_and_others_at_once",
-        THERE[0],
-        || {
-            const DELAY: Duration = Duration::from_secs(1);
-            let wire = Wire::new();
-            let _server = wire.there(|| NameServer::start(&THERE));
-            for there in THERE {
-                let server = at(there, 53);
-                let (whole, beside) = (answer(server, DB, A), answer(server, OTHER, A));
-                let long = dig(
+fn dns_slow_delays_chosen_names_and_no_others() {
+    asking(THERE[0], || {
+        const DELAY: Duration = Duration::from_secs(1);
+        let wire = Wire::new();
+        let _server = wire.there(|| NameServer::start(&THERE));
+        for there in THERE {
+            let server = at(there, 53);
+            let (whole, beside) = (answer(server, DB, A), answer(server, OTHER, A));
+            let long = dig(
+                there,
+                &["+bufsize=4096", "+ignore", "long.example.org", "TXT"],
+            );
+            let arguments = json!({"names": ["db.example.org", "long.example.org"], "delay": "1s"});
+            let fault = Fault::inject("dns-slow", &arguments, "60s");
+            let timed = |deed: &dyn Fn()| {
+                let started = Instant::now();
+                deed();
+                started.elapsed()
+            };
+            let mut took = vec![timed(&|| assert_eq!(answer(server, DB, A), whole))];
+            took.push(timed(&|| {
+                let said = dig(there, &["+tcp", DB]).expect("an answer comes");
+                assert!(said.contains(ADDRESSES[0]), "{said}");
+            }));
+            // More than goes into one packet.
+            took.push(timed(&|| {
+                let said = dig(
                     there,
                     &["+bufsize=4096", "+ignore", "long.example.org", "TXT"],
                 );
-                let arguments =
-                    json!({"names": ["db.example.org", "long.example.org"], "delay": "1s"});
-                let fault = Fault::inject("dns-slow", &arguments, "60s");
-                let timed = |deed: &dyn Fn()| {
-                    let started = Instant::now();
-                    deed();
-                    started.elapsed()
-                };
-                let mut took = vec![timed(&|| assert_eq!(answer(server, DB, A), whole))];
-                took.push(timed(&|| {
-                    let said = dig(there, &["+tcp", DB]).expect("an answer comes");
-                    assert!(said.contains(ADDRESSES[0]), "{said}");
-                }));
-                // More than goes into one packet.
-                took.push(timed(&|| {
-                    let said = dig(
-                        there,
-                        &["+bufsize=4096", "+ignore", "long.example.org", "TXT"],
-                    );
-                    let lines = |said: &Option<String>| {
-                        said.as_ref().map(|said| said.matches("TXT").count())
-                    };
-                    assert_eq!((lines(&said), lines(&long)), (Some(15), Some(15)));
-                }));
-                let mut others: Vec<Duration> = (0..9)
-                    .map(|_| timed(&|| assert_eq!(answer(server, OTHER, A), beside)))
-                    .collect();
-                others.sort();
-                println!(
-                    "{there}: held for {DELAY:?}: {took:?}; beside it median {:?}",
-                    others[4]
-                );
-                assert!(took.iter().all(|took| *took >= DELAY), "{took:?}");
-                assert!(others[4] < DELAY / 2, "{others:?}");
-                let effect = fault.end();
-                assert!(figure(&effect, "slowed-answers") >= 3.0, "{effect}");
-            }
-        },
-    );
+                let lines =
+                    |said: &Option<String>| said.as_ref().map(|said| said.matches("TXT").count());
+                assert_eq!((lines(&said), lines(&long)), (Some(15), Some(15)));
+            }));
+            let mut others: Vec<Duration> = (0..9)
+                .map(|_| timed(&|| assert_eq!(answer(server, OTHER, A), beside)))
+                .collect();
+            others.sort();
+            println!(
+                "{there}: held for {DELAY:?}: {took:?}; beside it median {:?}",
+                others[4]
+            );
+            assert!(took.iter().all(|took| *took >= DELAY), "{took:?}");
+            assert!(others[4] < DELAY / 2, "{others:?}");
+            let effect = fault.end();
+            assert!(figure(&effect, "slowed-answers") >= 3.0, "{effect}");
+        }
+    });
 }
 
 /// An answer that comes in parts is put together, or its beginning is enough.
 #[test]
-fn an_answer_in_parts_fails_as_a_whole() {
-    asking("an_answer_in_parts_fails_as_a_whole", THERE[0], || {
+fn dns_fail_of_a_fragmented_answer_fails_it_whole() {
+    asking(THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         for there in THERE {
@@ -205,9 +198,8 @@ fn an_answer_in_parts_fails_as_a_whole() {
 }
 
 #[test]
-fn a_resolver_on_the_loopback_keeps_what_it_has_for_others() {
-    let name = "a_resolver_on_the_loopback_keeps_what_it_has_for_others";
-    asking(name, "127.0.0.53", || {
+fn dns_fault_on_a_loopback_resolver_spares_its_cache() {
+    asking("127.0.0.53", || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE[..1]));
         let _resolver = NameServer::caching(&["127.0.0.53", HERE[0]], THERE[0]);
@@ -233,8 +225,8 @@ fn a_resolver_on_the_loopback_keeps_what_it_has_for_others() {
 }
 
 #[test]
-fn another_network_by_process_and_by_path() {
-    asking("another_network_by_process_and_by_path", THERE[0], || {
+fn dns_fault_in_another_namespace_acts_by_process_and_by_path() {
+    asking(THERE[0], || {
         let wire = Wire::new();
         let _server = NameServer::start(&HERE);
         // As in a container whose resolver is told on its own loopback.
@@ -263,9 +255,8 @@ fn another_network_by_process_and_by_path() {
 }
 
 #[test]
-fn a_process_that_shares_our_network_is_told_by_its_group() {
-    let name = "a_process_that_shares_our_network_is_told_by_its_group";
-    asking(name, THERE[0], || {
+fn dns_fault_of_a_process_on_the_hosts_network_acts_by_its_cgroup() {
+    asking(THERE[0], || {
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
         let group = Group::new("asker");
@@ -301,8 +292,8 @@ fn a_process_that_shares_our_network_is_told_by_its_group() {
 
 /// As Docker and Kubernetes do it: whoever asks knows another address and port than whoever answers.
 #[test]
-fn addresses_are_those_that_were_asked() {
-    asking("addresses_are_those_that_were_asked", THERE[0], || {
+fn dns_spoof_answers_only_the_record_types_asked_for() {
+    asking(THERE[0], || {
         const SERVICE: &str = "10.96.0.10";
         let wire = Wire::new();
         let _server = wire.there(|| NameServer::start(&THERE));
@@ -339,8 +330,8 @@ fn addresses_are_those_that_were_asked() {
 }
 
 #[test]
-fn a_share_is_hit_and_the_kernel_counts_it() {
-    asking("a_share_is_hit_and_the_kernel_counts_it", THERE[0], || {
+fn dns_fail_hits_its_share_as_the_kernel_counts() {
+    asking(THERE[0], || {
         const ASKED: u64 = 400;
         let _server = NameServer::start(&["127.0.0.1", "::1"]);
         // Somebody else's marks, on some answers.

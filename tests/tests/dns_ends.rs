@@ -2,10 +2,10 @@
 //! anything is touched.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::name_server::{A, DB, NameServer, OTHER, PATIENCE, PROGRAMS, ask, code};
 use backburn_tests::network::at;
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::processes::{self, kill_at_once};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,56 +16,52 @@ use std::time::{Duration, Instant};
 const SERVER: &str = "127.0.0.53";
 
 #[test]
-fn answers_are_whole_when_all_of_us_are_killed() {
-    privately_networked(
-        "answers_are_whole_when_all_of_us_are_killed",
-        &PROGRAMS,
-        || {
-            let _server = NameServer::start(&[SERVER, "::1"]);
-            let whole = |server| ask(at(server, 53), DB, A, PATIENCE).expect("an answer comes");
-            let before = [whole(SERVER), whole("::1")];
-            for (fault, rest) in [
-                ("dns-fail", json!({"with": "timeout"})),
-                ("dns-slow", json!({"delay": "30s"})),
-                ("dns-spoof", json!({"addresses": "198.51.100.7"})),
-            ] {
-                let mut arguments = rest;
-                arguments["names"] = json!("*");
-                arguments["server"] = json!(["127.0.0.0/8", "::1"]);
-                let mut fault = Fault::inject(fault, &arguments, "60s");
-                for (server, before) in [SERVER, "::1"].into_iter().zip(&before) {
-                    let hit = ask(at(server, 53), DB, A, NEVER);
-                    assert!(hit.is_err() || hit.is_ok_and(|hit| hit != *before));
-                }
-                kill_at_once(&fault.everybody());
-                let started = Instant::now();
-                for (server, before) in [SERVER, "::1"].into_iter().zip(&before) {
-                    let again = || ask(at(server, 53), DB, A, Duration::from_millis(50));
-                    while !again().is_ok_and(|answer| answer == *before) {
-                        assert!(started.elapsed() < PATIENCE, "still hit");
-                    }
-                }
-                println!(
-                    "answers whole {:?} after all were killed",
-                    started.elapsed()
-                );
-                fault.inject.wait().expect("it was killed");
-                let until = Instant::now() + PATIENCE;
-                while !ruleset().is_empty() {
-                    assert!(Instant::now() < until, "tables are left");
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                assert_eq!(fault.place.restart(None).code(), Some(0));
-                assert!(fault.place.ledger().is_empty());
+fn dns_fault_of_killed_processes_lets_answers_pass() {
+    in_network_namespace(&PROGRAMS, || {
+        let _server = NameServer::start(&[SERVER, "::1"]);
+        let whole = |server| ask(at(server, 53), DB, A, PATIENCE).expect("an answer comes");
+        let before = [whole(SERVER), whole("::1")];
+        for (fault, rest) in [
+            ("dns-fail", json!({"with": "timeout"})),
+            ("dns-slow", json!({"delay": "30s"})),
+            ("dns-spoof", json!({"addresses": "198.51.100.7"})),
+        ] {
+            let mut arguments = rest;
+            arguments["names"] = json!("*");
+            arguments["server"] = json!(["127.0.0.0/8", "::1"]);
+            let mut fault = Fault::inject(fault, &arguments, "60s");
+            for (server, before) in [SERVER, "::1"].into_iter().zip(&before) {
+                let hit = ask(at(server, 53), DB, A, NEVER);
+                assert!(hit.is_err() || hit.is_ok_and(|hit| hit != *before));
             }
-        },
-    );
+            kill_at_once(&fault.everybody());
+            let started = Instant::now();
+            for (server, before) in [SERVER, "::1"].into_iter().zip(&before) {
+                let again = || ask(at(server, 53), DB, A, Duration::from_millis(50));
+                while !again().is_ok_and(|answer| answer == *before) {
+                    assert!(started.elapsed() < PATIENCE, "still hit");
+                }
+            }
+            println!(
+                "answers whole {:?} after all were killed",
+                started.elapsed()
+            );
+            fault.inject.wait().expect("it was killed");
+            let until = Instant::now() + PATIENCE;
+            while !ruleset().is_empty() {
+                assert!(Instant::now() < until, "tables are left");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(fault.place.restart(None).code(), Some(0));
+            assert!(fault.place.ledger().is_empty());
+        }
+    });
 }
 
 /// Nobody is dead and nobody does anything any more: the lease in the kernel runs out, and the deadline comes.
 #[test]
-fn answers_are_whole_when_all_of_us_hang() {
-    privately_networked("answers_are_whole_when_all_of_us_hang", &PROGRAMS, || {
+fn dns_fault_of_stopped_processes_lets_answers_pass() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let arguments = json!({"names": "nobody.test", "server": SERVER});
         let mut fault = Fault::inject("dns-fail", &arguments, "1s");
@@ -92,8 +88,8 @@ fn answers_are_whole_when_all_of_us_hang() {
 
 /// Only the helper dies: what it would have altered goes on.
 #[test]
-fn a_dead_helper_is_in_nobodys_way() {
-    privately_networked("a_dead_helper_is_in_nobodys_way", &PROGRAMS, || {
+fn dns_helper_that_died_blocks_no_answer() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let fault = Fault::inject("dns-fail", &json!({"names": "*", "server": SERVER}), "60s");
         let answer = || ask(at(SERVER, 53), DB, A, Duration::from_millis(200));
@@ -113,8 +109,8 @@ fn a_dead_helper_is_in_nobodys_way() {
 }
 
 #[test]
-fn other_names_are_no_effect() {
-    privately_networked("other_names_are_no_effect", &PROGRAMS, || {
+fn dns_fault_without_a_matching_question_has_no_effect() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let arguments =
             json!({"names": ["db.example.org", "*.other.example.org"], "server": SERVER});
@@ -129,8 +125,8 @@ fn other_names_are_no_effect() {
 }
 
 #[test]
-fn a_name_is_held_by_one_fault_at_a_time() {
-    privately_networked("a_name_is_held_by_one_fault_at_a_time", &PROGRAMS, || {
+fn dns_name_held_by_a_fault_is_refused_to_another() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let arguments = json!({"names": "*.example.org", "delay": "1ms", "server": SERVER});
         let fault = Fault::inject("dns-slow", &arguments, "60s");
@@ -157,8 +153,8 @@ fn a_name_is_held_by_one_fault_at_a_time() {
 
 /// The kernel loses whatever is in a queue when a hook goes, also one that was only tried.
 #[test]
-fn planning_loses_nothing_that_is_held() {
-    privately_networked("planning_loses_nothing_that_is_held", &PROGRAMS, || {
+fn dns_plan_of_a_held_name_leaves_its_fault_acting() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let arguments = json!({"names": DB, "delay": "3s", "server": SERVER});
         let fault = Fault::inject("dns-slow", &arguments, "60s");
@@ -193,8 +189,8 @@ fn planning_loses_nothing_that_is_held() {
 }
 
 #[test]
-fn two_faults_have_a_name_each() {
-    privately_networked("two_faults_have_a_name_each", &PROGRAMS, || {
+fn dns_faults_of_two_names_act_at_once() {
+    in_network_namespace(&PROGRAMS, || {
         let _server = NameServer::start(&[SERVER]);
         let answer = |name| ask(at(SERVER, 53), name, A, PATIENCE).expect("an answer comes");
         let whole = answer(DB);
@@ -230,160 +226,154 @@ fn two_faults_have_a_name_each() {
 }
 
 #[test]
-fn what_is_wrong_is_said_and_nothing_is_touched() {
-    privately_networked(
-        "what_is_wrong_is_said_and_nothing_is_touched",
-        &PROGRAMS,
-        || {
-            let place = Place::default();
-            let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            let policy = folder.path().join("policy.json");
-            std::fs::write(&policy, json!({"protect-ports": [53]}).to_string())
-                .expect("it is written");
-            let policy = policy.display().to_string();
-            let inject =
-                |more: &[&str], fault: &str, arguments: Value, code: i32, says: &[&str]| {
-                    let arguments = arguments.to_string();
-                    let words = [
-                        "inject",
-                        fault,
-                        "--duration",
-                        "5s",
-                        "--arguments",
-                        &arguments,
-                    ];
-                    let mut command = place.agent(&[&words[..], more].concat(), None);
-                    let output = command
-                        .stderr(Stdio::piped())
-                        .output()
-                        .expect("the agent starts");
-                    let said = String::from_utf8_lossy(&output.stderr);
-                    assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
-                    for part in says.iter().chain(&["hint"]) {
-                        assert!(
-                            said.contains(part),
-                            "{arguments} does not say `{part}`: {said}"
-                        );
-                    }
-                    assert!(place.ledger().is_empty() && ruleset().is_empty());
-                };
-            let refuses = |fault: &str, arguments: Value, code: i32, says: &[&str]| {
-                inject(&[], fault, arguments, code, says);
-            };
-            let fail = "dns-fail";
-            refuses(fail, json!({}), 2, &["`names` is missing"]);
-            refuses(
-                fail,
-                json!({"names": []}),
-                2,
-                &["$.names", "no name is given"],
-            );
-            refuses(
-                fail,
-                json!({"names": ["db.example.org", "a b", ""]}),
-                2,
-                &["$.names[1]", "$.names[2]"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*db.example.org"}),
-                2,
-                &["$.names", "whole labels"],
-            );
-            refuses(
-                fail,
-                json!({"names": "bücher.example"}),
-                2,
-                &["$.names", "xn--"],
-            );
-            refuses(fail, json!({"names": "*", "with": "love"}), 2, &["$.with"]);
-            refuses(
-                fail,
-                json!({"names": "*", "percent": 101}),
-                2,
-                &["$.percent", "100"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*", "percent": -1}),
-                2,
-                &["$.percent"],
-            );
-            refuses(fail, json!({"names": "*", "percent": 0}), 2, &["$.percent"]);
-            refuses(fail, json!({"names": "*", "port": 0}), 2, &["$.port"]);
-            refuses(
-                fail,
-                json!({"names": "*", "server": "10.0.0.300"}),
-                2,
-                &["$.server"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*", "server": "10.0.0.3:53"}),
-                2,
-                &["$.server", "`port`"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*", "server": "no-such-host.invalid"}),
-                3,
-                &["$.server"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*", "namespace": "no-such"}),
-                3,
-                &["$.namespace"],
-            );
-            refuses(
-                fail,
-                json!({"names": "*", "of": {"pid": 1}}),
-                3,
-                &["protected"],
-            );
-            refuses(fail, json!({"names": "*", "port": 22}), 3, &["protected"]);
-            inject(
-                &["--policy", &policy],
-                fail,
-                json!({"names": "*"}),
-                3,
-                &["protect-ports"],
-            );
-            for delay in ["-1ms", "0s", "soon", "61s"] {
-                refuses(
-                    "dns-slow",
-                    json!({"names": "*", "delay": delay}),
-                    2,
-                    &["$.delay"],
+fn dns_fault_with_wrong_arguments_is_refused_and_nothing_is_touched() {
+    in_network_namespace(&PROGRAMS, || {
+        let place = Place::default();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let policy = folder.path().join("policy.json");
+        std::fs::write(&policy, json!({"protect-ports": [53]}).to_string()).expect("it is written");
+        let policy = policy.display().to_string();
+        let inject = |more: &[&str], fault: &str, arguments: Value, code: i32, says: &[&str]| {
+            let arguments = arguments.to_string();
+            let words = [
+                "inject",
+                fault,
+                "--duration",
+                "5s",
+                "--arguments",
+                &arguments,
+            ];
+            let mut command = place.agent(&[&words[..], more].concat(), None);
+            let output = command
+                .stderr(Stdio::piped())
+                .output()
+                .expect("the agent starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
+            for part in says.iter().chain(&["hint"]) {
+                assert!(
+                    said.contains(part),
+                    "{arguments} does not say `{part}`: {said}"
                 );
             }
+            assert!(place.ledger().is_empty() && ruleset().is_empty());
+        };
+        let refuses = |fault: &str, arguments: Value, code: i32, says: &[&str]| {
+            inject(&[], fault, arguments, code, says);
+        };
+        let fail = "dns-fail";
+        refuses(fail, json!({}), 2, &["`names` is missing"]);
+        refuses(
+            fail,
+            json!({"names": []}),
+            2,
+            &["$.names", "no name is given"],
+        );
+        refuses(
+            fail,
+            json!({"names": ["db.example.org", "a b", ""]}),
+            2,
+            &["$.names[1]", "$.names[2]"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*db.example.org"}),
+            2,
+            &["$.names", "whole labels"],
+        );
+        refuses(
+            fail,
+            json!({"names": "bücher.example"}),
+            2,
+            &["$.names", "xn--"],
+        );
+        refuses(fail, json!({"names": "*", "with": "love"}), 2, &["$.with"]);
+        refuses(
+            fail,
+            json!({"names": "*", "percent": 101}),
+            2,
+            &["$.percent", "100"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*", "percent": -1}),
+            2,
+            &["$.percent"],
+        );
+        refuses(fail, json!({"names": "*", "percent": 0}), 2, &["$.percent"]);
+        refuses(fail, json!({"names": "*", "port": 0}), 2, &["$.port"]);
+        refuses(
+            fail,
+            json!({"names": "*", "server": "10.0.0.300"}),
+            2,
+            &["$.server"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*", "server": "10.0.0.3:53"}),
+            2,
+            &["$.server", "`port`"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*", "server": "no-such-host.invalid"}),
+            3,
+            &["$.server"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*", "namespace": "no-such"}),
+            3,
+            &["$.namespace"],
+        );
+        refuses(
+            fail,
+            json!({"names": "*", "of": {"pid": 1}}),
+            3,
+            &["protected"],
+        );
+        refuses(fail, json!({"names": "*", "port": 22}), 3, &["protected"]);
+        inject(
+            &["--policy", &policy],
+            fail,
+            json!({"names": "*"}),
+            3,
+            &["protect-ports"],
+        );
+        for delay in ["-1ms", "0s", "soon", "61s"] {
             refuses(
                 "dns-slow",
-                json!({"names": "*"}),
+                json!({"names": "*", "delay": delay}),
                 2,
-                &["`delay` is missing"],
+                &["$.delay"],
             );
-            let spoof = "dns-spoof";
-            refuses(spoof, json!({"names": "*"}), 2, &["`addresses` is missing"]);
-            refuses(
-                spoof,
-                json!({"names": "*", "addresses": []}),
-                2,
-                &["$.addresses"],
-            );
-            refuses(
-                spoof,
-                json!({"names": "*", "addresses": vec!["::1"; 17]}),
-                2,
-                &["$.addresses", "16"],
-            );
-            let addresses = json!(["192.0.2.1", "db.example.org", "192.0.2.0/24"]);
-            refuses(
-                spoof,
-                json!({"names": "*", "addresses": addresses}),
-                2,
-                &["$.addresses[1]", "$.addresses[2]"],
-            );
-        },
-    );
+        }
+        refuses(
+            "dns-slow",
+            json!({"names": "*"}),
+            2,
+            &["`delay` is missing"],
+        );
+        let spoof = "dns-spoof";
+        refuses(spoof, json!({"names": "*"}), 2, &["`addresses` is missing"]);
+        refuses(
+            spoof,
+            json!({"names": "*", "addresses": []}),
+            2,
+            &["$.addresses"],
+        );
+        refuses(
+            spoof,
+            json!({"names": "*", "addresses": vec!["::1"; 17]}),
+            2,
+            &["$.addresses", "16"],
+        );
+        let addresses = json!(["192.0.2.1", "db.example.org", "192.0.2.0/24"]);
+        refuses(
+            spoof,
+            json!({"names": "*", "addresses": addresses}),
+            2,
+            &["$.addresses[1]", "$.addresses[2]"],
+        );
+    });
 }

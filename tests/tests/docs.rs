@@ -6,8 +6,8 @@
 //! `sh` (run, in the order of the page, in one folder), `sh no-run` (only parsed). A `text` block
 //! after `sh` has lines of what it prints, in their order; figures may differ, `…` is anything.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::pages::{Block, anchors, blocks, links, pages, short, text};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::programs::{backburn, backburn_agent, root};
 use backburn_tests::{api_reference, reference};
 use serde_json::Value;
@@ -45,7 +45,7 @@ fn json(program: &Path, words: &[&str]) -> Value {
 }
 
 #[test]
-fn each_json_block_is_valid() {
+fn json_blocks_are_valid() {
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let (mut found, mut experiments, mut policies) = (Vec::new(), 0, 0);
     for block in pages().iter().flat_map(|page| blocks(page)) {
@@ -101,7 +101,7 @@ fn installed(content: &str) -> String {
 }
 
 #[test]
-fn each_shell_block_parses_and_names_commands_that_exist() {
+fn shell_blocks_parse_and_name_existing_commands() {
     let known = [
         ("backburn", subcommands(&backburn())),
         ("backburn-agent", subcommands(&backburn_agent())),
@@ -137,26 +137,22 @@ fn each_shell_block_parses_and_names_commands_that_exist() {
 }
 
 #[test]
-fn each_shell_block_does_what_its_page_says() {
+fn shell_blocks_do_what_their_page_says() {
     // Alone among processes and on the loopback: a page's experiment hits by name or by port, and others are there too.
-    privately_networked(
-        "each_shell_block_does_what_its_page_says",
-        &PROGRAMS,
-        || {
-            let mut found = Vec::new();
-            let mut run = 0;
-            for page in pages() {
-                let blocks = blocks(&page);
-                let count = blocks.iter().filter(|block| is_run(block)).count();
-                if count > 0 {
-                    run += count;
-                    found.extend(play(&page, &blocks));
-                }
+    in_network_namespace(&PROGRAMS, || {
+        let mut found = Vec::new();
+        let mut run = 0;
+        for page in pages() {
+            let blocks = blocks(&page);
+            let count = blocks.iter().filter(|block| is_run(block)).count();
+            if count > 0 {
+                run += count;
+                found.extend(play(&page, &blocks));
             }
-            none("shell in the docs that does not do what it says", found);
-            assert!(run >= 10, "only {run} blocks were run");
-        },
-    );
+        }
+        none("shell in the docs that does not do what it says", found);
+        assert!(run >= 10, "only {run} blocks were run");
+    });
 }
 
 fn is_run(block: &Block) -> bool {
@@ -289,7 +285,7 @@ fn holds(line: &str, wanted: &str) -> bool {
 }
 
 #[test]
-fn a_line_is_found_whatever_its_figures() {
+fn shown_line_is_found_whatever_its_figures() {
     let printed = "  0.086s  injected\nprobe `a`: 3 of 15 samples, for 3.0 s\nexit code 1\n";
     assert_eq!(missing("injected\n3 of 5 samples\n", printed), None);
     assert_eq!(missing("probe …: 2 of … samples\n", printed), None);
@@ -308,7 +304,7 @@ fn a_line_is_found_whatever_its_figures() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_lead_to_existing_places() {
     let (mut found, mut seen) = (Vec::new(), 0);
     for page in pages() {
         for (line, link) in links(&page) {
@@ -331,7 +327,7 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn the_reference_is_what_the_programs_say() {
+fn reference_matches_the_programs() {
     let faults = json(&backburn(), &["faults", "--json"]);
     let made = [
         (
@@ -382,7 +378,7 @@ fn the_reference_is_what_the_programs_say() {
 }
 
 #[test]
-fn exit_code_tables_are_the_programs() {
+fn exit_code_tables_match_the_programs() {
     for page in ["README.md", "docs/concepts.md"] {
         let page = text(&root().join(page));
         let rows: Vec<&str> = page

@@ -2,15 +2,14 @@
 //! others of its runs.
 
 use backburn_tests::fleet::{Fleet, Given, PROGRAMS, VICTIM};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 
 #[test]
-fn agents_say_what_they_are_and_can_do() {
-    let name = "agents_say_what_they_are_and_can_do";
-    privately_networked(name, &PROGRAMS, || {
+fn agents_report_their_host_and_capabilities() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = Fleet::new(&[("web-1", &["role=web"])], Given::default());
         let agents = fleet.says(&["agents", "--json"]).json();
         let agent = &agents[0];
@@ -89,8 +88,8 @@ fn collected(listener: &TcpListener) -> (String, Value) {
 }
 
 #[test]
-fn a_run_is_traced() {
-    privately_networked("a_run_is_traced", &PROGRAMS, || {
+fn run_with_otlp_exports_its_trace() {
+    in_network_namespace(&PROGRAMS, || {
         let mut fleet = Fleet::new(&[("web-1", &["role=web"])], Given::default());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it has an address");

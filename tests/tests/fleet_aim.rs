@@ -2,7 +2,7 @@
 //! towards another target; and a fleet that goes on being commanded while everything else is lost.
 
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::runs;
 use backburn_tests::software::{Software, wait_until};
 use serde_json::{Value, json};
@@ -101,10 +101,9 @@ fn reached_under(fleet: &Fleet, name: &str, document: &Value, agents: usize) -> 
 }
 
 #[test]
-fn agents_are_cut_off_from_each_other_and_not_from_their_controller() {
-    let name = "agents_are_cut_off_from_each_other_and_not_from_their_controller";
+fn agents_partitioned_from_each_other_keep_their_controller() {
     let programs: Vec<&str> = PROGRAMS.into_iter().chain(["python3", "curl"]).collect();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let (fleet, _servers) = served(&[
             ("db-1", &["role=db"]),
             ("db-2", &["role=db"]),

@@ -2,8 +2,8 @@
 //! before it is started again, and it closes the run with every event that it had told anybody of. Printed as a table.
 
 use backburn_tests::fleet::{Fleet, Given, HERE_PORT, LONG, PROGRAMS, VICTIM, Victim};
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::plain_http::{self, Streamed};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::processes;
 use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
@@ -225,21 +225,18 @@ fn killed(when: &str) {
 }
 
 #[test]
-fn killed_after_each_write_every_event_is_there() {
-    let name = "killed_after_each_write_every_event_is_there";
-    privately_networked(name, &PROGRAMS, || killed("after"));
+fn controller_killed_after_each_write_keeps_every_event() {
+    in_network_namespace(&PROGRAMS, || killed("after"));
 }
 
 #[test]
-fn killed_before_each_write_nothing_is_left() {
-    let name = "killed_before_each_write_nothing_is_left";
-    privately_networked(name, &PROGRAMS, || killed("before"));
+fn controller_killed_before_each_write_leaves_no_fault() {
+    in_network_namespace(&PROGRAMS, || killed("before"));
 }
 
 #[test]
-fn killed_while_it_recovers_it_recovers_again() {
-    let name = "killed_while_it_recovers_it_recovers_again";
-    privately_networked(name, &PROGRAMS, || {
+fn controller_killed_in_recovery_recovers_again() {
+    in_network_namespace(&PROGRAMS, || {
         let mut world = World::new();
         world.fleet.end();
         println!(

@@ -1,7 +1,7 @@
 //! Files that run on a fleet without being kept, and what Ctrl-C does to whoever watches a run.
 
 use backburn_tests::fleet::{Fleet, Given, LONG, PROGRAMS, Said, pause, said};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::software::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -47,10 +47,9 @@ fn interrupt(child: &Child) {
 }
 
 #[test]
-fn file_with_a_controller_named_runs_on_the_fleet_and_nowhere_else() {
-    let name = "file_with_a_controller_named_runs_on_the_fleet_and_nowhere_else";
+fn run_of_a_file_with_a_controller_named_acts_on_the_fleet_only() {
     let programs = [&PROGRAMS[..], &["sha256sum"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let agents: [(&str, &[&str]); 2] = [("a", &["role=a"]), ("pay", &["role=pay"])];
         let policy =
             json!({"rules": [{"name": "two of us", "labels": {"role": "pay"}, "approval": true}]});
@@ -166,9 +165,8 @@ fn file_with_a_controller_named_runs_on_the_fleet_and_nowhere_else() {
 }
 
 #[test]
-fn interrupt_detaches_who_follows_and_ends_the_run_of_who_waits() {
-    let name = "interrupt_detaches_who_follows_and_ends_the_run_of_who_waits";
-    privately_networked(name, &PROGRAMS, || {
+fn interrupt_detaches_a_follower_and_ends_a_waited_run() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = Fleet::new(&[("a", &["role=a"])], Given::default());
         let victim = fleet.host("a").victim();
         let run = fleet.begin("long", &pause("a", "10m"));

@@ -2,7 +2,7 @@
 //! not let go of it; and it works while the store does not.
 
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, VICTIM};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::runs;
 use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
@@ -55,10 +55,9 @@ fn outcome(fleet: &Fleet, run: &str) -> (String, i32) {
 }
 
 #[test]
-fn what_acts_is_gone_when_the_lever_returns() {
-    let name = "what_acts_is_gone_when_the_lever_returns";
+fn halt_returns_when_every_fault_is_gone() {
     let programs = [&PROGRAMS[..], &["nft", "tc"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let agents: [(&str, &[&str]); 3] = [
             ("one", &["name=one"]),
             ("two", &["name=two"]),
@@ -169,10 +168,9 @@ fn fill(folder: &Path) {
 }
 
 #[test]
-fn a_full_disk_under_the_store_ends_runs_and_not_the_lever() {
-    let name = "a_full_disk_under_the_store_ends_runs_and_not_the_lever";
+fn full_disk_under_the_store_ends_runs_and_spares_halt() {
     let programs = [&PROGRAMS[..], &["mount"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=24m,mode=700", "small"])

@@ -2,7 +2,7 @@
 //! runs end, nobody waits for them, and what they owe is put back by whoever near them still lives.
 
 use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, pause, strike};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::software::wait_until;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -58,8 +58,7 @@ fn lost(ended: &Ended, agent: &str) -> String {
 
 #[test]
 fn agent_stopped_at_rest_is_unresponsive_within_a_lease_until_it_answers_again() {
-    let name = "agent_stopped_at_rest_is_unresponsive_within_a_lease_until_it_answers_again";
-    privately_networked(name, &PROGRAMS, || {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = fleet();
         let [_, guardian, worker] = fleet.host("web-1").processes();
         let since = agent(&fleet, "web-1")["since"].clone();
@@ -121,9 +120,8 @@ fn agent_stopped_at_rest_is_unresponsive_within_a_lease_until_it_answers_again()
 }
 
 #[test]
-fn run_whose_agent_hangs_ends_with_what_its_guardian_or_its_connector_puts_back() {
-    let name = "run_whose_agent_hangs_ends_with_what_its_guardian_or_its_connector_puts_back";
-    privately_networked(name, &PROGRAMS, || {
+fn run_of_a_hung_agent_ends_with_what_its_guardian_reverts() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = fleet();
         let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
         for whom in ["worker", "guardian", "worker and guardian"] {
@@ -163,9 +161,8 @@ fn run_whose_agent_hangs_ends_with_what_its_guardian_or_its_connector_puts_back(
 }
 
 #[test]
-fn run_whose_connector_hangs_ends_not_clean_and_names_the_agent() {
-    let name = "run_whose_connector_hangs_ends_not_clean_and_names_the_agent";
-    privately_networked(name, &PROGRAMS, || {
+fn run_of_a_hung_connector_ends_not_clean_and_names_the_agent() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = fleet();
         let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
         for whom in ["connector", "all of them"] {
@@ -208,9 +205,8 @@ fn run_whose_connector_hangs_ends_not_clean_and_names_the_agent() {
 }
 
 #[test]
-fn halt_over_hung_agents_says_what_their_guardians_report() {
-    let name = "halt_over_hung_agents_says_what_their_guardians_report";
-    privately_networked(name, &PROGRAMS, || {
+fn halt_with_hung_agents_reports_their_guardians() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = fleet();
         let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
         for whom in ["worker", "worker and guardian"] {

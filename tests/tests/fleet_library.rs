@@ -1,7 +1,7 @@
 //! Experiments of the library on a fleet: real software behind two agents, of which one is hit.
 
 use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::processes::{self, Process};
 use backburn_tests::programs;
 use backburn_tests::software::{Software, wait_until};
@@ -59,63 +59,59 @@ fn assert_hit_one(ended: &Ended, outcome: &str) {
 }
 
 #[test]
-fn nginx_loses_a_worker_on_one_of_two_hosts() {
+fn fleet_nginx_with_a_killed_worker_on_one_host_holds() {
     let programs = [&PROGRAMS[..], &["nginx", "wrk"]].concat();
-    privately_networked(
-        "nginx_loses_a_worker_on_one_of_two_hosts",
-        &programs,
-        || {
-            let fleet = two(json!({"allow-programs": true}));
-            let mut servers = Vec::new();
-            for host in &fleet.hosts {
-                let folder = fleet.folder().join(format!("nginx-{}", host.name));
-                std::fs::create_dir(&folder).expect("a folder can be made");
-                let here = folder.display();
-                let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                    .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
-                    .concat();
-                let text = format!(
-                    "user root;\nworker_processes 2;\ndaemon off;\npid {here}/pid;\nerror_log stderr crit;\n\
+    in_network_namespace(&programs, || {
+        let fleet = two(json!({"allow-programs": true}));
+        let mut servers = Vec::new();
+        for host in &fleet.hosts {
+            let folder = fleet.folder().join(format!("nginx-{}", host.name));
+            std::fs::create_dir(&folder).expect("a folder can be made");
+            let here = folder.display();
+            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
+                .concat();
+            let text = format!(
+                "user root;\nworker_processes 2;\ndaemon off;\npid {here}/pid;\nerror_log stderr crit;\n\
                  events {{ worker_connections 256; }}\n\
                  http {{ access_log off;\n{temporary}server {{ listen 80; location / {{ return 200 'well'; }} }} }}\n"
-                );
-                std::fs::write(folder.join("nginx.conf"), text).expect("it can be written");
-                let configuration = format!("{here}/nginx.conf");
-                let words = [
-                    "-e",
-                    "stderr",
-                    "-p",
-                    &here.to_string(),
-                    "-c",
-                    &configuration,
-                ];
-                servers.push(start(host, "nginx", &words, &folder, 80));
-                wait_until("a master and two workers", LONG, || {
-                    on(host, "nginx").len() == 3
-                });
-            }
-            let [one, two] = [0, 1].map(|host| on(&fleet.hosts[host], "nginx"));
-            let document = library("nginx-worker-killed", 1);
-            let url = format!("url=http://{}:80/", fleet.host("one").address);
-            let pid_file = format!("pid_file={}/nginx-one/pid", fleet.folder().display());
-            let ended = fleet.run_with("nginx", &document, &["--var", &url, "--var", &pid_file]);
-            assert_hit_one(&ended, "held");
-            let after = on(&fleet.hosts[0], "nginx");
-            let left = one
-                .iter()
-                .filter(|before| after.iter().any(|now| now.pid == before.pid));
-            assert_eq!((after.len(), left.count()), (3, 2), "{after:?}");
-            let untouched = on(&fleet.hosts[1], "nginx");
-            let pids = |of: &[Process]| of.iter().map(|process| process.pid).collect::<Vec<_>>();
-            assert_eq!(pids(&untouched), pids(&two));
-        },
-    );
+            );
+            std::fs::write(folder.join("nginx.conf"), text).expect("it can be written");
+            let configuration = format!("{here}/nginx.conf");
+            let words = [
+                "-e",
+                "stderr",
+                "-p",
+                &here.to_string(),
+                "-c",
+                &configuration,
+            ];
+            servers.push(start(host, "nginx", &words, &folder, 80));
+            wait_until("a master and two workers", LONG, || {
+                on(host, "nginx").len() == 3
+            });
+        }
+        let [one, two] = [0, 1].map(|host| on(&fleet.hosts[host], "nginx"));
+        let document = library("nginx-worker-killed", 1);
+        let url = format!("url=http://{}:80/", fleet.host("one").address);
+        let pid_file = format!("pid_file={}/nginx-one/pid", fleet.folder().display());
+        let ended = fleet.run_with("nginx", &document, &["--var", &url, "--var", &pid_file]);
+        assert_hit_one(&ended, "held");
+        let after = on(&fleet.hosts[0], "nginx");
+        let left = one
+            .iter()
+            .filter(|before| after.iter().any(|now| now.pid == before.pid));
+        assert_eq!((after.len(), left.count()), (3, 2), "{after:?}");
+        let untouched = on(&fleet.hosts[1], "nginx");
+        let pids = |of: &[Process]| of.iter().map(|process| process.pid).collect::<Vec<_>>();
+        assert_eq!(pids(&untouched), pids(&two));
+    });
 }
 
 #[test]
-fn redis_stands_still_on_one_of_two_hosts() {
+fn fleet_redis_paused_on_one_host_deviates() {
     let programs = [&PROGRAMS[..], &["redis-server", "redis-cli"]].concat();
-    privately_networked("redis_stands_still_on_one_of_two_hosts", &programs, || {
+    in_network_namespace(&programs, || {
         let mut fleet = two(json!({}));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let client = std::env::split_paths(&path).map(|folder| folder.join("redis-cli"));

@@ -2,8 +2,8 @@
 //! everything is put back, and they come again.
 
 use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, pause, strike};
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::ip;
-use backburn_tests::privately::privately_networked;
 use backburn_tests::processes::kill_at_once;
 use backburn_tests::software::wait_until;
 use nix::sys::signal::Signal;
@@ -25,9 +25,8 @@ fn assert_aborted(ended: &Ended, agent: &str) {
 }
 
 #[test]
-fn whoever_of_an_agent_is_killed_the_run_ends_and_it_comes_again() {
-    let name = "whoever_of_an_agent_is_killed_the_run_ends_and_it_comes_again";
-    privately_networked(name, &PROGRAMS, || {
+fn run_of_an_agent_with_any_process_killed_ends_and_it_reconnects() {
+    in_network_namespace(&PROGRAMS, || {
         let agents: [(&str, &[&str]); 2] = [("web-1", &["role=web"]), ("web-2", &["role=web"])];
         let mut fleet = Fleet::new(&agents, Given::default());
         let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
@@ -85,10 +84,9 @@ fn is_connected(fleet: &Fleet, name: &str) -> bool {
 }
 
 #[test]
-fn a_link_that_is_cut_costs_no_more_than_the_lease() {
-    let name = "a_link_that_is_cut_costs_no_more_than_the_lease";
+fn run_over_a_cut_link_ends_within_the_lease() {
     let programs = [&PROGRAMS[..], &["nft", "tc"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let agents: [(&str, &[&str]); 4] = [
             ("gone", &["role=gone"]),
             ("deaf", &["role=deaf"]),

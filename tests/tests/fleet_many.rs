@@ -38,7 +38,7 @@ fn assert_only_unmeasured(closed: &Value) {
 }
 
 #[test]
-fn hundreds_of_agents_take_part_are_halted_and_come_again() {
+fn hundreds_of_agents_run_halt_and_reconnect() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut swarm = Swarm::enrolled(env!("CARGO_BIN_EXE_swarm"), folder.path(), COUNT as usize);
     let mut controller = Daemon::start(folder.path());

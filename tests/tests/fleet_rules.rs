@@ -3,7 +3,7 @@
 use backburn::store::{Because, NewRun, RunEnd, SqliteStore, Store as _};
 use backburn_experiments::journal::Outcome;
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, Victim, strike};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::software::wait_until;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use nix::sys::signal::Signal;
@@ -32,9 +32,8 @@ fn now() -> (String, String) {
 }
 
 #[test]
-fn owners_have_the_last_word_and_name_their_rule() {
-    let name = "owners_have_the_last_word_and_name_their_rule";
-    privately_networked(name, &PROGRAMS, || {
+fn agent_policy_overrides_the_controller_and_names_its_rule() {
+    in_network_namespace(&PROGRAMS, || {
         let agents: [(&str, &[&str]); 8] = [
             ("who", &["role=who"]),
             ("kind", &["role=kind"]),
@@ -135,9 +134,8 @@ fn owners_have_the_last_word_and_name_their_rule() {
 }
 
 #[test]
-fn who_is_revoked_puts_everything_back_and_does_not_return() {
-    let name = "who_is_revoked_puts_everything_back_and_does_not_return";
-    privately_networked(name, &PROGRAMS, || {
+fn revoked_agent_reverts_and_stays_away() {
+    in_network_namespace(&PROGRAMS, || {
         let agents: [(&str, &[&str]); 4] = [
             ("web-1", &["role=web"]),
             ("web-2", &["role=web"]),
@@ -245,9 +243,8 @@ fn past(store: &SqliteStore, id: &str, days: i64, is_over: bool) {
 }
 
 #[test]
-fn what_has_been_over_for_long_is_forgotten_where_the_owner_says_so() {
-    let name = "what_has_been_over_for_long_is_forgotten_where_the_owner_says_so";
-    privately_networked(name, &PROGRAMS, || {
+fn runs_past_retention_are_forgotten() {
+    in_network_namespace(&PROGRAMS, || {
         let mut fleet = Fleet::new(&[], Given::default());
         assert_eq!(fleet.end(), Some(0));
         let store = SqliteStore::open(&fleet.data().join("store")).expect("it is there");

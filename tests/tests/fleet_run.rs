@@ -2,7 +2,7 @@
 //! exit code, who is picked, and what ends a run.
 
 use backburn_tests::fleet::{Ended, Fleet, Given, LONG, PROGRAMS, Said, VICTIM, Victim};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::runs;
 use backburn_tests::software::{Software, wait_until};
 use serde_json::{Value, json};
@@ -108,9 +108,8 @@ fn rule(ended: &Ended) -> String {
 }
 
 #[test]
-fn what_is_kept_is_told_apart_and_planned_without_a_touch() {
-    let name = "what_is_kept_is_told_apart_and_planned_without_a_touch";
-    privately_networked(name, &PROGRAMS, || {
+fn stored_experiments_are_listed_and_planned_without_injecting() {
+    in_network_namespace(&PROGRAMS, || {
         let world = World::new();
         let fleet = &world.fleet;
         let says = |code: i32, words: &[&str]| -> Said {
@@ -204,9 +203,8 @@ fn what_is_kept_is_told_apart_and_planned_without_a_touch() {
 }
 
 #[test]
-fn who_is_picked_is_hit_and_nobody_else() {
-    let name = "who_is_picked_is_hit_and_nobody_else";
-    privately_networked(name, &PROGRAMS, || {
+fn run_hits_the_selected_agents_only() {
+    in_network_namespace(&PROGRAMS, || {
         let world = World::new();
         let all = ["web-1", "web-2", "web-3"];
         let cases = [
@@ -258,9 +256,9 @@ fn who_is_picked_is_hit_and_nobody_else() {
 }
 
 #[test]
-fn what_agents_measure_decides() {
+fn probes_measured_by_agents_decide_the_verdict() {
     let programs = [&PROGRAMS[..], &["python3"]].concat();
-    privately_networked("what_agents_measure_decides", &programs, || {
+    in_network_namespace(&programs, || {
         let world = World::new().with_pages();
         let looked_at = |mut document: Value, from: &str| {
             document["steady-state-hypothesis"] =
@@ -342,9 +340,8 @@ fn what_agents_measure_decides() {
 }
 
 #[test]
-fn an_agent_is_one_runs_and_a_cut_stream_goes_on() {
-    let name = "an_agent_is_one_runs_and_a_cut_stream_goes_on";
-    privately_networked(name, &PROGRAMS, || {
+fn agent_serves_one_run_and_a_cut_stream_resumes() {
+    in_network_namespace(&PROGRAMS, || {
         let world = World::new();
         let fleet = &world.fleet;
         let run = fleet.begin("first", &pause(&web(json!("all")), "10m"));

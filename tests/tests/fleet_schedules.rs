@@ -2,7 +2,7 @@
 //! or while no controller runs.
 
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, pause};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::software::wait_until;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
@@ -39,9 +39,8 @@ fn scheduled(fleet: &Fleet, name: &str) -> Vec<Value> {
 }
 
 #[test]
-fn what_is_scheduled_runs_once_by_itself_whoever_dies() {
-    let name = "what_is_scheduled_runs_once_by_itself_whoever_dies";
-    privately_networked(name, &PROGRAMS, || {
+fn schedule_runs_once_despite_restarts() {
+    in_network_namespace(&PROGRAMS, || {
         let agents: [(&str, &[&str]); 3] =
             [("a", &["role=a"]), ("b", &["role=b"]), ("c", &["role=c"])];
         let mut fleet = Fleet::new(&agents, Given::default());
@@ -139,9 +138,8 @@ fn listed(fleet: &Fleet, name: &str) -> Vec<Timestamp> {
 }
 
 #[test]
-fn times_come_in_their_zone_and_in_their_window() {
-    let name = "times_come_in_their_zone_and_in_their_window";
-    privately_networked(name, &PROGRAMS, || {
+fn schedule_keeps_its_zone_and_window() {
+    in_network_namespace(&PROGRAMS, || {
         let roles = ["zone", "other", "closed", "dark", "late"];
         let labels = roles.map(|role| [format!("role={role}")]);
         let labels = labels.each_ref().map(|[label]| [label.as_str()]);
@@ -215,9 +213,8 @@ fn times_come_in_their_zone_and_in_their_window() {
 }
 
 #[test]
-fn a_time_waits_for_the_run_before_whoever_dies() {
-    let name = "a_time_waits_for_the_run_before_whoever_dies";
-    privately_networked(name, &PROGRAMS, || {
+fn schedule_waits_for_the_previous_run_despite_restarts() {
+    in_network_namespace(&PROGRAMS, || {
         let mut fleet = Fleet::new(&[("a", &["role=a"])], Given::default());
         let victim = fleet.host("a").victim();
         let random = json!({"random": {"mean-time-between": "3s"}, "overlap": "queue"});
@@ -265,9 +262,8 @@ fn a_time_waits_for_the_run_before_whoever_dies() {
 const GRACE: i64 = 60;
 
 #[test]
-fn what_was_missed_is_made_up_for_once_where_that_is_wanted() {
-    let name = "what_was_missed_is_made_up_for_once_where_that_is_wanted";
-    privately_networked(name, &PROGRAMS, || {
+fn missed_schedule_is_caught_up_once_on_request() {
+    in_network_namespace(&PROGRAMS, || {
         let mut fleet = Fleet::new(&[("a", &["role=a"]), ("b", &["role=b"])], Given::default());
         let victims: Vec<_> = fleet.hosts.iter().map(Host::victim).collect();
         // Applied and killed before the time has come, however slow that is.

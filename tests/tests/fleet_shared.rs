@@ -2,7 +2,7 @@
 //! put back.
 
 use backburn_tests::fleet::{Ended, Fleet, Given, PROGRAMS, Victim, strike};
-use backburn_tests::privately::privately_networked;
+use backburn_tests::isolated::in_network_namespace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -64,9 +64,8 @@ fn assert_overlap(ended: &Ended, words: &str) {
 }
 
 #[test]
-fn two_runs_share_an_agent_where_both_say_so() {
-    let name = "two_runs_share_an_agent_where_both_say_so";
-    privately_networked(name, &PROGRAMS, || {
+fn runs_share_an_agent_when_both_allow_it() {
+    in_network_namespace(&PROGRAMS, || {
         let fleet = Fleet::new(&[("a", &["role=a"])], Given::default());
         let [one, other] = victims(&fleet);
         let word = r#"\"shared\": true"#;
@@ -116,9 +115,8 @@ fn two_runs_share_an_agent_where_both_say_so() {
 }
 
 #[test]
-fn what_two_runs_share_is_put_back_for_both_whoever_dies() {
-    let name = "what_two_runs_share_is_put_back_for_both_whoever_dies";
-    privately_networked(name, &PROGRAMS, || {
+fn faults_of_two_runs_on_an_agent_are_reverted_whoever_dies() {
+    in_network_namespace(&PROGRAMS, || {
         let mut fleet = Fleet::new(&[("a", &["role=a"])], Given::default());
         let victims = victims(&fleet);
         for (whom, code) in [("worker", 4), ("halt", 4), ("controller", 5)] {

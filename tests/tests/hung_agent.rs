@@ -2,7 +2,7 @@
 //! what it owes is put back.
 
 use backburn_tests::crash::Place;
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes;
 use backburn_tests::software::wait_until;
 use nix::sys::signal::{Signal, kill};
@@ -52,9 +52,8 @@ fn pause(place: &Place, victim: &Child) -> (Child, i32, i32) {
 }
 
 #[test]
-fn inject_whose_agent_is_stopped_puts_everything_back_within_a_lease() {
-    let name = "inject_whose_agent_is_stopped_puts_everything_back_within_a_lease";
-    privately(name, &PROGRAMS, || {
+fn inject_with_a_stopped_agent_reverts_within_a_lease() {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         let mut victim = Command::new("sleep")
             .arg("1000")
@@ -83,8 +82,7 @@ fn inject_whose_agent_is_stopped_puts_everything_back_within_a_lease() {
 
 #[test]
 fn inject_stopped_with_its_agent_gives_it_time_to_answer() {
-    let name = "inject_stopped_with_its_agent_gives_it_time_to_answer";
-    privately(name, &PROGRAMS, || {
+    in_namespaces(&PROGRAMS, || {
         let place = Place::default();
         let mut victim = Command::new("sleep")
             .arg("1000")

@@ -5,9 +5,9 @@ use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command as Say};
 use backburn_tests::controller::{Controller, Linked};
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::network::{DEVICE, THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{NEVER, PROGRAMS, SOON, ruleset};
-use backburn_tests::privately::{privately, privately_networked};
 use backburn_tests::processes::{self, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -146,9 +146,8 @@ fn joined(place: &Place) -> (Controller, Connector, Linked) {
 }
 
 #[test]
-fn an_agent_joins_injects_and_puts_back() {
-    let name = "an_agent_joins_injects_and_puts_back";
-    privately(name, &[], || {
+fn agent_joins_injects_and_reverts() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let controller = Controller::here();
         let token = controller.token("1");
@@ -197,9 +196,8 @@ fn an_agent_joins_injects_and_puts_back() {
 }
 
 #[test]
-fn whoever_of_the_agent_is_killed_it_is_put_back() {
-    let name = "whoever_of_the_agent_is_killed_it_is_put_back";
-    privately(name, &[], || {
+fn connected_agent_with_any_process_killed_reverts() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, mut link) = joined(&place);
         let victim = Victim::new();
@@ -221,9 +219,8 @@ fn whoever_of_the_agent_is_killed_it_is_put_back() {
 }
 
 #[test]
-fn a_controller_that_closes_is_come_back_to() {
-    let name = "a_controller_that_closes_is_come_back_to";
-    privately(name, &[], || {
+fn agent_of_a_closed_controller_reconnects() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, link) = joined(&place);
         let victim = Victim::new();
@@ -245,9 +242,8 @@ fn a_controller_that_closes_is_come_back_to() {
 }
 
 #[test]
-fn a_controller_that_falls_silent_has_its_faults_put_back() {
-    let name = "a_controller_that_falls_silent_has_its_faults_put_back";
-    privately(name, &[], || {
+fn agent_of_a_silent_controller_reverts() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, link) = joined(&place);
         let victim = Victim::new();
@@ -260,9 +256,8 @@ fn a_controller_that_falls_silent_has_its_faults_put_back() {
 }
 
 #[test]
-fn a_controller_that_does_not_read_can_not_keep_a_fault() {
-    let name = "a_controller_that_does_not_read_can_not_keep_a_fault";
-    privately(name, &[], || {
+fn agent_of_a_controller_that_does_not_read_reverts() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, link) = joined(&place);
         let victim = Victim::new();
@@ -285,9 +280,8 @@ fn a_controller_that_does_not_read_can_not_keep_a_fault() {
 }
 
 #[test]
-fn the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_harm() {
-    let name = "the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_harm";
-    privately_networked(name, &PROGRAMS, || {
+fn tls_link_survives_total_loss_and_a_cut_wire() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         wire.echo(8000);
         for there in THERE {
@@ -334,9 +328,8 @@ fn the_link_over_tls_lives_while_everything_else_is_lost_and_a_cut_wire_is_no_ha
 }
 
 #[test]
-fn a_certificate_is_renewed_in_time_and_used_from_the_next_connection_on() {
-    let name = "a_certificate_is_renewed_in_time_and_used_from_the_next_connection_on";
-    privately(name, &[], || {
+fn certificate_is_renewed_in_time_and_used_when_reconnecting() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let lasts = Duration::from_secs(30);
@@ -367,9 +360,8 @@ fn a_certificate_is_renewed_in_time_and_used_from_the_next_connection_on() {
 }
 
 #[test]
-fn who_may_not_join_is_told_why_and_what_would_do() {
-    let name = "who_may_not_join_is_told_why_and_what_would_do";
-    privately(name, &[], || {
+fn join_refused_says_why_and_what_to_do() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, other) = (Controller::here(), Controller::here());
         let address = controller.address.to_string();
@@ -427,9 +419,8 @@ fn said_by(place: &Place) -> (Connector, impl Iterator<Item = String> + use<>) {
 }
 
 #[test]
-fn who_is_revoked_is_told_so_and_no_agent_is_started() {
-    let name = "who_is_revoked_is_told_so_and_no_agent_is_started";
-    privately(name, &[], || {
+fn revoked_host_is_told_so_and_starts_no_agent() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, link) = joined(&place);
         controller.revoke(&link.identity.serial);
@@ -458,7 +449,7 @@ fn who_is_revoked_is_told_so_and_no_agent_is_started() {
 }
 
 #[test]
-fn who_has_not_joined_is_told_what_would_do() {
+fn connect_without_membership_says_what_to_do() {
     let place = Place::default();
     let mut command = place.agent(&["connect"], None);
     let output = command.stderr(Stdio::piped()).output().expect("it starts");
@@ -471,9 +462,8 @@ fn who_has_not_joined_is_told_what_would_do() {
 }
 
 #[test]
-fn what_a_dead_agent_left_does_not_wait_for_the_controller() {
-    let name = "what_a_dead_agent_left_does_not_wait_for_the_controller";
-    privately(name, &[], || {
+fn faults_of_a_dead_agent_are_reverted_before_connecting() {
+    in_namespaces(&[], || {
         let place = Place::default();
         let (controller, connector, link) = joined(&place);
         let victim = Victim::new();

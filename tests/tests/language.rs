@@ -58,7 +58,7 @@ fn probing(provider: &Value, tolerance: &Value) -> Value {
 }
 
 #[test]
-fn a_key_that_is_there_twice_is_refused_wherever_people_write_json() {
+fn duplicate_json_key_is_refused_by_every_command() {
     let folder = folder();
     let path = folder.path();
     let document = probing(&json!({"type": "process", "path": "true"}), &json!(0)).to_string();
@@ -135,7 +135,7 @@ fn a_key_that_is_there_twice_is_refused_wherever_people_write_json() {
 }
 
 #[test]
-fn a_key_that_is_there_twice_is_refused_by_the_api() {
+fn duplicate_json_key_is_refused_by_the_api() {
     let controller = Controller::default();
     let sent = |method: &str, path: &str, body: &str| {
         let whole = String::from_utf8(request(method, path, &controller.admin, Some(&json!(0))))
@@ -179,7 +179,7 @@ fn a_key_that_is_there_twice_is_refused_by_the_api() {
 }
 
 #[test]
-fn a_variable_is_known_by_its_name_and_typed_by_the_document() {
+fn variable_of_the_command_line_is_typed_by_the_document() {
     let folder = folder();
     let path = folder.path();
     let port = web::serve().port();
@@ -235,7 +235,7 @@ fn a_variable_is_known_by_its_name_and_typed_by_the_document() {
 }
 
 #[test]
-fn an_unknown_variable_is_refused_by_the_api_with_its_place() {
+fn unknown_variable_is_refused_by_the_api_with_its_location() {
     let controller = Controller::default();
     let mut document = experiment("typed");
     document["configuration"] = json!({"port": 1});
@@ -260,7 +260,7 @@ fn an_unknown_variable_is_refused_by_the_api_with_its_place() {
 }
 
 #[test]
-fn no_other_port_is_asked_than_the_one_that_is_written() {
+fn wrong_port_of_a_url_is_refused_and_never_replaced() {
     let folder = folder();
     let path = folder.path();
     let port = web::serve().port();
@@ -311,7 +311,7 @@ fn no_other_port_is_asked_than_the_one_that_is_written() {
 }
 
 #[test]
-fn controls_are_refused_until_it_is_said_that_they_are_left_out() {
+fn controls_are_refused_unless_ignored_on_request() {
     let folder = folder();
     let path = folder.path();
     let mut document = probing(&json!({"type": "process", "path": "true"}), &json!(0));
@@ -367,7 +367,7 @@ fn controls_are_refused_until_it_is_said_that_they_are_left_out() {
 }
 
 #[test]
-fn a_tolerance_that_fails_says_what_was_judged_in_console_report_and_journal() {
+fn failed_tolerance_is_explained_in_console_report_and_journal() {
     let folder = folder();
     let path = folder.path();
     let mut document = probing(
@@ -393,7 +393,7 @@ fn a_tolerance_that_fails_says_what_was_judged_in_console_report_and_journal() {
 }
 
 #[test]
-fn a_difference_from_the_chaos_toolkit_is_named_when_it_decides() {
+fn difference_from_the_chaos_toolkit_is_noted_when_it_decides() {
     let folder = folder();
     let path = folder.path();
     write(
@@ -474,7 +474,7 @@ fn read_all(folder: &Path) -> String {
 }
 
 #[test]
-fn variables_that_multiply_are_refused_before_they_fill_the_memory() {
+fn multiplying_variables_are_refused_before_they_fill_memory() {
     let folder = folder();
     let large = "x".repeat(400_000);
     let document = json!({

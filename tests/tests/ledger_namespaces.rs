@@ -2,8 +2,8 @@
 //! process, neither calls its owner dead nor strikes it out.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::{in_namespaces, in_network_namespace, skip};
 use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said, wait_until};
-use backburn_tests::privately::{privately, privately_networked, skip};
 use backburn_tests::programs;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -46,138 +46,120 @@ const OTHER_PIDS: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
 
 #[test]
 fn revert_from_another_pid_namespace_is_refused_and_stays_owed() {
-    privately(
-        "revert_from_another_pid_namespace_is_refused_and_stays_owed",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Victim::start());
-            let inject = pause(&place, &victim);
-            // Whether its owner lives makes no difference to who can't see it.
-            stays_owed(&place, &victim, &OTHER_PIDS, "pid namespace");
-            kill_all_of_ours(inject);
-            stays_owed(&place, &victim, &OTHER_PIDS, "pid namespace");
-            // The ids of one namespace, seen by somebody of another.
-            stays_owed(
-                &place,
-                &victim,
-                &["unshare", "--pid", "--fork"],
-                "/proc shows another pid namespace",
-            );
-            is_put_back(&place, &victim, &["env"]);
-        },
-    );
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let inject = pause(&place, &victim);
+        // Whether its owner lives makes no difference to who can't see it.
+        stays_owed(&place, &victim, &OTHER_PIDS, "pid namespace");
+        kill_all_of_ours(inject);
+        stays_owed(&place, &victim, &OTHER_PIDS, "pid namespace");
+        // The ids of one namespace, seen by somebody of another.
+        stays_owed(
+            &place,
+            &victim,
+            &["unshare", "--pid", "--fork"],
+            "/proc shows another pid namespace",
+        );
+        is_put_back(&place, &victim, &["env"]);
+    });
 }
 
 #[test]
 fn inject_from_another_pid_namespace_leaves_what_it_cannot_see() {
-    privately(
-        "inject_from_another_pid_namespace_leaves_what_it_cannot_see",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Victim::start());
-            kill_all_of_ours(pause(&place, &victim));
-            let words = [
-                "inject",
-                "memory-fill",
-                "--duration",
-                "200ms",
-                "--size",
-                "16MiB",
-            ];
-            let output = run(&place, &OTHER_PIDS, &words);
-            assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        kill_all_of_ours(pause(&place, &victim));
+        let words = [
+            "inject",
+            "memory-fill",
+            "--duration",
+            "200ms",
+            "--size",
+            "16MiB",
+        ];
+        let output = run(&place, &OTHER_PIDS, &words);
+        assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+        assert!(
+            said(&output).contains("one (process-pause) is not put back"),
+            "{}",
+            said(&output)
+        );
+        assert_eq!(place.ledger(), ["one.json"]);
+        assert!(victim.is_stopped());
+        // Who is shown the processes of others would hit the wrong ones.
+        let output = run(&place, &["unshare", "--pid", "--fork"], &words);
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        is_put_back(&place, &victim, &["env"]);
+    });
+}
+
+#[test]
+fn revert_with_a_hidden_victim_is_refused_and_stays_owed() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        kill_all_of_ours(pause(&place, &victim));
+        let in_shell = |script: &str| {
+            ["unshare", "--mount", "sh", "-c"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([format!("{script} && exec \"$@\""), "sh".into()])
+                .collect::<Vec<_>>()
+        };
+        for (script, hint) in [
+            (
+                "mount -t tmpfs none /proc".to_owned(),
+                "is not the kernel's table",
+            ),
+            ("umount -l /proc".into(), "/proc"),
+            (
+                format!("mount -t tmpfs none /proc/{}", victim.pid),
+                "is there, and can't be seen",
+            ),
+        ] {
+            let around = in_shell(&script);
+            let around: Vec<&str> = around.iter().map(String::as_str).collect();
+            let output = run(&place, &around, &["revert", "--all"]);
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(6), "{script}: {said}");
             assert!(
-                said(&output).contains("one (process-pause) is not put back"),
-                "{}",
-                said(&output)
+                said.contains(hint) && !said.contains("is put back"),
+                "{script}: {said}"
             );
-            assert_eq!(place.ledger(), ["one.json"]);
-            assert!(victim.is_stopped());
-            // Who is shown the processes of others would hit the wrong ones.
-            let output = run(&place, &["unshare", "--pid", "--fork"], &words);
-            assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-            is_put_back(&place, &victim, &["env"]);
-        },
-    );
+            assert_eq!(place.ledger(), ["one.json"], "{script}: {said}");
+            assert!(victim.is_stopped(), "{script}: {said}");
+        }
+        is_put_back(&place, &victim, &["env"]);
+    });
 }
 
 #[test]
-fn revert_where_proc_hides_the_victim_is_refused_and_stays_owed() {
-    privately(
-        "revert_where_proc_hides_the_victim_is_refused_and_stays_owed",
-        &PROGRAMS,
-        || {
+fn revert_from_another_time_namespace_reverts() {
+    in_namespaces(&PROGRAMS, || {
+        let shifted =
+            |seconds: &'static str| ["unshare", "--time", "--boottime", seconds, "--fork"];
+        for seconds in ["86400", "-7"] {
             let (place, victim) = (Place::default(), Victim::start());
-            kill_all_of_ours(pause(&place, &victim));
-            let in_shell = |script: &str| {
-                ["unshare", "--mount", "sh", "-c"]
-                    .map(str::to_owned)
-                    .into_iter()
-                    .chain([format!("{script} && exec \"$@\""), "sh".into()])
-                    .collect::<Vec<_>>()
-            };
-            for (script, hint) in [
-                (
-                    "mount -t tmpfs none /proc".to_owned(),
-                    "is not the kernel's table",
-                ),
-                ("umount -l /proc".into(), "/proc"),
-                (
-                    format!("mount -t tmpfs none /proc/{}", victim.pid),
-                    "is there, and can't be seen",
-                ),
-            ] {
-                let around = in_shell(&script);
-                let around: Vec<&str> = around.iter().map(String::as_str).collect();
-                let output = run(&place, &around, &["revert", "--all"]);
-                let said = said(&output);
-                assert_eq!(output.status.code(), Some(6), "{script}: {said}");
-                assert!(
-                    said.contains(hint) && !said.contains("is put back"),
-                    "{script}: {said}"
-                );
-                assert_eq!(place.ledger(), ["one.json"], "{script}: {said}");
-                assert!(victim.is_stopped(), "{script}: {said}");
-            }
-            is_put_back(&place, &victim, &["env"]);
-        },
-    );
-}
-
-#[test]
-fn revert_from_another_time_namespace_puts_back_what_is_there() {
-    privately(
-        "revert_from_another_time_namespace_puts_back_what_is_there",
-        &PROGRAMS,
-        || {
-            let shifted =
-                |seconds: &'static str| ["unshare", "--time", "--boottime", seconds, "--fork"];
-            for seconds in ["86400", "-7"] {
-                let (place, victim) = (Place::default(), Victim::start());
-                let inject = pause(&place, &victim);
-                // Its owner is alive, whatever the clock says.
-                let output = run(&place, &shifted(seconds), &["status"]);
-                assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-                assert!(said(&output).contains("agent alive"), "{}", said(&output));
-                kill_all_of_ours(inject);
-                is_put_back(&place, &victim, &shifted(seconds));
-            }
-        },
-    );
+            let inject = pause(&place, &victim);
+            // Its owner is alive, whatever the clock says.
+            let output = run(&place, &shifted(seconds), &["status"]);
+            assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+            assert!(said(&output).contains("agent alive"), "{}", said(&output));
+            kill_all_of_ours(inject);
+            is_put_back(&place, &victim, &shifted(seconds));
+        }
+    });
 }
 
 #[test]
 fn revert_on_the_host_names_the_place_and_is_clean_once_nobody_is_there() {
-    let name = "revert_on_the_host_names_the_place_and_is_clean_once_nobody_is_there";
     let own = std::fs::read_link("/proc/self/ns/pid").expect("it is there");
     if !nix::unistd::geteuid().is_root() || own.as_os_str() != "pid:[4026531836]" {
         return skip(
-            name,
             "not root in the machine's first pid namespace, in which every process is seen",
         );
     }
     if let Some(missing) = PROGRAMS.iter().find(|program| !programs::is_there(program)) {
-        return skip(name, &format!("`{missing}` is not installed"));
+        return skip(&format!("`{missing}` is not installed"));
     }
     let place = Place::default();
     // Like a container: process 1 of a namespace, with a victim and an agent in it.
@@ -257,8 +239,7 @@ fn devices() -> String {
 
 #[test]
 fn revert_from_another_network_namespace_leaves_what_it_cannot_see() {
-    let name = "revert_from_another_network_namespace_leaves_what_it_cannot_see";
-    privately_networked(name, &["unshare", "ip", "tc"], || {
+    in_network_namespace(&["unshare", "ip", "tc"], || {
         let place = Place::default();
         shaper_of_a_dead_agent(&place);
         assert!(

@@ -2,8 +2,8 @@
 //! and never says that all is clean.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::paused_victim::{Victim, kill, pause, run, said, wait_until};
-use backburn_tests::privately::privately;
 use backburn_tests::processes;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
@@ -73,125 +73,113 @@ fn spoiled(how: &str, spoil: impl FnOnce(&Path), named: &str) {
 }
 
 #[test]
-fn guardian_whose_ledger_is_spoiled_undoes_what_it_remembers_and_is_not_clean() {
-    privately(
-        "guardian_whose_ledger_is_spoiled_undoes_what_it_remembers_and_is_not_clean",
-        &PROGRAMS,
-        || {
-            let entry = |ledger: &Path| ledger.join("one.json");
-            let write =
-                |path: &Path, text: &str| std::fs::write(path, text).expect("it can be written");
-            spoiled(
-                "garbage",
-                |ledger| write(&entry(ledger), "\0nonsense"),
-                "can't be read",
-            );
-            spoiled(
-                "truncated",
-                |ledger| {
-                    let text = std::fs::read_to_string(entry(ledger)).expect("it is there");
-                    write(
-                        &entry(ledger),
-                        text.get(..text.len() / 2).expect("it is ASCII"),
-                    );
-                },
-                "can't be read",
-            );
-            spoiled(
-                "a folder",
-                |ledger| {
-                    std::fs::remove_file(entry(ledger)).expect("it is there");
-                    std::fs::create_dir(entry(ledger)).expect("a folder can be made");
-                },
-                "can't be read",
-            );
-            spoiled(
-                "an entry deleted",
-                |ledger| std::fs::remove_file(entry(ledger)).expect("it is there"),
-                "vanished",
-            );
-            spoiled(
-                "all deleted",
-                |ledger| std::fs::remove_dir_all(ledger).expect("it is there"),
-                "vanished",
-            );
-            spoiled(
-                "a file in the ledger's place",
-                |ledger| {
-                    std::fs::remove_dir_all(ledger).expect("it is there");
-                    write(ledger, "");
-                },
-                "Not a directory",
-            );
-        },
-    );
+fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
+    in_namespaces(&PROGRAMS, || {
+        let entry = |ledger: &Path| ledger.join("one.json");
+        let write =
+            |path: &Path, text: &str| std::fs::write(path, text).expect("it can be written");
+        spoiled(
+            "garbage",
+            |ledger| write(&entry(ledger), "\0nonsense"),
+            "can't be read",
+        );
+        spoiled(
+            "truncated",
+            |ledger| {
+                let text = std::fs::read_to_string(entry(ledger)).expect("it is there");
+                write(
+                    &entry(ledger),
+                    text.get(..text.len() / 2).expect("it is ASCII"),
+                );
+            },
+            "can't be read",
+        );
+        spoiled(
+            "a folder",
+            |ledger| {
+                std::fs::remove_file(entry(ledger)).expect("it is there");
+                std::fs::create_dir(entry(ledger)).expect("a folder can be made");
+            },
+            "can't be read",
+        );
+        spoiled(
+            "an entry deleted",
+            |ledger| std::fs::remove_file(entry(ledger)).expect("it is there"),
+            "vanished",
+        );
+        spoiled(
+            "all deleted",
+            |ledger| std::fs::remove_dir_all(ledger).expect("it is there"),
+            "vanished",
+        );
+        spoiled(
+            "a file in the ledger's place",
+            |ledger| {
+                std::fs::remove_dir_all(ledger).expect("it is there");
+                write(ledger, "");
+            },
+            "Not a directory",
+        );
+    });
 }
 
 #[test]
-fn status_of_a_ledger_that_vanished_under_an_agent_says_so() {
-    privately(
-        "status_of_a_ledger_that_vanished_under_an_agent_says_so",
-        &PROGRAMS,
-        || {
-            let (place, victim) = (Place::default(), Victim::start());
-            let mut inject = pause(&place, &victim);
-            let (guardian, worker) = agents(&inject);
-            signal(guardian, Signal::SIGSTOP);
-            signal(worker, Signal::SIGSTOP);
-            std::fs::remove_dir_all(place.state()).expect("it is there");
-            for words in [&["status"][..], &["revert", "--all"]] {
-                let output = run(&place, &["env"], words);
-                assert_eq!(
-                    output.status.code(),
-                    Some(6),
-                    "{words:?}: {}",
-                    said(&output)
-                );
-                assert!(
-                    said(&output).contains("vanished"),
-                    "{words:?}: {}",
-                    said(&output)
-                );
-                assert!(!place.state().exists(), "{words:?}: looking made it again");
-            }
-            // The guardian remembers.
-            kill(worker);
-            signal(guardian, Signal::SIGCONT);
-            assert_eq!(inject.wait().expect("it ends").code(), Some(6));
-            wait_until("the victim runs on", || !victim.is_stopped());
-            let output = run(&place, &["env"], &["status"]);
-            assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        },
-    );
+fn status_of_a_vanished_ledger_says_so() {
+    in_namespaces(&PROGRAMS, || {
+        let (place, victim) = (Place::default(), Victim::start());
+        let mut inject = pause(&place, &victim);
+        let (guardian, worker) = agents(&inject);
+        signal(guardian, Signal::SIGSTOP);
+        signal(worker, Signal::SIGSTOP);
+        std::fs::remove_dir_all(place.state()).expect("it is there");
+        for words in [&["status"][..], &["revert", "--all"]] {
+            let output = run(&place, &["env"], words);
+            assert_eq!(
+                output.status.code(),
+                Some(6),
+                "{words:?}: {}",
+                said(&output)
+            );
+            assert!(
+                said(&output).contains("vanished"),
+                "{words:?}: {}",
+                said(&output)
+            );
+            assert!(!place.state().exists(), "{words:?}: looking made it again");
+        }
+        // The guardian remembers.
+        kill(worker);
+        signal(guardian, Signal::SIGCONT);
+        assert_eq!(inject.wait().expect("it ends").code(), Some(6));
+        wait_until("the victim runs on", || !victim.is_stopped());
+        let output = run(&place, &["env"], &["status"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    });
 }
 
 #[test]
-fn guardian_whose_worker_dies_owing_nothing_is_clean_without_a_ledger() {
-    privately(
-        "guardian_whose_worker_dies_owing_nothing_is_clean_without_a_ledger",
-        &PROGRAMS,
-        || {
-            let place = Place::default();
-            // Before its first effect, which makes the ledger's folder.
-            let words = [
-                "inject",
-                "cpu-stress",
-                "--id",
-                "one",
-                "--duration",
-                "1s",
-                "--workers",
-                "1",
-            ];
-            let mut inject = place.agent(&words, Some("worker:before:1"));
-            let output = inject
-                .stderr(Stdio::piped())
-                .output()
-                .expect("the agent starts");
-            assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-            assert!(!place.state().exists());
-            let output = run(&place, &["env"], &["status"]);
-            assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        },
-    );
+fn guardian_of_a_worker_that_owes_nothing_is_clean_without_a_ledger() {
+    in_namespaces(&PROGRAMS, || {
+        let place = Place::default();
+        // Before its first effect, which makes the ledger's folder.
+        let words = [
+            "inject",
+            "cpu-stress",
+            "--id",
+            "one",
+            "--duration",
+            "1s",
+            "--workers",
+            "1",
+        ];
+        let mut inject = place.agent(&words, Some("worker:before:1"));
+        let output = inject
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the agent starts");
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert!(!place.state().exists());
+        let output = run(&place, &["env"], &["status"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    });
 }

@@ -1,8 +1,8 @@
 //! The library's experiments about networks, run for real with the program as it ships: clusters of
 //! real software, each node in a network namespace of its own at one bridge.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::nodes::Nodes;
-use backburn_tests::privately::privately_networked;
 use backburn_tests::runs::{Ran, assert_clean, library};
 use backburn_tests::software::{Software, wait_until};
 use std::net::{SocketAddr, TcpStream};
@@ -47,7 +47,7 @@ fn quiet(mut command: Command) -> Command {
 }
 
 #[test]
-fn sentinel_fails_over_when_the_primary_is_cut_off() {
+fn sentinel_with_its_primary_cut_off_fails_over() {
     let programs = [
         "unshare",
         "nsenter",
@@ -55,8 +55,7 @@ fn sentinel_fails_over_when_the_primary_is_cut_off() {
         "redis-sentinel",
         "redis-cli",
     ];
-    let name = "sentinel_fails_over_when_the_primary_is_cut_off";
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let (folder, state) = (folder(), folder());
         let nodes = Nodes::new(3);
         let primary = nodes.address(0);
@@ -144,10 +143,9 @@ fn postgresql_programs() -> PathBuf {
 }
 
 #[test]
-fn a_postgresql_client_keeps_within_its_time_with_latency() {
+fn postgresql_client_under_latency_keeps_within_its_time() {
     let programs = ["unshare", "nsenter", "psql", "setpriv"];
-    let name = "a_postgresql_client_keeps_within_its_time_with_latency";
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let (folder, state) = (folder(), folder());
         let nodes = Nodes::new(1);
         let user = nix::unistd::User::from_name("postgres")
@@ -199,10 +197,9 @@ fn a_postgresql_client_keeps_within_its_time_with_latency() {
 }
 
 #[test]
-fn etcd_keeps_serving_when_its_leader_is_cut_off() {
+fn etcd_with_its_leader_cut_off_keeps_serving() {
     let programs = ["unshare", "nsenter", "etcd", "etcdctl"];
-    let name = "etcd_keeps_serving_when_its_leader_is_cut_off";
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let (folder, state) = (folder(), folder());
         let nodes = Nodes::new(3);
         let peers: Vec<String> = (0..3)
@@ -268,10 +265,9 @@ fn etcd_keeps_serving_when_its_leader_is_cut_off() {
 }
 
 #[test]
-fn haproxy_routes_around_a_lossy_backend() {
+fn haproxy_with_a_lossy_backend_routes_around_it() {
     let programs = ["unshare", "nsenter", "haproxy", "python3", "curl"];
-    let name = "haproxy_routes_around_a_lossy_backend";
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let (folder, state) = (folder(), folder());
         let nodes = Nodes::new(3);
         let mut running: Vec<Software> = (0..2)

@@ -4,7 +4,7 @@
 use backburn_tests::datagrams::{
     QUIET, exchange, exchange_until, likely, median, overtaking, receiver,
 };
-use backburn_tests::machine::in_a_machine;
+use backburn_tests::machine::in_virtual_machine;
 use backburn_tests::network::{BESIDE, DEVICE, HERE, THERE, Wire, at, udp};
 use backburn_tests::network_fault::{Fault, figure};
 use backburn_tests::programs;
@@ -181,9 +181,9 @@ fn each_way(
 }
 
 #[test]
-fn netem_shapes_what_is_chosen() {
+fn netem_faults_shape_only_chosen_flows() {
     let needed = ["ip", "tc", "nft", "unshare", "sleep"];
-    in_a_machine("netem_shapes_what_is_chosen", MODULES, &needed, || {
+    in_virtual_machine(MODULES, &needed, || {
         let links = output("ip link");
         let ifb = std::path::Path::new("/sys/module/ifb");
         assert!(!ifb.exists(), "it is to be loaded by us");

@@ -1,11 +1,11 @@
 //! Network faults on the real kernel, between two network namespaces: the effect is looked at
 //! from the other side, flows beside the chosen ones are untouched, the head is not cut off.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{
     BESIDE, DEVICE, HERE, THERE, Wire, at, echo_here, ip, send, tcp, udp,
 };
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::privately::privately_networked;
 use serde_json::json;
 use std::io::ErrorKind;
 use std::process::Command;
@@ -23,48 +23,44 @@ fn likely(count: u64, n: u64, p: f64) -> bool {
 }
 
 #[test]
-fn loss_takes_its_share_and_nothing_beside_it() {
-    privately_networked(
-        "loss_takes_its_share_and_nothing_beside_it",
-        &PROGRAMS,
-        || {
-            const SENT: u64 = 3000;
-            let wire = Wire::new();
-            for (there, beside) in both() {
-                let chosen = wire.count(there, 7000);
-                let untouched = wire.count(beside, 7000);
-                let arguments =
-                    json!({"to": there, "direction": "egress", "protocol": "udp", "percent": 30});
-                let fault = Fault::inject("network-loss", &arguments, "60s");
-                send(at(there, 7000), SENT);
-                send(at(beside, 7000), SENT);
-                std::thread::sleep(Duration::from_millis(200));
-                let effect = fault.end();
-                let lost = SENT - chosen.load(Ordering::SeqCst);
-                println!(
-                    "{there}: {lost} of {SENT} lost at 30 %, {} beside",
-                    SENT - untouched.load(Ordering::SeqCst)
-                );
-                assert!(likely(lost, SENT, 0.3), "{lost} of {SENT}");
-                assert_eq!(untouched.load(Ordering::SeqCst), SENT);
-                assert_eq!(figure(&effect, "chosen-packets"), SENT as f64);
-                assert_eq!(figure(&effect, "lost-packets"), lost as f64);
-                assert_eq!(effect["acts"], true);
-                send(at(there, 7000), 100);
-                std::thread::sleep(Duration::from_millis(100));
-                assert_eq!(
-                    chosen.load(Ordering::SeqCst),
-                    SENT - lost + 100,
-                    "none is lost afterwards"
-                );
-            }
-        },
-    );
+fn network_loss_takes_its_share_of_chosen_flows_only() {
+    in_network_namespace(&PROGRAMS, || {
+        const SENT: u64 = 3000;
+        let wire = Wire::new();
+        for (there, beside) in both() {
+            let chosen = wire.count(there, 7000);
+            let untouched = wire.count(beside, 7000);
+            let arguments =
+                json!({"to": there, "direction": "egress", "protocol": "udp", "percent": 30});
+            let fault = Fault::inject("network-loss", &arguments, "60s");
+            send(at(there, 7000), SENT);
+            send(at(beside, 7000), SENT);
+            std::thread::sleep(Duration::from_millis(200));
+            let effect = fault.end();
+            let lost = SENT - chosen.load(Ordering::SeqCst);
+            println!(
+                "{there}: {lost} of {SENT} lost at 30 %, {} beside",
+                SENT - untouched.load(Ordering::SeqCst)
+            );
+            assert!(likely(lost, SENT, 0.3), "{lost} of {SENT}");
+            assert_eq!(untouched.load(Ordering::SeqCst), SENT);
+            assert_eq!(figure(&effect, "chosen-packets"), SENT as f64);
+            assert_eq!(figure(&effect, "lost-packets"), lost as f64);
+            assert_eq!(effect["acts"], true);
+            send(at(there, 7000), 100);
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(
+                chosen.load(Ordering::SeqCst),
+                SENT - lost + 100,
+                "none is lost afterwards"
+            );
+        }
+    });
 }
 
 #[test]
-fn each_nth_is_lost_exactly() {
-    privately_networked("each_nth_is_lost_exactly", &PROGRAMS, || {
+fn network_loss_of_each_nth_packet_is_exact() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         for (number, there) in THERE.into_iter().enumerate() {
             let port = 7001 + number as u16;
@@ -95,107 +91,95 @@ fn each_nth_is_lost_exactly() {
 }
 
 #[test]
-fn a_partition_is_silent_and_cuts_what_it_names() {
-    privately_networked(
-        "a_partition_is_silent_and_cuts_what_it_names",
-        &PROGRAMS,
-        || {
-            let wire = Wire::new();
-            wire.echo(8000);
-            wire.echo(8001);
-            for direction in ["both", "egress", "ingress"] {
-                for (there, beside) in both() {
-                    assert!(tcp(at(there, 8000), SOON).is_ok());
-                    let arguments =
-                        json!({"to": format!("[{there}]:8000"), "direction": direction});
-                    let fault = Fault::inject("network-partition", &arguments, "60s");
-                    for (what, error) in [
-                        ("tcp", tcp(at(there, 8000), NEVER)),
-                        ("udp", udp(at(there, 8000), NEVER)),
-                    ] {
-                        let error = error.expect_err("it is cut");
-                        // A loss has no error: only time runs out.
-                        assert!(
-                            matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
-                            "{direction} {what} to {there}: {error}"
-                        );
-                    }
-                    for other in [at(there, 8001), at(beside, 8000)] {
-                        assert!(tcp(other, SOON).is_ok(), "{other}");
-                        assert!(udp(other, SOON).is_ok(), "{other}");
-                    }
-                    let effect = fault.end();
-                    assert_eq!(effect["acts"], true, "{effect}");
-                    assert!(
-                        tcp(at(there, 8000), SOON).is_ok() && udp(at(there, 8000), SOON).is_ok()
-                    );
-                }
-            }
-        },
-    );
-}
-
-#[test]
-fn a_reject_is_heard_at_the_end_it_belongs_to() {
-    privately_networked(
-        "a_reject_is_heard_at_the_end_it_belongs_to",
-        &PROGRAMS,
-        || {
-            let wire = Wire::new();
-            wire.echo(8000);
-            echo_here(8100);
-            for (family, (there, beside)) in both().enumerate() {
-                let out = at(there, 8000);
-                let fault = Fault::inject(
-                    "network-reject",
-                    &json!({"to": there, "ports": 8000}),
-                    "60s",
-                );
-                for error in [tcp(out, SOON), udp(out, SOON)] {
-                    let error = error.expect_err("it is rejected");
-                    assert_eq!(
-                        error.kind(),
-                        ErrorKind::ConnectionRefused,
-                        "{there}: {error}"
-                    );
-                }
-                assert!(tcp(at(beside, 8000), SOON).is_ok());
-                let effect = fault.end();
-                assert!(figure(&effect, "rejected-packets") >= 2.0, "{effect}");
-                assert!(tcp(out, SOON).is_ok() && udp(out, SOON).is_ok());
-
-                let home = at(HERE[family], 8100);
-                assert!(wire.there(|| tcp(home, SOON)).is_ok());
-                let arguments =
-                    json!({"from": [there, beside], "ports": 8100, "direction": "ingress"});
-                let fault = Fault::inject("network-reject", &arguments, "60s");
-                for error in [
-                    wire.there(|| tcp(home, SOON)),
-                    wire.there(|| udp(home, SOON)),
+fn network_partition_is_silent_and_cuts_chosen_flows_only() {
+    in_network_namespace(&PROGRAMS, || {
+        let wire = Wire::new();
+        wire.echo(8000);
+        wire.echo(8001);
+        for direction in ["both", "egress", "ingress"] {
+            for (there, beside) in both() {
+                assert!(tcp(at(there, 8000), SOON).is_ok());
+                let arguments = json!({"to": format!("[{there}]:8000"), "direction": direction});
+                let fault = Fault::inject("network-partition", &arguments, "60s");
+                for (what, error) in [
+                    ("tcp", tcp(at(there, 8000), NEVER)),
+                    ("udp", udp(at(there, 8000), NEVER)),
                 ] {
-                    let error = error.expect_err("it is rejected");
-                    assert_eq!(
-                        error.kind(),
-                        ErrorKind::ConnectionRefused,
-                        "{home}: {error}"
+                    let error = error.expect_err("it is cut");
+                    // A loss has no error: only time runs out.
+                    assert!(
+                        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
+                        "{direction} {what} to {there}: {error}"
                     );
                 }
-                assert_eq!(fault.end()["acts"], true);
-                assert!(wire.there(|| tcp(home, SOON)).is_ok());
-
-                let arguments = json!({"to": there, "with": "host-unreachable"});
-                let fault = Fault::inject("network-reject", &arguments, "60s");
-                let error = tcp(out, SOON).expect_err("it is rejected");
-                assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{error}");
-                fault.end();
+                for other in [at(there, 8001), at(beside, 8000)] {
+                    assert!(tcp(other, SOON).is_ok(), "{other}");
+                    assert!(udp(other, SOON).is_ok(), "{other}");
+                }
+                let effect = fault.end();
+                assert_eq!(effect["acts"], true, "{effect}");
+                assert!(tcp(at(there, 8000), SOON).is_ok() && udp(at(there, 8000), SOON).is_ok());
             }
-        },
-    );
+        }
+    });
 }
 
 #[test]
-fn the_head_stays_on_with_everything_lost() {
-    privately_networked("the_head_stays_on_with_everything_lost", &PROGRAMS, || {
+fn network_reject_is_noticed_at_its_own_end() {
+    in_network_namespace(&PROGRAMS, || {
+        let wire = Wire::new();
+        wire.echo(8000);
+        echo_here(8100);
+        for (family, (there, beside)) in both().enumerate() {
+            let out = at(there, 8000);
+            let fault = Fault::inject(
+                "network-reject",
+                &json!({"to": there, "ports": 8000}),
+                "60s",
+            );
+            for error in [tcp(out, SOON), udp(out, SOON)] {
+                let error = error.expect_err("it is rejected");
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused,
+                    "{there}: {error}"
+                );
+            }
+            assert!(tcp(at(beside, 8000), SOON).is_ok());
+            let effect = fault.end();
+            assert!(figure(&effect, "rejected-packets") >= 2.0, "{effect}");
+            assert!(tcp(out, SOON).is_ok() && udp(out, SOON).is_ok());
+
+            let home = at(HERE[family], 8100);
+            assert!(wire.there(|| tcp(home, SOON)).is_ok());
+            let arguments = json!({"from": [there, beside], "ports": 8100, "direction": "ingress"});
+            let fault = Fault::inject("network-reject", &arguments, "60s");
+            for error in [
+                wire.there(|| tcp(home, SOON)),
+                wire.there(|| udp(home, SOON)),
+            ] {
+                let error = error.expect_err("it is rejected");
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused,
+                    "{home}: {error}"
+                );
+            }
+            assert_eq!(fault.end()["acts"], true);
+            assert!(wire.there(|| tcp(home, SOON)).is_ok());
+
+            let arguments = json!({"to": there, "with": "host-unreachable"});
+            let fault = Fault::inject("network-reject", &arguments, "60s");
+            let error = tcp(out, SOON).expect_err("it is rejected");
+            assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{error}");
+            fault.end();
+        }
+    });
+}
+
+#[test]
+fn network_loss_of_everything_spares_the_control_link() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         wire.echo(22);
         wire.echo(8000);
@@ -246,9 +230,8 @@ fn the_head_stays_on_with_everything_lost() {
 }
 
 #[test]
-fn live_connections_are_closed_and_exactly_the_chosen_ones() {
-    let name = "live_connections_are_closed_and_exactly_the_chosen_ones";
-    privately_networked(name, &PROGRAMS, || {
+fn network_reject_closes_chosen_live_connections_only() {
+    in_network_namespace(&PROGRAMS, || {
         use std::io::{Read as _, Write as _};
         use std::net::TcpStream;
         let wire = Wire::new();
@@ -322,9 +305,8 @@ fn round_trips(to: std::net::SocketAddr, number: usize) -> Vec<Duration> {
 }
 
 #[test]
-fn latency_is_added_to_what_is_chosen_and_to_nothing_beside_it() {
-    let name = "latency_is_added_to_what_is_chosen_and_to_nothing_beside_it";
-    privately_networked(name, &PROGRAMS, || {
+fn network_latency_delays_chosen_flows_only() {
+    in_network_namespace(&PROGRAMS, || {
         const TRIPS: usize = 60;
         let wire = Wire::new();
         wire.echo(8000);

@@ -1,8 +1,8 @@
 //! The rate that a bandwidth fault lets through, measured over devices whose longest packets are short and long.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{DEVICE, HERE, THERE, Wire, at, ip};
 use backburn_tests::network_fault::{Fault, PROGRAMS, figure};
-use backburn_tests::privately::privately_networked;
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -84,9 +84,8 @@ fn rate_is_kept(wire: &Wire, way: Way, port: u16, megabits: f64) {
 }
 
 #[test]
-fn bandwidth_over_long_packets_is_within_a_tenth_of_the_rate() {
-    let name = "bandwidth_over_long_packets_is_within_a_tenth_of_the_rate";
-    privately_networked(name, &PROGRAMS, || {
+fn network_bandwidth_with_long_packets_is_within_a_tenth_of_the_rate() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         ip(&["link", "set", DEVICE, "mtu", "65000"]);
         wire.there(|| ip(&["link", "set", "there", "mtu", "65000"]));
@@ -100,9 +99,8 @@ fn bandwidth_over_long_packets_is_within_a_tenth_of_the_rate() {
 }
 
 #[test]
-fn bandwidth_over_short_packets_is_within_a_tenth_of_the_rate() {
-    let name = "bandwidth_over_short_packets_is_within_a_tenth_of_the_rate";
-    privately_networked(name, &PROGRAMS, || {
+fn network_bandwidth_with_short_packets_is_within_a_tenth_of_the_rate() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         for (number, megabits) in [1.0, 10.0, 40.0].into_iter().enumerate() {
             let port = 8000 + 10 * number as u16;

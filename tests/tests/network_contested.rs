@@ -1,8 +1,8 @@
 //! What others do to a fault's devices and interfaces while it acts: it is seen from outside, said, and nothing is left.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -42,10 +42,9 @@ fn ended_early(mut fault: Fault) -> Value {
 }
 
 #[test]
-fn bandwidth_whose_device_others_change_is_contested_and_ends() {
-    let name = "bandwidth_whose_device_others_change_is_contested_and_ends";
+fn bandwidth_on_a_device_changed_by_others_is_contested_and_ends() {
     let programs = [&PROGRAMS[..], &["tc"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let wire = Wire::new();
         wire.echo(8000);
         let arguments = json!({"to": THERE[0], "ports": 8000, "rate": "8Mbit/s"});
@@ -85,9 +84,8 @@ fn bandwidth_whose_device_others_change_is_contested_and_ends() {
 }
 
 #[test]
-fn bandwidth_whose_device_is_renamed_acts_on_and_is_undone() {
-    let name = "bandwidth_whose_device_is_renamed_acts_on_and_is_undone";
-    privately_networked(name, &PROGRAMS, || {
+fn bandwidth_on_a_renamed_device_acts_and_is_reverted() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         wire.echo(8000);
         // Somebody else's, which is left alone.
@@ -128,9 +126,8 @@ fn bandwidth_whose_device_is_renamed_acts_on_and_is_undone() {
 }
 
 #[test]
-fn partition_whose_interface_goes_is_contested_and_ends() {
-    let name = "partition_whose_interface_goes_is_contested_and_ends";
-    privately_networked(name, &PROGRAMS, || {
+fn partition_on_a_removed_interface_is_contested_and_ends() {
+    in_network_namespace(&PROGRAMS, || {
         for change in ["delete idle", "set idle name other", "set idle down"] {
             ip(&[
                 "link", "add", "idle", "type", "veth", "peer", "name", "idler",

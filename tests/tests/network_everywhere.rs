@@ -2,10 +2,10 @@
 //! of a container of a real runtime. Each has an effect there, and leaves nothing.
 
 use backburn_tests::container::{self, Container};
+use backburn_tests::isolated::{in_network_namespace, skip};
 use backburn_tests::machine;
 use backburn_tests::network::{THERE, Wire, at, ip, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON, ruleset};
-use backburn_tests::privately::{privately_networked, skip};
 use backburn_tests::programs;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -50,18 +50,14 @@ fn devices() -> String {
 }
 
 #[test]
-fn every_network_fault_in_every_place() {
-    let name = "every_network_fault_in_every_place";
+fn network_faults_act_in_every_kind_of_namespace() {
     if let Some(missing) = container::WANTED
         .iter()
         .find(|program| machine::found(program).is_none())
     {
-        return skip(
-            name,
-            &format!("`{missing}` is not there; `tests/run` fetches it"),
-        );
+        return skip(&format!("`{missing}` is not there; `tests/run` fetches it"));
     }
-    privately_networked(name, &PROGRAMS, || {
+    in_network_namespace(&PROGRAMS, || {
         let listed = Command::new(programs::backburn_agent())
             .args(["faults", "--json"])
             .output()

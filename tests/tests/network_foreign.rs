@@ -4,9 +4,9 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::datagrams::{exchange, receiver};
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{DEVICE, HERE, THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::processes::kill_at_once;
 use backburn_tests::programs;
 use nix::sys::signal::{Signal, kill};
@@ -46,9 +46,8 @@ fn theirs() -> String {
 }
 
 #[test]
-fn disciplines_and_rules_of_others_are_as_they_were() {
-    let name = "disciplines_and_rules_of_others_are_as_they_were";
-    privately_networked(name, &[&PROGRAMS[..], &["tc"]].concat(), || {
+fn shaping_leaves_foreign_qdiscs_and_rules_as_they_were() {
+    in_network_namespace(&[&PROGRAMS[..], &["tc"]].concat(), || {
         const RULES: &str = "
             table inet firewall {
                 chain input { type filter hook input priority filter; policy accept; ct state established accept; tcp dport 9999 drop; }
@@ -110,9 +109,8 @@ fn disciplines_and_rules_of_others_are_as_they_were() {
 
 /// Everybody is killed at once: the kernel takes the rules away, so that nothing goes to the devices any more; these go with the next start.
 #[test]
-fn devices_are_left_idle_by_the_kernel_and_removed_by_the_next_start() {
-    let name = "devices_are_left_idle_by_the_kernel_and_removed_by_the_next_start";
-    privately_networked(name, &[&PROGRAMS[..], &["tc"]].concat(), || {
+fn shaping_of_killed_processes_leaves_idle_devices_for_the_next_start() {
+    in_network_namespace(&[&PROGRAMS[..], &["tc"]].concat(), || {
         let wire = Wire::new();
         let before = listings();
         let to = wire.there(|| receiver(THERE[0], 7000));
@@ -143,9 +141,8 @@ fn devices_are_left_idle_by_the_kernel_and_removed_by_the_next_start() {
 }
 
 #[test]
-fn what_is_wrong_with_a_shape_is_said_and_nothing_is_touched() {
-    let name = "what_is_wrong_with_a_shape_is_said_and_nothing_is_touched";
-    privately_networked(name, &[&PROGRAMS[..], &["tc"]].concat(), || {
+fn shaping_with_wrong_arguments_is_refused_and_nothing_is_touched() {
+    in_network_namespace(&[&PROGRAMS[..], &["tc"]].concat(), || {
         let _wire = Wire::new();
         let before = listings();
         let place = Place::default();
@@ -284,9 +281,8 @@ fn what_is_wrong_with_a_shape_is_said_and_nothing_is_touched() {
 
 /// Two shape at a time: what comes back from the devices of one does not go to those of the other, and nothing is lost.
 #[test]
-fn two_that_shape_at_a_time_lose_nothing() {
-    let name = "two_that_shape_at_a_time_lose_nothing";
-    privately_networked(name, &[&PROGRAMS[..], &["tc"]].concat(), || {
+fn shaping_by_two_faults_at_once_loses_nothing() {
+    in_network_namespace(&[&PROGRAMS[..], &["tc"]].concat(), || {
         let wire = Wire::new();
         let before = listings();
         let place = Place::default();

@@ -4,9 +4,9 @@
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Report};
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{DEVICE, THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{NEVER, PROGRAMS, SOON, ruleset};
-use backburn_tests::privately::privately_networked;
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -102,9 +102,8 @@ impl Drop for Controller {
 }
 
 #[test]
-fn the_link_lives_while_everything_else_is_lost() {
-    let name = "the_link_lives_while_everything_else_is_lost";
-    privately_networked(name, &PROGRAMS, || {
+fn control_link_survives_the_loss_of_everything_else() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         wire.echo(8000);
         for there in THERE {
@@ -137,10 +136,8 @@ fn the_link_lives_while_everything_else_is_lost() {
 }
 
 #[test]
-fn an_agent_that_hears_nobody_after_an_injection_takes_it_back_before_its_lease_is_over() {
-    let name =
-        "an_agent_that_hears_nobody_after_an_injection_takes_it_back_before_its_lease_is_over";
-    privately_networked(name, &PROGRAMS, || {
+fn agent_cut_off_by_its_own_fault_reverts_before_its_lease_ends() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         let place = Place::default();
         let lease = Span::seconds(16);

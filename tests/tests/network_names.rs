@@ -1,8 +1,8 @@
 //! Names that come to other addresses while a fault acts.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{BESIDE, THERE, Wire, at, tcp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use serde_json::json;
 use std::path::Path;
@@ -21,10 +21,9 @@ fn own_hosts(file: &Path) {
 }
 
 #[test]
-fn a_long_fault_follows_a_name_to_its_new_addresses() {
-    let name = "a_long_fault_follows_a_name_to_its_new_addresses";
+fn network_fault_on_a_name_follows_its_new_addresses() {
     let programs = [&PROGRAMS[..], &["mount"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let hosts = folder.path().join("hosts");
         own_hosts(&hosts);

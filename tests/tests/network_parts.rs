@@ -2,8 +2,8 @@
 //! by an injection of its own, with the same arguments. Who hears whom is asked of all pairs.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{at, ip, keeper, within};
-use backburn_tests::privately::privately_networked;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -175,87 +175,79 @@ fn all_but(cut: &[(usize, usize)], one_way: bool) -> BTreeSet<(usize, usize)> {
 }
 
 #[test]
-fn every_shape_cuts_off_whom_it_says_and_nobody_else() {
-    privately_networked(
-        "every_shape_cuts_off_whom_it_says_and_nobody_else",
-        &PROGRAMS,
-        || {
-            let members = Members::new();
-            let whole = all_but(&[], false);
-            assert_eq!(members.heard(&whole), whole, "before");
-            let isolate = [(0, 1), (0, 2), (0, 3), (0, 4)];
-            let halves = [(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)];
-            let ring = [(0, 2), (0, 3), (1, 3), (1, 4), (2, 4)];
-            let bridge = [(0, 3), (0, 4), (1, 3), (1, 4)];
-            for (shape, one_way, cut) in [
-                ("isolate", false, &isolate[..]),
-                ("isolate", true, &isolate[..]),
-                ("halves", false, &halves[..]),
-                ("halves", true, &halves[..]),
-                ("ring", false, &ring[..]),
-                ("bridge", false, &bridge[..]),
-            ] {
-                let hit = (0..MEMBERS).filter(|member| (shape, *member) != ("bridge", 2));
-                let injections: Vec<Injection> = hit
-                    .map(|member| Injection::of(&members.arguments(member, shape, one_way)))
-                    .collect();
-                let left = all_but(cut, one_way);
-                assert_eq!(members.heard(&left), left, "{shape}, one way: {one_way}");
-                for injection in injections {
-                    injection.end();
-                }
-                assert_eq!(members.heard(&whole), whole, "after {shape}");
+fn partition_topologies_cut_off_chosen_members_only() {
+    in_network_namespace(&PROGRAMS, || {
+        let members = Members::new();
+        let whole = all_but(&[], false);
+        assert_eq!(members.heard(&whole), whole, "before");
+        let isolate = [(0, 1), (0, 2), (0, 3), (0, 4)];
+        let halves = [(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)];
+        let ring = [(0, 2), (0, 3), (1, 3), (1, 4), (2, 4)];
+        let bridge = [(0, 3), (0, 4), (1, 3), (1, 4)];
+        for (shape, one_way, cut) in [
+            ("isolate", false, &isolate[..]),
+            ("isolate", true, &isolate[..]),
+            ("halves", false, &halves[..]),
+            ("halves", true, &halves[..]),
+            ("ring", false, &ring[..]),
+            ("bridge", false, &bridge[..]),
+        ] {
+            let hit = (0..MEMBERS).filter(|member| (shape, *member) != ("bridge", 2));
+            let injections: Vec<Injection> = hit
+                .map(|member| Injection::of(&members.arguments(member, shape, one_way)))
+                .collect();
+            let left = all_but(cut, one_way);
+            assert_eq!(members.heard(&left), left, "{shape}, one way: {one_way}");
+            for injection in injections {
+                injection.end();
             }
-        },
-    );
+            assert_eq!(members.heard(&whole), whole, "after {shape}");
+        }
+    });
 }
 
 #[test]
-fn one_side_is_enough_and_who_is_no_member_is_told_so() {
-    privately_networked(
-        "one_side_is_enough_and_who_is_no_member_is_told_so",
-        &PROGRAMS,
-        || {
-            let members = Members::new();
-            let alone = Injection::of(&members.arguments(0, "isolate", false));
-            let left = all_but(&[(0, 1), (0, 2), (0, 3), (0, 4)], false);
-            assert_eq!(members.heard(&left), left);
-            alone.end();
+fn partition_needs_one_side_and_refuses_a_non_member() {
+    in_network_namespace(&PROGRAMS, || {
+        let members = Members::new();
+        let alone = Injection::of(&members.arguments(0, "isolate", false));
+        let left = all_but(&[(0, 1), (0, 2), (0, 3), (0, 4)], false);
+        assert_eq!(members.heard(&left), left);
+        alone.end();
 
-            let refusal = |arguments: &Value| {
-                let place = Place::default();
-                let words = [
-                    "plan",
-                    "network-partition",
-                    "--arguments",
-                    &arguments.to_string(),
-                ];
-                let output = place
-                    .agent(&words, None)
-                    .stderr(Stdio::piped())
-                    .output()
-                    .expect("the agent starts");
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                (output.status.code(), said)
-            };
-            let (code, said) = refusal(&members.arguments(2, "bridge", false));
-            assert!(
-                code == Some(3) && said.contains("10.8.0.3 is the bridge"),
-                "{code:?} {said}"
-            );
-            // Here, at the bridge, nobody of them is.
-            let mut here = members.arguments(0, "isolate", false);
-            here.as_object_mut().expect("an object").remove("namespace");
-            let (code, said) = refusal(&here);
-            assert!(
-                code == Some(3) && said.contains("none of the members is this host"),
-                "{code:?} {said}"
-            );
-            let both = json!({"to": "10.8.0.9", "between": {"members": ["10.8.0.1", "10.8.0.1"], "shape": "isolate"}});
-            let (code, said) = refusal(&both);
-            for part in ["$.to", "$.between.members[1]"] {
-                assert!(code == Some(2) && said.contains(part), "{code:?} {said}");
-            }
-        },
-    );
+        let refusal = |arguments: &Value| {
+            let place = Place::default();
+            let words = [
+                "plan",
+                "network-partition",
+                "--arguments",
+                &arguments.to_string(),
+            ];
+            let output = place
+                .agent(&words, None)
+                .stderr(Stdio::piped())
+                .output()
+                .expect("the agent starts");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.code(), said)
+        };
+        let (code, said) = refusal(&members.arguments(2, "bridge", false));
+        assert!(
+            code == Some(3) && said.contains("10.8.0.3 is the bridge"),
+            "{code:?} {said}"
+        );
+        // Here, at the bridge, nobody of them is.
+        let mut here = members.arguments(0, "isolate", false);
+        here.as_object_mut().expect("an object").remove("namespace");
+        let (code, said) = refusal(&here);
+        assert!(
+            code == Some(3) && said.contains("none of the members is this host"),
+            "{code:?} {said}"
+        );
+        let both = json!({"to": "10.8.0.9", "between": {"members": ["10.8.0.1", "10.8.0.1"], "shape": "isolate"}});
+        let (code, said) = refusal(&both);
+        for part in ["$.to", "$.between.members[1]"] {
+            assert!(code == Some(2) && said.contains(part), "{code:?} {said}");
+        }
+    });
 }

@@ -1,8 +1,8 @@
 //! What the plan of a network fault warns of, each shown by making it so, and not said where it is not so.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{DEVICE, HERE, THERE, Wire, echo_here, ip};
-use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
@@ -46,9 +46,8 @@ ctypes.CDLL(None).getsockopt(s.fileno(), 0, 64, room, ctypes.byref(ctypes.c_uint
 ";
 
 #[test]
-fn a_plan_warns_of_what_would_keep_a_fault_from_being_seen() {
-    let name = "a_plan_warns_of_what_would_keep_a_fault_from_being_seen";
-    privately_networked(name, &["unshare", "ip", "nft", "python3"], || {
+fn plan_warns_of_what_would_hide_a_fault() {
+    in_network_namespace(&["unshare", "ip", "nft", "python3"], || {
         let cut = "network-partition";
         let wire = Wire::new();
         let usual = json!({"to": [THERE[0], THERE[1]], "ports": 8000});
@@ -154,9 +153,8 @@ fn planned(fault: &str, arguments: &Value) -> (bool, Value) {
 }
 
 #[test]
-fn plan_of_another_harm_than_was_asked_warns_and_strict_refuses() {
-    let name = "plan_of_another_harm_than_was_asked_warns_and_strict_refuses";
-    privately_networked(name, &["unshare", "ip", "nft"], || {
+fn plan_of_another_effect_than_requested_warns_and_strict_refuses() {
+    in_network_namespace(&["unshare", "ip", "nft"], || {
         let _wire = Wire::new();
         let mut cases = vec![(
             "network-bandwidth",

@@ -3,9 +3,9 @@
 
 use backburn_tests::cgroups::Group;
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{HERE, THERE, Wire, at, echo_here, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, SOON, figure, ruleset};
-use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -84,9 +84,8 @@ impl Drop for Puppet {
 const WITH_PYTHON: [&str; 6] = ["unshare", "ip", "nft", "sleep", "python3", "sh"];
 
 #[test]
-fn a_process_is_cut_off_and_whoever_is_beside_it_is_not() {
-    let name = "a_process_is_cut_off_and_whoever_is_beside_it_is_not";
-    privately_networked(name, &WITH_PYTHON, || {
+fn network_partition_of_a_process_spares_its_neighbours() {
+    in_network_namespace(&WITH_PYTHON, || {
         let wire = Wire::new();
         wire.echo(8000);
         let group = Group::new("client");
@@ -156,9 +155,8 @@ fn a_process_is_cut_off_and_whoever_is_beside_it_is_not() {
 }
 
 #[test]
-fn who_can_not_be_told_from_others_is_refused() {
-    let name = "who_can_not_be_told_from_others_is_refused";
-    privately_networked(name, &WITH_PYTHON, || {
+fn network_fault_of_an_indistinguishable_process_is_refused() {
+    in_network_namespace(&WITH_PYTHON, || {
         let group = Group::new("shared");
         let (one, other) = (Puppet::new(&group), Puppet::new(&group));
         let mut puppets = [one, other];

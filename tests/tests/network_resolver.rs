@@ -2,9 +2,9 @@
 //! it may put there is waited for.
 
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{BESIDE, HERE, THERE, at, ip, tcp, within};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
@@ -176,10 +176,9 @@ impl Drop for NameServer {
 }
 
 #[test]
-fn name_of_a_process_is_found_as_the_process_finds_it() {
-    let name = "name_of_a_process_is_found_as_the_process_finds_it";
+fn host_name_is_resolved_as_the_process_resolves_it() {
     let programs = [&PROGRAMS[..], &["mount", "dnsmasq"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let victim = Victim::new();
         let _server = NameServer::start(victim.pid(), "127.0.0.7");
         let by = [
@@ -264,10 +263,9 @@ fn name_of_a_process_is_found_as_the_process_finds_it() {
 }
 
 #[test]
-fn name_of_a_named_namespace_is_found_by_its_own_files() {
-    let name = "name_of_a_named_namespace_is_found_by_its_own_files";
+fn host_name_in_a_named_namespace_is_resolved_by_its_own_files() {
     let programs = [&PROGRAMS[..], &["mount", "umount"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         // Where namespaces have their names and files, for this test only.
         run("mount -t tmpfs run /run");
         let hosts = std::fs::read_to_string("/etc/hosts").expect("it can be read");
@@ -321,10 +319,9 @@ fn name_of_a_named_namespace_is_found_by_its_own_files() {
 }
 
 #[test]
-fn long_fault_follows_a_name_as_the_victim_finds_it() {
-    let name = "long_fault_follows_a_name_as_the_victim_finds_it";
+fn network_fault_on_a_name_follows_it_as_the_victim_resolves_it() {
     let programs = [&PROGRAMS[..], &["mount"]].concat();
-    privately_networked(name, &programs, || {
+    in_network_namespace(&programs, || {
         let victim = Victim::new();
         for address in HERE.into_iter().chain(BESIDE) {
             let listener = TcpListener::bind(at(address, 8000)).expect("a port");

@@ -4,9 +4,9 @@
 use backburn_tests::datagrams::{
     Arrival, QUIET, exchange, exchange_until, likely, median, overtaking, receiver,
 };
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{BESIDE, HERE, THERE, Wire, at, tcp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON, figure};
-use backburn_tests::privately::privately_networked;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,62 +39,57 @@ fn arriving(
 }
 
 #[test]
-fn delays_vary_as_asked_and_keep_their_order() {
-    privately_networked(
-        "delays_vary_as_asked_and_keep_their_order",
-        &PROGRAMS,
-        || {
-            const SENT: u64 = 300;
-            let wire = Wire::new();
-            for (family, distribution) in [
-                (0, "uniform"),
-                (1, "normal"),
-                (0, "pareto"),
-                (1, "paretonormal"),
-            ] {
-                let more = json!({"delay": "40ms", "jitter": "10ms", "distribution": distribution, "correlation": 25});
-                let (arrived, effect) =
-                    arriving(&wire, family, "network-latency", more.clone(), SENT);
-                let middle = median(&arrived);
-                println!(
-                    "{distribution}, in order: median {middle:?}, n = {}",
-                    arrived.len()
-                );
-                assert_eq!(arrived.len() as u64, SENT);
-                assert_eq!(overtaking(&arrived), 0);
-                // Each waits for those before it, so that the middle one is above the mean.
-                assert!((33 * MILLI..110 * MILLI).contains(&middle), "{middle:?}");
-                assert_eq!(figure(&effect, "held-packets"), SENT as f64);
+fn network_latency_with_jitter_varies_and_keeps_order() {
+    in_network_namespace(&PROGRAMS, || {
+        const SENT: u64 = 300;
+        let wire = Wire::new();
+        for (family, distribution) in [
+            (0, "uniform"),
+            (1, "normal"),
+            (0, "pareto"),
+            (1, "paretonormal"),
+        ] {
+            let more = json!({"delay": "40ms", "jitter": "10ms", "distribution": distribution, "correlation": 25});
+            let (arrived, effect) = arriving(&wire, family, "network-latency", more.clone(), SENT);
+            let middle = median(&arrived);
+            println!(
+                "{distribution}, in order: median {middle:?}, n = {}",
+                arrived.len()
+            );
+            assert_eq!(arrived.len() as u64, SENT);
+            assert_eq!(overtaking(&arrived), 0);
+            // Each waits for those before it, so that the middle one is above the mean.
+            assert!((33 * MILLI..110 * MILLI).contains(&middle), "{middle:?}");
+            assert_eq!(figure(&effect, "held-packets"), SENT as f64);
 
-                let mut more = more;
-                more["keep-order"] = json!(false);
-                let (arrived, _) = arriving(&wire, family, "network-latency", more, SENT);
-                let (middle, overtook) = (median(&arrived), overtaking(&arrived));
-                println!(
-                    "{distribution}, in any order: median {middle:?}, {overtook} of {SENT} overtook"
-                );
-                assert_eq!(arrived.len() as u64, SENT);
-                assert!(overtook > 20, "{overtook}");
-                assert!((25 * MILLI..100 * MILLI).contains(&middle), "{middle:?}");
-                // Nothing is early: the least of these four is 5.8 ms below for Pareto, and 10 ms for uniform.
-                let least = arrived
-                    .iter()
-                    .map(|arrival| arrival.took)
-                    .min()
-                    .expect("some arrived");
-                assert!(
-                    distribution != "uniform" || least >= 30 * MILLI,
-                    "{least:?}"
-                );
-                assert!(distribution != "pareto" || least >= 34 * MILLI, "{least:?}");
-            }
-        },
-    );
+            let mut more = more;
+            more["keep-order"] = json!(false);
+            let (arrived, _) = arriving(&wire, family, "network-latency", more, SENT);
+            let (middle, overtook) = (median(&arrived), overtaking(&arrived));
+            println!(
+                "{distribution}, in any order: median {middle:?}, {overtook} of {SENT} overtook"
+            );
+            assert_eq!(arrived.len() as u64, SENT);
+            assert!(overtook > 20, "{overtook}");
+            assert!((25 * MILLI..100 * MILLI).contains(&middle), "{middle:?}");
+            // Nothing is early: the least of these four is 5.8 ms below for Pareto, and 10 ms for uniform.
+            let least = arrived
+                .iter()
+                .map(|arrival| arrival.took)
+                .min()
+                .expect("some arrived");
+            assert!(
+                distribution != "uniform" || least >= 30 * MILLI,
+                "{least:?}"
+            );
+            assert!(distribution != "pareto" || least >= 34 * MILLI, "{least:?}");
+        }
+    });
 }
 
 #[test]
-fn some_overtake_others() {
-    privately_networked("some_overtake_others", &PROGRAMS, || {
+fn network_reorder_lets_some_packets_overtake() {
+    in_network_namespace(&PROGRAMS, || {
         const SENT: u64 = 400;
         let wire = Wire::new();
         for family in [0, 1] {
@@ -128,44 +123,40 @@ fn some_overtake_others() {
 }
 
 #[test]
-fn some_are_sent_twice_and_none_beside_them() {
-    privately_networked(
-        "some_are_sent_twice_and_none_beside_them",
-        &PROGRAMS,
-        || {
-            const SENT: u64 = 1000;
-            let wire = Wire::new();
-            for (there, beside) in THERE.into_iter().zip(BESIDE) {
-                let to = wire.there(|| receiver(there, 7000));
-                let other = wire.there(|| receiver(beside, 7000));
-                let arguments = json!({"to": there, "percent": 30});
-                let fault = Fault::inject("network-duplicate", &arguments, "60s");
-                let arrived = exchange(&to, SENT, Duration::ZERO, |send| send());
-                let untouched = exchange(&other, SENT, Duration::ZERO, |send| send());
-                let effect = fault.end();
-                let more = arrived.len() as u64 - SENT;
-                println!("{there}: {more} of {SENT} came twice at 30 %");
-                assert!(likely(more, SENT, 0.3), "{more}");
-                assert!(arrived.iter().all(|arrival| arrival.whole));
-                assert_eq!(untouched.len() as u64, SENT);
-                assert_eq!(figure(&effect, "duplicated-packets"), more as f64);
-                assert_eq!(
-                    figure(&effect, "chosen-packets"),
-                    SENT as f64,
-                    "copies are not chosen again"
-                );
+fn network_duplicate_doubles_chosen_packets_only() {
+    in_network_namespace(&PROGRAMS, || {
+        const SENT: u64 = 1000;
+        let wire = Wire::new();
+        for (there, beside) in THERE.into_iter().zip(BESIDE) {
+            let to = wire.there(|| receiver(there, 7000));
+            let other = wire.there(|| receiver(beside, 7000));
+            let arguments = json!({"to": there, "percent": 30});
+            let fault = Fault::inject("network-duplicate", &arguments, "60s");
+            let arrived = exchange(&to, SENT, Duration::ZERO, |send| send());
+            let untouched = exchange(&other, SENT, Duration::ZERO, |send| send());
+            let effect = fault.end();
+            let more = arrived.len() as u64 - SENT;
+            println!("{there}: {more} of {SENT} came twice at 30 %");
+            assert!(likely(more, SENT, 0.3), "{more}");
+            assert!(arrived.iter().all(|arrival| arrival.whole));
+            assert_eq!(untouched.len() as u64, SENT);
+            assert_eq!(figure(&effect, "duplicated-packets"), more as f64);
+            assert_eq!(
+                figure(&effect, "chosen-packets"),
+                SENT as f64,
+                "copies are not chosen again"
+            );
 
-                let fault = Fault::inject(
-                    "network-duplicate",
-                    &json!({"to": there, "percent": 100}),
-                    "60s",
-                );
-                let arrived = exchange(&to, SENT, Duration::ZERO, |send| send());
-                fault.end();
-                assert_eq!(arrived.len() as u64, 2 * SENT);
-            }
-        },
-    );
+            let fault = Fault::inject(
+                "network-duplicate",
+                &json!({"to": there, "percent": 100}),
+                "60s",
+            );
+            let arrived = exchange(&to, SENT, Duration::ZERO, |send| send());
+            fault.end();
+            assert_eq!(arrived.len() as u64, 2 * SENT);
+        }
+    });
 }
 
 /// What the kernel of this namespace counts of datagrams with wrong sums.
@@ -194,8 +185,8 @@ fn wrong_sums() -> u64 {
 }
 
 #[test]
-fn turned_bits_are_found_out_by_sums() {
-    privately_networked("turned_bits_are_found_out_by_sums", &PROGRAMS, || {
+fn network_corrupt_is_detected_by_checksums() {
+    in_network_namespace(&PROGRAMS, || {
         const SENT: u64 = 1000;
         let wire = Wire::new();
         for family in [0, 1] {
@@ -243,8 +234,8 @@ fn turned_bits_are_found_out_by_sums() {
 }
 
 #[test]
-fn losses_come_in_bursts() {
-    privately_networked("losses_come_in_bursts", &PROGRAMS, || {
+fn network_loss_by_gilbert_elliott_comes_in_bursts() {
+    in_network_namespace(&PROGRAMS, || {
         const SENT: u64 = 6000;
         let wire = Wire::new();
         let bursts = json!({"p": 5, "r": 25});
@@ -311,71 +302,65 @@ fn transfer(
 }
 
 #[test]
-fn a_rate_is_kept_each_way_and_not_beside_it() {
-    privately_networked(
-        "a_rate_is_kept_each_way_and_not_beside_it",
-        &PROGRAMS,
-        || {
-            const BYTES: usize = 1_000_000;
-            const RATE: f64 = 1_000_000.0;
-            let wire = Wire::new();
-            wire.echo(9000);
-            for family in [0, 1] {
-                let there = wire.there(|| {
-                    TcpListener::bind(at(THERE[family], 8000)).expect("a port can be listened on")
-                });
-                let beside = wire.there(|| {
-                    TcpListener::bind(at(BESIDE[family], 8000)).expect("a port can be listened on")
-                });
-                let here =
-                    TcpListener::bind(at(HERE[family], 8000)).expect("a port can be listened on");
-                let arguments =
-                    json!({"to": [THERE[family], HERE[family]], "ports": 8000, "rate": "8Mbit/s"});
-                let fault = Fault::inject("network-bandwidth", &arguments, "60s");
-                let shown = Command::new("tc").args(["qdisc", "show"]).output();
-                let shown = String::from_utf8(shown.expect("`tc` starts").stdout).expect("text");
-                let ours = shown.matches("qdisc tbf 1: dev bb").count();
-                assert!(
-                    ours == 2 && shown.contains("rate 8Mbit burst 10000b"),
-                    "{shown}"
-                );
-                let out = transfer(&there, BYTES, |to| {
-                    TcpStream::connect(to).expect("it listens")
-                });
-                let back = transfer(&here, BYTES, |to| {
-                    wire.there(|| TcpStream::connect(to).expect("it listens"))
-                });
-                let other = transfer(&beside, BYTES, |to| {
-                    TcpStream::connect(to).expect("it listens")
-                });
-                let effect = fault.end();
-                // A burst of 10 ms goes at once.
-                let least = Duration::from_secs_f64((BYTES as f64 - 20_000.0) / RATE);
-                println!(
-                    "1 MB at 1 MB/s: out in {out:?}, back in {back:?}, beside it in {other:?}"
-                );
-                for took in [out, back] {
-                    assert!((least..5 * least).contains(&took), "{took:?}");
-                }
-                assert!(other < out, "{other:?}");
-                assert!(
-                    figure(&effect, "shaped-bytes") >= 2.0 * BYTES as f64,
-                    "{effect}"
-                );
-                assert!(tcp(at(THERE[family], 9000), SOON).is_ok());
-            }
-            // What comes faster than that and has no room is lost, and said to be.
-            let to = wire.there(|| receiver(THERE[0], 7000));
-            let arguments = json!({"to": THERE[0], "ports": 7000, "direction": "egress", "rate": "80kbit/s", "burst": "2kB", "queue": "4kB"});
+fn network_bandwidth_keeps_its_rate_each_way_on_chosen_flows_only() {
+    in_network_namespace(&PROGRAMS, || {
+        const BYTES: usize = 1_000_000;
+        const RATE: f64 = 1_000_000.0;
+        let wire = Wire::new();
+        wire.echo(9000);
+        for family in [0, 1] {
+            let there = wire.there(|| {
+                TcpListener::bind(at(THERE[family], 8000)).expect("a port can be listened on")
+            });
+            let beside = wire.there(|| {
+                TcpListener::bind(at(BESIDE[family], 8000)).expect("a port can be listened on")
+            });
+            let here =
+                TcpListener::bind(at(HERE[family], 8000)).expect("a port can be listened on");
+            let arguments =
+                json!({"to": [THERE[family], HERE[family]], "ports": 8000, "rate": "8Mbit/s"});
             let fault = Fault::inject("network-bandwidth", &arguments, "60s");
-            let arrived = exchange(&to, 2000, Duration::ZERO, |send| send());
+            let shown = Command::new("tc").args(["qdisc", "show"]).output();
+            let shown = String::from_utf8(shown.expect("`tc` starts").stdout).expect("text");
+            let ours = shown.matches("qdisc tbf 1: dev bb").count();
+            assert!(
+                ours == 2 && shown.contains("rate 8Mbit burst 10000b"),
+                "{shown}"
+            );
+            let out = transfer(&there, BYTES, |to| {
+                TcpStream::connect(to).expect("it listens")
+            });
+            let back = transfer(&here, BYTES, |to| {
+                wire.there(|| TcpStream::connect(to).expect("it listens"))
+            });
+            let other = transfer(&beside, BYTES, |to| {
+                TcpStream::connect(to).expect("it listens")
+            });
             let effect = fault.end();
-            assert_eq!(
-                figure(&effect, "dropped-packets") + arrived.len() as f64,
-                2000.0,
+            // A burst of 10 ms goes at once.
+            let least = Duration::from_secs_f64((BYTES as f64 - 20_000.0) / RATE);
+            println!("1 MB at 1 MB/s: out in {out:?}, back in {back:?}, beside it in {other:?}");
+            for took in [out, back] {
+                assert!((least..5 * least).contains(&took), "{took:?}");
+            }
+            assert!(other < out, "{other:?}");
+            assert!(
+                figure(&effect, "shaped-bytes") >= 2.0 * BYTES as f64,
                 "{effect}"
             );
-            assert!(arrived.len() < 1500, "{}", arrived.len());
-        },
-    );
+            assert!(tcp(at(THERE[family], 9000), SOON).is_ok());
+        }
+        // What comes faster than that and has no room is lost, and said to be.
+        let to = wire.there(|| receiver(THERE[0], 7000));
+        let arguments = json!({"to": THERE[0], "ports": 7000, "direction": "egress", "rate": "80kbit/s", "burst": "2kB", "queue": "4kB"});
+        let fault = Fault::inject("network-bandwidth", &arguments, "60s");
+        let arrived = exchange(&to, 2000, Duration::ZERO, |send| send());
+        let effect = fault.end();
+        assert_eq!(
+            figure(&effect, "dropped-packets") + arrived.len() as f64,
+            2000.0,
+            "{effect}"
+        );
+        assert!(arrived.len() < 1500, "{}", arrived.len());
+    });
 }

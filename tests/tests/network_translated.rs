@@ -1,9 +1,9 @@
 //! Flows whose addresses are translated on their way: a service's address that stands for a server, and a port that is published for
 //! one behind this host. They are chosen by what they were before, in both directions, and others like them are not.
 
+use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{HERE, THERE, Wire, at, ip, keeper, tcp, udp, within};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::privately::privately_networked;
 use backburn_tests::software::wait_until;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -58,9 +58,8 @@ fn with_services() -> Wire {
 }
 
 #[test]
-fn service_address_that_is_translated_is_cut_each_way() {
-    let name = "service_address_that_is_translated_is_cut_each_way";
-    privately_networked(name, &PROGRAMS, || {
+fn translated_service_address_is_cut_each_way() {
+    in_network_namespace(&PROGRAMS, || {
         let _wire = with_services();
         for family in [0, 1] {
             let service = at(SERVICES[family], 80);
@@ -120,9 +119,8 @@ fn service_address_that_is_translated_is_cut_each_way() {
 }
 
 #[test]
-fn service_address_that_is_translated_is_slowed_and_sent_twice() {
-    let name = "service_address_that_is_translated_is_slowed_and_sent_twice";
-    privately_networked(name, &PROGRAMS, || {
+fn translated_service_address_is_delayed_and_duplicated() {
+    in_network_namespace(&PROGRAMS, || {
         let wire = with_services();
         for family in [0, 1] {
             let service = at(SERVICES[family], 80);
@@ -259,9 +257,8 @@ impl Drop for Published {
 }
 
 #[test]
-fn published_port_that_is_translated_is_hit_each_way() {
-    let name = "published_port_that_is_translated_is_hit_each_way";
-    privately_networked(name, &PROGRAMS, || {
+fn translated_published_port_is_hit_each_way() {
+    in_network_namespace(&PROGRAMS, || {
         let published = Published::new();
         for family in [0, 1] {
             assert_eq!(published.answers(family, 8080, SOON), [true, true]);

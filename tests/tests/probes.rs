@@ -5,8 +5,8 @@ use backburn::providers::{ProbeContext, measure};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Probed, Report};
 use backburn_tests::crash::Place;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::odd_web::OddWeb;
-use backburn_tests::privately::privately;
 use backburn_tests::processes;
 use backburn_tests::served::Served;
 use nix::sys::signal::{Signal, kill};
@@ -107,7 +107,7 @@ fn secure() -> String {
 }
 
 #[test]
-fn an_agent_measures_what_the_controller_would() {
+fn agent_probes_agree_with_the_controllers() {
     let (web, place) = (OddWeb::start(), Place::default());
     let policy = json!({"allow-programs": ["sh", "echo", "sleep", "/no/such"]});
     let (mut served, _) = Served::start(&place, &policy);
@@ -208,7 +208,7 @@ fn an_agent_measures_what_the_controller_would() {
 }
 
 #[test]
-fn what_an_agent_does_not_measure_says_so() {
+fn agent_probe_out_of_scope_is_refused_with_a_reason() {
     let (web, place) = (OddWeb::start(), Place::default());
     // A link to a program that is allowed is another program: where many are one file, each counts.
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -269,7 +269,7 @@ fn what_an_agent_does_not_measure_says_so() {
 }
 
 #[test]
-fn the_time_of_the_activity_holds_where_the_provider_has_none() {
+fn probe_without_its_own_timeout_has_the_activitys() {
     let place = Place::default();
     let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sleep"]}));
     let sleep = json!({"type": "process", "path": "sleep", "arguments": [600]});
@@ -278,7 +278,7 @@ fn the_time_of_the_activity_holds_where_the_provider_has_none() {
 }
 
 #[test]
-fn no_more_than_thirty_two_are_measured_at_a_time() {
+fn probes_beyond_thirty_two_at_a_time_are_refused() {
     let (web, place) = (OddWeb::start(), Place::default());
     let (mut served, _) = Served::start(&place, &json!({}));
     let slow =
@@ -305,9 +305,8 @@ impl Drop for Victim {
 }
 
 #[test]
-fn a_probe_that_hangs_holds_up_neither_a_beat_nor_a_revert() {
-    let name = "a_probe_that_hangs_holds_up_neither_a_beat_nor_a_revert";
-    privately(name, &["unshare", "sleep"], || {
+fn hung_probe_delays_neither_heartbeat_nor_revert() {
+    in_namespaces(&["unshare", "sleep"], || {
         // In the namespaces of the test, `sleep` is looked at by its own /proc.
         let victim = Victim(
             Command::new("sleep")

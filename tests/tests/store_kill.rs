@@ -2,7 +2,7 @@
 
 use backburn::store::{Because, Deed, Head, Kind, NewRun, SqliteStore, Store};
 use backburn_experiments::journal::Entry;
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -158,10 +158,10 @@ fn kill_after(lines: usize, more: Duration, folder: &Path, round: u64, all: &mut
     assert!(killed, "it ended by itself: {status}");
 }
 
-const KILLED: &str = "what_is_acknowledged_survives_kill_9";
+const KILLED: &str = "acknowledged_writes_survive_kill_9";
 
 #[test]
-fn what_is_acknowledged_survives_kill_9() {
+fn acknowledged_writes_survive_kill_9() {
     if let (Some(folder), Ok(round)) = (std::env::var_os(FOLDER), std::env::var(ROUND)) {
         return write_until_killed(Path::new(&folder), &round);
     }
@@ -194,67 +194,63 @@ fn mount(size: &str, folder: &Path) {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_and_is_got_over() {
-    privately(
-        "a_full_disk_loses_nothing_and_is_got_over",
-        &["unshare", "mount"],
-        || {
-            let folder = tempfile::tempdir().expect("a folder");
-            mount("size=3m", folder.path());
-            let ballast = folder.path().join("ballast");
-            std::fs::write(&ballast, vec![0; 1 << 20]).expect("there is room");
-            let state = folder.path().join("store");
-            let store = SqliteStore::open(&state).expect("it opens");
+fn full_disk_loses_nothing_and_is_recovered_from() {
+    in_namespaces(&["unshare", "mount"], || {
+        let folder = tempfile::tempdir().expect("a folder");
+        mount("size=3m", folder.path());
+        let ballast = folder.path().join("ballast");
+        std::fs::write(&ballast, vec![0; 1 << 20]).expect("there is room");
+        let state = folder.path().join("store");
+        let store = SqliteStore::open(&state).expect("it opens");
+        for thread in 0..THREADS {
+            store
+                .open_run(&run(&format!("r{thread}")))
+                .expect("it is open");
+        }
+        let acknowledged = AtomicUsize::new(0);
+        std::thread::scope(|threads| {
             for thread in 0..THREADS {
-                store
-                    .open_run(&run(&format!("r{thread}")))
-                    .expect("it is open");
-            }
-            let acknowledged = AtomicUsize::new(0);
-            std::thread::scope(|threads| {
-                for thread in 0..THREADS {
-                    let (store, acknowledged) = (&store, &acknowledged);
-                    threads.spawn(move || {
-                        let id = format!("r{thread}");
-                        let error = loop {
-                            match store.append(&id, &entry(&"x".repeat(900))) {
-                                Ok(_) => acknowledged.fetch_add(1, Ordering::Relaxed),
-                                Err(error) => break error,
-                            };
+                let (store, acknowledged) = (&store, &acknowledged);
+                threads.spawn(move || {
+                    let id = format!("r{thread}");
+                    let error = loop {
+                        match store.append(&id, &entry(&"x".repeat(900))) {
+                            Ok(_) => acknowledged.fetch_add(1, Ordering::Relaxed),
+                            Err(error) => break error,
                         };
-                        assert_eq!(error.kind, Kind::Full, "{error:?}");
-                        assert!(error.what.contains("the disk is full"), "{error}");
-                        assert!(error.hint.is_some());
-                    });
-                }
-            });
-            let acknowledged = acknowledged.into_inner();
-            assert!(acknowledged > 20, "{acknowledged} fitted");
-            let count = |store: &SqliteStore| -> usize {
-                let runs = (0..THREADS).map(|thread| {
-                    let run = store.run(&format!("r{thread}")).expect("it is read");
-                    let events = store.events(&run.new.id, 0, u32::MAX).expect("it is read");
-                    assert_eq!(events.len() as u64, run.events);
-                    events.len()
+                    };
+                    assert_eq!(error.kind, Kind::Full, "{error:?}");
+                    assert!(error.what.contains("the disk is full"), "{error}");
+                    assert!(error.hint.is_some());
                 });
-                runs.sum()
-            };
-            assert_eq!(
-                count(&store),
-                acknowledged,
-                "it is read while the disk is full"
-            );
-
-            std::fs::remove_file(&ballast).expect("it is removed");
-            for index in 1..=20 {
-                store
-                    .append("r0", &entry("after"))
-                    .expect("there is room again");
-                assert_eq!(count(&store), acknowledged + index);
             }
-            drop(store);
-            let store = SqliteStore::open(&state).expect("it opens again");
-            assert_eq!(count(&store), acknowledged + 20);
-        },
-    );
+        });
+        let acknowledged = acknowledged.into_inner();
+        assert!(acknowledged > 20, "{acknowledged} fitted");
+        let count = |store: &SqliteStore| -> usize {
+            let runs = (0..THREADS).map(|thread| {
+                let run = store.run(&format!("r{thread}")).expect("it is read");
+                let events = store.events(&run.new.id, 0, u32::MAX).expect("it is read");
+                assert_eq!(events.len() as u64, run.events);
+                events.len()
+            });
+            runs.sum()
+        };
+        assert_eq!(
+            count(&store),
+            acknowledged,
+            "it is read while the disk is full"
+        );
+
+        std::fs::remove_file(&ballast).expect("it is removed");
+        for index in 1..=20 {
+            store
+                .append("r0", &entry("after"))
+                .expect("there is room again");
+            assert_eq!(count(&store), acknowledged + index);
+        }
+        drop(store);
+        let store = SqliteStore::open(&state).expect("it opens again");
+        assert_eq!(count(&store), acknowledged + 20);
+    });
 }

@@ -60,7 +60,7 @@ fn is_reset(stream: &mut TcpStream) {
 }
 
 #[test]
-fn what_is_not_harmed_passes_whole_and_ends_as_it_should() {
+fn tcp_proxy_without_effects_passes_everything_and_closes_properly() {
     let server = serve(echo);
     // Spliced; held; cut: each passes the same bytes.
     for harm in [
@@ -86,7 +86,7 @@ fn what_is_not_harmed_passes_whole_and_ends_as_it_should() {
 }
 
 #[test]
-fn latency_is_added_each_way_and_its_end_comes_later_too() {
+fn tcp_proxy_latency_delays_each_way_and_the_close() {
     let server = serve(echo);
     let both = json!({"to-upstream": {"latency": "30ms"}, "to-client": {"latency": "50ms"}});
     let proxy = Proxied::new(server, both);
@@ -104,7 +104,7 @@ fn latency_is_added_each_way_and_its_end_comes_later_too() {
 }
 
 #[test]
-fn many_words_may_be_on_their_way_at_once() {
+fn tcp_proxy_latency_keeps_many_messages_in_flight() {
     let server = serve(echo);
     let proxy = Proxied::new(server, json!({"to-client": {"latency": "200ms"}}));
     let mut stream = proxy.connect();
@@ -122,7 +122,7 @@ fn many_words_may_be_on_their_way_at_once() {
 }
 
 #[test]
-fn jitter_is_spread_about_the_latency() {
+fn tcp_proxy_jitter_spreads_about_the_latency() {
     let server = serve(echo);
     let harm = json!({"to-client": {"latency": "60ms", "jitter": "40ms"}});
     let proxy = Proxied::new(server, harm);
@@ -138,7 +138,7 @@ fn jitter_is_spread_about_the_latency() {
 }
 
 #[test]
-fn bandwidth_is_kept_to() {
+fn tcp_proxy_bandwidth_is_kept() {
     let server = serve(|mut stream| {
         stream.write_all(&pattern(300_000)).ok();
     });
@@ -161,7 +161,7 @@ fn bandwidth_is_kept_to() {
 }
 
 #[test]
-fn a_slicer_sends_small_pieces_with_breaks_between() {
+fn tcp_proxy_slicer_sends_small_pieces_with_pauses() {
     let server = serve(|mut stream| {
         stream.write_all(&pattern(4000)).ok();
     });
@@ -187,7 +187,7 @@ fn a_slicer_sends_small_pieces_with_breaks_between() {
 }
 
 #[test]
-fn a_limit_lets_so_much_pass_and_not_a_byte_more() {
+fn tcp_proxy_limit_passes_its_bytes_and_not_one_more() {
     for latency in [None, Some("5ms")] {
         let server = serve(|mut stream| {
             stream.write_all(&pattern(500_000)).ok();
@@ -207,7 +207,7 @@ fn a_limit_lets_so_much_pass_and_not_a_byte_more() {
 }
 
 #[test]
-fn a_limit_that_is_not_reached_has_no_effect() {
+fn tcp_proxy_limit_not_reached_has_no_effect() {
     let server = serve(echo);
     let proxy = Proxied::new(server, json!({"to-client": {"limit-data": "1MB"}}));
     round(&mut proxy.connect());
@@ -217,7 +217,7 @@ fn a_limit_that_is_not_reached_has_no_effect() {
 }
 
 #[test]
-fn a_reset_comes_in_time_at_both_ends() {
+fn tcp_proxy_reset_reaches_both_ends_in_time() {
     let (tell, told) = mpsc::channel();
     let server = serve(move |mut stream| {
         let start = Instant::now();
@@ -235,7 +235,7 @@ fn a_reset_comes_in_time_at_both_ends() {
 }
 
 #[test]
-fn a_slow_close_is_late_and_what_was_sent_is_not() {
+fn tcp_proxy_slow_close_delays_the_close_only() {
     let server = serve(|mut stream| {
         stream.write_all(b"word").ok();
     });
@@ -253,7 +253,7 @@ fn a_slow_close_is_late_and_what_was_sent_is_not() {
 }
 
 #[test]
-fn a_timeout_lets_nothing_pass_and_closes() {
+fn tcp_proxy_timeout_passes_nothing_and_closes() {
     let (tell, told) = mpsc::channel();
     let server = serve(move |mut stream| {
         let mut came = Vec::new();
@@ -273,7 +273,7 @@ fn a_timeout_lets_nothing_pass_and_closes() {
 }
 
 #[test]
-fn a_share_of_the_connections_is_harmed_and_the_seed_says_which() {
+fn tcp_proxy_share_of_connections_is_chosen_by_the_seed() {
     const TRIES: u32 = 150;
     let server = serve(echo);
     let harmed = || -> Vec<u32> {
@@ -299,7 +299,7 @@ fn a_share_of_the_connections_is_harmed_and_the_seed_says_which() {
 }
 
 #[test]
-fn whoever_fails_is_told_at_the_other_end() {
+fn tcp_proxy_failure_of_one_end_reaches_the_other() {
     // Nobody upstream.
     let proxy = Proxied::new(free(), json!({"to-client": {"slow-close": "1ms"}}));
     is_reset(&mut proxy.connect());
@@ -329,7 +329,7 @@ fn whoever_fails_is_told_at_the_other_end() {
 }
 
 #[test]
-fn an_end_resets_what_passes_and_frees_the_port() {
+fn tcp_proxy_reverted_resets_connections_and_frees_the_port() {
     let server = serve(echo);
     let harm = json!({"to-client": {"latency": "1ms"}});
     let proxy = Proxied::new(server, harm.clone());
@@ -367,7 +367,7 @@ fn an_end_resets_what_passes_and_frees_the_port() {
 }
 
 #[test]
-fn no_connection_is_no_effect() {
+fn tcp_proxy_without_a_connection_has_no_effect() {
     let proxy = Proxied::new(serve(echo), json!({"to-client": {"latency": "1ms"}}));
     let effect = proxy.end();
     assert_eq!(effect["acts"], false, "{effect}");
@@ -375,7 +375,7 @@ fn no_connection_is_no_effect() {
 }
 
 #[test]
-fn many_connections_at_once_are_many_more_than_files_by_default() {
+fn tcp_proxy_serves_more_connections_than_the_default_file_limit() {
     let server = serve(echo);
     let proxy = Proxied::new(server, json!({"to-upstream": {"latency": "5ms"}}));
     let mut streams: Vec<TcpStream> = (0..250).map(|_| proxy.connect()).collect();
@@ -389,7 +389,7 @@ fn many_connections_at_once_are_many_more_than_files_by_default() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_and_nothing_is_touched() {
+fn tcp_proxy_with_wrong_arguments_is_refused_and_nothing_is_touched() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a port can be listened on");
     let taken = holder.local_addr().expect("it listens").to_string();
     let listen = free().to_string();
@@ -473,7 +473,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_touched() {
 
 /// Where the tests are root: the same program as somebody who is nobody.
 #[test]
-fn it_wants_no_rights() {
+fn tcp_proxy_needs_no_root() {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::process::CommandExt as _;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

@@ -115,12 +115,12 @@ fn says(bytes: &'static [u8]) -> u16 {
 }
 
 #[test]
-fn tls_probe_outside_where_users_are_down_and_unknown_where_trust_is_missing() {
+fn tls_probe_fails_like_users_and_is_unknown_without_trust() {
     let Some(file) = std::env::var_os("TLS_PROBES_INNER") else {
         // Whom a process trusts it finds out once: this one must not have looked yet.
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let file = folder.path().join("trusted.pem");
-        let name = "tls_probe_outside_where_users_are_down_and_unknown_where_trust_is_missing";
+        let name = "tls_probe_fails_like_users_and_is_unknown_without_trust";
         let own = std::env::current_exe().expect("a test knows its own program");
         let ran = Command::new(own)
             .args([name, "--exact", "--nocapture"])

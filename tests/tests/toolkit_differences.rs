@@ -1,7 +1,7 @@
 //! Where we differ from the Chaos Toolkit on purpose: each row of the table "Where we differ",
 //! both sides shown.
 
-use backburn_tests::privately::privately;
+use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes::{named, process};
 use backburn_tests::software::{Software, wait_until};
 use backburn_tests::toolkit::{Ran, Tool, oracle, run, start};
@@ -26,7 +26,7 @@ fn each(
     document: impl Fn(&Path) -> Value,
     flags: [&[&str]; 2],
 ) -> Option<[(Ran, TempDir, Duration); 2]> {
-    let python = oracle("a difference")?;
+    let python = oracle()?;
     Some(
         [(Tool::Toolkit(python), flags[0]), (Tool::Ours, flags[1])].map(|(tool, flags)| {
             let folder = tempfile::tempdir().expect("there is a place for temporary files");
@@ -62,7 +62,7 @@ fn hypothesis(folder: &Path, name: &str) -> Value {
 }
 
 #[test]
-fn a_gate_out_of_tolerance_means_not_started() {
+fn gate_out_of_tolerance_means_not_started() {
     let document = |folder: &Path| {
         json!({
             "title": "t", "description": "d",
@@ -95,7 +95,7 @@ fn a_gate_out_of_tolerance_means_not_started() {
 }
 
 #[test]
-fn broken_throughout_is_deviated() {
+fn hypothesis_broken_throughout_is_deviated() {
     let document = |folder: &Path| {
         json!({
             "title": "t", "description": "d",
@@ -114,7 +114,7 @@ fn broken_throughout_is_deviated() {
 }
 
 #[test]
-fn broken_then_recovered_is_deviated_with_its_length() {
+fn hypothesis_broken_and_recovered_is_deviated_with_its_length() {
     let document = |folder: &Path| {
         std::fs::write(folder.join("sign"), "").expect("a temporary folder can be written to");
         json!({
@@ -146,7 +146,7 @@ fn broken_then_recovered_is_deviated_with_its_length() {
 }
 
 #[test]
-fn an_abort_does_not_wait_for_the_action() {
+fn abort_does_not_wait_for_the_action() {
     let document = |folder: &Path| {
         std::fs::write(folder.join("sign"), "").expect("a temporary folder can be written to");
         let line = format!("rm -f '{}'; exec sleep 5", folder.join("sign").display());
@@ -238,9 +238,9 @@ fn interrupted(tool: Tool, signal: Signal, victim: i32) -> (Ran, TempDir) {
 }
 
 #[test]
-fn a_signal_reverts_and_rollbacks_go_by_strategy() {
-    privately("a_signal_reverts_and_rollbacks_go_by_strategy", &[], || {
-        let Some(python) = oracle("a_signal_reverts_and_rollbacks_go_by_strategy") else {
+fn signal_reverts_and_rollbacks_follow_the_strategy() {
+    in_namespaces(&[], || {
+        let Some(python) = oracle() else {
             return;
         };
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -266,9 +266,9 @@ fn a_signal_reverts_and_rollbacks_go_by_strategy() {
 }
 
 #[test]
-fn a_kill_leaves_no_fault_no_child_and_a_journal() {
-    privately("a_kill_leaves_no_fault_no_child_and_a_journal", &[], || {
-        let Some(python) = oracle("a_kill_leaves_no_fault_no_child_and_a_journal") else {
+fn run_killed_leaves_no_fault_no_child_and_a_journal() {
+    in_namespaces(&[], || {
+        let Some(python) = oracle() else {
             return;
         };
         let child = || {
@@ -304,7 +304,7 @@ fn a_kill_leaves_no_fault_no_child_and_a_journal() {
 }
 
 #[test]
-fn a_tolerance_on_an_action_is_judged() {
+fn tolerance_on_an_action_is_evaluated() {
     let document = |_: &Path| {
         let mut fails = action("exits 1", run_program("false", json!([])));
         fails["tolerance"] = json!(0);
@@ -328,7 +328,7 @@ fn a_tolerance_on_an_action_is_judged() {
 
 /// A tolerance's own probe with a tolerance of its own: there it is left out without a word.
 #[test]
-fn a_tolerance_of_a_tolerance_is_judged() {
+fn tolerance_of_a_tolerance_is_evaluated() {
     let document = |_: &Path| {
         let is_even = json!({"type": "python", "module": "oracle_functions", "func": "is_even", "arguments": {"value": ""}});
         let answer = json!({"type": "python", "module": "oracle_functions", "func": "add", "arguments": {"a": 40, "b": 2}});
@@ -349,7 +349,7 @@ fn a_tolerance_of_a_tolerance_is_judged() {
 }
 
 #[test]
-fn no_string_is_given_to_a_shell() {
+fn process_arguments_are_not_given_to_a_shell() {
     let document = |folder: &Path| {
         let arguments = format!("one; touch {}", folder.join("shell").display());
         json!({"title": "t", "description": "d", "method": [action("echo", run_program("echo", json!(arguments)))]})
@@ -372,7 +372,7 @@ fn no_string_is_given_to_a_shell() {
 }
 
 #[test]
-fn every_problem_of_a_document_is_told() {
+fn validation_reports_every_problem_of_a_document() {
     let document = |_: &Path| {
         json!({
             "title": "t", "description": "d",
@@ -405,7 +405,7 @@ fn every_problem_of_a_document_is_told() {
 
 /// Ours alone: environment variables of a program, which the toolkit leaves out without a word.
 #[test]
-fn a_program_gets_its_environment_variables() {
+fn process_provider_gets_its_environment_variables() {
     let document = |_: &Path| {
         let provider = json!({"type": "process", "path": "printenv", "arguments": ["MINE"], "env": {"MINE": "here"}});
         json!({"title": "t", "description": "d", "method": [action("print", provider)]})

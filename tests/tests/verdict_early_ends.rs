@@ -109,7 +109,7 @@ fn assert_inconclusive(case: &str, ended: (Option<i32>, Value)) {
 }
 
 #[test]
-fn fault_whose_victims_are_killed_by_others_is_inconclusive() {
+fn fault_with_victims_killed_by_others_is_inconclusive() {
     for many in [1, 3] {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let victims: Vec<Victim> = (0..many).map(|_| Victim::new()).collect();
@@ -130,7 +130,7 @@ fn fault_whose_victims_are_killed_by_others_is_inconclusive() {
 }
 
 #[test]
-fn fault_whose_helper_is_killed_by_others_is_inconclusive() {
+fn fault_with_a_helper_killed_by_others_is_inconclusive() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let victim = Victim::new();
     for (fault, arguments) in [

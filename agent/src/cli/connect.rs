@@ -1,14 +1,14 @@
 //! The words that bring an agent to a controller: `join` once, `connect` ever after.
 
-use super::{Failure, given_labels, host_name, labels};
-use crate::connect::{self, Settings, join};
+use super::{CommandError, given_labels, host_name, labels};
+use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, Invocation, Role};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
 
 /// `join` and `connect`.
-pub(super) fn words() -> [Command; 2] {
+pub(super) fn commands() -> [Command; 2] {
     let text = |name: &'static str, shown: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(shown).help(help)
     };
@@ -38,16 +38,16 @@ pub(super) fn words() -> [Command; 2] {
 
 /// Joins, and says as what.
 pub(super) fn join(
-    words: &ArgMatches,
+    matches: &ArgMatches,
     state: &Path,
     invocation: Invocation,
-) -> Result<u8, Failure> {
-    let wrong = |what: String| Failure::Wrong(what);
-    let text = |name: &str| words.get_one::<String>(name).cloned().unwrap_or_default();
+) -> Result<u8, CommandError> {
+    let wrong = |what: String| CommandError::Invalid(what);
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let token: JoinToken = text("token")
         .parse()
         .map_err(|error: backburn_experiments::join::NoToken| wrong(error.to_string()))?;
-    let name = words
+    let name = matches
         .get_one::<String>("name")
         .cloned()
         .unwrap_or_else(host_name);
@@ -57,11 +57,11 @@ pub(super) fn join(
         )));
     }
     let host = Host::new(Role::Hand, invocation);
-    let (given, all) = (given_labels(words)?, labels(words)?);
+    let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
     let member = match join::join(&host, state, &controller, &token, &name, &given, &all) {
         Ok(member) => member,
-        Err(join::NotJoined::Refused(refusal)) => return Err(refusal.into()),
+        Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),
     };
     println!(
@@ -76,14 +76,15 @@ pub(super) fn connect(
     state: &Path,
     policy: Option<&Path>,
     invocation: &Invocation,
-) -> Result<u8, Failure> {
-    let mut words = vec!["--state".to_owned(), state.display().to_string()];
+) -> Result<u8, CommandError> {
+    let mut serve_arguments = vec!["--state".to_owned(), state.display().to_string()];
     if let Some(policy) = policy {
-        words.extend(["--policy".to_owned(), policy.display().to_string()]);
+        serve_arguments.extend(["--policy".to_owned(), policy.display().to_string()]);
     }
-    let settings = Settings {
+    let settings = ConnectorConfig {
         state: state.to_owned(),
-        words,
+        serve_arguments,
     };
-    connect::run(&settings, invocation).map_err(|error| Failure::Wrong(error.to_string()))
+    controller_link::run(&settings, invocation)
+        .map_err(|error| CommandError::Invalid(error.to_string()))
 }

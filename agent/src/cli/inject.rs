@@ -2,11 +2,13 @@
 //! injection, says what is seen, and waits for its end; whoever dies on the way, the agent and
 //! its guardian put it back as they would for any other controller.
 
-use super::arguments::Wanted;
-use super::{FAULT_FAILED, Failure, NOT_STARTED, show};
-use crate::guardian::NOT_CLEAN;
+use super::fault_flags::FaultRequest;
+use super::{CommandError, output};
+use crate::exit_code;
 use crate::host::{Host, Invocation, Role};
-use crate::hung_agent::{AgentEnd, HungAgent, end_hung_agent, put_back_for, until_ended};
+use crate::hung_agent::{
+    AgentExit, HungAgentOutcome, end_hung_agent, revert_for_guardian, wait_for_exit,
+};
 use crate::processes::ProcessId;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
@@ -22,11 +24,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// The exit code where the agent died or hung and what it had done was put back.
-const ABORTED: u8 = 4;
-
 /// How long after its time a fault may end, with the time that it takes to be made.
-const LATE: Duration = Duration::from_secs(2);
+const END_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault when nothing is heard from us.
 const LEASE: Span = Span::seconds(5);
@@ -35,21 +34,21 @@ const LEASE: Span = Span::seconds(5);
 const HELLO_TIMEOUT: Span = Span::seconds(30);
 
 /// What keeps the fault, and asks whether the agent lives.
-const BEAT: Command = Command::Beat {
+const HEARTBEAT: Command = Command::Beat {
     lease: LEASE,
     answer: true,
 };
 
 /// How much longer than it should a wait may take before whoever waits counts as late itself.
-const WOKE_LATE: Duration = Duration::from_millis(500);
+const LATE_WAKEUP: Duration = Duration::from_millis(500);
 
 /// Injects and waits for the end.
 pub(super) fn run(
-    wanted: &Wanted,
+    request: &FaultRequest,
     state: &Path,
     invocation: &Invocation,
-    words: &[String],
-) -> Result<u8, Failure> {
+    serve_arguments: &[String],
+) -> Result<u8, CommandError> {
     // Nothing was asked of an agent until then.
     let failed = |error: std::io::Error| {
         Refusal::new("failed", format!("the agent could not be reached: {error}"))
@@ -67,7 +66,7 @@ pub(super) fn run(
     ours.set_write_timeout(Some(LEASE.0)).map_err(failed)?;
     let agent = invocation
         .command("serve")
-        .args(words)
+        .args(serve_arguments)
         .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(Stdio::null())
         // So that it can be killed with all that is its own.
@@ -78,8 +77,8 @@ pub(super) fn run(
                 .hint("see what limits processes and memory here, e.g. `ulimit -a`")
         })?;
     let host = Host::new(Role::Hand, invocation.clone());
-    let mut session = Session {
-        wanted,
+    let mut session = InjectSession {
+        request,
         // A child that was not waited for is there, dead or alive.
         guardian: host.table.identify(agent.id() as i32),
         host,
@@ -89,18 +88,18 @@ pub(super) fn run(
         heard: None,
         hello_by: Instant::now() + HELLO_TIMEOUT.0,
         beat_at: Instant::now(),
-        asked_to_end: false,
+        is_ending: false,
         asked: Instant::now(),
-        was_made: false,
+        was_injected: false,
         acted: false,
         ended: None,
     };
     let serve = session.serve(&signals);
-    serve.map_err(|error| Failure::Wrong(format!("the agent could not be reached: {error}")))
+    serve.map_err(|error| CommandError::Invalid(format!("the agent could not be reached: {error}")))
 }
 
-struct Session<'a> {
-    wanted: &'a Wanted,
+struct InjectSession<'a> {
+    request: &'a FaultRequest,
     host: Host,
     /// The state folder.
     state: &'a Path,
@@ -114,22 +113,22 @@ struct Session<'a> {
     hello_by: Instant,
     /// When the next beat is due.
     beat_at: Instant,
-    asked_to_end: bool,
+    is_ending: bool,
     /// When the fault was asked for.
     asked: Instant,
     /// Whether the agent said that the fault was made.
-    was_made: bool,
+    was_injected: bool,
     /// Whether the fault was ever seen to act.
     acted: bool,
     ended: Option<Ended>,
 }
 
-impl Session<'_> {
+impl InjectSession<'_> {
     fn serve(&mut self, signals: &SignalFd) -> std::io::Result<u8> {
-        self.say(&BEAT)?;
-        self.say(&Command::Inject {
+        self.send(&HEARTBEAT)?;
+        self.send(&Command::Inject {
             request: 1,
-            injection: self.wanted.request.clone(),
+            injection: self.request.injection.clone(),
         })?;
         loop {
             if self.reader.buffer().is_empty() && !self.wait(signals)? {
@@ -137,7 +136,7 @@ impl Session<'_> {
                     let silence = self.heard.map_or(HELLO_TIMEOUT, |_| LEASE);
                     eprintln!("error: the agent has not answered for {silence}");
                     let hung = end_hung_agent(&self.host, self.state, &mut self.agent)?;
-                    return self.tell_of(&hung);
+                    return self.report_hung_agent(&hung);
                 }
                 continue;
             }
@@ -152,7 +151,7 @@ impl Session<'_> {
                 Err(error) => return Err(error),
             };
             if !is_whole {
-                return self.agent_left();
+                return self.handle_agent_exit();
             }
             // A guardian that speaks for a dead worker begins with the end of a line.
             if line == "\n" {
@@ -164,18 +163,20 @@ impl Session<'_> {
             {
                 self.heard = Some(Instant::now());
             }
-            if let Some(code) = self.hear(report)? {
-                self.say(&Command::Goodbye)?;
+            if let Some(code) = self.handle_report(report)? {
+                self.send(&Command::Goodbye)?;
                 // The guardian sees it as well: a worker that does not take leave in time is ended.
                 self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
-                    match until_ended(&self.host, self.state, &mut self.agent)? {
-                        AgentEnd::Left(status) if status.code() == Some(i32::from(NOT_CLEAN)) => {
-                            NOT_CLEAN
+                    match wait_for_exit(&self.host, self.state, &mut self.agent)? {
+                        AgentExit::Exited(status)
+                            if status.code() == Some(i32::from(exit_code::NOT_CLEAN)) =>
+                        {
+                            exit_code::NOT_CLEAN
                         }
-                        AgentEnd::Left(_) => code,
-                        AgentEnd::Hung(hung) if hung.is_clean() => code,
-                        AgentEnd::Hung(hung) => self.tell_of(&hung)?,
+                        AgentExit::Exited(_) => code,
+                        AgentExit::Hung(hung) if hung.is_clean() => code,
+                        AgentExit::Hung(hung) => self.report_hung_agent(&hung)?,
                     },
                 );
             }
@@ -208,36 +209,36 @@ impl Session<'_> {
             let [agent, signal] = fds.map(|fd| !fd.revents().is_empty());
             (agent, signal)
         };
-        if began.elapsed() > longest + WOKE_LATE {
+        if began.elapsed() > longest + LATE_WAKEUP {
             // Whoever did not run, or not in time, has not listened: the agent may have been stopped with us.
             self.heard = self.heard.map(|_| Instant::now());
             self.hello_by = Instant::now() + HELLO_TIMEOUT.0;
         }
-        if signal && signals.read_signal()?.is_some() && !self.asked_to_end {
-            self.asked_to_end = true;
+        if signal && signals.read_signal()?.is_some() && !self.is_ending {
+            self.is_ending = true;
             eprintln!("ending: everything is put back first");
-            self.say(&Command::RevertAll {
+            self.send(&Command::RevertAll {
                 request: 2,
                 run: None,
             })?;
         }
         if self.beat_at <= Instant::now() {
             self.beat_at = Instant::now() + LEASE.0 / 3;
-            self.say(&BEAT)?;
+            self.send(&HEARTBEAT)?;
         }
         Ok(agent)
     }
 
     /// Takes one word. Some exit code when that was the last.
-    fn hear(&mut self, report: Report) -> std::io::Result<Option<u8>> {
+    fn handle_report(&mut self, report: Report) -> std::io::Result<Option<u8>> {
         // That it lives is nothing for people, and nothing that scripts have been told of.
         if !matches!(report, Report::Alive) {
             self.show(&report)?;
         }
-        let own = &self.wanted.request.id;
+        let own = &self.request.injection.id;
         Ok(match report {
             Report::Injected { injection, .. } if injection == *own => {
-                self.was_made = true;
+                self.was_injected = true;
                 None
             }
             Report::Effect { injection, effect } if injection == *own => {
@@ -245,45 +246,47 @@ impl Session<'_> {
                 None
             }
             Report::Ended(ended) if ended.injection == *own => {
-                let code = self.code_of(&ended);
+                let code = self.exit_code_for(&ended);
                 // A fault that was not made to the end has ended before the refusal says why.
                 let refusal_follows =
-                    !self.was_made && matches!(ended.cause, Cause::Failed | Cause::ByHand);
+                    !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::ByHand);
                 self.ended = Some(ended);
                 (!refusal_follows).then_some(code)
             }
             Report::Refused { refusal, .. } => {
                 let clean = self.ended.as_ref().is_none_or(|ended| ended.clean);
                 let code = if refusal.rule == "arguments" {
-                    super::INVALID
+                    exit_code::INVALID
                 } else {
-                    NOT_STARTED
+                    exit_code::NOT_STARTED
                 };
-                Some(if clean { code } else { NOT_CLEAN })
+                Some(if clean { code } else { exit_code::NOT_CLEAN })
             }
             // Nothing acts any more and our own end was not told: it had been before.
-            Report::AllReverted { owed, .. } if self.asked_to_end => {
-                Some(if owed.is_empty() { 0 } else { NOT_CLEAN })
-            }
+            Report::AllReverted { owed, .. } if self.is_ending => Some(if owed.is_empty() {
+                0
+            } else {
+                exit_code::NOT_CLEAN
+            }),
             _ => None,
         })
     }
 
     /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
-    fn code_of(&self, ended: &Ended) -> u8 {
+    fn exit_code_for(&self, ended: &Ended) -> u8 {
         if !ended.clean {
-            return NOT_CLEAN;
+            return exit_code::NOT_CLEAN;
         }
         if ended.cause == Cause::Died {
             eprintln!("error: the agent died or hung; what it had done was put back");
-            return ABORTED;
+            return exit_code::ABORTED;
         }
         // What is looked at long after its time, since agents hung, says nothing of that time.
-        let duration = self.wanted.request.duration.unwrap_or_default();
-        let is_late = self.asked.elapsed() > duration.0.saturating_add(LATE);
+        let duration = self.request.injection.duration.unwrap_or_default();
+        let is_late = self.asked.elapsed() > duration.0.saturating_add(END_GRACE);
         let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
         let what = match (ended.cause, &ended.effect) {
-            (Cause::Failed, _) if self.was_made => "ended before its time",
+            (Cause::Failed, _) if self.was_injected => "ended before its time",
             (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
             _ => return 0,
         };
@@ -293,73 +296,77 @@ impl Session<'_> {
             ended.injection,
             seen.unwrap_or("its last effect is not known")
         );
-        FAULT_FAILED
+        exit_code::FAULT_FAILED
     }
 
     /// The link closed: the guardian's exit code says whether everything is back.
-    fn agent_left(&mut self) -> std::io::Result<u8> {
-        let status = match until_ended(&self.host, self.state, &mut self.agent)? {
-            AgentEnd::Left(status) => status,
-            AgentEnd::Hung(hung) => return self.tell_of(&hung),
+    fn handle_agent_exit(&mut self) -> std::io::Result<u8> {
+        let status = match wait_for_exit(&self.host, self.state, &mut self.agent)? {
+            AgentExit::Exited(status) => status,
+            AgentExit::Hung(hung) => return self.report_hung_agent(&hung),
         };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         match (&self.ended, code) {
             // What was told of an end was not followed by the refusal: it was never made.
             (_, Some(0)) => {
                 eprintln!("error: the agent died; what it had done was put back");
-                Ok(ABORTED)
+                Ok(exit_code::ABORTED)
             }
-            (None, Some(NOT_CLEAN)) => {
+            (None, Some(exit_code::NOT_CLEAN)) => {
                 eprintln!(
                     "error: the agent died, and not all that it had done is seen to be put back\nhint: `status` shows what is owed"
                 );
-                Ok(NOT_CLEAN)
+                Ok(exit_code::NOT_CLEAN)
             }
             // Our own words are right and the policy was read: it could not start, and has said why.
-            (None, Some(super::INVALID)) if !self.was_made => Ok(NOT_STARTED),
+            (None, Some(exit_code::INVALID)) if !self.was_injected => Ok(exit_code::NOT_STARTED),
             (_, Some(code)) => Ok(code),
             // Its worker notices that and puts everything back; whether it has is to be seen in the ledger.
             (_, None) => match self.guardian {
                 Some(guardian) => {
                     eprintln!("error: the agent's guardian died");
-                    let left = put_back_for(&self.host, self.state, guardian)?;
-                    self.tell_what_was_put_back(&left)
+                    let left = revert_for_guardian(&self.host, self.state, guardian)?;
+                    self.report_reverted(&left)
                 }
                 None => {
                     eprintln!(
                         "error: the agent and its guardian died\nhint: `revert --all` puts back what they owe"
                     );
-                    Ok(NOT_CLEAN)
+                    Ok(exit_code::NOT_CLEAN)
                 }
             },
         }
     }
 
     /// The agent hung, and was ended from here: what became of what it owed.
-    fn tell_of(&self, hung: &HungAgent) -> std::io::Result<u8> {
+    fn report_hung_agent(&self, hung: &HungAgentOutcome) -> std::io::Result<u8> {
         eprintln!("error: the agent hung and was killed; what it owed is put back from here");
-        self.tell_what_was_put_back(hung)
+        self.report_reverted(hung)
     }
 
-    fn tell_what_was_put_back(&self, agent: &HungAgent) -> std::io::Result<u8> {
+    fn report_reverted(&self, agent: &HungAgentOutcome) -> std::io::Result<u8> {
         for ended in &agent.ended {
             self.show(&Report::Ended(ended.clone()))?;
         }
-        show::owed(&agent.owed);
-        Ok(if agent.is_clean() { ABORTED } else { NOT_CLEAN })
+        output::owed(&agent.owed);
+        Ok(if agent.is_clean() {
+            exit_code::ABORTED
+        } else {
+            exit_code::NOT_CLEAN
+        })
     }
 
     /// Shows what was reported.
     fn show(&self, report: &Report) -> std::io::Result<()> {
-        if self.wanted.json {
-            show::print(&(serde_json::to_string(report)? + "\n"));
+        if self.request.json {
+            output::print(&(serde_json::to_string(report)? + "\n"));
         } else {
-            show::report(report);
+            output::report(report);
         }
         Ok(())
     }
 
-    fn say(&mut self, command: &Command) -> std::io::Result<()> {
+    fn send(&mut self, command: &Command) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(command)?;
         line.push(b'\n');
         match self.reader.get_mut().write_all(&line) {

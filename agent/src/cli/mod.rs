@@ -1,15 +1,16 @@
 //! The agent's command line: for a controller (`serve`), and by hand, with no daemon and no
 //! controller. `main` is a straight line from words to an exit code.
 
-mod arguments;
 mod connect;
+mod fault_flags;
 mod inject;
-mod show;
+mod output;
 mod status;
 
 use crate::children::Children;
-use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_dead};
-use crate::guardian::{self, NOT_CLEAN};
+use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_matching};
+use crate::exit_code;
+use crate::guardian;
 use crate::host::{Host, Invocation, Role, wait_readable};
 use crate::ledger::Ledger;
 use crate::policy::Policy;
@@ -26,38 +27,31 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The exit code of a command line or a definition that is wrong.
-const INVALID: u8 = 2;
-/// The exit code of a refusal: nothing was injected.
-const NOT_STARTED: u8 = 3;
-/// The exit code of a fault that was made, and failed or no longer acted before its end.
-const FAULT_FAILED: u8 = 9;
-
 /// The duration that a plan is made for where none is given.
-const ASSUMED: Span = Span::seconds(60);
+const DEFAULT_PLAN_DURATION: Span = Span::seconds(60);
 
 /// Why a command ended without doing what it was to do.
-enum Failure {
+enum CommandError {
     Refused(Refusal),
-    Wrong(String),
+    Invalid(String),
     Owed(Vec<Owed>),
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for CommandError {
     fn from(refusal: Refusal) -> Self {
-        Failure::Refused(refusal)
+        CommandError::Refused(refusal)
     }
 }
 
 /// Runs the agent with these words, the program's name and `prefix` left out. `prefix` is what
 /// stands before them when this program is started again: `["agent"]` within `backburn`.
-pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
+pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     // A helper is a process of its own that must be small and start fast: before anything else.
-    if words.first().is_some_and(|word| word == "helper") {
-        return helpers::run(words.into_iter().skip(1).collect());
+    if arguments.first().is_some_and(|word| word == "helper") {
+        return helpers::run(arguments.into_iter().skip(1).collect());
     }
-    if words.first().is_some_and(|word| word == "probe") {
-        return probes::run(words.get(1..).unwrap_or_default());
+    if arguments.first().is_some_and(|word| word == "probe") {
+        return probes::run(arguments.get(1..).unwrap_or_default());
     }
     let name = std::iter::once("backburn")
         .chain(prefix.iter().copied())
@@ -68,22 +62,22 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
     } else {
         name
     };
-    let serves = words.first().is_some_and(|word| {
+    let serves = arguments.first().is_some_and(|word| {
         ["serve", "worker", "connect"]
             .iter()
             .any(|known| word == known)
     });
     let known = if serves {
-        serving(name.clone())
+        serve_command(name.clone())
     } else {
-        command(name.clone())
+        full_command(name.clone())
     };
-    let matches = match known.try_get_matches_from(std::iter::once(name.into()).chain(words)) {
+    let matches = match known.try_get_matches_from(std::iter::once(name.into()).chain(arguments)) {
         Ok(matches) => matches,
         Err(error) => {
             // Help goes to stdout with 0, a wrong word to stderr with 2; a closed pipe is nobody's fault.
             error.print().ok();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(INVALID));
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::INVALID));
         }
     };
     log_to_stderr(tracing::Level::WARN);
@@ -91,22 +85,22 @@ pub fn main(prefix: &[&str], words: Vec<OsString>) -> ExitCode {
         prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
     };
     match dispatch(&matches, invocation) {
-        Ok(code) => ExitCode::from(show::exit_code(code)),
-        Err(Failure::Refused(refusal)) => {
+        Ok(code) => ExitCode::from(output::final_exit_code(code)),
+        Err(CommandError::Refused(refusal)) => {
             eprintln!("error: {refusal}");
             ExitCode::from(if refusal.rule == "arguments" {
-                INVALID
+                exit_code::INVALID
             } else {
-                NOT_STARTED
+                exit_code::NOT_STARTED
             })
         }
-        Err(Failure::Wrong(what)) => {
+        Err(CommandError::Invalid(what)) => {
             eprintln!("error: {what}");
-            ExitCode::from(INVALID)
+            ExitCode::from(exit_code::INVALID)
         }
-        Err(Failure::Owed(owed)) => {
-            show::owed(&owed);
-            ExitCode::from(NOT_CLEAN)
+        Err(CommandError::Owed(owed)) => {
+            output::owed(&owed);
+            ExitCode::from(exit_code::NOT_CLEAN)
         }
     }
 }
@@ -121,16 +115,16 @@ pub fn log_to_stderr(usual: tracing::Level) {
     // Somebody else's subscriber, in a test, is as good.
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(usual))
-        .with_writer(|| Unwaiting)
+        .with_writer(|| NonBlockingStderr)
         .with_ansi(colours)
         .try_init()
         .ok();
 }
 
 /// Standard error, for whoever must not wait: what nobody takes is lost. Whoever ends faults writes its log there.
-struct Unwaiting;
+struct NonBlockingStderr;
 
-impl std::io::Write for Unwaiting {
+impl std::io::Write for NonBlockingStderr {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         // What a pipe that can be written to at all surely takes (`PIPE_BUF`, pipe(7)).
@@ -152,7 +146,7 @@ impl std::io::Write for Unwaiting {
 
 /// The words of an agent that serves. Apart from those of a person, since it must be small and
 /// start fast: no flags are derived from schemas here.
-fn serving(name: String) -> Command {
+fn serve_command(name: String) -> Command {
     let serve = |name: &'static str| {
         Command::new(name)
             .arg(
@@ -212,33 +206,33 @@ fn serving(name: String) -> Command {
                     .hide(true),
             ),
         )
-        .subcommands(connect::words())
+        .subcommands(connect::commands())
 }
 
 /// All the agent's words.
-fn command(name: String) -> Command {
+fn full_command(name: String) -> Command {
     let json = || {
         Arg::new("json")
             .long("json")
             .action(ArgAction::SetTrue)
             .help("Print JSON")
     };
-    serving(name)
+    serve_command(name)
         .subcommand(
             Command::new("faults")
                 .about("List the faults, or tell all about one")
                 .arg(Arg::new("fault").value_name("FAULT"))
                 .arg(json()),
         )
-        .subcommand(arguments::per_fault(
+        .subcommand(fault_flags::per_fault(
             Command::new("plan")
                 .about("Say what a fault would do, exactly, with its undo; touch nothing"),
-            arguments::to_plan,
+            fault_flags::to_plan,
         ))
-        .subcommand(arguments::per_fault(
+        .subcommand(fault_flags::per_fault(
             Command::new("inject")
                 .about("Inject a fault by hand, wait for its end, and put it back; Ctrl-C ends it"),
-            arguments::to_inject,
+            fault_flags::to_inject,
         ))
         .subcommand(
             Command::new("status")
@@ -272,23 +266,25 @@ fn command(name: String) -> Command {
         .subcommand(Command::new("schema").about("Print the JSON Schema of the policy file"))
 }
 
-fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure> {
-    let Some((name, words)) = matches.subcommand() else {
-        return Ok(INVALID);
+fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandError> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Ok(exit_code::INVALID);
     };
-    let state = words
+    let state = matches
         .get_one::<PathBuf>("state")
         .cloned()
         .map_or_else(default_state, Ok)?;
-    let policy_path = words.get_one::<PathBuf>("policy").cloned();
-    let json = words
+    let policy_path = matches.get_one::<PathBuf>("policy").cloned();
+    let json = matches
         .try_get_one::<bool>("json")
         .ok()
         .flatten()
         .copied()
         .unwrap_or_default();
-    let policy =
-        || Policy::load(policy_path.as_deref()).map_err(|error| Failure::Wrong(error.to_string()));
+    let policy = || {
+        Policy::load(policy_path.as_deref())
+            .map_err(|error| CommandError::Invalid(error.to_string()))
+    };
     if ["plan", "inject"].contains(&name) {
         // By a table that shows others, or not all, the wrong ones would be hit.
         let seen = ProcessTable::default().check_visibility();
@@ -297,73 +293,77 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, Failure>
     if ["status", "revert"].contains(&name)
         && let Some(owed) = Ledger::at(&state).vanished(&ProcessTable::default())
     {
-        return Err(Failure::Owed(vec![owed]));
+        return Err(CommandError::Owed(vec![owed]));
     }
     match name {
         "serve" => {
             if !is_socket(rustix::stdio::stdin()) {
-                return Err(worker::not_a_link().into());
+                return Err(worker::no_controller_socket().into());
             }
-            let passed = pass_on(words, &state, policy_path.as_deref());
-            guardian::run(&state, &passed, &invocation)
-                .map_err(|error| Failure::Wrong(format!("the agent could not be started: {error}")))
+            let passed = serve_arguments(matches, &state, policy_path.as_deref());
+            guardian::run(&state, &passed, &invocation).map_err(|error| {
+                CommandError::Invalid(format!("the agent could not be started: {error}"))
+            })
         }
         "worker" => {
-            let settings = worker::Settings {
+            let config = worker::WorkerConfig {
                 state,
                 policy: policy_path,
-                name: words
+                name: matches
                     .get_one::<String>("name")
                     .cloned()
                     .unwrap_or_else(host_name),
-                labels: labels(words)?,
-                spare: words.get_one::<crate::packet_filter::ControlConnection>("spare").copied(),
-                ledger_copy: words.get_one::<i32>("ledger-copy").copied(),
+                labels: labels(matches)?,
+                spare: matches
+                    .get_one::<crate::packet_filter::ControlConnection>("spare")
+                    .copied(),
+                ledger_copy: matches.get_one::<i32>("ledger-copy").copied(),
             };
-            let clean = worker::run(&settings, invocation)
-                .map_err(|error| Failure::Wrong(error.to_string()))?;
-            Ok(if clean { 0 } else { NOT_CLEAN })
+            let clean = worker::run(&config, invocation)
+                .map_err(|error| CommandError::Invalid(error.to_string()))?;
+            Ok(if clean { 0 } else { exit_code::NOT_CLEAN })
         }
-        "join" => connect::join(words, &state, invocation),
+        "join" => connect::join(matches, &state, invocation),
         "connect" => {
             policy()?;
             connect::connect(&state, policy_path.as_deref(), &invocation)
         }
-        "faults" => show::faults(words.get_one::<String>("fault").map(String::as_str), json),
+        "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
-            let wanted = arguments::read(words, Some(ASSUMED))?;
+            let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION))?;
             // Says what is wrong with the state folder, if anything is.
-            let (host, _) = hand(&state, invocation)?;
+            let (host, _) = open_host_and_ledger(&state, invocation)?;
             let task = PlanTask {
-                request: wanted.request,
+                request: request.injection,
                 policy: policy()?,
                 state,
                 link: None,
                 acting: 0,
             };
-            show::plan(&plan_in_child(&host, task)?.view(), wanted.json)
+            output::plan(&plan_in_child(&host, task)?.view(), request.json)
         }
         "inject" => {
             // What the policy file has wrong is said before anything is started.
             policy()?;
-            let wanted = arguments::read(words, None)?;
-            let passed = pass_on(words, &state, policy_path.as_deref());
-            inject::run(&wanted, &state, &invocation, &passed)
+            let request = fault_flags::read(matches, None)?;
+            let passed = serve_arguments(matches, &state, policy_path.as_deref());
+            inject::run(&request, &state, &invocation, &passed)
         }
-        "status" => status::status(&hand(&state, invocation)?, json),
+        "status" => status::status(&open_host_and_ledger(&state, invocation)?, json),
         "revert" => {
-            let (host, ledger) = hand(&state, invocation)?;
-            let named: Option<Vec<&String>> =
-                words.get_many::<String>("injection").map(Iterator::collect);
+            let (host, ledger) = open_host_and_ledger(&state, invocation)?;
+            let named: Option<Vec<&String>> = matches
+                .get_many::<String>("injection")
+                .map(Iterator::collect);
             revert(&host, &ledger, named.as_deref(), json)
         }
         "doctor" => {
             policy()?;
             let findings = doctor::examine(&state);
-            show::doctor(&findings, json)
+            output::doctor(&findings, json)
         }
-        "schema" => show::json(&backburn_experiments::schema::of::<Policy>()),
-        _ => Ok(INVALID),
+        "schema" => output::json(&backburn_experiments::schema::of::<Policy>()),
+        _ => Ok(exit_code::INVALID),
     }
 }
 
@@ -372,30 +372,34 @@ fn revert(
     ledger: &Ledger,
     named: Option<&[&String]>,
     json: bool,
-) -> Result<u8, Failure> {
+) -> Result<u8, CommandError> {
     if let Some(named) = named
         && let Some(unknown) = named.iter().find(|id| !ledger.owes(id))
     {
         let refusal = Refusal::new("no-match", format!("nothing is owed under `{unknown}`"));
         return Err(refusal.hint("`status` lists what is owed").into());
     }
-    let meant = |entry: &crate::ledger::LedgerEntry| {
+    let is_selected = |entry: &crate::ledger::LedgerEntry| {
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
-    let (ended, owed): (Vec<Ended>, Vec<Owed>) = revert_dead(host, ledger, meant, Cause::ByHand);
-    show::reverted(&ended, &owed, json)?;
+    let (ended, owed): (Vec<Ended>, Vec<Owed>) =
+        revert_matching(host, ledger, is_selected, Cause::ByHand);
+    output::reverted(&ended, &owed, json)?;
     if owed.is_empty() {
         Ok(0)
     } else {
-        Err(Failure::Owed(owed))
+        Err(CommandError::Owed(owed))
     }
 }
 
 /// The host and the ledger, for a person at a terminal.
-fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure> {
+fn open_host_and_ledger(
+    state: &Path,
+    invocation: Invocation,
+) -> Result<(Host, Ledger), CommandError> {
     let host = Host::new(Role::Hand, invocation);
     let ledger = Ledger::open(&host, state).map_err(|error| {
-        Failure::Wrong(format!(
+        CommandError::Invalid(format!(
             "{error}\nhint: name a folder that you may write to with `--state`"
         ))
     })?;
@@ -403,8 +407,8 @@ fn hand(state: &Path, invocation: Invocation) -> Result<(Host, Ledger), Failure>
 }
 
 /// Has a child look at the host and plan, as a worker does: what the arguments name may hang.
-fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, Failure> {
-    let failed = |why: String| Failure::from(engine::not_looked_at(why));
+fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, CommandError> {
+    let failed = |why: String| CommandError::from(engine::inspection_failed(why));
     let mut children = Children::default();
     let started = children.start(host, &Task::Plan(Box::new(task)), PLAN_TIMEOUT, ());
     started.map_err(|((), why)| failed(why))?;
@@ -420,27 +424,27 @@ fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, Fai
             None => false,
         };
         let ready: &[usize] = if is_ready { &[0] } else { &[] };
-        let mut answers = children.take(host, ready);
-        answers.extend(children.end_overdue(host, Instant::now()));
+        let mut answers = children.read_ready(host, ready);
+        answers.extend(children.kill_overdue(host, Instant::now()));
         if let Some(((), answer)) = answers.pop() {
-            return Ok(engine::planned(answer.said())?);
+            return Ok(engine::read_plan_answer(answer.into_output())?);
         }
     }
 }
 
 /// The words that a worker is started with.
-fn pass_on(words: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<String> {
+fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<String> {
     let mut passed = vec!["--state".to_owned(), state.display().to_string()];
     if let Some(policy) = policy {
         passed.extend(["--policy".to_owned(), policy.display().to_string()]);
     }
-    if let Ok(Some(name)) = words.try_get_one::<String>("name") {
+    if let Ok(Some(name)) = matches.try_get_one::<String>("name") {
         passed.extend(["--name".to_owned(), name.clone()]);
     }
-    if let Ok(Some(labels)) = words.try_get_many::<String>("label") {
+    if let Ok(Some(labels)) = matches.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = words.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
+    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }
@@ -448,17 +452,17 @@ fn pass_on(words: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<Strin
 }
 
 /// Labels that were found, and those given before them.
-fn labels(words: &ArgMatches) -> Result<BTreeMap<String, String>, Failure> {
+fn labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError> {
     let mut labels = crate::labels::found(Path::new("/"), |name| std::env::var(name).ok());
-    labels.extend(given_labels(words)?);
+    labels.extend(given_labels(matches)?);
     Ok(labels)
 }
 
-fn given_labels(words: &ArgMatches) -> Result<BTreeMap<String, String>, Failure> {
+fn given_labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError> {
     let mut labels = BTreeMap::new();
-    for label in words.get_many::<String>("label").into_iter().flatten() {
+    for label in matches.get_many::<String>("label").into_iter().flatten() {
         let (key, value) = label.split_once('=').ok_or_else(|| {
-            Failure::Wrong(format!(
+            CommandError::Invalid(format!(
                 "label `{label}` is not of the form KEY=VALUE\nhint: e.g. `--label role=checkout`"
             ))
         })?;
@@ -474,7 +478,7 @@ fn host_name() -> String {
     )
 }
 
-fn default_state() -> Result<PathBuf, Failure> {
+fn default_state() -> Result<PathBuf, CommandError> {
     if rustix::process::geteuid().is_root() {
         return Ok("/var/lib/backburn".into());
     }
@@ -485,7 +489,7 @@ fn default_state() -> Result<PathBuf, Failure> {
     };
     below("XDG_STATE_HOME", "backburn")
         .or_else(|| below("HOME", ".local/state/backburn"))
-        .ok_or_else(|| Failure::Wrong("there is no place for the ledger: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`".into()))
+        .ok_or_else(|| CommandError::Invalid("there is no place for the ledger: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`".into()))
 }
 
 fn is_socket(fd: impl std::os::fd::AsFd) -> bool {

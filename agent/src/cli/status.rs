@@ -1,9 +1,9 @@
 //! `status`: what is owed, whether it is still there, and whether those who are to put it back can.
 
-use super::Failure;
-use super::show::{json, print};
-use crate::engine::still_there;
-use crate::guardian::NOT_CLEAN;
+use super::CommandError;
+use super::output::{json, print};
+use crate::engine::residue_of;
+use crate::exit_code;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::processes::OwnerState;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known of one entry.
-struct Row<'a> {
+struct StatusRow<'a> {
     entry: &'a LedgerEntry,
     /// What its agent is; none where that can't be seen from here.
     agent: Option<OwnerState>,
@@ -25,7 +25,7 @@ struct Row<'a> {
     there: Vec<String>,
 }
 
-impl Row<'_> {
+impl StatusRow<'_> {
     /// Whether somebody has to look.
     fn is_wrong(&self) -> bool {
         !self.entry.stuck.is_empty()
@@ -65,16 +65,16 @@ impl Row<'_> {
 }
 
 /// Prints what is owed. Exit code 0 where all is well, 6 where somebody has to look.
-pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, Failure> {
+pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, CommandError> {
     let (entries, unreadable) = ledger.entries().map_err(|error| {
-        Failure::Wrong(format!(
+        CommandError::Invalid(format!(
             "{} can't be read: {error}",
             ledger.folder().display()
         ))
     })?;
     let rows = rows(host, &entries);
     if as_json {
-        let owed: Vec<Value> = rows.iter().map(Row::json).collect();
+        let owed: Vec<Value> = rows.iter().map(StatusRow::json).collect();
         let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         json(&json!({"owed": owed, "unreadable": unreadable}))?;
     } else if rows.is_empty() && unreadable.is_empty() {
@@ -84,22 +84,22 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     }
     let problems: Vec<Owed> = unreadable
         .iter()
-        .map(crate::ledger::Unreadable::owed)
+        .map(crate::ledger::UnreadableEntry::owed)
         .collect();
     if !problems.is_empty() {
-        return Err(Failure::Owed(problems));
+        return Err(CommandError::Owed(problems));
     }
     for hint in hints(&rows) {
         eprintln!("hint: {hint}");
     }
-    Ok(match rows.iter().any(Row::is_wrong) {
-        true => NOT_CLEAN,
+    Ok(match rows.iter().any(StatusRow::is_wrong) {
+        true => exit_code::NOT_CLEAN,
         false => 0,
     })
 }
 
 /// What would do, for each way in which something is wrong.
-fn hints(rows: &[Row<'_>]) -> Vec<String> {
+fn hints(rows: &[StatusRow<'_>]) -> Vec<String> {
     let is = |state| rows.iter().any(|row| row.agent == Some(state));
     let stuck = rows.iter().any(|row| !row.entry.stuck.is_empty());
     let mut hints = Vec::new();
@@ -118,17 +118,17 @@ fn hints(rows: &[Row<'_>]) -> Vec<String> {
         );
     }
     let late =
-        |row: &Row<'_>| row.agent == Some(OwnerState::Alive) && row.entry.overdue().is_some();
+        |row: &StatusRow<'_>| row.agent == Some(OwnerState::Alive) && row.entry.overdue().is_some();
     if rows.iter().any(late) {
         hints.push("a fault should have ended: `revert --all` ends it".into());
     }
     hints
 }
 
-fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<Row<'a>> {
+fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<StatusRow<'a>> {
     // Side by side, with a limit: a path that hangs keeps nobody from being told about the rest.
     let (tell, told) = channel();
-    let mut rows: Vec<Row<'a>> = Vec::new();
+    let mut rows: Vec<StatusRow<'a>> = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
         let (agent, there) = match entry.is_abandoned(&host.table) {
             Ok(true) => (Some(OwnerState::Dead), Vec::new()),
@@ -144,7 +144,7 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<Row<'a>> {
             let look = move || {
                 let there: Vec<String> = changes
                     .iter()
-                    .filter_map(|change| still_there(&host, change))
+                    .filter_map(|change| residue_of(&host, change))
                     .collect();
                 // Nobody may listen any more.
                 drop(tell.send((number, there)));
@@ -158,7 +158,7 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<Row<'a>> {
             )],
             None => there,
         };
-        rows.push(Row {
+        rows.push(StatusRow {
             entry,
             agent,
             there,

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 /// Whether a host has something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum Availability {
     /// It has.
     Yes,
     /// It has not.
@@ -29,23 +29,23 @@ pub enum Answer {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
+pub struct HostFinding {
     /// What, in a word or two.
     pub name: &'static str,
     /// Whether it is there.
-    pub ok: Answer,
+    pub ok: Availability,
     /// What was seen.
     pub seen: String,
     /// What that means for faults, and what would do, where it is not all there.
     pub hint: Option<String>,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for HostFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ok = match self.ok {
-            Answer::Yes => "yes",
-            Answer::No => "no",
-            Answer::Partly => "partly",
+            Availability::Yes => "yes",
+            Availability::No => "no",
+            Availability::Partly => "partly",
         };
         write!(f, "{:<22} {ok:<7} {}", self.name, self.seen)?;
         match &self.hint {
@@ -55,9 +55,14 @@ impl fmt::Display for Finding {
     }
 }
 
-fn finding(name: &'static str, ok: Answer, seen: impl Into<String>, hint: &str) -> Finding {
-    let hint = (ok != Answer::Yes).then(|| hint.to_owned());
-    Finding {
+fn finding(
+    name: &'static str,
+    ok: Availability,
+    seen: impl Into<String>,
+    hint: &str,
+) -> HostFinding {
+    let hint = (ok != Availability::Yes).then(|| hint.to_owned());
+    HostFinding {
         name,
         ok,
         seen: seen.into(),
@@ -66,7 +71,7 @@ fn finding(name: &'static str, ok: Answer, seen: impl Into<String>, hint: &str) 
 }
 
 /// Examines this host. `state_dir` is where the agent keeps its ledger.
-pub fn examine(state_dir: &Path) -> Vec<Finding> {
+pub fn examine(state_dir: &Path) -> Vec<HostFinding> {
     let mut findings = vec![
         kernel(),
         rights(),
@@ -85,7 +90,7 @@ pub fn examine(state_dir: &Path) -> Vec<Finding> {
     findings
 }
 
-fn kernel() -> Finding {
+fn kernel() -> HostFinding {
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
     let mut numbers = release
@@ -93,15 +98,15 @@ fn kernel() -> Finding {
         .map(|number| number.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let ok = if version >= (5, 4) {
-        Answer::Yes
+        Availability::Yes
     } else {
-        Answer::No
+        Availability::No
     };
     let seen = format!("Linux {release} {}", system.machine().to_string_lossy());
     finding("kernel", ok, seen, "Linux 5.4 or later is wanted")
 }
 
-fn rights() -> Finding {
+fn rights() -> HostFinding {
     // include/uapi/linux/capability.h
     const WANTED: [(u32, &str, &str); 5] = [
         (5, "CAP_KILL", "signals to other users' processes"),
@@ -131,15 +136,15 @@ fn rights() -> Finding {
     if missing.is_empty() {
         return finding(
             "rights",
-            Answer::Yes,
+            Availability::Yes,
             format!("{seen}, with every capability of use"),
             "",
         );
     }
     let ok = if missing.len() == WANTED.len() && !user.is_root() {
-        Answer::No
+        Availability::No
     } else {
-        Answer::Partly
+        Availability::Partly
     };
     let names: Vec<&str> = missing.iter().map(|(_, name, _)| *name).collect();
     let lost: Vec<String> = missing
@@ -158,7 +163,7 @@ fn rights() -> Finding {
     )
 }
 
-fn processes() -> Finding {
+fn processes() -> HostFinding {
     let table = ProcessTable::default();
     let hint =
         "other users' processes can't be found; run as root, or mount `/proc` without `hidepid`";
@@ -173,7 +178,7 @@ fn processes() -> Finding {
     match (table.pids(), hidden) {
         (Err(error), _) => finding(
             "process table",
-            Answer::No,
+            Availability::No,
             format!("/proc: {error}"),
             "mount `/proc`",
         ),
@@ -182,30 +187,40 @@ fn processes() -> Finding {
         {
             finding(
                 "process table",
-                Answer::Partly,
+                Availability::Partly,
                 format!("{} processes, the rest hidden by {option}", pids.len()),
                 hint,
             )
         }
         (Ok(pids), _) => finding(
             "process table",
-            Answer::Yes,
+            Availability::Yes,
             format!("{} processes", pids.len()),
             "",
         ),
     }
 }
 
-fn pidfds() -> Finding {
+fn pidfds() -> HostFinding {
     let hint = "a process could be mistaken for a later one with the same id, so no fault on processes is done; Linux 5.3 or later has them, a seccomp profile may hide them";
     let table = ProcessTable::default();
     let own = table.identify(std::process::id() as i32);
     match own.map(|own| table.open_pidfd_checked(own)) {
-        Some(Ok(Some(_))) => finding("pidfd", Answer::Yes, "a process can be pinned down", ""),
-        Some(Err(error)) => finding("pidfd", Answer::No, format!("pidfd_open: {error}"), hint),
+        Some(Ok(Some(_))) => finding(
+            "pidfd",
+            Availability::Yes,
+            "a process can be pinned down",
+            "",
+        ),
+        Some(Err(error)) => finding(
+            "pidfd",
+            Availability::No,
+            format!("pidfd_open: {error}"),
+            hint,
+        ),
         _ => finding(
             "pidfd",
-            Answer::No,
+            Availability::No,
             "our own process could not be found",
             hint,
         ),
@@ -213,16 +228,16 @@ fn pidfds() -> Finding {
 }
 
 /// Seizes a child of our own for a moment.
-fn tracing() -> Finding {
+fn tracing() -> HostFinding {
     let scope = yama_scope();
     let hint =
         "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
-    let mut child = match patient_child() {
+    let mut child = match idle_child() {
         Ok(child) => child,
         Err(error) => {
             return finding(
                 "tracing",
-                Answer::Partly,
+                Availability::Partly,
                 format!("not tried: `cat`: {error}"),
                 hint,
             );
@@ -239,13 +254,13 @@ fn tracing() -> Finding {
     match outcome {
         Err(error) => finding(
             "tracing",
-            Answer::No,
+            Availability::No,
             format!("a child of ours can't be traced: {error}"),
             hint,
         ),
         Ok(_) if has_capability(19) && scope < 3 => finding(
             "tracing",
-            Answer::Yes,
+            Availability::Yes,
             format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"),
             "",
         ),
@@ -253,14 +268,14 @@ fn tracing() -> Finding {
             let seen = "tried, without CAP_SYS_PTRACE: processes of this user only";
             finding(
                 "tracing",
-                Answer::Partly,
+                Availability::Partly,
                 seen,
                 "run as root to hold other users' processes",
             )
         }
         Ok(_) => {
             let seen = format!("children only: `kernel.yama.ptrace_scope` is {scope}");
-            finding("tracing", Answer::Partly, seen, hint)
+            finding("tracing", Availability::Partly, seen, hint)
         }
     }
 }
@@ -270,7 +285,7 @@ fn tracing() -> Finding {
     clippy::disallowed_methods,
     reason = "tried on a child of our own, which is gone again before the answer"
 )]
-fn patient_child() -> std::io::Result<Child> {
+fn idle_child() -> std::io::Result<Child> {
     Command::new("cat")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -278,7 +293,7 @@ fn patient_child() -> std::io::Result<Child> {
         .spawn()
 }
 
-fn timers() -> Finding {
+fn timers() -> HostFinding {
     let kill = SigEvent::new(SigevNotify::SigevSignal {
         signal: Signal::SIGKILL,
         si_value: 0,
@@ -286,20 +301,20 @@ fn timers() -> Finding {
     match Timer::new(ClockId::CLOCK_MONOTONIC, kill) {
         Ok(_) => finding(
             "deadline",
-            Answer::Yes,
+            Availability::Yes,
             "a timer that kills can be set, so the kernel ends helpers",
             "",
         ),
         Err(error) => finding(
             "deadline",
-            Answer::No,
+            Availability::No,
             format!("timer_create: {error}"),
             "helpers can't be given a deadline, so none is started; a seccomp profile or the limit of pending signals (`ulimit -i`) may be the cause",
         ),
     }
 }
 
-fn control_groups() -> Finding {
+fn control_groups() -> HostFinding {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kinds = |wanted: &str| -> Vec<String> {
         let fields = mounts
@@ -324,7 +339,7 @@ fn control_groups() -> Finding {
         (true, true) => {
             return finding(
                 "control groups",
-                Answer::No,
+                Availability::No,
                 "none mounted",
                 "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` want them",
             );
@@ -345,58 +360,63 @@ fn control_groups() -> Finding {
         (false, true) => "none",
     };
     let seen = format!("{seen}; controllers of version 2: {controllers}; freezer: {freezer}");
-    finding("control groups", Answer::Yes, seen, "")
+    finding("control groups", Availability::Yes, seen, "")
 }
 
-fn pressure() -> Finding {
+fn pressure() -> HostFinding {
     match std::fs::read_to_string("/proc/pressure/cpu") {
-        Ok(_) => finding("pressure", Answer::Yes, "stall information is there", ""),
+        Ok(_) => finding(
+            "pressure",
+            Availability::Yes,
+            "stall information is there",
+            "",
+        ),
         Err(error) => finding(
             "pressure",
-            Answer::No,
+            Availability::No,
             format!("/proc/pressure/cpu: {error}"),
             "the `*-pressure-percent` figures can't be had; start the kernel with `psi=1`",
         ),
     }
 }
 
-fn memory() -> Finding {
+fn memory() -> HostFinding {
     let mib = |bytes: u64| bytes >> 20;
     match memory_total().and_then(|total| Ok((total, memory_available()?))) {
         Ok((total, available)) => finding(
             "memory",
-            Answer::Yes,
+            Availability::Yes,
             format!("{} MiB available of {} MiB", mib(available), mib(total)),
             "",
         ),
         Err(error) => finding(
             "memory",
-            Answer::No,
+            Availability::No,
             format!("{}: {}", error.at, error.what),
             &error.hint,
         ),
     }
 }
 
-fn swap() -> Finding {
+fn swap() -> HostFinding {
     let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
     match swaps.lines().count().saturating_sub(1) {
         0 => finding(
             "swap",
-            Answer::Yes,
+            Availability::Yes,
             "none: memory that is taken stays in memory",
             "",
         ),
         areas => finding(
             "swap",
-            Answer::Partly,
+            Availability::Partly,
             format!("{areas} in use"),
             "`memory-fill` may be swapped out, and then slows the storage rather than filling memory",
         ),
     }
 }
 
-fn nameless_files() -> Finding {
+fn nameless_files() -> HostFinding {
     let folder = std::env::temp_dir();
     let mode = Mode::RUSR | Mode::WUSR;
     let hint = "`disk-fill` makes a file with a name there and removes the name at once";
@@ -407,27 +427,32 @@ fn nameless_files() -> Finding {
     ) {
         Ok(_) => finding(
             "nameless files",
-            Answer::Yes,
+            Availability::Yes,
             format!("in {}", folder.display()),
             "",
         ),
         Err(error) => finding(
             "nameless files",
-            Answer::No,
+            Availability::No,
             format!("{}: {error}", folder.display()),
             hint,
         ),
     }
 }
 
-fn state_folder(folder: &Path) -> Finding {
+fn state_folder(folder: &Path) -> HostFinding {
     let name = "state folder";
     let shown = folder.display();
     let hint =
         "nothing is injected without a ledger; name another folder with `--state`, or run as root";
     // Made by the first injection, so until then its nearest ancestor counts.
     let Some(there) = folder.ancestors().find(|folder| folder.is_dir()) else {
-        return finding(name, Answer::No, format!("{shown}: no such folder"), hint);
+        return finding(
+            name,
+            Availability::No,
+            format!("{shown}: no such folder"),
+            hint,
+        );
     };
     if let Err(error) = rustix::fs::access(
         there,
@@ -435,7 +460,7 @@ fn state_folder(folder: &Path) -> Finding {
     ) {
         return finding(
             name,
-            Answer::No,
+            Availability::No,
             format!("{}: can't be written to: {error}", there.display()),
             hint,
         );
@@ -449,11 +474,16 @@ fn state_folder(folder: &Path) -> Finding {
     match kind.as_str() {
         "tmpfs" | "ramfs" => finding(
             name,
-            Answer::Partly,
+            Availability::Partly,
             format!("{shown} on {kind}{made}"),
             "what is owed is forgotten at a reboot; so is what our faults did to processes, memory and nameless files",
         ),
-        kind => finding(name, Answer::Yes, format!("{shown} on {kind}{made}"), ""),
+        kind => finding(
+            name,
+            Availability::Yes,
+            format!("{shown} on {kind}{made}"),
+            "",
+        ),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this kernel can do to packets, tried in a network namespace that nobody else is in and
 //! that ends with the thread that made it.
 
-use super::{Answer, Finding, finding};
+use super::{Availability, HostFinding, finding};
 use crate::packet_filter::Shaping;
 use crate::netlink::{
     self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
@@ -10,110 +10,115 @@ use nix::sched::{CloneFlags, unshare};
 use std::io;
 
 /// A name for what is tried.
-const TRIAL: &str = "backburn-doctor";
+const TRIAL_NAME: &str = "backburn-doctor";
 const INET: Table<'_> = Table {
     layer: TableFamily::Inet,
-    name: TRIAL,
+    name: TRIAL_NAME,
 };
 const NETDEV: Table<'_> = Table {
     layer: TableFamily::Netdev,
-    name: TRIAL,
+    name: TRIAL_NAME,
 };
 
 /// Examines what network faults need.
-pub(super) fn examine() -> Vec<Finding> {
+pub(super) fn examine() -> Vec<HostFinding> {
     let trial = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok(vec![
             owner(),
             egress(),
             copies(),
-            parts(),
+            packet_rules(),
             queue(),
-            answers(),
+            name_servers(),
             process(),
-            closing(),
+            connection_closing(),
         ])
     });
-    let tried: io::Result<Vec<Finding>> = match trial.join() {
-        Ok(tried) => tried,
+    let attempted: io::Result<Vec<HostFinding>> = match trial.join() {
+        Ok(attempted) => attempted,
         Err(_) => Err(io::Error::other("the trial ended early")),
     };
     // These make a namespace of their own, and look in this one at what a module brings along.
-    let shaped = |tried: Vec<Finding>| tried.into_iter().chain([shaping(), netem()]).collect();
-    tried.map(shaped).unwrap_or_else(|error| {
+    let shaped = |attempted: Vec<HostFinding>| {
+        attempted
+            .into_iter()
+            .chain([bandwidth(), netem()])
+            .collect()
+    };
+    attempted.map(shaped).unwrap_or_else(|error| {
         vec![finding(
             "network faults",
-            Answer::No,
+            Availability::No,
             format!("no network namespace can be made to try them in: {error}"),
             "network faults want root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
         )]
     })
 }
 
-fn kernel_takes(messages: &[Message]) -> io::Result<()> {
+fn check_messages(messages: &[Message]) -> io::Result<()> {
     Socket::open(Family::Netfilter)?.check(messages)
 }
 
-fn owner() -> Finding {
-    match kernel_takes(&[INET.make()]) {
+fn owner() -> HostFinding {
+    match check_messages(&[INET.make()]) {
         Ok(()) => finding(
             "nf_tables",
-            Answer::Yes,
+            Availability::Yes,
             "tables that the kernel removes with their owner",
             "",
         ),
         Err(error) => finding(
             "nf_tables",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "network faults want nf_tables with the `owner` flag: Linux 5.12 or later with CONFIG_NF_TABLES_INET",
         ),
     }
 }
 
-fn egress() -> Finding {
+fn egress() -> HostFinding {
     let hook = Hook::Egress(vec!["lo".into()]);
     let chain = [NETDEV.make(), NETDEV.base_chain("leaving", &hook, 0)];
     let silent = NETDEV.rule("leaving", &[Expression::Vanish], "");
-    match kernel_takes(&[&chain[..], &[silent]].concat()) {
+    match check_messages(&[&chain[..], &[silent]].concat()) {
         Ok(()) => finding(
             "egress hook",
-            Answer::Yes,
+            Availability::Yes,
             "packets that leave can be lost at their device, where nobody is told",
             "",
         ),
         Err(error) => finding(
             "egress hook",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "packets can only be lost as they arrive (`direction: ingress`); Linux 5.17 or later has it, with CONFIG_NETFILTER_EGRESS and CONFIG_NFT_FWD_NETDEV",
         ),
     }
 }
 
-fn copies() -> Finding {
+fn copies() -> HostFinding {
     let hook = Hook::Egress(vec!["lo".into()]);
     let copy = NETDEV.rule("leaving", &[Expression::Copy { mark: 1 }], "");
-    match kernel_takes(&[NETDEV.make(), NETDEV.base_chain("leaving", &hook, 0), copy]) {
+    match check_messages(&[NETDEV.make(), NETDEV.base_chain("leaving", &hook, 0), copy]) {
         Ok(()) => finding(
             "packet copies",
-            Answer::Yes,
+            Availability::Yes,
             "packets that leave can be sent twice by nf_tables itself",
             "",
         ),
         Err(error) => finding(
             "packet copies",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "`network-duplicate` wants netem, or Linux 5.17 with CONFIG_NFT_DUP_NETDEV",
         ),
     }
 }
 
-fn parts() -> Finding {
+fn packet_rules() -> HostFinding {
     let number = |random| Expression::Number { modulus: 2, random };
-    let parts = [
+    let packet_rules = [
         (
             "random",
             "`network-loss` with `percent`",
@@ -139,7 +144,7 @@ fn parts() -> Finding {
             vec![Expression::Reject(Rejection::Unreachable(1))],
         ),
     ];
-    let missing: Vec<String> = parts
+    let missing: Vec<String> = packet_rules
         .iter()
         .filter_map(|(_, fault, steps)| {
             let messages = [
@@ -147,46 +152,51 @@ fn parts() -> Finding {
                 INET.base_chain("arriving", &Hook::Input, 0),
                 INET.rule("arriving", steps, ""),
             ];
-            kernel_takes(&messages)
+            check_messages(&messages)
                 .err()
                 .map(|error| format!("{fault} ({error})"))
         })
         .collect();
     if missing.is_empty() {
-        let names: Vec<&str> = parts.iter().map(|(name, _, _)| *name).collect();
-        return finding("packet rules", Answer::Yes, names.join(", "), "");
+        let names: Vec<&str> = packet_rules.iter().map(|(name, _, _)| *name).collect();
+        return finding("packet rules", Availability::Yes, names.join(", "), "");
     }
     finding(
         "packet rules",
-        if missing.len() == parts.len() {
-            Answer::No
+        if missing.len() == packet_rules.len() {
+            Availability::No
         } else {
-            Answer::Partly
+            Availability::Partly
         },
         format!("missing for {}", missing.join(", ")),
         "they want CONFIG_NFT_NUMGEN and CONFIG_NFT_REJECT_INET",
     )
 }
 
-fn queued(by_target: bool) -> io::Result<()> {
+fn check_queue(by_target: bool) -> io::Result<()> {
     let step = Expression::Queue {
         number: 0,
         by_target,
     };
-    kernel_takes(&[
+    check_messages(&[
         INET.make(),
         INET.base_chain("arriving", &Hook::Input, 0),
         INET.rule("arriving", &[step], ""),
     ])
 }
 
-fn queue() -> Finding {
-    match (queued(false), queued(true)) {
-        (Ok(()), _) => finding("packet queue", Answer::Yes, "by nf_tables itself", ""),
-        (Err(_), Ok(())) => finding("packet queue", Answer::Yes, "by the NFQUEUE target", ""),
+fn queue() -> HostFinding {
+    match (check_queue(false), check_queue(true)) {
+        (Ok(()), _) => finding("packet queue", Availability::Yes, "by nf_tables itself", ""),
+        (Err(_), Ok(())) => finding(
+            "packet queue",
+            Availability::Yes,
+            "by the NFQUEUE target",
+            "",
+        ),
         (Err(error), Err(_)) => finding(
             "packet queue",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "packets can't be held back in user space; CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT, has it",
         ),
@@ -194,9 +204,9 @@ fn queue() -> Finding {
 }
 
 /// Whether packets can be read and altered, and those that were can be told from others.
-fn answers() -> Finding {
+fn name_servers() -> HostFinding {
     let read = || {
-        queued(false).or_else(|_| queued(true))?;
+        check_queue(false).or_else(|_| check_queue(true))?;
         let signed = [
             Expression::Meta(netlink::Meta::Mark),
             Expression::Lookup {
@@ -209,32 +219,32 @@ fn answers() -> Finding {
         let mut messages = vec![INET.make(), INET.base_chain("arriving", &Hook::Input, 0)];
         messages.extend(INET.values("marks", 1, Key::Mark, &[vec![0; 4]]));
         messages.push(INET.rule("arriving", &signed, ""));
-        kernel_takes(&messages)?;
+        check_messages(&messages)?;
         PacketQueue::read(0).map(|_| ())
     };
     match read() {
         Ok(()) => finding(
             "name servers",
-            Answer::Yes,
+            Availability::Yes,
             "their answers can be read as they arrive, by a packet queue",
             "",
         ),
         Err(error) => finding(
             "name servers",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "`dns-fail`, `dns-slow` and `dns-spoof` want a packet queue, and CONFIG_NETFILTER_NETLINK_QUEUE",
         ),
     }
 }
 
-fn process() -> Finding {
+fn process() -> HostFinding {
     let steps = [
         Expression::SocketCgroup(1),
         Expression::Compare(netlink::Compare::Equal, vec![0; 8]),
     ];
     let rule = |chain| INET.rule(chain, &steps, "");
-    let kernel = kernel_takes(&[
+    let kernel = check_messages(&[
         INET.make(),
         INET.base_chain("arriving", &Hook::Prerouting, 0),
         INET.base_chain("leaving", &Hook::Output, 0),
@@ -244,37 +254,37 @@ fn process() -> Finding {
     match kernel {
         Ok(()) => finding(
             "flows of a process",
-            Answer::Yes,
+            Availability::Yes,
             "by its network namespace, or by its sockets' control group",
             "",
         ),
         Err(error) => finding(
             "flows of a process",
-            Answer::Partly,
+            Availability::Partly,
             format!("by its network namespace only: {error}"),
             "for a process in the host's own network, Linux 5.13 or later has it, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
         ),
     }
 }
 
-fn closing() -> Finding {
+fn connection_closing() -> HostFinding {
     match netlink::closes_connections() {
         Ok(()) => finding(
             "live connections",
-            Answer::Yes,
+            Availability::Yes,
             "the kernel closes them when asked",
             "",
         ),
         Err(error) => finding(
             "live connections",
-            Answer::No,
+            Availability::No,
             error.to_string(),
             "`network-reject` can't have `established: kill`; CONFIG_INET_DIAG_DESTROY has it",
         ),
     }
 }
 
-fn shaping() -> Finding {
+fn bandwidth() -> HostFinding {
     let shape = Shaping::Bandwidth {
         rate: 1_000_000,
         burst: 10_000,
@@ -284,26 +294,26 @@ fn shaping() -> Finding {
     match shape.try_on_kernel() {
         Ok(()) => finding(
             "bandwidth",
-            Answer::Yes,
+            Availability::Yes,
             "backend tbf, on a device of our own (ifb)",
             "",
         ),
-        Err(error) => finding("bandwidth", Answer::No, error.to_string(), hint),
+        Err(error) => finding("bandwidth", Availability::No, error.to_string(), hint),
     }
 }
 
-fn netem() -> Finding {
+fn netem() -> HostFinding {
     let backend = "latency, jitter, corruption, duplicates and reordering";
     match Shaping::Duplicate(1.0).try_on_kernel() {
         Ok(()) => finding(
             "netem",
-            Answer::Yes,
+            Availability::Yes,
             format!("backend netem for {backend}, both ways, on a device of our own (ifb)"),
             "",
         ),
         Err(error) => finding(
             "netem",
-            Answer::Partly,
+            Availability::Partly,
             format!("backend nfqueue for {backend}, one way each: {error}"),
             "netem does both ways; the `sch_netem` and `ifb` modules, or CONFIG_NET_SCH_NETEM and CONFIG_IFB, have it",
         ),

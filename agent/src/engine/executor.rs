@@ -1,9 +1,9 @@
 //! The thread that applies: write the ledger, apply, observe. One for the whole life of a worker, since the kernel kills helpers
 //! with the thread that started them. Whatever takes it long, no end waits for it: what it is about to do can be called off.
 
+use super::completions::{Completion, CompletionSender};
 use super::planner::{held, refuse_overlap};
-use super::threads::{Done, Notifier};
-use super::{NotInjected, revert_entry};
+use super::{InjectionFailure, revert_entry};
 use crate::changes::ReversibleChange as _;
 use crate::faults::Plan;
 use crate::host::{Host, Interrupt};
@@ -20,7 +20,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is to be applied.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct ApplyJob {
     pub(super) request: InjectionRequest,
     /// Nothing where a round of a repeated fault is passed over.
     pub(super) plan: Option<Plan>,
@@ -43,12 +43,12 @@ impl Executor {
     ///
     /// # Errors
     /// There are no threads left.
-    pub(super) fn start(self, notifier: Notifier) -> io::Result<Sender<Job>> {
-        let (sender, jobs) = channel::<Job>();
+    pub(super) fn start(self, completion_sender: CompletionSender) -> io::Result<Sender<ApplyJob>> {
+        let (sender, jobs) = channel::<ApplyJob>();
         let work = move || {
             for job in jobs {
-                let outcome = self.carry_out(&job);
-                notifier.tell(Done::Applied {
+                let outcome = self.execute(&job);
+                completion_sender.send(Completion::Applied {
                     injection: job.request.id,
                     outcome,
                 });
@@ -60,7 +60,7 @@ impl Executor {
         Ok(sender)
     }
 
-    fn carry_out(&self, job: &Job) -> Result<(LedgerEntry, Instant), NotInjected> {
+    fn execute(&self, job: &ApplyJob) -> Result<(LedgerEntry, Instant), InjectionFailure> {
         let host = self.host.interruptible(&job.interrupt);
         if let Some(before) = &job.before {
             // What the round before still does is put back first: the entry is about to tell of the next.
@@ -70,7 +70,7 @@ impl Executor {
                         "failed",
                         format!("the round before could not be ended: {error}"),
                     );
-                    return Err(self.give_up(before, refusal, Cause::Failed));
+                    return Err(self.revert_failed(before, refusal, Cause::Failed));
                 }
             }
         }
@@ -89,41 +89,46 @@ impl Executor {
             Err(error) => {
                 let refusal = Refusal::new("ledger", error.to_string());
                 return Err(match &job.before {
-                    Some(before) => self.give_up(before, refusal, Cause::Failed),
+                    Some(before) => self.revert_failed(before, refusal, Cause::Failed),
                     None => refusal.into(),
                 });
             }
         };
         if job.interrupt.is_raised() {
-            return Err(self.called_off(job.before.as_ref()));
+            return Err(self.cancelled(job.before.as_ref()));
         }
         self.write(job, plan, &entry)?;
         let started = Instant::now();
         for change in &entry.changes {
             if job.interrupt.is_raised() {
-                return Err(self.called_off(Some(&entry)));
+                return Err(self.cancelled(Some(&entry)));
             }
             if let Err(error) = change.apply(&host) {
                 if job.interrupt.is_raised() {
-                    return Err(self.called_off(Some(&entry)));
+                    return Err(self.cancelled(Some(&entry)));
                 }
                 let refusal = Refusal::new("failed", error.to_string());
-                return Err(self.give_up(&entry, refusal, Cause::Failed));
+                return Err(self.revert_failed(&entry, refusal, Cause::Failed));
             }
         }
         if job.interrupt.is_raised() {
-            return Err(self.called_off(Some(&entry)));
+            return Err(self.cancelled(Some(&entry)));
         }
         if !self.ledger.owes(&entry.injection) {
             // Whoever puts back by hand waits for nobody: it may have been while this was being applied.
             let refusal = Refusal::new("failed", "it was reverted by hand meanwhile");
-            return Err(self.give_up(&entry, refusal, Cause::ByHand));
+            return Err(self.revert_failed(&entry, refusal, Cause::ByHand));
         }
         Ok((entry, started))
     }
 
     /// Writes the entry. The lock is held from the look at what others hold to the rename, and over nothing slow.
-    fn write(&self, job: &Job, plan: &Plan, entry: &LedgerEntry) -> Result<(), NotInjected> {
+    fn write(
+        &self,
+        job: &ApplyJob,
+        plan: &Plan,
+        entry: &LedgerEntry,
+    ) -> Result<(), InjectionFailure> {
         let is_new = job.before.is_none();
         let refused = |error: &dyn std::fmt::Display| {
             Refusal::new("ledger", error.to_string())
@@ -131,7 +136,7 @@ impl Executor {
         };
         // Of a repeated fault the round before is undone, and the entry still names it.
         let not_begun = |refusal: Refusal| match &job.before {
-            Some(before) => self.give_up(before, refusal, Cause::Failed),
+            Some(before) => self.revert_failed(before, refusal, Cause::Failed),
             None => refusal.into(),
         };
         self.ledger
@@ -161,16 +166,16 @@ impl Executor {
         }
         let overlap = held(&self.ledger, &job.request).and_then(|held| refuse_overlap(&held, plan));
         if let Err(refusal) = overlap {
-            return Err(NotInjected {
+            return Err(InjectionFailure {
                 // It was free when it was planned: another plan may find something that still is.
-                is_raced: is_new,
+                lost_race: is_new,
                 ..not_begun(discard(refusal))
             });
         }
         if let Err(error) = self.ledger.commit(&self.host, &entry.injection, lock) {
             // The rename may have happened although its sync failed: then it is owed like any other.
             return Err(if self.ledger.owes(&entry.injection) {
-                self.give_up(entry, refused(&error), Cause::Failed)
+                self.revert_failed(entry, refused(&error), Cause::Failed)
             } else {
                 discard(refused(&error)).into()
             });
@@ -179,19 +184,24 @@ impl Executor {
     }
 
     /// Puts back what an entry names, since it will not act.
-    fn give_up(&self, entry: &LedgerEntry, refusal: Refusal, cause: Cause) -> NotInjected {
-        NotInjected {
+    fn revert_failed(
+        &self,
+        entry: &LedgerEntry,
+        refusal: Refusal,
+        cause: Cause,
+    ) -> InjectionFailure {
+        InjectionFailure {
             refusal,
             ended: Some(revert_entry(&self.host, &self.ledger, entry, cause).into()),
-            is_raced: false,
+            lost_race: false,
         }
     }
 
-    fn called_off(&self, entry: Option<&LedgerEntry>) -> NotInjected {
+    fn cancelled(&self, entry: Option<&LedgerEntry>) -> InjectionFailure {
         let refusal = Refusal::new("failed", "it was called off before it acted");
         match entry {
             // Whoever called it off knows why, and says so.
-            Some(entry) => self.give_up(entry, refusal, Cause::Asked),
+            Some(entry) => self.revert_failed(entry, refusal, Cause::Asked),
             None => refusal.into(),
         }
     }

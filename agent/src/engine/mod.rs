@@ -3,44 +3,44 @@
 //! entry out. Planned means owed; owed means reverted; nothing is ever re-injected.
 //!
 //! What is here runs on the worker's own thread, which owns every end, and never waits: plans are made by disposable
-//! children, applying, looking and undoing is done by threads (see `threads`). What is to be said and what is to be looked
-//! at is handed out by [`Engine::take_reports`] and [`Engine::take_looks`].
+//! children, applying, looking and undoing is done by threads (see `completions`). What is to be said and what is to be looked
+//! at is handed out by [`Engine::take_reports`] and [`Engine::take_tasks`].
 
-mod active;
-mod awaited;
+mod active_injection;
+mod completions;
+mod dead_worker;
 mod executor;
+mod lifecycle;
 mod observer;
 mod owed;
-mod phases;
 mod planner;
-mod recovery;
 mod revert;
-mod threads;
+mod supervisor_return;
 
-pub use awaited::{Expectation, Return, await_return};
-pub use phases::{not_looked_at, planned};
+pub use dead_worker::revert_dead_worker;
+pub use lifecycle::{inspection_failed, read_plan_answer};
 pub use planner::PlanTask;
-pub use recovery::recover;
-pub use revert::{revert_dead, revert_entry, still_there};
+pub use revert::{residue_of, revert_entry, revert_matching};
+pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 
 use crate::packet_filter::ControlConnection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::policy::Policy;
 use crate::probes::Task;
-use active::Active;
+use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
     Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
 };
-use executor::{Executor, Job};
-use phases::{Injection, Phase};
+use completions::{Completion, CompletionReceiver, CompletionSender};
+use executor::{ApplyJob, Executor};
+use lifecycle::{InjectionPhase, TrackedInjection};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
-use threads::{Done, Inbox, Notifier};
 
 /// How long it may take to look at the host and plan.
 pub const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -59,20 +59,20 @@ pub struct Engine {
     owner: Owner,
     /// What no fault may cut.
     link: Option<ControlConnection>,
-    injections: BTreeMap<InjectionId, Injection>,
-    executor: Sender<Job>,
+    injections: BTreeMap<InjectionId, TrackedInjection>,
+    executor: Sender<ApplyJob>,
     observer: Sender<LedgerEntry>,
-    notifier: Notifier,
-    inbox: Inbox,
+    completion_sender: CompletionSender,
+    completions: CompletionReceiver,
     /// Who is to be told when all that they named is put back.
-    unanswered: Vec<RevertAll>,
+    pending_revert_alls: Vec<PendingRevertAll>,
     reports: Vec<Report>,
-    looks: Vec<(Task, Duration, Purpose)>,
+    tasks: Vec<(Task, Duration, EnginePurpose)>,
 }
 
 /// What the answer of a disposable child is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Purpose {
+pub enum EnginePurpose {
     /// A controller asked for a plan.
     Plan {
         /// The command's number.
@@ -97,26 +97,26 @@ pub enum Purpose {
     },
 }
 
-impl Purpose {
+impl EnginePurpose {
     /// Whether the injection, or the round of it, that it was for has ended.
     fn is_stale(&self, engine: &Engine) -> bool {
         match self {
-            Purpose::Plan { .. } => false,
-            Purpose::Inject { injection } | Purpose::Round { injection } => {
+            EnginePurpose::Plan { .. } => false,
+            EnginePurpose::Inject { injection } | EnginePurpose::Round { injection } => {
                 !engine.injections.contains_key(injection)
             }
             // Of a fault that is repeated, only the last round is awaited.
-            Purpose::Await { injection, round } => {
+            EnginePurpose::Await { injection, round } => {
                 let injection = engine.injections.get(injection);
                 !matches!(injection.map(|injection| &injection.phase),
-                    Some(Phase::Acting(active)) if active.round() == *round)
+                    Some(InjectionPhase::Acting(active)) if active.round() == *round)
             }
         }
     }
 }
 
 #[derive(Debug)]
-struct RevertAll {
+struct PendingRevertAll {
     request: u64,
     run: Option<String>,
     until: Instant,
@@ -124,21 +124,21 @@ struct RevertAll {
 
 /// An injection that was not made. What it had done is put back, or owed.
 #[derive(Debug)]
-pub struct NotInjected {
+pub struct InjectionFailure {
     /// Why.
     pub refusal: Refusal,
     /// What became of what it had done already, if anything was.
     pub ended: Option<Box<Ended>>,
     /// Whether somebody else took meanwhile what had been picked, so that another plan may do.
-    pub is_raced: bool,
+    pub lost_race: bool,
 }
 
-impl From<Refusal> for NotInjected {
+impl From<Refusal> for InjectionFailure {
     fn from(refusal: Refusal) -> Self {
-        NotInjected {
+        InjectionFailure {
             refusal,
             ended: None,
-            is_raced: false,
+            lost_race: false,
         }
     }
 }
@@ -156,15 +156,19 @@ impl Engine {
         owner: Owner,
         link: Option<ControlConnection>,
     ) -> io::Result<Self> {
-        let (notifier, inbox) = threads::inbox()?;
+        let (completion_sender, completions) = completions::completion_channel()?;
         let executor = Executor {
             host: host.for_thread(),
             ledger: ledger.clone(),
             owner: owner.clone(),
         };
         Ok(Engine {
-            executor: executor.start(notifier.clone())?,
-            observer: observer::start(host.for_thread(), ledger.clone(), notifier.clone())?,
+            executor: executor.start(completion_sender.clone())?,
+            observer: observer::start(
+                host.for_thread(),
+                ledger.clone(),
+                completion_sender.clone(),
+            )?,
             host,
             ledger,
             state,
@@ -172,17 +176,17 @@ impl Engine {
             owner,
             link,
             injections: BTreeMap::new(),
-            notifier,
-            inbox,
-            unanswered: Vec::new(),
+            completion_sender,
+            completions,
+            pending_revert_alls: Vec::new(),
             reports: Vec::new(),
-            looks: Vec::new(),
+            tasks: Vec::new(),
         })
     }
 
-    /// Readable when another thread has done something: then [`Engine::take_done`].
-    pub fn inbox(&self) -> BorrowedFd<'_> {
-        self.inbox.as_fd()
+    /// Readable when another thread has done something: then [`Engine::handle_completions`].
+    pub fn completions(&self) -> BorrowedFd<'_> {
+        self.completions.as_fd()
     }
 
     /// What is to be said to the controller, in this order.
@@ -191,18 +195,18 @@ impl Engine {
     }
 
     /// What disposable children are to look at, how long each has, and what it is for.
-    pub fn take_looks(&mut self) -> Vec<(Task, Duration, Purpose)> {
-        std::mem::take(&mut self.looks)
+    pub fn take_tasks(&mut self) -> Vec<(Task, Duration, EnginePurpose)> {
+        std::mem::take(&mut self.tasks)
     }
 
     /// Whether nobody waits for this answer any more.
-    pub fn is_stale(&self, purpose: &Purpose) -> bool {
+    pub fn is_stale(&self, purpose: &EnginePurpose) -> bool {
         purpose.is_stale(self)
     }
 
     /// Has it said what would be done; nothing is touched.
     pub fn plan(&mut self, request: u64, injection: InjectionRequest) {
-        self.look_for_plan(injection, Purpose::Plan { request });
+        self.request_plan(injection, EnginePurpose::Plan { request });
     }
 
     /// Has an injection made: planned, written down, applied. It is said how that went.
@@ -213,24 +217,24 @@ impl Engine {
                 .hint("every injection has an id of its own");
             return self.refuse(number, refusal);
         }
-        self.look_for_plan(
+        self.request_plan(
             request.clone(),
-            Purpose::Inject {
+            EnginePurpose::Inject {
                 injection: id.clone(),
             },
         );
         self.injections.insert(
             id,
-            Injection {
+            TrackedInjection {
                 number,
                 request,
-                phase: Phase::Planning,
+                phase: InjectionPhase::Planning,
                 plans: 1,
             },
         );
     }
 
-    fn look_for_plan(&mut self, request: InjectionRequest, purpose: Purpose) {
+    fn request_plan(&mut self, request: InjectionRequest, purpose: EnginePurpose) {
         let task = PlanTask {
             request,
             policy: self.policy.clone(),
@@ -238,7 +242,7 @@ impl Engine {
             link: self.link,
             acting: self.count_acting(),
         };
-        self.looks
+        self.tasks
             .push((Task::Plan(Box::new(task)), PLAN_TIMEOUT, purpose));
     }
 
@@ -252,76 +256,76 @@ impl Engine {
             return;
         };
         injection.phase = match injection.phase {
-            Phase::Planning => {
+            InjectionPhase::Planning => {
                 let refusal = Refusal::new("failed", "it was called off before it was planned");
                 return self.refuse(injection.number, refusal);
             }
-            Phase::Applying {
+            InjectionPhase::Applying {
                 plan,
                 interrupt,
-                called_off,
+                cancelled_by,
             } => {
                 interrupt.raise();
-                Phase::Applying {
+                InjectionPhase::Applying {
                     plan,
                     interrupt,
-                    called_off: called_off.or(Some(cause)),
+                    cancelled_by: cancelled_by.or(Some(cause)),
                 }
             }
-            Phase::Repeating {
+            InjectionPhase::Repeating {
                 active,
                 plan: None,
                 skipped: None,
                 ..
             } => {
                 // The executor does not have it yet.
-                self.begin_end(&active, cause);
-                Phase::Ending { active }
+                self.start_revert(&active, cause);
+                InjectionPhase::Ending { active }
             }
-            Phase::Repeating {
+            InjectionPhase::Repeating {
                 active,
                 plan,
                 interrupt,
-                called_off,
+                cancelled_by,
                 skipped,
             } => {
                 interrupt.raise();
-                Phase::Repeating {
+                InjectionPhase::Repeating {
                     active,
                     plan,
                     interrupt,
-                    called_off: called_off.or(Some(cause)),
+                    cancelled_by: cancelled_by.or(Some(cause)),
                     skipped,
                 }
             }
-            Phase::Acting(active) => {
-                self.begin_end(&active, cause);
-                Phase::Ending { active }
+            InjectionPhase::Acting(active) => {
+                self.start_revert(&active, cause);
+                InjectionPhase::Ending { active }
             }
-            ending @ Phase::Ending { .. } => ending,
+            ending @ InjectionPhase::Ending { .. } => ending,
         };
         self.injections.insert(id.to_owned(), injection);
     }
 
-    fn begin_end(&self, active: &Active, cause: Cause) {
-        let notifier = self.notifier.clone();
-        revert::revert_beside(
+    fn start_revert(&self, active: &ActiveInjection, cause: Cause) {
+        let completion_sender = self.completion_sender.clone();
+        revert::revert_on_thread(
             self.host.for_thread(),
             self.ledger.clone(),
             active.entry.clone(),
             cause,
-            move |ended, effect| notifier.tell(Done::Ended { ended, effect }),
+            move |ended, effect| completion_sender.send(Completion::Ended { ended, effect }),
         );
     }
 
     fn ended(&mut self, mut ended: Ended, effect: Option<backburn_experiments::wire::Effect>) {
-        if let Some(Injection {
-            phase: Phase::Ending { active },
+        if let Some(TrackedInjection {
+            phase: InjectionPhase::Ending { active },
             ..
         }) = self.injections.remove(&ended.injection)
         {
             ended.effect = Some(match effect {
-                Some(seen) => active.total(&seen),
+                Some(seen) => active.total_effect(&seen),
                 None => active.last().clone(),
             });
         }
@@ -330,7 +334,7 @@ impl Engine {
 
     /// Puts everything of ours back; of one run, where one is named.
     pub fn end_all(&mut self, run: Option<&str>, cause: Cause) {
-        for id in self.concerned(run) {
+        for id in self.injections_of(run) {
             self.end(&id, cause);
         }
     }
@@ -338,14 +342,14 @@ impl Engine {
     /// The same, and says so when that is done.
     pub fn revert_all(&mut self, request: u64, run: Option<String>) {
         self.end_all(run.as_deref(), Cause::Asked);
-        self.unanswered.push(RevertAll {
+        self.pending_revert_alls.push(PendingRevertAll {
             request,
             run,
             until: Instant::now() + REVERT_TIMEOUT,
         });
     }
 
-    fn concerned(&self, run: Option<&str>) -> Vec<InjectionId> {
+    fn injections_of(&self, run: Option<&str>) -> Vec<InjectionId> {
         self.injections
             .values()
             .map(|injection| &injection.request)
@@ -355,15 +359,15 @@ impl Engine {
     }
 
     /// Answers those whose every injection is put back, or who have waited long enough.
-    fn answer(&mut self, now: Instant) {
-        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unanswered)
+    fn answer_revert_all(&mut self, now: Instant) {
+        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_revert_alls)
             .into_iter()
             .partition(|asked| {
-                asked.until <= now || self.concerned(asked.run.as_deref()).is_empty()
+                asked.until <= now || self.injections_of(asked.run.as_deref()).is_empty()
             });
-        self.unanswered = waiting;
-        for RevertAll { request, run, .. } in due {
-            let left = self.concerned(run.as_deref());
+        self.pending_revert_alls = waiting;
+        for PendingRevertAll { request, run, .. } in due {
+            let left = self.injections_of(run.as_deref());
             let left = left.into_iter().map(|injection| Owed {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
@@ -385,7 +389,10 @@ impl Engine {
     /// Whether anything of this run's acts.
     pub fn acts_for(&self, run: &str) -> bool {
         self.injections.values().any(|injection| {
-            let acts = matches!(injection.phase, Phase::Acting(_) | Phase::Repeating { .. });
+            let acts = matches!(
+                injection.phase,
+                InjectionPhase::Acting(_) | InjectionPhase::Repeating { .. }
+            );
             acts && injection.request.run == run
         })
     }
@@ -403,7 +410,7 @@ impl Engine {
     fn count_acting(&self) -> usize {
         let injections = self.injections.values();
         injections
-            .filter(|injection| !matches!(injection.phase, Phase::Planning))
+            .filter(|injection| !matches!(injection.phase, InjectionPhase::Planning))
             .count()
     }
 
@@ -411,10 +418,10 @@ impl Engine {
     pub fn next_due(&self) -> Option<Instant> {
         let phases = self.injections.values().map(|injection| &injection.phase);
         let due = phases.filter_map(|phase| match phase {
-            Phase::Acting(active) => active.next_due(),
+            InjectionPhase::Acting(active) => active.next_due(),
             _ => None,
         });
-        let answers = self.unanswered.iter().map(|asked| asked.until);
+        let answers = self.pending_revert_alls.iter().map(|asked| asked.until);
         due.chain(answers).min()
     }
 
@@ -424,36 +431,36 @@ impl Engine {
         for id in ids {
             self.tick_one(&id, now);
         }
-        self.answer(now);
+        self.answer_revert_all(now);
     }
 
     /// A helper may have died: everything is looked at at once.
-    pub fn look_again(&mut self, now: Instant) {
+    pub fn observe_all(&mut self, now: Instant) {
         self.host.reap();
         for injection in self.injections.values_mut() {
-            if let Phase::Acting(active) = &mut injection.phase {
-                active.look_at(now);
+            if let InjectionPhase::Acting(active) = &mut injection.phase {
+                active.observe_at(now);
             }
         }
     }
 
     fn tick_one(&mut self, id: &str, now: Instant) {
-        let Some(Phase::Acting(active)) = self.phase(id) else {
+        let Some(InjectionPhase::Acting(active)) = self.phase(id) else {
             return;
         };
         if active.is_over(now) {
             return self.end(id, Cause::Done);
         }
         if active.repeats(now) {
-            active.look_at(now);
+            active.observe_at(now);
         }
-        if active.is_to_be_looked_at(now) {
+        if active.take_due_observation(now) {
             let entry = active.entry.clone();
             if self.observer.send(entry).is_err() {
                 // It has panicked: what cannot be looked at does not go on.
                 self.end(id, Cause::Failed);
             }
-        } else if let Some(effect) = active.look_is_late(now) {
+        } else if let Some(effect) = active.observation_overdue(now) {
             self.reports.push(Report::Effect {
                 injection: id.to_owned(),
                 effect,

@@ -1,6 +1,6 @@
 //! The thread that looks at what acting faults do. A look that hangs delays evidence, and nothing else.
 
-use super::threads::{Done, Notifier};
+use super::completions::{Completion, CompletionSender};
 use crate::changes::ReversibleChange as _;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
@@ -15,14 +15,14 @@ use std::sync::mpsc::{Sender, channel};
 pub(super) fn start(
     host: Host,
     ledger: Ledger,
-    notifier: Notifier,
+    completion_sender: CompletionSender,
 ) -> io::Result<Sender<LedgerEntry>> {
     let (sender, entries) = channel::<LedgerEntry>();
     let looks = move || {
         for entry in entries {
             let effect = effect_of(&host, &entry);
             let is_done = entry.changes.iter().all(|change| change.is_done(&host));
-            notifier.tell(Done::Looked {
+            completion_sender.send(Completion::Looked {
                 effect,
                 is_done,
                 is_owed: ledger.owes(&entry.injection),
@@ -40,7 +40,7 @@ pub(super) fn start(
 pub(super) fn effect_of(host: &Host, entry: &LedgerEntry) -> Effect {
     let mut effect = Effect::default();
     for change in &entry.changes {
-        super::active::add(&mut effect, change.effect(host));
+        super::active_injection::add(&mut effect, change.effect(host));
     }
     effect
 }

@@ -1,7 +1,7 @@
 //! What the ledger says is owed, for controllers.
 
 use super::Engine;
-use crate::ledger::Unreadable;
+use crate::ledger::UnreadableEntry;
 use backburn_experiments::wire::{InjectionId, Owed};
 
 impl Engine {
@@ -25,7 +25,7 @@ impl Engine {
             Ok((entries, unreadable)) => entries
                 .iter()
                 .filter_map(|entry| entry.owed(&self.host.table))
-                .chain(unreadable.iter().map(Unreadable::owed))
+                .chain(unreadable.iter().map(UnreadableEntry::owed))
                 .collect(),
             Err(error) => vec![Owed {
                 injection: String::new(),

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How often undoing is tried before an entry is called stuck.
-const TRIES: u32 = 5;
+const MAX_UNDO_ATTEMPTS: u32 = 5;
 
 /// How long a last look at an effect may take: an end does not wait for it any longer.
 const LAST_LOOK_TIMEOUT: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ const REVERT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reverts an entry on a thread of its own, and then calls `then` there with the end and the effect that was last seen. Ends
 /// do not wait for one another.
-pub(super) fn revert_beside(
+pub(super) fn revert_on_thread(
     host: Host,
     ledger: Ledger,
     entry: LedgerEntry,
@@ -32,22 +32,22 @@ pub(super) fn revert_beside(
         let effect = last_effect(&host, &entry);
         then(revert_entry(&host, &ledger, &entry, cause), effect);
     };
-    beside("revert", work);
+    spawn_or_run("revert", work);
 }
 
 /// What an entry's changes are seen to do; none where that can't be looked at in time.
 fn last_effect(host: &Host, entry: &LedgerEntry) -> Option<Effect> {
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let (host, entry) = (host.for_thread(), entry.clone());
     // Nobody may listen any more.
-    let look = move || drop(tell.send(effect_of(&host, &entry)));
+    let look = move || drop(sender.send(effect_of(&host, &entry)));
     let thread = std::thread::Builder::new().spawn(look).ok()?;
     drop(thread);
-    told.recv_timeout(LAST_LOOK_TIMEOUT).ok()
+    receiver.recv_timeout(LAST_LOOK_TIMEOUT).ok()
 }
 
 /// Does it on a thread of its own; at once, where there are no threads left.
-fn beside(name: &str, work: impl FnOnce() + Send + 'static) {
+fn spawn_or_run(name: &str, work: impl FnOnce() + Send + 'static) {
     let work = std::sync::Arc::new(std::sync::Mutex::new(Some(work)));
     let take = |work: &std::sync::Mutex<Option<_>>| {
         let mut work = work
@@ -78,7 +78,7 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
         return ended(entry, cause, vec![hidden.to_string()], started);
     }
     let mut residue = Vec::new();
-    for attempt in 0..TRIES {
+    for attempt in 0..MAX_UNDO_ATTEMPTS {
         wait_before(attempt);
         residue = undo_all(host, entry);
         if residue.is_empty() {
@@ -125,7 +125,12 @@ fn wait_before(attempt: u32) {
 
 /// Undoes an entry that is known, while the ledger does not tell of it: it was removed or spoiled. That is never clean. What is not
 /// seen to be gone is written into the ledger again, so that it stays owed.
-pub(super) fn not_in_ledger(host: &Host, state: &Path, entry: &LedgerEntry, cause: Cause) -> Ended {
+pub(super) fn revert_lost_entry(
+    host: &Host,
+    state: &Path,
+    entry: &LedgerEntry,
+    cause: Cause,
+) -> Ended {
     let started = Instant::now();
     let lost = match Ledger::at(state).read(&entry.injection) {
         Ok(_) => format!(
@@ -138,7 +143,7 @@ pub(super) fn not_in_ledger(host: &Host, state: &Path, entry: &LedgerEntry, caus
         return ended(entry, cause, vec![lost, hidden.to_string()], started);
     }
     let mut residue = Vec::new();
-    for attempt in 0..TRIES {
+    for attempt in 0..MAX_UNDO_ATTEMPTS {
         wait_before(attempt);
         residue = undo_all(host, entry);
         if residue.is_empty() {
@@ -164,7 +169,7 @@ fn undo_all(host: &Host, entry: &LedgerEntry) -> Vec<String> {
     for change in entry.changes.iter().rev() {
         let failed = change.undo(host).err();
         host.reap();
-        if let Some(seen) = still_there(host, change) {
+        if let Some(seen) = residue_of(host, change) {
             residue.push(match failed {
                 Some(error) => format!("{seen} ({error})"),
                 None => seen,
@@ -178,7 +183,7 @@ fn undo_all(host: &Host, entry: &LedgerEntry) -> Vec<String> {
 
 /// Puts back what is owed by agents that died: every entry whose owner `is_dead` says so, side by side.
 /// Also returns what could not be put back, from now or from before.
-pub fn revert_dead(
+pub fn revert_matching(
     host: &Host,
     ledger: &Ledger,
     is_dead: impl Fn(&LedgerEntry) -> bool,
@@ -212,7 +217,7 @@ pub fn revert_dead(
     });
     let owed = unreadable
         .iter()
-        .map(crate::ledger::Unreadable::owed)
+        .map(crate::ledger::UnreadableEntry::owed)
         .chain(stuck)
         .collect();
     (ended, owed)
@@ -220,20 +225,21 @@ pub fn revert_dead(
 
 /// Reverts these side by side. One that takes longer than [`REVERT_TIMEOUT`] counts as not put back.
 fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Cause) -> Vec<Ended> {
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     for (number, entry) in entries.iter().enumerate() {
-        let (tell, host, ledger) = (tell.clone(), host.for_thread(), ledger.clone());
+        let (sender, host, ledger) = (sender.clone(), host.for_thread(), ledger.clone());
         let entry = entry.clone();
-        beside("revert", move || {
+        spawn_or_run("revert", move || {
             // Nobody may listen any more.
-            drop(tell.send((number, revert_entry(&host, &ledger, &entry, cause))));
+            drop(sender.send((number, revert_entry(&host, &ledger, &entry, cause))));
         });
     }
-    drop(tell);
+    drop(sender);
     let until = Instant::now() + REVERT_TIMEOUT;
     let mut ends: Vec<Option<Ended>> = vec![None; entries.len()];
     // Until all have told, or the time is over.
-    while let Ok((number, end)) = told.recv_timeout(until.saturating_duration_since(Instant::now()))
+    while let Ok((number, end)) =
+        receiver.recv_timeout(until.saturating_duration_since(Instant::now()))
     {
         if let Some(place) = ends.get_mut(number) {
             *place = Some(end);
@@ -256,7 +262,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
 }
 
 /// Whether a change is seen to be gone; if not, in words for people.
-pub fn still_there(host: &Host, change: &Change) -> Option<String> {
+pub fn residue_of(host: &Host, change: &Change) -> Option<String> {
     match change.observe(host) {
         Ok(Observed::Absent) => None,
         Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),

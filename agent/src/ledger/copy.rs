@@ -18,12 +18,12 @@ const COMPACT_AFTER_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct LedgerCopy {
     file: File,
-    written: Mutex<Written>,
+    written: Mutex<CopyState>,
 }
 
 /// What the worker has appended.
 #[derive(Debug, Default)]
-struct Written {
+struct CopyState {
     /// Entries that are staged, and not owed yet.
     staged: BTreeMap<String, LedgerEntry>,
     owed: BTreeMap<String, LedgerEntry>,
@@ -35,7 +35,7 @@ struct Written {
 /// One line. The last one about an injection counts.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Line {
+enum CopyRecord {
     Owed(Box<LedgerEntry>),
     Settled(String),
 }
@@ -87,7 +87,7 @@ impl LedgerCopy {
         let mut written = self.written();
         if let Some(entry) = written.staged.remove(injection) {
             written.owed.insert(injection.to_owned(), entry.clone());
-            self.append(&mut written, &Line::Owed(Box::new(entry)));
+            self.append(&mut written, &CopyRecord::Owed(Box::new(entry)));
         }
     }
 
@@ -107,14 +107,14 @@ impl LedgerCopy {
             (written.begins, written.ends) = (0, 0);
             return;
         }
-        self.append(&mut written, &Line::Settled(injection.to_owned()));
+        self.append(&mut written, &CopyRecord::Settled(injection.to_owned()));
     }
 
-    fn written(&self) -> MutexGuard<'_, Written> {
+    fn written(&self) -> MutexGuard<'_, CopyState> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, written: &mut Written, line: &Line) {
+    fn append(&self, written: &mut CopyState, line: &CopyRecord) {
         let appended = self.write(written, line).and_then(|()| {
             match written.ends - written.begins > COMPACT_AFTER_BYTES {
                 true => self.compact(written),
@@ -127,7 +127,7 @@ impl LedgerCopy {
         }
     }
 
-    fn write(&self, written: &mut Written, line: &Line) -> io::Result<()> {
+    fn write(&self, written: &mut CopyState, line: &CopyRecord) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         (&self.file).write_all(&text)?;
@@ -136,10 +136,10 @@ impl LedgerCopy {
     }
 
     /// Appends all that is owed, and gives back what came before. A death within leaves both, which say the same.
-    fn compact(&self, written: &mut Written) -> io::Result<()> {
+    fn compact(&self, written: &mut CopyState) -> io::Result<()> {
         let begins = written.ends;
         for entry in written.owed.values().cloned().collect::<Vec<_>>() {
-            self.write(written, &Line::Owed(Box::new(entry)))?;
+            self.write(written, &CopyRecord::Owed(Box::new(entry)))?;
         }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(self.file.as_fd(), punch, 0, begins)?;
@@ -168,8 +168,8 @@ impl LedgerCopy {
                 .position(|byte| *byte != 0)
                 .unwrap_or(text.len());
             match serde_json::from_slice(text.get(begins..).unwrap_or_default()) {
-                Ok(Line::Owed(entry)) => drop(owed.insert(entry.injection.clone(), *entry)),
-                Ok(Line::Settled(injection)) => drop(owed.remove(&injection)),
+                Ok(CopyRecord::Owed(entry)) => drop(owed.insert(entry.injection.clone(), *entry)),
+                Ok(CopyRecord::Settled(injection)) => drop(owed.remove(&injection)),
                 // Its writer died within it: then what it tells was not applied yet.
                 Err(_) => {}
             }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// Another process's view of the same memory.
-    fn again(copy: &LedgerCopy) -> LedgerCopy {
+    fn reopen(copy: &LedgerCopy) -> LedgerCopy {
         let path = format!("/proc/self/fd/{}", copy.number());
         LedgerCopy::of(
             File::options()
@@ -227,7 +227,7 @@ mod tests {
     fn copy_holds_what_is_owed_and_forgets_what_is_settled() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
         assert!(names(&copy).is_empty());
-        let worker = again(&copy);
+        let worker = reopen(&copy);
         worker.stage(&entry("one"));
         assert!(names(&copy).is_empty(), "what is staged was not applied");
         worker.commit("one");
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn copy_written_for_long_stays_small_and_whole() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
-        let worker = again(&copy);
+        let worker = reopen(&copy);
         worker.stage(&entry("one"));
         worker.commit("one");
         for round in 0..20_000 {
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn copy_torn_by_a_death_keeps_what_was_whole() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
-        let worker = again(&copy);
+        let worker = reopen(&copy);
         worker.stage(&entry("one"));
         worker.commit("one");
         (&worker.file)

@@ -1,6 +1,6 @@
 //! What one injection owes, as a file of the ledger tells it.
 
-use super::{Namespaces, boot_id, files};
+use super::{Namespaces, boot_id, trusted_files};
 use crate::changes::Change;
 use crate::faults::Plan;
 use crate::processes::{ProcessId, ProcessTable};
@@ -16,7 +16,7 @@ use std::time::Duration;
 pub const VERSION: u32 = 1;
 
 /// How long after its time a fault may still be in the ledger: its end is late then, whoever's fault it is.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
+const REVERT_GRACE: Duration = Duration::from_secs(2);
 
 /// What one injection owes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub struct Owner {
 /// An entry that cannot be read: somebody has to look.
 #[derive(Debug, thiserror::Error)]
 #[error("ledger entry {path} can't be read: {why}")]
-pub struct Unreadable {
+pub struct UnreadableEntry {
     /// The file.
     pub path: PathBuf,
     /// Why.
@@ -123,7 +123,7 @@ impl LedgerEntry {
             return None;
         }
         let late = monotonic_ms().checked_sub(self.ends_at_ms?)?;
-        Some(Duration::from_millis(late)).filter(|late| *late > ENDS_WITHIN)
+        Some(Duration::from_millis(late)).filter(|late| *late > REVERT_GRACE)
     }
 }
 
@@ -134,7 +134,7 @@ fn monotonic_ms() -> u64 {
         + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
-impl Unreadable {
+impl UnreadableEntry {
     /// What is owed as far as can be told: that somebody has to look.
     pub fn owed(&self) -> Owed {
         let name = self
@@ -192,25 +192,25 @@ impl LedgerEntry {
     /// It can't be written, or what was written could not be read back.
     pub fn to_json(&self) -> io::Result<Vec<u8>> {
         let content = serde_json::to_vec_pretty(self)?;
-        let wrong = |why: String| {
+        let unwritable = |why: String| {
             let what = format!("what would be written could not be read back: {why}");
             Err(io::Error::new(io::ErrorKind::InvalidData, what))
         };
         match Self::parse(&content, &self.injection) {
             Ok(entry) if entry == *self => Ok(content),
-            Ok(_) => wrong("it would be another entry".into()),
-            Err(why) => wrong(why),
+            Ok(_) => unwritable("it would be another entry".into()),
+            Err(why) => unwritable(why),
         }
     }
 
     /// The entry in a file; none where there is no such file.
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, Unreadable> {
-        let unreadable = |why: String| Unreadable {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, UnreadableEntry> {
+        let unreadable = |why: String| UnreadableEntry {
             path: path.to_owned(),
             why,
         };
         let injection = path.file_stem().unwrap_or_default().to_string_lossy();
-        match files::read(path) {
+        match trusted_files::read(path) {
             Ok(content) => LedgerEntry::parse(&content, &injection)
                 .map(Some)
                 .map_err(unreadable),

@@ -32,12 +32,12 @@ pub struct Namespaces {
     pub time: Option<u64>,
     /// Which folders its paths meant, so that they are known again in another mount namespace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub folders: BTreeMap<PathBuf, Folder>,
+    pub folders: BTreeMap<PathBuf, FolderId>,
 }
 
 /// A folder, as long as its file system stays mounted somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
+pub struct FolderId {
     /// The device that it is on.
     pub device: u64,
     /// Its inode's number there.
@@ -71,16 +71,16 @@ impl Namespaces {
             mount: own("mnt")?,
             time,
             folders: folders
-                .filter_map(|path| Some((path.to_owned(), Folder::at(path)?)))
+                .filter_map(|path| Some((path.to_owned(), FolderId::at(path)?)))
                 .collect(),
         })
     }
 }
 
-impl Folder {
+impl FolderId {
     fn at(path: &Path) -> Option<Self> {
         let folder = rustix::fs::stat(path).ok()?;
-        Some(Folder {
+        Some(FolderId {
             device: folder.st_dev,
             inode: folder.st_ino,
         })
@@ -102,41 +102,54 @@ impl LedgerEntry {
         // Whatever the kernel kept for another boot ended with it. What was written before entries told their namespaces was
         // written here, as far as anybody knows.
         let other_boot = !self.owner.boot.is_empty() && self.owner.boot != boot;
-        let Some(theirs) = self.namespaces.as_ref().filter(|_| !other_boot) else {
+        let Some(entry_namespaces) = self.namespaces.as_ref().filter(|_| !other_boot) else {
             return Ok(());
         };
-        let ours = Namespaces::of(&[]).map_err(unknown)?;
+        let own_namespaces = Namespaces::of(&[]).map_err(unknown)?;
         let elsewhere = |kind: &str, number: u64, own: u64| NotVisible {
             why: format!("it belongs to {kind} namespace {number}, and this is {own}"),
-            from: place(theirs, &ours, table),
+            from: where_to_revert(entry_namespaces, &own_namespaces, table),
         };
-        if theirs.pid != ours.pid {
-            return match is_over("pid", theirs.pid, table) {
+        if entry_namespaces.pid != own_namespaces.pid {
+            return match is_empty_namespace("pid", entry_namespaces.pid, table) {
                 true => Ok(()),
-                false => Err(elsewhere("pid", theirs.pid, ours.pid)),
+                false => Err(elsewhere("pid", entry_namespaces.pid, own_namespaces.pid)),
             };
         }
-        if theirs.time != ours.time {
+        if entry_namespaces.time != own_namespaces.time {
             let named = |time: Option<u64>| time.unwrap_or_default();
-            return Err(elsewhere("time", named(theirs.time), named(ours.time)));
+            return Err(elsewhere(
+                "time",
+                named(entry_namespaces.time),
+                named(own_namespaces.time),
+            ));
         }
-        if theirs.network != ours.network
+        if entry_namespaces.network != own_namespaces.network
             && self.changes.iter().any(alters_own_network)
-            && !is_over("net", theirs.network, table)
+            && !is_empty_namespace("net", entry_namespaces.network, table)
         {
-            return Err(elsewhere("network", theirs.network, ours.network));
+            return Err(elsewhere(
+                "network",
+                entry_namespaces.network,
+                own_namespaces.network,
+            ));
         }
-        if theirs.mount != ours.mount {
+        if entry_namespaces.mount != own_namespaces.mount {
             let known = |path: &Path| {
-                let folder = theirs.folders.get(path).copied();
-                folder.is_some() && folder == Folder::at(path)
+                let folder = entry_namespaces.folders.get(path).copied();
+                folder.is_some() && folder == FolderId::at(path)
             };
             let reached = |network: &Namespace| matches!(network.open(), Ok(Some(_)));
             let seen = folders(&self.changes).all(known)
-                && networks(&self.changes)
-                    .all(|network| reached(network) || is_over("net", network.inode, table));
+                && networks(&self.changes).all(|network| {
+                    reached(network) || is_empty_namespace("net", network.inode, table)
+                });
             if !seen {
-                return Err(elsewhere("mount", theirs.mount, ours.mount));
+                return Err(elsewhere(
+                    "mount",
+                    entry_namespaces.mount,
+                    own_namespaces.mount,
+                ));
             }
         }
         Ok(())
@@ -174,7 +187,7 @@ fn own(kind: &str) -> io::Result<u64> {
 }
 
 /// The processes in the namespace of this kind and number that can be seen from here; none where some can't be looked at.
-fn inhabitants(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32>> {
+fn processes_in(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32>> {
     let link = format!("ns/{kind}");
     let mut found = Vec::new();
     let mut all_seen = true;
@@ -195,7 +208,7 @@ fn inhabitants(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32>
 
 /// Whether nobody is in a namespace any more, seen from where everybody is seen. Then its processes are gone, and its network is
 /// nobody's.
-fn is_over(kind: &str, number: u64, table: &ProcessTable) -> bool {
+fn is_empty_namespace(kind: &str, number: u64, table: &ProcessTable) -> bool {
     let sees_all = own("pid").is_ok_and(|own| own == FIRST_PID_NAMESPACE);
     let named = || {
         // One that is mounted under a name, as by `ip netns`, waits for somebody to enter it.
@@ -204,14 +217,21 @@ fn is_over(kind: &str, number: u64, table: &ProcessTable) -> bool {
             mounts.contains(&format!(" {kind}:[{number}] "))
         })
     };
-    sees_all && inhabitants(kind, number, table).is_some_and(|found| found.is_empty()) && !named()
+    sees_all && processes_in(kind, number, table).is_some_and(|found| found.is_empty()) && !named()
 }
 
 /// From where an entry of these namespaces can be put back, for people.
-fn place(theirs: &Namespaces, ours: &Namespaces, table: &ProcessTable) -> String {
-    let of = |kind: &str, number: u64| inhabitants(kind, number, table).unwrap_or_default();
-    let mut there = of("pid", theirs.pid);
-    let (same_mount, same_network) = (of("mnt", theirs.mount), of("net", theirs.network));
+fn where_to_revert(
+    entry_namespaces: &Namespaces,
+    own_namespaces: &Namespaces,
+    table: &ProcessTable,
+) -> String {
+    let of = |kind: &str, number: u64| processes_in(kind, number, table).unwrap_or_default();
+    let mut there = of("pid", entry_namespaces.pid);
+    let (same_mount, same_network) = (
+        of("mnt", entry_namespaces.mount),
+        of("net", entry_namespaces.network),
+    );
     let mut enter = String::new();
     let mut narrow = |others: &[i32], option: &str| {
         if there.iter().any(|pid| others.contains(pid)) {
@@ -219,20 +239,20 @@ fn place(theirs: &Namespaces, ours: &Namespaces, table: &ProcessTable) -> String
             enter += option;
         }
     };
-    if theirs.mount != ours.mount {
+    if entry_namespaces.mount != own_namespaces.mount {
         narrow(&same_mount, " --mount");
     }
-    if theirs.network != ours.network {
+    if entry_namespaces.network != own_namespaces.network {
         narrow(&same_network, " --net");
     }
-    if theirs.time != ours.time {
+    if entry_namespaces.time != own_namespaces.time {
         enter += " --time";
     }
     match there.first() {
         Some(pid) => format!(
             "put it back there: `nsenter --target {pid} --pid{enter} backburn-agent revert --all`"
         ),
-        None if theirs.pid == FIRST_PID_NAMESPACE && theirs.pid != ours.pid => {
+        None if entry_namespaces.pid == FIRST_PID_NAMESPACE && entry_namespaces.pid != own_namespaces.pid => {
             "put it back on the host itself, in its first pid namespace: `backburn-agent revert --all`".into()
         }
         None => "put it back there with `backburn-agent revert --all`, or in the host's first pid namespace once nobody is left there"

@@ -45,7 +45,7 @@ pub enum Task {
     Examine(PathBuf),
     /// Look at the host and plan an injection. The answer is a `Result<Plan, Refusal>`.
     Plan(Box<PlanTask>),
-    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::Return`].
+    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::SupervisorReturn`].
     AwaitReturn(Box<Expectation>),
     /// Measure a figure of the host that is read from a path. The answer is a `Result<f64, String>`.
     Figure {
@@ -119,15 +119,15 @@ pub fn examining(state: PathBuf, is_idle: bool) -> Result<Look, String> {
 }
 
 /// The outcome that a child said.
-pub fn outcome(answer: crate::children::Answer, late: Probed) -> Probed {
-    use crate::children::Answer;
+pub fn outcome(answer: crate::children::ChildAnswer, late: Probed) -> Probed {
+    use crate::children::ChildAnswer;
     match answer {
-        Answer::Said(said) => serde_json::from_slice(&said).unwrap_or_else(|_| {
+        ChildAnswer::Output(output) => serde_json::from_slice(&output).unwrap_or_else(|_| {
             Probed::Broken("what measures it has died without an answer".into())
         }),
-        Answer::Late => late,
-        Answer::TooLong => too_long().into(),
-        Answer::Broken(why) => Probed::Broken(why),
+        ChildAnswer::TimedOut => late,
+        ChildAnswer::TooLong => too_long().into(),
+        ChildAnswer::Broken(why) => Probed::Broken(why),
     }
 }
 

@@ -8,21 +8,21 @@ use std::time::Instant;
 
 impl Worker {
     /// Does what a controller says. Nothing here waits.
-    pub(super) fn obey(&mut self, command: Command) {
+    pub(super) fn handle_command(&mut self, command: Command) {
         // We hear our controller.
-        self.proof = None;
+        self.proof_deadline = None;
         if !matches!(command, Command::Beat { .. }) {
-            self.busy = Instant::now();
-            self.settled = false;
+            self.last_command_at = Instant::now();
+            self.is_memory_released = false;
         }
         match command {
             Command::Beat { lease, answer } => {
-                self.lasts = lease;
+                self.lease_length = lease;
                 self.lease = Instant::now() + lease.0;
                 if answer {
-                    self.link.say(&Report::Alive);
+                    self.link.send(&Report::Alive);
                 }
-                self.settle();
+                self.release_memory_when_idle();
             }
             Command::Plan { request, injection } => self.engine.plan(request, injection),
             Command::Inject { request, injection } => self.engine.inject(request, injection),
@@ -49,7 +49,7 @@ impl Worker {
                     .iter()
                     .map(crate::faults::Fault::describe)
                     .collect();
-                self.link.say(&Report::Described { request, faults });
+                self.link.send(&Report::Described { request, faults });
             }
             Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
             Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),

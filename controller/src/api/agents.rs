@@ -7,7 +7,7 @@ use super::input::{Asked, Named};
 use super::operations::{Fault, blocking, page};
 use super::problem::Problem;
 use super::who::{Admin, Viewer};
-use crate::fleet::{Connected, Retired};
+use crate::fleet::{ConnectedAgent, DrainGuard};
 use crate::store;
 use axum::Json;
 use axum::extract::State;
@@ -54,7 +54,7 @@ pub struct Agent {
     owed: Vec<Left>,
 }
 
-fn agent(kept: store::Agent, connected: Option<Connected>) -> Agent {
+fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> Agent {
     let mut agent = Agent {
         name: kept.name,
         connected: connected.is_some(),
@@ -119,11 +119,11 @@ pub async fn faults(
     State(api): State<Api>,
     Named(name): Named<String>,
 ) -> Result<Json<Vec<Fault>>, Problem> {
-    let Some(caller) = api.service.fleet().caller(&name) else {
+    let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(Problem::not_there(what));
     };
-    match tokio::time::timeout(DESCRIBED_WITHIN, caller.describe()).await {
+    match tokio::time::timeout(DESCRIBED_WITHIN, handle.describe()).await {
         Ok(Some(faults)) => Ok(Json(faults.into_iter().map(Fault::from).collect())),
         Ok(None) | Err(_) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -153,7 +153,7 @@ pub async fn doctor(
     State(api): State<Api>,
     Named(name): Named<String>,
 ) -> Result<Json<Vec<Finding>>, Problem> {
-    let Some(caller) = api.service.fleet().caller(&name) else {
+    let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(Problem::not_there(what));
     };
@@ -161,7 +161,7 @@ pub async fn doctor(
         let what = format!("agent `{name}` does not say: {why}");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
-    match tokio::time::timeout(EXAMINED_WITHIN, caller.examine()).await {
+    match tokio::time::timeout(EXAMINED_WITHIN, handle.examine()).await {
         Ok(Probed::Output(findings)) => {
             let findings = serde_json::from_value(findings);
             Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
@@ -190,7 +190,7 @@ pub async fn revoke(
     Asked(Revocation { force }): Asked<Revocation>,
 ) -> Result<Json<Agent>, Problem> {
     let retired = match force {
-        true => Retired::of(api.service.fleet(), &name),
+        true => DrainGuard::of(api.service.fleet(), &name),
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});

@@ -21,7 +21,7 @@ pub(crate) use source::check;
 pub(crate) use talk::Style;
 
 use crate::demo;
-use backburn::link::{self, LOCAL_LEASE};
+use backburn::agent_connection::{self, LOCAL_LEASE};
 use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -275,7 +275,7 @@ impl Place {
     }
 
     /// How the local agent is started: this very program, even where its file has been replaced since.
-    fn start(&self) -> Result<link::Start, Failure> {
+    fn start(&self) -> Result<agent_connection::AgentStarter, Failure> {
         let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"]
             .map(OsString::from)
             .into();
@@ -286,7 +286,7 @@ impl Place {
         for label in &self.labels {
             command.extend(["--label".into(), label.into()]);
         }
-        Ok(link::local(command, LOCAL_LEASE))
+        Ok(agent_connection::local(command, LOCAL_LEASE))
     }
 }
 

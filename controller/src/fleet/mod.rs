@@ -2,16 +2,16 @@
 //!
 //! All of it is in memory, behind one lock that is held for moments: the fleet works while the store does not.
 
-mod held;
-mod lever;
-mod modesty;
+mod halt;
+mod limits;
+mod reservation;
 
-pub use held::{Held, Permit, Retired};
-pub(crate) use lever::Lever;
-pub use lever::Reverted;
+pub(crate) use halt::HaltState;
+pub use halt::Reverted;
+pub use reservation::{AdmissionPolicy, DrainGuard, Reservation};
 
-use self::modesty::{FLOOD, FLOOD_WITHIN, Pace, is_modest};
-use crate::link::{Caller, Ear, Heard, Word, talk};
+use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
+use crate::agent_connection::{AgentEvent, AgentHandle, EventKind, EventSender, drive};
 use crate::runner::ADDRESS;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Ended, Hello, Owed, Report};
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub const FLEET_LEASE: Span = Span::seconds(30);
 
 /// How long an agent may take to introduce itself. It settles its ledger first.
-const HELLO_WITHIN: Duration = Duration::from_secs(60);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The connected agents.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Fleet {
     retiring: Mutex<BTreeSet<String>>,
     /// Counts the connections there have been.
     connections: AtomicU64,
-    lever: watch::Sender<Lever>,
+    halt_state: watch::Sender<HaltState>,
     /// What guardians have said, since the lever was pulled last, for workers that died or hung; by the agent's name.
     guardians: Mutex<BTreeMap<String, Vec<Ended>>>,
     /// Changes with each agent that comes or goes.
@@ -58,7 +58,7 @@ struct Member {
     introduction: Introduction,
     peer: SocketAddr,
     since: jiff::Timestamp,
-    caller: Caller,
+    handle: AgentHandle,
     /// More than one where all of them share it.
     holders: Vec<Holder>,
 }
@@ -78,7 +78,7 @@ struct Introduction {
 struct Holder {
     claim: Arc<Claim>,
     agent: Arc<str>,
-    ear: Ear,
+    events: EventSender,
 }
 
 /// A run that holds agents.
@@ -91,7 +91,7 @@ struct Claim {
 
 /// A connected agent, for people.
 #[derive(Debug, Clone)]
-pub struct Connected {
+pub struct ConnectedAgent {
     /// Its name.
     pub name: String,
     /// The version of its program.
@@ -116,19 +116,19 @@ impl Member {
     /// Tells those who hold it that it has gone.
     fn gone(self, why: &str) {
         for holder in self.holders {
-            holder.tell(self.connection, Heard::Closed(why.to_owned()));
+            holder.send(self.connection, EventKind::Closed(why.to_owned()));
         }
     }
 
-    fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> Connected {
-        Connected {
+    fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> ConnectedAgent {
+        ConnectedAgent {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
             labels: self.introduction.labels.clone(),
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
-            unresponsive: self.caller.is_unresponsive(),
+            unresponsive: self.handle.is_unresponsive(),
             runs: (claims.into_iter().flatten())
                 .map(|claim| claim.run.clone())
                 .collect(),
@@ -139,13 +139,13 @@ impl Member {
 
 impl Holder {
     /// A run that is over does not listen any more; its agent is let go in a moment.
-    fn tell(&self, connection: u64, heard: Heard) {
-        let word = Word {
+    fn send(&self, connection: u64, kind: EventKind) {
+        let event = AgentEvent {
             agent: Arc::clone(&self.agent),
             connection,
-            heard,
+            kind,
         };
-        self.ear.send(word).ok();
+        self.events.send(event).ok();
     }
 }
 
@@ -163,7 +163,7 @@ impl Fleet {
             runs: Mutex::default(),
             retiring: Mutex::default(),
             connections: AtomicU64::default(),
-            lever: watch::Sender::new(Lever::Released),
+            halt_state: watch::Sender::new(HaltState::Running),
             guardians: Mutex::default(),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
@@ -190,41 +190,43 @@ impl Fleet {
         peer: SocketAddr,
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> String {
-        let (caller, talk) = talk(stream, self.lease);
+        let (handle, driver) = drive(stream, self.lease);
         let fleet = Arc::clone(self);
         let owner = name.to_owned();
         let introduced = &OnceLock::new();
-        let mut pace = Pace::default();
-        let speaker = caller.clone();
-        let hear = move |heard: Heard| match (heard, introduced.get()) {
-            (Heard::Report(report), None) => {
+        let mut pace = RateLimiter::default();
+        let speaker = handle.clone();
+        let on_event = move |kind: EventKind| match (kind, introduced.get()) {
+            (EventKind::Report(report), None) => {
                 let Report::Hello(hello) = *report else {
                     return Err("it did not introduce itself first".to_owned());
                 };
-                is_modest(&hello)?;
+                validate_hello(&hello)?;
                 let connection = fleet.enter(&owner, hello, peer, speaker.clone());
                 introduced.get_or_init(|| connection);
                 Ok(())
             }
-            (heard, Some(&connection)) => {
-                match &heard {
-                    Heard::Unresponsive(silence) => {
+            (kind, Some(&connection)) => {
+                match &kind {
+                    EventKind::Unresponsive(silence) => {
                         tracing::warn!(agent = owner, %silence, "an agent is connected and does not answer");
                     }
-                    Heard::AnswersAgain => tracing::warn!(agent = owner, "an agent answers again"),
+                    EventKind::RespondsAgain => {
+                        tracing::warn!(agent = owner, "an agent answers again")
+                    }
                     _ => {}
                 }
                 if !pace.allows() {
                     return Err(format!(
-                        "it said more than {FLOOD} things within {} s",
-                        FLOOD_WITHIN.as_secs()
+                        "it said more than {MAX_MESSAGES} things within {} s",
+                        MESSAGE_WINDOW.as_secs()
                     ));
                 }
                 // Nobody is to be told that ten thousand are well.
-                if matches!(&heard, Heard::Report(report) if matches!(**report, Report::Alive)) {
+                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::Alive)) {
                     return Ok(());
                 }
-                match fleet.hand_on(&owner, connection, heard) {
+                match fleet.forward(&owner, connection, kind) {
                     true => Ok(()),
                     false => Err("another link of this agent took its place".to_owned()),
                 }
@@ -232,14 +234,14 @@ impl Fleet {
             (_, None) => Ok(()),
         };
         let late = async {
-            tokio::time::sleep(HELLO_WITHIN).await;
+            tokio::time::sleep(HELLO_TIMEOUT).await;
             if introduced.get().is_some() {
                 std::future::pending::<()>().await;
             }
         };
         let why = tokio::select! {
-            why = talk.go(hear) => why,
-            () = late => format!("it did not introduce itself within {}", Span(HELLO_WITHIN)),
+            why = driver.run(on_event) => why,
+            () = late => format!("it did not introduce itself within {}", Span(HELLO_TIMEOUT)),
         };
         if let Some(connection) = introduced.get() {
             self.leave(name, *connection, &why);
@@ -248,7 +250,7 @@ impl Fleet {
     }
 
     /// Somebody has introduced itself. Whoever had its name before is gone: an agent has one link.
-    fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, caller: Caller) -> u64 {
+    fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, handle: AgentHandle) -> u64 {
         let faults = self.once(hello.faults);
         let mut labels = hello.labels;
         (labels.entry(ADDRESS.to_owned())).or_insert_with(|| peer.ip().to_canonical().to_string());
@@ -267,13 +269,13 @@ impl Fleet {
             },
             peer,
             since: jiff::Timestamp::now(),
-            caller,
+            handle,
             holders: Vec::new(),
         };
         members.insert(name.to_owned(), member);
         drop(members);
         if let Some(before) = before {
-            before.caller.hang_up();
+            before.handle.close();
             before.gone("it has come again over another link");
         }
         self.seen.send_modify(|count| *count += 1);
@@ -312,7 +314,7 @@ impl Fleet {
 
     /// Hands a word of an agent on to the runs that hold it: each knows what it asked for. False where this link is not its
     /// own any more.
-    fn hand_on(&self, name: &str, connection: u64, heard: Heard) -> bool {
+    fn forward(&self, name: &str, connection: u64, kind: EventKind) -> bool {
         let mut members = self.members();
         let Some(member) = members
             .get_mut(name)
@@ -320,15 +322,15 @@ impl Fleet {
         else {
             return false;
         };
-        self.note_guardian(name, &heard);
+        self.record_guardian_report(name, &kind);
         match member.holders.split_last() {
             Some((last, others)) => {
                 for other in others {
-                    other.tell(connection, heard.clone());
+                    other.send(connection, kind.clone());
                 }
-                last.tell(connection, heard);
+                last.send(connection, kind);
             }
-            None => tracing::debug!(agent = name, ?heard, "heard of an agent that no run holds"),
+            None => tracing::debug!(agent = name, ?kind, "heard of an agent that no run holds"),
         }
         true
     }
@@ -337,7 +339,7 @@ impl Fleet {
     pub fn dismiss(&self, name: &str) {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
-        member.caller.hang_up();
+        member.handle.close();
         member.gone("it was dismissed");
         self.seen.send_modify(|count| *count += 1);
     }
@@ -355,12 +357,12 @@ impl Fleet {
     /// How many agents are connected and do not answer.
     pub fn unresponsive(&self) -> usize {
         let members = self.members();
-        let hangs = |member: &&Member| member.caller.is_unresponsive();
+        let hangs = |member: &&Member| member.handle.is_unresponsive();
         members.values().filter(hangs).count()
     }
 
     /// Every connected agent, in the order of the names.
-    pub fn list(&self) -> Vec<Connected> {
+    pub fn list(&self) -> Vec<ConnectedAgent> {
         let members = self.members();
         let runs = self.runs();
         let connected = members.iter();
@@ -370,7 +372,7 @@ impl Fleet {
     }
 
     /// One connected agent.
-    pub fn get(&self, name: &str) -> Option<Connected> {
+    pub fn get(&self, name: &str) -> Option<ConnectedAgent> {
         let members = self.members();
         let runs = self.runs();
         let member = members.get(name)?;
@@ -378,8 +380,8 @@ impl Fleet {
     }
 
     /// How to speak to a connected agent.
-    pub fn caller(&self, name: &str) -> Option<Caller> {
-        self.members().get(name).map(|member| member.caller.clone())
+    pub fn handle(&self, name: &str) -> Option<AgentHandle> {
+        self.members().get(name).map(|member| member.handle.clone())
     }
 
     /// Changes with each agent that comes or goes.

@@ -14,7 +14,7 @@ mod python;
 mod tcp;
 mod tls;
 
-use crate::link::Caller;
+use crate::agent_connection::AgentHandle;
 use backburn_experiments::Span;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
@@ -36,7 +36,7 @@ pub struct ProbeContext {
     /// What the activity itself says of secrets: the scopes that it may see, or its own as they are.
     pub own_secrets: Option<Value>,
     /// The agents that take part, by name, for `host`.
-    pub agents: BTreeMap<String, Caller>,
+    pub agents: BTreeMap<String, AgentHandle>,
     /// Who was picked for each target, for `from`.
     pub picks: BTreeMap<String, Vec<String>>,
     /// Whether the agents are a fleet's, on other hosts than this.

@@ -1,9 +1,9 @@
 //! The agents of a run: mustered, held, lost, replaced, sent home.
 
 use super::Runner;
-use crate::crew::{Joined, Roll};
-use crate::fleet::Lever;
-use crate::link::Caller;
+use crate::agent_connection::AgentHandle;
+use crate::agent_pool::{AgentSession, Inventory};
+use crate::fleet::HaltState;
 use crate::providers::ProbeContext;
 use backburn_experiments::check::Watch;
 use backburn_experiments::document::{Activity, Provider};
@@ -31,7 +31,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An agent that takes part.
 pub(super) struct RunAgent {
-    caller: Caller,
+    handle: AgentHandle,
     /// Over which of its connections its words come.
     connection: u64,
     has_process: bool,
@@ -55,8 +55,8 @@ pub(super) struct RunAgent {
 
 impl RunAgent {
     /// What it is told.
-    pub(super) fn caller(&self) -> &Caller {
-        &self.caller
+    pub(super) fn handle(&self) -> &AgentHandle {
+        &self.handle
     }
 
     /// Whether what came over this connection is its word.
@@ -76,7 +76,7 @@ impl Runner {
         let of_host = |activity: &Activity| matches!(activity.provider, Provider::Host(_));
         let experiment = &self.experiment;
         self.has_fault()
-            || (self.settings.crew.is_fleet() && experiment.measured_from().next().is_some())
+            || (self.settings.agent_pool.is_fleet() && experiment.measured_from().next().is_some())
             || (experiment
                 .hypothesis
                 .iter()
@@ -91,9 +91,9 @@ impl Runner {
     }
 
     /// Asks who is there. Where that fails, nothing is started.
-    pub(super) async fn muster(&mut self) -> Option<Roll> {
+    pub(super) async fn discover(&mut self) -> Option<Inventory> {
         let mustered = tokio::select! {
-            roll = self.settings.crew.muster() => roll,
+            inventory = self.settings.agent_pool.discover() => inventory,
             Some(by) = self.stop.recv() => {
                 self.asked_to_stop(&by);
                 return None;
@@ -106,12 +106,12 @@ impl Runner {
 
     /// Has these take part.
     pub(super) fn join(&mut self, names: &BTreeSet<String>) {
-        let joined = match self.settings.crew.hold(names, &self.hear) {
-            Ok(joined) => joined,
+        let session = match self.settings.agent_pool.reserve(names, &self.hear) {
+            Ok(session) => session,
             Err(refusal) => return self.not_started(&refusal.rule, refusal.what, refusal.hint),
         };
-        for joined in joined {
-            self.welcome(joined, Vec::new());
+        for session in session {
+            self.welcome(session, Vec::new());
         }
         self.flush();
         let owed = self
@@ -133,15 +133,15 @@ impl Runner {
     }
 
     /// An agent takes part; one that comes again was asked for these before.
-    fn welcome(&mut self, joined: Joined, asked: Vec<(u64, wire::InjectionId)>) {
-        let Joined {
+    fn welcome(&mut self, session: AgentSession, asked: Vec<(u64, wire::InjectionId)>) {
+        let AgentSession {
             hello,
-            caller,
+            handle,
             connection,
             has_process,
-        } = joined;
+        } = session;
         let agent = RunAgent {
-            caller,
+            handle,
             connection,
             has_process,
             asked,
@@ -169,10 +169,10 @@ impl Runner {
             return;
         }
         let mut context = ProbeContext::clone(&self.context);
-        let callers = self.agents.iter();
-        context.is_fleet = self.settings.crew.is_fleet();
-        context.agents = callers
-            .map(|(name, agent)| (name.clone(), agent.caller.clone()))
+        let handles = self.agents.iter();
+        context.is_fleet = self.settings.agent_pool.is_fleet();
+        context.agents = handles
+            .map(|(name, agent)| (name.clone(), agent.handle.clone()))
             .collect();
         self.context = Arc::new(context);
         self.context_knows_agents = true;
@@ -181,7 +181,8 @@ impl Runner {
     /// Tells every agent that was asked to inject to put everything back, once. Does not wait.
     pub(super) fn ask_revert(&mut self) {
         // Whoever pulled the lever tells them all; we ask those of whom we do not hear that it is done.
-        let waits = self.settings.crew.is_halted() && self.reverted_at.is_none() && !self.gave_time;
+        let waits =
+            self.settings.agent_pool.is_halted() && self.reverted_at.is_none() && !self.gave_time;
         if waits || std::mem::replace(&mut self.told_to_revert, true) {
             return;
         }
@@ -196,9 +197,9 @@ impl Runner {
                 true => is_open(name, agent),
             };
             if concerned && agent.reverting.is_none() && agent.lost.is_none() {
-                let request = agent.caller.request();
+                let request = agent.handle.next_request_id();
                 let run = Some(self.settings.run.clone());
-                agent.caller.say(Command::RevertAll { request, run });
+                agent.handle.send(Command::RevertAll { request, run });
                 agent.reverting = Some(request);
                 self.reverting.insert(name.clone());
             }
@@ -255,7 +256,7 @@ impl Runner {
         agent.lost = Some(Instant::now());
         self.reverting.remove(name);
         // One that only hangs must not keep its faults because we still beat.
-        agent.caller.hang_up();
+        agent.handle.close();
         // Once all is reverted nothing of the run depends on it any more.
         if self.reverted_at.is_none() {
             self.record_buffered(Event::AgentLost {
@@ -286,7 +287,7 @@ impl Runner {
         if self.injecting.is_empty() {
             return;
         }
-        if self.settings.crew.is_halted() {
+        if self.settings.agent_pool.is_halted() {
             self.give_time().await;
         }
         self.ask_revert();
@@ -315,9 +316,9 @@ impl Runner {
     /// twice. Not for long, and not once they are quiet: an injection may have crossed with what they were told.
     async fn give_time(&mut self) {
         let most = tokio::time::Instant::now() + HALT_TIMEOUT;
-        if let Some(mut lever) = self.settings.crew.lever() {
+        if let Some(mut lever) = self.settings.agent_pool.halt_state() {
             // Their answers come first, and our paper after: the processors have nothing better to do.
-            let answered = lever.wait_for(|lever| *lever != Lever::Pulled);
+            let answered = lever.wait_for(|lever| *lever != HaltState::Reverting);
             tokio::time::timeout_at(most, answered).await.ok();
         }
         while self.acting.values().any(|acting| *acting > 0) {
@@ -375,10 +376,10 @@ impl Runner {
         let (exited, asked) = (before.exited, std::mem::take(&mut before.asked));
         let host = before.host.take();
         drop(before);
-        let come = (self.settings.crew)
-            .again(name, since, hung, &self.hear)
+        let come = (self.settings.agent_pool)
+            .reconnect(name, since, hung, &self.hear)
             .await;
-        let joined = match come {
+        let session = match come {
             Ok(found) => found,
             Err(why) => {
                 let host = host.map(|host| format!(" ({host})"));
@@ -393,10 +394,10 @@ impl Runner {
         // its ledger's: what is in it for nobody any more is gone.
         let settled = match exited {
             Some(code) => code == Some(0),
-            None => self.settings.crew.is_fleet(),
+            None => self.settings.agent_pool.is_fleet(),
         };
-        let (owed, held) = (joined.hello.owed.clone(), joined.hello.held.clone());
-        self.welcome(joined, asked);
+        let (owed, held) = (session.hello.owed.clone(), session.hello.held.clone());
+        self.welcome(session, asked);
         for injection in self.open_on(name) {
             if let Some(owed) = owed.iter().find(|owed| owed.injection == injection) {
                 self.ended(name, never_gone(owed));
@@ -412,10 +413,10 @@ impl Runner {
         self.due.clear();
         let home =
             |agent: &RunAgent| agent.lost.is_some() || !agent.has_process || agent.exited.is_some();
-        let is_fleet = self.settings.crew.is_fleet();
+        let is_fleet = self.settings.agent_pool.is_fleet();
         for agent in self.agents.values_mut() {
             agent.leaves = true;
-            agent.caller.say(match is_fleet {
+            agent.handle.send(match is_fleet {
                 false => Command::Goodbye,
                 // It stays, and has nothing to watch for us any more.
                 true => Command::Watch {

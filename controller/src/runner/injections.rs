@@ -1,7 +1,7 @@
 //! Faults: what agents are asked to inject, and what they say about it.
 
 use super::{Runner, RunnerEvent, activities};
-use crate::link::{Heard, Word};
+use crate::agent_connection::{AgentEvent, EventKind};
 use backburn_experiments::Span;
 use backburn_experiments::check::{Rule, Watch};
 use backburn_experiments::journal::{AbortBy, Event};
@@ -97,10 +97,10 @@ impl Runner {
             let Some(agent) = self.agents.get_mut(&name) else {
                 continue;
             };
-            let (caller, id) = (agent.caller(), injection.id.clone());
-            let request = caller.request();
+            let (handle, id) = (agent.handle(), injection.id.clone());
+            let request = handle.next_request_id();
             let duration = injection.duration;
-            caller.say(Command::Inject { request, injection });
+            handle.send(Command::Inject { request, injection });
             agent.asked.push((request, id.clone()));
             self.due.insert((late, Deadline::Answer, id.clone()));
             let injecting = ActiveInjection {
@@ -135,7 +135,7 @@ impl Runner {
         if !rules.is_empty() {
             for agent in self.agents.values() {
                 let (run, rules) = (self.settings.run.clone(), rules.clone());
-                agent.caller().say(Command::Watch { run, rules });
+                agent.handle().send(Command::Watch { run, rules });
             }
         }
     }
@@ -183,25 +183,25 @@ impl Runner {
         }
     }
 
-    pub(super) fn heard(&mut self, word: Word) {
-        let Word {
+    pub(super) fn heard(&mut self, event: AgentEvent) {
+        let AgentEvent {
             agent,
             connection,
-            heard,
-        } = word;
+            kind,
+        } = event;
         let agent = &*agent;
         let known = self.agents.get(agent);
         // One that was lost may still have had something to say: the next one's ledger has the last word.
         if known.is_none_or(|known| !known.speaks_over(connection)) {
             return;
         }
-        match heard {
-            Heard::Report(report) => self.reported(agent, *report),
-            Heard::Unresponsive(silence) => self.unresponsive(agent, silence),
+        match kind {
+            EventKind::Report(report) => self.reported(agent, *report),
+            EventKind::Unresponsive(silence) => self.unresponsive(agent, silence),
             // Its run is being ended, and what it says counts as before.
-            Heard::AnswersAgain => {}
-            Heard::Closed(why) => self.closed(agent, why),
-            Heard::Exited(code) => self.exited(agent, code),
+            EventKind::RespondsAgain => {}
+            EventKind::Closed(why) => self.closed(agent, why),
+            EventKind::Exited(code) => self.exited(agent, code),
         }
     }
 

@@ -22,8 +22,8 @@ pub use journal::{Journal, JournalFile};
 pub use prepare::{Preview, PreviewedInjection, preview, select_agents};
 pub use target_addresses::ADDRESS;
 
-use crate::crew::Crew;
-use crate::link::{Ear, Word};
+use crate::agent_connection::{AgentEvent, EventSender};
+use crate::agent_pool::AgentPool;
 use crate::providers::ProbeContext;
 use backburn_experiments::Span;
 use backburn_experiments::check::Experiment;
@@ -53,7 +53,7 @@ pub struct RunSettings {
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
     pub sha256: Option<String>,
     /// Who takes part, where the experiment needs somebody.
-    pub crew: Crew,
+    pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.
     pub journal: Box<dyn Journal>,
     /// Who sees each event after that.
@@ -143,8 +143,8 @@ struct Runner {
     asked_to_stop: usize,
     agents: BTreeMap<String, agents::RunAgent>,
     /// What is heard of agents, by name.
-    heard: mpsc::UnboundedReceiver<Word>,
-    hear: Ear,
+    heard: mpsc::UnboundedReceiver<AgentEvent>,
+    hear: EventSender,
     context: Arc<ProbeContext>,
     /// Whether `context` knows all agents that take part.
     context_knows_agents: bool,
@@ -177,7 +177,7 @@ struct RunParameters {
     seed: u64,
     frequency: Duration,
     sha256: Option<String>,
-    crew: Crew,
+    agent_pool: AgentPool,
 }
 
 impl Runner {
@@ -221,7 +221,7 @@ impl Runner {
                 seed: settings.seed,
                 frequency,
                 sha256: settings.sha256,
-                crew: settings.crew,
+                agent_pool: settings.agent_pool,
             },
             illegal: None,
             notes,
@@ -305,11 +305,11 @@ impl Runner {
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => self.asked_to_stop(&by),
-            Some(word) = self.heard.recv() => {
-                self.heard(word);
+            Some(event) = self.heard.recv() => {
+                self.heard(event);
                 for _ in 1..MAX_EVENTS_AT_ONCE {
-                    let Ok(word) = self.heard.try_recv() else { break };
-                    self.heard(word);
+                    let Ok(event) = self.heard.try_recv() else { break };
+                    self.heard(event);
                 }
             }
             Some(note) = self.notes.recv() => {

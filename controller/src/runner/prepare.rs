@@ -3,7 +3,7 @@
 
 use super::event_log::{clean_plan, clean_refusal};
 use super::{Runner, RunnerEvent, target_addresses};
-use crate::crew::{Crew, Roll};
+use crate::agent_pool::{AgentPool, Inventory};
 use crate::providers::{self, ProbeContext};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{Activity, FaultProvider, Target};
@@ -74,7 +74,7 @@ pub async fn preview(
     experiment: &Experiment,
     seed: u64,
     frequency: Span,
-    mut crew: Crew,
+    mut agent_pool: AgentPool,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
     let mut looks = expected_looks(experiment, frequency);
@@ -82,7 +82,7 @@ pub async fn preview(
         expected.probe = experiment.redactor.text(&expected.probe).into_owned();
     }
     let warnings = warnings(experiment);
-    let missing = providers::missing(experiment, crew.is_fleet()).await;
+    let missing = providers::missing(experiment, agent_pool.is_fleet()).await;
     if !super::has_fault(experiment) {
         return Ok(Preview {
             agents: Vec::new(),
@@ -92,21 +92,22 @@ pub async fn preview(
             warnings,
         });
     }
-    let roll = crew.muster().await?;
-    let chosen = select(experiment, &roll, seed, "plan", crew.is_fleet());
-    let chosen = chosen.and_then(|chosen| crew.permits(&chosen.names()).map(|()| chosen));
+    let inventory = agent_pool.discover().await?;
+    let chosen = select(experiment, &inventory, seed, "plan", agent_pool.is_fleet());
+    let chosen =
+        chosen.and_then(|chosen| agent_pool.check_admission(&chosen.names()).map(|()| chosen));
     let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
-    let callers = crew.callers(&names);
+    let handles = agent_pool.handles(&names);
     let asked = chosen.iter().flat_map(|chosen| &chosen.planned);
     let mut answers = tokio::task::JoinSet::new();
     for (at, planned) in asked.enumerate() {
-        let (caller, request) = (
-            callers.get(&planned.agent).cloned(),
+        let (handle, request) = (
+            handles.get(&planned.agent).cloned(),
             planned.request.clone(),
         );
         answers.spawn(async move {
-            let outcome = match caller {
-                Some(caller) => caller.plan(request).await,
+            let outcome = match handle {
+                Some(handle) => handle.plan(request).await,
                 None => Err(Refusal::new("agent", "the agent has gone")),
             };
             (at, outcome)
@@ -132,7 +133,7 @@ pub async fn preview(
             refusal,
         });
     }
-    crew.dismiss().await;
+    agent_pool.release().await;
     chosen.map(|_| Preview {
         agents: names.into_iter().collect(),
         injections,
@@ -146,7 +147,7 @@ impl Runner {
     /// Looks whether all is there that will be run: what is not would be found out after the harm, by a rollback at the latest.
     pub(super) async fn look_for_programs(&mut self) {
         let experiment = Arc::clone(&self.experiment);
-        let is_fleet = self.settings.crew.is_fleet();
+        let is_fleet = self.settings.agent_pool.is_fleet();
         let missing = tokio::select! {
             missing = providers::missing(&experiment, is_fleet) => missing,
             Some(by) = self.stop.recv() => return self.asked_to_stop(&by),
@@ -166,15 +167,15 @@ impl Runner {
         if self.over() || !self.needs_agent() {
             return;
         }
-        let Some(roll) = self.muster().await else {
+        let Some(inventory) = self.discover().await else {
             return;
         };
         let chosen = select(
             &self.experiment,
-            &roll,
+            &inventory,
             self.settings.seed,
             &self.settings.run,
-            self.settings.crew.is_fleet(),
+            self.settings.agent_pool.is_fleet(),
         );
         let names = chosen.as_ref().map(Selection::names).unwrap_or_default();
         self.join(&names);
@@ -205,13 +206,13 @@ impl Runner {
             let Some(agent) = self.agents.get(&planned.agent) else {
                 continue;
             };
-            let (caller, request, tell) = (
-                agent.caller().clone(),
+            let (handle, request, tell) = (
+                agent.handle().clone(),
                 planned.request.clone(),
                 self.tell.clone(),
             );
             self.timers.spawn(async move {
-                let outcome = caller.plan(request).await;
+                let outcome = handle.plan(request).await;
                 tell.send(RunnerEvent::Planned { at, outcome }).ok();
             });
         }
@@ -247,7 +248,7 @@ impl Runner {
                         .iter()
                         .find_map(|problem| problem.hint.clone())
                 });
-                let on = match self.settings.crew.is_fleet() {
+                let on = match self.settings.agent_pool.is_fleet() {
                     true => format!(" on `{agent}`"),
                     false => String::new(),
                 };
@@ -264,10 +265,10 @@ impl Runner {
 /// No match, or the blast radius.
 pub fn select_agents(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    select(experiment, roll, seed, "plan", true).map(|chosen| chosen.names())
+    select(experiment, inventory, seed, "plan", true).map(|chosen| chosen.names())
 }
 
 /// Who is picked for which target, and what they are to be asked for.
@@ -290,7 +291,7 @@ impl Selection {
 /// What is asked of whom, and who measures for others.
 fn select(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     run: &str,
     is_fleet: bool,
@@ -304,11 +305,11 @@ fn select(
         let picked = match experiment.target_of(activity) {
             None if is_fleet => return Err(no_target(&activity.name)),
             // A local run without a target means this host.
-            None => roll.iter().map(|(name, _)| name.clone()).collect(),
+            None => inventory.iter().map(|(name, _)| name.clone()).collect(),
             Some((name, target)) => match picks.get(name) {
                 Some(known) => known.picked.clone(),
                 None => {
-                    let new = pick(name, target, roll, seed, is_fleet)?;
+                    let new = pick(name, target, inventory, seed, is_fleet)?;
                     picks.entry(name.to_owned()).or_insert(new).picked.clone()
                 }
             },
@@ -335,12 +336,12 @@ fn select(
     // Who only measures is not hit, so no ceiling is about them.
     for name in experiment.measured_from() {
         if let (None, Some(target)) = (picks.get(name), experiment.document.targets.get(name)) {
-            let new = pick(name, target, roll, seed, is_fleet)?;
+            let new = pick(name, target, inventory, seed, is_fleet)?;
             picks.insert(name.to_owned(), new);
         }
     }
     let aimed = match is_fleet {
-        true => aim_at(experiment, roll, seed, &picks, &mut planned)?,
+        true => aim_at(experiment, inventory, seed, &picks, &mut planned)?,
         false => BTreeMap::new(),
     };
     Ok(Selection {
@@ -353,7 +354,7 @@ fn select(
 /// Puts the addresses of agents where faults are aimed at their targets. Returns those that are not hit themselves.
 fn aim_at(
     experiment: &Experiment,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     picks: &BTreeMap<String, Picked>,
     planned: &mut [PlannedInjection],
@@ -372,13 +373,13 @@ fn aim_at(
             return Err(Refusal::new("no-target", what)
                 .hint(format!("`targets` has: {}", names.join(", "))));
         };
-        let picked = pick(&name, target, roll, seed, true)?;
+        let picked = pick(&name, target, inventory, seed, true)?;
         new.insert(name, picked);
     }
     let all = picks.clone().into_iter().chain(new.clone()).collect();
     for planned in planned {
         planned.request.arguments =
-            target_addresses::addressed(&planned.request.arguments, &all, roll)?;
+            target_addresses::addressed(&planned.request.arguments, &all, inventory)?;
     }
     Ok(new)
 }
@@ -420,13 +421,13 @@ fn request(
 fn pick(
     name: &str,
     target: &Target,
-    roll: &Roll,
+    inventory: &Inventory,
     seed: u64,
     is_fleet: bool,
 ) -> Result<Picked, Refusal> {
-    select::pick_agents(target, roll, seed, name).map_err(|none| {
+    select::pick_agents(target, inventory, seed, name).map_err(|none| {
         let refusal = Refusal::from(none);
-        match roll.as_slice() {
+        match inventory.as_slice() {
             [(agent, labels)] if !is_fleet && !select::matches(target, labels) => refusal.hint(format!(
                 "a local run has one agent, this host `{agent}`, with the labels {}; `--label KEY=VALUE` gives it more",
                 list(labels)

@@ -2,7 +2,7 @@
 //! were picked for the target `db`. Each stands where it was written, in the order of the agents' names, so that the
 //! members of a partition come in the same order for all of them.
 
-use crate::crew::Roll;
+use crate::agent_pool::Inventory;
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::Refusal;
 use serde_json::{Map, Value};
@@ -41,36 +41,40 @@ fn target(text: &str) -> Option<(&str, &str)> {
 pub(super) fn addressed(
     arguments: &Map<String, Value>,
     picks: &BTreeMap<String, Picked>,
-    roll: &Roll,
+    inventory: &Inventory,
 ) -> Result<Map<String, Value>, Refusal> {
     let mut done = Map::new();
     for (key, value) in arguments {
-        done.insert(key.clone(), put(value, picks, roll)?);
+        done.insert(key.clone(), put(value, picks, inventory)?);
     }
     Ok(done)
 }
 
-fn put(value: &Value, picks: &BTreeMap<String, Picked>, roll: &Roll) -> Result<Value, Refusal> {
+fn put(
+    value: &Value,
+    picks: &BTreeMap<String, Picked>,
+    inventory: &Inventory,
+) -> Result<Value, Refusal> {
     Ok(match value {
-        Value::String(text) => match addresses(text, picks, roll)? {
+        Value::String(text) => match addresses(text, picks, inventory)? {
             Some(all) => all.into(),
             None => value.clone(),
         },
         Value::Array(list) => {
             let mut whole = Vec::new();
             for value in list {
-                match value.as_str().map(|text| addresses(text, picks, roll)) {
+                match value.as_str().map(|text| addresses(text, picks, inventory)) {
                     Some(all) => match all? {
                         // In their place, beside what else stands there.
                         Some(all) => whole.extend(all.into_iter().map(Value::from)),
                         None => whole.push(value.clone()),
                     },
-                    None => whole.push(put(value, picks, roll)?),
+                    None => whole.push(put(value, picks, inventory)?),
                 }
             }
             whole.into()
         }
-        Value::Object(fields) => addressed(fields, picks, roll)?.into(),
+        Value::Object(fields) => addressed(fields, picks, inventory)?.into(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     })
 }
@@ -78,7 +82,7 @@ fn put(value: &Value, picks: &BTreeMap<String, Picked>, roll: &Roll) -> Result<V
 fn addresses(
     text: &str,
     picks: &BTreeMap<String, Picked>,
-    roll: &Roll,
+    inventory: &Inventory,
 ) -> Result<Option<Vec<String>>, Refusal> {
     let Some((name, port)) = target(text) else {
         return Ok(None);
@@ -88,7 +92,7 @@ fn addresses(
     };
     let mut all = Vec::new();
     for agent in &picked.picked {
-        let labels = roll.iter().find(|(name, _)| name == agent);
+        let labels = inventory.iter().find(|(name, _)| name == agent);
         let address = labels.and_then(|(_, labels)| labels.get(ADDRESS));
         let Some(address) = address else {
             let what = format!("agent `{agent}` of the target `{name}` has no address");
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn agents_are_put_where_their_target_stands() {
         let labels = |address: &str| [(ADDRESS.to_owned(), address.to_owned())].into();
-        let roll: Roll = vec![
+        let inventory: Inventory = vec![
             ("a".into(), labels("10.0.0.1")),
             ("b".into(), labels("fd00::2")),
             ("c".into(), BTreeMap::new()),
@@ -131,7 +135,7 @@ mod tests {
         });
         let arguments = arguments.as_object().unwrap();
         assert_eq!(aimed(arguments), ["db", "nobody"].map(str::to_owned).into());
-        let done = addressed(arguments, &picks, &roll).unwrap();
+        let done = addressed(arguments, &picks, &inventory).unwrap();
         assert_eq!(
             Value::from(done),
             json!({
@@ -141,7 +145,7 @@ mod tests {
             })
         );
         let lost = json!({"to": "@lost"});
-        let refusal = addressed(lost.as_object().unwrap(), &picks, &roll).unwrap_err();
+        let refusal = addressed(lost.as_object().unwrap(), &picks, &inventory).unwrap_err();
         assert_eq!(refusal.rule, "no-match");
     }
 }

@@ -90,7 +90,7 @@ pub struct Wanted<'a> {
     /// On whom, with their labels.
     pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
     /// Everybody who is connected.
-    pub roll: &'a [(String, BTreeMap<String, String>)],
+    pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When.
     pub at: Timestamp,
 }
@@ -263,7 +263,7 @@ impl Rule {
 
     fn most(&self, wanted: &Wanted<'_>) -> Option<usize> {
         let share = self.max_percent.map(|percent| {
-            let all = wanted.roll.iter();
+            let all = wanted.inventory.iter();
             let all = all.filter(|(_, labels)| self.is_about(labels)).count();
             (all as f64 * percent / 100.0 + 1e-9).floor() as usize
         });

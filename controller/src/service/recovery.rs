@@ -4,7 +4,7 @@
 use super::failpoint::Writer;
 use super::runs::Running;
 use super::{Service, lock};
-use crate::fleet::Held;
+use crate::fleet::Reservation;
 use crate::store::StoreError;
 use backburn_experiments::Span;
 use backburn_experiments::journal::{Entry, Event, Run, verdict};
@@ -30,16 +30,16 @@ impl Service {
         for kept in open {
             let id = kept.new.id;
             let journal = self.read(&id)?;
-            let mut held = Held::new(Arc::clone(&self.fleet), &id);
+            let mut reservation = Reservation::new(Arc::clone(&self.fleet), &id);
             journal
                 .run
                 .open()
-                .for_each(|(_, injection)| held.claim(&injection.agent));
+                .for_each(|(_, injection)| reservation.claim(&injection.agent));
             let (running, stopped) = Running::new();
             lock(&self.runs).insert(id.clone(), running);
             let service = Arc::clone(self);
             std::thread::spawn(move || {
-                if let Err(error) = service.close_interrupted(journal, held) {
+                if let Err(error) = service.close_interrupted(journal, reservation) {
                     tracing::error!(run = id, %error, "a run that a crash left open could not be closed; the next start tries again");
                     lock(&service.runs).remove(&id);
                 }
@@ -77,7 +77,7 @@ impl Service {
     fn close_interrupted(
         self: &Arc<Self>,
         mut journal: Continued,
-        held: Held,
+        reservation: Reservation,
     ) -> Result<(), StoreError> {
         if journal.run.events == 0 {
             journal.run.not_started = Some((
@@ -88,7 +88,7 @@ impl Service {
         } else if journal.stands && !journal.run.ended {
             let reason = "the controller died while the run went on".into();
             self.put(&mut journal, [Event::Interrupted { reason }])?;
-            self.settle(&mut journal, held)?;
+            self.settle(&mut journal, reservation)?;
             self.put(&mut journal, [Event::RunEnded])?;
         }
         self.close(Writer::Recovery, &journal.id, &verdict(&journal.run));
@@ -96,7 +96,11 @@ impl Service {
     }
 
     /// Asks every agent that may owe something, as soon as it comes again.
-    fn settle(&self, journal: &mut Continued, mut held: Held) -> Result<(), StoreError> {
+    fn settle(
+        &self,
+        journal: &mut Continued,
+        mut reservation: Reservation,
+    ) -> Result<(), StoreError> {
         let mut open: BTreeMap<String, Vec<InjectionId>> = BTreeMap::new();
         for (id, injection) in journal.run.open() {
             let of = open.entry(injection.agent.clone()).or_default();
@@ -121,7 +125,7 @@ impl Service {
         let (ear, _) = tokio::sync::mpsc::unbounded_channel();
         for (name, injections) in open {
             // Who never comes again leaves its injections open, and the run not clean.
-            let hello = match runtime.block_on(held.again(&name, began, None, &ear)) {
+            let hello = match runtime.block_on(reservation.reconnect(&name, began, None, &ear)) {
                 Ok(joined) => joined.hello,
                 Err(why) => {
                     tracing::error!(run = journal.id, why, "what an agent owes is not known");

@@ -2,7 +2,7 @@
 //! certificate is good for nothing.
 
 use super::{Service, lock};
-use crate::fleet::Retired;
+use crate::fleet::DrainGuard;
 use backburn_experiments::Span;
 use backburn_experiments::wire::Refusal;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ impl Service {
     ///
     /// # Errors
     /// Something of them is not known to be over.
-    pub async fn retire(&self, agent: &str) -> Result<Retired, Refusal> {
-        let retired = Retired::of(self.fleet(), agent);
+    pub async fn retire(&self, agent: &str) -> Result<DrainGuard, Refusal> {
+        let retired = DrainGuard::of(self.fleet(), agent);
         let by = format!("agent `{agent}` is about to be revoked");
         for run in retired.runs() {
             self.stop(run, by.clone());

@@ -6,8 +6,8 @@ use super::given::Document;
 use super::policy::{Wanted, Word};
 use super::programs;
 use super::{Service, lock};
-use crate::crew::{Crew, Roll};
-use crate::fleet::{Held, Permit};
+use crate::agent_pool::{AgentPool, Inventory};
+use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
 use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
 use backburn_experiments::check::{self, Experiment, Sources};
@@ -267,7 +267,7 @@ impl Service {
     ) {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
-        let held = Held::new(Arc::clone(&self.fleet), run)
+        let reservation = Reservation::new(Arc::clone(&self.fleet), run)
             .permitted_by(self.permit(&experiment, ask))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
@@ -275,7 +275,7 @@ impl Service {
             seed,
             frequency: check::EVERY,
             sha256: ask.document.sha256(),
-            crew: Crew::Fleet(held),
+            agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(Kept {
                 service: Arc::clone(&self),
                 run: run.to_owned(),
@@ -327,16 +327,16 @@ impl Service {
     }
 
     /// What a run may hold, as the policy says when it is about to.
-    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &Ask) -> Permit {
+    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &Ask) -> AdmissionPolicy {
         let (service, experiment) = (Arc::clone(self), experiment.clone());
         let (who, approved_by) = (ask.who.clone(), ask.approved_by.clone());
-        Box::new(move |agents, roll| {
+        Box::new(move |agents, inventory| {
             let wanted = Wanted {
                 experiment: &experiment,
                 who: &who,
                 approved_by: approved_by.as_deref(),
                 agents,
-                roll,
+                inventory,
                 at: Timestamp::now(),
             };
             match service.policy.judge(&wanted) {
@@ -352,18 +352,18 @@ impl Service {
         if !runner::has_fault(experiment) {
             return Ok(());
         }
-        let roll = Held::new(Arc::clone(&self.fleet), "policy").roll()?;
-        let Ok(names) = runner::select_agents(experiment, &roll, seed) else {
+        let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
+        let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
             // The run says why, in its journal.
             return Ok(());
         };
-        let agents = named(&roll, &names);
+        let agents = named(&inventory, &names);
         let wanted = Wanted {
             experiment,
             who: &ask.who,
             approved_by: ask.approved_by.as_deref(),
             agents: &agents,
-            roll: &roll,
+            inventory: &inventory,
             at: Timestamp::now(),
         };
         match self.policy.judge(&wanted) {
@@ -385,9 +385,15 @@ impl Service {
     pub async fn plan(self: &Arc<Self>, ask: Ask) -> Result<(u64, Preview), Refused> {
         let experiment = self.understand_ask(&ask).map_err(Refused::Invalid)?;
         let seed = ask.seed.unwrap_or_else(runner::random);
-        let held =
-            Held::new(Arc::clone(&self.fleet), "plan").permitted_by(self.permit(&experiment, &ask));
-        let preview = runner::preview(&experiment, seed, check::EVERY, Crew::Fleet(held)).await?;
+        let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
+            .permitted_by(self.permit(&experiment, &ask));
+        let preview = runner::preview(
+            &experiment,
+            seed,
+            check::EVERY,
+            AgentPool::Fleet(reservation),
+        )
+        .await?;
         Ok((seed, preview))
     }
 
@@ -448,8 +454,11 @@ fn second_person(rule: &str) -> Refusal {
         .hint("apply it first, with `backburn apply FILE`: a run by its name waits for `backburn approve`")
 }
 
-fn named(roll: &Roll, names: &BTreeSet<String>) -> BTreeMap<String, BTreeMap<String, String>> {
-    let named = roll.iter().filter(|(name, _)| names.contains(name));
+fn named(
+    inventory: &Inventory,
+    names: &BTreeSet<String>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    let named = inventory.iter().filter(|(name, _)| names.contains(name));
     named.cloned().collect()
 }
 

@@ -2,7 +2,7 @@
 //! Its fault removes a file, and the hypothesis is that the file is there.
 #![allow(dead_code)]
 
-use backburn::link::{Link, Start};
+use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
@@ -114,7 +114,7 @@ impl World {
             seed: 7,
             frequency: self.frequency,
             sha256: None,
-            crew: self.start().into(),
+            agent_pool: self.start().into(),
             journal: Box::new(JournalFile::open(path.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
                 watching.lock().unwrap().push(entry.clone())
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    fn start(&self) -> Start {
+    fn start(&self) -> AgentStarter {
         let (manners, told, starts) = (
             self.manners.clone(),
             Arc::clone(&self.told),
@@ -161,7 +161,7 @@ impl World {
                 healthy.clone(),
                 start,
             ));
-            Ok(Link::over(ours, None, Span::seconds(5)))
+            Ok(AgentConnection::over(ours, None, Span::seconds(5)))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::{Failure, INVALID, runtime};
 use backburn::api::Token;
-use backburn_agent::connect::trust;
+use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
 use clap::Args;
@@ -178,7 +178,7 @@ impl Client {
         stream
             .set_nodelay(true)
             .map_err(|error| self.lost(&error))?;
-        let config = trust::by_token(&self.token.authority, "http/1.1")
+        let config = verify::config_from_token(&self.token.authority, "http/1.1")
             .map_err(|error| self.lost(&error))?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|_| Failure::invalid(format!("`{}` is no host's name", self.host)))?;

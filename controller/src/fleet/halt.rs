@@ -1,7 +1,7 @@
 //! The lever: every agent is told to put everything back, and each is waited for as long as it answers.
 
 use super::Fleet;
-use crate::link::{Caller, Heard};
+use crate::agent_connection::{AgentHandle, EventKind};
 use backburn_experiments::wire::{Cause, Ended, Owed, Report};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -11,21 +11,21 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// An agent that has said nothing at all for so long after it was told to put everything back is asked whether it lives.
-const ASKED_AFTER: Duration = Duration::from_secs(1);
+const HEARTBEAT_AFTER: Duration = Duration::from_secs(1);
 /// One that has then still said nothing is named as unresponsive, and not waited for.
-const SILENT_AFTER: Duration = Duration::from_secs(4);
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(4);
 /// The most that is kept of what one agent's guardian says.
-const MOST_ENDED: usize = 10_000;
+const MAX_GUARDIAN_REPORTS: usize = 10_000;
 
 /// The lever that ends every fault at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lever {
+pub(crate) enum HaltState {
     /// Agents may be held.
-    Released,
+    Running,
     /// Nobody may; agents are told to put everything back, and listened to.
-    Pulled,
+    Reverting,
     /// Nobody may; every agent has answered, or has had its time.
-    Answered,
+    Settled,
 }
 
 /// What an agent did when the lever was pulled.
@@ -46,18 +46,18 @@ pub struct Reverted {
 impl Fleet {
     /// Whether the lever is pulled.
     pub fn is_halted(&self) -> bool {
-        *self.lever.borrow() != Lever::Released
+        *self.halt_state.borrow() != HaltState::Running
     }
 
     /// From now on nobody can be held.
     pub fn halt(&self) {
         self.guardians().clear();
-        self.lever.send_replace(Lever::Pulled);
+        self.halt_state.send_replace(HaltState::Reverting);
     }
 
     /// Agents may be held again.
     pub fn resume(&self) {
-        self.lever.send_replace(Lever::Released);
+        self.halt_state.send_replace(HaltState::Running);
     }
 
     fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<Ended>>> {
@@ -65,8 +65,8 @@ impl Fleet {
     }
 
     /// Keeps what a guardian says for a dead worker, while the lever is pulled.
-    pub(super) fn note_guardian(&self, agent: &str, heard: &Heard) {
-        let Heard::Report(report) = heard else {
+    pub(super) fn record_guardian_report(&self, agent: &str, kind: &EventKind) {
+        let EventKind::Report(report) = kind else {
             return;
         };
         if let Report::Ended(ended) = &**report
@@ -75,7 +75,7 @@ impl Fleet {
         {
             let mut guardians = self.guardians();
             let said = guardians.entry(agent.to_owned()).or_default();
-            if said.len() < MOST_ENDED {
+            if said.len() < MAX_GUARDIAN_REPORTS {
                 said.push(ended.clone());
             }
         }
@@ -84,19 +84,19 @@ impl Fleet {
     /// Has every connected agent put everything back, and tells of each as soon as it has, does not answer, or the time is over.
     pub async fn revert_all(&self, within: Duration, mut told: impl FnMut(Reverted)) {
         let began = Instant::now();
-        let callers: Vec<(String, Caller)> = (self.members().iter())
-            .map(|(name, member)| (name.clone(), member.caller.clone()))
+        let handles: Vec<(String, AgentHandle)> = (self.members().iter())
+            .map(|(name, member)| (name.clone(), member.handle.clone()))
             .collect();
         // Every one is told before the first is listened to.
-        let mut waited_for: BTreeMap<String, (Caller, u64)> = BTreeMap::new();
+        let mut waited_for: BTreeMap<String, (AgentHandle, u64)> = BTreeMap::new();
         let mut answers = FuturesUnordered::new();
-        for (agent, caller) in callers {
-            let heard = caller.times_heard();
-            let answer = caller.told_to_revert();
-            waited_for.insert(agent.clone(), (caller, heard));
+        for (agent, handle) in handles {
+            let received = handle.messages_received();
+            let answer = handle.start_revert_all();
+            waited_for.insert(agent.clone(), (handle, received));
             answers.push(async move { (agent, answer.await) });
         }
-        let mut stages = [ASKED_AFTER, SILENT_AFTER, within].into_iter();
+        let mut stages = [HEARTBEAT_AFTER, UNRESPONSIVE_AFTER, within].into_iter();
         let mut stage = stages.next();
         while let Some(length) = stage
             && !waited_for.is_empty()
@@ -105,16 +105,16 @@ impl Fleet {
                 biased;
                 answer = answers.next() => answer,
                 () = sleep_until(began + length) => {
-                    if length == ASKED_AFTER {
+                    if length == HEARTBEAT_AFTER {
                         // Those that do not answer beats are waited for to the end.
-                        for (caller, heard) in waited_for.values_mut() {
-                            if *heard == caller.times_heard() && !caller.ask_for_life(self.lease) {
-                                *heard = u64::MAX;
+                        for (handle, received) in waited_for.values_mut() {
+                            if *received == handle.messages_received() && !handle.request_heartbeat(self.lease) {
+                                *received = u64::MAX;
                             }
                         }
                     }
-                    if length == SILENT_AFTER {
-                        let is_silent = |(caller, heard): &(Caller, u64)| *heard == caller.times_heard();
+                    if length == UNRESPONSIVE_AFTER {
+                        let is_silent = |(handle, received): &(AgentHandle, u64)| *received == handle.messages_received();
                         let silent = waited_for.extract_if(.., |_, of| is_silent(of));
                         silent.for_each(|(agent, _)| told(self.unanswered(agent, true)));
                     }
@@ -123,12 +123,12 @@ impl Fleet {
                 }
             };
             let Some((agent, answer)) = answer else { break };
-            let Some((caller, _)) = waited_for.remove(&agent) else {
+            let Some((handle, _)) = waited_for.remove(&agent) else {
                 continue;
             };
             let Ok(Report::AllReverted { owed, .. }) = answer else {
                 // Its link is closed, or it does not answer; nothing more will come of it.
-                told(self.unanswered(agent, caller.is_unresponsive()));
+                told(self.unanswered(agent, handle.is_unresponsive()));
                 continue;
             };
             if let Some(member) = self.members().get_mut(&agent) {
@@ -142,15 +142,15 @@ impl Fleet {
                 guardian: Vec::new(),
             });
         }
-        self.lever.send_if_modified(|lever| {
-            let pulled = *lever == Lever::Pulled;
+        self.halt_state.send_if_modified(|halt_state| {
+            let pulled = *halt_state == HaltState::Reverting;
             if pulled {
-                *lever = Lever::Answered;
+                *halt_state = HaltState::Settled;
             }
             pulled
         });
-        for (agent, (caller, _)) in waited_for {
-            told(self.unanswered(agent, caller.is_unresponsive()));
+        for (agent, (handle, _)) in waited_for {
+            told(self.unanswered(agent, handle.is_unresponsive()));
         }
     }
 

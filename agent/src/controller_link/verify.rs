@@ -1,7 +1,7 @@
 //! Whom an agent believes to be its controller: somebody with a certificate of its authority, which
 //! a join token names by its fingerprint and a membership holds. And what TLS finds wrong, in words.
 
-use super::membership::{Membership, fingerprint};
+use super::credentials::{Credentials, fingerprint};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -18,9 +18,9 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// What TLS said.
-pub fn by_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
+pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let pinned = Pinned {
+    let pinned = PinnedAuthority {
         authority: authority.to_owned(),
         provider: Arc::clone(&provider),
     };
@@ -29,33 +29,36 @@ pub fn by_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Er
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned))
         .with_no_client_auth();
-    Ok(finished(config, protocol))
+    Ok(finish_config(config, protocol))
 }
 
 /// TLS for a member: the authority that it has joined, and its own certificate.
 ///
 /// # Errors
 /// The membership's key or certificates can't be used.
-pub fn by_membership(member: &Membership, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
+pub fn config_from_credentials(
+    credentials: &Credentials,
+    protocol: &str,
+) -> Result<Arc<ClientConfig>, Error> {
     let wrong = |what: &str| Error::General(format!("{what} in the state folder can't be read"));
     let mut roots = RootCertStore::empty();
     roots.add(
-        CertificateDer::from_pem_slice(member.authority.as_bytes())
+        CertificateDer::from_pem_slice(credentials.authority.as_bytes())
             .map_err(|_| wrong("the authority's certificate"))?,
     )?;
-    let chain = CertificateDer::pem_slice_iter(member.certificate.as_bytes())
+    let chain = CertificateDer::pem_slice_iter(credentials.certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| wrong("the agent's certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(member.key.as_bytes())
+    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())
         .map_err(|_| wrong("the agent's key"))?;
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
-    Ok(finished(config, protocol))
+    Ok(finish_config(config, protocol))
 }
 
-fn finished(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
+fn finish_config(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     // Small pieces: a controller holds one of each agent while it is incomplete.
     config.max_fragment_size = Some(4096);
@@ -66,12 +69,12 @@ fn finished(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
 
 /// Believes whoever is signed by the authority of this fingerprint, and shows it.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedAuthority {
     authority: String,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedAuthority {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

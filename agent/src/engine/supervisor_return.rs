@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 pub use faults::Expectation;
 
 /// How far two looks are apart.
-const LOOK_EACH: Duration = Duration::from_millis(20);
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What came of waiting for a supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Return {
+pub struct SupervisorReturn {
     /// The processes that came back; none where not enough came in time.
     pub back: Option<Vec<ProcessId>>,
 }
 
 /// Waits until as many new processes as expected are there, or the time for that is over.
-pub fn await_return(expected: &Expectation) -> Return {
+pub fn await_return(expected: &Expectation) -> SupervisorReturn {
     let until = Instant::now() + expected.within.0;
     let table = ProcessTable::default();
     loop {
@@ -36,33 +36,33 @@ pub fn await_return(expected: &Expectation) -> Return {
             .filter(|id| !expected.known.contains(id))
             .collect();
         if new.len() >= expected.number {
-            return Return { back: Some(new) };
+            return SupervisorReturn { back: Some(new) };
         }
         if Instant::now() >= until {
-            return Return { back: None };
+            return SupervisorReturn { back: None };
         }
-        std::thread::sleep(LOOK_EACH);
+        std::thread::sleep(OBSERVE_INTERVAL);
     }
 }
 
 /// A supervisor is awaited.
 #[derive(Debug)]
-pub(super) struct Awaited {
+pub(super) struct AwaitedReturn {
     within: Span,
     since: Instant,
-    answer: Option<Answer>,
+    answer: Option<ReturnOutcome>,
 }
 
 #[derive(Debug)]
-enum Answer {
+enum ReturnOutcome {
     Back(Duration, Vec<ProcessId>),
     NotBack(String),
 }
 
-impl Awaited {
+impl AwaitedReturn {
     /// Awaited from now on.
     pub(super) fn new(expected: &Expectation, since: Instant) -> Self {
-        Awaited {
+        AwaitedReturn {
             within: expected.within,
             since,
             answer: None,
@@ -75,35 +75,37 @@ impl Awaited {
     }
 
     /// Takes the answer of the child that looked; an error where it could not look.
-    pub(super) fn take(&mut self, answer: Result<Return, String>) {
+    pub(super) fn take(&mut self, answer: Result<SupervisorReturn, String>) {
         self.answer = Some(match answer {
-            Ok(Return { back: Some(new) }) => Answer::Back(self.since.elapsed(), new),
-            Ok(Return { back: None }) => {
-                Answer::NotBack(format!("not back within {}", self.within))
+            Ok(SupervisorReturn { back: Some(new) }) => {
+                ReturnOutcome::Back(self.since.elapsed(), new)
             }
-            Err(why) => Answer::NotBack(format!("not seen to be back: {why}")),
+            Ok(SupervisorReturn { back: None }) => {
+                ReturnOutcome::NotBack(format!("not back within {}", self.within))
+            }
+            Err(why) => ReturnOutcome::NotBack(format!("not seen to be back: {why}")),
         });
     }
 
     /// Adds what is known to an effect.
-    pub(super) fn tell(&self, effect: &mut Effect) {
+    pub(super) fn add_to(&self, effect: &mut Effect) {
         match &self.answer {
-            Some(Answer::Back(after, new)) => {
+            Some(ReturnOutcome::Back(after, new)) => {
                 let said = format!(
                     "back after {} as {}",
                     Span::from(*after),
                     crate::changes::listed(new)
                 );
-                effect.seen = super::active::join(&effect.seen, &said);
+                effect.seen = super::active_injection::join(&effect.seen, &said);
                 let longest = effect
                     .figures
                     .entry("back-after-seconds".into())
                     .or_insert(0.0);
                 *longest = longest.max(after.as_secs_f64());
             }
-            None => effect.seen = super::active::join(&effect.seen, "not back yet"),
-            Some(Answer::NotBack(said)) => {
-                effect.seen = super::active::join(&effect.seen, said);
+            None => effect.seen = super::active_injection::join(&effect.seen, "not back yet"),
+            Some(ReturnOutcome::NotBack(said)) => {
+                effect.seen = super::active_injection::join(&effect.seen, said);
                 effect.unmet = Some(format!("what was killed was {said}"));
             }
         }

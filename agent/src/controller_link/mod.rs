@@ -2,52 +2,52 @@
 //! socket pair that a local agent has: it dials, starts an agent, carries bytes, and dials again.
 //! It knows nothing of what is said, and touches nothing of the host.
 
-mod carry;
-mod dial;
+mod credentials;
 pub mod join;
-mod membership;
-pub mod trust;
+mod relay;
+mod tls_connect;
+pub mod verify;
 
-pub use dial::DialError;
-pub use membership::{Membership, NoMembership};
+pub use credentials::{Credentials, CredentialsError};
+pub use tls_connect::ConnectError;
 
-use crate::engine::revert_dead;
-use crate::guardian::NOT_CLEAN;
+use crate::engine::revert_matching;
+use crate::exit_code;
 use crate::host::{Host, Invocation, Role};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{Cause, Ended, Owed};
-use carry::{Carried, carry, take_signal};
-use dial::{Tls, timespec};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use relay::{RelayEnd, relay, take_signal};
 use ring::rand::SecureRandom as _;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tls_connect::{TlsConnection, timespec};
 
 /// The longest breaks before a link is tried again, the last one for all that follow. Each break is of any length up to that
 /// ("full jitter"): 10,000 agents that lose their controller at once come back over four seconds.
-const BREAKS: [Duration; 4] = [
+const RECONNECT_DELAYS: [Duration; 4] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
     Duration::from_secs(16),
     Duration::from_secs(30),
 ];
 /// How long we wait for the controller's first word before an agent is started for it.
-const FIRST_WORD: Duration = Duration::from_secs(1);
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long until a renewal that failed is tried again, at the most.
-const RENEW_AGAIN: Duration = Duration::from_secs(3600);
+const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(3600);
 
 /// What a connector is told when it starts.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ConnectorConfig {
     /// The state folder, with the membership and the ledger in it.
     pub state: PathBuf,
     /// The words that an agent is started with, its name and labels left out.
-    pub words: Vec<String>,
+    pub serve_arguments: Vec<String>,
 }
 
 /// Stays connected until told to end. Returns the exit code: 0, or 6 where the last agent left
@@ -55,130 +55,133 @@ pub struct Settings {
 ///
 /// # Errors
 /// The agent has not joined a controller, or this process can't do its work.
-pub fn run(settings: &Settings, invocation: &Invocation) -> Result<u8, Box<dyn std::error::Error>> {
-    Membership::load(&settings.state)?;
+pub fn run(
+    config: &ConnectorConfig,
+    invocation: &Invocation,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    Credentials::load(&config.state)?;
     let signals = signals()?;
     let host = Host::new(Role::Hand, invocation.clone());
     let mut connector = Connector {
-        settings,
+        config,
         invocation,
         host,
         signals: signals.as_fd(),
-        is_settled: false,
+        is_ledger_checked: false,
         code: 0,
     };
     let mut tries = 0;
     loop {
         match connector.connect() {
-            Ok(carried) if carried.told => return Ok(connector.code),
-            Ok(carried) => {
-                tracing::warn!(why = carried.why, "the link is closed");
-                if carried.heard {
+            Ok(ended) if ended.cancelled => return Ok(connector.code),
+            Ok(ended) => {
+                tracing::warn!(why = ended.why, "the link is closed");
+                if ended.heard {
                     tries = 0;
                 }
             }
-            Err(DialError::Told) => return Ok(connector.code),
-            Err(DialError::Failed { what, hint }) => {
+            Err(ConnectError::Cancelled) => return Ok(connector.code),
+            Err(ConnectError::Failed { what, hint }) => {
                 tracing::warn!(what, hint, "not connected");
-                connector.settle();
+                connector.revert_abandoned_entries();
             }
         }
-        let longest = BREAKS
+        let longest = RECONNECT_DELAYS
             .get(tries)
             .copied()
-            .unwrap_or(BREAKS[BREAKS.len() - 1]);
+            .unwrap_or(RECONNECT_DELAYS[RECONNECT_DELAYS.len() - 1]);
         tries += 1;
-        if told_within(connector.signals, longest.mul_f64(fraction()))? {
+        if wait_for_signal(connector.signals, longest.mul_f64(random_fraction()))? {
             return Ok(connector.code);
         }
     }
 }
 
 struct Connector<'a> {
-    settings: &'a Settings,
+    config: &'a ConnectorConfig,
     invocation: &'a Invocation,
     host: Host,
     signals: BorrowedFd<'a>,
     /// Whether the ledger was looked at since this process started.
-    is_settled: bool,
+    is_ledger_checked: bool,
     code: u8,
 }
 
 impl Connector<'_> {
     /// One connection, from dialling to its end.
-    fn connect(&mut self) -> Result<Carried, DialError> {
-        let state = &self.settings.state;
+    fn connect(&mut self) -> Result<RelayEnd, ConnectError> {
+        let state = &self.config.state;
         // Read anew each time: it may have been joined again, or renewed.
         let load = || {
-            Membership::load(state).map_err(|error| {
-                DialError::new(error.to_string(), "the file of the membership is read anew")
+            Credentials::load(state).map_err(|error| {
+                ConnectError::new(error.to_string(), "the file of the membership is read anew")
             })
         };
-        let mut member = load()?;
-        if member.renewal_in().is_zero() {
-            renew(&self.host, state, &member);
-            member = load()?;
+        let mut credentials = load()?;
+        if credentials.renewal_in().is_zero() {
+            renew(&self.host, state, &credentials);
+            credentials = load()?;
         }
-        let config = trust::by_membership(&member, LINK_PROTOCOL);
-        let mut tls = Tls::dial(&member.controller, config, Some(self.signals))?;
-        tls.verdict(FIRST_WORD, Some(self.signals))?;
-        tracing::info!(controller = member.controller, "connected");
-        self.is_settled = true;
-        let mut renew = || renew_beside(state, self.invocation);
-        let carried = carry(
+        let config = verify::config_from_credentials(&credentials, LINK_PROTOCOL);
+        let mut tls = TlsConnection::connect(&credentials.controller, config, Some(self.signals))?;
+        tls.await_first_message(FIRST_MESSAGE_TIMEOUT, Some(self.signals))?;
+        tracing::info!(controller = credentials.controller, "connected");
+        self.is_ledger_checked = true;
+        let mut renew = || renew_in_background(state, self.invocation);
+        let ended = relay(
             tls,
             state,
-            &self.settings.words,
-            &member,
+            &self.config.serve_arguments,
+            &credentials,
             self.invocation,
             &self.host,
             self.signals,
             &mut renew,
         )
         .map_err(|error| {
-            DialError::new(
+            ConnectError::new(
                 format!("the agent could not be started: {error}"),
                 "look at the limits of processes and open files",
             )
         })?;
-        if let Some(hung) = &carried.hung {
+        if let Some(hung) = &ended.hung {
             tracing::error!("the agent hung and was killed; what it owed is put back from here");
-            tell_of(&hung.ended, &hung.owed);
+            log_reverted(&hung.ended, &hung.owed);
         }
-        self.code = match carried.code {
-            _ if carried.hung.as_ref().is_some_and(|hung| !hung.is_clean()) => NOT_CLEAN,
-            Some(code) => u8::try_from(code).unwrap_or(NOT_CLEAN),
+        self.code = match ended.code {
+            _ if ended.hung.as_ref().is_some_and(|hung| !hung.is_clean()) => exit_code::NOT_CLEAN,
+            Some(code) => u8::try_from(code).unwrap_or(exit_code::NOT_CLEAN),
             None => 0,
         };
-        Ok(carried)
+        Ok(ended)
     }
 
     /// Ledger first, work after: an agent that is started does that by itself, but what a dead one left must not wait until
     /// the controller is there.
-    fn settle(&mut self) {
-        if std::mem::replace(&mut self.is_settled, true) {
+    fn revert_abandoned_entries(&mut self) {
+        if std::mem::replace(&mut self.is_ledger_checked, true) {
             return;
         }
-        let ledger = match Ledger::open(&self.host, &self.settings.state) {
+        let ledger = match Ledger::open(&self.host, &self.config.state) {
             Ok(ledger) => ledger,
             Err(error) => return tracing::error!(%error, "the ledger can't be looked at"),
         };
         let table = &self.host.table;
-        let (ended, owed) = revert_dead(
+        let (ended, owed) = revert_matching(
             &self.host,
             &ledger,
             |entry| entry.is_abandoned(table).unwrap_or(false),
             Cause::Died,
         );
-        tell_of(&ended, &owed);
+        log_reverted(&ended, &owed);
         if !owed.is_empty() {
-            self.code = NOT_CLEAN;
+            self.code = exit_code::NOT_CLEAN;
         }
     }
 }
 
 /// What was put back for an agent that died, and what could not be.
-fn tell_of(ended: &[Ended], owed: &[Owed]) {
+fn log_reverted(ended: &[Ended], owed: &[Owed]) {
     for end in ended {
         tracing::warn!(
             injection = end.injection,
@@ -193,27 +196,27 @@ fn tell_of(ended: &[Ended], owed: &[Owed]) {
 }
 
 /// Renews the certificate; what fails is said and tried again.
-fn renew(host: &Host, state: &Path, member: &Membership) {
-    match join::renew(host, state, member) {
+fn renew(host: &Host, state: &Path, credentials: &Credentials) {
+    match join::renew(host, state, credentials) {
         Ok(_) => tracing::info!("the certificate was renewed"),
         Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
     }
 }
 
 /// Renews the certificate on a thread of its own: what is carried must not wait. Returns when to look again.
-fn renew_beside(state: &Path, invocation: &Invocation) -> Duration {
-    let Ok(member) = Membership::load(state) else {
-        return RENEW_AGAIN;
+fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
+    let Ok(credentials) = Credentials::load(state) else {
+        return RENEWAL_RETRY_DELAY;
     };
-    let left = member.renewal_in();
+    let left = credentials.renewal_in();
     if !left.is_zero() {
         return left;
     }
     // Long before the end where the life is long; often enough where it is short.
-    let again = (member.lasts.0 / 24).min(RENEW_AGAIN);
+    let again = (credentials.lasts.0 / 24).min(RENEWAL_RETRY_DELAY);
     let (state, invocation) = (state.to_owned(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
-        renew(&Host::new(Role::Hand, invocation), &state, &member);
+        renew(&Host::new(Role::Hand, invocation), &state, &credentials);
     });
     if let Err(error) = spawned {
         tracing::warn!(%error, "the certificate could not be renewed");
@@ -232,7 +235,7 @@ fn signals() -> io::Result<SignalFd> {
 }
 
 /// Waits so long. Returns whether this process was told to end.
-fn told_within(signals: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
+fn wait_for_signal(signals: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
     let until = Instant::now() + length;
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -247,7 +250,7 @@ fn told_within(signals: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
 }
 
 /// A random part of one; the middle where the kernel gives nothing.
-fn fraction() -> f64 {
+fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
     match ring::rand::SystemRandom::new().fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),

@@ -6,7 +6,7 @@
 //! * one *observer*, which looks at what acting faults do;
 //! * a thread for each end (see `revert`), so that no end waits behind another.
 
-use super::NotInjected;
+use super::InjectionFailure;
 use crate::ledger::LedgerEntry;
 use backburn_experiments::wire::{Effect, Ended, InjectionId};
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,13 +18,13 @@ use std::time::Instant;
 
 /// What another thread has done.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum Completion {
     /// An injection was applied, or not.
     Applied {
         /// The injection.
         injection: InjectionId,
         /// What it owes now and since when; else why not.
-        outcome: Result<(LedgerEntry, Instant), NotInjected>,
+        outcome: Result<(LedgerEntry, Instant), InjectionFailure>,
     },
     /// An injection that acts was looked at.
     Looked {
@@ -48,13 +48,13 @@ pub(super) enum Done {
 
 /// Tells the worker's thread what is done, and wakes it. Never waits.
 #[derive(Debug, Clone)]
-pub(super) struct Notifier {
-    done: Sender<Done>,
+pub(super) struct CompletionSender {
+    done: Sender<Completion>,
     wake: Arc<OwnedFd>,
 }
 
-impl Notifier {
-    pub(super) fn tell(&self, done: Done) {
+impl CompletionSender {
+    pub(super) fn send(&self, done: Completion) {
         // A worker that does not listen any more has ended.
         if self.done.send(done).is_ok() {
             rustix::io::write(&*self.wake, &1_u64.to_ne_bytes()).ok();
@@ -64,25 +64,25 @@ impl Notifier {
 
 /// The worker's end: what was done, in the order in which it was told.
 #[derive(Debug)]
-pub(super) struct Inbox {
-    done: Receiver<Done>,
+pub(super) struct CompletionReceiver {
+    done: Receiver<Completion>,
     wake: Arc<OwnedFd>,
 }
 
-impl Inbox {
+impl CompletionReceiver {
     /// The next thing that was done, if there is one.
-    pub(super) fn next(&self) -> Option<Done> {
+    pub(super) fn next(&self) -> Option<Completion> {
         self.done.try_recv().ok()
     }
 
-    /// Forgets that it was woken. To be called before [`Inbox::next`].
-    pub(super) fn quiet(&self) {
+    /// Forgets that it was woken. To be called before [`CompletionReceiver::next`].
+    pub(super) fn clear_wakeup(&self) {
         let mut count = [0; 8];
         rustix::io::read(&*self.wake, &mut count).ok();
     }
 }
 
-impl AsFd for Inbox {
+impl AsFd for CompletionReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
@@ -92,17 +92,17 @@ impl AsFd for Inbox {
 ///
 /// # Errors
 /// There are no descriptors left.
-pub(super) fn inbox() -> io::Result<(Notifier, Inbox)> {
+pub(super) fn completion_channel() -> io::Result<(CompletionSender, CompletionReceiver)> {
     let (sender, receiver) = channel();
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
     let wake = Arc::new(eventfd(0, flags)?);
-    let notifier = Notifier {
+    let completion_sender = CompletionSender {
         done: sender,
         wake: Arc::clone(&wake),
     };
-    let inbox = Inbox {
+    let completions = CompletionReceiver {
         done: receiver,
         wake,
     };
-    Ok((notifier, inbox))
+    Ok((completion_sender, completions))
 }

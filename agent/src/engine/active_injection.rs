@@ -1,36 +1,36 @@
 //! An injection that acts: when it ends, when it is looked at, and what was seen. Looks at nothing itself.
 
-use super::awaited::{Awaited, Expectation, Return};
+use super::supervisor_return::{AwaitedReturn, Expectation, SupervisorReturn};
 use crate::ledger::LedgerEntry;
 use backburn_experiments::wire::{Effect, InjectionRequest, Refusal};
 use std::time::{Duration, Instant};
 
 /// How often an effect is looked at while it acts as it should.
-const LOOK_EACH: Duration = Duration::from_secs(1);
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often, while something is awaited: a victim's death, a supervisor's answer.
-const AWAIT_EACH: Duration = Duration::from_millis(20);
+const FAST_OBSERVE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long what should act must be gone until that is called a failure: whoever reverts it by hand ends its helper first, and
 /// strikes it from the ledger after that.
-const GONE_FOR: Duration = Duration::from_millis(250);
+const VANISHED_AFTER: Duration = Duration::from_millis(250);
 /// How long a killed process may take to leave.
-const DEATH: Duration = Duration::from_secs(5);
+const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a look may take until it is said that nothing was seen.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) struct Active {
+pub(super) struct ActiveInjection {
     request: InjectionRequest,
     pub(super) entry: LedgerEntry,
     /// When it is over whatever happens; a one-shot fault ends when it is done.
     ends: Option<Instant>,
-    look: Look,
+    observation: ObservationState,
     /// Since when it has been seen to be gone by itself.
     gone_since: Option<Instant>,
     next_round: Option<Instant>,
     rounds: u64,
     /// When the last round began.
     since: Instant,
-    awaited: Option<Awaited>,
+    supervisor_return: Option<AwaitedReturn>,
     /// What earlier rounds came to.
     before: Effect,
     last: Effect,
@@ -38,41 +38,41 @@ pub(super) struct Active {
 
 /// When it is looked at.
 #[derive(Debug, Clone, Copy)]
-enum Look {
+enum ObservationState {
     /// It is due then.
     Due(Instant),
     /// The observer was asked then; whether it is to look once more after that.
-    Asked(Instant, bool),
+    Requested(Instant, bool),
 }
 
 /// What a look comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    GoOn,
+pub(super) enum Progress {
+    Continue,
     /// A one-shot fault has nothing more to do.
-    Done,
+    Finished,
     /// What should act has gone by itself.
-    Gone,
+    Vanished,
 }
 
-impl Active {
+impl ActiveInjection {
     pub(super) fn new(
         request: &InjectionRequest,
         entry: LedgerEntry,
         expected: Option<&Expectation>,
         started: Instant,
     ) -> Self {
-        Active {
+        ActiveInjection {
             entry,
             ends: request
                 .duration
                 .and_then(|duration| started.checked_add(duration.0)),
-            look: Look::Due(started),
+            observation: ObservationState::Due(started),
             gone_since: None,
             next_round: request.every.and_then(|every| started.checked_add(every.0)),
             rounds: 1,
             since: started,
-            awaited: expected.map(|expected| Awaited::new(expected, started)),
+            supervisor_return: expected.map(|expected| AwaitedReturn::new(expected, started)),
             before: Effect::default(),
             last: Effect::default(),
             request: request.clone(),
@@ -82,26 +82,26 @@ impl Active {
     /// When something is to be done.
     pub(super) fn next_due(&self) -> Option<Instant> {
         // A round that is due waits for a last look at the one before.
-        let (look, round) = match self.look {
-            Look::Due(due) => (due, self.next_round),
-            Look::Asked(asked, _) => (asked + LOOK_TIMEOUT, None),
+        let (look, round) = match self.observation {
+            ObservationState::Due(due) => (due, self.next_round),
+            ObservationState::Requested(asked, _) => (asked + OBSERVE_TIMEOUT, None),
         };
         [self.ends, round, Some(look)].into_iter().flatten().min()
     }
 
     /// Has it looked at now; once more, where it is being looked at.
-    pub(super) fn look_at(&mut self, now: Instant) {
-        self.look = match self.look {
-            Look::Due(_) => Look::Due(now),
-            Look::Asked(asked, _) => Look::Asked(asked, true),
+    pub(super) fn observe_at(&mut self, now: Instant) {
+        self.observation = match self.observation {
+            ObservationState::Due(_) => ObservationState::Due(now),
+            ObservationState::Requested(asked, _) => ObservationState::Requested(asked, true),
         };
     }
 
     /// Whether it is to be looked at now; it counts as asked for then.
-    pub(super) fn is_to_be_looked_at(&mut self, now: Instant) -> bool {
-        match self.look {
-            Look::Due(due) if due <= now => {
-                self.look = Look::Asked(now, false);
+    pub(super) fn take_due_observation(&mut self, now: Instant) -> bool {
+        match self.observation {
+            ObservationState::Due(due) if due <= now => {
+                self.observation = ObservationState::Requested(now, false);
                 true
             }
             _ => false,
@@ -109,11 +109,11 @@ impl Active {
     }
 
     /// What is to be said where a look takes too long: once, until it is done.
-    pub(super) fn look_is_late(&mut self, now: Instant) -> Option<Effect> {
-        match self.look {
-            Look::Asked(asked, _) if now >= asked + LOOK_TIMEOUT => {
+    pub(super) fn observation_overdue(&mut self, now: Instant) -> Option<Effect> {
+        match self.observation {
+            ObservationState::Requested(asked, _) if now >= asked + OBSERVE_TIMEOUT => {
                 // Asked again, in effect: the same look is still under way.
-                self.look = Look::Asked(now, false);
+                self.observation = ObservationState::Requested(now, false);
                 let effect = Effect {
                     acts: false,
                     seen: "it could not be looked at: the look hangs".into(),
@@ -138,35 +138,48 @@ impl Active {
     }
 
     /// Takes a look, and says how it goes on; with the effect where that is news.
-    pub(super) fn looked(
+    pub(super) fn record_observation(
         &mut self,
         seen: &Effect,
         is_done: bool,
         now: Instant,
-    ) -> (Option<Effect>, Next) {
-        let effect = self.total(seen);
-        let awaits = self.awaited.as_ref().is_some_and(Awaited::is_open);
+    ) -> (Option<Effect>, Progress) {
+        let effect = self.total_effect(seen);
+        let awaits = self
+            .supervisor_return
+            .as_ref()
+            .is_some_and(AwaitedReturn::is_open);
         let is_one_shot = self.is_one_shot();
         let next = if !is_one_shot {
             // What goes by itself before its time, as an OOM-killed helper.
-            let is_gone = is_done && now >= *self.gone_since.get_or_insert(now) + GONE_FOR;
-            if is_gone { Next::Gone } else { Next::GoOn }
+            let is_gone = is_done && now >= *self.gone_since.get_or_insert(now) + VANISHED_AFTER;
+            if is_gone {
+                Progress::Vanished
+            } else {
+                Progress::Continue
+            }
         } else if self.next_round.is_some()
             || awaits
-            || (!is_done && now < self.since + DEATH + self.grace())
+            || (!is_done && now < self.since + DEATH_TIMEOUT + self.grace())
         {
-            Next::GoOn
+            Progress::Continue
         } else {
-            Next::Done
+            Progress::Finished
         };
         let hurry = if is_one_shot {
             awaits || !is_done
         } else {
             is_done
         };
-        self.look = match self.look {
-            Look::Asked(_, true) => Look::Due(now),
-            _ => Look::Due(now + if hurry { AWAIT_EACH } else { LOOK_EACH }),
+        self.observation = match self.observation {
+            ObservationState::Requested(_, true) => ObservationState::Due(now),
+            _ => ObservationState::Due(
+                now + if hurry {
+                    FAST_OBSERVE_INTERVAL
+                } else {
+                    OBSERVE_INTERVAL
+                },
+            ),
         };
         (self.news(effect), next)
     }
@@ -191,11 +204,11 @@ impl Active {
     }
 
     /// What it does, all its changes and rounds together; `seen` is what the last round's changes are seen to do.
-    pub(super) fn total(&self, seen: &Effect) -> Effect {
+    pub(super) fn total_effect(&self, seen: &Effect) -> Effect {
         let mut effect = self.before.clone();
         add(&mut effect, seen.clone());
-        if let Some(awaited) = &self.awaited {
-            awaited.tell(&mut effect);
+        if let Some(supervisor_return) = &self.supervisor_return {
+            supervisor_return.add_to(&mut effect);
         }
         effect
     }
@@ -206,12 +219,17 @@ impl Active {
     }
 
     /// Takes the answer about a supervisor; of an earlier round it tells nothing any more.
-    pub(super) fn returned(&mut self, round: u64, answer: Result<Return, String>, now: Instant) {
+    pub(super) fn record_supervisor_return(
+        &mut self,
+        round: u64,
+        answer: Result<SupervisorReturn, String>,
+        now: Instant,
+    ) {
         if round == self.rounds
-            && let Some(awaited) = &mut self.awaited
+            && let Some(supervisor_return) = &mut self.supervisor_return
         {
-            awaited.take(answer);
-            self.look_at(now);
+            supervisor_return.take(answer);
+            self.observe_at(now);
         }
     }
 
@@ -225,9 +243,9 @@ impl Active {
         let mut so_far = self.last.clone();
         so_far.seen = String::new();
         self.before = so_far;
-        self.awaited = None;
+        self.supervisor_return = None;
         self.rounds += 1;
-        let every = self.request.every.map_or(LOOK_EACH, |every| every.0);
+        let every = self.request.every.map_or(OBSERVE_INTERVAL, |every| every.0);
         // A machine that slept does not catch up on its rounds.
         self.next_round = self
             .next_round
@@ -241,7 +259,7 @@ impl Active {
     }
 
     /// Goes on with what the next round has applied.
-    pub(super) fn goes_on(
+    pub(super) fn begin_round(
         &mut self,
         entry: LedgerEntry,
         expected: Option<&Expectation>,
@@ -249,15 +267,15 @@ impl Active {
     ) {
         self.entry = entry;
         self.since = started;
-        self.awaited = expected.map(|expected| Awaited::new(expected, started));
+        self.supervisor_return = expected.map(|expected| AwaitedReturn::new(expected, started));
         self.before
             .figures
             .insert("rounds".into(), self.rounds as f64);
-        self.look_at(started + AWAIT_EACH);
+        self.observe_at(started + FAST_OBSERVE_INTERVAL);
     }
 
     /// What is said of a round that came to nothing.
-    pub(super) fn fails(&self, refusal: &Refusal) -> Effect {
+    pub(super) fn failed_round(&self, refusal: &Refusal) -> Effect {
         Effect {
             seen: format!("round {}: {}", self.rounds, refusal.what),
             ..self.before.clone()

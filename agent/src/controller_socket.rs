@@ -3,19 +3,19 @@
 
 use backburn_experiments::wire::{Command, Report};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, recv};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// More than this unsent, and the controller counts as gone.
-const MOST_UNSENT: usize = 4 << 20;
+const MAX_UNSENT_BYTES: usize = 4 << 20;
 /// A longer line is nonsense.
-const LONGEST_LINE: usize = 1 << 20;
+const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// One end of a link.
 #[derive(Debug)]
-pub struct Link<F> {
+pub struct ControllerSocket<F> {
     socket: F,
     incoming: Vec<u8>,
     unsent: VecDeque<u8>,
@@ -24,21 +24,21 @@ pub struct Link<F> {
 
 /// What came in.
 #[derive(Debug)]
-pub enum Received {
+pub enum IncomingCommand {
     /// Nothing whole yet.
     Nothing,
     /// The other side has gone.
     Closed,
     /// A line that is no command.
-    Nonsense(String),
+    Malformed(String),
     /// A command.
     Command(Command),
 }
 
-impl<F: AsFd> Link<F> {
+impl<F: AsFd> ControllerSocket<F> {
     /// A link over this socket.
     pub fn new(socket: F) -> Self {
-        Link {
+        ControllerSocket {
             socket,
             incoming: Vec::new(),
             unsent: VecDeque::new(),
@@ -52,7 +52,7 @@ impl<F: AsFd> Link<F> {
     }
 
     /// Says something; keeps what the socket has no room for.
-    pub fn say(&mut self, report: &Report) {
+    pub fn send(&mut self, report: &Report) {
         match serde_json::to_vec(report) {
             Ok(line) => {
                 self.unsent.extend(line);
@@ -61,14 +61,14 @@ impl<F: AsFd> Link<F> {
             Err(error) => tracing::error!(%error, "a report could not be written as JSON"),
         }
         self.send_unsent();
-        if self.unsent.len() > MOST_UNSENT {
+        if self.unsent.len() > MAX_UNSENT_BYTES {
             tracing::error!("the controller does not read; it counts as gone");
             self.closed = true;
         }
     }
 
     /// Ends a line that somebody else may have begun.
-    pub fn break_line(&mut self) {
+    pub fn end_partial_line(&mut self) {
         self.unsent.push_back(b'\n');
     }
 
@@ -76,7 +76,7 @@ impl<F: AsFd> Link<F> {
     pub fn send_unsent(&mut self) {
         while !self.closed && !self.unsent.is_empty() {
             let (front, _) = self.unsent.as_slices();
-            match send(
+            match rustix::net::send(
                 &self.socket,
                 front,
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
@@ -92,18 +92,18 @@ impl<F: AsFd> Link<F> {
     }
 
     /// Sends what is left, at the most this long: the last words before the end.
-    pub fn flush(&mut self, patience: Duration) {
+    pub fn flush(&mut self, timeout: Duration) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         while self.has_unsent() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
+            let poll_timeout = Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
             };
             match poll(
                 &mut [PollFd::new(&self.socket, PollFlags::OUT)],
-                Some(&timeout),
+                Some(&poll_timeout),
             ) {
                 Ok(_) | Err(Errno::INTR) => self.send_unsent(),
                 Err(_) => return,
@@ -112,20 +112,22 @@ impl<F: AsFd> Link<F> {
     }
 
     /// The next command that is whole.
-    pub fn receive(&mut self) -> Received {
+    pub fn receive(&mut self) -> IncomingCommand {
         loop {
             if let Some(end) = self.incoming.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.incoming.drain(..=end).collect();
                 return match serde_json::from_slice(&line) {
-                    Ok(command) => Received::Command(command),
-                    Err(error) => Received::Nonsense(error.to_string()),
+                    Ok(command) => IncomingCommand::Command(command),
+                    Err(error) => IncomingCommand::Malformed(error.to_string()),
                 };
             }
-            if self.incoming.len() > LONGEST_LINE {
-                return Received::Nonsense(format!("a line of more than {LONGEST_LINE} bytes"));
+            if self.incoming.len() > MAX_LINE_BYTES {
+                return IncomingCommand::Malformed(format!(
+                    "a line of more than {MAX_LINE_BYTES} bytes"
+                ));
             }
             if self.closed {
-                return Received::Closed;
+                return IncomingCommand::Closed;
             }
             let mut buffer = [0; 16 * 1024];
             match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
@@ -134,7 +136,7 @@ impl<F: AsFd> Link<F> {
                     .incoming
                     .extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Received::Nothing,
+                Err(Errno::AGAIN) => return IncomingCommand::Nothing,
                 Err(_) => self.closed = true,
             }
         }

@@ -1,11 +1,11 @@
 //! How an injection goes from phase to phase: planned by a child, applied by the executor, looked at by the observer, its
 //! rounds repeated. What ends it is in the engine itself.
 
-use super::active::{Active, Next};
-use super::awaited::Expectation;
-use super::executor::Job;
-use super::threads::Done;
-use super::{Engine, NotInjected, Purpose};
+use super::active_injection::{ActiveInjection, Progress};
+use super::completions::Completion;
+use super::executor::ApplyJob;
+use super::supervisor_return::Expectation;
+use super::{Engine, EnginePurpose, InjectionFailure};
 use crate::faults::Plan;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
@@ -17,22 +17,22 @@ use std::time::{Duration, Instant};
 /// How often an injection is planned anew where another one took what it had picked.
 const MAX_PLANS: u32 = 5;
 /// How much longer than what it waits for a child that awaits a supervisor may take.
-const AWAIT_GRACE: Duration = Duration::from_secs(5);
+const RETURN_GRACE: Duration = Duration::from_secs(5);
 
 /// An injection that is planned, acts, or is being put back.
 #[derive(Debug)]
-pub(super) struct Injection {
+pub(super) struct TrackedInjection {
     /// The number of the command that asked for it.
     pub(super) number: u64,
     pub(super) request: InjectionRequest,
-    pub(super) phase: Phase,
+    pub(super) phase: InjectionPhase,
     /// How often it was planned.
     pub(super) plans: u32,
 }
 
 /// How far it is.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum InjectionPhase {
     /// A child looks at the host. Nothing is owed.
     Planning,
     /// The executor has it.
@@ -40,30 +40,35 @@ pub(super) enum Phase {
         plan: Box<Plan>,
         interrupt: Arc<Interrupt>,
         /// Why it was called off.
-        called_off: Option<Cause>,
+        cancelled_by: Option<Cause>,
     },
     /// It acts.
-    Acting(Box<Active>),
+    Acting(Box<ActiveInjection>),
     /// It acts, and the executor has its next round.
     Repeating {
-        active: Box<Active>,
+        active: Box<ActiveInjection>,
         plan: Option<Box<Plan>>,
         interrupt: Arc<Interrupt>,
         /// Why it was called off.
-        called_off: Option<Cause>,
+        cancelled_by: Option<Cause>,
         /// Why nothing is done this time.
         skipped: Option<Refusal>,
     },
     /// It is being put back.
-    Ending { active: Box<Active> },
+    Ending { active: Box<ActiveInjection> },
 }
 
 impl Engine {
     /// Takes what a child has found, or why there is nothing.
-    pub fn take_look(&mut self, purpose: Purpose, answer: Result<Vec<u8>, String>, now: Instant) {
+    pub fn handle_child_answer(
+        &mut self,
+        purpose: EnginePurpose,
+        answer: Result<Vec<u8>, String>,
+        now: Instant,
+    ) {
         match purpose {
-            Purpose::Plan { request } => {
-                let report = match planned(answer) {
+            EnginePurpose::Plan { request } => {
+                let report = match read_plan_answer(answer) {
                     Ok(plan) => Report::Planned {
                         request,
                         plan: plan.view(),
@@ -72,25 +77,29 @@ impl Engine {
                 };
                 self.reports.push(report);
             }
-            Purpose::Inject { injection } => self.planned(injection, planned(answer)),
-            Purpose::Round { injection } => self.planned_round(injection, planned(answer)),
-            Purpose::Await { injection, round } => {
+            EnginePurpose::Inject { injection } => {
+                self.on_planned(injection, read_plan_answer(answer))
+            }
+            EnginePurpose::Round { injection } => {
+                self.on_round_planned(injection, read_plan_answer(answer))
+            }
+            EnginePurpose::Await { injection, round } => {
                 let answer = answer.and_then(|said| {
                     serde_json::from_slice(&said).map_err(|error| error.to_string())
                 });
-                if let Some(Phase::Acting(active)) = self.phase(&injection) {
-                    active.returned(round, answer, now);
+                if let Some(InjectionPhase::Acting(active)) = self.phase(&injection) {
+                    active.record_supervisor_return(round, answer, now);
                 }
             }
         }
     }
 
-    pub(super) fn phase(&mut self, injection: &str) -> Option<&mut Phase> {
+    pub(super) fn phase(&mut self, injection: &str) -> Option<&mut InjectionPhase> {
         Some(&mut self.injections.get_mut(injection)?.phase)
     }
 
     /// An injection is planned, or is not to be.
-    fn planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
+    fn on_planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
         let acting = self.count_acting();
         let Some(injection) = self.injections.get_mut(&id) else {
             return;
@@ -112,13 +121,13 @@ impl Engine {
                 return self.refuse(number, refusal);
             }
         };
-        injection.phase = Phase::Applying {
+        injection.phase = InjectionPhase::Applying {
             plan: Box::new(plan.clone()),
             interrupt: Arc::clone(&interrupt),
-            called_off: None,
+            cancelled_by: None,
         };
         let request = injection.request.clone();
-        self.apply(Job {
+        self.apply(ApplyJob {
             request,
             plan: Some(plan),
             before: None,
@@ -126,21 +135,21 @@ impl Engine {
         });
     }
 
-    fn apply(&mut self, job: Job) {
+    fn apply(&mut self, job: ApplyJob) {
         if let Err(job) = self.executor.send(job) {
             // It has panicked: the kernel has ended its helpers, and nothing more can be applied.
             let refusal = Refusal::new("failed", "the executor has ended")
                 .hint("start the agent again; what it owes is put back then");
-            self.applied(&job.0.request.id, Err(refusal.into()));
+            self.on_applied(&job.0.request.id, Err(refusal.into()));
         }
     }
 
     /// The next round of a repeated fault is planned, or is passed over.
-    fn planned_round(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
+    fn on_round_planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
         let Some(injection) = self.injections.get_mut(&id) else {
             return;
         };
-        let Phase::Repeating {
+        let InjectionPhase::Repeating {
             active,
             plan: kept,
             interrupt,
@@ -158,7 +167,7 @@ impl Engine {
             }
         };
         *kept = plan.clone().map(Box::new);
-        let job = Job {
+        let job = ApplyJob {
             request: injection.request.clone(),
             plan,
             before: Some(active.entry.clone()),
@@ -168,21 +177,21 @@ impl Engine {
     }
 
     /// Takes what other threads have done.
-    pub fn take_done(&mut self, now: Instant) {
-        self.inbox.quiet();
-        while let Some(done) = self.inbox.next() {
+    pub fn handle_completions(&mut self, now: Instant) {
+        self.completions.clear_wakeup();
+        while let Some(done) = self.completions.next() {
             match done {
-                Done::Applied { injection, outcome } => self.applied(&injection, outcome),
-                Done::Looked {
+                Completion::Applied { injection, outcome } => self.on_applied(&injection, outcome),
+                Completion::Looked {
                     injection,
                     effect,
                     is_done,
                     is_owed,
                 } => {
-                    let Some(Phase::Acting(active)) = self.phase(&injection) else {
+                    let Some(InjectionPhase::Acting(active)) = self.phase(&injection) else {
                         continue;
                     };
-                    let (news, next) = active.looked(&effect, is_done, now);
+                    let (news, next) = active.record_observation(&effect, is_done, now);
                     let repeats = active.repeats(now);
                     if let Some(effect) = news {
                         self.reports.push(Report::Effect {
@@ -192,25 +201,25 @@ impl Engine {
                     }
                     match next {
                         _ if !is_owed => self.end(&injection, Cause::ByHand),
-                        Next::Done => self.end(&injection, Cause::Done),
-                        Next::Gone => self.end(&injection, Cause::Failed),
-                        Next::GoOn if repeats => self.repeat(&injection, now),
-                        Next::GoOn => {}
+                        Progress::Finished => self.end(&injection, Cause::Done),
+                        Progress::Vanished => self.end(&injection, Cause::Failed),
+                        Progress::Continue if repeats => self.repeat(&injection, now),
+                        Progress::Continue => {}
                     }
                 }
-                Done::Ended { ended, effect } => self.ended(ended, effect),
+                Completion::Ended { ended, effect } => self.ended(ended, effect),
             }
         }
     }
 
-    fn applied(&mut self, id: &str, outcome: Result<(LedgerEntry, Instant), NotInjected>) {
+    fn on_applied(&mut self, id: &str, outcome: Result<(LedgerEntry, Instant), InjectionFailure>) {
         let Some(mut injection) = self.injections.remove(id) else {
             return;
         };
         match (injection.phase, outcome) {
             (
-                Phase::Applying {
-                    plan, called_off, ..
+                InjectionPhase::Applying {
+                    plan, cancelled_by, ..
                 },
                 Ok((entry, started)),
             ) => {
@@ -220,72 +229,74 @@ impl Engine {
                     plan: plan.view(),
                 });
                 let expected = plan.expect.as_ref();
-                let active = Active::new(&injection.request, entry, expected, started);
-                self.acts(injection.number, injection.request, active, expected);
+                let active = ActiveInjection::new(&injection.request, entry, expected, started);
+                self.start_acting(injection.number, injection.request, active, expected);
                 // It was called off when there was nothing left to call off.
-                if let Some(cause) = called_off {
+                if let Some(cause) = cancelled_by {
                     self.end(id, cause);
                 }
             }
             (
-                Phase::Applying {
-                    called_off: None, ..
+                InjectionPhase::Applying {
+                    cancelled_by: None, ..
                 },
                 Err(not),
-            ) if not.is_raced && injection.plans < MAX_PLANS => {
+            ) if not.lost_race && injection.plans < MAX_PLANS => {
                 injection.plans += 1;
-                injection.phase = Phase::Planning;
-                let purpose = Purpose::Inject {
+                injection.phase = InjectionPhase::Planning;
+                let purpose = EnginePurpose::Inject {
                     injection: id.to_owned(),
                 };
-                self.look_for_plan(injection.request.clone(), purpose);
+                self.request_plan(injection.request.clone(), purpose);
                 self.injections.insert(id.to_owned(), injection);
             }
-            (Phase::Applying { called_off, .. }, Err(not)) => {
+            (InjectionPhase::Applying { cancelled_by, .. }, Err(not)) => {
                 if let Some(ended) = not.ended {
-                    let cause = called_off.unwrap_or(ended.cause);
+                    let cause = cancelled_by.unwrap_or(ended.cause);
                     self.reports.push(Report::Ended(Ended { cause, ..*ended }));
                 }
                 self.refuse(injection.number, not.refusal);
             }
             (
-                Phase::Repeating {
+                InjectionPhase::Repeating {
                     mut active,
                     plan,
-                    called_off,
+                    cancelled_by,
                     skipped,
                     ..
                 },
                 Ok((entry, started)),
             ) => {
                 let expected = plan.as_ref().and_then(|plan| plan.expect.as_ref());
-                active.goes_on(entry, expected, started);
+                active.begin_round(entry, expected, started);
                 if let Some(refusal) = skipped {
                     self.reports.push(Report::Effect {
                         injection: id.to_owned(),
-                        effect: active.fails(&refusal),
+                        effect: active.failed_round(&refusal),
                     });
                 }
-                self.acts(injection.number, injection.request, *active, expected);
-                if let Some(cause) = called_off {
+                self.start_acting(injection.number, injection.request, *active, expected);
+                if let Some(cause) = cancelled_by {
                     self.end(id, cause);
                 }
             }
             (
-                Phase::Repeating {
-                    active, called_off, ..
+                InjectionPhase::Repeating {
+                    active,
+                    cancelled_by,
+                    ..
                 },
                 Err(not),
             ) => match not.ended {
                 Some(ended) => self.reports.push(Report::Ended(Ended {
-                    cause: called_off.unwrap_or(ended.cause),
-                    effect: Some(active.fails(&not.refusal)),
+                    cause: cancelled_by.unwrap_or(ended.cause),
+                    effect: Some(active.failed_round(&not.refusal)),
                     ..*ended
                 })),
                 None => {
-                    injection.phase = Phase::Acting(active);
+                    injection.phase = InjectionPhase::Acting(active);
                     self.injections.insert(id.to_owned(), injection);
-                    self.end(id, called_off.unwrap_or(Cause::Failed));
+                    self.end(id, cancelled_by.unwrap_or(Cause::Failed));
                 }
             },
             (phase, Ok(_) | Err(_)) => {
@@ -296,30 +307,30 @@ impl Engine {
     }
 
     /// An injection acts from now on.
-    fn acts(
+    fn start_acting(
         &mut self,
         number: u64,
         request: InjectionRequest,
-        active: Active,
+        active: ActiveInjection,
         expected: Option<&Expectation>,
     ) {
         if let Some(expected) = expected {
-            let purpose = Purpose::Await {
+            let purpose = EnginePurpose::Await {
                 injection: request.id.clone(),
                 round: active.round(),
             };
-            self.looks.push((
+            self.tasks.push((
                 Task::AwaitReturn(Box::new(expected.clone())),
-                expected.within.0.saturating_add(AWAIT_GRACE),
+                expected.within.0.saturating_add(RETURN_GRACE),
                 purpose,
             ));
         }
         self.injections.insert(
             request.id.clone(),
-            Injection {
+            TrackedInjection {
                 number,
                 request,
-                phase: Phase::Acting(Box::new(active)),
+                phase: InjectionPhase::Acting(Box::new(active)),
                 plans: 0,
             },
         );
@@ -334,17 +345,17 @@ impl Engine {
             return;
         };
         injection.phase = match injection.phase {
-            Phase::Acting(mut active) => {
-                let purpose = Purpose::Round {
+            InjectionPhase::Acting(mut active) => {
+                let purpose = EnginePurpose::Round {
                     injection: id.to_owned(),
                 };
                 // Without this one, so that it is not counted as one more.
-                self.look_for_plan(active.next_round(now), purpose);
-                Phase::Repeating {
+                self.request_plan(active.next_round(now), purpose);
+                InjectionPhase::Repeating {
                     active,
                     plan: None,
                     interrupt: Arc::new(interrupt),
-                    called_off: None,
+                    cancelled_by: None,
                     skipped: None,
                 }
             }
@@ -358,15 +369,15 @@ impl Engine {
 ///
 /// # Errors
 /// It can't or may not be done, or the host could not be looked at.
-pub fn planned(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal> {
-    let said = answer.map_err(not_looked_at)?;
+pub fn read_plan_answer(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal> {
+    let said = answer.map_err(inspection_failed)?;
     let plan: Result<Plan, Refusal> =
-        serde_json::from_slice(&said).map_err(|error| not_looked_at(error.to_string()))?;
+        serde_json::from_slice(&said).map_err(|error| inspection_failed(error.to_string()))?;
     plan
 }
 
 /// The refusal of what could not be looked at.
-pub fn not_looked_at(why: String) -> Refusal {
+pub fn inspection_failed(why: String) -> Refusal {
     Refusal::new("failed", format!("the host could not be looked at: {why}"))
         .hint("a path that the arguments name may hang; look at it by hand, and name another")
 }

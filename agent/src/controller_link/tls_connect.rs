@@ -1,7 +1,7 @@
 //! A connection to a controller: found, made, and greeted over TLS, with a deadline, and given up
 //! at once when this process is told to end.
 
-use super::trust::explain;
+use super::verify::explain;
 use backburn_experiments::join::host_and_port;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -15,17 +15,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long making a connection may take, for each address that a name has.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what was sent may go unacknowledged before the kernel gives the connection up: a controller that has vanished, or
 /// one that does not read.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum DialError {
+pub enum ConnectError {
     /// This process is to end.
     #[error("told to end")]
-    Told,
+    Cancelled,
     /// Anything else.
     #[error("{what}\nhint: {hint}")]
     Failed {
@@ -36,9 +36,9 @@ pub enum DialError {
     },
 }
 
-impl DialError {
+impl ConnectError {
     pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        DialError::Failed {
+        ConnectError::Failed {
             what: what.into(),
             hint: hint.into(),
         }
@@ -47,32 +47,36 @@ impl DialError {
 
 /// How long something may take, and what ends it before.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience<'a> {
+pub struct Deadline<'a> {
     /// Until when.
     pub until: Instant,
     /// Readable when this process is told to end.
-    pub told: Option<BorrowedFd<'a>>,
+    pub cancelled: Option<BorrowedFd<'a>>,
 }
 
-impl Patience<'_> {
+impl Deadline<'_> {
     /// Waits until a descriptor is ready. Returns whether it was, in time.
-    fn ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, DialError> {
+    fn wait_ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, ConnectError> {
         let fd = fd.as_fd();
         let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
         fds.extend(
-            self.told
-                .map(|told| PollFd::from_borrowed_fd(told, PollFlags::IN)),
+            self.cancelled
+                .map(|cancelled| PollFd::from_borrowed_fd(cancelled, PollFlags::IN)),
         );
         loop {
             let left = timespec(self.until.saturating_duration_since(Instant::now()));
             match poll(&mut fds, Some(&left)) {
                 Ok(0) => return Ok(false),
-                Ok(_) if fds.get(1).is_some_and(|told| !told.revents().is_empty()) => {
-                    return Err(DialError::Told);
+                Ok(_)
+                    if fds
+                        .get(1)
+                        .is_some_and(|cancelled| !cancelled.revents().is_empty()) =>
+                {
+                    return Err(ConnectError::Cancelled);
                 }
                 Ok(_) => return Ok(true),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(DialError::new(error.to_string(), "try again")),
+                Err(error) => return Err(ConnectError::new(error.to_string(), "try again")),
             }
         }
     }
@@ -87,7 +91,7 @@ pub(super) fn timespec(length: Duration) -> Timespec {
 
 /// A connection over TLS; its socket never blocks.
 #[derive(Debug)]
-pub struct Tls {
+pub struct TlsConnection {
     /// The socket.
     pub stream: TcpStream,
     /// What TLS knows of it.
@@ -95,57 +99,57 @@ pub struct Tls {
     controller: String,
 }
 
-impl Tls {
+impl TlsConnection {
     /// Connects to `HOST[:PORT]`, and waits until both sides have shown what they are.
     ///
     /// # Errors
     /// What went wrong, for a person.
-    pub fn dial(
+    pub fn connect(
         controller: &str,
         config: Result<Arc<ClientConfig>, rustls::Error>,
-        told: Option<BorrowedFd<'_>>,
-    ) -> Result<Self, DialError> {
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, ConnectError> {
         let (host, addresses) = resolve(controller)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            DialError::new(
+            ConnectError::new(
                 format!("`{host}` is no host name and no address"),
                 "e.g. `--controller chaos.example.org`",
             )
         })?;
         let config = config.map_err(|error| {
-            DialError::new(
+            ConnectError::new(
                 format!("TLS can't be had: {error}"),
                 "join again with a new token",
             )
         })?;
         let mut last = None;
         for address in addresses {
-            let patience = Patience {
-                until: Instant::now() + CONNECT_WITHIN,
-                told,
+            let deadline = Deadline {
+                until: Instant::now() + CONNECT_TIMEOUT,
+                cancelled,
             };
-            let stream = match open(address, &patience) {
+            let stream = match open_socket(address, &deadline) {
                 Ok(stream) => stream,
-                Err(DialError::Told) => return Err(DialError::Told),
+                Err(ConnectError::Cancelled) => return Err(ConnectError::Cancelled),
                 Err(error) => {
                     last = Some(error);
                     continue;
                 }
             };
             let connection = ClientConnection::new(Arc::clone(&config), name.clone())
-                .map_err(|error| DialError::new(error.to_string(), "join again"))?;
-            let mut tls = Tls {
+                .map_err(|error| ConnectError::new(error.to_string(), "join again"))?;
+            let mut tls = TlsConnection {
                 stream,
                 connection,
                 controller: controller.to_owned(),
             };
             while tls.connection.is_handshaking() || tls.connection.wants_write() {
-                tls.go_on(&patience)?;
+                tls.make_progress(&deadline)?;
             }
             return Ok(tls);
         }
         Err(last.unwrap_or_else(|| {
-            DialError::new(
+            ConnectError::new(
                 format!("`{host}` has no address"),
                 "look at the name, and at this host's name servers",
             )
@@ -157,17 +161,17 @@ impl Tls {
     ///
     /// # Errors
     /// We are not let in, and why.
-    pub fn verdict(
+    pub fn await_first_message(
         &mut self,
         within: Duration,
-        told: Option<BorrowedFd<'_>>,
-    ) -> Result<(), DialError> {
-        let patience = Patience {
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ConnectError> {
+        let deadline = Deadline {
             until: Instant::now() + within,
-            told,
+            cancelled,
         };
-        if patience.ready(&self.stream, PollFlags::IN)? {
-            self.go_on(&patience)?;
+        if deadline.wait_ready(&self.stream, PollFlags::IN)? {
+            self.make_progress(&deadline)?;
         }
         Ok(())
     }
@@ -176,12 +180,17 @@ impl Tls {
     ///
     /// # Errors
     /// The connection broke, or nothing came in time.
-    pub fn ask(&mut self, line: &[u8], most: usize, within: Duration) -> Result<String, DialError> {
-        let patience = Patience {
+    pub fn exchange(
+        &mut self,
+        line: &[u8],
+        most: usize,
+        within: Duration,
+    ) -> Result<String, ConnectError> {
+        let deadline = Deadline {
             until: Instant::now() + within,
-            told: None,
+            cancelled: None,
         };
-        let failed = |error: io::Error| DialError::new(error.to_string(), "try again");
+        let failed = |error: io::Error| ConnectError::new(error.to_string(), "try again");
         self.connection.writer().write_all(line).map_err(failed)?;
         let mut heard = Vec::new();
         loop {
@@ -190,7 +199,7 @@ impl Tls {
                 Ok(0) => break,
                 Ok(count) => heard.extend_from_slice(room.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.go_on(&patience)?;
+                    self.make_progress(&deadline)?;
                 }
                 Err(error) => return Err(failed(error)),
             }
@@ -202,7 +211,7 @@ impl Tls {
             .ok()
             .filter(|heard| heard.ends_with('\n'))
             .ok_or_else(|| {
-                DialError::new(
+                ConnectError::new(
                     format!("{}: the answer can't be read", self.controller),
                     "agent and controller of the same version",
                 )
@@ -210,7 +219,7 @@ impl Tls {
     }
 
     /// Sends and receives what can be, and waits for it where nothing can.
-    fn go_on(&mut self, patience: &Patience<'_>) -> Result<(), DialError> {
+    fn make_progress(&mut self, deadline: &Deadline<'_>) -> Result<(), ConnectError> {
         let mut wanted = PollFlags::empty();
         if self.connection.wants_write() {
             wanted |= PollFlags::OUT;
@@ -218,8 +227,8 @@ impl Tls {
         if self.connection.wants_read() {
             wanted |= PollFlags::IN;
         }
-        if !patience.ready(&self.stream, wanted)? {
-            return Err(DialError::new(
+        if !deadline.wait_ready(&self.stream, wanted)? {
+            return Err(ConnectError::new(
                 format!("{}: it takes too long to answer", self.controller),
                 "look whether the controller is busy, or something between holds the packets back",
             ));
@@ -231,12 +240,12 @@ impl Tls {
     ///
     /// # Errors
     /// The connection broke, in words.
-    pub fn send(&mut self) -> Result<(), DialError> {
+    pub fn send(&mut self) -> Result<(), ConnectError> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut self.stream) {
                 Ok(_) => {}
                 Err(error) if would_block(&error) => break,
-                Err(error) => return Err(broke(&self.controller, &error)),
+                Err(error) => return Err(connection_broken(&self.controller, &error)),
             }
         }
         Ok(())
@@ -246,7 +255,7 @@ impl Tls {
     ///
     /// # Errors
     /// The connection broke, or TLS found something wrong, in words.
-    pub fn transfer(&mut self) -> Result<Option<usize>, DialError> {
+    pub fn transfer(&mut self) -> Result<Option<usize>, ConnectError> {
         // Where that failed, why it was closed may still be there to be read.
         let sent = self.send();
         let mut came = Some(0);
@@ -255,13 +264,13 @@ impl Tls {
                 Ok(0) => None,
                 Ok(count) => Some(count),
                 Err(error) if would_block(&error) => Some(0),
-                Err(error) => return Err(broke(&self.controller, &error)),
+                Err(error) => return Err(connection_broken(&self.controller, &error)),
             };
             let state = self.connection.process_new_packets().map_err(|error| {
                 // Our last word is why; nobody may be there to hear it.
                 self.connection.write_tls(&mut self.stream).ok();
                 let (what, hint) = explain(&error);
-                DialError::new(format!("{}: {what}", self.controller), hint)
+                ConnectError::new(format!("{}: {what}", self.controller), hint)
             })?;
             if state.peer_has_closed() {
                 came = None;
@@ -269,7 +278,7 @@ impl Tls {
         }
         sent?;
         if came.is_none() && self.connection.is_handshaking() {
-            return Err(DialError::new(
+            return Err(ConnectError::new(
                 format!(
                     "{}: it closed the connection before it said who it is",
                     self.controller
@@ -288,24 +297,24 @@ fn would_block(error: &io::Error) -> bool {
     )
 }
 
-fn broke(controller: &str, error: &io::Error) -> DialError {
+fn connection_broken(controller: &str, error: &io::Error) -> ConnectError {
     let what = format!("{controller}: the connection broke: {error}");
-    DialError::new(
+    ConnectError::new(
         what,
         "look whether the controller runs, and whether something between closes connections",
     )
 }
 
 /// The host's name, and its addresses.
-fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), DialError> {
+fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), ConnectError> {
     let Some((host, port)) = host_and_port(controller) else {
-        return Err(DialError::new(
+        return Err(ConnectError::new(
             format!("`{controller}` is not of the form HOST[:PORT]"),
             "e.g. `--controller chaos.example.org`, or `[fd00::1]:7420`",
         ));
     };
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
-        DialError::new(
+        ConnectError::new(
             format!("no address of `{host}` is known: {error}"),
             "look at the name, and at this host's name servers",
         )
@@ -313,7 +322,7 @@ fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), DialError> {
     Ok((host, addresses.collect()))
 }
 
-fn open(address: SocketAddr, patience: &Patience<'_>) -> Result<TcpStream, DialError> {
+fn open_socket(address: SocketAddr, deadline: &Deadline<'_>) -> Result<TcpStream, ConnectError> {
     let failed = |error: Errno| {
         let hint = match error {
             Errno::CONNREFUSED => {
@@ -321,7 +330,7 @@ fn open(address: SocketAddr, patience: &Patience<'_>) -> Result<TcpStream, DialE
             }
             _ => "look at the routes and filters between this host and the controller",
         };
-        DialError::new(format!("{address}: {}", io::Error::from(error)), hint)
+        ConnectError::new(format!("{address}: {}", io::Error::from(error)), hint)
     };
     let family = if address.is_ipv4() {
         AddressFamily::INET
@@ -333,7 +342,7 @@ fn open(address: SocketAddr, patience: &Patience<'_>) -> Result<TcpStream, DialE
     match connect(&socket, &address) {
         Ok(()) => {}
         Err(Errno::INPROGRESS) => {
-            if !patience.ready(&socket, PollFlags::OUT)? {
+            if !deadline.wait_ready(&socket, PollFlags::OUT)? {
                 return Err(failed(Errno::TIMEDOUT));
             }
             sockopt::socket_error(&socket)
@@ -344,9 +353,9 @@ fn open(address: SocketAddr, patience: &Patience<'_>) -> Result<TcpStream, DialE
     }
     sockopt::set_tcp_nodelay(&socket, true).map_err(failed)?;
     sockopt::set_socket_keepalive(&socket, true).map_err(failed)?;
-    sockopt::set_tcp_keepidle(&socket, UNACKNOWLEDGED).map_err(failed)?;
-    sockopt::set_tcp_keepintvl(&socket, UNACKNOWLEDGED / 3).map_err(failed)?;
-    let length = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_keepidle(&socket, UNACKNOWLEDGED_TIMEOUT).map_err(failed)?;
+    sockopt::set_tcp_keepintvl(&socket, UNACKNOWLEDGED_TIMEOUT / 3).map_err(failed)?;
+    let length = u32::try_from(UNACKNOWLEDGED_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(&socket, length).map_err(failed)?;
     Ok(TcpStream::from(socket))
 }

@@ -1,8 +1,9 @@
 //! What a person at a terminal, or a script, gets to see: data on standard output, talk on
 //! standard error.
 
-use super::Failure;
-use crate::doctor::Finding;
+use super::CommandError;
+use crate::doctor::HostFinding;
+use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
@@ -10,9 +11,6 @@ use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The exit code where all went well and what was to be printed could not be.
-const OUTPUT_LOST: u8 = 7;
 
 /// Whether something that was to be printed is lost.
 static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
@@ -30,23 +28,23 @@ pub(super) fn print(text: &str) {
 }
 
 /// The exit code of a command that ends with `code`: what could not be printed is told where nothing worse is.
-pub(super) fn exit_code(code: u8) -> u8 {
+pub(super) fn final_exit_code(code: u8) -> u8 {
     match code == 0 && IS_OUTPUT_LOST.load(Ordering::Relaxed) {
-        true => OUTPUT_LOST,
+        true => exit_code::OUTPUT_LOST,
         false => code,
     }
 }
 
 /// Prints a value as JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<u8, Failure> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|error| Failure::Wrong(error.to_string()))?;
+pub(super) fn json(value: &impl Serialize) -> Result<u8, CommandError> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| CommandError::Invalid(error.to_string()))?;
     print(&(text + "\n"));
     Ok(0)
 }
 
 /// The list of faults, or all about one.
-pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, Failure> {
+pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandError> {
     let Some(name) = name else {
         if as_json {
             return json(
@@ -90,12 +88,12 @@ pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, Failure> {
         "{}: {} ({ends})\n\nArguments:\n",
         fault.name, fault.summary
     ));
-    arguments(&description.schema, 1);
+    schema_arguments(&description.schema, 1);
     print(&format!("\nExample:\n  {}\n", description.example));
     Ok(0)
 }
 
-fn arguments(schema: &Value, depth: usize) {
+fn schema_arguments(schema: &Value, depth: usize) {
     let required: Vec<&str> = schema
         .get("required")
         .and_then(Value::as_array)
@@ -120,12 +118,12 @@ fn arguments(schema: &Value, depth: usize) {
             .unwrap_or_default();
         let indent = "  ".repeat(depth);
         print(&format!("{indent}{key}{must}: {text}\n"));
-        arguments(property, depth + 1);
+        schema_arguments(property, depth + 1);
     }
 }
 
 /// What would be done.
-pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, Failure> {
+pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(plan);
     }
@@ -212,7 +210,7 @@ fn ended_text(ended: &Ended) -> String {
 }
 
 /// What was reverted by hand.
-pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, Failure> {
+pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(&ended);
     }
@@ -241,7 +239,7 @@ pub(super) fn owed(owed: &[Owed]) {
 }
 
 /// What this host can do.
-pub(super) fn doctor(findings: &[Finding], as_json: bool) -> Result<u8, Failure> {
+pub(super) fn doctor(findings: &[HostFinding], as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(&findings);
     }

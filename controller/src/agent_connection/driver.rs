@@ -1,6 +1,6 @@
 //! The two ends of a talk with an agent, in one task: what is said, the beats among it, and what is heard.
 
-use super::{Caller, Heard, Pulse, Waiting, line, locked};
+use super::{AgentHandle, EventKind, Liveness, PendingRequests, line, locked};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Command, Report};
 use std::collections::BTreeMap;
@@ -15,27 +15,27 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 
 /// How long an agent that we hung up on is listened to: it puts everything back, and says so.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(30);
+const FINAL_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many parts of a lease there are: a beat is sent at the end of each.
-const BEATS: u32 = 3;
+const HEARTBEATS_PER_LEASE: u32 = 3;
 
 /// An agent that has said nothing at all for so many beats does not answer. Together with the part of the lease in which it fell
 /// silent, that is a lease.
-const MISSED_BEATS: u32 = BEATS - 1;
+const MAX_MISSED_HEARTBEATS: u32 = HEARTBEATS_PER_LEASE - 1;
 
 /// An agent that says a longer line is no agent of ours.
-const LONGEST_LINE: usize = 4 << 20;
+const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// What is read of a link at once, in bytes.
-const READ_AT_ONCE: usize = 4 << 10;
+const READ_CHUNK_BYTES: usize = 4 << 10;
 
 /// One end of a link: what is said, and what is heard, in one task.
-pub(crate) struct Talk<S> {
+pub(crate) struct ConnectionDriver<S> {
     stream: S,
-    to_say: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
-    waiting: Waiting,
-    pulse: Arc<Pulse>,
+    outgoing: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
+    pending: PendingRequests,
+    liveness: Arc<Liveness>,
     lease: Span,
     /// How many beats were sent since it said anything.
     missed: u32,
@@ -44,40 +44,46 @@ pub(crate) struct Talk<S> {
     incoming: Vec<u8>,
 }
 
-/// The two ends of a talk over this stream: who speaks, and the task that has to [`go`](Talk::go).
-pub(crate) fn talk<S>(stream: S, lease: Span) -> (Caller, Talk<S>) {
-    let (lines, to_say) = mpsc::unbounded_channel();
-    let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
-    let pulse = Arc::<Pulse>::default();
-    let caller = Caller {
+/// The two ends of a talk over this stream: who speaks, and the task that has to [`run`](Talk::go).
+pub(crate) fn drive<S>(stream: S, lease: Span) -> (AgentHandle, ConnectionDriver<S>) {
+    let (lines, outgoing) = mpsc::unbounded_channel();
+    let pending: PendingRequests = Arc::new(Mutex::new(Some(BTreeMap::new())));
+    let liveness = Arc::<Liveness>::default();
+    let handle = AgentHandle {
         lines,
-        waiting: Arc::clone(&waiting),
-        pulse: Arc::clone(&pulse),
+        pending: Arc::clone(&pending),
+        liveness: Arc::clone(&liveness),
     };
-    let talk = Talk {
+    let driver = ConnectionDriver {
         stream,
-        to_say,
-        waiting,
-        pulse,
+        outgoing,
+        pending,
+        liveness,
         lease,
         missed: 0,
         beat_at: tokio::time::Instant::now(),
         incoming: Vec::new(),
     };
-    (caller, talk)
+    (handle, driver)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
-    /// Talks until the link closes, and returns how we know. `hear` takes what is no answer, and that the agent does not answer or
+impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
+    /// Talks until the link closes, and returns how we know. `on_event` takes what is no answer, and that the agent does not answer or
     /// does so again; it says why not to go on, if so.
-    pub(crate) async fn go(mut self, mut hear: impl FnMut(Heard) -> Result<(), String>) -> String {
-        let why = self.until_closed(&mut hear).await;
-        *locked(&self.waiting) = None;
+    pub(crate) async fn run(
+        mut self,
+        mut on_event: impl FnMut(EventKind) -> Result<(), String>,
+    ) -> String {
+        let why = self.until_closed(&mut on_event).await;
+        *locked(&self.pending) = None;
         why
     }
 
-    async fn until_closed(&mut self, hear: &mut impl FnMut(Heard) -> Result<(), String>) -> String {
-        let mut beats = tokio::time::interval(self.lease.0 / BEATS);
+    async fn until_closed(
+        &mut self,
+        on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
+    ) -> String {
+        let mut beats = tokio::time::interval(self.lease.0 / HEARTBEATS_PER_LEASE);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut speaks = true;
         // Who has been told that we say nothing more has so long to go.
@@ -87,8 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             let said = tokio::select! {
                 biased;
                 () = gone.as_mut(), if !speaks => return "the link was closed".to_owned(),
-                said = self.to_say.recv(), if speaks => said.flatten(),
-                _ = beats.tick(), if speaks => match self.beat(hear) {
+                said = self.outgoing.recv(), if speaks => said.flatten(),
+                _ = beats.tick(), if speaks => match self.beat(on_event) {
                     Ok(beat) => beat,
                     Err(why) => return why,
                 },
@@ -98,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                         Ok(fresh) => fresh,
                         Err(error) => return format!("the link broke: {error}"),
                     };
-                    if let Err(why) = self.take_lines(fresh, hear) {
+                    if let Err(why) = self.take_lines(fresh, on_event) {
                         return why;
                     }
                     continue;
@@ -116,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 None => {
                     speaks = false;
                     gone.as_mut()
-                        .reset(tokio::time::Instant::now() + LAST_WORDS_WITHIN);
+                        .reset(tokio::time::Instant::now() + FINAL_READ_TIMEOUT);
                     self.stream.shutdown().await.ok();
                 }
             }
@@ -126,41 +132,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     /// The next beat. Notes whether the agent has said anything since the last ones.
     fn beat(
         &mut self,
-        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+        on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
     ) -> Result<Option<Arc<[u8]>>, String> {
         let now = tokio::time::Instant::now();
-        let is_late = now.duration_since(self.beat_at) > self.lease.0 / BEATS * 3 / 2;
+        let is_late =
+            now.duration_since(self.beat_at) > self.lease.0 / HEARTBEATS_PER_LEASE * 3 / 2;
         self.beat_at = now;
         self.missed = match is_late {
             // Whoever was late itself has not listened in time.
             true => 0,
             false => self.missed.saturating_add(1),
         };
-        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+        let answer = self.liveness.answers_beats.load(Ordering::Relaxed);
         let lease = self.lease;
         let beat = line(&Command::Beat { lease, answer });
         if answer
-            && self.missed > MISSED_BEATS
-            && !self.pulse.unresponsive.swap(true, Ordering::Relaxed)
+            && self.missed > MAX_MISSED_HEARTBEATS
+            && !self.liveness.unresponsive.swap(true, Ordering::Relaxed)
         {
             // Nobody waits for its answers any more, so that no wait for an agent is longer than a lease.
-            if let Some(waiting) = locked(&self.waiting).as_mut() {
-                waiting.clear();
+            if let Some(pending) = locked(&self.pending).as_mut() {
+                pending.clear();
             }
-            hear(Heard::Unresponsive(self.lease))?;
+            on_event(EventKind::Unresponsive(self.lease))?;
         }
         Ok(beat)
     }
 
     /// Something was read: the agent lives.
-    fn note_life(
+    fn record_life(
         &mut self,
-        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+        on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
     ) -> Result<(), String> {
         self.missed = 0;
-        self.pulse.heard.fetch_add(1, Ordering::Relaxed);
-        match self.pulse.unresponsive.swap(false, Ordering::Relaxed) {
-            true => hear(Heard::AnswersAgain),
+        self.liveness.received.fetch_add(1, Ordering::Relaxed);
+        match self.liveness.unresponsive.swap(false, Ordering::Relaxed) {
+            true => on_event(EventKind::RespondsAgain),
             false => Ok(()),
         }
     }
@@ -174,9 +181,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     fn take_lines(
         &mut self,
         fresh: usize,
-        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+        on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
     ) -> Result<(), String> {
-        self.note_life(hear)?;
+        self.record_life(on_event)?;
         let mut from = 0;
         let mut unseen = self.incoming.len().saturating_sub(fresh);
         while let Some(length) = self
@@ -194,11 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             }
             let report = serde_json::from_slice::<Report>(line)
                 .map_err(|error| format!("it said what cannot be understood: {error}"))?;
-            self.take(report, hear)?;
+            self.take(report, on_event)?;
         }
         self.incoming.drain(..from);
-        if self.incoming.len() > LONGEST_LINE {
-            return Err(format!("it said a line of more than {LONGEST_LINE} bytes"));
+        if self.incoming.len() > MAX_LINE_BYTES {
+            return Err(format!(
+                "it said a line of more than {MAX_LINE_BYTES} bytes"
+            ));
         }
         if self.incoming.is_empty() {
             // Ten thousand agents at rest should not each keep the room of their longest word.
@@ -210,28 +219,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     fn take(
         &mut self,
         report: Report,
-        hear: &mut impl FnMut(Heard) -> Result<(), String>,
+        on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
     ) -> Result<(), String> {
         if let Report::Hello(hello) = &report {
             self.missed = 0;
-            (self.pulse.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
+            (self.liveness.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
         }
         // Only what somebody waits for is answered past the runner: the rest it must see in order.
-        let asked = match &report {
+        let start_request = match &report {
             Report::Measured { request, .. }
             | Report::Planned { request, .. }
             | Report::Refused { request, .. }
             | Report::Described { request, .. }
             | Report::Probed { request, .. }
-            | Report::AllReverted { request, .. } => locked(&self.waiting)
+            | Report::AllReverted { request, .. } => locked(&self.pending)
                 .as_mut()
-                .and_then(|waiting| waiting.remove(request)),
+                .and_then(|pending| pending.remove(request)),
             _ => None,
         };
-        match asked {
+        match start_request {
             // Whoever asked may have been ended since.
             Some(answer) => drop(answer.send(report)),
-            None => hear(Heard::Report(Box::new(report)))?,
+            None => on_event(EventKind::Report(Box::new(report)))?,
         }
         Ok(())
     }
@@ -240,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
 /// Reads what there is, by way of the stack: of ten thousand who are quiet none keeps room for what it may say.
 async fn read_more(stream: &mut (impl AsyncRead + Unpin), to: &mut Vec<u8>) -> io::Result<usize> {
     std::future::poll_fn(|context| {
-        let mut room = [const { MaybeUninit::uninit() }; READ_AT_ONCE];
+        let mut room = [const { MaybeUninit::uninit() }; READ_CHUNK_BYTES];
         let mut room = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
         to.extend_from_slice(room.filled());

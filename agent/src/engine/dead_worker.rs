@@ -1,6 +1,6 @@
 //! What a guardian does once its worker is dead.
 
-use super::revert::{not_in_ledger, revert_dead};
+use super::revert::{revert_lost_entry, revert_matching};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
 use crate::processes::ProcessId;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// is none where the guardian knows nothing but the ledger.
 ///
 /// Returns what was put back, and what somebody has to look at.
-pub fn recover(
+pub fn revert_dead_worker(
     host: &Host,
     state: &Path,
     worker: ProcessId,
@@ -27,13 +27,13 @@ pub fn recover(
     if remembered.is_some_and(<[_]>::is_empty) && !ledger.folder().exists() {
         return (Vec::new(), Vec::new());
     }
-    let (mut ended, mut owed) = revert_dead(host, &ledger, its, Cause::Died);
+    let (mut ended, mut owed) = revert_matching(host, &ledger, its, Cause::Died);
     let known = |ended: &[Ended], entry: &LedgerEntry| {
         ended.iter().any(|end| end.injection == entry.injection)
     };
     for entry in remembered.unwrap_or_default() {
         if !known(&ended, entry) {
-            let end = not_in_ledger(host, state, entry, Cause::Died);
+            let end = revert_lost_entry(host, state, entry, Cause::Died);
             // An entry that can't be read is among those owed already.
             owed.retain(|owed| owed.injection != entry.injection);
             owed.push(Owed {

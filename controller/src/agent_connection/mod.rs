@@ -4,9 +4,9 @@
 //! The lease is renewed here, by the link's own task, so that a runner that waits for something
 //! does not lose its agent.
 
-mod talk;
+mod driver;
 
-pub(crate) use talk::talk;
+pub(crate) use driver::drive;
 
 use backburn_experiments::Span;
 use backburn_experiments::document::{HostProvider, Provider};
@@ -34,23 +34,23 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub const LOCAL_LEASE: Span = Span::seconds(5);
 
 /// How long an agent may take to settle its ledger and introduce itself.
-const HELLO_WITHIN: Duration = Duration::from_secs(30);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a local agent whose link is closed may take to put everything back and end, before it counts as hung.
-const END_WITHIN: Duration = Duration::from_secs(30);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How an agent is started; called again when one is lost.
-pub type Start = Box<dyn FnMut() -> io::Result<Link> + Send>;
+pub type AgentStarter = Box<dyn FnMut() -> io::Result<AgentConnection> + Send>;
 
 /// What comes from an agent.
 #[derive(Debug, Clone)]
-pub enum Heard {
+pub enum EventKind {
     /// It said something.
     Report(Box<Report>),
     /// It is there, and has said nothing for this long, although it was asked.
     Unresponsive(Span),
     /// It did not answer for a while, and says something again.
-    AnswersAgain,
+    RespondsAgain,
     /// The link is closed, and how we know.
     Closed(String),
     /// The agent's process has ended, with this exit code if it was not killed.
@@ -59,52 +59,52 @@ pub enum Heard {
 
 /// What is heard of an agent, by whoever hears of many.
 #[derive(Debug)]
-pub struct Word {
+pub struct AgentEvent {
     /// Whose it is.
     pub agent: Arc<str>,
     /// Over which of its connections it came: what an earlier one still had to say is nothing of the next.
     pub connection: u64,
     /// What it is.
-    pub heard: Heard,
+    pub kind: EventKind,
 }
 
 /// Where words go.
-pub type Ear = mpsc::UnboundedSender<Word>;
+pub type EventSender = mpsc::UnboundedSender<AgentEvent>;
 
 /// An agent, from the controller's side.
 #[derive(Debug)]
-pub struct Link {
-    caller: Caller,
-    heard: mpsc::UnboundedReceiver<Heard>,
+pub struct AgentConnection {
+    handle: AgentHandle,
+    events: mpsc::UnboundedReceiver<EventKind>,
     has_process: bool,
 }
 
 /// Says things to an agent; every part of a run may hold one.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct AgentHandle {
     /// Lines, or `None` for the end of what we say. Written out here already: a command that waits takes little room then.
     lines: mpsc::UnboundedSender<Option<Arc<[u8]>>>,
-    waiting: Waiting,
-    pulse: Arc<Pulse>,
+    pending: PendingRequests,
+    liveness: Arc<Liveness>,
 }
 
 /// What is known of whether the agent at the other end lives.
 #[derive(Debug, Default)]
-struct Pulse {
+struct Liveness {
     /// The number of the last request.
     last: AtomicU64,
     /// How often something was heard.
-    heard: AtomicU64,
+    received: AtomicU64,
     /// Whether it has said that it answers beats.
     answers_beats: AtomicBool,
     /// Whether it does not answer.
     unresponsive: AtomicBool,
 }
 
-type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Report>>>>>;
+type PendingRequests = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Report>>>>>;
 
 /// Starts local agents with this command line.
-pub fn local(command: Vec<OsString>, lease: Span) -> Start {
+pub fn local(command: Vec<OsString>, lease: Span) -> AgentStarter {
     Box::new(move || {
         let (program, arguments) = command.split_first().ok_or_else(|| {
             io::Error::new(
@@ -123,7 +123,7 @@ pub fn local(command: Vec<OsString>, lease: Span) -> Start {
             // A Ctrl-C in the terminal is for us: the agent is told by us.
             .process_group(0)
             .spawn()?;
-        Ok(Link::over(ours, Some(child), lease))
+        Ok(AgentConnection::over(ours, Some(child), lease))
     })
 }
 
@@ -145,57 +145,57 @@ async fn until_exited(mut child: Child, hangs: &Notify) -> Option<i32> {
     }
 }
 
-impl Link {
+impl AgentConnection {
     /// The link over this stream, beating from now on. Where the agent is a child, its end is told too.
     pub fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         child: Option<Child>,
         lease: Span,
-    ) -> Link {
-        let (hear, heard) = mpsc::unbounded_channel();
-        let (caller, talk) = talk(stream, lease);
+    ) -> AgentConnection {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (handle, driver) = drive(stream, lease);
         let has_process = child.is_some();
         let hangs = Arc::new(Notify::new());
         if let Some(child) = child {
-            let (hear, hangs) = (hear.clone(), Arc::clone(&hangs));
+            let (sender, hangs) = (sender.clone(), Arc::clone(&hangs));
             tokio::spawn(async move {
                 let code = until_exited(child, &hangs).await;
-                hear.send(Heard::Exited(code)).ok();
+                sender.send(EventKind::Exited(code)).ok();
             });
         }
         tokio::spawn(async move {
-            let tell = hear.clone();
-            let why = talk.go(|heard| {
-                if matches!(heard, Heard::Unresponsive(_)) {
+            let tell = sender.clone();
+            let why = driver.run(|kind| {
+                if matches!(kind, EventKind::Unresponsive(_)) {
                     hangs.notify_one();
                 }
-                let told = tell.send(heard);
+                let told = tell.send(kind);
                 told.map_err(|_| "nobody listens".to_owned())
             });
             let why = why.await;
-            hear.send(Heard::Closed(why)).ok();
+            sender.send(EventKind::Closed(why)).ok();
             if has_process {
                 // It puts everything back then, and ends.
-                tokio::time::sleep(END_WITHIN).await;
+                tokio::time::sleep(EXIT_TIMEOUT).await;
                 hangs.notify_one();
             }
         });
-        Link {
-            caller,
-            heard,
+        AgentConnection {
+            handle,
+            events,
             has_process,
         }
     }
 
     /// Somebody else may speak too.
-    pub fn caller(&self) -> Caller {
-        self.caller.clone()
+    pub fn handle(&self) -> AgentHandle {
+        self.handle.clone()
     }
 
     /// The next thing that comes from the agent. May be dropped and asked again.
-    pub async fn heard(&mut self) -> Heard {
-        match self.heard.recv().await {
-            Some(heard) => heard,
+    pub async fn next_event(&mut self) -> EventKind {
+        match self.events.recv().await {
+            Some(kind) => kind,
             // Both ends were told before: nothing will ever come.
             None => std::future::pending().await,
         }
@@ -206,38 +206,40 @@ impl Link {
     /// # Errors
     /// It ended, closed the link or said something else, or nothing in time.
     pub async fn hello(&mut self) -> Result<Hello, String> {
-        match tokio::time::timeout(HELLO_WITHIN, self.heard()).await {
-            Ok(Heard::Report(report)) => match *report {
+        match tokio::time::timeout(HELLO_TIMEOUT, self.next_event()).await {
+            Ok(EventKind::Report(report)) => match *report {
                 Report::Hello(hello) => Ok(hello),
                 _ => Err("it did not introduce itself".into()),
             },
-            Ok(Heard::Unresponsive(_) | Heard::AnswersAgain) => {
+            Ok(EventKind::Unresponsive(_) | EventKind::RespondsAgain) => {
                 Err("it did not introduce itself".into())
             }
-            Ok(Heard::Closed(why)) => {
-                match tokio::time::timeout(Duration::from_secs(1), self.heard()).await {
-                    Ok(Heard::Exited(Some(code))) => {
+            Ok(EventKind::Closed(why)) => {
+                match tokio::time::timeout(Duration::from_secs(1), self.next_event()).await {
+                    Ok(EventKind::Exited(Some(code))) => {
                         Err(format!("it ended at once with exit code {code}"))
                     }
                     _ => Err(why),
                 }
             }
-            Ok(Heard::Exited(Some(code))) => Err(format!("it ended at once with exit code {code}")),
-            Ok(Heard::Exited(None)) => Err("it was killed at once".into()),
-            Err(_) => Err(format!("it said nothing within {}", Span(HELLO_WITHIN))),
+            Ok(EventKind::Exited(Some(code))) => {
+                Err(format!("it ended at once with exit code {code}"))
+            }
+            Ok(EventKind::Exited(None)) => Err("it was killed at once".into()),
+            Err(_) => Err(format!("it said nothing within {}", Span(HELLO_TIMEOUT))),
         }
     }
 
     /// Ends the link in peace and waits until the agent's process has ended, where it is ours. `None` where it was
     /// killed or did not end in time.
     pub async fn goodbye(mut self, within: Duration) -> Option<i32> {
-        self.caller.say(Command::Goodbye);
+        self.handle.send(Command::Goodbye);
         if !self.has_process {
             return None;
         }
         let ended = async {
             loop {
-                if let Heard::Exited(code) = self.heard().await {
+                if let EventKind::Exited(code) = self.next_event().await {
                     return code;
                 }
             }
@@ -245,16 +247,16 @@ impl Link {
         tokio::time::timeout(within, ended).await.ok().flatten()
     }
 
-    /// Has all that comes from the agent told to `ear`, as this agent's words, until nothing more can come.
-    pub(crate) fn tell(mut self, agent: Arc<str>, connection: u64, ear: Ear) {
+    /// Has all that comes from the agent told to `events`, as this agent's words, until nothing more can come.
+    pub(crate) fn forward_events(mut self, agent: Arc<str>, connection: u64, to: EventSender) {
         tokio::spawn(async move {
-            while let Some(heard) = self.heard.recv().await {
-                let word = Word {
+            while let Some(kind) = self.events.recv().await {
+                let event = AgentEvent {
                     agent: Arc::clone(&agent),
                     connection,
-                    heard,
+                    kind,
                 };
-                if ear.send(word).is_err() {
+                if to.send(event).is_err() {
                     return;
                 }
             }
@@ -267,41 +269,41 @@ impl Link {
     }
 }
 
-impl Caller {
+impl AgentHandle {
     /// Says it, as soon as the runtime comes by. A closed link tells of itself elsewhere.
-    pub fn say(&self, command: Command) {
+    pub fn send(&self, command: Command) {
         if let Some(line) = line(&command) {
             self.lines.send(Some(line)).ok();
         }
     }
 
     /// Says nothing more, and lets the agent see that: what it still says is heard.
-    pub fn hang_up(&self) {
+    pub fn close(&self) {
         self.lines.send(None).ok();
     }
 
     /// A number that comes back with an answer.
-    pub fn request(&self) -> u64 {
-        self.pulse.last.fetch_add(1, Ordering::Relaxed) + 1
+    pub fn next_request_id(&self) -> u64 {
+        self.liveness.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Whether the agent is connected and does not answer: it has said nothing for a lease, although it was asked.
     pub fn is_unresponsive(&self) -> bool {
-        self.pulse.unresponsive.load(Ordering::Relaxed)
+        self.liveness.unresponsive.load(Ordering::Relaxed)
     }
 
     /// Has an agent that answers beats say whether it lives, now. False for one that does not: of it, silence says nothing.
-    pub(crate) fn ask_for_life(&self, lease: Span) -> bool {
-        let answer = self.pulse.answers_beats.load(Ordering::Relaxed);
+    pub(crate) fn request_heartbeat(&self, lease: Span) -> bool {
+        let answer = self.liveness.answers_beats.load(Ordering::Relaxed);
         if answer {
-            self.say(Command::Beat { lease, answer });
+            self.send(Command::Beat { lease, answer });
         }
         answer
     }
 
     /// How often something was heard of the agent.
-    pub(crate) fn times_heard(&self) -> u64 {
-        self.pulse.heard.load(Ordering::Relaxed)
+    pub(crate) fn messages_received(&self) -> u64 {
+        self.liveness.received.load(Ordering::Relaxed)
     }
 
     /// A figure of the agent's host.
@@ -309,9 +311,9 @@ impl Caller {
     /// # Errors
     /// Why there is none.
     pub async fn measure(&self, metric: HostProvider) -> Result<f64, String> {
-        let request = self.request();
+        let request = self.next_request_id();
         match self
-            .ask(request, Command::Measure { request, metric })
+            .request(request, Command::Measure { request, metric })
             .await
         {
             Some(Report::Measured { value, .. }) => value,
@@ -321,13 +323,13 @@ impl Caller {
 
     /// What the agent measures from where it is.
     pub async fn probe(&self, provider: Provider, timeout: Option<Span>) -> Probed {
-        let request = self.request();
+        let request = self.next_request_id();
         let command = Command::Probe {
             request,
             provider,
             timeout,
         };
-        match self.ask(request, command).await {
+        match self.request(request, command).await {
             Some(Report::Probed { outcome, .. }) => outcome,
             _ => Probed::Broken("the agent does not answer any more".into()),
         }
@@ -338,9 +340,9 @@ impl Caller {
     /// # Errors
     /// The agent's refusal; rule `agent` where it does not answer any more.
     pub async fn plan(&self, injection: InjectionRequest) -> Result<PlanView, Refusal> {
-        let request = self.request();
+        let request = self.next_request_id();
         match self
-            .ask(request, Command::Plan { request, injection })
+            .request(request, Command::Plan { request, injection })
             .await
         {
             Some(Report::Planned { plan, .. }) => Ok(plan),
@@ -351,8 +353,8 @@ impl Caller {
 
     /// What the agent's host can do, and what is missing: a list of findings.
     pub async fn examine(&self) -> Probed {
-        let request = self.request();
-        match self.ask(request, Command::Examine { request }).await {
+        let request = self.next_request_id();
+        match self.request(request, Command::Examine { request }).await {
             Some(Report::Probed { outcome, .. }) => outcome,
             _ => Probed::Broken("the agent does not answer any more".into()),
         }
@@ -360,8 +362,8 @@ impl Caller {
 
     /// All about the faults that the agent can inject; none where it does not answer any more.
     pub async fn describe(&self) -> Option<Vec<FaultDescription>> {
-        let request = self.request();
-        match self.ask(request, Command::Describe { request }).await? {
+        let request = self.next_request_id();
+        match self.request(request, Command::Describe { request }).await? {
             Report::Described { faults, .. } => Some(faults),
             _ => None,
         }
@@ -370,9 +372,9 @@ impl Caller {
     /// Has the agent put everything of a run back. What could not be proved gone of anything, and what others of its host still
     /// hold; none where it does not answer any more.
     pub async fn revert(&self, run: &str) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
-        let (request, run) = (self.request(), Some(run.to_owned()));
+        let (request, run) = (self.next_request_id(), Some(run.to_owned()));
         match self
-            .ask(request, Command::RevertAll { request, run })
+            .request(request, Command::RevertAll { request, run })
             .await?
         {
             Report::AllReverted { owed, held, .. } => Some((owed, held)),
@@ -381,35 +383,37 @@ impl Caller {
     }
 
     /// Tells the agent to put everything of every run back, at once; what comes is its answer.
-    pub(crate) fn told_to_revert(&self) -> oneshot::Receiver<Report> {
-        let request = self.request();
-        self.asked(request, Command::RevertAll { request, run: None })
+    pub(crate) fn start_revert_all(&self) -> oneshot::Receiver<Report> {
+        let request = self.next_request_id();
+        self.start_request(request, Command::RevertAll { request, run: None })
     }
 
-    async fn ask(&self, request: u64, command: Command) -> Option<Report> {
-        self.asked(request, command).await.ok()
+    async fn request(&self, request: u64, command: Command) -> Option<Report> {
+        self.start_request(request, command).await.ok()
     }
 
-    fn asked(&self, request: u64, command: Command) -> oneshot::Receiver<Report> {
+    fn start_request(&self, request: u64, command: Command) -> oneshot::Receiver<Report> {
         let (answer, answered) = oneshot::channel();
-        let mut waiting = locked(&self.waiting);
+        let mut pending = locked(&self.pending);
         // Looked at under the lock: whoever finds out that the agent does not answer ends all waits after that.
         let hangs = self.is_unresponsive();
         // Nobody listens any more once the map is gone: dropping `answer` says so at once.
-        if let Some(waiting) = waiting.as_mut().filter(|_| !hangs) {
-            waiting.insert(request, answer);
+        if let Some(pending) = pending.as_mut().filter(|_| !hangs) {
+            pending.insert(request, answer);
         }
-        drop(waiting);
+        drop(pending);
         // An agent that hangs is to put everything back when it goes on, and is asked nothing else: nobody waits for the answer.
         if !hangs || matches!(command, Command::RevertAll { .. }) {
-            self.say(command);
+            self.send(command);
         }
         answered
     }
 }
 
-fn locked(waiting: &Waiting) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sender<Report>>>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(
+    pending: &PendingRequests,
+) -> MutexGuard<'_, Option<BTreeMap<u64, oneshot::Sender<Report>>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A command as it goes over the link.

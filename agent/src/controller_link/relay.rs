@@ -5,11 +5,13 @@
 //! Nothing is kept beyond one buffer each way: who does not read is waited for, and a worker that
 //! is waited for too long has its link closed (see `crate::link`), so no end ever waits.
 
-use super::dial::{DialError, Tls, timespec};
-use super::membership::Membership;
+use super::credentials::Credentials;
+use super::tls_connect::{ConnectError, TlsConnection, timespec};
 use crate::packet_filter::ControlConnection;
 use crate::host::{Host, Invocation};
-use crate::hung_agent::{AgentEnd, EndWatch, HungAgent, LOOK_EACH, end_hung_agent, until_ended};
+use crate::hung_agent::{
+    AgentExit, CHECK_INTERVAL, HungAgentOutcome, ShutdownMonitor, end_hung_agent, wait_for_exit,
+};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -23,37 +25,37 @@ use std::time::{Duration, Instant};
 
 /// Nothing at all heard for so long, and the link counts as dead: three of a fleet's longest leases. A controller beats each
 /// third of one.
-const SILENCE: Duration = Duration::from_secs(90);
+const MAX_SILENCE: Duration = Duration::from_secs(90);
 /// How long an agent's last words may take to leave.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const FINAL_SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is carried at a time, in bytes.
-const PIECE: usize = 16 << 10;
+const RELAY_BUFFER_BYTES: usize = 16 << 10;
 
 /// How a link ended.
 #[derive(Debug)]
-pub struct Carried {
+pub struct RelayEnd {
     /// Whether the controller said anything.
     pub heard: bool,
     /// Whether this process was told to end.
-    pub told: bool,
+    pub cancelled: bool,
     /// Why, for a person.
     pub why: String,
     /// The agent's exit code; none where a signal ended its guardian.
     pub code: Option<i32>,
     /// What became of the agent, where it hung and was ended from here.
-    pub hung: Option<HungAgent>,
+    pub hung: Option<HungAgentOutcome>,
 }
 
 /// One agent on one connection.
-struct Carrier<'a> {
-    tls: Tls,
+struct Relay<'a> {
+    tls: TlsConnection,
     agent: UnixStream,
     child: Child,
     host: &'a Host,
     signals: BorrowedFd<'a>,
     /// What the worker has had no room for yet.
     to_worker: Vec<u8>,
-    told: bool,
+    cancelled: bool,
     heard: bool,
     last_heard: Instant,
 }
@@ -67,25 +69,25 @@ struct Carrier<'a> {
     clippy::too_many_arguments,
     reason = "what an agent is started with, and how; it has one caller"
 )]
-pub fn carry(
-    tls: Tls,
+pub fn relay(
+    tls: TlsConnection,
     state: &Path,
-    words: &[String],
-    member: &Membership,
+    serve_arguments: &[String],
+    credentials: &Credentials,
     invocation: &Invocation,
     host: &Host,
     signals: BorrowedFd<'_>,
     renew: &mut dyn FnMut() -> Duration,
-) -> io::Result<Carried> {
+) -> io::Result<RelayEnd> {
     let (agent, its_end) = UnixStream::pair()?;
     let mut command = invocation.command("serve");
     command
-        .args(words)
-        .args(["--name", &member.name])
+        .args(serve_arguments)
+        .args(["--name", &credentials.name])
         .stdin(Stdio::from(OwnedFd::from(its_end)))
         .stdout(Stdio::from(rustix::stdio::stderr().try_clone_to_owned()?))
         .process_group(0);
-    for (key, value) in &member.labels {
+    for (key, value) in &credentials.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
     if let Some(ControlConnection { here, there }) = ControlConnection::of(&tls.stream) {
@@ -94,42 +96,42 @@ pub fn carry(
     let child = command.spawn()?;
     // The command holds its end of the pair until it is dropped.
     drop(command);
-    let mut carrier = Carrier {
+    let mut relay = Relay {
         tls,
         agent,
         child,
         host,
         signals,
         to_worker: Vec::new(),
-        told: false,
+        cancelled: false,
         heard: false,
         last_heard: Instant::now(),
     };
-    let mut renewal = Instant::now().checked_add(member.renewal_in());
+    let mut renewal = Instant::now().checked_add(credentials.renewal_in());
     crate::host::settle();
     let why = loop {
         if renewal.is_some_and(|due| due <= Instant::now()) {
             renewal = Instant::now().checked_add(renew());
         }
-        match carrier.turn(renewal) {
+        match relay.step(renewal) {
             Ok(None) => {}
             Ok(Some(why)) => break why,
             Err(error) => break error.to_string(),
         }
     };
-    carrier.end(why, state)
+    relay.end(why, state)
 }
 
-impl Carrier<'_> {
+impl Relay<'_> {
     /// Carries what can be, then waits for one thing. Some reason, when the link is over.
-    fn turn(&mut self, renewal: Option<Instant>) -> Result<Option<String>, DialError> {
-        if let Some(why) = self.carry_to_agent()? {
+    fn step(&mut self, renewal: Option<Instant>) -> Result<Option<String>, ConnectError> {
+        if let Some(why) = self.relay_to_agent()? {
             return Ok(Some(why));
         }
-        if let Some(why) = self.carry_to_controller()? {
+        if let Some(why) = self.relay_to_controller()? {
             return Ok(Some(why));
         }
-        let dead = self.last_heard + SILENCE;
+        let dead = self.last_heard + MAX_SILENCE;
         let due = renewal.map_or(dead, |renewal| renewal.min(dead));
         let left = timespec(due.saturating_duration_since(Instant::now()));
 
@@ -158,12 +160,15 @@ impl Carrier<'_> {
             Ok(0) if Instant::now() >= dead => {
                 return Ok(Some(format!(
                     "nothing was heard from the controller for {} s",
-                    SILENCE.as_secs()
+                    MAX_SILENCE.as_secs()
                 )));
             }
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                return Err(DialError::new(error.to_string(), "start the agent again"));
+                return Err(ConnectError::new(
+                    error.to_string(),
+                    "start the agent again",
+                ));
             }
         }
         let [signals, controller, _] = fds.map(|fd| fd.revents());
@@ -178,7 +183,7 @@ impl Carrier<'_> {
     }
 
     /// From the controller to the worker. Some reason, when there will be no more.
-    fn carry_to_agent(&mut self) -> Result<Option<String>, DialError> {
+    fn relay_to_agent(&mut self) -> Result<Option<String>, ConnectError> {
         loop {
             while !self.to_worker.is_empty() {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -190,7 +195,7 @@ impl Carrier<'_> {
                     Err(_) => self.to_worker.clear(),
                 }
             }
-            let mut room = [0; PIECE];
+            let mut room = [0; RELAY_BUFFER_BYTES];
             match self.tls.connection.reader().read(&mut room) {
                 Ok(0) => return Ok(Some("the controller closed the link".into())),
                 Ok(count) => {
@@ -212,9 +217,9 @@ impl Carrier<'_> {
     }
 
     /// From the agent to the controller. Some reason, when there will be no more.
-    fn carry_to_controller(&mut self) -> Result<Option<String>, DialError> {
+    fn relay_to_controller(&mut self) -> Result<Option<String>, ConnectError> {
         while !self.tls.connection.wants_write() {
-            let mut room = [0; PIECE];
+            let mut room = [0; RELAY_BUFFER_BYTES];
             match recv(&self.agent, &mut room, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Ok(Some("the agent has ended".into())),
                 Ok((count, _)) => {
@@ -223,7 +228,7 @@ impl Carrier<'_> {
                         .connection
                         .writer()
                         .write_all(said)
-                        .map_err(|error| DialError::new(error.to_string(), "try again"))?;
+                        .map_err(|error| ConnectError::new(error.to_string(), "try again"))?;
                     // Not received here: what came would lie there, and no poll would tell of it.
                     self.tls.send()?;
                 }
@@ -238,7 +243,7 @@ impl Carrier<'_> {
     /// Has the agent end: it puts everything back, says so, and closes the link.
     fn end_agent(&mut self) {
         if take_signal(self.signals) {
-            self.told = true;
+            self.cancelled = true;
             let Some(guardian) = self.host.table.identify(self.child.id() as i32) else {
                 return;
             };
@@ -249,8 +254,8 @@ impl Carrier<'_> {
     }
 
     /// To the controller: what the agent said before it ended. A controller that has gone takes nothing, and nothing waits for it.
-    fn send_last_words(&mut self) {
-        let until = Instant::now() + LAST_WORDS;
+    fn send_remaining(&mut self) {
+        let until = Instant::now() + FINAL_SEND_TIMEOUT;
         while self.tls.connection.wants_write() {
             match self.tls.connection.write_tls(&mut self.tls.stream) {
                 Ok(_) => {}
@@ -268,21 +273,21 @@ impl Carrier<'_> {
 
     /// Closes both sides, and waits until the agent has put everything back. One that hangs is ended, and what it owes by the ledger
     /// below this state folder put back for it.
-    fn end(mut self, why: String, state: &Path) -> io::Result<Carried> {
+    fn end(mut self, why: String, state: &Path) -> io::Result<RelayEnd> {
         // To the agent first: that nobody is there any more. What it says is taken, so that its last command still reaches it.
         shutdown(&self.agent, Shutdown::Write).ok();
         self.tls.connection.send_close_notify();
-        self.send_last_words();
+        self.send_remaining();
         self.tls.stream.shutdown(std::net::Shutdown::Both).ok();
-        let mut room = [0; PIECE];
-        let mut watch = EndWatch::default();
+        let mut room = [0; RELAY_BUFFER_BYTES];
+        let mut watch = ShutdownMonitor::default();
         let mut hung = None;
         loop {
             let mut fds = [
                 PollFd::from_borrowed_fd(self.signals, PollFlags::IN),
                 PollFd::new(&self.agent, PollFlags::IN),
             ];
-            match poll(&mut fds, Some(&timespec(LOOK_EACH))) {
+            match poll(&mut fds, Some(&timespec(CHECK_INTERVAL))) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -303,14 +308,14 @@ impl Carrier<'_> {
         let mut code = None;
         if hung.is_none() {
             // Its link is closed, so it is about to go.
-            match until_ended(self.host, state, &mut self.child)? {
-                AgentEnd::Left(status) => code = status.code(),
-                AgentEnd::Hung(agent) => hung = Some(agent),
+            match wait_for_exit(self.host, state, &mut self.child)? {
+                AgentExit::Exited(status) => code = status.code(),
+                AgentExit::Hung(agent) => hung = Some(agent),
             }
         }
-        Ok(Carried {
+        Ok(RelayEnd {
             heard: self.heard,
-            told: self.told,
+            cancelled: self.cancelled,
             why,
             code,
             hung,

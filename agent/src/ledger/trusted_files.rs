@@ -18,7 +18,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::LOOP) => return Err(denied("it is a link")),
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
         opened => File::from(opened?),
     };
     check_file(&fstat(&file)?)?;
@@ -41,7 +41,7 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
-        Err(rustix::io::Errno::LOOP) => return Err(denied("it is a link")),
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
         opened => opened?,
     };
     check_file(&fstat(&file)?)?;
@@ -93,7 +93,7 @@ fn is_unmapped(of: &Stat) -> bool {
 /// Whether a file is a regular one that nobody but root and this user could have written.
 pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
-        return Err(denied("it is not a regular file"));
+        return Err(access_denied("it is not a regular file"));
     }
     check_owner(file)
 }
@@ -102,7 +102,7 @@ pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
 pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     if of.st_uid != 0 && of.st_uid != own {
-        return Err(denied(&format!(
+        return Err(access_denied(&format!(
             "it belongs to user {}, and this is user {own}",
             of.st_uid
         )));
@@ -110,7 +110,7 @@ pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     let mode = Mode::from_raw_mode(of.st_mode);
     let is_own_group = of.st_gid == 0 || of.st_gid == rustix::process::getegid().as_raw();
     if mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group) {
-        return Err(denied(&format!(
+        return Err(access_denied(&format!(
             "others may write to it (mode {:o})",
             of.st_mode & 0o7777
         )));
@@ -118,6 +118,6 @@ pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn denied(why: &str) -> io::Error {
+pub(crate) fn access_denied(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }

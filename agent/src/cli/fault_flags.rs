@@ -1,7 +1,7 @@
 //! Fault arguments as flags, derived from each fault's schema: what a document writes as
 //! `{"process": {"name": "nginx"}}` is `--process-name nginx` here.
 
-use super::Failure;
+use super::CommandError;
 use crate::faults::{FAULTS, Fault};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
 use backburn_experiments::{Problem, Span, json, schema};
@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
 /// What is wanted, and how it is shown.
-pub(super) struct Wanted {
-    pub request: InjectionRequest,
+pub(super) struct FaultRequest {
+    pub injection: InjectionRequest,
     pub json: bool,
 }
 
@@ -111,13 +111,16 @@ fn with_flags(command: Command) -> Command {
 
 /// What the words say.
 /// Where no duration is given, a plan is made for `assumed`; an injection needs its own.
-pub(super) fn read(words: &ArgMatches, assumed: Option<Span>) -> Result<Wanted, Failure> {
-    let (name, words) = words
+pub(super) fn read(
+    matches: &ArgMatches,
+    assumed: Option<Span>,
+) -> Result<FaultRequest, CommandError> {
+    let (name, matches) = matches
         .subcommand()
-        .ok_or_else(|| Failure::Wrong("a fault is missing".into()))?;
+        .ok_or_else(|| CommandError::Invalid("a fault is missing".into()))?;
     let fault = crate::faults::find(name)
-        .ok_or_else(|| Failure::Wrong(format!("there is no fault `{name}`")))?;
-    let mut arguments = match words.get_one::<String>("arguments") {
+        .ok_or_else(|| CommandError::Invalid(format!("there is no fault `{name}`")))?;
+    let mut arguments = match matches.get_one::<String>("arguments") {
         None => Map::new(),
         Some(text) => match json::read(text) {
             Ok(Value::Object(map)) => map,
@@ -126,7 +129,7 @@ pub(super) fn read(words: &ArgMatches, assumed: Option<Span>) -> Result<Wanted, 
         },
     };
     for flag in flags(fault) {
-        if let Some(text) = words.get_one::<String>(&flag.name) {
+        if let Some(text) = matches.get_one::<String>(&flag.name) {
             let repeated = json::repeated_keys(text);
             if !repeated.is_empty() {
                 let what = format!("`--{}` is not usable", flag.name);
@@ -145,29 +148,29 @@ pub(super) fn read(words: &ArgMatches, assumed: Option<Span>) -> Result<Wanted, 
         .into());
     }
     let random = random()?;
-    let request = InjectionRequest {
-        id: words
+    let injection = InjectionRequest {
+        id: matches
             .get_one::<String>("id")
             .cloned()
             .unwrap_or_else(|| format!("hand-{:08x}", random as u32)),
         run: "by-hand".into(),
         fault: name.to_owned(),
         arguments,
-        duration: words
+        duration: matches
             .get_one::<Span>("duration")
             .copied()
             .or(assumed.filter(|_| !fault.one_shot)),
-        every: words.try_get_one::<Span>("every").ok().flatten().copied(),
-        seed: words.get_one::<u64>("seed").copied().unwrap_or(random),
+        every: matches.try_get_one::<Span>("every").ok().flatten().copied(),
+        seed: matches.get_one::<u64>("seed").copied().unwrap_or(random),
         max_victims: None,
     };
-    Ok(Wanted {
-        request,
-        json: words.get_flag("json"),
+    Ok(FaultRequest {
+        injection,
+        json: matches.get_flag("json"),
     })
 }
 
-fn wrong(problems: Vec<Problem>) -> Failure {
+fn wrong(problems: Vec<Problem>) -> CommandError {
     unusable("`--arguments` is not usable", problems)
         .hint("`--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
         .into()
@@ -180,11 +183,11 @@ fn unusable(what: impl Into<String>, problems: Vec<Problem>) -> Refusal {
     }
 }
 
-fn random() -> Result<u64, Failure> {
+fn random() -> Result<u64, CommandError> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(|error| Failure::Wrong(format!("/dev/urandom: {error}")))?;
+        .map_err(|error| CommandError::Invalid(format!("/dev/urandom: {error}")))?;
     Ok(u64::from_le_bytes(bytes))
 }
 
@@ -229,8 +232,8 @@ fn object_within(schema: &Value) -> Option<&Value> {
 }
 
 /// A flag's text as the value that its schema wants: JSON where that fits, else a list of words where that does, else the text.
-fn value(text: &str, wanted: &Value) -> Value {
-    let fits = |value: &Value| schema::check(wanted, value, "$").is_empty();
+fn value(text: &str, expected: &Value) -> Value {
+    let fits = |value: &Value| schema::check(expected, value, "$").is_empty();
     let plain = Value::String(text.to_owned());
     let list = || {
         Value::Array(

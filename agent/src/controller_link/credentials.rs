@@ -2,7 +2,7 @@
 //! the certificate of another.
 
 use crate::host::{Host, HostError};
-use crate::ledger::files;
+use crate::ledger::trusted_files;
 use backburn_experiments::{Span, json};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 /// Where an agent belongs, and how it proves who it is.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Membership {
+pub struct Credentials {
     /// The controller, as `HOST[:PORT]`.
     pub controller: String,
     /// What the agent is called.
@@ -33,7 +33,7 @@ pub struct Membership {
     pub since: u64,
 }
 
-impl std::fmt::Debug for Membership {
+impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Membership")
             .field("controller", &self.controller)
@@ -44,10 +44,10 @@ impl std::fmt::Debug for Membership {
 
 /// Why there is no membership to go by.
 #[derive(Debug, thiserror::Error)]
-pub enum NoMembership {
+pub enum CredentialsError {
     /// Never joined.
     #[error("this agent has not joined a controller: there is no {}\nhint: `backburn-agent join --controller HOST[:PORT] --token TOKEN`; an operator of the controller makes the token", .0.display())]
-    NotJoined(PathBuf),
+    JoinError(PathBuf),
     /// The file can't be had.
     #[error("{}: {what}\nhint: join again: the file is replaced", path.display())]
     Unreadable {
@@ -58,7 +58,7 @@ pub enum NoMembership {
     },
 }
 
-impl Membership {
+impl Credentials {
     fn path(state: &Path) -> PathBuf {
         state.join("controller.json")
     }
@@ -67,20 +67,21 @@ impl Membership {
     ///
     /// # Errors
     /// Nothing, or it can't be read.
-    pub fn load(state: &Path) -> Result<Self, NoMembership> {
+    pub fn load(state: &Path) -> Result<Self, CredentialsError> {
         let path = Self::path(state);
         // Whoever can write it chooses whom this agent obeys.
-        let read = files::read(&path).and_then(|text| files::check_folder(state).map(|()| text));
+        let read = trusted_files::read(&path)
+            .and_then(|text| trusted_files::check_folder(state).map(|()| text));
         match read {
             // People carry this file from host to host, and mend it by hand.
             Ok(text) => json::read_bytes(&text)
                 .map_err(|problems| json::in_one_line(&problems))
                 .and_then(|kept| serde_json::from_value(kept).map_err(|error| error.to_string()))
-                .map_err(|what| NoMembership::Unreadable { path, what }),
+                .map_err(|what| CredentialsError::Unreadable { path, what }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(NoMembership::NotJoined(path))
+                Err(CredentialsError::JoinError(path))
             }
-            Err(error) => Err(NoMembership::Unreadable {
+            Err(error) => Err(CredentialsError::Unreadable {
                 path,
                 what: error.to_string(),
             }),
@@ -91,7 +92,7 @@ impl Membership {
     ///
     /// # Errors
     /// It can't be written; what was there still is.
-    pub fn keep(&self, host: &Host, state: &Path) -> Result<(), HostError> {
+    pub fn save(&self, host: &Host, state: &Path) -> Result<(), HostError> {
         let path = Self::path(state);
         let text = serde_json::to_vec_pretty(self).map_err(|error| HostError {
             what: format!("write {}", path.display()),

@@ -1,46 +1,46 @@
 //! Who takes part in a run: the local agent, which is started for it, or agents of a fleet, which are held for it.
 
-use crate::fleet::{Held, Lever};
-use crate::link::{Caller, Ear, Link, Start};
+use crate::agent_connection::{AgentConnection, AgentHandle, AgentStarter, EventSender};
+use crate::fleet::{HaltState, Reservation};
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Names and labels of everybody who could take part, in the order of the names.
-pub type Roll = Vec<(String, BTreeMap<String, String>)>;
+pub type Inventory = Vec<(String, BTreeMap<String, String>)>;
 
 /// Who takes part in a run.
-pub enum Crew {
+pub enum AgentPool {
     /// This host's agent, started when it is needed.
-    Local(Local),
+    Local(LocalAgent),
     /// Agents of a fleet.
-    Fleet(Held),
+    Fleet(Reservation),
 }
 
 /// A local agent.
-pub struct Local {
-    start: Start,
-    started: Option<(Hello, Link)>,
+pub struct LocalAgent {
+    start: AgentStarter,
+    started: Option<(Hello, AgentConnection)>,
     /// How many of them have taken part.
     count: u64,
 }
 
 /// An agent that takes part. Its words go to whoever held it.
-pub struct Joined {
+pub struct AgentSession {
     /// Who it is.
     pub hello: Hello,
     /// How to speak to it.
-    pub caller: Caller,
+    pub handle: AgentHandle,
     /// Over which of its connections its words come.
     pub connection: u64,
     /// Whether it is a process of ours, whose end is told too.
     pub has_process: bool,
 }
 
-impl From<Start> for Crew {
-    fn from(start: Start) -> Self {
-        Crew::Local(Local {
+impl From<AgentStarter> for AgentPool {
+    fn from(start: AgentStarter) -> Self {
+        AgentPool::Local(LocalAgent {
             start,
             started: None,
             count: 0,
@@ -48,72 +48,76 @@ impl From<Start> for Crew {
     }
 }
 
-impl Crew {
+impl AgentPool {
     /// Whether these are agents of a fleet, which have to be chosen by name.
     pub fn is_fleet(&self) -> bool {
-        matches!(self, Crew::Fleet(_))
+        matches!(self, AgentPool::Fleet(_))
     }
 
     /// Who is there. Starts a local agent.
     ///
     /// # Errors
     /// Nobody is, and what would do.
-    pub async fn muster(&mut self) -> Result<Roll, Refusal> {
+    pub async fn discover(&mut self) -> Result<Inventory, Refusal> {
         match self {
-            Crew::Local(local) => {
+            AgentPool::Local(local) => {
                 let (hello, link) = local.begin().await.map_err(|why| {
                     Refusal::new("agent", format!("the local agent {why}"))
                         .hint("`backburn agent doctor` says what this host can do")
                 })?;
-                let roll = vec![(hello.agent.clone(), hello.labels.clone())];
+                let inventory = vec![(hello.agent.clone(), hello.labels.clone())];
                 local.started = Some((hello, link));
-                Ok(roll)
+                Ok(inventory)
             }
-            Crew::Fleet(held) => held.roll(),
+            AgentPool::Fleet(reservation) => reservation.inventory(),
         }
     }
 
-    /// Holds these, so that nobody else uses them, and has what is heard of them told to `ear`. The local agent takes part
+    /// Holds these, so that nobody else uses them, and has what is heard of them told to `events`. The local agent takes part
     /// whatever is named.
     ///
     /// # Errors
     /// Somebody else holds one, or it has gone.
-    pub fn hold(&mut self, names: &BTreeSet<String>, ear: &Ear) -> Result<Vec<Joined>, Refusal> {
+    pub fn reserve(
+        &mut self,
+        names: &BTreeSet<String>,
+        events: &EventSender,
+    ) -> Result<Vec<AgentSession>, Refusal> {
         match self {
-            Crew::Local(local) => {
+            AgentPool::Local(local) => {
                 let started = local.started.take();
-                let joined = started.map(|(hello, link)| local.join(hello, link, ear));
+                let joined = started.map(|(hello, link)| local.join(hello, link, events));
                 Ok(joined.into_iter().collect())
             }
-            Crew::Fleet(held) => held.hold(names, ear),
+            AgentPool::Fleet(reservation) => reservation.reserve(names, events),
         }
     }
 
     /// Whether these may be hit, as far as whoever gave us the crew says.
-    pub(crate) fn permits(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+    pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         match self {
-            Crew::Local(_) => Ok(()),
-            Crew::Fleet(held) => held.permits(names),
+            AgentPool::Local(_) => Ok(()),
+            AgentPool::Fleet(reservation) => reservation.check_admission(names),
         }
     }
 
     /// Whether somebody else has told everybody to put everything back.
     pub(crate) fn is_halted(&self) -> bool {
         match self {
-            Crew::Local(_) => false,
-            Crew::Fleet(held) => held.is_halted(),
+            AgentPool::Local(_) => false,
+            AgentPool::Fleet(reservation) => reservation.is_halted(),
         }
     }
 
     /// Who may be asked for plans, without being held.
-    pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
+    pub(crate) fn handles(&self, names: &BTreeSet<String>) -> BTreeMap<String, AgentHandle> {
         match self {
-            Crew::Local(local) => local
+            AgentPool::Local(local) => local
                 .started
                 .iter()
-                .map(|(hello, link)| (hello.agent.clone(), link.caller()))
+                .map(|(hello, link)| (hello.agent.clone(), link.handle()))
                 .collect(),
-            Crew::Fleet(held) => held.callers(names),
+            AgentPool::Fleet(reservation) => reservation.handles(names),
         }
     }
 
@@ -121,34 +125,34 @@ impl Crew {
     ///
     /// # Errors
     /// In words for people: none came.
-    pub(crate) async fn again(
+    pub(crate) async fn reconnect(
         &mut self,
         name: &str,
         lost: Instant,
         hung: Option<Duration>,
-        ear: &Ear,
-    ) -> Result<Joined, String> {
+        events: &EventSender,
+    ) -> Result<AgentSession, String> {
         match self {
-            Crew::Local(local) => {
+            AgentPool::Local(local) => {
                 let begun = local.begin().await;
                 let (hello, link) = begun.map_err(|why| format!("the next agent {why}"))?;
-                Ok(local.join(hello, link, ear))
+                Ok(local.join(hello, link, events))
             }
-            Crew::Fleet(held) => held.again(name, lost, hung, ear).await,
+            AgentPool::Fleet(reservation) => reservation.reconnect(name, lost, hung, events).await,
         }
     }
 
     /// Where the lever is that ends everybody's faults, if there is one.
-    pub(crate) fn lever(&self) -> Option<watch::Receiver<Lever>> {
+    pub(crate) fn halt_state(&self) -> Option<watch::Receiver<HaltState>> {
         match self {
-            Crew::Local(_) => None,
-            Crew::Fleet(held) => Some(held.lever()),
+            AgentPool::Local(_) => None,
+            AgentPool::Fleet(reservation) => Some(reservation.halt_state()),
         }
     }
 
     /// Ends a local agent that was only asked.
-    pub(crate) async fn dismiss(self) {
-        if let Crew::Local(Local {
+    pub(crate) async fn release(self) {
+        if let AgentPool::Local(LocalAgent {
             started: Some((_, link)),
             ..
         }) = self
@@ -158,8 +162,8 @@ impl Crew {
     }
 }
 
-impl Local {
-    async fn begin(&mut self) -> Result<(Hello, Link), String> {
+impl LocalAgent {
+    async fn begin(&mut self) -> Result<(Hello, AgentConnection), String> {
         let mut link = (self.start)().map_err(|error| format!("could not be started: {error}"))?;
         let hello = link
             .hello()
@@ -168,15 +172,19 @@ impl Local {
         Ok((hello, link))
     }
 
-    fn join(&mut self, hello: Hello, link: Link, ear: &Ear) -> Joined {
+    fn join(&mut self, hello: Hello, link: AgentConnection, events: &EventSender) -> AgentSession {
         self.count += 1;
-        let joined = Joined {
-            caller: link.caller(),
+        let joined = AgentSession {
+            handle: link.handle(),
             connection: self.count,
             has_process: link.has_process(),
             hello,
         };
-        link.tell(joined.hello.agent.as_str().into(), self.count, ear.clone());
+        link.forward_events(
+            joined.hello.agent.as_str().into(),
+            self.count,
+            events.clone(),
+        );
         joined
     }
 }

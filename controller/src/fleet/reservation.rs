@@ -1,9 +1,9 @@
 //! What a run has of a fleet: it may look at everybody, and holds those that it picked. Who is held by one run is
 //! nobody else's until that run is over, unless both say that they share.
 
-use super::{Claim, Fleet, Holder, Lever, Member};
-use crate::crew::{Joined, Roll};
-use crate::link::{Caller, Ear};
+use super::{Claim, Fleet, HaltState, Holder, Member};
+use crate::agent_connection::{AgentHandle, EventSender};
+use crate::agent_pool::{AgentSession, Inventory};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,31 +12,32 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
-const AGAIN_WITHIN: Duration = Duration::from_secs(60);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to do about an agent that another run holds.
-const OVERLAP: &str = "wait until that run is over, or pick other agents; two runs hold the same agent where both say `\"shared\": true` in their `blast-radius`";
+const OVERLAP_HINT: &str = "wait until that run is over, or pick other agents; two runs hold the same agent where both say `\"shared\": true` in their `blast-radius`";
 
 /// How long until an agent is asked again what others of its host hold.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Says whether these agents, with their labels, may be hit, among all that are connected.
-pub type Permit =
-    Box<dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Roll) -> Result<(), Refusal> + Send>;
+pub type AdmissionPolicy = Box<
+    dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Inventory) -> Result<(), Refusal> + Send,
+>;
 
 /// A fleet, as one run sees it. What it holds is let go when this is dropped.
-pub struct Held {
+pub struct Reservation {
     fleet: Arc<Fleet>,
     claim: Arc<Claim>,
     /// Whom it holds, and the connection over which it heard of them last.
     names: BTreeMap<String, u64>,
-    permit: Permit,
+    permit: AdmissionPolicy,
 }
 
-impl Held {
+impl Reservation {
     /// For this run, which holds nobody yet.
     pub fn new(fleet: Arc<Fleet>, run: impl Into<String>) -> Self {
-        Held {
+        Reservation {
             fleet,
             claim: Arc::new(Claim {
                 run: run.into(),
@@ -49,7 +50,7 @@ impl Held {
 
     /// The same, and nobody is held whom `permit` does not allow.
     #[must_use]
-    pub fn permitted_by(mut self, permit: Permit) -> Self {
+    pub fn permitted_by(mut self, permit: AdmissionPolicy) -> Self {
         self.permit = permit;
         self
     }
@@ -66,17 +67,17 @@ impl Held {
     ///
     /// # Errors
     /// They may not, and by which rule.
-    pub(crate) fn permits(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
-        let roll = self.roll()?;
-        let named = roll.iter().filter(|(name, _)| names.contains(name));
-        (self.permit)(&named.cloned().collect(), &roll)
+    pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        let inventory = self.inventory()?;
+        let named = inventory.iter().filter(|(name, _)| names.contains(name));
+        (self.permit)(&named.cloned().collect(), &inventory)
     }
 
     /// Everybody who is connected.
     ///
     /// # Errors
     /// Nobody is, or the lever is pulled.
-    pub fn roll(&self) -> Result<Roll, Refusal> {
+    pub fn inventory(&self) -> Result<Inventory, Refusal> {
         self.may_start()?;
         let members = self.fleet.members();
         if members.is_empty() {
@@ -85,11 +86,11 @@ impl Held {
             ));
         }
         let retiring = self.fleet.retiring();
-        let roll = members
+        let inventory = members
             .iter()
             .filter(|(name, _)| !retiring.contains(*name))
             .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
-        Ok(roll.collect())
+        Ok(inventory.collect())
     }
 
     /// Whether the lever is pulled: whoever does that tells every agent to put everything back.
@@ -108,16 +109,20 @@ impl Held {
     }
 
     /// Where the lever is, from now on.
-    pub(crate) fn lever(&self) -> watch::Receiver<Lever> {
-        self.fleet.lever.subscribe()
+    pub(crate) fn halt_state(&self) -> watch::Receiver<HaltState> {
+        self.fleet.halt_state.subscribe()
     }
 
-    /// Holds all of these, or none, and has what is heard of them told to `ear`.
+    /// Holds all of these, or none, and has what is heard of them told to `events`.
     ///
     /// # Errors
     /// Another run holds one of them, one has gone, or the lever is pulled.
-    pub fn hold(&mut self, names: &BTreeSet<String>, ear: &Ear) -> Result<Vec<Joined>, Refusal> {
-        self.permits(names)?;
+    pub fn reserve(
+        &mut self,
+        names: &BTreeSet<String>,
+        events: &EventSender,
+    ) -> Result<Vec<AgentSession>, Refusal> {
+        self.check_admission(names)?;
         let mut members = self.fleet.members();
         let mut runs = self.fleet.runs();
         // Looked at under the lock: whoever pulls the lever afterwards finds these held.
@@ -134,18 +139,18 @@ impl Held {
             let mut claims = runs.get(name).into_iter().flatten();
             if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
                 let what = format!("agent `{name}` takes part in run `{}`", other.run);
-                return Err(Refusal::new("overlap", what).hint(OVERLAP));
+                return Err(Refusal::new("overlap", what).hint(OVERLAP_HINT));
             }
         }
-        let mut held = Vec::new();
+        let mut sessions = Vec::new();
         for name in names {
             if let Some(member) = members.get_mut(name) {
-                held.push(take(name, member, &self.claim, ear));
+                sessions.push(take(name, member, &self.claim, events));
                 claim(&mut runs, name, &self.claim);
                 self.names.insert(name.clone(), member.connection);
             }
         }
-        Ok(held)
+        Ok(sessions)
     }
 
     fn may_stand_beside(&self, other: &Claim) -> bool {
@@ -159,13 +164,13 @@ impl Held {
     }
 
     /// Those of these that are connected, to be asked.
-    pub(crate) fn callers(&self, names: &BTreeSet<String>) -> BTreeMap<String, Caller> {
+    pub(crate) fn handles(&self, names: &BTreeSet<String>) -> BTreeMap<String, AgentHandle> {
         let members = self.fleet.members();
-        let callers = names.iter().filter_map(|name| {
+        let handles = names.iter().filter_map(|name| {
             let member = members.get(name)?;
-            Some((name.clone(), member.caller.clone()))
+            Some((name.clone(), member.handle.clone()))
         });
-        callers.collect()
+        handles.collect()
     }
 
     /// Waits until a lost agent comes again, over another connection than the one that was lost, and holds it. What it
@@ -175,14 +180,14 @@ impl Held {
     /// All who were lost at the same time have the same time to come: whoever waits for many of them, one after the other,
     /// does not wait for longer. One that was lost because it does not answer has only the time of `hung`: nobody knows whether it
     /// ever comes.
-    pub(crate) async fn again(
+    pub(crate) async fn reconnect(
         &mut self,
         name: &str,
         since: Instant,
         hung: Option<Duration>,
-        ear: &Ear,
-    ) -> Result<Joined, String> {
-        let within = hung.unwrap_or(self.fleet.lease.0 + AGAIN_WITHIN);
+        events: &EventSender,
+    ) -> Result<AgentSession, String> {
+        let within = hung.unwrap_or(self.fleet.lease.0 + RECONNECT_TIMEOUT);
         let deadline = tokio::time::Instant::from_std(since + within);
         let mut changes = self.fleet.changes();
         let lost = self.names.get(name).copied().unwrap_or_default();
@@ -192,7 +197,7 @@ impl Held {
                 if let Some(member) = self.fleet.members().get_mut(name)
                     && member.connection > lost
                 {
-                    return take(name, member, &self.claim, ear);
+                    return take(name, member, &self.claim, events);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -203,10 +208,10 @@ impl Held {
         let mut come =
             come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
         self.names.insert(name.to_owned(), come.connection);
-        let until = since + hung.unwrap_or(within + AGAIN_WITHIN);
+        let until = since + hung.unwrap_or(within + RECONNECT_TIMEOUT);
         while !come.hello.held.is_empty() && Instant::now() < until {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            let Some((owed, held)) = come.caller.revert(&self.claim.run).await else {
+            tokio::time::sleep(HELD_POLL_INTERVAL).await;
+            let Some((owed, held)) = come.handle.revert(&self.claim.run).await else {
                 break;
             };
             (come.hello.owed, come.hello.held) = (owed, held);
@@ -218,20 +223,20 @@ impl Held {
 /// An agent that nobody else may hold any more, because it is about to go for good. It may be held again when this is dropped
 /// and it has not gone.
 #[derive(Debug)]
-pub struct Retired {
+pub struct DrainGuard {
     fleet: Arc<Fleet>,
     name: String,
     runs: Vec<String>,
 }
 
-impl Retired {
+impl DrainGuard {
     /// This agent, whether or not it is there.
     pub fn of(fleet: &Arc<Fleet>, name: &str) -> Self {
         // Who is about to hold it has done so by then, or finds it retiring.
         let _members = fleet.members();
         let claims = fleet.runs().get(name).cloned().unwrap_or_default();
         fleet.retiring().insert(name.to_owned());
-        Retired {
+        DrainGuard {
             fleet: Arc::clone(fleet),
             name: name.to_owned(),
             runs: claims.iter().map(|claim| claim.run.clone()).collect(),
@@ -244,7 +249,7 @@ impl Retired {
     }
 }
 
-impl Drop for Retired {
+impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.fleet.retiring().remove(&self.name);
     }
@@ -259,14 +264,14 @@ fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<C
 }
 
 /// Gives an agent to a run.
-fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, ear: &Ear) -> Joined {
+fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSender) -> AgentSession {
     member
         .holders
         .retain(|holder| holder.claim.run != claim.run);
     member.holders.push(Holder {
         claim: Arc::clone(claim),
         agent: name.into(),
-        ear: ear.clone(),
+        events: events.clone(),
     });
     let introduction = member.introduction.clone();
     let hello = Hello {
@@ -280,15 +285,15 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, ear: &Ear) -> Joine
         held: introduction.held,
         answers_beats: introduction.answers_beats,
     };
-    Joined {
+    AgentSession {
         hello,
-        caller: member.caller.clone(),
+        handle: member.handle.clone(),
         connection: member.connection,
         has_process: false,
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut members = self.fleet.members();
         let mut runs = self.fleet.runs();
@@ -334,23 +339,31 @@ mod tests {
     async fn an_agent_that_hangs_has_not_come_again() {
         let fleet = Arc::new(Fleet::new(Span::seconds(30)));
         let hangs = come(&fleet).await;
-        let mut held = Held::new(Arc::clone(&fleet), "run");
-        let (ear, _heard) = tokio::sync::mpsc::unbounded_channel();
-        held.hold(&["a".to_owned()].into(), &ear).unwrap();
+        let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
+        let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
+        reservation
+            .reserve(&["a".to_owned()].into(), &events)
+            .unwrap();
         // What it said before is not what it has to say of what it was asked for since.
         let soon = Duration::from_millis(100);
         assert!(
-            tokio::time::timeout(soon, held.again("a", Instant::now(), None, &ear))
-                .await
-                .is_err()
+            tokio::time::timeout(
+                soon,
+                reservation.reconnect("a", Instant::now(), None, &events)
+            )
+            .await
+            .is_err()
         );
         let _comes = come(&fleet).await;
         let patience = Duration::from_secs(30);
-        let again =
-            tokio::time::timeout(patience, held.again("a", Instant::now(), None, &ear)).await;
-        assert!(again.unwrap().is_ok());
+        let reconnect = tokio::time::timeout(
+            patience,
+            reservation.reconnect("a", Instant::now(), None, &events),
+        )
+        .await;
+        assert!(reconnect.unwrap().is_ok());
         assert_eq!(fleet.list()[0].runs, ["run"]);
-        drop((hangs, held));
+        drop((hangs, reservation));
         assert!(fleet.list()[0].runs.is_empty());
     }
 
@@ -358,14 +371,20 @@ mod tests {
     async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
         let fleet = Arc::new(Fleet::new(Span::seconds(30)));
         let _first = come(&fleet).await;
-        let retired = Retired::of(&fleet, "a");
+        let retired = DrainGuard::of(&fleet, "a");
         let _second = come(&fleet).await;
-        let (ear, _heard) = tokio::sync::mpsc::unbounded_channel();
-        let mut held = Held::new(Arc::clone(&fleet), "run");
-        assert!(held.roll().unwrap().is_empty());
-        let refused = held.hold(&["a".to_owned()].into(), &ear).err();
+        let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
+        assert!(reservation.inventory().unwrap().is_empty());
+        let refused = reservation.reserve(&["a".to_owned()].into(), &events).err();
         assert_eq!(refused.unwrap().rule, "agent");
         drop(retired);
-        assert_eq!(held.hold(&["a".to_owned()].into(), &ear).unwrap().len(), 1);
+        assert_eq!(
+            reservation
+                .reserve(&["a".to_owned()].into(), &events)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Joining a controller, and renewing the certificate. The key is made here and stays here.
 
-use super::dial::{DialError, Tls};
-use super::membership::{Membership, fingerprint_of_pem, now};
-use super::trust::{by_membership, by_token};
+use super::credentials::{Credentials, fingerprint_of_pem, now};
+use super::tls_connect::{ConnectError, TlsConnection};
+use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{
     JOIN_PROTOCOL, JoinAnswer, JoinToken, Joining, LONGEST_JOIN_LINE, ShownToken,
@@ -14,14 +14,14 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a controller may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why an agent has not joined.
 #[derive(Debug, thiserror::Error)]
-pub enum NotJoined {
+pub enum JoinError {
     /// There was no talk.
     #[error(transparent)]
-    Dial(#[from] DialError),
+    Dial(#[from] ConnectError),
     /// The controller's answer.
     #[error("the controller refuses: {0}")]
     Refused(Refusal),
@@ -45,49 +45,57 @@ pub fn join(
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
-) -> Result<Membership, NotJoined> {
-    let tls = Tls::dial(controller, by_token(&token.authority, JOIN_PROTOCOL), None)?;
+) -> Result<Credentials, JoinError> {
+    let tls = TlsConnection::connect(
+        controller,
+        config_from_token(&token.authority, JOIN_PROTOCOL),
+        None,
+    )?;
     let shown = ShownToken {
         id: token.id.clone(),
         secret: token.secret.clone(),
     };
-    let member = ask(tls, controller, Some(shown), name, given, labels)?;
-    if fingerprint_of_pem(&member.authority).as_ref() != Some(&token.authority) {
+    let credentials = exchange(tls, controller, Some(shown), name, given, labels)?;
+    if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
         let what = format!("{controller}: it names another authority than the token");
-        return Err(DialError::new(what, "a token of this controller").into());
+        return Err(ConnectError::new(what, "a token of this controller").into());
     }
-    member.keep(host, state)?;
-    Ok(member)
+    credentials.save(host, state)?;
+    Ok(credentials)
 }
 
 /// Has the certificate renewed, with a new key; it is used from the next connection on.
 ///
 /// # Errors
 /// The old one is still there.
-pub fn renew(host: &Host, state: &Path, member: &Membership) -> Result<Membership, NotJoined> {
-    let config = by_membership(member, JOIN_PROTOCOL);
-    let tls = Tls::dial(&member.controller, config, None)?;
-    let mut renewed = ask(
+pub fn renew(
+    host: &Host,
+    state: &Path,
+    credentials: &Credentials,
+) -> Result<Credentials, JoinError> {
+    let config = config_from_credentials(credentials, JOIN_PROTOCOL);
+    let tls = TlsConnection::connect(&credentials.controller, config, None)?;
+    let mut renewed = exchange(
         tls,
-        &member.controller,
+        &credentials.controller,
         None,
-        &member.name,
-        &member.labels,
+        &credentials.name,
+        &credentials.labels,
         &BTreeMap::new(),
     )?;
-    renewed.authority.clone_from(&member.authority);
-    renewed.keep(host, state)?;
+    renewed.authority.clone_from(&credentials.authority);
+    renewed.save(host, state)?;
     Ok(renewed)
 }
 
-fn ask(
-    mut tls: Tls,
+fn exchange(
+    mut tls: TlsConnection,
     controller: &str,
     token: Option<ShownToken>,
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
-) -> Result<Membership, NotJoined> {
+) -> Result<Credentials, JoinError> {
     let key = KeyPair::generate()?;
     let request = CertificateParams::default()
         .serialize_request(&key)?
@@ -100,14 +108,14 @@ fn ask(
     };
     let unreadable = |error: serde_json::Error| {
         let what = format!("{controller}: the answer can't be read: {error}");
-        DialError::new(what, "agent and controller of the same version")
+        ConnectError::new(what, "agent and controller of the same version")
     };
     let mut line = serde_json::to_vec(&joining).map_err(unreadable)?;
     line.push(b'\n');
-    let answer = tls.ask(&line, LONGEST_JOIN_LINE, ANSWER_WITHIN)?;
+    let answer = tls.exchange(&line, LONGEST_JOIN_LINE, ANSWER_TIMEOUT)?;
     match serde_json::from_str(&answer).map_err(unreadable)? {
-        JoinAnswer::Refused(refusal) => Err(NotJoined::Refused(refusal)),
-        JoinAnswer::Joined(joined) => Ok(Membership {
+        JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
+        JoinAnswer::Joined(joined) => Ok(Credentials {
             controller: controller.to_owned(),
             name: joined.name,
             labels: given.clone(),
