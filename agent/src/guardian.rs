@@ -5,7 +5,7 @@
 use crate::engine::revert_dead_worker;
 use crate::exit_code;
 use crate::heartbeat::{self, HeartbeatMonitor, PeerState};
-use crate::host::{self, Host, Invocation, Role, timespec, wait_readable};
+use crate::host::{self, Host, Invocation, HostRole, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
 use backburn_experiments::wire::{Ended, Report};
@@ -61,7 +61,7 @@ pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::R
         .stdout(Stdio::from(OwnedFd::from(worker_end)))
         .spawn()?;
     let pid = worker.id() as i32;
-    let host = Host::new(Role::Guardian, invocation.clone());
+    let host = Host::new(HostRole::Guardian, invocation.clone());
     let id = host.table.identify(pid);
     host::settle();
     let end = wait_for_end(&mut worker, lifeline, &signals)?;

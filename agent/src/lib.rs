@@ -25,13 +25,15 @@ pub mod host;
 pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
-
+pub mod local_abort_rules;
 pub mod metrics;
 pub mod netlink;
+pub mod network;
+pub mod plan;
 pub mod policy;
 pub mod probes;
 pub mod processes;
-pub mod watch;
+pub mod units;
 pub mod worker;
 
 pub use cli::{log_to_stderr, main};

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A figure that can't be had: where it was looked for, what was wrong, what would do.
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {what}\nhint: {hint}")]
-pub struct NoFigure {
+pub struct MetricUnavailable {
     /// The file or folder.
     pub at: String,
     /// What was wrong.
@@ -16,9 +16,9 @@ pub struct NoFigure {
     pub hint: String,
 }
 
-impl NoFigure {
+impl MetricUnavailable {
     fn new(at: &Path, what: impl ToString, hint: &str) -> Self {
-        NoFigure {
+        MetricUnavailable {
             at: at.display().to_string(),
             what: what.to_string(),
             hint: hint.into(),
@@ -64,7 +64,11 @@ impl Metrics {
     ///
     /// # Errors
     /// Where this host has no such figure, or does not show it.
-    pub fn measure(&mut self, metric: HostMetric, path: Option<&str>) -> Result<f64, NoFigure> {
+    pub fn measure(
+        &mut self,
+        metric: HostMetric,
+        path: Option<&str>,
+    ) -> Result<f64, MetricUnavailable> {
         match metric {
             HostMetric::CpuBusyPercent => self.cpu_busy(),
             HostMetric::Load1 => self.load(),
@@ -79,14 +83,16 @@ impl Metrics {
             HostMetric::Processes => {
                 let pids = crate::processes::ProcessTable::at(&self.root).pids();
                 let count = pids
-                    .map_err(|error| NoFigure::new(&self.root, error, "is `/proc` mounted?"))?
+                    .map_err(|error| {
+                        MetricUnavailable::new(&self.root, error, "is `/proc` mounted?")
+                    })?
                     .len();
                 Ok(count as f64)
             }
         }
     }
 
-    fn cpu_busy(&mut self) -> Result<f64, NoFigure> {
+    fn cpu_busy(&mut self) -> Result<f64, MetricUnavailable> {
         // The kernel counts in ticks of 10 ms or so; two looks within one tick have no share
         // between them.
         for _ in 0..4 {
@@ -107,14 +113,14 @@ impl Metrics {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(NoFigure::new(
+        Err(MetricUnavailable::new(
             &self.root.join("stat"),
             "the processors' time stands still",
             "is this a real `/proc`?",
         ))
     }
 
-    fn cpu_time(&self) -> Result<CpuTime, NoFigure> {
+    fn cpu_time(&self) -> Result<CpuTime, MetricUnavailable> {
         let path = self.root.join("stat");
         let text = read(&path, "is `/proc` mounted?")?;
         // proc(5): user nice system idle iowait irq softirq steal guest guest_nice; the last two
@@ -127,7 +133,7 @@ impl Metrics {
             .filter_map(|tick| tick.parse().ok())
             .collect();
         if ticks.len() < 4 {
-            return Err(NoFigure::new(
+            return Err(MetricUnavailable::new(
                 &path,
                 "no line of the processors' time",
                 "is this a real `/proc`?",
@@ -141,18 +147,19 @@ impl Metrics {
         })
     }
 
-    fn load(&self) -> Result<f64, NoFigure> {
+    fn load(&self) -> Result<f64, MetricUnavailable> {
         let path = self.root.join("loadavg");
         let text = read(&path, "is `/proc` mounted?")?;
         let first = text
             .split_ascii_whitespace()
             .next()
             .and_then(|load| load.parse().ok());
-        first
-            .ok_or_else(|| NoFigure::new(&path, "no load average in it", "is this a real `/proc`?"))
+        first.ok_or_else(|| {
+            MetricUnavailable::new(&path, "no load average in it", "is this a real `/proc`?")
+        })
     }
 
-    fn pressure(&self, of: &str) -> Result<f64, NoFigure> {
+    fn pressure(&self, of: &str) -> Result<f64, MetricUnavailable> {
         let hint = "pressure stall information wants Linux 4.20 with CONFIG_PSI, and `psi=1` on the kernel's command line where it is off by default";
         let path = self.root.join("pressure").join(of);
         let text = read(&path, hint)?;
@@ -163,7 +170,7 @@ impl Metrics {
         });
         share
             .and_then(|share| share.parse().ok())
-            .ok_or_else(|| NoFigure::new(&path, "no share of the last 10 s in it", hint))
+            .ok_or_else(|| MetricUnavailable::new(&path, "no share of the last 10 s in it", hint))
     }
 }
 
@@ -171,7 +178,7 @@ impl Metrics {
 ///
 /// # Errors
 /// Where `/proc/meminfo` does not say.
-pub fn memory_available() -> Result<u64, NoFigure> {
+pub fn memory_available() -> Result<u64, MetricUnavailable> {
     meminfo(Path::new("/proc"), "MemAvailable:")
 }
 
@@ -179,18 +186,18 @@ pub fn memory_available() -> Result<u64, NoFigure> {
 ///
 /// # Errors
 /// Where `/proc/meminfo` does not say.
-pub fn memory_total() -> Result<u64, NoFigure> {
+pub fn memory_total() -> Result<u64, MetricUnavailable> {
     meminfo(Path::new("/proc"), "MemTotal:")
 }
 
-fn meminfo(root: &Path, key: &str) -> Result<u64, NoFigure> {
+fn meminfo(root: &Path, key: &str) -> Result<u64, MetricUnavailable> {
     let path = root.join("meminfo");
     let text = read(&path, "is `/proc` mounted?")?;
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     let kib: Option<u64> =
         line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| {
-        NoFigure::new(
+        MetricUnavailable::new(
             &path,
             format!("no `{key}` in it"),
             "Linux 3.14 or later has it",
@@ -198,11 +205,12 @@ fn meminfo(root: &Path, key: &str) -> Result<u64, NoFigure> {
     })
 }
 
-fn disk_free(path: &Path) -> Result<f64, NoFigure> {
+fn disk_free(path: &Path) -> Result<f64, MetricUnavailable> {
     let hint = "`path` names a file or folder on the file system that is meant";
-    let system = rustix::fs::statvfs(path).map_err(|error| NoFigure::new(path, error, hint))?;
+    let system =
+        rustix::fs::statvfs(path).map_err(|error| MetricUnavailable::new(path, error, hint))?;
     if system.f_blocks == 0 {
-        return Err(NoFigure::new(
+        return Err(MetricUnavailable::new(
             path,
             "this file system has no blocks to count",
             hint,
@@ -219,6 +227,6 @@ fn percent(part: u64, whole: u64) -> f64 {
     }
 }
 
-fn read(path: &Path, hint: &str) -> Result<String, NoFigure> {
-    std::fs::read_to_string(path).map_err(|error| NoFigure::new(path, error, hint))
+fn read(path: &Path, hint: &str) -> Result<String, MetricUnavailable> {
+    std::fs::read_to_string(path).map_err(|error| MetricUnavailable::new(path, error, hint))
 }

@@ -15,7 +15,7 @@ pub const POLICY_PATH: &str = "/etc/backburn/agent.json";
 /// What the owner of this host allows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Policy {
+pub struct HostPolicy {
     /// The only faults that may be injected here. Every fault where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_faults: Option<Vec<String>>,
@@ -45,7 +45,7 @@ pub struct Policy {
 
 /// A policy that can't be used. Nothing is injected without one that can.
 #[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
+pub enum HostPolicyError {
     /// The file can't be read.
     #[error(
         "policy {path} can't be read: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
@@ -73,9 +73,9 @@ fn listed(problems: &[Problem]) -> String {
         .collect()
 }
 
-impl Policy {
+impl HostPolicy {
     /// The ports whose packets no network fault touches.
-    pub fn spare_ports(&self) -> &[u16] {
+    pub fn protected_ports(&self) -> &[u16] {
         self.protect_ports.as_deref().unwrap_or(&[22])
     }
 
@@ -83,30 +83,30 @@ impl Policy {
     ///
     /// # Errors
     /// It is there and can't be used.
-    pub fn load(path: Option<&Path>) -> Result<Self, PolicyError> {
+    pub fn load(path: Option<&Path>) -> Result<Self, HostPolicyError> {
         let at = path.unwrap_or(Path::new(POLICY_PATH));
         let text = match std::fs::read_to_string(at) {
             Ok(text) => text,
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Policy::default());
+                return Ok(HostPolicy::default());
             }
             Err(source) => {
-                return Err(PolicyError::Unreadable {
+                return Err(HostPolicyError::Unreadable {
                     path: at.to_owned(),
                     source,
                 });
             }
         };
-        let wrong = |problems| PolicyError::Wrong {
+        let wrong = |problems| HostPolicyError::Wrong {
             path: at.to_owned(),
             problems,
         };
         let value = json::read(&text).map_err(wrong)?;
-        let problems = schema::check(&schema::of::<Policy>(), &value, "$");
+        let problems = schema::check(&schema::of::<HostPolicy>(), &value, "$");
         if !problems.is_empty() {
             return Err(wrong(problems));
         }
-        let policy: Policy = serde_json::from_value(value)
+        let policy: HostPolicy = serde_json::from_value(value)
             .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
         let problems = policy.problems();
         if problems.is_empty() {

@@ -11,12 +11,12 @@ use crate::controller_socket::{ControllerSocket, IncomingCommand};
 use crate::engine::{Engine, revert_matching};
 use crate::packet_filter::ControlConnection;
 use crate::heartbeat::{Heartbeat, PeerState};
-use crate::host::{self, Host, Invocation, Role, timespec};
+use crate::host::{self, Host, Invocation, HostRole, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::metrics::Metrics;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
-use crate::watch::Watch;
+use crate::local_abort_rules::LocalAbortRules;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
 use child_tasks::ChildPurpose;
@@ -70,8 +70,8 @@ pub fn run(
     config: &WorkerConfig,
     invocation: Invocation,
 ) -> Result<bool, Box<dyn std::error::Error>> {
-    let host = Host::new(Role::Worker, invocation);
-    let policy = Policy::load(config.policy.as_deref())?;
+    let host = Host::new(HostRole::Worker, invocation);
+    let policy = HostPolicy::load(config.policy.as_deref())?;
     let copy = config.ledger_copy.map(LedgerCopy::of_parent);
     let ledger = Ledger::open(&host, &config.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
@@ -171,7 +171,7 @@ struct Worker {
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof_deadline: Option<Instant>,
     /// What is watched for each run.
-    watches: BTreeMap<String, Watch>,
+    watches: BTreeMap<String, LocalAbortRules>,
     metrics: Metrics,
     /// When something was last asked of us.
     last_command_at: Instant,

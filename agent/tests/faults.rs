@@ -4,7 +4,7 @@
 
 mod made;
 
-use backburn_agent::faults::{FAULTS, Fault, Look, find};
+use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
 use backburn_agent::processes::{ProcessTable, Protection};
 use backburn_experiments::wire::{PlanView, Refusal};
 use backburn_experiments::{Span, schema};
@@ -24,11 +24,11 @@ fn plan(
     held: &[(String, String)],
     arguments: Value,
 ) -> Result<PlanView, Refusal> {
-    let look = Look {
+    let look = PlanContext {
         table,
         protection: &Protection::default(),
-        spare_ports: &[22],
-        spare_link: None,
+        protected_ports: &[22],
+        control_connection: None,
         injection: "trial",
         held,
         duration: Some(Span::seconds(10)),

@@ -4,9 +4,9 @@
 
 #![allow(clippy::expect_used, reason = "what a test needs must be there")]
 
-use backburn_agent::changes::{ReversibleChange as _, Change, ProcessHelper, Stop};
+use backburn_agent::changes::{Change, ProcessHelper, ReversibleChange as _, Stop};
 use backburn_agent::helpers::HelperSpec;
-use backburn_agent::host::{Host, Invocation, Role as ProcessRole};
+use backburn_agent::host::{Host, HostRole, Invocation};
 use backburn_agent::ledger::{LedgerEntry, VERSION};
 use backburn_experiments::Span;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn parse(value: &Value) -> Result<LedgerEntry, String> {
 }
 
 fn host() -> Host {
-    Host::new(ProcessRole::Hand, Invocation { prefix: Vec::new() })
+    Host::new(HostRole::Hand, Invocation { prefix: Vec::new() })
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{CommandError, given_labels, host_name, labels};
 use crate::controller_link::{self, ConnectorConfig, join};
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
@@ -56,7 +56,7 @@ pub(super) fn join(
             "{problem}\nhint: `--name` gives it another one"
         )));
     }
-    let host = Host::new(Role::Hand, invocation);
+    let host = Host::new(HostRole::Hand, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
     let member = match join::join(&host, state, &controller, &token, &name, &given, &all) {

@@ -5,7 +5,7 @@
 use super::fault_flags::FaultRequest;
 use super::{CommandError, output};
 use crate::exit_code;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use crate::hung_agent::{
     AgentExit, HungAgentOutcome, end_hung_agent, revert_for_guardian, wait_for_exit,
 };
@@ -76,7 +76,7 @@ pub(super) fn run(
             Refusal::new("failed", format!("the agent could not be started: {error}"))
                 .hint("see what limits processes and memory here, e.g. `ulimit -a`")
         })?;
-    let host = Host::new(Role::Hand, invocation.clone());
+    let host = Host::new(HostRole::Hand, invocation.clone());
     let mut session = InjectSession {
         request,
         // A child that was not waited for is there, dead or alive.

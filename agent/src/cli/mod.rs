@@ -11,9 +11,9 @@ use crate::children::Children;
 use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_matching};
 use crate::exit_code;
 use crate::guardian;
-use crate::host::{Host, Invocation, Role, wait_readable};
+use crate::host::{Host, Invocation, HostRole, wait_readable};
 use crate::ledger::Ledger;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::probes::Task;
 use crate::processes::ProcessTable;
 use crate::{doctor, helpers, probes, worker};
@@ -282,7 +282,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
         .copied()
         .unwrap_or_default();
     let policy = || {
-        Policy::load(policy_path.as_deref())
+        HostPolicy::load(policy_path.as_deref())
             .map_err(|error| CommandError::Invalid(error.to_string()))
     };
     if ["plan", "inject"].contains(&name) {
@@ -362,7 +362,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             let findings = doctor::examine(&state);
             output::doctor(&findings, json)
         }
-        "schema" => output::json(&backburn_experiments::schema::of::<Policy>()),
+        "schema" => output::json(&backburn_experiments::schema::of::<HostPolicy>()),
         _ => Ok(exit_code::INVALID),
     }
 }
@@ -397,7 +397,7 @@ fn open_host_and_ledger(
     state: &Path,
     invocation: Invocation,
 ) -> Result<(Host, Ledger), CommandError> {
-    let host = Host::new(Role::Hand, invocation);
+    let host = Host::new(HostRole::Hand, invocation);
     let ledger = Ledger::open(&host, state).map_err(|error| {
         CommandError::Invalid(format!(
             "{error}\nhint: name a folder that you may write to with `--state`"

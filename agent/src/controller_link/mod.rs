@@ -13,7 +13,7 @@ pub use tls_connect::ConnectError;
 
 use crate::engine::revert_matching;
 use crate::exit_code;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{Cause, Ended, Owed};
@@ -61,7 +61,7 @@ pub fn run(
 ) -> Result<u8, Box<dyn std::error::Error>> {
     Credentials::load(&config.state)?;
     let signals = signals()?;
-    let host = Host::new(Role::Hand, invocation.clone());
+    let host = Host::new(HostRole::Hand, invocation.clone());
     let mut connector = Connector {
         config,
         invocation,
@@ -216,7 +216,7 @@ fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
     let again = (credentials.lasts.0 / 24).min(RENEWAL_RETRY_DELAY);
     let (state, invocation) = (state.to_owned(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
-        renew(&Host::new(Role::Hand, invocation), &state, &credentials);
+        renew(&Host::new(HostRole::Hand, invocation), &state, &credentials);
     });
     if let Err(error) = spawned {
         tracing::warn!(%error, "the certificate could not be renewed");

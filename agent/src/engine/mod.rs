@@ -26,7 +26,7 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 use crate::packet_filter::ControlConnection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::probes::Task;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
@@ -55,7 +55,7 @@ pub struct Engine {
     /// What is owed.
     ledger: Ledger,
     state: PathBuf,
-    policy: Policy,
+    policy: HostPolicy,
     owner: Owner,
     /// What no fault may cut.
     link: Option<ControlConnection>,
@@ -152,7 +152,7 @@ impl Engine {
         host: Host,
         ledger: Ledger,
         state: PathBuf,
-        policy: Policy,
+        policy: HostPolicy,
         owner: Owner,
         link: Option<ControlConnection>,
     ) -> io::Result<Self> {
@@ -398,7 +398,7 @@ impl Engine {
     }
 
     /// The machine that we run on, and what its owner allows.
-    pub fn place(&self) -> (&Host, &Policy) {
+    pub fn place(&self) -> (&Host, &HostPolicy) {
         (&self.host, &self.policy)
     }
 

@@ -2,11 +2,11 @@
 //! may hang on what a document names, so the worker has it done by a disposable child (see `children`).
 
 use crate::changes::ReversibleChange as _;
-use crate::faults::{self, Look, Plan};
+use crate::faults::{self, PlanContext, Plan};
 use crate::packet_filter::ControlConnection;
-use crate::host::{Host, Invocation, Role};
+use crate::host::{Host, Invocation, HostRole};
 use crate::ledger::Ledger;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -20,7 +20,7 @@ pub struct PlanTask {
     /// What is wanted.
     pub request: InjectionRequest,
     /// What the host's owner allows.
-    pub policy: Policy,
+    pub policy: HostPolicy,
     /// The state folder, whose ledger says what is held.
     pub state: PathBuf,
     /// The connection that no fault may cut.
@@ -39,23 +39,23 @@ impl PlanTask {
         let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
         check_request(request, fault.one_shot)?;
         // Nothing is done through it: the folder of a worker's ledger is there already.
-        let host = Host::new(Role::Hand, Invocation { prefix: Vec::new() });
+        let host = Host::new(HostRole::Hand, Invocation { prefix: Vec::new() });
         let ledger = Ledger::open(&host, &self.state)
             .map_err(|error| Refusal::new("ledger", error.to_string()))?;
         let held = held(&ledger, request)?;
-        let look = Look {
+        let context = PlanContext {
             table: &ProcessTable::default(),
             protection: &self.policy.protect,
-            spare_ports: self.policy.spare_ports(),
-            spare_link: self.link,
+            protected_ports: self.policy.protected_ports(),
+            control_connection: self.link,
             injection: &request.id,
             held: &held,
             duration: request.duration,
             seed: request.seed,
         };
-        let mut plan = fault.plan(&request.arguments, &look)?;
+        let mut plan = fault.plan(&request.arguments, &context)?;
         if !fault.one_shot
-            && let Some(group) = look.table.freezer(std::process::id() as i32)
+            && let Some(group) = context.table.freezer(std::process::id() as i32)
         {
             plan.notes.push(format!(
                 "this agent is in the freezer control group {group}: should that be frozen while the fault acts, it lasts until the group is thawed"

@@ -1,6 +1,6 @@
 //! `cpu-stress`: processors are kept busy, as by a runaway job or a noisy neighbour.
 
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use backburn_experiments::Span;
@@ -38,8 +38,8 @@ impl FaultKind for CpuStress {
         json!({"workers": 2, "load-percent": 80})
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let processors = look.processors();
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let processors = context.processors();
         if let Some(cpus) = &self.cpus
             && let Some(missing) = cpus.iter().find(|cpu| **cpu >= processors)
         {
@@ -68,8 +68,8 @@ impl FaultKind for CpuStress {
                 name,
             }],
             changes: vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Cpu {
                     workers,
                     load_percent,

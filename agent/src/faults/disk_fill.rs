@@ -1,9 +1,10 @@
 //! `disk-fill`: a file system is filled, as by logs that nobody rotates. The file has no name,
 //! so the kernel frees it with the process that holds it.
 
-use super::{FaultKind, Look, Plan, Size};
+use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
+use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -38,10 +39,10 @@ impl FaultKind for DiskFill {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        super::one_of(self.size, self.percent, true)
+        check_size_or_percent(self.size, self.percent, true)
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let path = self.path.display();
         let refuse = |what: String| {
             Refusal::new("no-match", what)
@@ -50,7 +51,7 @@ impl FaultKind for DiskFill {
         if !self.path.is_absolute() {
             return Err(refuse(format!("`{path}` is not an absolute path")));
         }
-        let system = look
+        let system = context
             .file_system(&self.path)
             .map_err(|error| refuse(format!("{path}: {error}")))?;
         if !self.path.is_dir() {
@@ -69,7 +70,7 @@ impl FaultKind for DiskFill {
             )
             .hint("lower `reserve`, or free some space"));
         }
-        let wanted = super::amount(self.size, self.percent, system.size, possible);
+        let wanted = bytes_of(self.size, self.percent, system.size, possible);
         let mut notes = Vec::new();
         if possible < wanted {
             notes.push(format!(
@@ -100,13 +101,13 @@ impl FaultKind for DiskFill {
                 name,
             }],
             changes: vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Disk {
                     directory: self.path.clone(),
                     bytes,
                     reserve_bytes: reserve,
-                    name: format!(".backburn-{}", look.mark(0)),
+                    name: format!(".backburn-{}", context.mark(0)),
                 },
             })],
             notes,

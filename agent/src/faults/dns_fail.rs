@@ -1,8 +1,8 @@
 //! `dns-fail`: some names are not found, as when a name server is broken, forgetful, forbidding or dead.
 
-use super::answers::Answers;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
 use crate::dns::{Alteration, AnswerFailure};
+use crate::network::DnsSelector;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct DnsFail {
     #[serde(flatten)]
-    answers: Answers,
+    answers: DnsSelector,
     /// How they fail. `servfail` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<AnswerFailure>,
@@ -34,8 +34,8 @@ impl FaultKind for DnsFail {
         self.answers.problems()
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let with = self.with.unwrap_or_default();
-        self.answers.plan(Alteration::Fail { with }, look)
+        self.answers.plan(Alteration::Fail { with }, context)
     }
 }

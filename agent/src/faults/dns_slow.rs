@@ -1,8 +1,8 @@
 //! `dns-slow`: answers for some names come late, as from a name server that is far away or crowded.
 
-use super::answers::Answers;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
+use crate::network::DnsSelector;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct DnsSlow {
     #[serde(flatten)]
-    answers: Answers,
+    answers: DnsSelector,
     /// How long each answer is held.
     delay: Span,
 }
 
 /// Nobody waits longer.
-const LONGEST: Span = Span::seconds(60);
+const MAX_DELAY: Span = Span::seconds(60);
 
 impl FaultKind for DnsSlow {
     const NAME: &'static str = "dns-slow";
@@ -34,16 +34,17 @@ impl FaultKind for DnsSlow {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.answers.problems();
-        if self.delay.0.is_zero() || self.delay > LONGEST {
+        if self.delay.0.is_zero() || self.delay > MAX_DELAY {
             problems.push(
                 Problem::new("$.delay", format!("{} is no delay for answers", self.delay))
-                    .hint(format!("more than nothing, and {LONGEST} at the most")),
+                    .hint(format!("more than nothing, and {MAX_DELAY} at the most")),
             );
         }
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        self.answers.plan(Alteration::Hold { by: self.delay }, look)
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        self.answers
+            .plan(Alteration::Hold { by: self.delay }, context)
     }
 }

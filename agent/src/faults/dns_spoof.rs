@@ -1,9 +1,9 @@
 //! `dns-spoof`: some names have other addresses, as after a wrong change of a zone, or a takeover.
 
-use super::answers::Answers;
-use super::flow_ends::placed;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
+use crate::network::DnsSelector;
+use crate::network::placed;
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -20,13 +20,13 @@ use std::net::IpAddr;
 #[schemars(deny_unknown_fields)]
 pub struct DnsSpoof {
     #[serde(flatten)]
-    answers: Answers,
+    answers: DnsSelector,
     /// The addresses: one of IPv4 or IPv6, or a list of up to 16.
     addresses: OneOrMany<String>,
 }
 
 /// What fits into the smallest answer, about.
-const MOST: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 impl DnsSpoof {
     fn addresses(&self) -> Vec<(String, Result<IpAddr, String>)> {
@@ -57,9 +57,9 @@ impl FaultKind for DnsSpoof {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.answers.problems();
         let addresses = self.addresses();
-        if !(1..=MOST).contains(&addresses.len()) {
+        if !(1..=MAX_ADDRESSES).contains(&addresses.len()) {
             let what = format!("{} addresses", addresses.len());
-            problems.push(Problem::new("$.addresses", what).hint(format!("1 to {MOST}")));
+            problems.push(Problem::new("$.addresses", what).hint(format!("1 to {MAX_ADDRESSES}")));
         }
         for (at, address) in addresses {
             if let Err(what) = address {
@@ -69,9 +69,9 @@ impl FaultKind for DnsSpoof {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let addresses = self.addresses().into_iter();
         let addresses = addresses.filter_map(|(_, address)| address.ok()).collect();
-        self.answers.plan(Alteration::Spoof { addresses }, look)
+        self.answers.plan(Alteration::Spoof { addresses }, context)
     }
 }

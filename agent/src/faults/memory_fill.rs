@@ -1,9 +1,10 @@
 //! `memory-fill`: memory is taken, as by a leak. What is taken is the kernel's first choice when
 //! memory runs out, so that it is not somebody else's process that dies of it.
 
-use super::{FaultKind, Look, Plan, Size};
+use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
+use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -38,14 +39,14 @@ impl FaultKind for MemoryFill {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        super::one_of(self.size, self.percent, false)
+        check_size_or_percent(self.size, self.percent, false)
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let memory = look
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let memory = context
             .memory()
             .map_err(|error| Refusal::new("failed", error.to_string()))?;
-        let wanted = super::amount(self.size, self.percent, memory.total, 0);
+        let wanted = bytes_of(self.size, self.percent, memory.total, 0);
         let reserve = self.reserve.map_or(memory.total / 20, |size| size.0);
         let possible = memory.available.saturating_sub(reserve);
         if possible == 0 {
@@ -81,8 +82,8 @@ impl FaultKind for MemoryFill {
                 name,
             }],
             changes: vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Memory {
                     bytes,
                     reserve_bytes: reserve,

@@ -3,18 +3,11 @@
 //! cannot leave anything behind. Command line, schemas, reference and the conformance suite are
 //! derived from `FAULTS`.
 
-mod answers;
-mod backend;
 mod cpu_stress;
 mod disk_fill;
 mod dns_fail;
 mod dns_slow;
 mod dns_spoof;
-mod flow_ends;
-mod flow_notes;
-mod flow_process;
-mod flows;
-mod look;
 mod memory_fill;
 mod network_bandwidth;
 mod network_corrupt;
@@ -24,26 +17,17 @@ mod network_loss;
 mod network_partition;
 mod network_reject;
 mod network_reorder;
-mod parts;
 mod process_kill;
 mod process_pause;
-mod rate;
-mod resolution;
-mod size;
 mod tcp_proxy;
 
-pub use look::{FileSystem, Look, Memory};
-pub use size::Size;
+pub use crate::plan::{Expectation, Plan, PlanContext};
 
-use crate::changes::{ReversibleChange as _, Change, ProcessHelper};
-use crate::packet_filter::{PacketFilter, PacketEffect};
-use crate::helpers::HelperSpec;
-use crate::processes::{Process, ProcessId, ProcessSelector};
-use backburn_experiments::wire::{FaultDescription, PlanView, Refusal, Victim};
-use backburn_experiments::{Problem, Span, schema};
+use crate::processes::{Process, ProcessSelector};
+use backburn_experiments::wire::{FaultDescription, Refusal, Victim};
+use backburn_experiments::{Problem, schema};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Every fault that there is. Adding one is adding its file and its line here.
@@ -93,7 +77,7 @@ pub trait FaultKind: DeserializeOwned + JsonSchema {
     ///
     /// # Errors
     /// It can't or may not be done: which rule, and what would do.
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal>;
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal>;
 }
 
 /// A fault, as the rest of the agent sees it.
@@ -110,35 +94,7 @@ pub struct Fault {
     /// Arguments that make sense.
     pub example: fn() -> Value,
     problems: fn(Value) -> Vec<Problem>,
-    plan: fn(Value, &Look<'_>) -> Result<Plan, Refusal>,
-}
-
-/// What would be done, exactly, with its undo.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Who is hit.
-    pub victims: Vec<Victim>,
-    /// What is done, in order; undone in the opposite order.
-    pub changes: Vec<Change>,
-    /// What people should know.
-    pub notes: Vec<String>,
-    /// Where the host would do another harm than the arguments ask for.
-    pub warnings: Vec<String>,
-    /// What should come after a one-shot fault.
-    pub expect: Option<Expectation>,
-}
-
-/// That a supervisor brings processes back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Expectation {
-    /// How many should come back.
-    pub number: usize,
-    /// Who would be seen as having come back.
-    pub selector: ProcessSelector,
-    /// Those that matched before: they are not newcomers.
-    pub known: Vec<ProcessId>,
-    /// How soon.
-    pub within: Span,
+    plan: fn(Value, &PlanContext<'_>) -> Result<Plan, Refusal>,
 }
 
 impl Fault {
@@ -153,10 +109,10 @@ impl Fault {
                 Ok(kind) => kind.problems(),
                 Err(problem) => vec![problem],
             },
-            plan: |arguments, look| {
+            plan: |arguments, context| {
                 read::<K>(arguments)
                     .map_err(|problem| wrong(vec![problem]))?
-                    .plan(look)
+                    .plan(context)
             },
         }
     }
@@ -176,10 +132,14 @@ impl Fault {
     ///
     /// # Errors
     /// The arguments are wrong, or it can't or may not be done.
-    pub fn plan(&self, arguments: &Map<String, Value>, look: &Look<'_>) -> Result<Plan, Refusal> {
+    pub fn plan(
+        &self,
+        arguments: &Map<String, Value>,
+        context: &PlanContext<'_>,
+    ) -> Result<Plan, Refusal> {
         let problems = self.check(arguments);
         if problems.is_empty() {
-            (self.plan)(Value::Object(arguments.clone()), look)
+            (self.plan)(Value::Object(arguments.clone()), context)
         } else {
             Err(wrong(problems))
         }
@@ -193,18 +153,6 @@ impl Fault {
             one_shot: self.one_shot,
             schema: (self.schema)(),
             example: (self.example)(),
-        }
-    }
-}
-
-impl Plan {
-    /// The plan, for people and controllers.
-    pub fn view(&self) -> PlanView {
-        PlanView {
-            victims: self.victims.clone(),
-            changes: self.changes.iter().map(|change| change.view()).collect(),
-            notes: self.notes.clone(),
-            warnings: self.warnings.clone(),
         }
     }
 }
@@ -232,9 +180,9 @@ fn process_victim(process: &Process) -> Victim {
 /// The processes that a selector means, with notes about those that were spared.
 fn select(
     selector: &ProcessSelector,
-    look: &Look<'_>,
+    context: &PlanContext<'_>,
 ) -> Result<(Vec<Process>, Vec<String>), Refusal> {
-    let found = selector.find("$.process", look.table, look.protection, look.seed)?;
+    let found = selector.find("$.process", context.table, context.protection, context.seed)?;
     let notes = found.notes();
     permit(&found.victims)?;
     Ok((found.victims, notes))
@@ -257,61 +205,5 @@ fn permit(victims: &[Process]) -> Result<(), Refusal> {
             ),
         )
         .hint("run as root or as that user, or select processes of your own")),
-    }
-}
-
-/// The plan of a fault that is done to packets by a helper's tables.
-fn filtering(flows: &flows::Flows, harm: PacketEffect, look: &Look<'_>) -> Result<Plan, Refusal> {
-    flows.settled(planned(flows.filter(harm, look)?, look)?)
-}
-
-/// The plan of a helper that owns a filter's tables.
-fn planned(filter: PacketFilter, look: &Look<'_>) -> Result<Plan, Refusal> {
-    let (notes, warnings) = flows::told(&filter)?;
-    let place = filter.place();
-    let id = filter.holds();
-    Ok(Plan {
-        victims: vec![Victim {
-            kind: "flows".into(),
-            id: id.strip_prefix("flows:").unwrap_or(&id).to_owned(),
-            name: format!("{}{place}", filter.flows),
-        }],
-        changes: vec![Change::Helper(ProcessHelper {
-            mark: look.mark(0),
-            deadline: look.deadline(Span::default()),
-            role: HelperSpec::PacketFilter(Box::new(filter)),
-        })],
-        notes,
-        warnings,
-        ..Plan::default()
-    })
-}
-
-/// What is wrong with a size and a share of which one is to be given, or neither where that means something.
-fn one_of(size: Option<Size>, percent: Option<f64>, or_neither: bool) -> Vec<Problem> {
-    let problem = match (size, percent) {
-        (Some(_), Some(_)) => {
-            Problem::new("$", "both `size` and `percent` are given").hint("give one of them")
-        }
-        (None, None) if !or_neither => {
-            Problem::new("$", "neither `size` nor `percent` is given").hint("give one of them")
-        }
-        (Some(Size(0)), _) => {
-            Problem::new("$.size", "nothing would be taken").hint("a size above zero")
-        }
-        (_, Some(0.0)) => {
-            Problem::new("$.percent", "nothing would be taken").hint("a share above zero")
-        }
-        _ => return Vec::new(),
-    };
-    vec![problem]
-}
-
-/// How many bytes are meant by a size or a share of a whole.
-fn amount(size: Option<Size>, percent: Option<f64>, whole: u64, neither: u64) -> u64 {
-    match (size, percent) {
-        (Some(size), _) => size.0,
-        (None, Some(percent)) => (whole as f64 * percent / 100.0) as u64,
-        (None, None) => neither,
     }
 }

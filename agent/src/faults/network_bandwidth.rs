@@ -1,9 +1,9 @@
 //! `network-bandwidth`: flows get only so much of their link, as over a slow line.
 
-use super::flows::{Flows, kernel_refuses};
-use super::rate::Rate;
-use super::{FaultKind, Look, Plan, Size, planned};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::{FlowSelector, kernel_refuses, plan_for_filter};
 use crate::packet_filter::{PacketEffect, Shaping};
+use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkBandwidth {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// How fast, with the packets' headers.
     rate: Rate,
     /// How much is sent at once after a pause. What is sent in 10 ms where left out, and at least 10 kB and one and a half packets as
@@ -32,12 +32,12 @@ pub struct NetworkBandwidth {
 }
 
 /// The slowest and the fastest, in bytes a second.
-const SLOWEST: Rate = Rate(125);
-const FASTEST: Rate = Rate(125_000_000_000);
+const MIN_RATE: Rate = Rate(125);
+const MAX_RATE: Rate = Rate(125_000_000_000);
 /// The least burst: a packet of Ethernet with its header.
-const PACKET: Size = Size(1514);
+const MIN_BURST: Size = Size(1514);
 /// What the kernel takes for a burst and for a queue.
-const MOST: Size = Size(1 << 30);
+const MAX_QUEUE_BYTES: Size = Size(1 << 30);
 
 impl FaultKind for NetworkBandwidth {
     const NAME: &'static str = "network-bandwidth";
@@ -49,37 +49,40 @@ impl FaultKind for NetworkBandwidth {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
-        if self.rate < SLOWEST || self.rate > FASTEST {
+        if self.rate < MIN_RATE || self.rate > MAX_RATE {
             problems.push(
                 Problem::new("$.rate", format!("{} is no rate for packets", self.rate)).hint(
                     format!(
-                        "from {SLOWEST} to {FASTEST}; `network-partition` lets nothing through"
+                        "from {MIN_RATE} to {MAX_RATE}; `network-partition` lets nothing through"
                     ),
                 ),
             );
         }
         for (key, size) in [("burst", self.burst), ("queue", self.queue)] {
-            if size.is_some_and(|size| size < PACKET || size > MOST) {
+            if size.is_some_and(|size| size < MIN_BURST || size > MAX_QUEUE_BYTES) {
                 problems.push(
-                    Problem::new(format!("$.{key}"), "that is no size for it")
-                        .hint(format!("from {PACKET}, one packet, to {MOST}")),
+                    Problem::new(format!("$.{key}"), "that is no size for it").hint(format!(
+                        "from {MIN_BURST}, one packet, to {MAX_QUEUE_BYTES}"
+                    )),
                 );
             }
         }
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
-        let trial = self.shape(PACKET.0);
-        let mut filter = self.flows.filter(PacketEffect::Shape { shape: trial }, look)?;
+        let trial = self.shape(MIN_BURST.0);
+        let mut filter = self
+            .flows
+            .filter(PacketEffect::Shape { shape: trial }, context)?;
         let longest = filter
             .longest_packet()
             .map_err(|error| kernel_refuses(&error))?
-            .max(PACKET.0);
+            .max(MIN_BURST.0);
         let shape = self.shape(longest);
         filter.harm = PacketEffect::Shape { shape };
-        let mut plan = planned(filter, look)?;
+        let mut plan = plan_for_filter(filter, context)?;
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
         );
@@ -97,20 +100,20 @@ impl FaultKind for NetworkBandwidth {
                 ));
             }
         }
-        self.flows.settled(plan)
+        self.flows.refuse_warnings_if_strict(plan)
     }
 }
 
 impl NetworkBandwidth {
     /// The sizes that are meant where the longest packet, with its header, has this many bytes.
     fn shape(&self, longest: u64) -> Shaping {
-        // All are below `MOST`, but for a queue that was given.
-        let bytes = |size: u64| u32::try_from(size.min(MOST.0)).unwrap_or(u32::MAX);
+        // All are below `MAX_QUEUE_BYTES`, but for a queue that was given.
+        let bytes = |size: u64| u32::try_from(size.min(MAX_QUEUE_BYTES.0)).unwrap_or(u32::MAX);
         let burst = self.burst.map_or_else(
             || {
                 let burst = (self.rate.0 / 100).max(10_000);
                 // What is sent in one piece must fit into the queue; only a single packet may need more.
-                let most = self.queue.map_or(MOST.0, |queue| queue.0);
+                let most = self.queue.map_or(MAX_QUEUE_BYTES.0, |queue| queue.0);
                 burst.min(most).max(longest + longest / 2)
             },
             |burst| burst.0,

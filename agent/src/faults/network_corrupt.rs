@@ -1,9 +1,9 @@
 //! `network-corrupt`: a bit of some packets is turned, as by a bad cable; whoever gets them finds it out by their sums.
 
-use super::backend::{Backend, Ways};
-use super::flows::Flows;
 use super::network_loss::wrong_percent;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Direction, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkCorrupt {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// The chance of each packet to have a bit turned, in percent.
     #[schemars(range(min = 0, max = 100))]
     percent: f64,
     /// What turns it. Without netem only arriving packets can be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    backend: Option<Backend>,
+    backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkCorrupt {
@@ -37,7 +37,7 @@ impl FaultKind for NetworkCorrupt {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
         problems.extend(wrong_percent(self.percent, "nothing would be turned"));
-        problems.extend(Backend::problems(
+        problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,
             Direction::Ingress,
@@ -45,16 +45,16 @@ impl FaultKind for NetworkCorrupt {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let ways = Ways {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let ways = ShapingMethods {
             shape: Shaping::Corrupt(self.percent),
             other: PacketEffect::Corrupt {
                 share: Share::percent(self.percent),
-                seed: look.seed,
+                seed: context.seed,
             },
             only: Direction::Ingress,
             note: "backend nfqueue: a process of ours turns the bits as the packets arrive; when it ends, all flow as they are",
         };
-        Backend::plan(self.backend, &self.flows, ways, look)
+        ShapingBackend::plan(self.backend, &self.flows, ways, context)
     }
 }

@@ -1,9 +1,9 @@
 //! `network-duplicate`: some packets come twice, as over a link that sends again what had arrived.
 
-use super::backend::{Backend, Ways};
-use super::flows::Flows;
 use super::network_loss::wrong_percent;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Direction, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkDuplicate {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// The chance of each packet to be sent twice, in percent.
     #[schemars(range(min = 0, max = 100))]
     percent: f64,
     /// What sends them. Without netem only leaving packets can be sent twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    backend: Option<Backend>,
+    backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkDuplicate {
@@ -37,7 +37,7 @@ impl FaultKind for NetworkDuplicate {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
         problems.extend(wrong_percent(self.percent, "nothing would be sent twice"));
-        problems.extend(Backend::problems(
+        problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,
             Direction::Egress,
@@ -45,8 +45,8 @@ impl FaultKind for NetworkDuplicate {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let ways = Ways {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let ways = ShapingMethods {
             shape: Shaping::Duplicate(self.percent),
             other: PacketEffect::Duplicate {
                 share: Share::percent(self.percent),
@@ -54,6 +54,6 @@ impl FaultKind for NetworkDuplicate {
             only: Direction::Egress,
             note: "backend nftables: the kernel's packet rules send the copies as the packets leave",
         };
-        Backend::plan(self.backend, &self.flows, ways, look)
+        ShapingBackend::plan(self.backend, &self.flows, ways, context)
     }
 }

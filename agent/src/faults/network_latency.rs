@@ -1,8 +1,8 @@
 //! `network-latency`: packets take longer, as from another continent or through a crowded router.
 
-use super::backend::{Backend, Ways};
-use super::flows::Flows;
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkLatency {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// How long each packet is held; the mean where it varies.
     delay: Span,
     /// How much it varies: the most of it where uniform, else the standard deviation. Not above `delay`; what would be below nothing is cut off.
@@ -36,18 +36,18 @@ pub struct NetworkLatency {
     keep_order: Option<bool>,
     /// What holds them. Without netem only arriving packets can be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    backend: Option<Backend>,
+    backend: Option<ShapingBackend>,
 }
 
 /// What is longer is a partition.
-pub(super) const LONGEST: Span = Span::seconds(60);
-pub(super) const NOTE: &str = "backend nfqueue: a process of ours holds the packets as they arrive; those it holds when it ends are lost, and later ones flow";
+pub(super) const MAX_DELAY: Span = Span::seconds(60);
+pub(super) const DELAY_NOTE: &str = "backend nfqueue: a process of ours holds the packets as they arrive; those it holds when it ends are lost, and later ones flow";
 
 /// What is wrong with a delay.
 pub(super) fn wrong_delay(delay: Span) -> Option<Problem> {
-    (delay.0.is_zero() || delay > LONGEST).then(|| {
+    (delay.0.is_zero() || delay > MAX_DELAY).then(|| {
         Problem::new("$.delay", format!("{delay} is no delay for packets"))
-            .hint(format!("more than nothing, and {LONGEST} at the most"))
+            .hint(format!("more than nothing, and {MAX_DELAY} at the most"))
     })
 }
 
@@ -88,7 +88,7 @@ impl FaultKind for NetworkLatency {
                 }
             }
         }
-        problems.extend(Backend::problems(
+        problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,
             Direction::Ingress,
@@ -96,7 +96,7 @@ impl FaultKind for NetworkLatency {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let delay = Delay {
             by: self.delay,
             jitter: self.jitter.unwrap_or_default(),
@@ -105,15 +105,15 @@ impl FaultKind for NetworkLatency {
             keep_order: self.keep_order.unwrap_or(true),
             overtake: None,
         };
-        let ways = Ways {
+        let ways = ShapingMethods {
             shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
-                seed: look.seed,
+                seed: context.seed,
             },
             only: Direction::Ingress,
-            note: NOTE,
+            note: DELAY_NOTE,
         };
-        Backend::plan(self.backend, &self.flows, ways, look)
+        ShapingBackend::plan(self.backend, &self.flows, ways, context)
     }
 }

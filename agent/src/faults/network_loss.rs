@@ -1,7 +1,8 @@
 //! `network-loss`: some packets are lost, as over bad radio or a crowded link.
 
-use super::flows::Flows;
-use super::{FaultKind, Look, Plan, filtering};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::plan_for_flows;
 use crate::packet_filter::{BurstLoss, PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkLoss {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// The chance of each packet to be lost, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
@@ -30,7 +31,7 @@ pub struct NetworkLoss {
 }
 
 /// What the kernel can still tell from nothing, in percent.
-const LEAST: f64 = 0.0001;
+const MIN_PERCENT: f64 = 0.0001;
 
 impl FaultKind for NetworkLoss {
     const NAME: &'static str = "network-loss";
@@ -61,13 +62,13 @@ impl FaultKind for NetworkLoss {
         }
         if let Some(bursts) = self.gilbert_elliott {
             for (key, chance) in [("p", bursts.p), ("r", bursts.r)] {
-                if chance < LEAST {
+                if chance < MIN_PERCENT {
                     problems.push(
                         Problem::new(
                             format!("$.gilbert-elliott.{key}"),
                             "the path would never change",
                         )
-                        .hint(format!("{LEAST} at the least")),
+                        .hint(format!("{MIN_PERCENT} at the least")),
                     );
                 }
             }
@@ -84,11 +85,11 @@ impl FaultKind for NetworkLoss {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let harm = match (self.gilbert_elliott, self.percent, self.every_nth) {
             (Some(bursts), _, _) => PacketEffect::LoseInBursts {
                 bursts,
-                seed: look.seed,
+                seed: context.seed,
             },
             (_, Some(percent), _) => PacketEffect::Lose {
                 share: Share::percent(percent),
@@ -97,11 +98,12 @@ impl FaultKind for NetworkLoss {
                 share: Share::EveryNth(nth.unwrap_or(1)),
             },
         };
-        filtering(&self.flows, harm, look)
+        plan_for_flows(&self.flows, harm, context)
     }
 }
 
 /// What is wrong with a chance that has to be above nothing.
 pub(super) fn wrong_percent(percent: f64, what: &str) -> Option<Problem> {
-    (percent < LEAST).then(|| Problem::new("$.percent", what).hint(format!("{LEAST} at the least")))
+    (percent < MIN_PERCENT)
+        .then(|| Problem::new("$.percent", what).hint(format!("{MIN_PERCENT} at the least")))
 }

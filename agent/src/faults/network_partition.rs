@@ -1,8 +1,9 @@
 //! `network-partition`: packets are lost without a word, as over a cut cable or a firewall that drops.
 
-use super::flows::Flows;
-use super::parts::Between;
-use super::{FaultKind, Look, Plan, filtering};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::PartitionMembers;
+use crate::network::plan_for_flows;
 use crate::packet_filter::{PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -16,10 +17,10 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkPartition {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// Between the parts of a set of members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    between: Option<Between>,
+    between: Option<PartitionMembers>,
 }
 
 impl FaultKind for NetworkPartition {
@@ -41,12 +42,12 @@ impl FaultKind for NetworkPartition {
         }
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let harm = PacketEffect::Lose { share: Share::All };
         let Some(between) = &self.between else {
-            return filtering(&self.flows, harm, look);
+            return plan_for_flows(&self.flows, harm, context);
         };
-        let place = self.flows.place_among(&between.members, look)?;
+        let place = self.flows.position_among(&between.members, context)?;
         let (cut, lost) = between.cut(place);
         if cut.is_empty() {
             return Err(Refusal::new(
@@ -62,7 +63,7 @@ impl FaultKind for NetworkPartition {
             .iter()
             .map(|other| between.members[*other].clone())
             .collect();
-        let mut plan = filtering(&self.flows.toward(others, lost), harm, look)?;
+        let mut plan = plan_for_flows(&self.flows.narrowed_to(others, lost), harm, context)?;
         plan.notes.push(format!(
             "this host is {}, the {} of {} members",
             between.members[place],

@@ -2,8 +2,9 @@
 //! is down or a firewall that rejects. Whoever is this side hears of what leaves, whoever is the
 //! other side of what arrives.
 
-use super::flows::Flows;
-use super::{FaultKind, Look, Plan, filtering};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::plan_for_flows;
 use crate::packet_filter::{PacketEffect, RejectWith};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkReject {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// What the sender hears. A TCP reset where left out; for what is not TCP, that the port is unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<RejectWith>,
@@ -48,16 +49,16 @@ impl FaultKind for NetworkReject {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
         if self.established == Some(Established::Kill) {
-            problems.extend(self.flows.not_connections("$.established"));
+            problems.extend(self.flows.connection_problem("$.established"));
         }
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let harm = PacketEffect::Reject {
             with: self.with.unwrap_or_default(),
             close_established: self.established == Some(Established::Kill),
         };
-        filtering(&self.flows, harm, look)
+        plan_for_flows(&self.flows, harm, context)
     }
 }

@@ -1,10 +1,10 @@
 //! `network-reorder`: some packets overtake others, as where a route has several ways.
 
-use super::backend::{Backend, Ways};
-use super::flows::Flows;
-use super::network_latency::{NOTE, wrong_delay};
-use super::{FaultKind, Look, Plan};
-use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Overtake, Shaping};
+use super::network_latency::{DELAY_NOTE, wrong_delay};
+use super::{FaultKind, Plan, PlanContext};
+use crate::network::FlowSelector;
+use crate::network::{ShapingBackend, ShapingMethods};
+use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 #[schemars(deny_unknown_fields)]
 pub struct NetworkReorder {
     #[serde(flatten)]
-    flows: Flows,
+    flows: FlowSelector,
     /// How long the others are held. More than the time between packets, or none is overtaken.
     delay: Span,
     /// The chance of each packet to overtake, in percent; with `gap`, of each packet that may. 100 where left out.
@@ -35,7 +35,7 @@ pub struct NetworkReorder {
     gap: Option<u32>,
     /// What holds them. Without netem only arriving packets can be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    backend: Option<Backend>,
+    backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkReorder {
@@ -70,7 +70,7 @@ impl FaultKind for NetworkReorder {
             ),
             _ => {}
         }
-        problems.extend(Backend::problems(
+        problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,
             Direction::Ingress,
@@ -78,7 +78,7 @@ impl FaultKind for NetworkReorder {
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let delay = Delay {
             by: self.delay,
             jitter: Span::default(),
@@ -91,15 +91,15 @@ impl FaultKind for NetworkReorder {
                 gap: self.gap.unwrap_or(1),
             }),
         };
-        let ways = Ways {
+        let ways = ShapingMethods {
             shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
-                seed: look.seed,
+                seed: context.seed,
             },
             only: Direction::Ingress,
-            note: NOTE,
+            note: DELAY_NOTE,
         };
-        Backend::plan(self.backend, &self.flows, ways, look)
+        ShapingBackend::plan(self.backend, &self.flows, ways, context)
     }
 }

@@ -1,7 +1,7 @@
 //! `process-kill`: a process gets a signal, as when it crashes or the kernel's memory killer
 //! chooses it. What brings it back is its supervisor, and whether that works is what one learns.
 
-use super::{Expectation, FaultKind, Look, Plan, process_victim, select};
+use super::{Expectation, FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::processes::{Process, ProcessId, ProcessSelector};
@@ -46,7 +46,7 @@ const SIGNALS: [&str; 10] = [
 ];
 
 /// Those of them that are sent so that a process ends; the others daemons give a meaning to.
-const ENDING: [&str; 7] = ["KILL", "TERM", "INT", "QUIT", "ABRT", "SEGV", "BUS"];
+const TERMINATING: [&str; 7] = ["KILL", "TERM", "INT", "QUIT", "ABRT", "SEGV", "BUS"];
 
 impl FaultKind for ProcessKill {
     const NAME: &'static str = "process-kill";
@@ -61,15 +61,15 @@ impl FaultKind for ProcessKill {
         self.process.problems("$.process")
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let (victims, mut notes) = select(&self.process, look)?;
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let (victims, mut notes) = select(&self.process, context)?;
         let ids: Vec<ProcessId> = victims.iter().map(|process| process.id).collect();
         let name = self.signal.as_deref().unwrap_or("KILL");
         let signal: Signal = format!("SIG{name}").parse().map_err(|_| {
             Refusal::new("arguments", format!("`{name}` is no signal")).hint(SIGNALS.join(", "))
         })?;
         if self.grace.is_none() && signal != Signal::SIGKILL {
-            notes.extend(signal_notes(&victims, name, signal, look));
+            notes.extend(signal_notes(&victims, name, signal, context));
         }
         let expect = match &self.expect_restart {
             None => None,
@@ -79,7 +79,7 @@ impl FaultKind for ProcessKill {
                     ..self.process.clone()
                 };
                 let known = everyone
-                    .find("$.process", look.table, look.protection, look.seed)?
+                    .find("$.process", context.table, context.protection, context.seed)?
                     .victims;
                 Some(Expectation {
                     number: ids.len(),
@@ -97,8 +97,8 @@ impl FaultKind for ProcessKill {
         let changes = match self.grace {
             None => vec![kill],
             Some(grace) => vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(grace),
+                mark: context.mark(0),
+                deadline: context.deadline(grace),
                 role: HelperSpec::Terminate {
                     victims: ids,
                     grace_ms: grace.0.as_millis() as u64,
@@ -116,13 +116,18 @@ impl FaultKind for ProcessKill {
 }
 
 /// What keeps a signal other than KILL from doing what it is sent for, as it shows beforehand.
-fn signal_notes(victims: &[Process], name: &str, signal: Signal, look: &Look<'_>) -> Vec<String> {
+fn signal_notes(
+    victims: &[Process],
+    name: &str,
+    signal: Signal,
+    context: &PlanContext<'_>,
+) -> Vec<String> {
     let Some(number) = rustix::process::Signal::from_named_raw(signal as i32) else {
         return Vec::new();
     };
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for victim in victims {
-        let Some(state) = look.table.signal_state(victim.id, number) else {
+        let Some(state) = context.table.signal_state(victim.id, number) else {
             continue;
         };
         let note = if state.is_ignored {
@@ -135,7 +140,7 @@ fn signal_notes(victims: &[Process], name: &str, signal: Signal, look: &Look<'_>
             format!("SIG{name} is blocked: it has no effect unless the process asks for it")
         } else if victim.state == 'T' {
             format!("it is stopped: SIG{name} waits until it goes on")
-        } else if !ENDING.contains(&name) && state.is_caught {
+        } else if !TERMINATING.contains(&name) && state.is_caught {
             format!("that SIG{name} is taken can be seen, not what is done about it")
         } else {
             continue;

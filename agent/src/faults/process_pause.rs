@@ -1,7 +1,7 @@
 //! `process-pause`: processes stand still, as in a long garbage collection, a stalled disk or an
 //! overcommitted host: they hold their connections and answer nothing.
 
-use super::{FaultKind, Look, Plan, process_victim, select};
+use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
 use crate::helpers::{self, HelperSpec};
 use crate::processes::{ProcessId, ProcessSelector};
@@ -31,16 +31,16 @@ impl FaultKind for ProcessPause {
         self.process.problems("$.process")
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
-        let (found, mut notes) = select(&self.process, look)?;
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+        let (found, mut notes) = select(&self.process, context)?;
         // What was stopped stays stopped: letting it go would not be putting back what was. Whom
         // another injection holds is refused as held, not left alone as stopped.
-        let (still, victims): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|process| !look.is_held(process.id) && is_stopped(look.table, process.id));
+        let (still, victims): (Vec<_>, Vec<_>) = found.into_iter().partition(|process| {
+            !context.is_held(process.id) && is_stopped(context.table, process.id)
+        });
         notes.extend(still.iter().map(|process| {
-            let tracer = look.table.tracer(process.id.pid);
-            let tracer = tracer.and_then(|tracer| look.table.process(tracer));
+            let tracer = context.table.tracer(process.id.pid);
+            let tracer = tracer.and_then(|tracer| context.table.process(tracer));
             match tracer {
                 Some(tracer) => format!(
                     "{process} stands still, held by its tracer {tracer}, and is left alone"
@@ -61,7 +61,7 @@ impl FaultKind for ProcessPause {
         let mut hold: Vec<ProcessId> = Vec::new();
         let mut stop: Vec<ProcessId> = Vec::new();
         for process in &victims {
-            match helpers::check_traceable(look.table, process.id) {
+            match helpers::check_traceable(context.table, process.id) {
                 Ok(()) => hold.push(process.id),
                 Err(why) => {
                     notes.push(format!(
@@ -74,8 +74,8 @@ impl FaultKind for ProcessPause {
         let mut changes = Vec::new();
         if !hold.is_empty() {
             changes.push(Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Hold { victims: hold },
             }));
         }

@@ -1,9 +1,9 @@
 //! `tcp-proxy`: connections go through a proxy of ours that harms them, as a bad line or a tired
 //! server would. Wants no rights at all.
 
-use super::{FaultKind, Look, Plan};
+use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{StreamEffects, Proxy, HelperSpec, bound};
+use crate::helpers::{HelperSpec, Proxy, StreamEffects, bound};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
@@ -36,7 +36,7 @@ pub struct TcpProxy {
 }
 
 /// What is less is nothing, in percent.
-const LEAST: f64 = 0.0001;
+const MIN_PERCENT: f64 = 0.0001;
 
 impl TcpProxy {
     fn ways(&self) -> [(&'static str, &Option<StreamEffects>); 2] {
@@ -86,16 +86,16 @@ impl FaultKind for TcpProxy {
         for (at, harm) in self.ways() {
             problems.extend(harm.iter().flat_map(|harm| harm.problems(at)));
         }
-        if self.share.is_some_and(|share| share < LEAST) {
+        if self.share.is_some_and(|share| share < MIN_PERCENT) {
             problems.push(
                 Problem::new("$.share", "no connection would be harmed")
-                    .hint(format!("{LEAST} at the least")),
+                    .hint(format!("{MIN_PERCENT} at the least")),
             );
         }
         problems
     }
 
-    fn plan(&self, look: &Look<'_>) -> Result<Plan, Refusal> {
+    fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let none = |at: &str, what: String, hint: &str| Refusal {
             problems: vec![Problem::new(at, what).hint(hint)],
             ..Refusal::new("no-match", "there is no way through a proxy here")
@@ -118,7 +118,7 @@ impl FaultKind for TcpProxy {
                 ));
             }
         };
-        let protected = |port: u16| look.spare_ports.contains(&port);
+        let protected = |port: u16| context.protected_ports.contains(&port);
         if protected(listen.port()) || upstream.iter().any(|address| protected(address.port())) {
             return Err(Refusal::new(
                 "protected",
@@ -148,7 +148,7 @@ impl FaultKind for TcpProxy {
             to_client: self.to_client.clone().unwrap_or_default(),
             reset: self.reset,
             share: self.share.unwrap_or(100.0),
-            seed: look.seed,
+            seed: context.seed,
         };
         let mut notes = vec![
             format!("clients must be pointed to {listen}: nothing else is touched"),
@@ -167,8 +167,8 @@ impl FaultKind for TcpProxy {
                 name: format!("connections to {listen}, passed on to {}", self.upstream),
             }],
             changes: vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Proxy(Box::new(proxy)),
             })],
             notes,

@@ -8,7 +8,7 @@
 //! this process started and that lives).
 //! `BACKBURN_EFFECTS=PATH` appends a line for each effect.
 
-use super::Role;
+use super::HostRole;
 use crate::processes::ProcessId;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use std::io::{self, Write as _};
@@ -17,28 +17,28 @@ use std::path::PathBuf;
 /// What is to happen at which effect.
 #[derive(Debug, Clone, Default)]
 pub struct Failpoint {
-    strike: Option<Strike>,
+    strike: Option<PlannedFailure>,
     log: Option<(PathBuf, &'static str)>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Strike {
-    when: When,
+struct PlannedFailure {
+    when: FailpointMoment,
     /// The number of the effect.
     at: u64,
     signal: Signal,
-    who: Who,
+    who: FailpointVictim,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
+enum FailpointMoment {
     Fail,
     Before,
     After,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum FailpointVictim {
     Us,
     Guardian,
     Both,
@@ -48,11 +48,11 @@ enum Who {
 
 impl Failpoint {
     /// What the environment says, if it speaks of this role.
-    pub fn from_environment(role: Role) -> Self {
+    pub fn from_environment(role: HostRole) -> Self {
         let name = match role {
-            Role::Worker => "worker",
-            Role::Guardian => "guardian",
-            Role::Hand => "hand",
+            HostRole::Worker => "worker",
+            HostRole::Guardian => "guardian",
+            HostRole::Hand => "hand",
         };
         Failpoint {
             strike: std::env::var("BACKBURN_FAILPOINT")
@@ -77,10 +77,11 @@ impl Failpoint {
                 .write_all(format!("{role} {number} {what}\n").as_bytes())?;
         }
         match self.strike_at(number) {
-            Some(Strike {
-                when: When::Fail, ..
+            Some(PlannedFailure {
+                when: FailpointMoment::Fail,
+                ..
             }) => Err(io::Error::other("a test made this effect fail")),
-            Some(strike) if strike.when == When::Before => {
+            Some(strike) if strike.when == FailpointMoment::Before => {
                 strike.hit(helper);
                 Ok(())
             }
@@ -91,40 +92,40 @@ impl Failpoint {
     /// To be called after an effect.
     pub(super) fn after(&self, number: u64, helper: impl FnOnce() -> Option<ProcessId>) {
         if let Some(strike) = self.strike_at(number)
-            && strike.when == When::After
+            && strike.when == FailpointMoment::After
         {
             strike.hit(helper);
         }
     }
 
-    fn strike_at(&self, number: u64) -> Option<Strike> {
+    fn strike_at(&self, number: u64) -> Option<PlannedFailure> {
         self.strike.filter(|strike| strike.at == number)
     }
 }
 
-fn parse(text: &str, role: &str) -> Option<Strike> {
+fn parse(text: &str, role: &str) -> Option<PlannedFailure> {
     let mut parts = text.split(':');
     if parts.next()? != role {
         return None;
     }
     let (when, signal) = match parts.next()? {
-        "fail" => (When::Fail, Signal::KILL),
-        "before" => (When::Before, Signal::KILL),
-        "after" => (When::After, Signal::KILL),
-        "stop-before" => (When::Before, Signal::STOP),
-        "stop-after" => (When::After, Signal::STOP),
+        "fail" => (FailpointMoment::Fail, Signal::KILL),
+        "before" => (FailpointMoment::Before, Signal::KILL),
+        "after" => (FailpointMoment::After, Signal::KILL),
+        "stop-before" => (FailpointMoment::Before, Signal::STOP),
+        "stop-after" => (FailpointMoment::After, Signal::STOP),
         _ => return None,
     };
     let at = parts.next()?.parse().ok()?;
     let who = match parts.next().unwrap_or("self") {
-        "self" => Who::Us,
-        "guardian" => Who::Guardian,
-        "both" => Who::Both,
-        "controller" => Who::Controller,
-        "helper" => Who::Helper,
+        "self" => FailpointVictim::Us,
+        "guardian" => FailpointVictim::Guardian,
+        "both" => FailpointVictim::Both,
+        "controller" => FailpointVictim::Controller,
+        "helper" => FailpointVictim::Helper,
         _ => return None,
     };
-    Some(Strike {
+    Some(PlannedFailure {
         when,
         at,
         signal,
@@ -132,15 +133,15 @@ fn parse(text: &str, role: &str) -> Option<Strike> {
     })
 }
 
-impl Strike {
+impl PlannedFailure {
     fn hit(self, helper: impl FnOnce() -> Option<ProcessId>) {
         let guardian = getppid();
         let victims = match self.who {
-            Who::Us => [None, Some(getpid())],
-            Who::Guardian => [guardian, None],
-            Who::Both => [guardian, Some(getpid())],
-            Who::Controller => [guardian.and_then(parent_of), None],
-            Who::Helper => [helper().and_then(|id| Pid::from_raw(id.pid)), None],
+            FailpointVictim::Us => [None, Some(getpid())],
+            FailpointVictim::Guardian => [guardian, None],
+            FailpointVictim::Both => [guardian, Some(getpid())],
+            FailpointVictim::Controller => [guardian.and_then(parent_of), None],
+            FailpointVictim::Helper => [helper().and_then(|id| Pid::from_raw(id.pid)), None],
         };
         for victim in victims.into_iter().flatten() {
             // It may be gone already: then there is nothing left to hit.

@@ -10,12 +10,12 @@
 
 mod failpoint;
 mod interrupt;
-mod rest;
+mod memory;
 mod spawn;
 
 pub use failpoint::Failpoint;
 pub use interrupt::Interrupt;
-pub use rest::{return_freed, settle};
+pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};
@@ -40,7 +40,7 @@ pub struct HostError {
 
 /// Which process of ours this is; failpoints are meant for one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum HostRole {
     /// It injects.
     Worker,
     /// It waits for the worker to die.
@@ -73,7 +73,7 @@ struct Shared {
 
 impl Host {
     /// The machine that we run on.
-    pub fn new(role: Role, invocation: Invocation) -> Self {
+    pub fn new(role: HostRole, invocation: Invocation) -> Self {
         Host {
             table: ProcessTable::default(),
             invocation,

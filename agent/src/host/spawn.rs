@@ -33,16 +33,16 @@ impl Invocation {
 /// What a helper says once, on its standard output.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Answer {
+enum HelperAnswer {
     Ready(String),
     Failed(String),
 }
 
 /// How long a helper may take to say that it is ready.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a child that was killed may take to leave before it is left to itself.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+const CHILD_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Host {
     /// Starts a helper and waits until it says that it is ready, or until the work is called off.
@@ -73,12 +73,14 @@ impl Host {
                 self.children().insert(mark.to_owned(), id);
             }
             let answer = match child.stdout.take() {
-                Some(stdout) => read_answer(stdout, self.interrupt.as_deref(), PATIENCE),
+                Some(stdout) => {
+                    read_answer(stdout, self.interrupt.as_deref(), HELPER_READY_TIMEOUT)
+                }
                 None => Err(io::Error::other("it has no standard output")),
             };
             let failed = match answer {
-                Ok(Answer::Ready(seen)) => return Ok(seen),
-                Ok(Answer::Failed(why)) => io::Error::other(why),
+                Ok(HelperAnswer::Ready(seen)) => return Ok(seen),
+                Ok(HelperAnswer::Failed(why)) => io::Error::other(why),
                 Err(error) => error,
             };
             if let Some(id) = id {
@@ -151,7 +153,7 @@ impl Host {
     fn kill_child(&self, id: ProcessId) -> io::Result<()> {
         if let Some(pidfd) = self.table.open_pidfd_checked(id)? {
             match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
-                Ok(()) => drop(wait_readable(&pidfd, LEAVES_WITHIN)?),
+                Ok(()) => drop(wait_readable(&pidfd, CHILD_EXIT_TIMEOUT)?),
                 Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -183,7 +185,7 @@ fn read_answer(
     mut stdout: ChildStdout,
     interrupt: Option<&Interrupt>,
     patience: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<HelperAnswer> {
     let until = Instant::now() + patience;
     let mut line = Vec::new();
     let mut buffer = [0; 4096];

@@ -18,7 +18,7 @@ pub use child::run;
 
 use crate::children::MAX_ANSWER_BYTES;
 use crate::engine::{Expectation, PlanTask};
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use backburn_experiments::Span;
 use backburn_experiments::document::{HostMetric, Provider};
 use backburn_experiments::probes::{NoValue, late, within};
@@ -65,7 +65,7 @@ pub struct ProbeJob {
     /// The time-out of the activity, where the provider says nothing of that.
     timeout: Option<Span>,
     /// What this host allows: a program is looked up by the child, since a path may hang.
-    policy: Policy,
+    policy: HostPolicy,
 }
 
 /// A task for a child, how long it has, and what it comes to when it says nothing in time.
@@ -86,7 +86,7 @@ pub struct Look {
 pub fn measuring(
     provider: Provider,
     timeout: Option<Span>,
-    policy: &Policy,
+    policy: &HostPolicy,
 ) -> Result<Look, String> {
     is_measured_here(&provider)?;
     let within = Span(within(&provider, timeout).0.min(LONGEST));

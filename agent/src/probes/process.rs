@@ -4,7 +4,7 @@
 use super::capture::Capture;
 use crate::children::MAX_ANSWER_BYTES;
 use crate::host::wait_readable;
-use crate::policy::Policy;
+use crate::policy::HostPolicy;
 use backburn_experiments::argv::argv;
 use backburn_experiments::document::ProcessProvider;
 use backburn_experiments::probes::{NoValue, plain, text_of};
@@ -24,7 +24,7 @@ const LOOK_EACH: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// It does not, or there is no such program.
-fn allowed(provider: &ProcessProvider, policy: &Policy) -> Result<PathBuf, Refusal> {
+fn allowed(provider: &ProcessProvider, policy: &HostPolicy) -> Result<PathBuf, Refusal> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |name: &str| found(name, &path);
     let program = policy.permits_program(&provider.path, found)?;
@@ -61,7 +61,7 @@ fn found(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
 }
 
 /// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
-pub(super) fn measure(provider: &ProcessProvider, policy: &Policy) -> Result<Value, NoValue> {
+pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> Result<Value, NoValue> {
     let name = &provider.path;
     let broken = |error: io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
     let program = allowed(provider, policy).map_err(|no| NoValue::Broken(no.to_string()))?;

@@ -1,7 +1,7 @@
 //! Control groups of version 2, by which the kernel tells whose a socket is.
 
 use super::ProcessTable;
-use super::matching::cgroup_paths;
+use super::matcher::cgroup_paths;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

@@ -4,27 +4,27 @@
 //! A process is always its id *and* its start time, since the kernel gives ids out again.
 
 mod cgroup;
-mod matching;
-mod ours;
+mod matcher;
+mod own_processes;
 mod owner;
 mod pidfd;
 mod program_note;
 mod progress;
+mod protection;
 mod scan;
 mod selector;
 mod signals;
 mod sockets;
-mod spare;
 mod visibility;
 
 pub use cgroup::Cgroup;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
+pub use protection::Protection;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
 pub use signals::SignalState;
-pub use spare::Protection;
 pub(crate) use visibility::ClockShift;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -1,8 +1,8 @@
 //! Who a fault hits: the process selector, as people write it, and what it finds.
 
-use super::matching::{self, Matcher};
-use super::sockets::Network;
-use super::spare::Spare;
+use super::matcher::{self, Matcher};
+use super::protection::ProtectionCheck;
+use super::sockets::ListenerNetwork;
 use super::{Process, ProcessTable, Protection};
 use backburn_experiments::document::Select;
 use backburn_experiments::problem::nearest;
@@ -167,7 +167,7 @@ impl ProcessSelector {
 
     /// Every problem that shows without a look at the host; `at` is the selector's own path, e.g. `$.process`.
     pub fn problems(&self, at: &str) -> Vec<Problem> {
-        matching::problems(self, at)
+        matcher::problems(self, at)
     }
 
     /// Finds victims. What is random comes from `seed` alone, so the same processes give the same pick.
@@ -198,7 +198,7 @@ impl ProcessSelector {
             }
         })?;
         let all = table.pids().map_err(unreadable)?;
-        let spare = Spare::new(table, protection);
+        let spare = ProtectionCheck::new(table, protection);
         let (mut free, mut spared) = (Vec::new(), Vec::new());
         for pid in matcher.candidates(&all) {
             if !matcher.matches(pid) {
@@ -322,16 +322,16 @@ impl ProcessSelector {
 
 /// In whose networks the victims listen, and who else listens in another, in lines for people.
 fn networks(table: &ProcessTable, matcher: &Matcher, victims: &[Process]) -> Vec<String> {
-    let is_in = |network: Network| move |process: &&Process| matches!(matcher.network(process.id.pid), Some(Ok(Some(seen))) if seen == network);
+    let is_in = |network: ListenerNetwork| move |process: &&Process| matches!(matcher.network(process.id.pid), Some(Ok(Some(seen))) if seen == network);
     let (mut lines, names) = (Vec::new(), |process: &Process| process.to_string());
     let own: Vec<String> = victims
         .iter()
-        .filter(is_in(Network::Own))
+        .filter(is_in(ListenerNetwork::Own))
         .map(names)
         .collect();
     let other: Vec<String> = victims
         .iter()
-        .filter(is_in(Network::Other))
+        .filter(is_in(ListenerNetwork::Other))
         .map(names)
         .collect();
     if !own.is_empty() {

@@ -12,7 +12,7 @@ const STATES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"),
 
 /// Whose network a process listens in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Network {
+pub(super) enum ListenerNetwork {
     /// The one that this process is in too.
     Own,
     /// Another that the process is in, e.g. a container's.
@@ -20,18 +20,18 @@ pub(super) enum Network {
 }
 
 /// The listening sockets of these ports, per network, found out once each.
-pub(super) struct Listening {
+pub(super) struct ListeningSockets {
     ports: Vec<u16>,
     /// This thread's network, as the link of it reads; none in a made-up table, in which there is none of ours.
     own: Option<PathBuf>,
     networks: RefCell<BTreeMap<PathBuf, BTreeSet<u64>>>,
 }
 
-impl Listening {
+impl ListeningSockets {
     pub(super) fn new(table: &ProcessTable, ports: Vec<u16>) -> Self {
         let is_real = table.root() == Path::new("/proc");
         let own = || std::fs::read_link("/proc/thread-self/ns/net").ok();
-        let listening = Listening {
+        let listening = ListeningSockets {
             ports,
             own: is_real.then(own).flatten(),
             networks: RefCell::default(),
@@ -49,7 +49,11 @@ impl Listening {
     ///
     /// # Errors
     /// Where we may not look.
-    pub(super) fn holds(&self, table: &ProcessTable, pid: i32) -> std::io::Result<Option<Network>> {
+    pub(super) fn holds(
+        &self,
+        table: &ProcessTable,
+        pid: i32,
+    ) -> std::io::Result<Option<ListenerNetwork>> {
         let network = table.link(pid, "ns/net")?;
         let mut networks = self.networks.borrow_mut();
         let of_its = networks
@@ -73,10 +77,10 @@ impl Listening {
                 continue;
             };
             if of_ours.is_some_and(|ours| ours.contains(&inode)) {
-                return Ok(Some(Network::Own));
+                return Ok(Some(ListenerNetwork::Own));
             }
             if of_its.contains(&inode) {
-                found = Some(Network::Other);
+                found = Some(ListenerNetwork::Other);
             }
         }
         Ok(found)

@@ -1,8 +1,8 @@
 //! What a controller may say, and what is done about it.
 
 use super::Worker;
+use crate::local_abort_rules::LocalAbortRules;
 use crate::probes;
-use crate::watch::Watch;
 use backburn_experiments::wire::{Cause, Command, Report};
 use std::time::Instant;
 
@@ -52,7 +52,9 @@ impl Worker {
                 self.link.send(&Report::Described { request, faults });
             }
             Command::Watch { run, rules } if rules.is_empty() => drop(self.watches.remove(&run)),
-            Command::Watch { run, rules } => drop(self.watches.insert(run, Watch::new(rules))),
+            Command::Watch { run, rules } => {
+                drop(self.watches.insert(run, LocalAbortRules::new(rules)))
+            }
             // Taken by the caller: it ends the loop.
             Command::Goodbye => {}
         }

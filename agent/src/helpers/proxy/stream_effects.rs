@@ -1,6 +1,6 @@
 //! What is done to what goes one way through a proxy, as people write it.
 
-use crate::faults::Size;
+use crate::units::Size;
 use backburn_experiments::{Problem, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

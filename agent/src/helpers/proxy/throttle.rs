@@ -90,7 +90,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::Size;
+    use crate::units::Size;
     use backburn_experiments::Span;
     use rand_chacha::rand_core::SeedableRng as _;
 

@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
-pub(super) struct Between {
+pub(crate) struct PartitionMembers {
     /// The members, each by an address or a name, in the same order for every agent. On a fleet `@TARGET` means the agents of a target.
     #[schemars(length(min = 1, max = 256))]
-    pub(super) members: Vec<String>,
+    pub(crate) members: Vec<String>,
     /// Who is cut off from whom.
-    pub(super) shape: Shape,
+    pub(crate) shape: PartitionShape,
     /// Only the packets from the first part to the second are lost; those the other way come through.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) one_way: bool,
+    pub(crate) one_way: bool,
 }
 
 /// Who is cut off from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Shape {
+pub(crate) enum PartitionShape {
     /// The first member from all others.
     Isolate,
     /// The first half from the second, which has one more where they can't be alike.
@@ -40,25 +40,25 @@ pub(super) enum Shape {
 enum Part {
     First,
     Second,
-    Between,
+    PartitionMembers,
 }
 
 /// Which packets between a member and those it is cut off from are lost, as that member sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum LostDirection {
     Leaving,
     Arriving,
     Both,
 }
 
-impl Between {
+impl PartitionMembers {
     /// What is wrong with it, but for the members' names.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let least = match self.shape {
-            Shape::Isolate | Shape::Halves => 2,
-            Shape::Bridge => 3,
-            Shape::Ring => 4,
+            PartitionShape::Isolate | PartitionShape::Halves => 2,
+            PartitionShape::Bridge => 3,
+            PartitionShape::Ring => 4,
         };
         // How many agents a target has is known when it is picked; then this is asked again.
         let has_target = self.members.iter().any(|member| member.starts_with('@'));
@@ -71,7 +71,7 @@ impl Between {
                 .hint(format!("this shape wants {least} at the least")),
             );
         }
-        if self.one_way && self.shape == Shape::Ring {
+        if self.one_way && self.shape == PartitionShape::Ring {
             problems.push(
                 Problem::new("$.between.one-way", "a ring has no first part")
                     .hint("`isolate`, `halves` and `bridge` have two parts"),
@@ -81,26 +81,26 @@ impl Between {
     }
 
     /// Whom the member at this place is cut off from, and which way.
-    pub(super) fn cut(&self, place: usize) -> (Vec<usize>, Lost) {
+    pub(crate) fn cut(&self, place: usize) -> (Vec<usize>, LostDirection) {
         let count = self.members.len();
         let others = (0..count).filter(|other| *other != place);
-        if self.shape == Shape::Ring {
+        if self.shape == PartitionShape::Ring {
             let neighbours = [(place + 1) % count, (place + count - 1) % count];
             let cut = others.filter(|other| !neighbours.contains(other)).collect();
-            return (cut, Lost::Both);
+            return (cut, LostDirection::Both);
         }
         let own = self.part(place);
         let cut = others
             .filter(|other| match own {
                 Part::First => self.part(*other) == Part::Second,
                 Part::Second => self.part(*other) == Part::First,
-                Part::Between => false,
+                Part::PartitionMembers => false,
             })
             .collect();
         let lost = match (self.one_way, own) {
-            (true, Part::First) => Lost::Leaving,
-            (true, Part::Second) => Lost::Arriving,
-            _ => Lost::Both,
+            (true, Part::First) => LostDirection::Leaving,
+            (true, Part::Second) => LostDirection::Arriving,
+            _ => LostDirection::Both,
         };
         (cut, lost)
     }
@@ -108,9 +108,9 @@ impl Between {
     fn part(&self, place: usize) -> Part {
         let half = self.members.len() / 2;
         match self.shape {
-            Shape::Bridge if place == half => Part::Between,
-            Shape::Isolate if place > 0 => Part::Second,
-            Shape::Halves | Shape::Bridge if place >= half => Part::Second,
+            PartitionShape::Bridge if place == half => Part::PartitionMembers,
+            PartitionShape::Isolate if place > 0 => Part::Second,
+            PartitionShape::Halves | PartitionShape::Bridge if place >= half => Part::Second,
             _ => Part::First,
         }
     }
@@ -120,8 +120,8 @@ impl Between {
 mod tests {
     use super::*;
 
-    fn between(count: usize, shape: Shape, one_way: bool) -> Between {
-        Between {
+    fn between(count: usize, shape: PartitionShape, one_way: bool) -> PartitionMembers {
+        PartitionMembers {
             members: (0..count).map(|place| place.to_string()).collect(),
             shape,
             one_way,
@@ -136,11 +136,11 @@ mod tests {
             (0..count).map(|place| between.cut(place).0).collect()
         };
         assert_eq!(
-            cuts(4, Shape::Isolate),
+            cuts(4, PartitionShape::Isolate),
             [vec![1, 2, 3], vec![0], vec![0], vec![0]]
         );
         assert_eq!(
-            cuts(5, Shape::Halves),
+            cuts(5, PartitionShape::Halves),
             [
                 vec![2, 3, 4],
                 vec![2, 3, 4],
@@ -150,18 +150,23 @@ mod tests {
             ]
         );
         assert_eq!(
-            cuts(5, Shape::Ring),
+            cuts(5, PartitionShape::Ring),
             [vec![2, 3], vec![3, 4], vec![0, 4], vec![0, 1], vec![1, 2]]
         );
         assert_eq!(
-            cuts(5, Shape::Bridge),
+            cuts(5, PartitionShape::Bridge),
             [vec![3, 4], vec![3, 4], vec![], vec![0, 1], vec![0, 1]]
         );
     }
 
     #[test]
     fn both_sides_of_a_cut_agree() {
-        for shape in [Shape::Isolate, Shape::Halves, Shape::Ring, Shape::Bridge] {
+        for shape in [
+            PartitionShape::Isolate,
+            PartitionShape::Halves,
+            PartitionShape::Ring,
+            PartitionShape::Bridge,
+        ] {
             for one_way in [false, true] {
                 for count in 2..40 {
                     let between = between(count, shape, one_way);
@@ -176,9 +181,9 @@ mod tests {
                             let (back, theirs) = between.cut(other);
                             assert!(other != one && back.contains(&one));
                             let expected = match lost {
-                                Lost::Leaving => Lost::Arriving,
-                                Lost::Arriving => Lost::Leaving,
-                                Lost::Both => Lost::Both,
+                                LostDirection::Leaving => LostDirection::Arriving,
+                                LostDirection::Arriving => LostDirection::Leaving,
+                                LostDirection::Both => LostDirection::Both,
                             };
                             assert_eq!(theirs, expected);
                         }
@@ -191,11 +196,17 @@ mod tests {
 
     #[test]
     fn too_few_are_no_partition() {
-        assert_eq!(between(3, Shape::Ring, false).problems().len(), 1);
-        assert_eq!(between(2, Shape::Bridge, false).problems().len(), 1);
-        assert_eq!(between(1, Shape::Halves, false).problems().len(), 1);
+        assert_eq!(between(3, PartitionShape::Ring, false).problems().len(), 1);
         assert_eq!(
-            between(4, Shape::Ring, true).problems()[0].at,
+            between(2, PartitionShape::Bridge, false).problems().len(),
+            1
+        );
+        assert_eq!(
+            between(1, PartitionShape::Halves, false).problems().len(),
+            1
+        );
+        assert_eq!(
+            between(4, PartitionShape::Ring, true).problems()[0].at,
             "$.between.one-way"
         );
     }

@@ -1,9 +1,9 @@
 //! A selector made ready to be held against processes: looked up once what can be, then the
 //! cheapest criteria first.
 
+use super::protection::{uid_of, whole_unit};
 use super::selector::{ProcessSelector, Relative, UserOf};
-use super::sockets::{Listening, Network};
-use super::spare::{uid_of, whole_unit};
+use super::sockets::{ListenerNetwork, ListeningSockets};
 use super::{OneOrMany, ProcessTable};
 use backburn_experiments::Problem;
 use backburn_experiments::document::Select;
@@ -187,7 +187,7 @@ pub(super) struct Matcher<'a> {
     unit: Option<String>,
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
-    listening: Option<Listening>,
+    listening: Option<ListeningSockets>,
     /// Whether `listening` means any network, since something else says which processes are meant.
     any_network: bool,
     except: Vec<Matcher<'a>>,
@@ -282,7 +282,7 @@ impl<'a> Matcher<'a> {
             listening: s
                 .listening
                 .as_ref()
-                .map(|ports| Listening::new(table, ports.as_slice().to_vec())),
+                .map(|ports| ListeningSockets::new(table, ports.as_slice().to_vec())),
             any_network: s.says_where(),
             except,
             elsewhere: RefCell::default(),
@@ -339,12 +339,12 @@ impl<'a> Matcher<'a> {
                 }
                 None
             }
-            None => Some(Network::Own),
+            None => Some(ListenerNetwork::Own),
         };
         if network.is_none() || self.except.iter().any(|except| except.matches(pid)) {
             return false;
         }
-        let is_meant = self.any_network || network == Some(Network::Own);
+        let is_meant = self.any_network || network == Some(ListenerNetwork::Own);
         if !is_meant {
             self.elsewhere.borrow_mut().insert(pid);
         }
@@ -352,7 +352,7 @@ impl<'a> Matcher<'a> {
     }
 
     /// Whose network a process listens in; none where nothing is said of ports.
-    pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<Network>>> {
+    pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<ListenerNetwork>>> {
         let listening = self.listening.as_ref()?;
         Some(listening.holds(self.table, pid))
     }

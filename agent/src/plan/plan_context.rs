@@ -1,7 +1,7 @@
 //! The look that a fault gets at its host: reading only.
 
+use crate::metrics::{self, MetricUnavailable};
 use crate::packet_filter::ControlConnection;
-use crate::metrics::{self, NoFigure};
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::Span;
 use std::io;
@@ -9,15 +9,15 @@ use std::path::Path;
 
 /// A look at the host, and what is known of the injection that is planned.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub struct PlanContext<'a> {
     /// Who runs.
     pub table: &'a ProcessTable,
     /// Who is never a victim.
     pub protection: &'a Protection,
     /// Ports whose packets are never touched, at either end.
-    pub spare_ports: &'a [u16],
+    pub protected_ports: &'a [u16],
     /// The connection over which the agent hears its controller, where that is one: never touched either.
-    pub spare_link: Option<ControlConnection>,
+    pub control_connection: Option<ControlConnection>,
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as changes name it, each with the injection's id.
@@ -48,7 +48,7 @@ pub struct FileSystem {
     pub available: u64,
 }
 
-impl Look<'_> {
+impl PlanContext<'_> {
     /// The name of the n-th thing that is made for the injection.
     pub fn mark(&self, number: usize) -> String {
         format!("{}-{number}", self.injection)
@@ -72,7 +72,7 @@ impl Look<'_> {
     ///
     /// # Errors
     /// It can't be read.
-    pub fn memory(&self) -> Result<Memory, NoFigure> {
+    pub fn memory(&self) -> Result<Memory, MetricUnavailable> {
         Ok(Memory {
             total: metrics::memory_total()?,
             available: metrics::memory_available()?,

@@ -1,22 +1,20 @@
 //! Which packets a network fault is about, as people write it, and what that comes to on this
 //! host: names become addresses, a process becomes its network namespace.
 
-mod members;
-mod place;
-
-use super::flow_ends::{MOST, ends, names, placed, read};
-use super::flow_process::{Whose, whose};
-use super::{Look, Plan, flow_notes};
+use super::endpoint::{MAX_NETWORKS, ends, names, placed, read};
+use super::flow_location::FlowLocation;
+use super::flow_owner::{FlowOwner, flow_owner};
+use super::preflight;
 use crate::dns::Viewpoint;
-use crate::packet_filter::{
-    Direction, Endpoint, PacketFilter, FlowMatch, PacketEffect, PortRange, Protocol, marks_held,
-};
 use crate::netlink::{self, Namespace, errno};
+use crate::packet_filter::{
+    Direction, Endpoint, FlowMatch, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
+};
+use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
-use place::Place;
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,50 +24,50 @@ use std::path::{Path, PathBuf};
 /// `namespace` must be given. ARP, the finding of neighbours and the policy's protected ports are never touched.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct Flows {
+pub struct FlowSelector {
     /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
     /// `:port`, if any. Names are found as whoever is hit finds them: by the hosts file and the name servers of the namespace or process. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
     /// names up again every ten, and means the addresses that they come to then as well. On a fleet `@TARGET`, with a port if any, means the
     /// agents that were picked for a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    to: Option<OneOrMany<String>>,
+    pub(super) to: Option<OneOrMany<String>>,
     /// Where the flows come from, written as `to`; a port is the one they come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<OneOrMany<String>>,
+    pub(super) from: Option<OneOrMany<String>>,
     /// The ports that the flows go to: `5432`, `"8000-8010"`, or a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ports: Option<OneOrMany<Port>>,
+    pub(super) ports: Option<OneOrMany<Port>>,
     /// Any where left out; with a port, TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    protocol: Option<Protocol>,
+    pub(super) protocol: Option<Protocol>,
     /// Which of their packets, as seen from the host or namespace. Where left out: what arrives, of latency, reordering and corruption;
     /// what leaves, of duplicates; both, of all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    direction: Option<Direction>,
+    pub(super) direction: Option<Direction>,
     /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// The flows of this process: of its network namespace, e.g. a container's; where that is the host's own, of the sockets made
     /// in its control group (version 2), in which nobody else may be. What other processes handed to it, as a socket that
     /// systemd listens on for it, is not meant; nor is ICMP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    of: Option<ProcessSelector>,
+    pub(super) of: Option<ProcessSelector>,
     /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Not the flows with one of these ends, written as `to`; names are looked up once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    except: Option<OneOrMany<String>>,
+    pub(super) except: Option<OneOrMany<String>>,
     /// Whether the fault is refused where this host would do another harm than is asked for, e.g. because its kernel has no netem. Where
     /// left out, or false, the plan warns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    strict: Option<bool>,
+    pub(super) strict: Option<bool>,
 }
 
 /// A port, or ports from one to another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
-enum Port {
+pub(super) enum Port {
     /// By number.
     Number(u16),
     /// From one to another: `8000-8010`.
@@ -85,28 +83,28 @@ impl Port {
     }
 }
 
-impl Flows {
+impl FlowSelector {
     /// What comes back from this port of these servers, or of any, to the host, or to a namespace told in one of two ways.
-    pub(super) fn answers(
+    pub(crate) fn answers(
         servers: Option<OneOrMany<String>>,
         port: u16,
         protocol: Protocol,
         of: Option<ProcessSelector>,
         namespace: Option<String>,
     ) -> Self {
-        Flows {
+        FlowSelector {
             to: servers,
             ports: Some(OneOrMany::One(Port::Number(port))),
             protocol: Some(protocol),
             direction: Some(Direction::Ingress),
             of,
             namespace,
-            ..Flows::default()
+            ..FlowSelector::default()
         }
     }
 
     /// Every problem that shows without a look at the host.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let chosen = self.to.is_some()
             || self.from.is_some()
@@ -121,11 +119,11 @@ impl Flows {
                 ),
             );
         }
-        problems.extend(self.problems_of_what_is_given());
+        problems.extend(self.problems_of_given_keys());
         problems
     }
 
-    fn problems_of_what_is_given(&self) -> Vec<Problem> {
+    pub(super) fn problems_of_given_keys(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (key, ends) in [
             ("to", &self.to),
@@ -171,13 +169,13 @@ impl Flows {
     }
 
     /// Which of their packets; none where that was left out.
-    pub(super) fn direction(&self) -> Option<Direction> {
+    pub(crate) fn direction(&self) -> Option<Direction> {
         self.direction
     }
 
     /// The same, with these of their packets.
-    pub(super) fn facing(&self, direction: Direction) -> Self {
-        Flows {
+    pub(crate) fn with_direction(&self, direction: Direction) -> Self {
+        FlowSelector {
             direction: Some(direction),
             ..self.clone()
         }
@@ -187,7 +185,7 @@ impl Flows {
     ///
     /// # Errors
     /// It is not wanted.
-    pub(super) fn settled(&self, plan: Plan) -> Result<Plan, Refusal> {
+    pub(crate) fn refuse_warnings_if_strict(&self, plan: Plan) -> Result<Plan, Refusal> {
         if plan.warnings.is_empty() || self.strict != Some(true) {
             return Ok(plan);
         }
@@ -205,7 +203,7 @@ impl Flows {
     }
 
     /// Why their live connections can't be told, where they can't.
-    pub(super) fn not_connections(&self, at: &str) -> Option<Problem> {
+    pub(crate) fn connection_problem(&self, at: &str) -> Option<Problem> {
         match (&self.interface, self.protocol) {
             (Some(_), _) => Some(
                 Problem::new(at, "a connection is not bound to an interface")
@@ -223,15 +221,19 @@ impl Flows {
     ///
     /// # Errors
     /// There is no such host, interface or namespace; or the kernel would not do it.
-    pub(super) fn filter(&self, harm: PacketEffect, look: &Look<'_>) -> Result<PacketFilter, Refusal> {
+    pub(crate) fn filter(
+        &self,
+        harm: PacketEffect,
+        context: &PlanContext<'_>,
+    ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
-        let place = self.find_place(look)?;
-        let resolver = place.resolver(look);
+        let place = self.locate(context)?;
+        let resolver = place.resolver(context);
         let resolve = |name: &str| place.resolve(&resolver, name);
         let to = ends("to", &self.to, &resolve, &mut problems);
         let from = ends("from", &self.from, &resolve, &mut problems);
         let except = ends("except", &self.except, &resolve, &mut problems);
-        let Place {
+        let FlowLocation {
             namespace,
             cgroups,
             viewpoint,
@@ -260,10 +262,11 @@ impl Flows {
             .chain(&except)
             .map(|end| end.networks.len())
             .sum::<usize>()
-            > MOST
+            > MAX_NETWORKS
         {
             problems.push(
-                Problem::new("$", format!("more than {MOST} networks")).hint("name wider networks"),
+                Problem::new("$", format!("more than {MAX_NETWORKS} networks"))
+                    .hint("name wider networks"),
             );
         }
         if !problems.is_empty() {
@@ -272,8 +275,11 @@ impl Flows {
                 ..Refusal::new("no-match", "the flows are not to be found on this host")
             });
         }
-        let spare_ports: Vec<PortRange> =
-            look.spare_ports.iter().map(|port| (*port).into()).collect();
+        let spare_ports: Vec<PortRange> = context
+            .protected_ports
+            .iter()
+            .map(|port| (*port).into())
+            .collect();
         let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
             ports.all(|port| port.within(&spare_ports))
         };
@@ -312,7 +318,8 @@ impl Flows {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. })) {
+        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
+        {
             let what = "it is not known whose a packet at a device is";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
@@ -328,7 +335,7 @@ impl Flows {
                 Ok(Some(true))
             );
         let mut filter = PacketFilter {
-            table: format!("backburn-{}", look.mark(0)),
+            table: format!("backburn-{}", context.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
                 && harm.leaves_by_devices()
@@ -352,7 +359,7 @@ impl Flows {
                 cgroups,
                 except,
                 spare_ports,
-                spare_link: look.spare_link,
+                spare_link: context.control_connection,
             },
             harm,
             viewpoint,
@@ -363,7 +370,7 @@ impl Flows {
                 .collect(),
         };
         filter.marks = match filter.held_marks() {
-            Some(_) => Some(free_marks(filter.inode(), look)?),
+            Some(_) => Some(free_marks(filter.inode(), context)?),
             None => None,
         };
         filter.check().map_err(|error| kernel_refuses(&error))?;
@@ -371,12 +378,15 @@ impl Flows {
     }
 
     /// The network namespace that is meant; none where it is ours.
-    pub(super) fn find_namespace(&self, look: &Look<'_>) -> Result<Option<Namespace>, Refusal> {
-        self.find_place(look).map(|place| place.namespace)
+    pub(crate) fn find_namespace(
+        &self,
+        context: &PlanContext<'_>,
+    ) -> Result<Option<Namespace>, Refusal> {
+        self.locate(context).map(|place| place.namespace)
     }
 
     /// Where the flows are, and whose.
-    fn find_place(&self, look: &Look<'_>) -> Result<Place, Refusal> {
+    pub(super) fn locate(&self, context: &PlanContext<'_>) -> Result<FlowLocation, Refusal> {
         let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
@@ -393,16 +403,16 @@ impl Flows {
                 }
             })?;
             return Ok(match found.inode == own.inode {
-                true => Place::default(),
-                false => Place::of(found, look),
+                true => FlowLocation::default(),
+                false => FlowLocation::of(found, context),
             });
         }
         let Some(of) = &self.of else {
-            return Ok(Place::default());
+            return Ok(FlowLocation::default());
         };
-        match whose(of, &own, look)? {
-            Whose::Namespace(namespace) => Ok(Place::of(namespace, look)),
-            Whose::Cgroups(..) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
+        match flow_owner(of, &own, context)? {
+            FlowOwner::Namespace(namespace) => Ok(FlowLocation::of(namespace, context)),
+            FlowOwner::Cgroups(..) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
                 problems: vec![
                     Problem::new(
                         "$.protocol",
@@ -415,20 +425,20 @@ impl Flows {
                     "the processes' packets can't be told from others'",
                 )
             }),
-            Whose::Cgroups(cgroups, one) => Ok(Place {
+            FlowOwner::Cgroups(cgroups, one) => Ok(FlowLocation {
                 cgroups,
                 viewpoint: Viewpoint::of_process(one),
-                ..Place::default()
+                ..FlowLocation::default()
             }),
         }
     }
 }
 
 /// Which bits of packets' marks no other fault has in this namespace.
-fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
+fn free_marks(inode: u64, context: &PlanContext<'_>) -> Result<usize, Refusal> {
     let is_free = |number: &usize| {
         let name = marks_held(inode, *number);
-        !look.held.iter().any(|(thing, _)| *thing == name)
+        !context.held.iter().any(|(thing, _)| *thing == name)
     };
     (0..PacketFilter::MARKS).find(is_free).ok_or_else(|| {
         let number = PacketFilter::MARKS;
@@ -438,15 +448,17 @@ fn free_marks(inode: u64, look: &Look<'_>) -> Result<usize, Refusal> {
 }
 
 /// What people should know of what would be done, and be warned of.
-pub(super) fn told(filter: &PacketFilter) -> Result<(Vec<String>, Vec<String>), Refusal> {
-    let look = || Ok((flow_notes::notes(filter)?, flow_notes::warnings(filter)));
-    netlink::within(filter.namespace.as_ref(), look)
+pub(crate) fn notes_and_warnings(
+    filter: &PacketFilter,
+) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    let checks = || Ok((preflight::notes(filter)?, preflight::warnings(filter)));
+    netlink::within(filter.namespace.as_ref(), checks)
         .map(Option::unwrap_or_default)
         .map_err(|error| kernel_refuses(&error))
 }
 
 /// What the kernel said, and what would do.
-pub(super) fn kernel_refuses(error: &std::io::Error) -> Refusal {
+pub(crate) fn kernel_refuses(error: &std::io::Error) -> Refusal {
     match errno(error) {
         Some(Errno::PERM) => Refusal::new("not-permitted", error.to_string())
             .hint("run as root, or with CAP_NET_ADMIN"),
@@ -467,7 +479,7 @@ mod tests {
     #[test]
     fn something_must_be_chosen_and_be_right() {
         let problems = |json: serde_json::Value| -> Vec<String> {
-            let flows: Flows = serde_json::from_value(json).expect("it has the form");
+            let flows: FlowSelector = serde_json::from_value(json).expect("it has the form");
             flows
                 .problems()
                 .into_iter()

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 /// The rules and how they stand.
 #[derive(Debug, Default)]
-pub struct Watch {
-    watched: Vec<Watched>,
+pub struct LocalAbortRules {
+    watched: Vec<LocalAbortRule>,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct LocalAbortRule {
     rule: WatchRule,
     due: Instant,
     failures: u32,
@@ -23,14 +23,14 @@ struct Watched {
     found: Option<f64>,
 }
 
-impl Watch {
+impl LocalAbortRules {
     /// Watches these from now on.
     pub fn new(rules: Vec<WatchRule>) -> Self {
         let due = Instant::now();
-        Watch {
+        LocalAbortRules {
             watched: rules
                 .into_iter()
-                .map(|rule| Watched {
+                .map(|rule| LocalAbortRule {
                     rule,
                     due,
                     failures: 0,
@@ -48,7 +48,7 @@ impl Watch {
     }
 
     /// What children are to look at now: the figures that are due and are read from a path, each with its rule's name. Their
-    /// answers are for [`Watch::take`].
+    /// answers are for [`LocalAbortRules::take`].
     pub fn due_from_paths(&mut self, now: Instant) -> Vec<(String, Task)> {
         let due = self.watched.iter_mut().filter(|watched| {
             let from_a_path = watched.rule.host.metric.is_read_from_a_path();

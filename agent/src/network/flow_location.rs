@@ -1,14 +1,14 @@
 //! Where flows are, whose they are, and how names are found there.
 
 use crate::dns::{Resolver, Viewpoint};
-use crate::faults::Look;
 use crate::netlink::Namespace;
+use crate::plan::PlanContext;
 use crate::processes::Cgroup;
 use std::net::IpAddr;
 
 /// Where flows are, and whose.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(crate) struct FlowLocation {
     /// The network namespace; none where it is the agent's own.
     pub namespace: Option<Namespace>,
     /// There, only the sockets of these; all where empty.
@@ -17,24 +17,24 @@ pub(super) struct Place {
     pub viewpoint: Option<Viewpoint>,
 }
 
-impl Place {
-    pub(super) fn of(namespace: Namespace, look: &Look<'_>) -> Self {
-        Place {
-            viewpoint: Viewpoint::of(&namespace, look.table),
+impl FlowLocation {
+    pub(crate) fn of(namespace: Namespace, context: &PlanContext<'_>) -> Self {
+        FlowLocation {
+            viewpoint: Viewpoint::of(&namespace, context.table),
             namespace: Some(namespace),
             cgroups: Vec::new(),
         }
     }
 
     /// Who finds names there; none where it is not known how they are found.
-    pub(super) fn resolver(&self, look: &Look<'_>) -> Option<Resolver> {
+    pub(crate) fn resolver(&self, context: &PlanContext<'_>) -> Option<Resolver> {
         if self.namespace.is_some() && self.viewpoint.is_none() {
             return None;
         }
         Some(Resolver::new(
             self.namespace.as_ref(),
             self.viewpoint.as_ref(),
-            look.table,
+            context.table,
         ))
     }
 
@@ -42,7 +42,7 @@ impl Place {
     ///
     /// # Errors
     /// Where it has none, and why.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         resolver: &Option<Resolver>,
         name: &str,

@@ -2,8 +2,8 @@
 //! where it has one of its own, else those of its control group's sockets. It is exact to the processes that are
 //! chosen, or refused.
 
-use super::Look;
 use crate::netlink::Namespace;
+use crate::plan::PlanContext;
 use crate::processes::{Cgroup, Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, document::Select};
@@ -14,7 +14,7 @@ const BY_PORTS: &str = "name its ports or addresses instead";
 
 /// How processes' packets are told from others'.
 #[derive(Debug)]
-pub(super) enum Whose {
+pub(crate) enum FlowOwner {
     /// All packets of this namespace.
     Namespace(Namespace),
     /// In ours, those of the sockets of these; and one of the processes.
@@ -25,16 +25,16 @@ pub(super) enum Whose {
 ///
 /// # Errors
 /// Nobody is meant, or they can't be told from others.
-pub(super) fn whose(
+pub(crate) fn flow_owner(
     of: &ProcessSelector,
     own: &Namespace,
-    look: &Look<'_>,
-) -> Result<Whose, Refusal> {
+    context: &PlanContext<'_>,
+) -> Result<FlowOwner, Refusal> {
     let all = ProcessSelector {
         select: of.select.or(Some(Select::All)),
         ..of.clone()
     };
-    let found = all.find("$.of", look.table, look.protection, look.seed)?;
+    let found = all.find("$.of", context.table, context.protection, context.seed)?;
     let mut namespaces = Vec::new();
     for process in &found.victims {
         let path = PathBuf::from(format!("/proc/{}/ns/net", process.id.pid));
@@ -48,10 +48,10 @@ pub(super) fn whose(
     }
     let different: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
     match (different.len(), namespaces.into_iter().next()) {
-        (1, Some(namespace)) if namespace.inode != own.inode => Ok(Whose::Namespace(namespace)),
+        (1, Some(namespace)) if namespace.inode != own.inode => Ok(FlowOwner::Namespace(namespace)),
         (1, _) if let Some(first) = found.victims.first() => {
-            let cgroups = cgroups(&found.victims, look)?;
-            Ok(Whose::Cgroups(cgroups, first.id))
+            let cgroups = cgroups(&found.victims, context)?;
+            Ok(FlowOwner::Cgroups(cgroups, first.id))
         }
         (many, _) => Err(refuse(
             format!("the processes are in {many} different networks"),
@@ -61,11 +61,11 @@ pub(super) fn whose(
 }
 
 /// The control groups of these processes, where nobody else is in them.
-fn cgroups(processes: &[Process], look: &Look<'_>) -> Result<Vec<Cgroup>, Refusal> {
+fn cgroups(processes: &[Process], context: &PlanContext<'_>) -> Result<Vec<Cgroup>, Refusal> {
     let mut cgroups: Vec<Cgroup> = Vec::new();
     for process in processes {
         let shares = format!("{process} shares the network of this host");
-        let cgroup = Cgroup::of(look.table, process.id.pid)
+        let cgroup = Cgroup::of(context.table, process.id.pid)
             .map_err(|error| refuse(format!("{shares}, and {error}"), BY_PORTS))?
             .ok_or_else(|| {
                 refuse(
@@ -82,7 +82,7 @@ fn cgroups(processes: &[Process], look: &Look<'_>) -> Result<Vec<Cgroup>, Refusa
         let others: Vec<String> = members
             .into_iter()
             .filter(|pid| !processes.iter().any(|process| process.id.pid == *pid))
-            .map(|pid| match look.table.name(pid) {
+            .map(|pid| match context.table.name(pid) {
                 Some(name) => format!("{name} ({pid})"),
                 None => "one that is out of sight here".into(),
             })

@@ -1,18 +1,18 @@
 //! Flows between the members of a set, of which this host is one.
 
-use super::{Flows, kernel_refuses};
-use crate::faults::Look;
-use crate::faults::flow_ends::{ends, read};
-use crate::faults::parts::Lost;
-use crate::packet_filter::Direction;
+use super::endpoint::{ends, read};
+use super::flow_selector::{FlowSelector, kernel_refuses};
+use super::partition_topology::LostDirection;
 use crate::netlink;
+use crate::packet_filter::Direction;
+use crate::plan::PlanContext;
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 
-impl Flows {
+impl FlowSelector {
     /// The same where they are those between members, which take the place of their ends.
-    pub(in crate::faults) fn problems_between(&self, members: &[String]) -> Vec<Problem> {
+    pub(crate) fn problems_between(&self, members: &[String]) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (key, given) in [
             ("to", self.to.is_some()),
@@ -38,7 +38,7 @@ impl Flows {
                     .hint("a member is an address or a name; `ports` narrows to some"),
             );
         }
-        problems.extend(self.problems_of_what_is_given());
+        problems.extend(self.problems_of_given_keys());
         problems
     }
 
@@ -46,17 +46,17 @@ impl Flows {
     ///
     /// # Errors
     /// It is none of them, or several; or one of them has no address.
-    pub(in crate::faults) fn place_among(
+    pub(crate) fn position_among(
         &self,
         members: &[String],
-        look: &Look<'_>,
+        context: &PlanContext<'_>,
     ) -> Result<usize, Refusal> {
-        let place = self.find_place(look)?;
+        let place = self.locate(context)?;
         let own = netlink::within(place.namespace.as_ref(), netlink::addresses)
             .map_err(|error| kernel_refuses(&error))?
             .unwrap_or_default();
         let mut problems = Vec::new();
-        let resolver = place.resolver(look);
+        let resolver = place.resolver(context);
         let resolve = |name: &str| place.resolve(&resolver, name);
         let places: Vec<usize> = (0..members.len())
             .filter(|place| {
@@ -89,13 +89,13 @@ impl Flows {
     }
 
     /// The same flows, but only those with these ends, and of those only what is lost.
-    pub(in crate::faults) fn toward(&self, others: Vec<String>, lost: Lost) -> Flows {
-        Flows {
+    pub(crate) fn narrowed_to(&self, others: Vec<String>, lost: LostDirection) -> FlowSelector {
+        FlowSelector {
             to: Some(OneOrMany::Many(others)),
             direction: Some(match lost {
-                Lost::Leaving => Direction::Egress,
-                Lost::Arriving => Direction::Ingress,
-                Lost::Both => Direction::Both,
+                LostDirection::Leaving => Direction::Egress,
+                LostDirection::Arriving => Direction::Ingress,
+                LostDirection::Both => Direction::Both,
             }),
             ..self.clone()
         }

@@ -1,9 +1,10 @@
 //! By what packets are shaped: by netem, on a device of ours, where the kernel has it; else by what is left without it,
 //! which sees packets of one direction only.
 
-use super::flows::Flows;
-use super::{Look, Plan, filtering};
+use super::flow_selector::FlowSelector;
+use super::plan_for_flows;
 use crate::packet_filter::{Direction, PacketEffect, Shaping};
+use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// What shapes packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Backend {
+pub enum ShapingBackend {
     /// netem where the kernel has it, else what works without.
     #[default]
     Auto,
@@ -23,7 +24,7 @@ pub enum Backend {
 }
 
 /// A fault that netem does, and something else as well for one direction.
-pub(super) struct Ways {
+pub(crate) struct ShapingMethods {
     /// With netem.
     pub shape: Shaping,
     /// Without it.
@@ -34,12 +35,16 @@ pub(super) struct Ways {
     pub note: &'static str,
 }
 
-impl Backend {
+impl ShapingBackend {
     /// What contradicts itself, whatever the kernel has.
-    pub(super) fn problems(backend: Option<Self>, flows: &Flows, only: Direction) -> Vec<Problem> {
+    pub(crate) fn problems(
+        backend: Option<Self>,
+        flows: &FlowSelector,
+        only: Direction,
+    ) -> Vec<Problem> {
         let other = flows.direction().is_some_and(|direction| direction != only);
         match backend {
-            Some(Backend::Nfqueue) if other => vec![one_way(only)],
+            Some(ShapingBackend::Nfqueue) if other => vec![one_way(only)],
             _ => Vec::new(),
         }
     }
@@ -48,11 +53,11 @@ impl Backend {
     ///
     /// # Errors
     /// It has not what is wanted.
-    pub(super) fn plan(
+    pub(crate) fn plan(
         backend: Option<Self>,
-        flows: &Flows,
-        ways: Ways,
-        look: &Look<'_>,
+        flows: &FlowSelector,
+        ways: ShapingMethods,
+        context: &PlanContext<'_>,
     ) -> Result<Plan, Refusal> {
         let direction = flows.direction().unwrap_or(ways.only);
         let left_out = flows.direction().is_none().then(|| {
@@ -61,12 +66,13 @@ impl Backend {
                 which(ways.only).0
             )
         });
-        let flows = flows.facing(direction);
+        let flows = flows.with_direction(direction);
         let missing = match backend.unwrap_or_default() {
-            Backend::Nfqueue => None,
-            Backend::Auto | Backend::Netem => match ways.shape.try_on_kernel() {
+            ShapingBackend::Nfqueue => None,
+            ShapingBackend::Auto | ShapingBackend::Netem => match ways.shape.try_on_kernel() {
                 Ok(()) => {
-                    let mut plan = filtering(&flows, PacketEffect::Shape { shape: ways.shape }, look)?;
+                    let mut plan =
+                        plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
@@ -78,7 +84,7 @@ impl Backend {
         };
         let hint = "`backburn-agent doctor` tells what this kernel has; the `sch_netem` and `ifb` modules are wanted";
         match (backend, missing) {
-            (Some(Backend::Netem), Some(error)) => Err(Refusal {
+            (Some(ShapingBackend::Netem), Some(error)) => Err(Refusal {
                 problems: vec![
                     Problem::new("$.backend", format!("netem can't be had: {error}")).hint(hint),
                 ],
@@ -89,7 +95,7 @@ impl Backend {
                 ..Refusal::new("no-backend", format!("netem can't be had here: {error}")).hint(hint)
             }),
             (_, missing) => {
-                let mut plan = filtering(&flows, ways.other, look)?;
+                let mut plan = plan_for_flows(&flows, ways.other, context)?;
                 plan.notes.extend(left_out);
                 plan.notes.push(ways.note.into());
                 plan.warnings.extend(missing.map(|error| {
@@ -98,7 +104,7 @@ impl Backend {
                         which(ways.only).0
                     )
                 }));
-                flows.settled(plan)
+                flows.refuse_warnings_if_strict(plan)
             }
         }
     }

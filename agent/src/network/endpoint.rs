@@ -8,17 +8,17 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The most networks that a fault is about; what is longer would not fit on a helper's command line.
-pub(super) const MOST: usize = 1024;
+pub(crate) const MAX_NETWORKS: usize = 1024;
 
 /// One end as it is written: a network or a name, and maybe a port.
 #[derive(Debug, PartialEq)]
-pub(super) struct Written<'a> {
-    pub(super) host: Host<'a>,
-    pub(super) port: Option<PortRange>,
+pub(crate) struct WrittenEndpoint<'a> {
+    pub(crate) host: EndpointHost<'a>,
+    pub(crate) port: Option<PortRange>,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Host<'a> {
+pub(crate) enum EndpointHost<'a> {
     Network(IpNetwork),
     Name(&'a str),
     /// Agents of a fleet: the controller puts their addresses in its place before it asks anybody.
@@ -26,7 +26,7 @@ pub(super) enum Host<'a> {
 }
 
 /// Each of these with its place.
-pub(super) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(String, &'a T)> {
+pub(crate) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(String, &'a T)> {
     match some {
         None => Vec::new(),
         Some(OneOrMany::One(one)) => vec![(format!("$.{key}"), one)],
@@ -40,7 +40,7 @@ pub(super) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(S
 }
 
 /// The ends with their names made addresses by `resolve`, those with the same port together.
-pub(super) fn ends(
+pub(crate) fn ends(
     key: &str,
     written: &Option<OneOrMany<String>>,
     resolve: &dyn Fn(&str) -> Result<Vec<IpAddr>, String>,
@@ -49,12 +49,12 @@ pub(super) fn ends(
     let mut found: Vec<(Option<PortRange>, BTreeSet<IpNetwork>)> = Vec::new();
     for (at, text) in placed(key, written) {
         // What can't be read was told before.
-        let Ok(Written { host, port }) = read(text) else {
+        let Ok(WrittenEndpoint { host, port }) = read(text) else {
             continue;
         };
         let networks: Vec<IpNetwork> = match host {
-            Host::Network(network) => vec![network],
-            Host::Target(name) => {
+            EndpointHost::Network(network) => vec![network],
+            EndpointHost::Target(name) => {
                 let what =
                     format!("`@{name}` means the agents of a target, and there is no fleet here");
                 problems.push(
@@ -63,7 +63,7 @@ pub(super) fn ends(
                 );
                 continue;
             }
-            Host::Name(name) => match resolve(name) {
+            EndpointHost::Name(name) => match resolve(name) {
                 Ok(addresses) => addresses.into_iter().map(IpNetwork::from).collect(),
                 Err(why) => {
                     let what = format!("`{name}` has no address {why}");
@@ -90,7 +90,7 @@ pub(super) fn ends(
 }
 
 /// The names among the ends, to be looked up again later.
-pub(super) fn names<'a>(
+pub(crate) fn names<'a>(
     key: &str,
     written: &'a Option<OneOrMany<String>>,
     from: bool,
@@ -98,8 +98,8 @@ pub(super) fn names<'a>(
     placed(key, written)
         .into_iter()
         .filter_map(move |(_, text)| match read(text).ok()? {
-            Written {
-                host: Host::Name(name),
+            WrittenEndpoint {
+                host: EndpointHost::Name(name),
                 port,
             } => Some(RefreshedName {
                 name: name.to_owned(),
@@ -110,7 +110,7 @@ pub(super) fn names<'a>(
         })
 }
 
-pub(super) fn read(text: &str) -> Result<Written<'_>, String> {
+pub(crate) fn read(text: &str) -> Result<WrittenEndpoint<'_>, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest
@@ -136,16 +136,16 @@ pub(super) fn read(text: &str) -> Result<Written<'_>, String> {
     let looks_like_an_address = host.contains([':', '/'])
         || (!host.is_empty() && host.chars().all(|c| c.is_ascii_digit() || c == '.'));
     if let Some(target) = host.strip_prefix('@').filter(|target| is_target(target)) {
-        let host = Host::Target(target);
-        return Ok(Written { host, port });
+        let host = EndpointHost::Target(target);
+        return Ok(WrittenEndpoint { host, port });
     }
     let host = match host.parse() {
-        Ok(network) => Host::Network(network),
+        Ok(network) => EndpointHost::Network(network),
         Err(what) if looks_like_an_address => return Err(what),
-        Err(_) if is_name(host) => Host::Name(host),
+        Err(_) if is_name(host) => EndpointHost::Name(host),
         Err(_) => return Err(format!("`{host}` is neither an address nor a host's name")),
     };
-    Ok(Written { host, port })
+    Ok(WrittenEndpoint { host, port })
 }
 
 /// Whether this could be a target's name.
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn ends_are_read_as_people_write_them() {
-        let network = |text: &str| Host::Network(text.parse().expect("a network"));
+        let network = |text: &str| EndpointHost::Network(text.parse().expect("a network"));
         for (text, host, port) in [
             ("10.0.0.7", network("10.0.0.7/32"), None),
             ("10.0.0.7:80", network("10.0.0.7"), Some("80")),
@@ -185,13 +185,17 @@ mod tests {
             ("fd00::/8", network("fd00::/8"), None),
             ("[fd00::1]:443", network("fd00::1"), Some("443")),
             ("[fd00::/8]", network("fd00::/8"), None),
-            ("db.example:5432", Host::Name("db.example"), Some("5432")),
-            ("db_1", Host::Name("db_1"), None),
-            ("@db", Host::Target("db"), None),
-            ("@db:5432", Host::Target("db"), Some("5432")),
+            (
+                "db.example:5432",
+                EndpointHost::Name("db.example"),
+                Some("5432"),
+            ),
+            ("db_1", EndpointHost::Name("db_1"), None),
+            ("@db", EndpointHost::Target("db"), None),
+            ("@db:5432", EndpointHost::Target("db"), Some("5432")),
         ] {
             let port = port.map(|port| port.parse().expect("ports"));
-            assert_eq!(read(text), Ok(Written { host, port }), "{text}");
+            assert_eq!(read(text), Ok(WrittenEndpoint { host, port }), "{text}");
         }
         for text in [
             "",

@@ -1,13 +1,13 @@
 //! Which answers a DNS fault is about, as people write it, and what that comes to on this host.
 
-use super::flow_ends::{placed, read};
-use super::flows::Flows;
-use super::resolution::Resolution;
-use super::{Look, Plan};
+use super::endpoint::{placed, read};
+use super::flow_selector::FlowSelector;
+use super::name_resolution::NameResolution;
 use crate::changes::{Change, ProcessHelper};
 use crate::dns::{Alteration, AnswerFilter, NamePattern};
-use crate::packet_filter::{PacketEffect, Protocol};
 use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, Protocol};
+use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// The most names; what is longer would not fit on a helper's command line.
-const MOST: usize = 256;
+const MAX_NAMES: usize = 256;
 /// Where name servers listen.
-const PORT: u16 = 53;
+const DNS_PORT: u16 = 53;
 
 /// Which answers: those that name servers give to this host, or to a namespace, when they are asked for some names.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct Answers {
+pub struct DnsSelector {
     /// The names that are asked for: `db.example.org`; `*.example.org` for all below that one; `*` for all there are. A list means any
     /// of them. The name in the question counts, in full: not a short one that a `search` makes longer, nor an alias that it leads to.
     names: OneOrMany<String>,
@@ -48,15 +48,15 @@ pub struct Answers {
     percent: Option<f64>,
 }
 
-impl Answers {
-    fn flows(&self, servers: Option<OneOrMany<String>>, protocol: Protocol) -> Flows {
-        let port = self.port.unwrap_or(PORT);
+impl DnsSelector {
+    fn flows(&self, servers: Option<OneOrMany<String>>, protocol: Protocol) -> FlowSelector {
+        let port = self.port.unwrap_or(DNS_PORT);
         let (of, namespace) = (self.of.clone(), self.namespace.clone());
-        Flows::answers(servers, port, protocol, of, namespace)
+        FlowSelector::answers(servers, port, protocol, of, namespace)
     }
 
     /// Every problem that shows without a look at the host.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(crate) fn problems(&self) -> Vec<Problem> {
         let names = Some(self.names.clone());
         let names = placed("names", &names);
         let mut problems = Vec::new();
@@ -69,9 +69,9 @@ impl Answers {
                 .hint("a name, or `*` for all"),
             );
         }
-        if names.len() > MOST {
+        if names.len() > MAX_NAMES {
             problems.push(
-                Problem::new("$.names", format!("more than {MOST} names"))
+                Problem::new("$.names", format!("more than {MAX_NAMES} names"))
                     .hint("`*.example.org` means all names below that one"),
             );
         }
@@ -100,15 +100,19 @@ impl Answers {
     }
 
     /// The plan of a fault that does this to them.
-    pub(super) fn plan(&self, change: Alteration, look: &Look<'_>) -> Result<Plan, Refusal> {
+    pub(crate) fn plan(
+        &self,
+        change: Alteration,
+        context: &PlanContext<'_>,
+    ) -> Result<Plan, Refusal> {
         let mut notes = Vec::new();
-        let namespace = self.flows(None, Protocol::Udp).find_namespace(look)?;
+        let namespace = self.flows(None, Protocol::Udp).find_namespace(context)?;
         let names: Vec<NamePattern> = placed("names", &Some(self.names.clone()))
             .into_iter()
             .filter_map(|(_, name)| name.parse().ok())
             .collect();
-        let resolution = Resolution::of(namespace.as_ref(), look.table);
-        notes.extend(resolution.asides(&names));
+        let resolution = NameResolution::of(namespace.as_ref(), context.table);
+        notes.extend(resolution.notes(&names));
         let servers = match &self.server {
             Some(servers) => Some(servers.clone()),
             None => resolution.local_resolver().map(|servers| {
@@ -130,7 +134,7 @@ impl Answers {
         };
         let filter = self
             .flows(servers, protocol)
-            .filter(harm, look)
+            .filter(harm, context)
             .map_err(|mut refusal| {
                 refusal.problems = refusal.problems.into_iter().map(of_server).collect();
                 refusal
@@ -157,14 +161,14 @@ impl Answers {
             victims: victims.collect(),
             notes,
             changes: vec![Change::Helper(ProcessHelper {
-                mark: look.mark(0),
-                deadline: look.deadline(Span::default()),
+                mark: context.mark(0),
+                deadline: context.deadline(Span::default()),
                 role: HelperSpec::Answers(Box::new(AnswerFilter {
                     filter,
                     names,
                     change,
                     percent: self.percent.filter(|percent| *percent < 100.0),
-                    seed: look.seed,
+                    seed: context.seed,
                 })),
             })],
             ..Plan::default()
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_place() {
         let problems = |json: serde_json::Value| -> Vec<String> {
-            let answers: Answers = serde_json::from_value(json).expect("it has the form");
+            let answers: DnsSelector = serde_json::from_value(json).expect("it has the form");
             let problems = answers.problems().into_iter();
             problems.map(|problem| problem.at).collect()
         };

@@ -2,17 +2,17 @@
 //! or make it look like something else. Looks only; nothing is sent.
 
 use crate::changes::count;
-use crate::packet_filter::{PacketFilter, FlowMatch, IpNetwork, Protocol};
 use crate::netlink::{self, ForeignChain, ListeningSocket};
+use crate::packet_filter::{FlowMatch, IpNetwork, PacketFilter, Protocol};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// How many of one kind are named.
-const NAMED: usize = 4;
+const MAX_LISTED_NAMES: usize = 4;
 
 /// What is to be known of the namespace that the thread is in.
-pub(super) fn notes(filter: &PacketFilter) -> io::Result<Vec<String>> {
+pub(crate) fn notes(filter: &PacketFilter) -> io::Result<Vec<String>> {
     let mut notes = Vec::new();
     if filter.closes_established() {
         netlink::closes_connections()?;
@@ -33,7 +33,7 @@ pub(super) fn notes(filter: &PacketFilter) -> io::Result<Vec<String>> {
 
 /// What the namespace that the thread is in makes of the fault that is not what was asked for: packets that would not be chosen because
 /// their addresses are translated.
-pub(super) fn warnings(filter: &PacketFilter) -> Vec<String> {
+pub(crate) fn warnings(filter: &PacketFilter) -> Vec<String> {
     let flows = &filter.flows;
     if flows.to.is_empty() && flows.from.is_empty() && flows.ports.is_empty() {
         return Vec::new();
@@ -118,9 +118,9 @@ fn others(filter: &PacketFilter) -> io::Result<Vec<String>> {
 
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let number = names.len();
-    let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
-    if number > NAMED {
-        text += &format!(" and {} more", number - NAMED);
+    let mut text = names.take(MAX_LISTED_NAMES).collect::<Vec<_>>().join(", ");
+    if number > MAX_LISTED_NAMES {
+        text += &format!(" and {} more", number - MAX_LISTED_NAMES);
     }
     text
 }

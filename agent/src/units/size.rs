@@ -84,20 +84,20 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 /// What people write as a number of bytes, or as text with a unit.
-pub(super) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
     deserializer: D,
     of_number: fn(u64) -> T,
     wanted: &str,
 ) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum NumberOrText {
         Number(u64),
         Text(String),
     }
-    match Written::deserialize(deserializer) {
-        Ok(Written::Number(number)) => Ok(of_number(number)),
-        Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
+    match NumberOrText::deserialize(deserializer) {
+        Ok(NumberOrText::Number(number)) => Ok(of_number(number)),
+        Ok(NumberOrText::Text(text)) => text.parse().map_err(de::Error::custom),
         Err(_) => Err(de::Error::custom(wanted)),
     }
 }

@@ -19,7 +19,7 @@ const PROGRAMS: [&str; 2] = ["backburn", "backburn-agent"];
 const DEMO: &str = "demo-service";
 
 /// Tells Backburn's own processes, and those that they were started from, from others.
-pub(super) struct Ours<'a> {
+pub(super) struct OwnProcesses<'a> {
     table: &'a ProcessTable,
     /// This process, unless the table is a made-up one, in which its id would be a stranger's.
     own: Option<i32>,
@@ -39,11 +39,11 @@ struct Origins {
     commands: Vec<(String, i32)>,
 }
 
-impl<'a> Ours<'a> {
+impl<'a> OwnProcesses<'a> {
     pub(super) fn new(table: &'a ProcessTable) -> Self {
         let is_real = table.root() == Path::new("/proc");
         let program = is_real.then(|| rustix::fs::stat("/proc/self/exe").ok());
-        Ours {
+        OwnProcesses {
             table,
             own: is_real.then(|| std::process::id() as i32),
             program: program.flatten().map(|file| (file.st_dev, file.st_ino)),
@@ -236,7 +236,7 @@ impl ProcessTable {
 
     /// The agents that keep their ledger below this state folder, by their workers' ids.
     pub fn workers_of(&self, state: &Path) -> Vec<i32> {
-        let ours = Ours::new(self);
+        let ours = OwnProcesses::new(self);
         let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         let keeps = |pid: &i32| {
             let words = self.arguments(*pid);

@@ -45,8 +45,8 @@ impl FromStr for Rate {
         let amount: f64 = digits.trim().parse().map_err(|_| wrong())?;
         let bytes = amount * factor / 8.0;
         // What is below this is counted exactly by such a number.
-        const MOST: f64 = 9e15;
-        (0.0..MOST)
+        const MAX_BYTES_PER_SECOND: f64 = 9e15;
+        (0.0..MAX_BYTES_PER_SECOND)
             .contains(&bytes)
             .then_some(Rate(bytes.round() as u64))
             .ok_or_else(wrong)

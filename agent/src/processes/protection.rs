@@ -1,8 +1,8 @@
 //! Who is never a victim, whatever a selector says: pid 1, the kernel's threads, Backburn's own
 //! processes and those that it was started from, the dead, and what the policy protects.
 
-use super::matching::cgroup_paths;
-use super::ours::Ours;
+use super::matcher::cgroup_paths;
+use super::own_processes::OwnProcesses;
 use super::{Process, ProcessTable, Stat};
 use backburn_experiments::Problem;
 use schemars::JsonSchema;
@@ -64,24 +64,24 @@ impl Protection {
 }
 
 /// The one place where it is decided who is spared.
-pub(super) struct Spare<'a> {
+pub(super) struct ProtectionCheck<'a> {
     table: &'a ProcessTable,
     protection: &'a Protection,
     users: Vec<(u32, &'a str)>,
-    ours: Ours<'a>,
+    ours: OwnProcesses<'a>,
 }
 
-impl<'a> Spare<'a> {
+impl<'a> ProtectionCheck<'a> {
     pub(super) fn new(table: &'a ProcessTable, protection: &'a Protection) -> Self {
         let users = protection.users.iter();
         let users = users
             .filter_map(|user| Some((uid_of(user)?, user.as_str())))
             .collect();
-        Spare {
+        ProtectionCheck {
             table,
             protection,
             users,
-            ours: Ours::new(table),
+            ours: OwnProcesses::new(table),
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// What its files say; nothing where they can't be read.
 #[derive(Debug, Default)]
-pub(super) struct Resolution {
+pub(crate) struct NameResolution {
     /// The name servers of resolv.conf(5).
     servers: Vec<IpAddr>,
     /// The names of hosts(5), each with all that stands in its line.
@@ -16,9 +16,9 @@ pub(super) struct Resolution {
     sources: Vec<String>,
 }
 
-impl Resolution {
+impl NameResolution {
     /// As seen in a namespace, or by us.
-    pub(super) fn of(namespace: Option<&Namespace>, table: &ProcessTable) -> Self {
+    pub(crate) fn of(namespace: Option<&Namespace>, table: &ProcessTable) -> Self {
         let viewpoint = namespace.map(|namespace| Viewpoint::of(namespace, table));
         let text = |name: &str| {
             let text = match &viewpoint {
@@ -28,13 +28,13 @@ impl Resolution {
             Some(text.unwrap_or_default())
         };
         let text = |name: &str| text(name).unwrap_or_default();
-        Resolution::read(&text("resolv.conf"), &text("hosts"), &text("nsswitch.conf"))
+        NameResolution::read(&text("resolv.conf"), &text("hosts"), &text("nsswitch.conf"))
     }
 
     fn read(resolv_conf: &str, hosts_text: &str, nsswitch: &str) -> Self {
         let servers = ResolvConf::parse(resolv_conf).servers.into_iter();
         let names = hosts(hosts_text).flat_map(|(_, names)| names);
-        Resolution {
+        NameResolution {
             servers: servers.map(|server| server.address).collect(),
             hosts: names.map(str::to_owned).collect(),
             sources: sources(nsswitch).unwrap_or_default(),
@@ -42,13 +42,13 @@ impl Resolution {
     }
 
     /// The name servers, where one of them is on the loopback.
-    pub(super) fn local_resolver(&self) -> Option<&[IpAddr]> {
+    pub(crate) fn local_resolver(&self) -> Option<&[IpAddr]> {
         let is_local = |server: &IpAddr| server.to_canonical().is_loopback();
         self.servers.iter().any(is_local).then_some(&self.servers)
     }
 
     /// What people should know of ways around a name server.
-    pub(super) fn asides(&self, names: &[NamePattern]) -> Vec<String> {
+    pub(crate) fn notes(&self, names: &[NamePattern]) -> Vec<String> {
         let mut notes = Vec::new();
         let known = self.hosts.iter().filter(|host| {
             let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn files_are_read_as_they_are_written() {
-        let resolution = Resolution::read(
+        let resolution = NameResolution::read(
             "# nameserver 9.9.9.9\nsearch example.org\nnameserver 127.0.0.53 \n nameserver fe80::1%eth0\nnameserver x\n",
             "127.0.0.1 localhost\n10.0.0.7\tDB.example.org db # ours\n",
             "passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n",
@@ -90,14 +90,14 @@ mod tests {
             let parsed = names.iter().map(|name| name.parse().expect("a pattern"));
             parsed.collect()
         };
-        let asides = resolution.asides(&names(&["*.example.org"]));
+        let notes = resolution.notes(&names(&["*.example.org"]));
         assert!(
-            asides.len() == 2 && asides[0].contains("DB.example.org"),
-            "{asides:?}"
+            notes.len() == 2 && notes[0].contains("DB.example.org"),
+            "{notes:?}"
         );
-        assert_eq!(resolution.asides(&names(&["*", "example.org"])).len(), 1);
-        let plain = Resolution::read("nameserver 10.0.0.1", "127.0.0.1 localhost", "");
+        assert_eq!(resolution.notes(&names(&["*", "example.org"])).len(), 1);
+        let plain = NameResolution::read("nameserver 10.0.0.1", "127.0.0.1 localhost", "");
         assert_eq!(plain.local_resolver(), None);
-        assert_eq!(plain.asides(&names(&["*"])), [""; 0]);
+        assert_eq!(plain.notes(&names(&["*"])), [""; 0]);
     }
 }

@@ -1,0 +1,60 @@
+//! Which packets a network fault is about, and what that comes to on this host: flows, endpoints, partitions, the answers of name
+//! servers, and the checks that come before a plan.
+
+mod dns_selector;
+mod endpoint;
+mod flow_location;
+mod flow_owner;
+mod flow_selector;
+mod name_resolution;
+mod partition_members;
+mod partition_topology;
+mod preflight;
+mod shaping_backend;
+
+pub(crate) use dns_selector::DnsSelector;
+pub(crate) use endpoint::placed;
+pub(crate) use flow_selector::{FlowSelector, kernel_refuses};
+pub(crate) use partition_topology::PartitionMembers;
+pub(crate) use shaping_backend::{ShapingBackend, ShapingMethods};
+
+use crate::changes::{Change, ProcessHelper};
+use crate::helpers::HelperSpec;
+use crate::packet_filter::{PacketEffect, PacketFilter};
+use crate::plan::{Plan, PlanContext};
+use backburn_experiments::Span;
+use backburn_experiments::wire::{Refusal, Victim};
+
+/// The plan of a fault that is done to packets by a helper's tables.
+pub(crate) fn plan_for_flows(
+    flows: &FlowSelector,
+    harm: PacketEffect,
+    context: &PlanContext<'_>,
+) -> Result<Plan, Refusal> {
+    flows.refuse_warnings_if_strict(plan_for_filter(flows.filter(harm, context)?, context)?)
+}
+
+/// The plan of a helper that owns a filter's tables.
+pub(crate) fn plan_for_filter(
+    filter: PacketFilter,
+    context: &PlanContext<'_>,
+) -> Result<Plan, Refusal> {
+    let (notes, warnings) = flow_selector::notes_and_warnings(&filter)?;
+    let place = filter.place();
+    let id = filter.holds();
+    Ok(Plan {
+        victims: vec![Victim {
+            kind: "flows".into(),
+            id: id.strip_prefix("flows:").unwrap_or(&id).to_owned(),
+            name: format!("{}{place}", filter.flows),
+        }],
+        changes: vec![Change::Helper(ProcessHelper {
+            mark: context.mark(0),
+            deadline: context.deadline(Span::default()),
+            role: HelperSpec::PacketFilter(Box::new(filter)),
+        })],
+        notes,
+        warnings,
+        ..Plan::default()
+    })
+}
