@@ -101,14 +101,6 @@ impl AgentPool {
         }
     }
 
-    /// Whether somebody else has told everybody to put everything back.
-    pub(crate) fn is_halted(&self) -> bool {
-        match self {
-            AgentPool::Local(_) => false,
-            AgentPool::Fleet(reservation) => reservation.is_halted(),
-        }
-    }
-
     /// Who may be asked for plans, without being held.
     pub(crate) fn handles(&self, names: &BTreeSet<String>) -> BTreeMap<String, AgentHandle> {
         match self {

@@ -34,6 +34,7 @@ pub mod reference;
 pub mod runs;
 pub mod served;
 pub mod software;
+pub mod source;
 pub mod swarm;
 pub mod toolkit;
 pub mod toolkit_cases;

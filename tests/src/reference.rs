@@ -11,7 +11,7 @@ const WIDTH: &str = "100";
 
 /// What stands at the head of each page.
 pub(crate) const MADE: &str =
-    "<!-- Made from the programs by tests/tests/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
+    "<!-- Made from the programs by tests/tests/quick/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
 
 /// The page of faults, from `backburn faults --json`.
 pub fn faults(faults: &[Value]) -> String {

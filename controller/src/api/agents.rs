@@ -1,12 +1,14 @@
 //! Agents: who is connected, who is known, and keeping somebody out.
 
 use super::Api;
-use super::experiments::AfterName;
-use super::halt::Left;
-use super::input::{Asked, Named};
-use super::operations::{Fault, blocking, page};
-use super::problem::Problem;
-use super::who::{Admin, Viewer};
+use super::auth::{Admin, Viewer};
+use super::blocking;
+use super::extract::{PathParam, QueryParams};
+use super::faults::FaultInfo;
+use super::halt::OwedInjection;
+use super::pagination::PageByName;
+use super::pagination::page;
+use super::problem::ApiProblem;
 use crate::fleet::{ConnectedAgent, DrainGuard};
 use crate::store;
 use axum::Json;
@@ -21,13 +23,14 @@ use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
 /// How long an agent may take to describe its faults.
-const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to look what its host can do.
-const EXAMINED_WITHIN: Duration = Duration::from_secs(35);
+const DOCTOR_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// An agent.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Agent {
+#[schema(as = Agent)]
+pub struct AgentInfo {
     /// Its name.
     name: String,
     /// Whether it is connected.
@@ -51,11 +54,11 @@ pub struct Agent {
     /// The faults that it can inject.
     faults: Vec<String>,
     /// What it could not put back: somebody has to look.
-    owed: Vec<Left>,
+    owed: Vec<OwedInjection>,
 }
 
-fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> Agent {
-    let mut agent = Agent {
+fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
+    let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
         unresponsive: false,
@@ -77,18 +80,22 @@ fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> Agent {
         agent.since = Some(connected.since.to_string());
         agent.runs = connected.runs;
         agent.faults = connected.faults.to_vec();
-        agent.owed = connected.owed.into_iter().map(Left::from).collect();
+        agent.owed = connected
+            .owed
+            .into_iter()
+            .map(OwedInjection::from)
+            .collect();
     }
     agent
 }
 
 /// Agents by name, those that are not connected too. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(AfterName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Agent>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<AgentInfo>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
-    Asked(AfterName { after, limit }): Asked<AfterName>,
-) -> Result<Json<Vec<Agent>>, Problem> {
+    QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
+) -> Result<Json<Vec<AgentInfo>>, ApiProblem> {
     let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
     let found = blocking(move || store.agents(after.as_deref(), limit)).await?;
     let fleet = api.service.fleet();
@@ -100,12 +107,12 @@ pub async fn list(
 }
 
 /// An agent. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Agent), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = AgentInfo), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-) -> Result<Json<Agent>, Problem> {
+    PathParam(name): PathParam<String>,
+) -> Result<Json<AgentInfo>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let kept = blocking(move || store.agent(&name)).await?;
     let connected = api.service.fleet().get(&kept.name);
@@ -113,19 +120,19 @@ pub async fn get(
 }
 
 /// All about the faults that an agent can inject, as it says itself. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Fault>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<FaultInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn faults(
     _who: Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-) -> Result<Json<Vec<Fault>>, Problem> {
+    PathParam(name): PathParam<String>,
+) -> Result<Json<Vec<FaultInfo>>, ApiProblem> {
     let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
-        return Err(Problem::not_there(what));
+        return Err(ApiProblem::not_found(what));
     };
-    match tokio::time::timeout(DESCRIBED_WITHIN, handle.describe()).await {
-        Ok(Some(faults)) => Ok(Json(faults.into_iter().map(Fault::from).collect())),
-        Ok(None) | Err(_) => Err(Problem::new(
+    match tokio::time::timeout(DESCRIBE_TIMEOUT, handle.describe()).await {
+        Ok(Some(faults)) => Ok(Json(faults.into_iter().map(FaultInfo::from).collect())),
+        Ok(None) | Err(_) => Err(ApiProblem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "agent",
             format!("agent `{name}` does not answer"),
@@ -135,7 +142,8 @@ pub async fn faults(
 
 /// A thing that a host was examined for.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Finding {
+#[schema(as = Finding)]
+pub struct DoctorFinding {
     /// What.
     name: String,
     /// Whether it is there: `yes`, `no` or `partly`.
@@ -147,21 +155,21 @@ pub struct Finding {
 }
 
 /// What an agent's host can do, and what is missing, as it finds now. Not while faults act on it. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Finding>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<DoctorFinding>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn doctor(
     _who: Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-) -> Result<Json<Vec<Finding>>, Problem> {
+    PathParam(name): PathParam<String>,
+) -> Result<Json<Vec<DoctorFinding>>, ApiProblem> {
     let Some(handle) = api.service.fleet().handle(&name) else {
         let what = format!("no agent `{}` is connected", name.escape_debug());
-        return Err(Problem::not_there(what));
+        return Err(ApiProblem::not_found(what));
     };
     let no = |why: &str| {
         let what = format!("agent `{name}` does not say: {why}");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
+        ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
-    match tokio::time::timeout(EXAMINED_WITHIN, handle.examine()).await {
+    match tokio::time::timeout(DOCTOR_TIMEOUT, handle.examine()).await {
         Ok(Probed::Output(findings)) => {
             let findings = serde_json::from_value(findings);
             Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
@@ -174,7 +182,7 @@ pub async fn doctor(
 /// How an agent is kept out.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Revocation {
+pub struct RevokeQuery {
     /// At once: what it has to put back is left to itself, and nobody is told whether it did.
     #[serde(default)]
     force: bool,
@@ -182,20 +190,20 @@ pub struct Revocation {
 
 /// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Runs that it takes part in are
 /// stopped first, and put back. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name"), Revocation), security(("token" = ["admin"])), responses((status = 200, body = Agent), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name"), RevokeQuery), security(("token" = ["admin"])), responses((status = 200, body = AgentInfo), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,
-    Named(name): Named<String>,
-    Asked(Revocation { force }): Asked<Revocation>,
-) -> Result<Json<Agent>, Problem> {
+    PathParam(name): PathParam<String>,
+    QueryParams(RevokeQuery { force }): QueryParams<RevokeQuery>,
+) -> Result<Json<AgentInfo>, ApiProblem> {
     let retired = match force {
         true => DrainGuard::of(api.service.fleet(), &name),
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
     let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
-    let kept = blocking(move || -> Result<store::Agent, Problem> {
+    let kept = blocking(move || -> Result<store::Agent, ApiProblem> {
         enrolment.revoke(&name)?;
         service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)

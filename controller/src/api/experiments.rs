@@ -1,10 +1,11 @@
 //! Experiments that are kept, and starting them.
 
 use super::Api;
-use super::input::{Asked, Body, Named, check_name, number_if_any};
-use super::operations::{blocking, nothing, page, usual};
-use super::problem::Problem;
-use super::who::{Operator, Viewer};
+use super::auth::{Operator, Viewer};
+use super::blocking;
+use super::extract::{JsonBody, PathParam, QueryParams, check_name, optional_safe_integer};
+use super::pagination::{PageByName, page};
+use super::problem::ApiProblem;
 use crate::service::{Ask, Document, Refused, Who};
 use crate::store::{self, Because, ExperimentRef};
 use axum::Json;
@@ -17,24 +18,12 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// A page of named things.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct AfterName {
-    /// Those after this name.
-    pub after: Option<String>,
-    /// At the most so many, 1 to 1000; 100 where left out.
-    #[serde(default = "usual")]
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: u32,
-}
-
 /// Which version.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct WhichVersion {
+pub struct VersionQuery {
     /// A version; the latest where left out.
-    #[serde(default, deserialize_with = "number_if_any")]
+    #[serde(default, deserialize_with = "optional_safe_integer")]
     #[param(maximum = 9007199254740991_i64)]
     pub version: Option<u64>,
 }
@@ -42,7 +31,7 @@ pub struct WhichVersion {
 /// What becomes of the Chaos Toolkit's controls.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Controls {
+pub struct ControlsQuery {
     /// Whether the document's controls are left out: they are not played, and a document that has some is refused without this.
     #[serde(default, rename = "ignore-controls")]
     #[param(rename = "ignore-controls")]
@@ -51,7 +40,8 @@ pub struct Controls {
 
 /// An experiment that is kept.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Experiment {
+#[schema(as = Experiment)]
+pub struct StoredExperiment {
     /// Its name.
     name: String,
     /// Its version, from 1.
@@ -64,9 +54,9 @@ pub struct Experiment {
     at: String,
 }
 
-impl From<store::Experiment> for Experiment {
+impl From<store::Experiment> for StoredExperiment {
     fn from(kept: store::Experiment) -> Self {
-        Experiment {
+        StoredExperiment {
             name: kept.name,
             version: kept.version,
             document: kept.document,
@@ -78,7 +68,7 @@ impl From<store::Experiment> for Experiment {
 
 /// A version of an experiment.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Version {
+pub struct ExperimentVersion {
     /// Its number.
     version: u64,
     /// Who made it.
@@ -91,7 +81,7 @@ pub struct Version {
 
 /// What putting an experiment did.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Applied {
+pub struct ApplyResult {
     /// Its name.
     name: String,
     /// The version that holds now.
@@ -108,13 +98,13 @@ pub struct Applied {
 /// How an experiment is to be run.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RunRequest {
+pub struct StartRunRequest {
     /// A version; the latest where left out.
-    #[serde(default, deserialize_with = "number_if_any")]
+    #[serde(default, deserialize_with = "optional_safe_integer")]
     #[schema(maximum = 9007199254740991_i64)]
     version: Option<u64>,
     /// What every pick comes from, up to 2^53; a random one where left out.
-    #[serde(default, deserialize_with = "number_if_any")]
+    #[serde(default, deserialize_with = "optional_safe_integer")]
     #[schema(maximum = 9007199254740991_i64)]
     seed: Option<u64>,
     /// Configuration values that go before the document's.
@@ -124,16 +114,17 @@ pub struct RunRequest {
 
 /// A run that has begun, or waits for a second person.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Begun {
+pub struct StartRunResult {
     /// The run's id; none where it waits.
     run: Option<String>,
     /// What waits, and for whose approval.
-    approval: Option<super::runs::Approval>,
+    approval: Option<super::runs::ApprovalInfo>,
 }
 
 /// What a run would hit now.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Plan {
+#[schema(as = Plan)]
+pub struct RunPlan {
     /// The experiment's title.
     title: String,
     /// What every pick came from.
@@ -151,49 +142,51 @@ pub struct Plan {
 }
 
 /// Experiments by name. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(AfterName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Experiment>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<StoredExperiment>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
-    Asked(AfterName { after, limit }): Asked<AfterName>,
-) -> Result<Json<Vec<Experiment>>, Problem> {
+    QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
+) -> Result<Json<Vec<StoredExperiment>>, ApiProblem> {
     let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
     let found = blocking(move || store.experiments(after.as_deref(), limit)).await?;
-    Ok(Json(found.into_iter().map(Experiment::from).collect()))
+    Ok(Json(
+        found.into_iter().map(StoredExperiment::from).collect(),
+    ))
 }
 
 /// An experiment. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), WhichVersion), security(("token" = ["viewer"])), responses((status = 200, body = Experiment), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name"), VersionQuery), security(("token" = ["viewer"])), responses((status = 200, body = StoredExperiment), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-    Asked(WhichVersion { version }): Asked<WhichVersion>,
-) -> Result<Json<Experiment>, Problem> {
+    PathParam(name): PathParam<String>,
+    QueryParams(VersionQuery { version }): QueryParams<VersionQuery>,
+) -> Result<Json<StoredExperiment>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.experiment(&name, version)).await?;
     Ok(Json(found.into()))
 }
 
 /// Keeps an experiment under a name. The same document again changes nothing. Wants the role operator.
-#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description = "The experiment's name"), Controls), request_body(content = ref("#/components/schemas/Document"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 200, body = Applied), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 413, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(put, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description = "The experiment's name"), ControlsQuery), request_body(content = ref("#/components/schemas/Document"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 200, body = ApplyResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 413, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json"), (status = 422, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn put(
     Operator(who): Operator,
     State(api): State<Api>,
-    Named(name): Named<String>,
-    Asked(Controls { ignore_controls }): Asked<Controls>,
-    Body(mut document): Body<Value>,
-) -> Result<Json<Applied>, Problem> {
+    PathParam(name): PathParam<String>,
+    QueryParams(ControlsQuery { ignore_controls }): QueryParams<ControlsQuery>,
+    JsonBody(mut document): JsonBody<Value>,
+) -> Result<Json<ApplyResult>, ApiProblem> {
     check_name(&name, "an experiment")?;
     let left_out = match ignore_controls {
         true => without_controls(&mut document),
         false => Vec::new(),
     };
     let service = Arc::clone(&api.service);
-    let applied = blocking(move || -> Result<Applied, Problem> {
+    let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
         service
             .understand(&document, &Map::new())
-            .map_err(Problem::invalid)?;
+            .map_err(ApiProblem::invalid)?;
         let store = service.store();
         let before = match store.experiment(&name, None) {
             Ok(before) => Some(before.document),
@@ -205,7 +198,7 @@ pub async fn put(
             let detail = json!({"version": put.version});
             service.audit(&who, "apply", &name, "done", detail)?;
         }
-        Ok(Applied {
+        Ok(ApplyResult {
             before: before.filter(|_| put.changed),
             name,
             version: put.version,
@@ -219,18 +212,18 @@ pub async fn put(
 }
 
 /// Removes an experiment; its history stays. Wants the role operator.
-#[utoipa::path(delete, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["operator"])), responses((status = 200, body = Version), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/experiments/{name}", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["operator"])), responses((status = 200, body = ExperimentVersion), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn remove(
     Operator(who): Operator,
     State(api): State<Api>,
-    Named(name): Named<String>,
-) -> Result<Json<Version>, Problem> {
+    PathParam(name): PathParam<String>,
+) -> Result<Json<ExperimentVersion>, ApiProblem> {
     let service = Arc::clone(&api.service);
-    let removed = blocking(move || -> Result<Version, Problem> {
+    let removed = blocking(move || -> Result<ExperimentVersion, ApiProblem> {
         let at = Timestamp::now();
         let version = service.store().remove_experiment(&name, &who.name, at)?;
-        service.audit(&who, "remove", &name, "done", nothing())?;
-        Ok(Version {
+        service.audit(&who, "remove", &name, "done", json!({}))?;
+        Ok(ExperimentVersion {
             version,
             who: who.name,
             at: at.to_string(),
@@ -243,15 +236,15 @@ pub async fn remove(
 }
 
 /// An experiment's history, oldest first. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/experiments/{name}/versions", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Version>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/experiments/{name}/versions", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<ExperimentVersion>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn versions(
     _who: Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-) -> Result<Json<Vec<Version>>, Problem> {
+    PathParam(name): PathParam<String>,
+) -> Result<Json<Vec<ExperimentVersion>>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.experiment_versions(&name)).await?;
-    let versions = found.into_iter().map(|found| Version {
+    let versions = found.into_iter().map(|found| ExperimentVersion {
         version: found.version,
         who: found.who,
         at: found.at.to_string(),
@@ -261,7 +254,12 @@ pub async fn versions(
 }
 
 /// What is asked for, as the service takes it.
-async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Result<Ask, Problem> {
+async fn asked(
+    api: &Api,
+    who: &Who,
+    name: String,
+    request: StartRunRequest,
+) -> Result<Ask, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
     let kept = blocking(move || store.experiment(&name, version)).await?;
@@ -281,22 +279,22 @@ async fn asked(api: &Api, who: &Who, name: String, request: RunRequest) -> Resul
 }
 
 /// What a run would hit on the fleet now, exactly; nothing is touched. Wants the role viewer.
-#[utoipa::path(post, path = "/api/v1/experiments/{name}/plan", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = ["viewer"])), responses((status = 200, body = Plan), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/plan", tag = "experiments", params(("name" = String, Path, description = "The experiment's name")), request_body = StartRunRequest, security(("token" = ["viewer"])), responses((status = 200, body = RunPlan), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json"), (status = 422, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn plan(
     Viewer(who): Viewer,
     State(api): State<Api>,
-    Named(name): Named<String>,
-    Body(request): Body<RunRequest>,
-) -> Result<Json<Plan>, Problem> {
+    PathParam(name): PathParam<String>,
+    JsonBody(request): JsonBody<StartRunRequest>,
+) -> Result<Json<RunPlan>, ApiProblem> {
     planned(&api, asked(&api, &who, name, request).await?).await
 }
 
 /// What a run that is asked for would hit.
-pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<Plan>, Problem> {
+pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<RunPlan>, ApiProblem> {
     let title = ask.document.title();
     let (seed, preview) = api.service.plan(ask).await?;
     let injections = preview.injections.iter().map(|injection| json!(injection));
-    Ok(Json(Plan {
+    Ok(Json(RunPlan {
         title,
         seed,
         injections: injections.collect(),
@@ -312,13 +310,13 @@ pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<Plan>, Problem> 
 }
 
 /// Starts a run. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = RunRequest, security(("token" = ["operator"])), responses((status = 201, body = Begun), (status = 202, description = "It waits for a second person", body = Begun), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = StartRunRequest, security(("token" = ["operator"])), responses((status = 201, body = StartRunResult), (status = 202, description = "It waits for a second person", body = StartRunResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json"), (status = 422, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn run(
     Operator(who): Operator,
     State(api): State<Api>,
-    Named(name): Named<String>,
-    Body(request): Body<RunRequest>,
-) -> Result<(StatusCode, Json<Begun>), Problem> {
+    PathParam(name): PathParam<String>,
+    JsonBody(request): JsonBody<StartRunRequest>,
+) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
     let ask = asked(&api, &who, name, request).await?;
     begin(&api, who, ask).await
 }
@@ -328,7 +326,7 @@ pub(super) async fn begin(
     api: &Api,
     who: Who,
     ask: Ask,
-) -> Result<(StatusCode, Json<Begun>), Problem> {
+) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
     let sha256 = ask.document.sha256();
     let name = match (&ask.reference, &sha256) {
         (Some(reference), _) => reference.name.clone(),
@@ -340,25 +338,25 @@ pub(super) async fn begin(
         detail["sha256"] = hash.into();
     }
     let service = Arc::clone(&api.service);
-    let begun = blocking(move || -> Result<_, Problem> {
+    let begun = blocking(move || -> Result<_, ApiProblem> {
         service.audit(&who, "run", &name, "asked", detail)?;
         match service.start(ask) {
             Ok(run) => Ok((
                 StatusCode::CREATED,
-                Begun {
+                StartRunResult {
                     run: Some(run),
                     approval: None,
                 },
             )),
             Err(Refused::Waits(approval)) => Ok((
                 StatusCode::ACCEPTED,
-                Begun {
+                StartRunResult {
                     run: None,
                     approval: Some((*approval).into()),
                 },
             )),
             Err(refused) => {
-                let problem = Problem::from(refused);
+                let problem = ApiProblem::from(refused);
                 service.audit(&who, "run", &name, "refused", json!(problem))?;
                 Err(problem)
             }

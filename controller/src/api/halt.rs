@@ -1,10 +1,10 @@
 //! The lever over HTTP.
 
 use super::Api;
-use super::input::Body;
-use super::operations::blocking;
-use super::problem::Problem;
-use super::who::{Operator, Viewer};
+use super::auth::{Operator, Viewer};
+use super::blocking;
+use super::extract::JsonBody;
+use super::problem::ApiProblem;
 use crate::service;
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 /// Whether the lever is pulled.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Lever {
+pub struct HaltStatus {
     /// Whether nothing new starts.
     halted: bool,
     /// Who pulled it.
@@ -33,7 +33,7 @@ pub struct Lever {
 /// Why it is pulled.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Why {
+pub struct HaltRequest {
     /// For people.
     #[serde(default)]
     why: Option<String>,
@@ -42,22 +42,22 @@ pub struct Why {
 /// What an agent did.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct HaltedAgent {
+pub struct AgentHaltResult {
     /// Its name.
     agent: String,
     /// From the command until it said that everything is observed gone, in milliseconds; none where it has not.
     took_ms: Option<f64>,
     /// What it could not put back.
-    owed: Vec<Left>,
+    owed: Vec<OwedInjection>,
     /// Whether it is connected and does not answer: what it was asked for may still act.
     unresponsive: bool,
     /// What its guardian has said that it put back, because its worker died or hung.
-    guardian: Vec<PutBack>,
+    guardian: Vec<GuardianRevert>,
 }
 
 /// What a guardian put back for a worker that died or hung.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PutBack {
+pub struct GuardianRevert {
     /// The injection.
     injection: String,
     /// Whether it was observed gone.
@@ -68,7 +68,7 @@ pub struct PutBack {
 
 /// Something that could not be put back.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Left {
+pub struct OwedInjection {
     /// The injection.
     injection: String,
     /// Its fault.
@@ -79,12 +79,13 @@ pub struct Left {
 
 /// What a pull of the lever did.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HaltReport)]
 #[serde(rename_all = "kebab-case")]
-pub struct HaltReport {
+pub struct HaltResult {
     /// The runs that were ended.
     runs: Vec<String>,
     /// What each agent did, the slowest first.
-    agents: Vec<HaltedAgent>,
+    agents: Vec<AgentHaltResult>,
     /// From the command until everything was observed gone, or we stopped waiting, in milliseconds.
     took_ms: f64,
     /// Whether everything is observed gone.
@@ -95,9 +96,9 @@ pub struct HaltReport {
     remembered: bool,
 }
 
-impl From<Owed> for Left {
+impl From<Owed> for OwedInjection {
     fn from(owed: Owed) -> Self {
-        Left {
+        OwedInjection {
             injection: owed.injection,
             fault: owed.fault,
             residue: owed.residue,
@@ -105,9 +106,9 @@ impl From<Owed> for Left {
     }
 }
 
-impl From<Ended> for PutBack {
+impl From<Ended> for GuardianRevert {
     fn from(ended: Ended) -> Self {
-        PutBack {
+        GuardianRevert {
             injection: ended.injection,
             clean: ended.clean,
             residue: ended.residue,
@@ -115,16 +116,20 @@ impl From<Ended> for PutBack {
     }
 }
 
-impl From<service::HaltReport> for HaltReport {
+impl From<service::HaltReport> for HaltResult {
     fn from(report: service::HaltReport) -> Self {
-        let agents = report.agents.into_iter().map(|agent| HaltedAgent {
+        let agents = report.agents.into_iter().map(|agent| AgentHaltResult {
             agent: agent.agent,
             took_ms: agent.took_ms,
-            owed: agent.owed.into_iter().map(Left::from).collect(),
+            owed: agent.owed.into_iter().map(OwedInjection::from).collect(),
             unresponsive: agent.unresponsive,
-            guardian: agent.guardian.into_iter().map(PutBack::from).collect(),
+            guardian: agent
+                .guardian
+                .into_iter()
+                .map(GuardianRevert::from)
+                .collect(),
         });
-        HaltReport {
+        HaltResult {
             runs: report.runs,
             agents: agents.collect(),
             took_ms: report.took_ms,
@@ -135,9 +140,9 @@ impl From<service::HaltReport> for HaltReport {
     }
 }
 
-fn lever(api: &Api) -> Lever {
+fn lever(api: &Api) -> HaltStatus {
     let halted = api.service.halted();
-    Lever {
+    HaltStatus {
         halted: halted.is_some(),
         at: halted.as_ref().map(|halted| halted.at.to_string()),
         why: halted.as_ref().and_then(|halted| halted.why.clone()),
@@ -146,19 +151,19 @@ fn lever(api: &Api) -> Lever {
 }
 
 /// Whether the halt lever is pulled. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = ["viewer"])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json")))]
-pub async fn state(_who: Viewer, State(api): State<Api>) -> Json<Lever> {
+#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = ["viewer"])), responses((status = 200, body = HaltStatus), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+pub async fn state(_who: Viewer, State(api): State<Api>) -> Json<HaltStatus> {
     Json(lever(&api))
 }
 
 /// Pulls the lever: every run stops, every fault is put back and observed gone, and nothing new starts. Works while the store
 /// does not. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = Why, security(("token" = ["operator"])), responses((status = 200, body = HaltReport), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = HaltRequest, security(("token" = ["operator"])), responses((status = 200, body = HaltResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn halt(
     Operator(who): Operator,
     State(api): State<Api>,
-    Body(why): Body<Why>,
-) -> Json<HaltReport> {
+    JsonBody(why): JsonBody<HaltRequest>,
+) -> Json<HaltResult> {
     // On a task of its own: whoever asked may go away, the lever stays pulled to its end.
     let service = Arc::clone(&api.service);
     let (name, reason) = (who.name.clone(), why.why.clone());
@@ -181,11 +186,11 @@ pub async fn halt(
 }
 
 /// Lets runs start again. What was stopped stays stopped. Wants the role operator.
-#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = ["operator"])), responses((status = 200, body = Lever), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = ["operator"])), responses((status = 200, body = HaltStatus), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn resume(
     Operator(who): Operator,
     State(api): State<Api>,
-) -> Result<Json<Lever>, Problem> {
+) -> Result<Json<HaltStatus>, ApiProblem> {
     let service = Arc::clone(&api.service);
     blocking(move || {
         service.audit(&who, "resume", "everything", "asked", json!({}))?;

@@ -2,29 +2,36 @@
 //! the handlers, and every problem is told in one shape (RFC 9457).
 
 mod agents;
-mod describe;
+mod audit;
+mod auth;
 mod experiments;
-mod given;
+mod extract;
+mod faults;
 mod halt;
-mod input;
-mod operations;
+mod health;
+mod inline_experiments;
+mod metrics;
+mod openapi;
+mod pagination;
 mod problem;
 mod runs;
 mod schedules;
-mod stall;
 mod stream;
 mod tokens;
-mod who;
+mod write_timeout;
 
-pub use problem::Problem;
-pub use who::{Token, random, word};
+pub use auth::{Token, random, word};
+use metrics::ApiMetrics;
+pub use problem::ApiProblem;
 
 use crate::authority::Authority;
 use crate::service::{Enrolment, Service};
 use crate::store::ApiToken;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
@@ -39,19 +46,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The longest body, in bytes: an experiment is a page or two.
-const LONGEST_BODY: usize = 1 << 20;
+const MAX_BODY_BYTES: usize = 1 << 20;
 /// How long the head of a request may take.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may while there is little room for others.
-const HEAD_WITHIN_IN_A_CROWD: Duration = Duration::from_secs(1);
+const CROWDED_HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a request's body may take to come, and its answer to be made. Streams are answered at once.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer may stand still because nobody reads it.
-const READ_WITHIN: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many may follow journals at a time: whoever follows keeps a connection, and the lever needs one, too.
-const MOST_FOLLOWERS: usize = 256;
+const MAX_FOLLOWERS: usize = 256;
 /// How many tokens are remembered, for when the store can't be read.
-const MOST_REMEMBERED: usize = 1000;
+const MAX_CACHED_TOKENS: usize = 1000;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -60,9 +67,9 @@ pub struct Api {
     enrolment: Arc<Enrolment>,
     authority: Arc<Authority>,
     seen: Arc<Mutex<BTreeMap<String, ApiToken>>>,
-    metrics: Arc<operations::Metrics>,
+    metrics: Arc<ApiMetrics>,
     followers: Arc<Semaphore>,
-    denials: Arc<Mutex<BTreeMap<String, who::Denials>>>,
+    denial_counts: Arc<Mutex<BTreeMap<String, auth::DenialCount>>>,
 }
 
 #[derive(OpenApi)]
@@ -71,14 +78,14 @@ pub struct Api {
         title = "Backburn",
         description = "Chaos experiments on a fleet: what is broken is put back. Times are RFC 3339 in UTC; lengths are like `1m30s`; problems are RFC 9457."
     ),
-    modifiers(&Tokens)
+    modifiers(&BearerScheme)
 )]
 struct Description;
 
 /// How a client proves who it is.
-struct Tokens;
+struct BearerScheme;
 
-impl utoipa::Modify for Tokens {
+impl utoipa::Modify for BearerScheme {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         let components = description.components.get_or_insert_default();
@@ -93,26 +100,26 @@ impl Api {
         enrolment: Arc<Enrolment>,
         authority: Arc<Authority>,
     ) -> Self {
-        let metrics = Arc::new(operations::Metrics::new(&service));
+        let metrics = Arc::new(ApiMetrics::new(&service));
         Api {
             service,
             enrolment,
             authority,
             seen: Arc::default(),
             metrics,
-            followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
-            denials: Arc::default(),
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            denial_counts: Arc::default(),
         }
     }
 
-    fn remember(&self, token: ApiToken) {
+    fn cache_token(&self, token: ApiToken) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < MOST_REMEMBERED {
+        if seen.len() < MAX_CACHED_TOKENS {
             seen.insert(token.id.clone(), token);
         }
     }
 
-    fn remembered(&self, id: &str) -> Option<ApiToken> {
+    fn cached_token(&self, id: &str) -> Option<ApiToken> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(id).cloned()
     }
@@ -134,22 +141,22 @@ impl Api {
         router
             .route("/api/v1/openapi.json", described)
             .fallback(async || {
-                Problem::not_there("there is no such path")
+                ApiProblem::not_found("there is no such path")
                     .hint("`/api/v1/openapi.json` describes all there are")
             })
             .method_not_allowed_fallback(async || {
-                Problem::new(
+                ApiProblem::new(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "method",
                     "the path does not know this method",
                 )
             })
-            .layer(axum::middleware::from_fn(operations::in_time))
+            .layer(axum::middleware::from_fn(enforce_timeout))
             .layer(axum::middleware::from_fn_with_state(
                 metrics,
-                operations::count,
+                metrics::count_request,
             ))
-            .layer(DefaultBodyLimit::max(LONGEST_BODY))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self)
     }
 }
@@ -157,12 +164,12 @@ impl Api {
 /// Each route is named here, once.
 fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(operations::healthz))
-        .routes(routes!(operations::readyz))
-        .routes(routes!(operations::metrics))
-        .routes(routes!(operations::faults))
-        .routes(routes!(operations::audit))
-        .routes(routes!(operations::verify))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(faults::faults))
+        .routes(routes!(audit::audit))
+        .routes(routes!(audit::verify))
         .routes(routes!(experiments::list))
         .routes(routes!(
             experiments::get,
@@ -172,8 +179,8 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(experiments::versions))
         .routes(routes!(experiments::plan))
         .routes(routes!(experiments::run))
-        .routes(routes!(runs::list, given::run_given))
-        .routes(routes!(given::plan_given))
+        .routes(routes!(runs::list, inline_experiments::run_given))
+        .routes(routes!(inline_experiments::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
         .routes(routes!(runs::trace))
@@ -197,7 +204,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
 /// The API's description, as OpenAPI.
 pub fn description() -> serde_json::Value {
     let mut description = serde_json::to_value(described().1).unwrap_or_default();
-    describe::complete(&mut description);
+    openapi::complete(&mut description);
     description
 }
 
@@ -212,11 +219,11 @@ pub async fn serve(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(match is_crowded {
-            true => HEAD_WITHIN_IN_A_CROWD,
-            false => HEAD_WITHIN,
+            true => CROWDED_HEADER_TIMEOUT,
+            false => HEADER_TIMEOUT,
         })
         .max_buf_size(64 << 10);
-    let stream = TokioIo::new(stall::Stall::new(stream, READ_WITHIN));
+    let stream = TokioIo::new(write_timeout::WriteTimeout::new(stream, WRITE_TIMEOUT));
     let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
@@ -227,5 +234,39 @@ pub async fn serve(
             connection.as_mut().graceful_shutdown();
             connection.await.ok();
         }
+    }
+}
+
+/// The store's work, off the threads that serve.
+async fn blocking<T: Send + 'static, E: Into<ApiProblem> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, ApiProblem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(error) => {
+            tracing::error!(%error, "a request was not finished");
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(ApiProblem::new(
+                status,
+                "bug",
+                "the request was not finished",
+            ))
+        }
+    }
+}
+
+/// Ends what takes too long.
+async fn enforce_timeout(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiProblem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow",
+            format!(
+                "the request was not whole, or not answered, within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            ),
+        )
+        .into_response(),
     }
 }

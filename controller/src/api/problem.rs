@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 
 /// Why something was not done.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Problem)]
 #[serde(transparent)]
-pub struct Problem(Box<Details>);
+pub struct ApiProblem(Box<ProblemDetails>);
 
 /// A problem document (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Details {
+pub struct ProblemDetails {
     /// What kind of problem, e.g. `urn:backburn:problem:overlap`: the last part is the rule.
     #[serde(rename = "type")]
     kind: String,
@@ -32,12 +33,12 @@ pub struct Details {
     hint: Option<String>,
     /// Everything that is wrong with a document, each with its place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<Place>,
+    problems: Vec<DocumentProblem>,
 }
 
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Place {
+pub struct DocumentProblem {
     /// Where: a JSON path.
     at: String,
     /// What.
@@ -47,10 +48,10 @@ pub struct Place {
     hint: Option<String>,
 }
 
-impl Problem {
+impl ApiProblem {
     /// A problem of this rule.
     pub fn new(status: StatusCode, rule: &str, detail: impl Into<String>) -> Self {
-        Problem(Box::new(Details {
+        ApiProblem(Box::new(ProblemDetails {
             kind: format!("urn:backburn:problem:{rule}"),
             title: status.canonical_reason().unwrap_or("Error").into(),
             status: status.as_u16(),
@@ -74,7 +75,7 @@ impl Problem {
             count => format!("{count} problems"),
         };
         let detail = format!("the experiment has {count}");
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).places(problems)
+        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).places(problems)
     }
 
     /// The same, with everything that is wrong and its place.
@@ -82,7 +83,7 @@ impl Problem {
     pub fn places(mut self, problems: Vec<backburn_experiments::Problem>) -> Self {
         self.0.problems = problems
             .into_iter()
-            .map(|problem| Place {
+            .map(|problem| DocumentProblem {
                 at: problem.at,
                 what: problem.what,
                 hint: problem.hint,
@@ -92,12 +93,12 @@ impl Problem {
     }
 
     /// Something of this name is not there.
-    pub fn not_there(what: impl Into<String>) -> Self {
-        Problem::new(StatusCode::NOT_FOUND, "not-there", what)
+    pub fn not_found(what: impl Into<String>) -> Self {
+        ApiProblem::new(StatusCode::NOT_FOUND, "not-there", what)
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiProblem {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -115,15 +116,15 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
+impl From<StoreError> for ApiProblem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::NotThere => Problem::not_there(error.to_string()),
-            Kind::Conflict => Problem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            Kind::NotThere => ApiProblem::not_found(error.to_string()),
+            Kind::Conflict => ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
             _ => {
                 tracing::error!(%error, "the store failed");
                 // What is inside is for the log.
-                Problem::new(
+                ApiProblem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "store",
                     "the controller's store can't be used",
@@ -134,26 +135,26 @@ impl From<StoreError> for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
+impl From<Refusal> for ApiProblem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.rule.as_str() {
             "not-there" => StatusCode::NOT_FOUND,
             "policy" | "approval" => StatusCode::FORBIDDEN,
             _ => StatusCode::CONFLICT,
         };
-        let mut problem = Problem::new(status, &refusal.rule, refusal.what);
+        let mut problem = ApiProblem::new(status, &refusal.rule, refusal.what);
         problem.0.hint = refusal.hint;
         problem
     }
 }
 
-impl From<Refused> for Problem {
+impl From<Refused> for ApiProblem {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Invalid(problems) => Problem::invalid(problems),
+            Refused::Invalid(problems) => ApiProblem::invalid(problems),
             Refused::Refusal(refusal) => refusal.into(),
             Refused::Store(error) => error.into(),
-            Refused::Waits(approval) => Problem::new(
+            Refused::Waits(approval) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(

@@ -1,10 +1,11 @@
 //! Runs: what they came to, what happened in them, ending them; and what waits for a second person.
 
 use super::Api;
-use super::input::{Asked, Body, Named};
-use super::operations::{After, blocking, page, usual};
-use super::problem::Problem;
-use super::who::{Operator, Viewer};
+use super::auth::{Operator, Viewer};
+use super::blocking;
+use super::extract::{JsonBody, PathParam, QueryParams};
+use super::pagination::{PageByNumber, default_page_size, page};
+use super::problem::ApiProblem;
 use crate::service;
 use crate::store::{self, RunFilter};
 use axum::Json;
@@ -18,8 +19,9 @@ use utoipa::{IntoParams, ToSchema};
 
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run)]
 #[serde(rename_all = "kebab-case")]
-pub struct Run {
+pub struct RunInfo {
     /// Its id.
     id: String,
     /// The experiment's name, where it is one of those that are kept.
@@ -52,7 +54,7 @@ fn word(value: impl Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
 }
 
-impl From<store::Run> for Run {
+impl From<store::Run> for RunInfo {
     fn from(kept: store::Run) -> Self {
         let new = kept.new;
         let (experiment, version) = match new.experiment {
@@ -60,7 +62,7 @@ impl From<store::Run> for Run {
             None => (None, None),
         };
         let end = kept.end;
-        Run {
+        RunInfo {
             id: new.id,
             experiment,
             version,
@@ -81,7 +83,7 @@ impl From<store::Run> for Run {
 /// Which runs.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Which {
+pub struct RunsQuery {
     /// Of this experiment.
     experiment: Option<String>,
     /// That came to this.
@@ -92,25 +94,25 @@ pub struct Which {
     /// Those that began before this one.
     before: Option<String>,
     /// At the most so many, 1 to 1000; 100 where left out.
-    #[serde(default = "usual")]
+    #[serde(default = "default_page_size")]
     #[param(minimum = 1, maximum = 1000)]
     limit: u32,
 }
 
 /// Runs, the newest first. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(Which), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Run>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(RunsQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunInfo>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
-    Asked(which): Asked<Which>,
-) -> Result<Json<Vec<Run>>, Problem> {
+    QueryParams(which): QueryParams<RunsQuery>,
+) -> Result<Json<Vec<RunInfo>>, ApiProblem> {
     let limit = page(which.limit)?;
     let outcome = match which.outcome {
         None => None,
         Some(word) => Some(
             serde_json::from_value::<Outcome>(word.clone().into()).map_err(|_| {
                 let what = format!("`{}` is no outcome", word.escape_debug());
-                Problem::new(StatusCode::BAD_REQUEST, "query", what).hint(
+                ApiProblem::new(StatusCode::BAD_REQUEST, "query", what).hint(
                     "`held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`",
                 )
             })?,
@@ -123,16 +125,16 @@ pub async fn list(
     };
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.runs(&filter, which.before.as_deref(), limit)).await?;
-    Ok(Json(found.into_iter().map(Run::from).collect()))
+    Ok(Json(found.into_iter().map(RunInfo::from).collect()))
 }
 
 /// A run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Run), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = RunInfo), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
-    Named(run): Named<String>,
-) -> Result<Json<Run>, Problem> {
+    PathParam(run): PathParam<String>,
+) -> Result<Json<RunInfo>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.run(&run)).await?;
     Ok(Json(found.into()))
@@ -140,7 +142,7 @@ pub async fn get(
 
 /// An event of a run's journal.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Numbered {
+pub struct RunJournalEntry {
     /// Its number, from 1.
     number: u64,
     /// The event, as in a local run's journal.
@@ -148,16 +150,16 @@ pub struct Numbered {
 }
 
 /// A run's journal. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), After), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Numbered>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), PageByNumber), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunJournalEntry>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn events(
     _who: Viewer,
     State(api): State<Api>,
-    Named(run): Named<String>,
-    Asked(After { after, limit }): Asked<After>,
-) -> Result<Json<Vec<Numbered>>, Problem> {
+    PathParam(run): PathParam<String>,
+    QueryParams(PageByNumber { after, limit }): QueryParams<PageByNumber>,
+) -> Result<Json<Vec<RunJournalEntry>>, ApiProblem> {
     let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
     let found = blocking(move || store.events(&run, after, limit)).await?;
-    let events = found.into_iter().map(|numbered| Numbered {
+    let events = found.into_iter().map(|numbered| RunJournalEntry {
         number: numbered.number,
         entry: json!(numbered.entry),
     });
@@ -165,23 +167,23 @@ pub async fn events(
 }
 
 /// A run as a trace, as an OpenTelemetry collector takes it (OTLP, the JSON encoding). Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/trace", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Value), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/trace", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Value), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn trace(
     _who: Viewer,
     State(api): State<Api>,
-    Named(run): Named<String>,
-) -> Result<Json<Value>, Problem> {
+    PathParam(run): PathParam<String>,
+) -> Result<Json<Value>, ApiProblem> {
     let service = Arc::clone(&api.service);
     let found = blocking(move || service.trace(&run)).await?;
     found
         .map(Json)
-        .ok_or_else(|| Problem::not_there("nothing is in the run's journal yet"))
+        .ok_or_else(|| ApiProblem::not_found("nothing is in the run's journal yet"))
 }
 
 /// Why a run is ended.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reason {
+pub struct StopRequest {
     /// For people; it is in the verdict.
     #[serde(default)]
     why: Option<String>,
@@ -189,7 +191,7 @@ pub struct Reason {
 
 /// What became of a wish to end a run.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Stopping {
+pub struct StopResult {
     /// The run.
     run: String,
     /// Whether it went on until now; what it injected is being put back.
@@ -197,22 +199,22 @@ pub struct Stopping {
 }
 
 /// Ends a run; everything is put back first. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = Reason, security(("token" = ["operator"])), responses((status = 202, body = Stopping), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = StopRequest, security(("token" = ["operator"])), responses((status = 202, body = StopResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn stop(
     Operator(who): Operator,
     State(api): State<Api>,
-    Named(run): Named<String>,
-    Body(reason): Body<Reason>,
-) -> Result<(StatusCode, Json<Stopping>), Problem> {
+    PathParam(run): PathParam<String>,
+    JsonBody(reason): JsonBody<StopRequest>,
+) -> Result<(StatusCode, Json<StopResult>), ApiProblem> {
     let said = reason.why.as_deref().map(|why| format!(": {why}"));
     let why = format!("stopped by `{}`{}", who.name, said.unwrap_or_default());
     let service = Arc::clone(&api.service);
-    let stopping = blocking(move || -> Result<Stopping, Problem> {
+    let stopping = blocking(move || -> Result<StopResult, ApiProblem> {
         service.store().run(&run)?;
         let stopping = service.stop(&run, why);
         let outcome = if stopping { "done" } else { "was over" };
         service.audit(&who, "stop", &run, outcome, json!({"why": reason.why}))?;
-        Ok(Stopping { run, stopping })
+        Ok(StopResult { run, stopping })
     })
     .await?;
     Ok((StatusCode::ACCEPTED, Json(stopping)))
@@ -220,7 +222,8 @@ pub async fn stop(
 
 /// Something that waits for a second person.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Approval {
+#[schema(as = Approval)]
+pub struct ApprovalInfo {
     /// Its name, and the id of the run that begins with the approval.
     id: String,
     /// The experiment.
@@ -239,9 +242,9 @@ pub struct Approval {
     rule: String,
 }
 
-impl From<service::Approval> for Approval {
+impl From<service::Approval> for ApprovalInfo {
     fn from(kept: service::Approval) -> Self {
-        Approval {
+        ApprovalInfo {
             id: kept.id,
             experiment: kept.experiment,
             version: kept.version,
@@ -255,35 +258,35 @@ impl From<service::Approval> for Approval {
 }
 
 /// What waits for a second person. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<Approval>), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<ApprovalInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn approvals(
     _who: Viewer,
     State(api): State<Api>,
-) -> Result<Json<Vec<Approval>>, Problem> {
+) -> Result<Json<Vec<ApprovalInfo>>, ApiProblem> {
     let service = Arc::clone(&api.service);
     let found = blocking(move || service.approvals()).await?;
-    Ok(Json(found.into_iter().map(Approval::from).collect()))
+    Ok(Json(found.into_iter().map(ApprovalInfo::from).collect()))
 }
 
 /// A run that has begun.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Started {
+pub struct ApprovedRun {
     /// Its id.
     run: String,
 }
 
 /// Approves of what somebody else asked for, and starts it. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "What waits")), security(("token" = ["operator"])), responses((status = 201, body = Started), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 422, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "What waits")), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json"), (status = 422, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn approve(
     Operator(who): Operator,
     State(api): State<Api>,
-    Named(id): Named<String>,
-) -> Result<(StatusCode, Json<Started>), Problem> {
+    PathParam(id): PathParam<String>,
+) -> Result<(StatusCode, Json<ApprovedRun>), ApiProblem> {
     let service = Arc::clone(&api.service);
-    let run = blocking(move || -> Result<String, Problem> {
+    let run = blocking(move || -> Result<String, ApiProblem> {
         service.audit(&who, "approve", &id, "asked", json!({}))?;
         Ok(service.approve(&id, &who)?)
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(Started { run })))
+    Ok((StatusCode::CREATED, Json(ApprovedRun { run })))
 }

@@ -1,10 +1,10 @@
 //! When experiments come by themselves.
 
 use super::Api;
-use super::input::Asked;
-use super::operations::blocking;
-use super::problem::Problem;
-use super::who::Viewer;
+use super::auth::Viewer;
+use super::blocking;
+use super::extract::QueryParams;
+use super::problem::ApiProblem;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,21 +17,21 @@ use utoipa::{IntoParams, ToSchema};
 /// Which times.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Times {
+pub struct SchedulesQuery {
     /// How many of each, 1 to 1000; 10 where left out.
-    #[serde(default = "ten")]
+    #[serde(default = "default_count")]
     #[param(minimum = 1, maximum = 1000)]
     count: u16,
 }
 
-fn ten() -> u16 {
+fn default_count() -> u16 {
     10
 }
 
 /// A schedule, with its next times.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct Scheduled {
+pub struct ScheduleInfo {
     /// The experiment's name.
     experiment: String,
     /// Its version.
@@ -45,19 +45,19 @@ pub struct Scheduled {
 }
 
 /// The next times of each schedule. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/schedules", tag = "schedules", params(Times), security(("token" = ["viewer"])), responses((status = 200, body = Vec<Scheduled>), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/schedules", tag = "schedules", params(SchedulesQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<ScheduleInfo>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
-    Asked(Times { count }): Asked<Times>,
-) -> Result<Json<Vec<Scheduled>>, Problem> {
+    QueryParams(SchedulesQuery { count }): QueryParams<SchedulesQuery>,
+) -> Result<Json<Vec<ScheduleInfo>>, ApiProblem> {
     if !(1..=1000).contains(&count) {
         let what = format!("a `count` of {count} is none");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "query", what).hint("1 to 1000"));
+        return Err(ApiProblem::new(StatusCode::BAD_REQUEST, "query", what).hint("1 to 1000"));
     }
     let service = Arc::clone(&api.service);
     let found = blocking(move || service.scheduled(Timestamp::now(), count.into())).await?;
-    let scheduled = found.into_iter().map(|found| Scheduled {
+    let scheduled = found.into_iter().map(|found| ScheduleInfo {
         experiment: found.experiment,
         version: found.version,
         schedule: json!(found.schedule),

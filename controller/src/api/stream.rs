@@ -2,10 +2,10 @@
 //! goes on where it was.
 
 use super::Api;
-use super::input::{Asked, Named, number};
-use super::operations::blocking;
-use super::problem::Problem;
-use super::who::Viewer;
+use super::auth::Viewer;
+use super::blocking;
+use super::extract::{PathParam, QueryParams, safe_integer};
+use super::problem::ApiProblem;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -18,16 +18,16 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
 /// How many events are read at a time.
-const PAGE: u32 = 200;
+const EVENTS_PER_READ: u32 = 200;
 /// How often something is sent where nothing happens, so that nobody takes the connection for dead.
-const ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Where to begin.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct From {
+pub struct StreamQuery {
     /// With the event after this number. A `Last-Event-ID` goes before it.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "safe_integer")]
     #[param(maximum = 9007199254740991_i64)]
     after: u64,
 }
@@ -35,7 +35,7 @@ pub struct From {
 /// What is sent: each is a server-sent event, whose data is JSON.
 #[derive(Debug, utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes what axum writes")]
-pub struct Sent {
+pub struct ServerSentEvent {
     /// `entry` or `closed`.
     #[schema(pattern = "^(entry|closed)$")]
     event: String,
@@ -57,14 +57,14 @@ struct Follower {
 
 /// A run's journal as it grows, to its end: `event` is `entry`, its data an entry of the journal, its id the entry's number; the last is
 /// `closed`, with the run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), From), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = Sent, content_type = "text/event-stream"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), StreamQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = ServerSentEvent, content_type = "text/event-stream"), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn stream(
     _who: Viewer,
     State(api): State<Api>,
-    Named(run): Named<String>,
-    Asked(from): Asked<From>,
+    PathParam(run): PathParam<String>,
+    QueryParams(from): QueryParams<StreamQuery>,
     headers: HeaderMap,
-) -> Result<Sse<impl futures_core::Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl futures_core::Stream<Item = Result<Event, Infallible>>>, ApiProblem> {
     let last = headers.get("last-event-id");
     let last = last.and_then(|value| value.to_str().ok()?.parse().ok());
     let (store, id) = (Arc::clone(api.service.store()), run.clone());
@@ -73,7 +73,7 @@ pub async fn stream(
         .try_acquire_owned()
         .map_err(|_| {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            Problem::new(status, "followers", "too many follow journals at a time")
+            ApiProblem::new(status, "followers", "too many follow journals at a time")
                 .hint("come again; `/api/v1/runs/{run}/events` says the same, a page at a time")
         })?;
     let follower = Follower {
@@ -90,7 +90,7 @@ pub async fn stream(
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)))
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_INTERVAL)))
 }
 
 impl Follower {
@@ -113,7 +113,7 @@ impl Follower {
             );
             // A store that fails ends the stream; the client comes again, and goes on where it was.
             let read = blocking(move || {
-                let events = store.events(&run, after, PAGE)?;
+                let events = store.events(&run, after, EVENTS_PER_READ)?;
                 Ok::<_, crate::store::StoreError>((events, store.run(&run)?))
             });
             let (page, kept) = read.await.ok()?;
@@ -130,7 +130,7 @@ impl Follower {
             }
             if kept.end.is_some() {
                 self.over = true;
-                let run = super::runs::Run::from(kept);
+                let run = super::runs::RunInfo::from(kept);
                 return Event::default().event("closed").json_data(&run).ok();
             }
             match &mut self.changes {

@@ -1,10 +1,10 @@
 //! Tokens: those that let agents join, and those that let people and jobs command.
 
 use super::Api;
-use super::input::{Body, Named, check_name};
-use super::operations::{blocking, nothing};
-use super::problem::Problem;
-use super::who::{Admin, Token, random, word};
+use super::auth::{Admin, Token, random, word};
+use super::blocking;
+use super::extract::{JsonBody, PathParam, check_name};
+use super::problem::ApiProblem;
 use crate::store::{self, Hash, Role};
 use axum::Json;
 use axum::extract::State;
@@ -19,12 +19,12 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 /// How long a join token is good, where nothing is said.
-const JOIN_LASTS: Duration = Duration::from_secs(3600);
+const DEFAULT_JOIN_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A join token that is wanted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewJoinToken {
+pub struct JoinTokenRequest {
     /// The only name under which an agent may join with it; it takes the place of one that has the name.
     #[serde(default)]
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -37,7 +37,7 @@ pub struct NewJoinToken {
 
 /// A join token, or what is known of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct KeptJoinToken {
+pub struct JoinTokenInfo {
     /// Names it.
     id: String,
     /// The token itself, once: when it is made.
@@ -53,7 +53,7 @@ pub struct KeptJoinToken {
 /// A token that is wanted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewToken {
+pub struct TokenRequest {
     /// Whose it is: what the audit log calls whoever uses it.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     name: String,
@@ -68,7 +68,7 @@ pub struct NewToken {
 
 /// A token, or what is known of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct KeptToken {
+pub struct TokenInfo {
     /// Names it.
     id: String,
     /// The token itself, once: when it is made.
@@ -85,9 +85,9 @@ pub struct KeptToken {
     revoked: Option<String>,
 }
 
-impl From<store::JoinToken> for KeptJoinToken {
+impl From<store::JoinToken> for JoinTokenInfo {
     fn from(kept: store::JoinToken) -> Self {
-        KeptJoinToken {
+        JoinTokenInfo {
             id: kept.id,
             token: None,
             who: kept.who,
@@ -97,9 +97,9 @@ impl From<store::JoinToken> for KeptJoinToken {
     }
 }
 
-impl From<store::ApiToken> for KeptToken {
+impl From<store::ApiToken> for TokenInfo {
     fn from(kept: store::ApiToken) -> Self {
-        KeptToken {
+        TokenInfo {
             id: kept.id,
             token: None,
             name: kept.name,
@@ -111,12 +111,12 @@ impl From<store::ApiToken> for KeptToken {
     }
 }
 
-fn wrong(what: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "body", what)
+fn wrong(what: impl Into<String>) -> ApiProblem {
+    ApiProblem::new(StatusCode::BAD_REQUEST, "body", what)
 }
 
 /// When something ends that lasts this long from now.
-fn until(lasts: &str) -> Result<Timestamp, Problem> {
+fn until(lasts: &str) -> Result<Timestamp, ApiProblem> {
     let span: Span = lasts.parse().map_err(wrong)?;
     let span = SignedDuration::try_from(span.0).map_err(|error| wrong(error.to_string()))?;
     Timestamp::now()
@@ -124,37 +124,39 @@ fn until(lasts: &str) -> Result<Timestamp, Problem> {
         .map_err(|error| wrong(error.to_string()))
 }
 
-fn without_random<E>(_: E) -> Problem {
+fn no_randomness<E>(_: E) -> ApiProblem {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    Problem::new(status, "random", "the system has no random numbers")
+    ApiProblem::new(status, "random", "the system has no random numbers")
 }
 
 /// Join tokens that were not used. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/join-tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<KeptJoinToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/v1/join-tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<JoinTokenInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn join_tokens(
     _who: Admin,
     State(api): State<Api>,
-) -> Result<Json<Vec<KeptJoinToken>>, Problem> {
+) -> Result<Json<Vec<JoinTokenInfo>>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.join_tokens()).await?;
-    Ok(Json(found.into_iter().map(KeptJoinToken::from).collect()))
+    Ok(Json(found.into_iter().map(JoinTokenInfo::from).collect()))
 }
 
 /// Makes a token with which one agent may join, once. Wants the role admin.
-#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "tokens", request_body = NewJoinToken, security(("token" = ["admin"])), responses((status = 201, body = KeptJoinToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/join-tokens", tag = "tokens", request_body = JoinTokenRequest, security(("token" = ["admin"])), responses((status = 201, body = JoinTokenInfo), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn make_join_token(
     Admin(who): Admin,
     State(api): State<Api>,
-    Body(wanted): Body<NewJoinToken>,
-) -> Result<(StatusCode, Json<KeptJoinToken>), Problem> {
+    JsonBody(wanted): JsonBody<JoinTokenRequest>,
+) -> Result<(StatusCode, Json<JoinTokenInfo>), ApiProblem> {
     if let Some(problem) = wanted.agent.as_deref().and_then(problem_with_name) {
         return Err(wrong(problem));
     }
-    let lasts = wanted.lasts.unwrap_or_else(|| Span(JOIN_LASTS).to_string());
+    let lasts = wanted
+        .lasts
+        .unwrap_or_else(|| Span(DEFAULT_JOIN_TOKEN_LIFETIME).to_string());
     let expires = until(&lasts)?;
     let token = JoinToken {
-        id: random::<8>().map_err(without_random)?,
-        secret: random::<32>().map_err(without_random)?,
+        id: random::<8>().map_err(no_randomness)?,
+        secret: random::<32>().map_err(no_randomness)?,
         authority: api.authority.fingerprint(),
     };
     let kept = store::JoinToken {
@@ -165,56 +167,56 @@ pub async fn make_join_token(
         agent: wanted.agent,
     };
     let service = Arc::clone(&api.service);
-    let kept = blocking(move || -> Result<_, Problem> {
+    let kept = blocking(move || -> Result<_, ApiProblem> {
         let detail = json!({"expires": kept.expires, "agent": kept.agent});
         service.audit(&who, "make join token", &kept.id, "asked", detail)?;
         service.store().put_join_token(&kept)?;
         Ok(kept)
     })
     .await?;
-    let mut made = KeptJoinToken::from(kept);
+    let mut made = JoinTokenInfo::from(kept);
     made.token = Some(token.to_string());
     Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// Makes a join token useless. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/join-tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/join-tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn remove_join_token(
     Admin(who): Admin,
     State(api): State<Api>,
-    Named(id): Named<String>,
-) -> Result<StatusCode, Problem> {
+    PathParam(id): PathParam<String>,
+) -> Result<StatusCode, ApiProblem> {
     let service = Arc::clone(&api.service);
-    blocking(move || -> Result<(), Problem> {
+    blocking(move || -> Result<(), ApiProblem> {
         service.store().remove_join_token(&id)?;
-        Ok(service.audit(&who, "remove join token", &id, "done", nothing())?)
+        Ok(service.audit(&who, "remove join token", &id, "done", json!({}))?)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Tokens, those that are good for nothing any more too. Wants the role admin.
-#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<KeptToken>), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json")))]
-pub async fn list(_who: Admin, State(api): State<Api>) -> Result<Json<Vec<KeptToken>>, Problem> {
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = ["admin"])), responses((status = 200, body = Vec<TokenInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json")))]
+pub async fn list(_who: Admin, State(api): State<Api>) -> Result<Json<Vec<TokenInfo>>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.api_tokens()).await?;
-    Ok(Json(found.into_iter().map(KeptToken::from).collect()))
+    Ok(Json(found.into_iter().map(TokenInfo::from).collect()))
 }
 
 /// Makes a token. Wants the role admin.
-#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = NewToken, security(("token" = ["admin"])), responses((status = 201, body = KeptToken), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 415, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = TokenRequest, security(("token" = ["admin"])), responses((status = 201, body = TokenInfo), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn make(
     Admin(who): Admin,
     State(api): State<Api>,
-    Body(wanted): Body<NewToken>,
-) -> Result<(StatusCode, Json<KeptToken>), Problem> {
+    JsonBody(wanted): JsonBody<TokenRequest>,
+) -> Result<(StatusCode, Json<TokenInfo>), ApiProblem> {
     check_name(&wanted.name, "a token")?;
     let role: Role = serde_json::from_value(wanted.role.clone().into()).map_err(|_| {
         wrong(format!("`{}` is no role", wanted.role.escape_debug()))
             .hint("`viewer`, `operator` or `admin`")
     })?;
     let expires = wanted.lasts.as_deref().map(until).transpose()?;
-    let token = Token::new(api.authority.fingerprint()).map_err(without_random)?;
+    let token = Token::new(api.authority.fingerprint()).map_err(no_randomness)?;
     let kept = store::ApiToken {
         id: token.id.clone(),
         hash: token.hash(),
@@ -225,29 +227,29 @@ pub async fn make(
         revoked: None,
     };
     let service = Arc::clone(&api.service);
-    let kept = blocking(move || -> Result<_, Problem> {
+    let kept = blocking(move || -> Result<_, ApiProblem> {
         let detail = json!({"name": kept.name, "role": kept.role, "expires": kept.expires});
         service.audit(&who, "make token", &kept.id, "asked", detail)?;
         service.store().put_api_token(&kept)?;
         Ok(kept)
     })
     .await?;
-    let mut made = KeptToken::from(kept);
+    let mut made = TokenInfo::from(kept);
     made.token = Some(token.to_string());
     Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// Makes a token useless. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,
-    Named(id): Named<String>,
-) -> Result<StatusCode, Problem> {
+    PathParam(id): PathParam<String>,
+) -> Result<StatusCode, ApiProblem> {
     let service = Arc::clone(&api.service);
-    blocking(move || -> Result<(), Problem> {
+    blocking(move || -> Result<(), ApiProblem> {
         service.store().revoke_api_token(&id, Timestamp::now())?;
-        Ok(service.audit(&who, "revoke token", &id, "done", nothing())?)
+        Ok(service.audit(&who, "revoke token", &id, "done", json!({}))?)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,6 +1,6 @@
 //! `backburn controller`: the daemon; and what is done with its data while it does not run.
 
-use super::{Failure, say};
+use super::{CommandError, print_stderr};
 use backburn::authority::Authority;
 use backburn::daemon::{Daemon, FIRST_TOKEN, first_token};
 use backburn::fleet::Fleet;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the controller keeps what it has, where nothing else is said.
-const DATA: &str = "/var/lib/backburn/controller";
+const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
 
 #[derive(Debug, Args)]
 pub(super) struct ControllerCommand {
@@ -50,14 +50,14 @@ pub(super) struct ControllerCommand {
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
     #[command(flatten)]
-    data: Data,
+    data: DataOptions,
 }
 
 /// Where the controller keeps what it has.
 #[derive(Debug, Args)]
-pub(super) struct Data {
+pub(super) struct DataOptions {
     /// Where it keeps its store and its keys
-    #[arg(long, value_name = "DIR", env = "BACKBURN_DATA", default_value = DATA)]
+    #[arg(long, value_name = "DIR", env = "BACKBURN_DATA", default_value = DEFAULT_DATA_DIR)]
     data: PathBuf,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct ExportCommand {
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
-    data: Data,
+    data: DataOptions,
 }
 
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ pub(super) struct ImportCommand {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    data: Data,
+    data: DataOptions,
 }
 
 fn lease(text: &str) -> Result<Span, String> {
@@ -95,8 +95,8 @@ fn keep(text: &str) -> Result<Span, String> {
     }
 }
 
-impl Data {
-    fn store(&self) -> Result<Arc<dyn Store>, Failure> {
+impl DataOptions {
+    fn store(&self) -> Result<Arc<dyn Store>, CommandError> {
         make(&self.data)?;
         match SqliteStore::open(&self.data.join("store")) {
             Ok(store) => Ok(Arc::new(store)),
@@ -105,7 +105,7 @@ impl Data {
     }
 }
 
-fn make(folder: &Path) -> Result<(), Failure> {
+fn make(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     builder
@@ -114,13 +114,13 @@ fn make(folder: &Path) -> Result<(), Failure> {
         .create(folder)
         .map_err(|error| {
             let what = format!("{}: {error}", folder.display());
-            Failure::invalid(format!(
+            CommandError::invalid(format!(
                 "{what}\nhint: name a folder that you may write to with `--data`"
             ))
         })
 }
 
-fn failed(error: &dyn std::error::Error) -> Failure {
+fn failed(error: &dyn std::error::Error) -> CommandError {
     let mut what = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -130,10 +130,10 @@ fn failed(error: &dyn std::error::Error) -> Failure {
     if !what.contains("hint:") {
         what.push_str("\nhint: `BACKBURN_LOG=debug` says more");
     }
-    Failure::invalid(what)
+    CommandError::invalid(what)
 }
 
-pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
+pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
     backburn_agent::log_to_stderr(tracing::Level::INFO);
     raise_limit();
     let store = command.data.store()?;
@@ -150,7 +150,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
         store,
         fleet: Arc::new(Fleet::new(command.lease)),
         policy,
-        check: Box::new(super::source::check_with),
+        check: Box::new(super::experiment_source::check_with),
         catalogue: backburn_agent::faults::FAULTS
             .iter()
             .map(backburn_agent::faults::Fault::describe)
@@ -165,27 +165,29 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::invalid(format!("the runtime could not be started: {error}")))?;
+        .map_err(|error| {
+            CommandError::invalid(format!("the runtime could not be started: {error}"))
+        })?;
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
-            Failure::invalid(format!(
+            CommandError::invalid(format!(
                 "{} can't be listened on: {error}\nhint: name another address with `--listen`",
                 command.listen
             ))
         })?;
         let address = listener
             .local_addr()
-            .map_err(|error| Failure::invalid(error.to_string()))?;
-        say(&format!(
+            .map_err(|error| CommandError::invalid(error.to_string()))?;
+        print_stderr(&format!(
             "listening on {address}, as {}\n",
             names.join(", ")
         ));
         if made {
             let path = command.data.data.join(FIRST_TOKEN);
-            say(&format!("the first token is in {}\n", path.display()));
+            print_stderr(&format!("the first token is in {}\n", path.display()));
         }
         if service.halted().is_some() {
-            say("the halt lever is pulled: nothing starts until `backburn resume`\n");
+            print_stderr("the halt lever is pulled: nothing starts until `backburn resume`\n");
         }
         if let Some(keep) = command.keep_runs_for {
             tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
@@ -199,8 +201,9 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
             lasts: Daemon::LASTS,
             give_back: backburn_agent::host::return_freed,
         };
-        let ending = ending()
-            .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
+        let ending = ending().map_err(|error| {
+            CommandError::invalid(format!("signals cannot be received: {error}"))
+        })?;
         daemon
             .run(ending)
             .await
@@ -210,7 +213,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, Failure> {
     if left.is_empty() {
         return Ok(0);
     }
-    say(&format!(
+    print_stderr(&format!(
         "error: runs that were not over when we had to go: {}\nhint: their agents put everything back by themselves; the next start closes them\n",
         left.join(", ")
     ));
@@ -236,7 +239,7 @@ fn ending() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        say("ending: runs are ended, and everything is put back first\n");
+        print_stderr("ending: runs are ended, and everything is put back first\n");
     })
 }
 
@@ -252,10 +255,11 @@ fn usual_names() -> Vec<String> {
 }
 
 /// `backburn export`
-pub(super) fn export(command: &ExportCommand) -> Result<u8, Failure> {
+pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandError> {
     let store = command.data.store()?;
-    let unwritten =
-        |error: std::io::Error| Failure::invalid(format!("{}: {error}", command.file.display()));
+    let unwritten = |error: std::io::Error| {
+        CommandError::invalid(format!("{}: {error}", command.file.display()))
+    };
     if command.file == Path::new("-") {
         let mut out = std::io::stdout().lock();
         store.export(&mut out).map_err(|error| failed(&error))?;
@@ -274,16 +278,17 @@ pub(super) fn export(command: &ExportCommand) -> Result<u8, Failure> {
 }
 
 /// `backburn import`
-pub(super) fn import(command: &ImportCommand) -> Result<u8, Failure> {
+pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandError> {
     let store = command.data.store()?;
     let count = if command.file == Path::new("-") {
         store.import(&mut std::io::stdin().lock())
     } else {
-        let file = std::fs::File::open(&command.file)
-            .map_err(|error| Failure::invalid(format!("{}: {error}", command.file.display())))?;
+        let file = std::fs::File::open(&command.file).map_err(|error| {
+            CommandError::invalid(format!("{}: {error}", command.file.display()))
+        })?;
         store.import(&mut std::io::BufReader::new(file))
     };
     let count = count.map_err(|error| failed(&error))?;
-    say(&format!("{count} records are taken in\n"));
+    print_stderr(&format!("{count} records are taken in\n"));
     Ok(0)
 }

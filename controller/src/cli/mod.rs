@@ -2,23 +2,23 @@
 //! code is the verdict's.
 
 mod controller;
+mod experiment_source;
 mod junit;
-mod live;
 mod output;
 mod plan;
+mod progress;
+mod progress_tty;
 mod remote;
 mod report;
 mod run;
 mod schedules;
-mod source;
-mod talk;
 mod validate;
 
-pub(crate) use output::{print, say};
+pub(crate) use experiment_source::check;
+pub(crate) use output::{print, print_stderr};
+pub(crate) use progress::OutputStyle;
 pub(crate) use report::shown;
 pub(crate) use run::execute;
-pub(crate) use source::check;
-pub(crate) use talk::Style;
 
 use crate::demo;
 use backburn::agent_connection::{self, LOCAL_LEASE};
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The exit code of a command line or a definition that is wrong.
-pub(crate) const INVALID: u8 = 2;
+pub(crate) const EXIT_INVALID: u8 = 2;
 
 /// Chaos experiments on Linux hosts: what is broken is put back
 #[derive(Debug, Parser)]
@@ -42,11 +42,11 @@ pub(crate) const INVALID: u8 = 2;
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run an experiment on this host, or on a controller's fleet, and say what it comes to
     Run(run::RunCommand),
     /// Say what an experiment would hit now, exactly, with its undo; touch nothing
@@ -59,17 +59,17 @@ enum Command {
     Schedules(schedules::SchedulesCommand),
     /// List the faults, or tell all about one
     #[command(disable_help_flag = true)]
-    Faults(Passed),
+    Faults(AgentArguments),
     /// Print the JSON Schema of the experiment document, or of the controller's policy
     Schema(SchemaCommand),
     /// Print the description of the controller's HTTP API, as OpenAPI
     Openapi,
     /// Put back what this host owes, without a run
     #[command(disable_help_flag = true)]
-    Revert(Passed),
+    Revert(AgentArguments),
     /// Use the agent by hand: plan, inject, status, revert, doctor
     #[command(disable_help_flag = true)]
-    Agent(Passed),
+    Agent(AgentArguments),
     /// Be the controller of a fleet, until told to end
     Controller(controller::ControllerCommand),
     /// Keep experiments at the controller, under their files' names; the same again changes nothing
@@ -81,9 +81,9 @@ enum Command {
     /// End a run; everything is put back first
     Stop(remote::runs::StopCommand),
     /// Stop every run, put everything back, and let nothing start until `resume`
-    Halt(remote::lever::HaltCommand),
+    Halt(remote::halt::HaltCommand),
     /// Let runs start again
-    Resume(remote::lever::ResumeCommand),
+    Resume(remote::halt::ResumeCommand),
     /// List what waits for a second person
     Approvals(remote::runs::ApprovalsCommand),
     /// Approve of a run that somebody else asked for, and start it
@@ -101,19 +101,19 @@ enum Command {
     /// Take in what `export` wrote, into a controller that remembers nothing yet
     Import(controller::ImportCommand),
     #[command(hide = true)]
-    DemoService(demo::DemoService),
+    DemoService(demo::DemoServiceCommand),
 }
 
 #[derive(Debug, Args)]
 struct SchemaCommand {
     /// Of what
-    #[arg(value_enum, default_value_t = Described::Experiment)]
-    of: Described,
+    #[arg(value_enum, default_value_t = SchemaKind::Experiment)]
+    of: SchemaKind,
 }
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Described {
+enum SchemaKind {
     /// The experiment document
     Experiment,
     /// The file of `backburn controller --policy`
@@ -122,14 +122,14 @@ enum Described {
 
 /// Words for the agent's own command line.
 #[derive(Debug, Args)]
-struct Passed {
+struct AgentArguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     words: Vec<OsString>,
 }
 
 /// Where things are kept, and what this host allows.
 #[derive(Debug, Args)]
-pub(crate) struct Place {
+pub(crate) struct HostOptions {
     /// Where journals and the agent's ledger are [default: /var/lib/backburn, or the user's state folder]
     #[arg(
         long,
@@ -160,15 +160,15 @@ fn label(text: &str) -> Result<String, String> {
 
 /// A command that could not do what it was to do, for people.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     pub(crate) code: u8,
     pub(crate) what: String,
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
-        Failure {
-            code: INVALID,
+        CommandError {
+            code: EXIT_INVALID,
             what: what.into(),
         }
     }
@@ -179,7 +179,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
         Ok(cli) => cli,
         Err(error) => {
-            let code = u8::try_from(error.exit_code()).unwrap_or(INVALID);
+            let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help is data; what is wrong is talk.
             let code = match error.print() {
                 Err(_) if code == 0 => REPORT_NOT_WRITTEN,
@@ -189,48 +189,48 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Controller(command) => controller::main(&command),
-        Command::Apply(command) => remote::experiments::apply(&command),
-        Command::Experiments(command) => remote::experiments::main(&command),
-        Command::Runs(command) => remote::runs::runs(&command),
-        Command::Stop(command) => remote::runs::stop(&command),
-        Command::Halt(command) => remote::lever::halt(&command),
-        Command::Resume(command) => remote::lever::resume(&command),
-        Command::Approvals(command) => remote::runs::approvals(&command),
-        Command::Approve(command) => remote::runs::approve(&command),
-        Command::Agents(command) => remote::agents::main(&command),
-        Command::JoinToken(command) => remote::tokens::join(&command),
-        Command::Tokens(command) => remote::tokens::main(&command),
-        Command::Audit(command) => remote::tokens::audit(&command),
-        Command::Export(command) => controller::export(&command),
-        Command::Import(command) => controller::import(&command),
-        Command::Run(command) => run::main(command),
-        Command::Plan(command) => plan::main(&command),
-        Command::Validate(command) => Ok(validate::main(&command)),
-        Command::Schedules(command) => schedules::main(&command),
-        Command::Demo => demo::main(),
-        Command::Schema(SchemaCommand { of }) => {
+        CliCommand::Controller(command) => controller::main(&command),
+        CliCommand::Apply(command) => remote::experiments::apply(&command),
+        CliCommand::Experiments(command) => remote::experiments::main(&command),
+        CliCommand::Runs(command) => remote::runs::runs(&command),
+        CliCommand::Stop(command) => remote::runs::stop(&command),
+        CliCommand::Halt(command) => remote::halt::halt(&command),
+        CliCommand::Resume(command) => remote::halt::resume(&command),
+        CliCommand::Approvals(command) => remote::runs::approvals(&command),
+        CliCommand::Approve(command) => remote::runs::approve(&command),
+        CliCommand::Agents(command) => remote::agents::main(&command),
+        CliCommand::JoinToken(command) => remote::tokens::join(&command),
+        CliCommand::Tokens(command) => remote::tokens::main(&command),
+        CliCommand::Audit(command) => remote::tokens::audit(&command),
+        CliCommand::Export(command) => controller::export(&command),
+        CliCommand::Import(command) => controller::import(&command),
+        CliCommand::Run(command) => run::main(command),
+        CliCommand::Plan(command) => plan::main(&command),
+        CliCommand::Validate(command) => Ok(validate::main(&command)),
+        CliCommand::Schedules(command) => schedules::main(&command),
+        CliCommand::Demo => demo::main(),
+        CliCommand::Schema(SchemaCommand { of }) => {
             match of {
-                Described::Experiment => {
+                SchemaKind::Experiment => {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
-                Described::ControllerPolicy => {
+                SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<backburn::service::Policy>());
                 }
             }
             Ok(0)
         }
-        Command::Openapi => {
+        CliCommand::Openapi => {
             print_json(&backburn::api::description());
             Ok(0)
         }
-        Command::Faults(passed) => return agent("faults", passed),
-        Command::Revert(passed) => return agent("revert", passed),
-        Command::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
-        Command::DemoService(service) => return demo::serve(&service),
+        CliCommand::Faults(passed) => return agent("faults", passed),
+        CliCommand::Revert(passed) => return agent("revert", passed),
+        CliCommand::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
+        CliCommand::DemoService(service) => return demo::serve(&service),
     };
-    let code = done.unwrap_or_else(|Failure { code, what }| {
-        say(&format!("error: {what}\n"));
+    let code = done.unwrap_or_else(|CommandError { code, what }| {
+        print_stderr(&format!("error: {what}\n"));
         code
     });
     ExitCode::from(output::exit_code(code))
@@ -248,7 +248,7 @@ fn exit_codes_shown() -> String {
     out
 }
 
-fn agent(command: &str, passed: Passed) -> ExitCode {
+fn agent(command: &str, passed: AgentArguments) -> ExitCode {
     backburn_agent::main(
         &["agent"],
         std::iter::once(command.into())
@@ -257,17 +257,17 @@ fn agent(command: &str, passed: Passed) -> ExitCode {
     )
 }
 
-impl Place {
+impl HostOptions {
     /// Everything in this folder.
     pub(crate) fn below(state: &Path) -> Self {
-        Place {
+        HostOptions {
             state: Some(state.to_owned()),
             policy: None,
             labels: Vec::new(),
         }
     }
 
-    fn state(&self) -> Result<PathBuf, Failure> {
+    fn state(&self) -> Result<PathBuf, CommandError> {
         match &self.state {
             Some(state) => Ok(state.clone()),
             None => default_state(),
@@ -275,7 +275,7 @@ impl Place {
     }
 
     /// How the local agent is started: this very program, even where its file has been replaced since.
-    fn start(&self) -> Result<agent_connection::AgentStarter, Failure> {
+    fn start(&self) -> Result<agent_connection::AgentStarter, CommandError> {
         let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"]
             .map(OsString::from)
             .into();
@@ -290,7 +290,7 @@ impl Place {
     }
 }
 
-fn default_state() -> Result<PathBuf, Failure> {
+fn default_state() -> Result<PathBuf, CommandError> {
     if nix::unistd::geteuid().is_root() {
         return Ok("/var/lib/backburn".into());
     }
@@ -300,23 +300,25 @@ fn default_state() -> Result<PathBuf, Failure> {
             .map(|folder| PathBuf::from(folder).join(path))
     };
     below("XDG_STATE_HOME", "backburn").or_else(|| below("HOME", ".local/state/backburn")).ok_or_else(|| {
-        Failure::invalid(
+        CommandError::invalid(
             "there is no place for journals: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`",
         )
     })
 }
 
 /// The runtime of a command: one thread, since waiting is all it does.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::invalid(format!("the runtime could not be started: {error}")))
+        .map_err(|error| {
+            CommandError::invalid(format!("the runtime could not be started: {error}"))
+        })
 }
 
 fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&format!("{text}\n")),
-        Err(error) => say(&format!("error: {error}\n")),
+        Err(error) => print_stderr(&format!("error: {error}\n")),
     }
 }

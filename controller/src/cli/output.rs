@@ -1,7 +1,7 @@
 //! Where a command's words go: data to standard output, talk to standard error, reports to files. What could not be written
 //! is said, and costs the exit code 0: whoever reads the output of a command that succeeded must be able to rely on it.
 
-use super::Failure;
+use super::CommandError;
 use backburn_experiments::journal::REPORT_NOT_WRITTEN;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether something that was to be written could not be.
-static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether standard output takes nothing more: what comes after a hole would be taken for the whole.
 static STDOUT_FAILED: AtomicBool = AtomicBool::new(false);
@@ -29,22 +29,22 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Talk, for standard error.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print_stderr(text: &str) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
 /// The exit code of a command that would end with this one: 7 instead of 0 where something could not be written.
 pub(super) fn exit_code(code: u8) -> u8 {
     match code {
-        0 if UNWRITTEN.load(Ordering::Relaxed) => REPORT_NOT_WRITTEN,
+        0 if OUTPUT_LOST.load(Ordering::Relaxed) => REPORT_NOT_WRITTEN,
         code => code,
     }
 }
 
 fn not_written(what: &str, error: &io::Error) {
-    UNWRITTEN.store(true, Ordering::Relaxed);
+    OUTPUT_LOST.store(true, Ordering::Relaxed);
     let why = backburn_experiments::probes::plain(error);
-    say(&format!("error: {what} could not be written: {why}\n"));
+    print_stderr(&format!("error: {what} could not be written: {why}\n"));
 }
 
 /// A file for a report, opened before there is anything to report: that it cannot be written is found out before anything is
@@ -62,10 +62,10 @@ impl ReportFile {
     ///
     /// # Errors
     /// It cannot be written to. A named pipe that nobody reads is one of these.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
         let failed = |error: io::Error| {
             let why = backburn_experiments::probes::plain(&error);
-            Failure::invalid(format!("{}: {why}", path.display()))
+            CommandError::invalid(format!("{}: {why}", path.display()))
         };
         let open = |create_new| {
             // Not to wait for whoever may read a named pipe some day.

@@ -1,9 +1,9 @@
 //! `backburn plan`: what an experiment would hit on this host now. Nothing is touched.
 
-use super::remote::{self, Remote};
+use super::experiment_source::{self, Variables};
+use super::remote::{self, ControllerOptions};
 use super::run::named;
-use super::source::{self, Variables};
-use super::{Failure, Place, print, print_json, runtime, say};
+use super::{CommandError, HostOptions, print, print_json, print_stderr, runtime};
 use backburn::runner::{self, Preview};
 use backburn_experiments::Span;
 use backburn_experiments::check::EVERY;
@@ -39,23 +39,24 @@ pub(super) struct PlanCommand {
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    place: Place,
+    place: HostOptions,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// What a controller says that a run on its fleet would hit.
-fn on_fleet(command: &PlanCommand) -> Result<u8, Failure> {
+fn on_fleet(command: &PlanCommand) -> Result<u8, CommandError> {
     if command.hypothesis_strategy.is_some() || command.hypothesis_frequency.is_some() {
-        return Err(Failure::invalid(
+        return Err(CommandError::invalid(
             "`--hypothesis-strategy` and `--hypothesis-frequency` are for a run on this host\nhint: write it into the experiment, or plan the file here with `--local`",
         ));
     }
-    let experiment = remote::Wanted::of(&command.remote, &command.file, &command.variables)?;
+    let experiment =
+        remote::RemoteExperiment::of(&command.remote, &command.file, &command.variables)?;
     let variables = command.variables.configuration()?;
     let plan = remote::runs::plan(&command.remote, &experiment, command.seed, variables)?;
     let preview: Preview = serde_json::from_value(plan.clone()).map_err(|error| {
-        Failure::invalid(format!(
+        CommandError::invalid(format!(
             "the controller's plan can't be understood: {error}"
         ))
     })?;
@@ -76,11 +77,11 @@ fn on_fleet(command: &PlanCommand) -> Result<u8, Failure> {
     })
 }
 
-pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
+pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandError> {
     if command.remote.is_named() && !command.local {
         return on_fleet(command);
     }
-    let mut experiment = source::experiment(&command.file, &command.variables)?;
+    let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.looks = experiment.looks_by(Some(strategy));
     }
@@ -89,7 +90,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, Failure> {
     let start = command.place.start()?;
     let preview = runtime()?
         .block_on(runner::preview(&experiment, seed, frequency, start.into()))
-        .map_err(|refusal| Failure {
+        .map_err(|refusal| CommandError {
             code: Outcome::NotStarted.exit_code(),
             what: refusal.to_string(),
         })?;
@@ -115,7 +116,7 @@ fn is_refused(preview: &Preview) -> bool {
 fn shown(title: &str, seed: u64, preview: &Preview) -> String {
     let mut out = format!("{title}\n");
     for warning in &preview.warnings {
-        say(&format!("warning: {warning}\n"));
+        print_stderr(&format!("warning: {warning}\n"));
     }
     // Writing to a string cannot fail.
     for looks in preview.looks.iter().filter(|looks| looks.looks > 0) {

@@ -1,6 +1,6 @@
 //! What a run came to, for people.
 
-use super::talk::Paint;
+use super::progress::Palette;
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use std::fmt::Write;
@@ -8,13 +8,13 @@ use std::path::Path;
 
 /// The verdict first, then why, then what follows from it, and where the journal is kept.
 pub(crate) fn shown(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
-    let (paint, verdict, run) = (Paint::stdout(), &finished.verdict, &finished.run);
+    let (paint, verdict, run) = (Palette::stdout(), &finished.verdict, &finished.run);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {
-        Outcome::Held => paint.good(&word),
-        Outcome::Deviated | Outcome::NotClean | Outcome::Invalid => paint.bad(&word),
+        Outcome::Held => paint.success(&word),
+        Outcome::Deviated | Outcome::NotClean | Outcome::Invalid => paint.failure(&word),
         Outcome::NotStarted | Outcome::Aborted | Outcome::Inconclusive | Outcome::NotInjected => {
-            paint.doubtful(&word)
+            paint.warning(&word)
         }
     };
     let mut out = format!("{word}: {title}\n");

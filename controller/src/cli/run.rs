@@ -1,10 +1,10 @@
 //! `backburn run`: one experiment on this host, from its file to its verdict.
 
+use super::experiment_source::{self, Variables};
 use super::output::ReportFile;
-use super::remote::{self, Remote};
-use super::source::{self, Variables};
-use super::talk::{Style, Talk};
-use super::{Failure, Place, junit, print, report, runtime, say};
+use super::progress::{OutputStyle, ProgressThread};
+use super::remote::{self, ControllerOptions};
+use super::{CommandError, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::Span;
 use backburn_experiments::check::{EVERY, Experiment};
@@ -53,9 +53,9 @@ pub(super) struct RunCommand {
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    place: Place,
+    place: HostOptions,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// A word that the document knows, too.
@@ -64,7 +64,7 @@ pub(super) fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
 }
 
 /// A run on the fleet.
-fn on_fleet(command: &RunCommand) -> Result<u8, Failure> {
+fn on_fleet(command: &RunCommand) -> Result<u8, CommandError> {
     let local = [
         (
             command.hypothesis_strategy.is_some(),
@@ -78,12 +78,16 @@ fn on_fleet(command: &RunCommand) -> Result<u8, Failure> {
         (command.journal.is_some(), "--journal"),
     ];
     if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
-        return Err(Failure::invalid(format!(
+        return Err(CommandError::invalid(format!(
             "`{flag}` is for a run on this host\nhint: write it into the experiment, or run the file here with `--local`"
         )));
     }
-    let wanted = remote::runs::Wanted {
-        experiment: remote::Wanted::of(&command.remote, &command.file, &command.variables)?,
+    let wanted = remote::runs::RemoteRunOptions {
+        experiment: remote::RemoteExperiment::of(
+            &command.remote,
+            &command.file,
+            &command.variables,
+        )?,
         seed: command.seed,
         variables: command.variables.configuration()?,
         wait: command.wait || command.junit.is_some(),
@@ -101,16 +105,16 @@ fn on_fleet(command: &RunCommand) -> Result<u8, Failure> {
     Ok(code)
 }
 
-pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
+pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
     if command.remote.is_named() && !command.local {
         return on_fleet(&command);
     }
     if command.wait {
-        return Err(Failure::invalid(
+        return Err(CommandError::invalid(
             "`--wait` is for a run on a fleet\nhint: name the controller with `--controller` or BACKBURN_CONTROLLER, and leave `--local` out",
         ));
     }
-    let mut experiment = source::experiment(&command.file, &command.variables)?;
+    let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.looks = experiment.looks_by(Some(strategy));
     }
@@ -127,7 +131,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
     if let (Some(one), Some(other)) = (&toolkit_file, &junit_file)
         && one.is_same(other)
     {
-        return Err(Failure::invalid(
+        return Err(CommandError::invalid(
             "`--journal` and `--junit` name the same file: one report would overwrite the other",
         ));
     }
@@ -136,9 +140,9 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
     let kept = toolkit_file.is_some().then(|| experiment.clone());
 
     let style = if command.json {
-        Style::Json
+        OutputStyle::Json
     } else {
-        Style::for_people()
+        OutputStyle::for_people()
     };
     let told = execute(
         experiment,
@@ -147,7 +151,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         command.hypothesis_frequency.unwrap_or(EVERY),
         style,
     )?;
-    let Told {
+    let CompletedRun {
         finished,
         entries,
         journal,
@@ -160,7 +164,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         print(&report::shown(&title, &finished, Some(&journal)));
         if !has_fault {
             for difference in toolkit_differences(looks, &finished.run, verdict) {
-                say(&format!("note: {difference}\n"));
+                print_stderr(&format!("note: {difference}\n"));
             }
         }
     }
@@ -172,7 +176,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, Failure> {
         file.write(&junit::report(&title, &finished, &entries));
     }
     if let Some(illegal) = &finished.illegal {
-        say(&format!(
+        print_stderr(&format!(
             "error: {illegal}\nhint: this is a bug of ours; please report it with the journal {}\n",
             journal.display()
         ));
@@ -201,7 +205,7 @@ fn host() -> Host {
 }
 
 /// A run that was shown while it went on.
-pub(crate) struct Told {
+pub(crate) struct CompletedRun {
     /// How it ended.
     pub(crate) finished: FinishedRun,
     /// Its events.
@@ -213,11 +217,11 @@ pub(crate) struct Told {
 /// Runs an experiment on this host and shows it.
 pub(crate) fn execute(
     experiment: Experiment,
-    place: &Place,
+    place: &HostOptions,
     seed: Option<u64>,
     frequency: Span,
-    style: Style,
-) -> Result<Told, Failure> {
+    style: OutputStyle,
+) -> Result<CompletedRun, CommandError> {
     let run = runner::run_id();
     let state = place.state()?;
     let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
@@ -225,7 +229,7 @@ pub(crate) fn execute(
             "the journal cannot be written below {}: {error}",
             state.display()
         );
-        Failure::invalid(format!(
+        CommandError::invalid(format!(
             "{what}\nhint: name a folder that you may write to with `--state`"
         ))
     })?;
@@ -235,12 +239,13 @@ pub(crate) fn execute(
     let lengths = experiment
         .faults()
         .filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
-    let talk = Talk::start(style, lengths.collect());
-    let watcher = talk.watcher();
-    let warn = talk.warner();
+    let progress = ProgressThread::start(style, lengths.collect());
+    let watcher = progress.watcher();
+    let warn = progress.warner();
     let finished = runtime.block_on(async {
-        let stop = signals(warn)
-            .map_err(|error| Failure::invalid(format!("signals cannot be received: {error}")))?;
+        let stop = signals(warn).map_err(|error| {
+            CommandError::invalid(format!("signals cannot be received: {error}"))
+        })?;
         let settings = RunSettings {
             run,
             seed: seed.unwrap_or_else(runner::random),
@@ -255,8 +260,8 @@ pub(crate) fn execute(
     });
     // A name server that does not answer may still hold a thread: nothing is left to wait for.
     runtime.shutdown_background();
-    let entries = talk.end();
-    Ok(Told {
+    let entries = progress.end();
+    Ok(CompletedRun {
         finished: finished?,
         entries,
         journal: path,

@@ -1,8 +1,8 @@
 //! `backburn schedules`: when experiments come by themselves, by their own schedules.
 
-use super::remote::Remote;
-use super::source::{self, Variables};
-use super::{Failure, INVALID, print, print_json, say};
+use super::experiment_source::{self, Variables};
+use super::remote::ControllerOptions;
+use super::{CommandError, EXIT_INVALID, print, print_json, print_stderr};
 use backburn_experiments::Span;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Due, Timetable};
@@ -31,11 +31,11 @@ pub(super) struct SchedulesCommand {
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// What the controller says of its schedules.
-fn kept(command: &SchedulesCommand) -> Result<u8, Failure> {
+fn kept(command: &SchedulesCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let path = format!("/api/v1/schedules?count={}", command.count.min(1000));
     let (_, schedules) = client.call("GET", &path, None)?;
@@ -57,7 +57,7 @@ fn kept(command: &SchedulesCommand) -> Result<u8, Failure> {
     Ok(0)
 }
 
-pub(super) fn main(command: &SchedulesCommand) -> Result<u8, Failure> {
+pub(super) fn main(command: &SchedulesCommand) -> Result<u8, CommandError> {
     if command.files.is_empty() {
         return kept(command);
     }
@@ -69,11 +69,14 @@ fn of_files(command: &SchedulesCommand) -> u8 {
     let mut code = 0;
     let mut found = Vec::new();
     for file in &command.files {
-        let document = match source::load(file, &command.variables) {
+        let document = match experiment_source::load(file, &command.variables) {
             Ok(experiment) => experiment.document,
             Err(wrong) => {
-                code = INVALID;
-                say(&format!("error: {}\n", source::shown(file, &wrong)));
+                code = EXIT_INVALID;
+                print_stderr(&format!(
+                    "error: {}\n",
+                    experiment_source::shown(file, &wrong)
+                ));
                 continue;
             }
         };

@@ -1,7 +1,7 @@
 //! `backburn validate`: everything that is wrong with experiments, all at once.
 
-use super::source::{self, NoExperiment, Variables};
-use super::{INVALID, print, print_json, say};
+use super::experiment_source::{self, LoadError, Variables};
+use super::{EXIT_INVALID, print, print_json, print_stderr};
 use backburn_experiments::forecast::warnings;
 use clap::Args;
 use serde_json::json;
@@ -24,9 +24,9 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
     let mut found = Vec::new();
     for file in &command.files {
         let name = file.display().to_string();
-        let outcome = source::load(file, &command.variables);
+        let outcome = experiment_source::load(file, &command.variables);
         if outcome.is_err() {
-            code = INVALID;
+            code = EXIT_INVALID;
         }
         match (outcome, command.json) {
             (Ok(experiment), true) => found.push(json!({
@@ -34,19 +34,22 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
             })),
             (Ok(experiment), false) => {
                 for warning in warnings(&experiment) {
-                    say(&format!("warning: {name}: {warning}\n"));
+                    print_stderr(&format!("warning: {name}: {warning}\n"));
                 }
                 print(&format!("{name}: valid\n"));
             }
-            (Err(NoExperiment::Unreadable(what)), true) => {
+            (Err(LoadError::Unreadable(what)), true) => {
                 found.push(
                     json!({"file": name, "valid": false, "problems": [{"at": "$", "what": what}]}),
                 );
             }
-            (Err(NoExperiment::Wrong(problems)), true) => {
+            (Err(LoadError::Wrong(problems)), true) => {
                 found.push(json!({"file": name, "valid": false, "problems": problems}));
             }
-            (Err(wrong), false) => say(&format!("error: {}\n", source::shown(file, &wrong))),
+            (Err(wrong), false) => print_stderr(&format!(
+                "error: {}\n",
+                experiment_source::shown(file, &wrong)
+            )),
         }
     }
     if command.json {

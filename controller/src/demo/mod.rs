@@ -4,9 +4,9 @@
 
 mod service;
 
-pub(crate) use service::{DemoService, main as serve};
+pub(crate) use service::{DemoServiceCommand, main as serve};
 
-use crate::cli::{self, Failure, Place, Style};
+use crate::cli::{self, CommandError, HostOptions, OutputStyle};
 use backburn_experiments::Span;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use nix::sys::signal::{Signal, kill};
@@ -21,7 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// An experiment and what it should come to.
-struct Shown {
+struct DemoExperiment {
     name: &'static str,
     text: &'static str,
     before: &'static str,
@@ -30,15 +30,15 @@ struct Shown {
     ended_by: Option<&'static str>,
 }
 
-const EXPERIMENTS: [Shown; 2] = [
-    Shown {
+const EXPERIMENTS: [DemoExperiment; 2] = [
+    DemoExperiment {
         name: "demo-worker-killed",
         text: include_str!("../../../experiments/library/demo-worker-killed.json"),
         before: "One of its workers is killed. The others go on, and the supervisor starts a new one: it should hold.",
         expected: Outcome::Held,
         ended_by: None,
     },
-    Shown {
+    DemoExperiment {
         name: "demo-workers-paused",
         text: include_str!("../../../experiments/library/demo-workers-paused.json"),
         before: "All of its workers are paused for 20 s. Nobody answers, nobody is dead, nobody is restarted: it should \
@@ -49,10 +49,10 @@ const EXPERIMENTS: [Shown; 2] = [
 ];
 
 /// How long the service may take to start, and to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One experiment's line in the table.
-struct Row {
+struct ResultRow {
     name: &'static str,
     verdict: Outcome,
     expected: Outcome,
@@ -62,16 +62,16 @@ struct Row {
 }
 
 /// Runs the demo. Its exit code is 0 where everything came out as described.
-pub(crate) fn main() -> Result<u8, Failure> {
-    let folder = Folder::make()?;
-    let mut service = Service::start()?;
-    cli::say(&format!(
+pub(crate) fn main() -> Result<u8, CommandError> {
+    let folder = TemporaryDirectory::make()?;
+    let mut service = ServiceProcess::start()?;
+    cli::print_stderr(&format!(
         "A small web service answers at {}: a supervisor (process {}) and {} workers.\n",
         service.url, service.pid, service.workers
     ));
     let mut rows = Vec::new();
     for shown in &EXPERIMENTS {
-        cli::say(&format!("\n{}\n\n", shown.before));
+        cli::print_stderr(&format!("\n{}\n\n", shown.before));
         let row = run(shown, &service, &folder.0)?;
         let ended = row.verdict;
         rows.push(row);
@@ -82,7 +82,7 @@ pub(crate) fn main() -> Result<u8, Failure> {
     service.stop()?;
     cli::print(&table(&rows));
     if rows.len() == EXPERIMENTS.len() && rows.iter().all(|row| row.as_described) {
-        cli::say("\nAll is as described. The service has ended and nothing is left.\n");
+        cli::print_stderr("\nAll is as described. The service has ended and nothing is left.\n");
         return Ok(0);
     }
     let worst = rows
@@ -90,27 +90,31 @@ pub(crate) fn main() -> Result<u8, Failure> {
         .filter(|row| !row.as_described)
         .map(|row| row.verdict.exit_code())
         .max();
-    cli::say("\nNot all is as described; see the reasons above.\n");
+    cli::print_stderr("\nNot all is as described; see the reasons above.\n");
     // An experiment that held where it should not have is no success of the demo.
     Ok(worst.filter(|code| *code > 0).unwrap_or(1))
 }
 
-fn run(shown: &Shown, service: &Service, state: &Path) -> Result<Row, Failure> {
+fn run(
+    shown: &DemoExperiment,
+    service: &ServiceProcess,
+    state: &Path,
+) -> Result<ResultRow, CommandError> {
     let configuration = Map::from_iter([
         ("url".to_owned(), json!(service.url)),
         ("supervisor".to_owned(), json!(service.pid)),
     ]);
     let experiment = cli::check(shown.text, &configuration, &Map::new()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        Failure::invalid(format!("{}: {}", shown.name, problems.join("\n")))
+        CommandError::invalid(format!("{}: {}", shown.name, problems.join("\n")))
     })?;
     let title = experiment.document.title.clone();
     let told = cli::execute(
         experiment,
-        &Place::below(state),
+        &HostOptions::below(state),
         None,
         Span::seconds(1),
-        Style::for_people(),
+        OutputStyle::for_people(),
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);
     cli::print(&format!("\n{}", cli::shown(&title, &told.finished, None)));
@@ -124,7 +128,7 @@ fn run(shown: &Shown, service: &Service, state: &Path) -> Result<Row, Failure> {
         .iter()
         .map(|(_, outage)| outage.until - outage.from)
         .sum();
-    Ok(Row {
+    Ok(ResultRow {
         name: shown.name,
         verdict: verdict.outcome,
         expected: shown.expected,
@@ -143,7 +147,7 @@ fn run(shown: &Shown, service: &Service, state: &Path) -> Result<Row, Failure> {
     })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[ResultRow]) -> String {
     let line = |cells: [&str; 5]| {
         let [name, verdict, expected, outage, recovery] = cells;
         format!("{name:<20}  {verdict:<12}  {expected:<9}  {outage:<7}  {recovery}")
@@ -161,23 +165,23 @@ fn table(rows: &[Row]) -> String {
 }
 
 /// Why there is no demo.
-fn not_started(what: String) -> Failure {
-    Failure {
+fn not_started(what: String) -> CommandError {
+    CommandError {
         code: Outcome::NotStarted.exit_code(),
         what,
     }
 }
 
 /// The service, ended with this value at the latest; killed with this process by the kernel.
-struct Service {
+struct ServiceProcess {
     supervisor: Child,
     url: String,
     pid: u32,
     workers: u64,
 }
 
-impl Service {
-    fn start() -> Result<Service, Failure> {
+impl ServiceProcess {
+    fn start() -> Result<ServiceProcess, CommandError> {
         let failed = |what: &str| not_started(format!("the demo's service did not start: {what}"));
         let supervisor = Command::new("/proc/self/exe")
             .args([
@@ -193,7 +197,7 @@ impl Service {
             .spawn()
             .map_err(|error| failed(&error.to_string()))?;
         let pid = supervisor.id();
-        let mut service = Service {
+        let mut service = ServiceProcess {
             supervisor,
             url: String::new(),
             pid,
@@ -219,15 +223,15 @@ impl Service {
     }
 
     /// Asks the supervisor to end its workers and itself, and waits for that.
-    fn stop(&mut self) -> Result<(), Failure> {
-        let failed = |what: String| Failure {
+    fn stop(&mut self) -> Result<(), CommandError> {
+        let failed = |what: String| CommandError {
             code: Outcome::NotClean.exit_code(),
             what: format!("the demo's service did not end: {what}"),
         };
         let pid = i32::try_from(self.pid).map_err(|error| failed(error.to_string()))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| failed(error.to_string()))?;
         let asked = Instant::now();
-        while asked.elapsed() < PATIENCE {
+        while asked.elapsed() < START_STOP_TIMEOUT {
             if self
                 .supervisor
                 .try_wait()
@@ -238,11 +242,14 @@ impl Service {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Err(failed(format!("it was asked {} s ago", PATIENCE.as_secs())))
+        Err(failed(format!(
+            "it was asked {} s ago",
+            START_STOP_TIMEOUT.as_secs()
+        )))
     }
 }
 
-impl Drop for Service {
+impl Drop for ServiceProcess {
     fn drop(&mut self) {
         // After `stop` there is nobody to kill; the workers end with their supervisor in any case.
         self.supervisor.kill().ok();
@@ -251,22 +258,22 @@ impl Drop for Service {
 }
 
 /// A folder for journals and the ledger that goes with this value.
-struct Folder(PathBuf);
+struct TemporaryDirectory(PathBuf);
 
-impl Folder {
-    fn make() -> Result<Folder, Failure> {
+impl TemporaryDirectory {
+    fn make() -> Result<TemporaryDirectory, CommandError> {
         let path =
             std::env::temp_dir().join(format!("backburn-demo-{}", backburn::runner::run_id()));
         let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map(|()| Folder(path.clone()))
+        made.map(|()| TemporaryDirectory(path.clone()))
             .map_err(|error| not_started(format!("{}: {error}", path.display())))
     }
 }
 
-impl Drop for Folder {
+impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            cli::say(&format!("warning: {} is left: {error}\n", self.0.display()));
+            cli::print_stderr(&format!("warning: {} is left: {error}\n", self.0.display()));
         }
     }
 }

@@ -37,13 +37,13 @@ const RESTART_AFTER: Duration = Duration::from_millis(100);
 
 /// The small supervised web service of the demo.
 #[derive(Debug, Args)]
-pub struct DemoService {
+pub struct DemoServiceCommand {
     #[command(subcommand)]
-    role: Role,
+    role: DemoProcess,
 }
 
 #[derive(Debug, Subcommand)]
-enum Role {
+enum DemoProcess {
     /// Hold the listener, start the workers and start those again that die
     Supervise {
         /// How many workers
@@ -65,19 +65,19 @@ enum Role {
 }
 
 /// Runs one process of the service until it is told to end (SIGTERM or SIGINT).
-pub fn main(service: &DemoService) -> ExitCode {
+pub fn main(service: &DemoServiceCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let ended = runtime.and_then(|runtime| {
         runtime.block_on(async {
             match service.role {
-                Role::Supervise {
+                DemoProcess::Supervise {
                     workers,
                     port,
                     parent,
                 } => supervise(workers, port, parent).await,
-                Role::Worker { parent } => work(parent).await,
+                DemoProcess::Worker { parent } => work(parent).await,
             }
         })
     });

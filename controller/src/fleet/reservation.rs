@@ -93,11 +93,6 @@ impl Reservation {
         Ok(inventory.collect())
     }
 
-    /// Whether the lever is pulled: whoever does that tells every agent to put everything back.
-    pub(crate) fn is_halted(&self) -> bool {
-        self.fleet.is_halted()
-    }
-
     fn may_start(&self) -> Result<(), Refusal> {
         match self.fleet.is_halted() {
             false => Ok(()),

@@ -1,19 +1,20 @@
-//! What a measured value comes to: within, outside or unknown, with words for why.
+//! Measures an activity and judges its value: within, outside or unknown, and why.
 
+use super::events::ActivityResult;
 use crate::providers::{Measured, ProbeContext, measure};
 use backburn_experiments::document::{Activity, Provider};
-use backburn_experiments::journal::Judgement;
+use backburn_experiments::journal::{ActivityStatus, Judgement};
 use backburn_experiments::probes::within;
 use backburn_experiments::tolerance::Judge;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How much longer than the probe itself an agent's answer may take. It ends probes by itself.
-const AGENT_WITHIN: Duration = Duration::from_secs(15);
+/// How much longer than the probe itself an agent's answer may take. The agent ends probes by itself.
+const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// An activity with its tolerance compiled, which is done once and not for each look.
+/// An activity with its tolerance compiled, which is done once and not for each sample.
 pub(super) struct Evaluator {
-    pub(super) activity: Activity,
+    activity: Activity,
     judge: Option<Result<Judge, String>>,
 }
 
@@ -23,14 +24,48 @@ impl Evaluator {
         Evaluator { activity, judge }
     }
 
-    /// Measures it, and judges where there is a tolerance.
-    pub(super) async fn look(
+    /// Measures and judges it as a probe: what has no tolerance is unknown.
+    pub(super) async fn sample(
+        &self,
+        context: &ProbeContext,
+    ) -> (Judgement, Value, Option<String>) {
+        let (measured, judged) = self.measure(context).await;
+        let (judgement, why) =
+            judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
+        let output = match measured {
+            Measured::Output(output) => output,
+            Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+        };
+        (judgement, output, why)
+    }
+
+    /// Runs it as an activity of the method or the rollbacks.
+    pub(super) async fn run(&self, context: &ProbeContext) -> ActivityResult {
+        let (measured, judged) = self.measure(context).await;
+        let (judgement, why_judged) =
+            judged.map_or((None, None), |(judgement, why)| (Some(judgement), why));
+        let (status, output, why) = match measured {
+            Measured::Output(output) => (ActivityStatus::Succeeded, output, why_judged),
+            Measured::NoAnswer(why) | Measured::Broken(why) => {
+                (ActivityStatus::Failed, Value::Null, Some(why))
+            }
+        };
+        ActivityResult {
+            status,
+            output,
+            why,
+            judgement,
+        }
+    }
+
+    /// Measures it, and judges it where it has a tolerance.
+    async fn measure(
         &self,
         context: &ProbeContext,
     ) -> (Measured, Option<(Judgement, Option<String>)>) {
-        // Where the only agent is this host's, we are where it is.
+        // A local run's only agent is on this host, too.
         if let Some(from) = self.activity.from.as_ref().filter(|_| context.is_fleet) {
-            return self.look_from(from, context).await;
+            return self.measure_from(from, context).await;
         }
         let measured = measure(&self.activity.provider, self.activity.timeout, context).await;
         let judged = match &self.judge {
@@ -42,7 +77,7 @@ impl Evaluator {
     }
 
     /// Has each agent of a target measure it, and judges each.
-    async fn look_from(
+    async fn measure_from(
         &self,
         from: &str,
         context: &ProbeContext,
@@ -54,7 +89,7 @@ impl Evaluator {
             let (name, agent) = (name.clone(), context.agents.get(name).cloned());
             let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
             asked.spawn(async move {
-                let within = within(&provider, timeout).0 + AGENT_WITHIN;
+                let within = within(&provider, timeout).0 + AGENT_ANSWER_TIMEOUT;
                 let measured = async {
                     match (agent, provider) {
                         (None, _) => Measured::Broken("it does not take part any more".into()),
@@ -151,22 +186,5 @@ impl Evaluator {
                 }
             }
         }
-    }
-}
-
-/// A value in a few words.
-pub(super) fn brief(value: &Value) -> String {
-    match value.get("status") {
-        Some(status) => format!("status {status}"),
-        None => cut(value.to_string()),
-    }
-}
-
-fn cut(text: String) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST {
-        text
-    } else {
-        text.chars().take(LONGEST).chain(['…']).collect()
     }
 }

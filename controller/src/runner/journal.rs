@@ -1,9 +1,8 @@
 //! Where a run's events go. A local run's journal is a file: one JSON object a line, in the order of the events.
 //!
-//! Each event, or each few that came together, is one `write` to a file opened for appending, before anything is done about it.
-//! It is not synced: what was written survives our own death by any signal, which is what a local
-//! run has to survive. A crash of the host loses at most the last events; what is owed is the
-//! agent's to know, and its ledger is synced.
+//! Events that come together are one `write` to a file opened for appending, before anything is done about them.
+//! The file is not synced: what was written survives the death of the process by any signal, which is what a local
+//! run has to survive. A crash of the host loses at most the last events; the agent's ledger, which is synced, knows what is owed.
 
 use backburn_experiments::journal::Entry;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -11,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where a run's events are written. What is appended survives our own death.
+/// Where a run's events are written. What is appended survives the death of the process.
 pub trait Journal: Send {
     /// Writes these entries in their order, whole or not at all as far as the system allows. Returns when they are written.
     ///
@@ -21,6 +20,48 @@ pub trait Journal: Send {
 
     /// Where it is, for people.
     fn place(&self) -> String;
+}
+
+/// Sees each event after it is in the journal. Must not block.
+pub type EventObserver = Box<dyn FnMut(&Entry) + Send>;
+
+/// A run's journal, and who sees its entries.
+pub(super) struct JournalWriter {
+    /// None after a failure: the journal has no hole, it ends where it ended.
+    journal: Option<Box<dyn Journal>>,
+    observers: Vec<EventObserver>,
+}
+
+impl JournalWriter {
+    pub(super) fn new(journal: Box<dyn Journal>, observers: Vec<EventObserver>) -> Self {
+        JournalWriter {
+            journal: Some(journal),
+            observers,
+        }
+    }
+
+    /// Writes these entries, and shows them to the observers even if that failed. Nothing more is written after a failure.
+    ///
+    /// # Errors
+    /// They could not be written, for people; told once.
+    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let written = match &mut self.journal {
+            Some(journal) => journal.append(entries).map_err(|error| {
+                let place = journal.place();
+                format!("the journal {place} could not be written: {error}")
+            }),
+            None => Ok(()),
+        };
+        if written.is_err() {
+            self.journal = None;
+        }
+        for entry in entries {
+            for observer in &mut self.observers {
+                observer(entry);
+            }
+        }
+        written
+    }
 }
 
 /// A journal in a file.

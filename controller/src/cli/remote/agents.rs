@@ -1,23 +1,23 @@
 //! `backburn agents`: who is there; and keeping somebody out.
 
-use super::super::{Failure, print, print_json, say};
-use super::{Remote, columns, text};
+use super::super::{CommandError, print, print_json, print_stderr};
+use super::{ControllerOptions, columns, text};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AgentsCommand {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<AgentsAction>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum AgentsAction {
     /// Say what an agent's host can do, and what is missing
     Doctor {
         /// Its name
@@ -33,9 +33,9 @@ enum What {
     },
 }
 
-pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
-    if let Some(What::Doctor { name }) = &command.what {
+    if let Some(AgentsAction::Doctor { name }) = &command.what {
         let (_, findings) = client.call("GET", &format!("/api/v1/agents/{name}/doctor"), None)?;
         match command.json {
             true => print_json(&findings),
@@ -43,12 +43,12 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    if let Some(What::Revoke { name, force }) = &command.what {
+    if let Some(AgentsAction::Revoke { name, force }) = &command.what {
         let path = format!("/api/v1/agents/{name}?force={force}");
         let (_, agent) = client.call("DELETE", &path, None)?;
         match command.json {
             true => print_json(&agent),
-            false => say(&format!("agent {name} is kept out\n")),
+            false => print_stderr(&format!("agent {name} is kept out\n")),
         }
         return Ok(0);
     }
@@ -75,7 +75,7 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, Failure> {
         0 => String::new(),
         silent => format!(", {silent} of those unresponsive"),
     };
-    say(&format!(
+    print_stderr(&format!(
         "{} agents, {} of them connected{silent}\n",
         agents.len(),
         are("connected")

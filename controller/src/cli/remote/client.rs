@@ -1,6 +1,6 @@
 //! Speaks to a controller: which one, with which token, and what its problems are in words.
 
-use super::super::{Failure, INVALID, runtime};
+use super::super::{CommandError, EXIT_INVALID, runtime};
 use backburn::api::Token;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
@@ -18,10 +18,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long a connection may take to be made.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Which controller, and who asks.
 #[derive(Debug, Clone, Args)]
-pub(in crate::cli) struct Remote {
+pub(in crate::cli) struct ControllerOptions {
     /// The controller [default port: 7420]
     #[arg(
         long,
@@ -48,7 +48,7 @@ pub(in crate::cli) struct Client {
     token: Token,
 }
 
-impl Remote {
+impl ControllerOptions {
     /// Whether a controller was named.
     pub(in crate::cli) fn is_named(&self) -> bool {
         self.controller
@@ -62,9 +62,9 @@ impl Remote {
     }
 
     /// The controller that was named, with the token that was given.
-    pub(in crate::cli) fn client(&self) -> Result<Client, Failure> {
+    pub(in crate::cli) fn client(&self) -> Result<Client, CommandError> {
         let Some(controller) = self.controller.as_deref().filter(|_| self.is_named()) else {
-            return Err(Failure::invalid(
+            return Err(CommandError::invalid(
                 "no controller is named\nhint: `--controller HOST[:PORT]`, or set BACKBURN_CONTROLLER",
             ));
         };
@@ -72,20 +72,20 @@ impl Remote {
             .trim_start_matches("https://")
             .trim_end_matches('/');
         let Some((host, port)) = host_and_port(controller) else {
-            return Err(Failure::invalid(format!(
+            return Err(CommandError::invalid(format!(
                 "`{controller}` is not of the form HOST[:PORT]\nhint: e.g. `chaos.example.org`, or `[fd00::1]:7420`"
             )));
         };
         let text = match &self.token_file {
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| Failure::invalid(format!("{}: {error}", path.display())))?,
+                .map_err(|error| CommandError::invalid(format!("{}: {error}", path.display())))?,
             None => std::env::var("BACKBURN_TOKEN").map_err(|_| {
-                Failure::invalid(
+                CommandError::invalid(
                     "no token is given\nhint: `--token-file FILE`, or set BACKBURN_TOKEN; an admin makes one with `backburn tokens make NAME`",
                 )
             })?,
         };
-        let token = text.parse().map_err(Failure::invalid)?;
+        let token = text.parse().map_err(CommandError::invalid)?;
         Ok(Client {
             host: host.to_owned(),
             port,
@@ -101,7 +101,7 @@ impl Client {
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), Failure> {
+    ) -> Result<(StatusCode, Value), CommandError> {
         runtime()?.block_on(self.ask(method, path, body))
     }
 
@@ -111,15 +111,15 @@ impl Client {
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), Failure> {
+    ) -> Result<(StatusCode, Value), CommandError> {
         let response = self.open(method, path, body, &[]).await?;
         let status = response.status();
         let whole = response.into_body().collect().await;
-        let bytes = whole.map_err(|error| self.lost(&error))?.to_bytes();
+        let bytes = whole.map_err(|error| self.unreachable(&error))?.to_bytes();
         if bytes.is_empty() {
             return Ok((status, Value::Null));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|error| self.lost(&error))?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| self.unreachable(&error))?;
         Ok((status, value))
     }
 
@@ -130,13 +130,13 @@ impl Client {
         path: &str,
         body: Option<&Value>,
         headers: &[(&str, String)],
-    ) -> Result<Response<Incoming>, Failure> {
-        let stream = tokio::time::timeout(CONNECT_WITHIN, self.connect())
+    ) -> Result<Response<Incoming>, CommandError> {
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.connect())
             .await
-            .map_err(|_| self.lost(&"it does not answer"))??;
+            .map_err(|_| self.unreachable(&"it does not answer"))??;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.lost(&error))?;
+            .map_err(|error| self.unreachable(&error))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the connection ended");
@@ -156,40 +156,40 @@ impl Client {
         }
         let request = request
             .body(Full::new(Bytes::from(bytes)))
-            .map_err(|error| Failure::invalid(error.to_string()))?;
+            .map_err(|error| CommandError::invalid(error.to_string()))?;
         let response = sender
             .send_request(request)
             .await
-            .map_err(|error| self.lost(&error))?;
+            .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             let body = response.into_body().collect().await;
-            let body = body.map_err(|error| self.lost(&error))?.to_bytes();
+            let body = body.map_err(|error| self.unreachable(&error))?.to_bytes();
             return Err(problem(status, &body));
         }
         Ok(response)
     }
 
-    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CommandError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
-            .map_err(|error| self.lost(&error))?;
+            .map_err(|error| self.unreachable(&error))?;
         // What follows a handshake must not wait for its acknowledgement: 40 ms, of a halt.
         stream
             .set_nodelay(true)
-            .map_err(|error| self.lost(&error))?;
+            .map_err(|error| self.unreachable(&error))?;
         let config = verify::config_from_token(&self.token.authority, "http/1.1")
-            .map_err(|error| self.lost(&error))?;
+            .map_err(|error| self.unreachable(&error))?;
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| Failure::invalid(format!("`{}` is no host's name", self.host)))?;
+            .map_err(|_| CommandError::invalid(format!("`{}` is no host's name", self.host)))?;
         TlsConnector::from(config)
             .connect(name, stream)
             .await
-            .map_err(|error| self.lost(&error))
+            .map_err(|error| self.unreachable(&error))
     }
 
-    fn lost(&self, error: &dyn std::fmt::Display) -> Failure {
-        Failure::invalid(format!(
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> CommandError {
+        CommandError::invalid(format!(
             "the controller at {}:{} can't be reached: {error}\nhint: is it running, is it called by one of its `--name`s, and is the token one of its own?",
             self.host, self.port
         ))
@@ -197,7 +197,7 @@ impl Client {
 }
 
 /// What a controller's problem is in words, with the exit code that it has locally.
-fn problem(status: StatusCode, body: &[u8]) -> Failure {
+fn problem(status: StatusCode, body: &[u8]) -> CommandError {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = super::text(&value, "detail");
     let mut what = match detail {
@@ -225,7 +225,7 @@ fn problem(status: StatusCode, body: &[u8]) -> Failure {
     // What a rule refuses was not started.
     let code = match status {
         StatusCode::CONFLICT | StatusCode::FORBIDDEN => Outcome::NotStarted.exit_code(),
-        _ => INVALID,
+        _ => EXIT_INVALID,
     };
-    Failure { code, what }
+    CommandError { code, what }
 }

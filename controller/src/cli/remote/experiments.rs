@@ -1,8 +1,8 @@
 //! `backburn apply` and `backburn experiments`: what the controller keeps.
 
-use super::super::source::Controls;
-use super::super::{Failure, INVALID, print, print_json, say};
-use super::{Remote, columns, text};
+use super::super::experiment_source::ControlsOption;
+use super::super::{CommandError, EXIT_INVALID, print, print_json, print_stderr};
+use super::{ControllerOptions, columns, text};
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -19,21 +19,21 @@ pub(in crate::cli) struct ApplyCommand {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    controls: Controls,
+    controls: ControlsOption,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExperimentsCommand {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<ExperimentsAction>,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ExperimentsAction {
     /// Print an experiment's document
     Show {
         /// Its name
@@ -55,19 +55,19 @@ enum What {
 }
 
 /// The experiments that these paths mean, by name.
-fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, CommandError> {
     let unread = |path: &Path, error: std::io::Error| {
-        Failure::invalid(format!("{}: {error}", path.display()))
+        CommandError::invalid(format!("{}: {error}", path.display()))
     };
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut take = |path: PathBuf| {
         let name = path.file_stem().and_then(|name| name.to_str());
         let Some(name) = name else {
             let what = format!("{}: its name is not text", path.display());
-            return Err(Failure::invalid(what));
+            return Err(CommandError::invalid(what));
         };
         match found.insert(name.to_owned(), path.clone()) {
-            Some(other) => Err(Failure::invalid(format!(
+            Some(other) => Err(CommandError::invalid(format!(
                 "{} and {} would both be `{name}`",
                 other.display(),
                 path.display()
@@ -94,21 +94,21 @@ fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(found)
 }
 
-pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let files = files(&command.files)?;
     if files.is_empty() {
-        return Err(Failure::invalid(
+        return Err(CommandError::invalid(
             "there are no experiments there\nhint: files that end in `.json` are looked for in a folder",
         ));
     }
     let mut code = 0;
     for (name, path) in &files {
-        let read = || -> Result<String, Failure> {
+        let read = || -> Result<String, CommandError> {
             let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::invalid(error.to_string()))?;
+                .map_err(|error| CommandError::invalid(error.to_string()))?;
             let mut document = json::read(&text)
-                .map_err(|problems| Failure::invalid(json::in_one_line(&problems)))?;
+                .map_err(|problems| CommandError::invalid(json::in_one_line(&problems)))?;
             command.controls.leave_out(path, &mut document);
             let at = format!("/api/v1/experiments/{name}");
             if command.dry_run {
@@ -131,9 +131,9 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, Failure> {
             Ok(said) => print(&said),
             // One that is wrong keeps none of the others out.
             Err(failure) => {
-                say(&format!("error: {}: {}\n", path.display(), failure.what));
+                print_stderr(&format!("error: {}: {}\n", path.display(), failure.what));
                 code = if code == 0 {
-                    failure.code.max(INVALID)
+                    failure.code.max(EXIT_INVALID)
                 } else {
                     code
                 };
@@ -168,7 +168,7 @@ fn pretty(value: &Value) -> String {
     }
 }
 
-pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     match &command.what {
         None => {
@@ -192,13 +192,13 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, Failure> 
             }
             print(&columns(&rows));
         }
-        Some(What::Show { name, version }) => {
+        Some(ExperimentsAction::Show { name, version }) => {
             let version = version.map(|version| format!("?version={version}"));
             let path = format!("/api/v1/experiments/{name}{}", version.unwrap_or_default());
             let (_, kept) = client.call("GET", &path, None)?;
             print_json(&kept["document"]);
         }
-        Some(What::Versions { name }) => {
+        Some(ExperimentsAction::Versions { name }) => {
             let path = format!("/api/v1/experiments/{name}/versions");
             let (_, versions) = client.call("GET", &path, None)?;
             let rows: Vec<Vec<String>> = versions
@@ -220,9 +220,9 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, Failure> 
                 .collect();
             print(&columns(&rows));
         }
-        Some(What::Remove { name }) => {
+        Some(ExperimentsAction::Remove { name }) => {
             client.call("DELETE", &format!("/api/v1/experiments/{name}"), None)?;
-            say(&format!("{name} is removed; its history stays\n"));
+            print_stderr(&format!("{name} is removed; its history stays\n"));
         }
     }
     Ok(0)

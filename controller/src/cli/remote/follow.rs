@@ -1,6 +1,6 @@
 //! A run as it goes on: its journal over server-sent events, taken up again where it broke off.
 
-use super::super::Failure;
+use super::super::CommandError;
 use super::client::Client;
 use backburn_experiments::journal::Entry;
 use http_body_util::BodyExt;
@@ -8,27 +8,27 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// How long until a stream that broke is opened again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// How often that is tried in a row.
-const TIMES: u32 = 60;
+const MAX_RECONNECTS: u32 = 60;
 
 /// Hands each event of a run to `take`, in order, once, until the run is closed; returns the run.
 pub(super) async fn follow(
     client: &Client,
     run: &str,
     mut take: impl FnMut(Entry),
-) -> Result<Value, Failure> {
+) -> Result<Value, CommandError> {
     let (mut after, mut failures) = (0_u64, 0);
     loop {
         let before = after;
         match once(client, run, &mut after, &mut take).await {
             Ok(Some(closed)) => return Ok(closed),
             Ok(None) => {}
-            Err(failure) if failures >= TIMES => return Err(failure),
+            Err(failure) if failures >= MAX_RECONNECTS => return Err(failure),
             Err(_) => {}
         }
         failures = if after > before { 0 } else { failures + 1 };
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
 
@@ -37,7 +37,7 @@ async fn once(
     run: &str,
     after: &mut u64,
     take: &mut impl FnMut(Entry),
-) -> Result<Option<Value>, Failure> {
+) -> Result<Option<Value>, CommandError> {
     let path = format!("/api/v1/runs/{run}/stream");
     let headers = [("last-event-id", after.to_string())];
     let response = client.open("GET", &path, None, &headers).await?;
@@ -66,7 +66,7 @@ async fn once(
                     match kind.as_str() {
                         "entry" => {
                             let entry = serde_json::from_str(&data).map_err(|error| {
-                                Failure::invalid(format!("the controller says events that this program does not know: {error}"))
+                                CommandError::invalid(format!("the controller says events that this program does not know: {error}"))
                             })?;
                             *after = number;
                             take(entry);

@@ -2,15 +2,15 @@
 
 pub(super) mod agents;
 mod client;
+mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
-pub(super) mod lever;
+pub(super) mod halt;
 pub(super) mod runs;
 pub(super) mod tokens;
-mod wanted;
 
-pub(super) use client::Remote;
-pub(super) use wanted::Wanted;
+pub(super) use client::ControllerOptions;
+pub(super) use experiment_ref::RemoteExperiment;
 
 use serde_json::Value;
 

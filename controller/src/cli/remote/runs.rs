@@ -1,11 +1,11 @@
 //! Runs on a fleet: started and followed, planned, stopped, listed, approved.
 
+use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::report;
-use super::super::talk::{Style, Talk};
-use super::super::{Failure, print, print_json, runtime, say};
+use super::super::{CommandError, print, print_json, print_stderr, runtime};
 use super::client::Client;
 use super::follow::follow;
-use super::{Remote, columns, text};
+use super::{ControllerOptions, columns, text};
 use backburn::runner::FinishedRun;
 use backburn_experiments::Span;
 use backburn_experiments::journal::{Entry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What is run, and how.
-pub(in crate::cli) struct Wanted {
-    pub(in crate::cli) experiment: super::Wanted,
+pub(in crate::cli) struct RemoteRunOptions {
+    pub(in crate::cli) experiment: super::RemoteExperiment,
     pub(in crate::cli) seed: Option<u64>,
     pub(in crate::cli) variables: Map<String, Value>,
     /// Whether to stay until the run is over.
@@ -25,7 +25,7 @@ pub(in crate::cli) struct Wanted {
 }
 
 /// A run that was followed to its end.
-pub(in crate::cli) struct Followed {
+pub(in crate::cli) struct FollowedRun {
     pub(in crate::cli) title: String,
     pub(in crate::cli) finished: FinishedRun,
     pub(in crate::cli) entries: Vec<Entry>,
@@ -33,9 +33,9 @@ pub(in crate::cli) struct Followed {
 
 /// Starts a run, and follows it where that is wanted. The run's exit code is ours.
 pub(in crate::cli) fn run(
-    remote: &Remote,
-    wanted: &Wanted,
-) -> Result<(u8, Option<Followed>), Failure> {
+    remote: &ControllerOptions,
+    wanted: &RemoteRunOptions,
+) -> Result<(u8, Option<FollowedRun>), CommandError> {
     let client = remote.client()?;
     let mut request = json!({"seed": wanted.seed, "variables": wanted.variables});
     let path = wanted.experiment.path(&mut request, "runs");
@@ -43,7 +43,7 @@ pub(in crate::cli) fn run(
     let Some(run) = begun["run"].as_str() else {
         let approval = &begun["approval"];
         let (id, rule) = (text(approval, "id"), text(approval, "rule"));
-        say(&format!(
+        print_stderr(&format!(
             "waits for a second person, by the controller's rule `{rule}`\nhint: somebody else says `backburn approve {id}`, and the run has this id then: `backburn runs {id} --follow`\n"
         ));
         match wanted.json {
@@ -56,13 +56,13 @@ pub(in crate::cli) fn run(
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    say(&format!(
+    print_stderr(&format!(
         "run {run} on the fleet; Ctrl-C ends the run, and everything is put back first\n"
     ));
     let followed = watch(&client, run, wanted.json, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
-        None => (INTERRUPTED, None),
+        None => (EXIT_INTERRUPTED, None),
     })
 }
 
@@ -76,7 +76,7 @@ enum OnInterrupt {
 }
 
 /// The exit code of whoever stopped watching: that of a command which SIGINT ended, as shells say it. It is no run's.
-const INTERRUPTED: u8 = 130;
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Follows a run to its end, and shows it as a local one is shown. None where somebody stopped watching before.
 fn watch(
@@ -84,14 +84,14 @@ fn watch(
     run: &str,
     as_json: bool,
     on_interrupt: OnInterrupt,
-) -> Result<Option<Followed>, Failure> {
+) -> Result<Option<FollowedRun>, CommandError> {
     let style = match as_json {
-        true => Style::Json,
-        false => Style::for_people(),
+        true => OutputStyle::Json,
+        false => OutputStyle::for_people(),
     };
-    let talk = Talk::start(style, BTreeMap::<String, Span>::new());
-    let mut watcher = talk.watcher();
-    let mut warn = talk.warner();
+    let progress = ProgressThread::start(style, BTreeMap::<String, Span>::new());
+    let mut watcher = progress.watcher();
+    let mut warn = progress.warner();
     let mut fold = Run::default();
     let followed = runtime()?.block_on(async {
         let followed = follow(client, run, |entry| {
@@ -119,9 +119,9 @@ fn watch(
     });
     drop(watcher);
     drop(warn);
-    let entries = talk.end();
+    let entries = progress.end();
     let Some(closed) = followed? else {
-        say(&format!(
+        print_stderr(&format!(
             "detached: run {run} goes on\nhint: `backburn stop {run}` ends it, and everything is put back first; `backburn runs {run} --follow` shows it again\n"
         ));
         return Ok(None);
@@ -143,7 +143,7 @@ fn watch(
     } else {
         print(&report::shown(&title, &finished, None));
     }
-    Ok(Some(Followed {
+    Ok(Some(FollowedRun {
         title,
         finished,
         entries,
@@ -152,11 +152,11 @@ fn watch(
 
 /// What a run would hit on the fleet now: the controller's words.
 pub(in crate::cli) fn plan(
-    remote: &Remote,
-    experiment: &super::Wanted,
+    remote: &ControllerOptions,
+    experiment: &super::RemoteExperiment,
     seed: Option<u64>,
     variables: Map<String, Value>,
-) -> Result<Value, Failure> {
+) -> Result<Value, CommandError> {
     let client = remote.client()?;
     let mut request = json!({"seed": seed, "variables": variables});
     let path = experiment.path(&mut request, "plan");
@@ -186,17 +186,17 @@ pub(in crate::cli) struct RunsCommand {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// `backburn runs`
-pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     if let Some(run) = &command.run {
         if command.follow {
             let followed = watch(&client, run, command.json, OnInterrupt::Detach)?;
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
-            return Ok(code.unwrap_or(INTERRUPTED));
+            return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
         let (_, run) = client.call("GET", &format!("/api/v1/runs/{run}"), None)?;
         print_json(&run);
@@ -244,15 +244,15 @@ pub(in crate::cli) struct StopCommand {
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// `backburn stop`
-pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let path = format!("/api/v1/runs/{}/stop", command.run);
     let (_, stopping) = client.call("POST", &path, Some(&json!({"why": command.why})))?;
-    say(match stopping["stopping"] == true {
+    print_stderr(match stopping["stopping"] == true {
         true => "the run is being ended; everything is put back first\n",
         false => "the run was over\n",
     });
@@ -262,11 +262,11 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, Failure> {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApprovalsCommand {
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// `backburn approvals`
-pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let (_, waiting) = client.call("GET", "/api/v1/approvals", None)?;
     let rows: Vec<Vec<String>> = waiting
@@ -289,11 +289,11 @@ pub(in crate::cli) struct ApproveCommand {
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// `backburn approve`
-pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let path = format!("/api/v1/approvals/{}", command.id);
     let (_, started) = client.call("POST", &path, None)?;

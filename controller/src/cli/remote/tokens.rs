@@ -1,20 +1,20 @@
 //! `backburn tokens` and `backburn join-token`: letting people, jobs and agents in.
 
-use super::super::{Failure, print, print_json, say};
-use super::{Remote, columns, text};
+use super::super::{CommandError, print, print_json, print_stderr};
+use super::{ControllerOptions, columns, text};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokensCommand {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<TokensAction>,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum TokensAction {
     /// Make a token, and print it: it is told once
     Make {
         /// Whose it is: what the audit log calls whoever uses it
@@ -42,10 +42,10 @@ pub(in crate::cli) struct JoinTokenCommand {
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     lasts: String,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
-pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     match &command.what {
         None => {
@@ -53,14 +53,14 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, Failure> {
             let rows: Vec<Vec<String>> = tokens.as_array().into_iter().flatten().map(row).collect();
             print(&columns(&rows));
         }
-        Some(What::Make { name, role, lasts }) => {
+        Some(TokensAction::Make { name, role, lasts }) => {
             let wanted = json!({"name": name, "role": role, "lasts": lasts});
             let (_, made) = client.call("POST", "/api/v1/tokens", Some(&wanted))?;
             print(&format!("{}\n", text(&made, "token")));
         }
-        Some(What::Revoke { id }) => {
+        Some(TokensAction::Revoke { id }) => {
             client.call("DELETE", &format!("/api/v1/tokens/{id}"), None)?;
-            say("the token is good for nothing any more\n");
+            print_stderr("the token is good for nothing any more\n");
         }
     }
     Ok(0)
@@ -81,7 +81,7 @@ fn row(token: &Value) -> Vec<String> {
 }
 
 /// `backburn join-token`
-pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     let wanted = json!({"agent": command.agent, "lasts": command.lasts});
     let (_, made) = client.call("POST", "/api/v1/join-tokens", Some(&wanted))?;
@@ -99,11 +99,11 @@ pub(in crate::cli) struct AuditCommand {
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
-    remote: Remote,
+    remote: ControllerOptions,
 }
 
 /// `backburn audit`
-pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, Failure> {
+pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandError> {
     let client = command.remote.client()?;
     if command.verify {
         let (_, chain) = client.call("GET", "/api/v1/audit/chain", None)?;

@@ -1,0 +1,143 @@
+//! Metrics for Prometheus: requests by route, and what the service is doing.
+
+use super::Api;
+use super::auth::Viewer;
+use super::problem::ApiProblem;
+use crate::service::Service;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// Figures for Prometheus. Wants the role viewer.
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
+    let mut text = String::new();
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &api.metrics.registry)
+    {
+        tracing::error!(%error, "metrics can't be written");
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+/// The controller's figures.
+pub struct ApiMetrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Histogram,
+}
+
+impl ApiMetrics {
+    pub(super) fn new(service: &Arc<Service>) -> Self {
+        let mut registry = Registry::with_prefix("backburn");
+        let requests = Family::default();
+        let seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register(
+            "http_request_seconds",
+            "How long requests took",
+            seconds.clone(),
+        );
+        registry.register_collector(Box::new(ServiceCollector(Arc::downgrade(service))));
+        ApiMetrics {
+            registry,
+            requests,
+            seconds,
+        }
+    }
+}
+
+/// Figures that are looked at when somebody asks.
+#[derive(Debug)]
+struct ServiceCollector(Weak<Service>);
+
+impl Collector for ServiceCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(service) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let going_on = service.going_on();
+        let gauges = [
+            (
+                "agents_connected",
+                "Agents that are connected",
+                service.fleet().count(),
+            ),
+            (
+                "agents_unresponsive",
+                "Agents that are connected and do not answer",
+                service.fleet().unresponsive(),
+            ),
+            ("runs_open", "Runs that go on", going_on.len()),
+            (
+                "injections_open",
+                "Faults that were asked for and are not known to be over",
+                going_on.values().sum(),
+            ),
+            (
+                "halted",
+                "1 while the halt lever is pulled",
+                usize::from(service.halted().is_some()),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value as i64);
+            let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        let counter = ConstCounter::new(0_u64);
+        let mut runs = encoder.encode_descriptor(
+            "runs",
+            "Runs that ended, by outcome",
+            None,
+            counter.metric_type(),
+        )?;
+        for (outcome, count) in service.outcomes() {
+            let labels = [("outcome", outcome)];
+            ConstCounter::new(count).encode(runs.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts each request.
+pub(super) async fn count_request(
+    State(metrics): State<Arc<ApiMetrics>>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    // Any word may come as a method, and each that is counted takes room for ever.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "PUT" | "POST" | "DELETE" | "HEAD") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let labels = RequestLabels {
+        method,
+        route: route.map_or("none".into(), |route| route.as_str().to_owned()),
+        status: response.status().as_u16(),
+    };
+    metrics.requests.get_or_create(&labels).inc();
+    metrics.seconds.observe(began.elapsed().as_secs_f64());
+    response
+}

@@ -1,0 +1,375 @@
+//! Shows a run while it goes on. A thread of its own does the writing: a terminal that is held
+//! with Ctrl-S, or a pipe that nobody reads, must not hold the run, and above all not its revert.
+
+use super::progress_tty::TtyProgress;
+use super::{print, print_stderr};
+use backburn::runner::EventObserver;
+use backburn_experiments::Span;
+use backburn_experiments::journal::{Entry, Event, Judgement, Phase};
+use backburn_experiments::wire::Ended;
+use owo_colors::OwoColorize;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often a live picture is drawn again where nothing happens.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputStyle {
+    /// Its events on stdout, as JSON lines.
+    Json,
+    /// A picture that changes in place, on stderr.
+    Live,
+    /// Lines, on stderr.
+    Lines,
+}
+
+impl OutputStyle {
+    /// What suits stderr: a picture on a terminal that can draw one, else lines.
+    pub(crate) fn for_people() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
+        if std::io::stderr().is_terminal() && !dumb {
+            OutputStyle::Live
+        } else {
+            OutputStyle::Lines
+        }
+    }
+}
+
+/// Colours where stderr has them: `NO_COLOR`, `CLICOLOR` and a dumb terminal are minded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Palette(bool);
+
+impl Palette {
+    pub(super) fn stderr() -> Self {
+        Palette(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+    }
+
+    pub(super) fn stdout() -> Self {
+        Palette(anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never)
+    }
+
+    pub(super) fn success(self, text: &str) -> String {
+        if self.0 {
+            text.green().to_string()
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(super) fn failure(self, text: &str) -> String {
+        if self.0 {
+            text.red().to_string()
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(super) fn warning(self, text: &str) -> String {
+        if self.0 {
+            text.yellow().to_string()
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        if self.0 {
+            text.dimmed().to_string()
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(super) fn judged(self, judgement: Judgement) -> String {
+        match judgement {
+            Judgement::Within => self.success("✓"),
+            Judgement::Outside => self.failure("✗"),
+            Judgement::Unknown => self.warning("?"),
+        }
+    }
+}
+
+enum ProgressMessage {
+    Entry(Box<Entry>),
+    Warning(String),
+}
+
+/// The thread that shows a run.
+pub(super) struct ProgressThread {
+    to: mpsc::Sender<ProgressMessage>,
+    thread: Option<JoinHandle<Vec<Entry>>>,
+}
+
+impl ProgressThread {
+    /// `lengths` says how long each action's fault lasts, by the action's name.
+    pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, Span>) -> Self {
+        let (to, from) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("progress".into())
+            .spawn(move || show(style, lengths, &from));
+        ProgressThread {
+            to,
+            thread: thread.ok(),
+        }
+    }
+
+    pub(super) fn watcher(&self) -> EventObserver {
+        let to = self.to.clone();
+        // A thread that has gone shows nothing; the run goes on.
+        Box::new(move |entry| drop(to.send(ProgressMessage::Entry(Box::new(entry.clone())))))
+    }
+
+    pub(super) fn warner(&self) -> impl FnMut(String) + Send + 'static {
+        let to = self.to.clone();
+        move |warning| drop(to.send(ProgressMessage::Warning(warning)))
+    }
+
+    /// Shows what is left and gives back all that was seen.
+    pub(super) fn end(self) -> Vec<Entry> {
+        drop(self.to);
+        self.thread
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default()
+    }
+}
+
+fn show(
+    style: OutputStyle,
+    lengths: BTreeMap<String, Span>,
+    from: &mpsc::Receiver<ProgressMessage>,
+) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut lines = LineFormatter {
+        paint: Palette::stderr(),
+        last: BTreeMap::new(),
+    };
+    let mut live = (style == OutputStyle::Live).then(|| TtyProgress::new(lines.paint, lengths));
+    loop {
+        let said = match &mut live {
+            Some(live) => match from.recv_timeout(REDRAW_INTERVAL) {
+                Err(RecvTimeoutError::Timeout) => {
+                    live.draw();
+                    continue;
+                }
+                said => said.ok(),
+            },
+            None => from.recv().ok(),
+        };
+        match said {
+            None => break,
+            Some(ProgressMessage::Warning(warning)) => match &live {
+                Some(live) => live.line(&lines.paint.warning(&warning)),
+                None => print_stderr(&format!("{warning}\n")),
+            },
+            Some(ProgressMessage::Entry(entry)) => {
+                match (style, &mut live) {
+                    (OutputStyle::Json, _) => {
+                        if let Ok(line) = serde_json::to_string(&entry) {
+                            print(&format!("{line}\n"));
+                        }
+                    }
+                    (_, Some(live)) => {
+                        live.take(&entry);
+                        if !matches!(entry.event, Event::Sampled { .. })
+                            && let Some(line) = lines.line(&entry)
+                        {
+                            live.line(&line);
+                        }
+                    }
+                    (_, None) => {
+                        if let Some(line) = lines.line(&entry) {
+                            print_stderr(&format!("{line}\n"));
+                        }
+                    }
+                }
+                entries.push(*entry);
+            }
+        }
+    }
+    if let Some(live) = live {
+        live.end();
+    }
+    entries
+}
+
+/// Events as lines.
+struct LineFormatter {
+    paint: Palette,
+    /// What each probe was judged last: a line for each sample would bury the rest.
+    last: BTreeMap<String, Judgement>,
+}
+
+impl LineFormatter {
+    fn line(&mut self, entry: &Entry) -> Option<String> {
+        let text = self.text(&entry.event)?;
+        let at = self.paint.dim(&format!("{:>8.3}s", entry.elapsed));
+        Some(format!("{at}  {text}"))
+    }
+
+    fn text(&mut self, event: &Event) -> Option<String> {
+        let paint = self.paint;
+        Some(match event {
+            Event::RunStarted {
+                run, title, seed, ..
+            } => format!("{title} (run {run}, seed {seed})"),
+            Event::AgentJoined {
+                agent, recovered, ..
+            } if recovered.is_empty() => format!("agent {agent} takes part"),
+            Event::AgentJoined {
+                agent, recovered, ..
+            } => {
+                format!(
+                    "agent {agent} takes part; it put back {} of agents that died before",
+                    recovered.len()
+                )
+            }
+            Event::TargetPicked {
+                target,
+                matched,
+                picked,
+            } => {
+                format!(
+                    "target {target}: {} of {} agents: {}",
+                    picked.len(),
+                    matched.len(),
+                    picked.join(", ")
+                )
+            }
+            Event::Planned { activity, plan, .. } => {
+                let names: Vec<&str> = plan
+                    .victims
+                    .iter()
+                    .map(|victim| victim.name.as_str())
+                    .collect();
+                let warnings = plan.warnings.iter();
+                let warnings = warnings
+                    .map(|warning| format!("\n{}", paint.warning(&format!("WARNING: {warning}"))));
+                format!(
+                    "{activity}: would hit {}{}",
+                    if names.is_empty() {
+                        "this host".into()
+                    } else {
+                        names.join(", ")
+                    },
+                    warnings.collect::<String>()
+                )
+            }
+            Event::PhaseStarted { phase } => paint.dim(phase_name(*phase)),
+            Event::Interrupted { reason } => paint.failure(&format!("interrupted: {reason}")),
+            Event::NotStarted { rule, reason, .. } => {
+                paint.failure(&format!("not started: {reason} (rule: {rule})"))
+            }
+            Event::Sampled {
+                probe,
+                judgement,
+                why,
+                ..
+            } => {
+                if self.last.insert(probe.clone(), *judgement) == Some(*judgement) {
+                    return None;
+                }
+                let why = why
+                    .as_deref()
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default();
+                format!("{} {probe}{why}", paint.judged(*judgement))
+            }
+            Event::ActivityStarted {
+                activity,
+                background,
+                ..
+            } => {
+                format!(
+                    "{activity}{}",
+                    if *background {
+                        " (in the background)"
+                    } else {
+                        ""
+                    }
+                )
+            }
+            Event::ActivityFinished {
+                activity,
+                status,
+                why,
+                judgement,
+                ..
+            } => {
+                let why = why
+                    .as_deref()
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default();
+                let mark = judgement
+                    .map(|judgement| format!(" {}", paint.judged(judgement)))
+                    .unwrap_or_default();
+                format!(
+                    "{activity}: {}{mark}{why}",
+                    format!("{status:?}").to_lowercase()
+                )
+            }
+            Event::InjectionRequested { .. } => return None,
+            Event::InjectionRefused { refusal, .. } => {
+                paint.failure(&format!("refused: {}", refusal.what))
+            }
+            Event::Injected { injection, plan } => {
+                format!(
+                    "{injection} is injected: {}",
+                    plan.changes
+                        .iter()
+                        .map(|change| change.apply.as_str())
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                )
+            }
+            Event::EffectSeen { effect, .. } if effect.acts => format!("it acts: {}", effect.seen),
+            Event::EffectSeen { effect, .. } => {
+                paint.warning(&format!("no effect: {}", effect.seen))
+            }
+            Event::InjectionEnded(ended) => ended_line(ended, paint),
+            Event::Aborted(abort) => {
+                paint.failure(&format!("aborted by {}: {}", abort.rule, abort.reason))
+            }
+            Event::AgentLost { agent, reason } => {
+                paint.failure(&format!("agent {agent} is lost: {reason}"))
+            }
+            Event::Recovered { after } => paint.success(&format!(
+                "the hypothesis holds again, {after} after the last revert"
+            )),
+            Event::NotRecovered { within } => paint.failure(&format!(
+                "the hypothesis did not hold again within {within}"
+            )),
+            Event::RunEnded => return None,
+        })
+    }
+}
+
+fn ended_line(ended: &Ended, paint: Palette) -> String {
+    if ended.clean {
+        format!(
+            "{} is put back, in {:.1} ms",
+            ended.injection,
+            ended.took.0.as_secs_f64() * 1e3
+        )
+    } else {
+        paint.failure(&format!(
+            "{} is NOT put back: {}",
+            ended.injection,
+            ended.residue.join("; ")
+        ))
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Gate => "── gate: does the hypothesis hold?",
+        Phase::Method => "── method",
+        Phase::Revert => "── revert",
+        Phase::Rollbacks => "── rollbacks",
+        Phase::After => "── does the hypothesis hold again?",
+    }
+}

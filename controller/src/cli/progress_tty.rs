@@ -1,0 +1,188 @@
+//! The picture of a run on a terminal: each probe with its last judgements, each fault with the
+//! time it has left.
+
+use super::progress::Palette;
+use backburn_experiments::Span;
+use backburn_experiments::journal::{Entry, Event, Judgement};
+use backburn_experiments::wire::InjectionId;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How many of a probe's last judgements are shown.
+const HISTORY_LENGTH: usize = 40;
+
+pub(super) struct TtyProgress {
+    paint: Palette,
+    picture: MultiProgress,
+    probes: BTreeMap<String, ProbeBar>,
+    faults: BTreeMap<InjectionId, FaultBar>,
+    /// How long each action's fault lasts.
+    lengths: BTreeMap<String, Span>,
+}
+
+struct ProbeBar {
+    bar: ProgressBar,
+    history: VecDeque<Judgement>,
+}
+
+struct FaultBar {
+    bar: ProgressBar,
+    what: String,
+    length: Option<Span>,
+    since: Option<Instant>,
+}
+
+impl TtyProgress {
+    pub(super) fn new(paint: Palette, lengths: BTreeMap<String, Span>) -> Self {
+        let picture = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        TtyProgress {
+            paint,
+            picture,
+            probes: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            lengths,
+        }
+    }
+
+    pub(super) fn take(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::RunStarted { hypothesis, .. } => {
+                for name in hypothesis {
+                    self.probe(name);
+                }
+            }
+            Event::Sampled {
+                probe,
+                judgement,
+                output,
+                why,
+                took,
+                ..
+            } => {
+                let paint = self.paint;
+                let probe = self.probe(probe);
+                probe.history.push_back(*judgement);
+                if probe.history.len() > HISTORY_LENGTH {
+                    probe.history.pop_front();
+                }
+                let strip: String = probe
+                    .history
+                    .iter()
+                    .map(|judgement| paint.judged(*judgement))
+                    .collect();
+                let value = why.clone().unwrap_or_else(|| value_in_words(output));
+                let took = format!("{:.0} ms", took.0.as_secs_f64() * 1e3);
+                probe
+                    .bar
+                    .set_message(format!("{strip} {value} {}", paint.dim(&took)));
+            }
+            Event::InjectionRequested {
+                injection,
+                fault,
+                activity,
+                ..
+            } => {
+                let bar = self.bar();
+                let what = format!("{activity} ({fault})");
+                bar.set_message(format!("{what}: asked for"));
+                self.faults.insert(
+                    injection.clone(),
+                    FaultBar {
+                        bar,
+                        what,
+                        length: self.lengths.get(activity).copied(),
+                        since: None,
+                    },
+                );
+            }
+            Event::Injected { injection, .. } => {
+                if let Some(fault) = self.faults.get_mut(injection) {
+                    fault.since = Some(Instant::now());
+                }
+            }
+            Event::InjectionRefused { injection, .. } => self.forget(injection),
+            Event::InjectionEnded(ended) => self.forget(&ended.injection),
+            _ => {}
+        }
+        self.draw();
+    }
+
+    /// How long each fault has left; its end is the agent's to tell.
+    pub(super) fn draw(&mut self) {
+        for fault in self.faults.values() {
+            if let Some(since) = fault.since {
+                let whole = |length: Duration| {
+                    Span(Duration::from_secs(length.as_secs_f64().round() as u64))
+                };
+                let time = match fault.length {
+                    Some(Span(length)) => {
+                        format!("{} left", whole(length.saturating_sub(since.elapsed())))
+                    }
+                    None => format!("since {}", whole(since.elapsed())),
+                };
+                fault
+                    .bar
+                    .set_message(self.paint.failure(&format!("⚡ {}: {time}", fault.what)));
+            }
+        }
+    }
+
+    /// A line above the picture.
+    pub(super) fn line(&self, line: &str) {
+        // A terminal that has gone is nobody's loss here.
+        self.picture.println(line).ok();
+    }
+
+    pub(super) fn end(self) {
+        for probe in self.probes.values() {
+            probe.bar.abandon();
+        }
+        for fault in self.faults.values() {
+            fault.bar.abandon();
+        }
+    }
+
+    fn forget(&mut self, injection: &str) {
+        if let Some(fault) = self.faults.remove(injection) {
+            fault.bar.finish_and_clear();
+            self.picture.remove(&fault.bar);
+        }
+    }
+
+    fn probe(&mut self, name: &str) -> &mut ProbeBar {
+        if !self.probes.contains_key(name) {
+            let bar = self.bar();
+            bar.set_prefix(name.to_owned());
+            self.probes.insert(
+                name.to_owned(),
+                ProbeBar {
+                    bar,
+                    history: VecDeque::new(),
+                },
+            );
+        }
+        self.probes
+            .entry(name.to_owned())
+            .or_insert_with(|| ProbeBar {
+                bar: ProgressBar::hidden(),
+                history: VecDeque::new(),
+            })
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let bar = self.picture.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("  {prefix} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar
+    }
+}
+
+fn value_in_words(value: &Value) -> String {
+    match value.get("status") {
+        Some(status) => status.to_string(),
+        None => value.to_string().chars().take(40).collect(),
+    }
+}

@@ -1,0 +1,288 @@
+//! What the run's state machine takes in and gives out: events and commands, both plain data.
+
+use crate::agent_pool::Inventory;
+use backburn_experiments::journal::{ActivityStatus, Entry, Judgement, Phase};
+use backburn_experiments::wire::{self, Ended, Hello, InjectionId, InjectionRequest, Owed};
+use backburn_experiments::{Problem, Span};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a step happens. The state machine reads no clock of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepTime {
+    /// The time since the run began, by the monotonic clock. Every deadline is in this time.
+    pub(super) elapsed: Duration,
+    /// The wall clock, which only labels journal entries.
+    pub(super) wall: jiff::Timestamp,
+}
+
+/// What happened outside the state machine.
+#[derive(Debug, Clone)]
+pub(super) enum RunnerEvent {
+    /// The run begins. Always the first event.
+    Started,
+    /// An operator asks to end the run, with these words, e.g. `SIGINT received`.
+    StopRequested(String),
+    /// The fleet's halt changed.
+    HaltChanged(Halt),
+    /// The answer to [`RunnerCommand::CheckPrograms`]: what is missing.
+    ProgramsChecked(Vec<Problem>),
+    /// The answer to [`RunnerCommand::Discover`].
+    Discovered(Result<Inventory, wire::Refusal>),
+    /// The answer to [`RunnerCommand::Reserve`]: the agents that take part.
+    Reserved(Result<Vec<JoiningAgent>, wire::Refusal>),
+    /// The answer to [`RunnerCommand::Plan`].
+    Planned {
+        /// The planned injection's place in the run's list.
+        index: usize,
+        /// What the agent would do, or why it would not.
+        outcome: Result<wire::PlanView, wire::Refusal>,
+    },
+    /// The answer to [`RunnerCommand::Sample`].
+    Sampled(Sample),
+    /// The answer to [`RunnerCommand::StartActivity`].
+    ActivityFinished {
+        /// The phase that the activity belongs to.
+        phase: Phase,
+        /// Its place in that phase, from 0.
+        index: usize,
+        /// What came of it.
+        result: ActivityResult,
+    },
+    /// An agent reported something, or something is known of its connection.
+    Agent {
+        /// The agent's name.
+        agent: Arc<str>,
+        /// The connection that this came over. What an earlier one still delivers is ignored.
+        connection: u64,
+        /// What it is.
+        report: AgentReport,
+    },
+    /// The answer to [`RunnerCommand::Reconnect`].
+    Reconnected {
+        /// The agent's name.
+        agent: String,
+        /// The agent that came back, or why none did.
+        outcome: Result<JoiningAgent, String>,
+    },
+    /// Journal entries could not be written, and why. Injections and activities that were to follow in the same batch of
+    /// commands were not started.
+    JournalFailed(String),
+}
+
+/// Whether everybody's faults are being ended by the fleet's halt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Halt {
+    /// Whether the halt is in force: nothing new may start.
+    pub(super) in_force: bool,
+    /// Whether agents were told to revert and have not all answered yet.
+    pub(super) awaits_answers: bool,
+}
+
+/// An agent that takes part, without its connection.
+#[derive(Debug, Clone)]
+pub(super) struct JoiningAgent {
+    /// Its introduction.
+    pub(super) hello: Hello,
+    /// The connection that its reports come over.
+    pub(super) connection: u64,
+    /// Whether it is a child process, whose exit is reported too.
+    pub(super) has_process: bool,
+}
+
+/// What is heard of an agent. Request numbers are already resolved to what was asked.
+#[derive(Debug, Clone)]
+pub(super) enum AgentReport {
+    /// The injection acts.
+    Injected {
+        /// The injection.
+        injection: InjectionId,
+        /// What was done.
+        plan: wire::PlanView,
+    },
+    /// The agent refuses to inject.
+    Refused {
+        /// The injection.
+        injection: InjectionId,
+        /// Why.
+        refusal: wire::Refusal,
+    },
+    /// What the fault is seen to do.
+    Effect {
+        /// The injection.
+        injection: InjectionId,
+        /// What is seen.
+        effect: wire::Effect,
+    },
+    /// An injection ended.
+    Ended(Ended),
+    /// The agent has reverted everything of the run, except this.
+    AllReverted(Vec<Owed>),
+    /// An abort rule that the agent watches by itself was triggered.
+    AbortRuleTriggered {
+        /// The run that the rule belongs to.
+        run: String,
+        /// The rule's name.
+        rule: String,
+        /// What was seen.
+        seen: String,
+    },
+    /// The agent is connected and has not answered for this long.
+    Unresponsive(Span),
+    /// The connection closed, and how that is known.
+    Closed(String),
+    /// The agent's process ended, with this exit code if it was not killed.
+    Exited(Option<i32>),
+}
+
+/// One measured and judged value of a probe.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    /// The sampling period that it belongs to; an earlier one's is ignored.
+    pub(super) epoch: u64,
+    /// The probe's place in the list of sampled probes.
+    pub(super) probe: usize,
+    /// The judgement.
+    pub(super) judgement: Judgement,
+    /// The value.
+    pub(super) output: Value,
+    /// Why it is outside or unknown.
+    pub(super) why: Option<String>,
+    /// How long it took to measure.
+    pub(super) took: Duration,
+}
+
+/// What came of an activity.
+#[derive(Debug, Clone)]
+pub(super) struct ActivityResult {
+    /// How it went.
+    pub(super) status: ActivityStatus,
+    /// What it returned.
+    pub(super) output: Value,
+    /// Why it failed, or why its output is out of tolerance.
+    pub(super) why: Option<String>,
+    /// The judgement, where it has a tolerance.
+    pub(super) judgement: Option<Judgement>,
+}
+
+impl ActivityResult {
+    pub(super) fn succeeded(output: Value) -> Self {
+        ActivityResult {
+            status: ActivityStatus::Succeeded,
+            output,
+            why: None,
+            judgement: None,
+        }
+    }
+
+    pub(super) fn failed(why: impl Into<String>) -> Self {
+        ActivityResult {
+            status: ActivityStatus::Failed,
+            output: Value::Null,
+            why: Some(why.into()),
+            judgement: None,
+        }
+    }
+
+    pub(super) fn aborted() -> Self {
+        ActivityResult {
+            status: ActivityStatus::Aborted,
+            output: Value::Null,
+            why: None,
+            judgement: None,
+        }
+    }
+}
+
+/// What the driver is to do, in this order.
+#[derive(Debug, Clone)]
+pub(super) enum RunnerCommand {
+    /// Write these entries to the journal, then show them to observers. After a failure, commands that
+    /// [need the journal](RunnerCommand::needs_journal) in the same batch must be left out.
+    Append(Vec<Entry>),
+    /// Look whether every program that the experiment will run is there.
+    CheckPrograms,
+    /// Find out which agents are there.
+    Discover,
+    /// Reserve these agents for this run.
+    Reserve(BTreeSet<String>),
+    /// Use these agents for probes that are measured from a target.
+    SetTargets(BTreeMap<String, Vec<String>>),
+    /// Ask an agent what an injection would do.
+    Plan {
+        /// The planned injection's place in the run's list.
+        index: usize,
+        /// The agent's name.
+        agent: String,
+        /// The injection.
+        request: InjectionRequest,
+    },
+    /// Have an agent inject a fault.
+    Inject {
+        /// The agent's name.
+        agent: String,
+        /// The injection.
+        request: InjectionRequest,
+    },
+    /// Have an agent revert everything of this run.
+    RevertAll {
+        /// The agent's name.
+        agent: String,
+    },
+    /// Send a command that has no answer.
+    Send {
+        /// The agent's name.
+        agent: String,
+        /// The command.
+        command: wire::Command,
+    },
+    /// Send nothing more to this agent, so that its lease runs out.
+    HangUp {
+        /// The agent's name.
+        agent: String,
+    },
+    /// Wait until a lost agent, or its successor, comes back.
+    Reconnect {
+        /// The agent's name.
+        agent: String,
+        /// When it was lost.
+        lost: Duration,
+        /// The longest wait for an agent that hangs.
+        hung: Option<Duration>,
+    },
+    /// Measure and judge a probe once.
+    Sample {
+        /// The sampling period, to be returned with the sample.
+        epoch: u64,
+        /// The probe's place in the list of sampled probes.
+        probe: usize,
+    },
+    /// Drop all measurements that are under way.
+    CancelSamples,
+    /// Run an activity that is no fault.
+    StartActivity {
+        /// The phase that it belongs to.
+        phase: Phase,
+        /// Its place in that phase, from 0.
+        index: usize,
+    },
+    /// Drop an activity that is under way.
+    CancelActivity {
+        /// Its place in the current phase, from 0.
+        index: usize,
+    },
+    /// Drop whatever is under way: plans, samples and activities.
+    CancelAll,
+}
+
+impl RunnerCommand {
+    /// Whether this may only be done once the entries before it are in the journal. Whatever ends a fault never waits for that.
+    pub(super) fn needs_journal(&self) -> bool {
+        matches!(
+            self,
+            RunnerCommand::Inject { .. } | RunnerCommand::StartActivity { .. }
+        )
+    }
+}

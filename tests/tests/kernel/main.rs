@@ -1,0 +1,37 @@
+//! Tests of the agent and its faults against the real kernel, each in namespaces of its own. They need root.
+
+mod agent_ends;
+mod agent_hangs;
+mod agent_refusals;
+mod crash_conformance;
+mod crash_frozen;
+mod crash_run;
+mod crash_stopped;
+mod demo;
+mod dns;
+mod dns_ends;
+mod hand_inject;
+mod hung_agent;
+mod joining;
+mod ledger_files;
+mod ledger_namespaces;
+mod ledger_spoiled;
+mod network;
+mod network_bandwidth;
+mod network_contested;
+mod network_ends;
+mod network_everywhere;
+mod network_foreign;
+mod network_head;
+mod network_names;
+mod network_parts;
+mod network_plan;
+mod network_process;
+mod network_resolver;
+mod network_shape;
+mod network_translated;
+mod probes;
+mod store_kill;
+mod tcp_proxy;
+mod tls_probes;
+mod verdict_early_ends;

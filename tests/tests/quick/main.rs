@@ -1,0 +1,10 @@
+//! Tests that need neither root nor other software than Rust: the structure of the source, the documents, the language and the API.
+//! What a test lacks, it says, and is skipped.
+
+mod api;
+mod api_secrets;
+mod architecture;
+mod deploy;
+mod docs;
+mod language;
+mod schema_verdicts;
