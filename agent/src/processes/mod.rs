@@ -24,7 +24,7 @@ pub use protection::Protection;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
-pub use signals::SignalState;
+pub use signals::{SIGKILL, SignalState, signal_number};
 pub(crate) use visibility::ClockShift;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -57,7 +57,7 @@ pub struct AgentInfo {
     owed: Vec<OwedInjection>,
 }
 
-fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
+fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -202,9 +202,9 @@ pub async fn revoke(
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
-    let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
-    let kept = blocking(move || -> Result<store::Agent, ApiProblem> {
-        enrolment.revoke(&name)?;
+    let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
+    let kept = blocking(move || -> Result<store::EnrolledAgent, ApiProblem> {
+        registry.revoke(&name)?;
         service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)
     })

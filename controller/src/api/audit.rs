@@ -48,13 +48,13 @@ pub async fn audit(
     let found = blocking(move || store.audited(after, limit)).await?;
     let audited = found.into_iter().map(|entry| AuditLogEntry {
         number: entry.number,
-        at: entry.deed.at.to_string(),
-        who: entry.deed.who,
-        role: entry.deed.role.map(|role| super::word(role).to_owned()),
-        what: entry.deed.what,
-        about: entry.deed.about,
-        outcome: entry.deed.outcome,
-        detail: entry.deed.detail,
+        at: entry.record.at.to_string(),
+        who: entry.record.who,
+        role: entry.record.role.map(|role| super::word(role).to_owned()),
+        what: entry.record.what,
+        about: entry.record.about,
+        outcome: entry.record.outcome,
+        detail: entry.record.detail,
         previous: entry.previous.to_string(),
         hash: entry.hash.to_string(),
     });

@@ -4,8 +4,8 @@
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
-use crate::service::Who;
-use crate::store::{ApiToken, Hash, Kind, Role, StoreError};
+use crate::service::Actor;
+use crate::store::{ApiTokenRecord, Hash, StoreErrorKind, Role, StoreError};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -107,13 +107,13 @@ impl FromStr for Token {
 }
 
 /// May look.
-pub struct Viewer(pub Who);
+pub struct Viewer(pub Actor);
 /// May run, stop and halt.
-pub struct Operator(pub Who);
+pub struct Operator(pub Actor);
 /// May let agents and people in.
-pub struct Admin(pub Who);
+pub struct Admin(pub Actor);
 
-async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
+async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Actor, ApiProblem> {
     let none = |what: &str| {
         ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
@@ -132,7 +132,7 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
     let token: Token = shown.parse().map_err(|_| wrong())?;
     let kept = match api.token(&token.id).await {
         Ok(kept) => kept,
-        Err(error) if error.kind == Kind::NotThere => return Err(wrong()),
+        Err(error) if error.kind == StoreErrorKind::NotThere => return Err(wrong()),
         Err(error) => return Err(error.into()),
     };
     let proved: bool = token.hash().0.ct_eq(&kept.hash.0).into();
@@ -149,14 +149,14 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
             kept.name,
             word(kept.role)
         );
-        let who = Who {
+        let who = Actor {
             name: kept.name,
             role: kept.role,
         };
         api.denied(&kept.id, who, least, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
-    Ok(Who {
+    Ok(Actor {
         name: kept.name,
         role: kept.role,
     })
@@ -186,7 +186,7 @@ const MAX_LOGGED_PATH_CHARS: usize = 200;
 impl Api {
     /// Writes down that somebody asked for what its role does not allow. A stranger, who shows no good token, is only counted:
     /// anybody could fill the log.
-    async fn denied(&self, token: &str, who: Who, least: Role, parts: &Parts) {
+    async fn denied(&self, token: &str, who: Actor, least: Role, parts: &Parts) {
         let is_written = {
             let mut denial_counts = self
                 .denial_counts
@@ -221,7 +221,7 @@ impl Api {
     }
 
     /// A token. Those that were seen are remembered, so that the lever can be pulled while the store can't be read.
-    async fn token(&self, id: &str) -> Result<ApiToken, StoreError> {
+    async fn token(&self, id: &str) -> Result<ApiTokenRecord, StoreError> {
         let (store, id_) = (self.service.store().clone(), id.to_owned());
         let read = tokio::task::spawn_blocking(move || store.api_token(&id_)).await;
         match read {
@@ -229,12 +229,12 @@ impl Api {
                 self.cache_token(token.clone());
                 Ok(token)
             }
-            Ok(Err(error)) if error.kind == Kind::NotThere => {
+            Ok(Err(error)) if error.kind == StoreErrorKind::NotThere => {
                 self.forget(id);
                 Err(error)
             }
             Ok(Err(error)) => self.cached_token(id).ok_or(error),
-            Err(_) => Err(StoreError::new(Kind::Io, "the controller ends")),
+            Err(_) => Err(StoreError::new(StoreErrorKind::Io, "the controller ends")),
         }
     }
 }

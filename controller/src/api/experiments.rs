@@ -6,8 +6,8 @@ use super::blocking;
 use super::extract::{JsonBody, PathParam, QueryParams, check_name, optional_safe_integer};
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
-use crate::service::{Ask, Document, Refused, Who};
-use crate::store::{self, Because, ExperimentRef};
+use crate::service::{RunSpec, RequestedDocument, StartError, Actor};
+use crate::store::{self, Trigger, ExperimentRef};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -54,8 +54,8 @@ pub struct StoredExperiment {
     at: String,
 }
 
-impl From<store::Experiment> for StoredExperiment {
-    fn from(kept: store::Experiment) -> Self {
+impl From<store::StoredExperiment> for StoredExperiment {
+    fn from(kept: store::StoredExperiment) -> Self {
         StoredExperiment {
             name: kept.name,
             version: kept.version,
@@ -190,7 +190,7 @@ pub async fn put(
         let store = service.store();
         let before = match store.experiment(&name, None) {
             Ok(before) => Some(before.document),
-            Err(error) if error.kind == store::Kind::NotThere => None,
+            Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
             Err(error) => return Err(error.into()),
         };
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
@@ -256,15 +256,15 @@ pub async fn versions(
 /// What is asked for, as the service takes it.
 async fn asked(
     api: &Api,
-    who: &Who,
+    who: &Actor,
     name: String,
     request: StartRunRequest,
-) -> Result<Ask, ApiProblem> {
+) -> Result<RunSpec, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
     let kept = blocking(move || store.experiment(&name, version)).await?;
-    Ok(Ask {
-        document: Document::Kept(kept.document),
+    Ok(RunSpec {
+        document: RequestedDocument::Stored(kept.document),
         reference: Some(ExperimentRef {
             name: kept.name,
             version: kept.version,
@@ -272,7 +272,7 @@ async fn asked(
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     })
@@ -290,7 +290,7 @@ pub async fn plan(
 }
 
 /// What a run that is asked for would hit.
-pub(super) async fn planned(api: &Api, ask: Ask) -> Result<Json<RunPlan>, ApiProblem> {
+pub(super) async fn planned(api: &Api, ask: RunSpec) -> Result<Json<RunPlan>, ApiProblem> {
     let title = ask.document.title();
     let (seed, preview) = api.service.plan(ask).await?;
     let injections = preview.injections.iter().map(|injection| json!(injection));
@@ -324,8 +324,8 @@ pub async fn run(
 /// Starts a run that is asked for, and has the audit log say so.
 pub(super) async fn begin(
     api: &Api,
-    who: Who,
-    ask: Ask,
+    who: Actor,
+    ask: RunSpec,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
     let sha256 = ask.document.sha256();
     let name = match (&ask.reference, &sha256) {
@@ -348,7 +348,7 @@ pub(super) async fn begin(
                     approval: None,
                 },
             )),
-            Err(Refused::Waits(approval)) => Ok((
+            Err(StartError::Waits(approval)) => Ok((
                 StatusCode::ACCEPTED,
                 StartRunResult {
                     run: None,

@@ -5,8 +5,8 @@ use super::auth::Operator;
 use super::experiments::{RunPlan, StartRunResult, begin, planned};
 use super::extract::{JsonBody, optional_safe_integer};
 use super::problem::ApiProblem;
-use crate::service::{Ask, Document, Who};
-use crate::store::Because;
+use crate::service::{RunSpec, RequestedDocument, Actor};
+use crate::store::Trigger;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -34,7 +34,7 @@ pub struct InlineRunRequest {
     ignore_controls: bool,
 }
 
-fn asked(who: &Who, request: InlineRunRequest) -> Ask {
+fn asked(who: &Actor, request: InlineRunRequest) -> RunSpec {
     let text = match json::read(&request.experiment) {
         Ok(mut document) if request.ignore_controls => {
             match without_controls(&mut document).is_empty() {
@@ -45,13 +45,13 @@ fn asked(who: &Who, request: InlineRunRequest) -> Ask {
         // What is wrong with it is said when it is read as an experiment.
         _ => request.experiment,
     };
-    Ask {
-        document: Document::Given(text),
+    RunSpec {
+        document: RequestedDocument::Inline(text),
         reference: None,
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         approved_by: None,
         id: None,
     }

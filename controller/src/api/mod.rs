@@ -24,9 +24,10 @@ pub use auth::{Token, random, word};
 use metrics::ApiMetrics;
 pub use problem::ApiProblem;
 
-use crate::authority::Authority;
-use crate::service::{Enrolment, Service};
-use crate::store::ApiToken;
+use crate::pki::ca::CertificateAuthority;
+use crate::pki::agent_registry::AgentRegistry;
+use crate::service::{Service};
+use crate::store::ApiTokenRecord;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
@@ -64,9 +65,9 @@ const MAX_CACHED_TOKENS: usize = 1000;
 #[derive(Clone)]
 pub struct Api {
     service: Arc<Service>,
-    enrolment: Arc<Enrolment>,
-    authority: Arc<Authority>,
-    seen: Arc<Mutex<BTreeMap<String, ApiToken>>>,
+    registry: Arc<AgentRegistry>,
+    authority: Arc<CertificateAuthority>,
+    seen: Arc<Mutex<BTreeMap<String, ApiTokenRecord>>>,
     metrics: Arc<ApiMetrics>,
     followers: Arc<Semaphore>,
     denial_counts: Arc<Mutex<BTreeMap<String, auth::DenialCount>>>,
@@ -97,13 +98,13 @@ impl Api {
     /// The API of this service.
     pub fn new(
         service: Arc<Service>,
-        enrolment: Arc<Enrolment>,
-        authority: Arc<Authority>,
+        registry: Arc<AgentRegistry>,
+        authority: Arc<CertificateAuthority>,
     ) -> Self {
         let metrics = Arc::new(ApiMetrics::new(&service));
         Api {
             service,
-            enrolment,
+            registry,
             authority,
             seen: Arc::default(),
             metrics,
@@ -112,14 +113,14 @@ impl Api {
         }
     }
 
-    fn cache_token(&self, token: ApiToken) {
+    fn cache_token(&self, token: ApiTokenRecord) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < MAX_CACHED_TOKENS {
             seen.insert(token.id.clone(), token);
         }
     }
 
-    fn cached_token(&self, id: &str) -> Option<ApiToken> {
+    fn cached_token(&self, id: &str) -> Option<ApiTokenRecord> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(id).cloned()
     }

@@ -1,7 +1,7 @@
 //! What an answer says when it is no: a problem document as in RFC 9457, with the rule and what would do.
 
-use crate::service::Refused;
-use crate::store::{Kind, StoreError};
+use crate::service::StartError;
+use crate::store::{StoreErrorKind, StoreError};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -119,8 +119,8 @@ impl IntoResponse for ApiProblem {
 impl From<StoreError> for ApiProblem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::NotThere => ApiProblem::not_found(error.to_string()),
-            Kind::Conflict => ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            StoreErrorKind::NotThere => ApiProblem::not_found(error.to_string()),
+            StoreErrorKind::Conflict => ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
             _ => {
                 tracing::error!(%error, "the store failed");
                 // What is inside is for the log.
@@ -148,13 +148,13 @@ impl From<Refusal> for ApiProblem {
     }
 }
 
-impl From<Refused> for ApiProblem {
-    fn from(refused: Refused) -> Self {
+impl From<StartError> for ApiProblem {
+    fn from(refused: StartError) -> Self {
         match refused {
-            Refused::Invalid(problems) => ApiProblem::invalid(problems),
-            Refused::Refusal(refusal) => refusal.into(),
-            Refused::Store(error) => error.into(),
-            Refused::Waits(approval) => ApiProblem::new(
+            StartError::Invalid(problems) => ApiProblem::invalid(problems),
+            StartError::Refusal(refusal) => refusal.into(),
+            StartError::Store(error) => error.into(),
+            StartError::Waits(approval) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(

@@ -54,8 +54,8 @@ fn word(value: impl Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
 }
 
-impl From<store::Run> for RunInfo {
-    fn from(kept: store::Run) -> Self {
+impl From<store::RunRecord> for RunInfo {
+    fn from(kept: store::RunRecord) -> Self {
         let new = kept.new;
         let (experiment, version) = match new.experiment {
             Some(reference) => (Some(reference.name), Some(reference.version)),
@@ -242,8 +242,8 @@ pub struct ApprovalInfo {
     rule: String,
 }
 
-impl From<service::Approval> for ApprovalInfo {
-    fn from(kept: service::Approval) -> Self {
+impl From<service::PendingApproval> for ApprovalInfo {
+    fn from(kept: service::PendingApproval) -> Self {
         ApprovalInfo {
             id: kept.id,
             experiment: kept.experiment,

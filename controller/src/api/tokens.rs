@@ -85,8 +85,8 @@ pub struct TokenInfo {
     revoked: Option<String>,
 }
 
-impl From<store::JoinToken> for JoinTokenInfo {
-    fn from(kept: store::JoinToken) -> Self {
+impl From<store::JoinTokenRecord> for JoinTokenInfo {
+    fn from(kept: store::JoinTokenRecord) -> Self {
         JoinTokenInfo {
             id: kept.id,
             token: None,
@@ -97,8 +97,8 @@ impl From<store::JoinToken> for JoinTokenInfo {
     }
 }
 
-impl From<store::ApiToken> for TokenInfo {
-    fn from(kept: store::ApiToken) -> Self {
+impl From<store::ApiTokenRecord> for TokenInfo {
+    fn from(kept: store::ApiTokenRecord) -> Self {
         TokenInfo {
             id: kept.id,
             token: None,
@@ -159,7 +159,7 @@ pub async fn make_join_token(
         secret: random::<32>().map_err(no_randomness)?,
         authority: api.authority.fingerprint(),
     };
-    let kept = store::JoinToken {
+    let kept = store::JoinTokenRecord {
         id: token.id.clone(),
         hash: Hash::of(token.secret.as_bytes()),
         who: who.name.clone(),
@@ -217,7 +217,7 @@ pub async fn make(
     })?;
     let expires = wanted.lasts.as_deref().map(until).transpose()?;
     let token = Token::new(api.authority.fingerprint()).map_err(no_randomness)?;
-    let kept = store::ApiToken {
+    let kept = store::ApiTokenRecord {
         id: token.id.clone(),
         hash: token.hash(),
         name: wanted.name,
