@@ -1,5 +1,7 @@
 //! A made-up host, for plans: it has what a test says, and nothing of the machine that the test runs on.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use crate::made::Made;
 use backburn_agent::dns::Viewpoint;
 use backburn_agent::helpers::NotTraceable;

@@ -2,7 +2,7 @@
 //! works with the store unavailable. Then it is written down, so that a restart does not let go of it.
 
 use super::{Service, lock};
-use crate::fleet::Reverted;
+use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Ended, Owed, Refusal};
@@ -195,7 +195,7 @@ impl Service {
     }
 }
 
-fn told(reverted: Reverted) -> HaltedAgent {
+fn told(reverted: AgentReverted) -> HaltedAgent {
     HaltedAgent {
         agent: reverted.agent,
         took_ms: reverted.took.map(|took| super::runs::millis(Span(took))),
