@@ -3,7 +3,7 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
@@ -21,7 +21,7 @@ pub(super) fn run(
     workers: usize,
     load_percent: f64,
     cpus: Option<&[usize]>,
-    ramp: Option<Span>,
+    ramp: Option<HumanDuration>,
     life: &HelperProcess,
 ) -> Result<(), HelperError> {
     if workers == 0

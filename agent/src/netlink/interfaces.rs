@@ -1,6 +1,6 @@
 //! The interfaces of the namespace that the thread is in, over rtnetlink.
 
-use super::message::{self, Payload, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::net::IpAddr;

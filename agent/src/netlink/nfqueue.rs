@@ -2,7 +2,7 @@
 //! (nfnetlink_queue). Where nobody listens, or the queue is full, packets go on by themselves; those that are
 //! held when the listener dies are lost.
 
-use super::message::{self, Payload, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

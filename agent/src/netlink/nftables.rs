@@ -2,7 +2,7 @@
 //! chains, sets and rules as messages; and a look at which tables are there and what their rules counted.
 
 use super::expression::Expression;
-use super::message::{self, Payload, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Socket, errno};
 use rustix::io::Errno;
 use std::fmt;

@@ -2,7 +2,7 @@
 //! over rtnetlink. What is written there is in the host's order (`include/uapi/linux/pkt_sched.h`).
 
 use super::interfaces::{Interface, interfaces};
-use super::message::{self, Payload, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;

@@ -1,6 +1,6 @@
 //! The TCP connections of the namespace that the thread is in, listed and closed for good, over sock_diag.
 
-use super::message::{self, Payload, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
@@ -116,6 +116,12 @@ pub fn listening() -> io::Result<Vec<ListeningSocket>> {
 /// Whether an address is of this namespace itself, so that what goes there goes over the loopback: only such a one can be bound to.
 pub fn is_own_address(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+}
+
+/// Reads what the kernel says of a socket, for tests/fuzz.
+#[cfg(fuzzing)]
+pub fn fuzz_connection(body: &[u8]) {
+    read(body);
 }
 
 fn read(body: &[u8]) -> Option<TcpConnection> {

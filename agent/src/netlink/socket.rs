@@ -1,7 +1,7 @@
 //! A socket to the kernel: what is asked goes out, what is answered comes in, and an error says
 //! what was asked. Close-on-exec, or a child would keep a table alive that its owner has left.
 
-use super::message::{self, Message, KernelMessage, flags};
+use super::message::{self, KernelMessage, Message, flags};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::set_socket_timeout;
@@ -62,7 +62,11 @@ impl Socket {
                 protocol,
             )?;
             rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-            set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))?;
+            set_socket_timeout(
+                &socket,
+                rustix::net::sockopt::Timeout::Recv,
+                Some(REPLY_TIMEOUT),
+            )?;
             Ok(socket)
         };
         let socket =
