@@ -28,7 +28,7 @@ use crate::fleet::Fleet;
 use crate::store::{AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
 use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
@@ -126,7 +126,7 @@ impl Service {
     }
 
     /// Appends events to a run's journal, all or none. They are durable when this returns.
-    fn append(&self, writer: WriteSource, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+    fn append(&self, writer: WriteSource, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),
             entries => self.store.append_all(run, entries),

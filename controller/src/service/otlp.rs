@@ -2,11 +2,12 @@
 //! waits for a collector, and a run does not depend on one.
 
 use super::Service;
-use crate::providers::{Measured, ProbeContext, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::StoreError;
-use backburn_experiments::Span;
+use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::journal::{Entry, trace};
+use backburn_experiments::journal::{JournalEntry, trace};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// How many events are read at a time.
 const EVENTS_PER_PAGE: u32 = 1000;
 /// How long a collector may take.
-const COLLECTOR_TIMEOUT: Span = Span::seconds(10);
+const COLLECTOR_TIMEOUT: HumanDuration = HumanDuration::seconds(10);
 /// How long to wait before the second and the third attempt.
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
@@ -24,7 +25,7 @@ impl Service {
     /// # Errors
     /// The store failed.
     pub fn trace(&self, run: &str) -> Result<Option<Value>, StoreError> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<JournalEntry> = Vec::new();
         loop {
             let page = self
                 .store
@@ -85,11 +86,11 @@ fn post(collector: &str, trace: &Value) -> Result<(), String> {
             Some(COLLECTOR_TIMEOUT),
             &ProbeContext::default(),
         )) {
-            Measured::Output(answer) => match answer["status"].as_u64() {
+            ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
                 Some(200..=299) => return Ok(()),
                 _ => format!("it answered with status {}", answer["status"]),
             },
-            Measured::NoAnswer(why) | Measured::Broken(why) => why,
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => why,
         };
         match delays.next() {
             Some(length) => std::thread::sleep(length),

@@ -6,9 +6,9 @@ use super::runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Event, Run, verdict};
-use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Event, Run, verdict};
+use backburn_experiments::wire::{Cause, EndedInjection, Hello, InjectionId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Service {
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), StoreError> {
         let entries = events.into_iter().filter_map(|event| journal.take(event));
-        let entries: Vec<Entry> = entries.collect();
+        let entries: Vec<JournalEntry> = entries.collect();
         match entries.is_empty() {
             true => Ok(()),
             false => self.append(WriteSource::Recovery, &journal.id, &entries),
@@ -162,13 +162,13 @@ impl Service {
 
 impl ContinuedJournal {
     /// Applies an event, as of now. None if it would be illegal.
-    fn take(&mut self, event: Event) -> Option<Entry> {
+    fn take(&mut self, event: Event) -> Option<JournalEntry> {
         let now = Timestamp::now();
         // The run's monotonic clock ended with the controller: the wall clock stands in, and never goes back.
         let elapsed = self.last.as_ref().map_or(0.0, |last| {
             last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
         });
-        let entry = Entry {
+        let entry = JournalEntry {
             at: now,
             elapsed,
             event,
@@ -183,15 +183,15 @@ impl ContinuedJournal {
 }
 
 /// The end of an injection, by the introduction of an agent that has reconnected: what its ledger does not hold is gone.
-fn end_of(hello: &Hello, injection: &str, took: Span) -> Ended {
+fn end_of(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection {
     let owed = hello.owed.iter().find(|owed| owed.injection == injection);
     let mut residue = owed.map(|owed| owed.residue.clone()).unwrap_or_default();
     if hello.held.iter().any(|held| held == injection) {
         residue.push("another agent of the host still holds it".into());
     }
-    Ended {
+    EndedInjection {
         injection: injection.to_owned(),
-        cause: Cause::Link,
+        cause: Cause::ConnectionClosed,
         clean: owed.is_none() && residue.is_empty(),
         residue,
         took,
@@ -203,7 +203,7 @@ fn end_of(hello: &Hello, injection: &str, took: Span) -> Ended {
 struct ContinuedJournal {
     id: String,
     run: Run,
-    last: Option<Entry>,
+    last: Option<JournalEntry>,
     /// Whether every event is legal after those before it.
     is_legal: bool,
 }

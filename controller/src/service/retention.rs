@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::store::{AuditRecord, StoreError};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Service {
     /// Deletes runs that ended longer ago than this, for as long as the controller runs.
-    pub async fn keep_runs_for(self: Arc<Self>, keep: Span) {
+    pub async fn keep_runs_for(self: Arc<Self>, keep: HumanDuration) {
         let keep = SignedDuration::try_from(keep.0).unwrap_or(SignedDuration::MAX);
         loop {
             let service = Arc::clone(&self);

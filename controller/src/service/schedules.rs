@@ -2,7 +2,7 @@
 //! acted on, so that nothing starts twice, whatever dies in between.
 
 use super::{RequestedDocument, RunSpec, Service, StartError, lock};
-use crate::providers::{Measured, ProbeContext, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
@@ -340,8 +340,8 @@ impl Service {
             ..ProbeContext::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &context).await {
-            Measured::Output(value) => value,
-            Measured::NoAnswer(why) | Measured::Broken(why) => {
+            ProbeOutcome::Output(value) => value,
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 return Err(format!("the guard `{}`: {why}", guard.name));
             }
         };

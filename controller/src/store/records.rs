@@ -1,6 +1,6 @@
 //! The records of a store. All times come from the caller: a store has no clock.
 
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -196,7 +196,7 @@ pub struct NumberedEvent {
     /// Its number in the journal, from 1, without gaps.
     pub number: u64,
     /// The journal's entry.
-    pub entry: Entry,
+    pub entry: JournalEntry,
 }
 
 /// An agent that has joined.
