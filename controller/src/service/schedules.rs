@@ -3,6 +3,7 @@
 
 use super::{RequestedDocument, RunSpec, Service, StartError, lock};
 use crate::providers::{ProbeContext, measure};
+use backburn_experiments::wire::ProbeOutcome;
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
