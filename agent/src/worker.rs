@@ -14,7 +14,7 @@ use crate::host::{self, Host, HostRole, Invocation, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::local_abort_rules::LocalAbortRules;
 use crate::metrics::Metrics;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
@@ -56,7 +56,7 @@ pub struct WorkerConfig {
     /// The labels that were given.
     pub labels: BTreeMap<String, String>,
     /// The connection to the controller, if the connector process holds it.
-    pub spare: Option<Connection>,
+    pub spare: Option<ControlConnection>,
     /// The descriptor number, in the guardian's process, of the memory in which it keeps a copy of what is owed.
     pub ledger_copy: Option<i32>,
 }
@@ -91,7 +91,7 @@ pub fn run(
     let (recovered, _) = heartbeat
         .beat_during(rustix::stdio::stdout(), recover)
         .map_err(|_| "what dead agents owe could not be reverted: a thread failed")?;
-    let link = Connection::of(rustix::stdio::stdin()).or(config.spare);
+    let link = ControlConnection::of(rustix::stdio::stdin()).or(config.spare);
     let guardian = owner.guardian;
     // Blocked before any thread is started, so that no other thread receives a signal that is to be read here.
     let mut mask = SigSet::empty();

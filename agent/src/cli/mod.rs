@@ -166,7 +166,7 @@ fn serve_command(name: String) -> Command {
                 // Both ends of the controller's connection, if a connector holds it: no fault may cut it.
                 Arg::new("spare")
                     .long("spare")
-                    .value_parser(value_parser!(crate::packet_filter::Connection))
+                    .value_parser(value_parser!(crate::packet_filter::ControlConnection))
                     .hide(true),
             )
     };
@@ -319,7 +319,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
                     .unwrap_or_else(host_name),
                 labels: labels(matches)?,
                 spare: matches
-                    .get_one::<crate::packet_filter::Connection>("spare")
+                    .get_one::<crate::packet_filter::ControlConnection>("spare")
                     .copied(),
                 ledger_copy: matches.get_one::<i32>("ledger-copy").copied(),
             };
@@ -455,7 +455,7 @@ fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) ->
     if let Ok(Some(labels)) = matches.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::Connection>("spare") {
+    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }

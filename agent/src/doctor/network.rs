@@ -1,21 +1,21 @@
 //! What this kernel can do to packets, tried in a network namespace of its own that ends with its thread.
 
 use super::{Availability, HostFinding, finding};
+use crate::packet_filter::Shaping;
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
 };
-use crate::packet_filter::Shape;
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
 /// The name of the tables that are tried.
 const TRIAL_NAME: &str = "backburn-doctor";
 const INET: Table<'_> = Table {
-    layer: Layer::Inet,
+    layer: TableFamily::Inet,
     name: TRIAL_NAME,
 };
 const NETDEV: Table<'_> = Table {
-    layer: Layer::Netdev,
+    layer: TableFamily::Netdev,
     name: TRIAL_NAME,
 };
 
@@ -284,13 +284,13 @@ fn connection_closing() -> HostFinding {
 }
 
 fn bandwidth() -> HostFinding {
-    let shape = Shape::Bandwidth {
+    let shape = Shaping::Bandwidth {
         rate: 1_000_000,
         burst: 10_000,
         queue: 30_000,
     };
     let hint = "`network-bandwidth` requires the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
-    match shape.try_out() {
+    match shape.try_on_kernel() {
         Ok(()) => finding(
             "bandwidth",
             Availability::Yes,
@@ -303,7 +303,7 @@ fn bandwidth() -> HostFinding {
 
 fn netem() -> HostFinding {
     let backend = "latency, jitter, corruption, duplicates and reordering";
-    match Shape::Duplicate(1.0).try_out() {
+    match Shaping::Duplicate(1.0).try_on_kernel() {
         Ok(()) => finding(
             "netem",
             Availability::Yes,

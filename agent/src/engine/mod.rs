@@ -25,7 +25,7 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
@@ -58,7 +58,7 @@ pub struct Engine {
     policy: HostPolicy,
     owner: Owner,
     /// The connection to the controller, which no fault may cut.
-    link: Option<Connection>,
+    link: Option<ControlConnection>,
     injections: BTreeMap<InjectionId, TrackedInjection>,
     executor: Sender<ApplyJob>,
     observer: Sender<LedgerEntry>,
@@ -176,7 +176,7 @@ impl Engine {
         state: PathBuf,
         policy: HostPolicy,
         owner: Owner,
-        link: Option<Connection>,
+        link: Option<ControlConnection>,
     ) -> io::Result<Self> {
         let (completion_sender, completions) = completions::completion_channel()?;
         let executor = Executor {

@@ -5,7 +5,7 @@ use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Plan, PlanContext};
 use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::plan::{HostView as _, LocalHost};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
@@ -24,7 +24,7 @@ pub struct PlanTask {
     /// The state folder, whose ledger says what other injections hold.
     pub state: PathBuf,
     /// The connection that no fault may cut.
-    pub link: Option<Connection>,
+    pub link: Option<ControlConnection>,
     /// How many injections of this agent are active.
     pub acting: usize,
 }
