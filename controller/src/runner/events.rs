@@ -302,7 +302,9 @@ impl RunnerCommand {
             RunnerCommand::StartActivity { phase, index } => Some(RunnerEvent::ActivityFinished {
                 phase,
                 index,
-                result: ActivityResult::failed("it was not started: the journal could not be written"),
+                result: ActivityResult::failed(
+                    "it was not started: the journal could not be written",
+                ),
             }),
             _ => None,
         }

@@ -29,9 +29,7 @@ fn simulate(seed: u64, is_shown: bool) -> (Outcome, usize) {
             println!("{}", serde_json::to_string(entry).unwrap());
         }
     }
-    run.unwrap_or_else(|_| {
-        panic!("run {seed} fails; alone: BACKBURN_SIMULATION_SEED={seed}")
-    })
+    run.unwrap_or_else(|_| panic!("run {seed} fails; alone: BACKBURN_SIMULATION_SEED={seed}"))
 }
 
 #[test]
@@ -41,7 +39,10 @@ fn simulated_runs_keep_every_invariant() {
         setting("BACKBURN_SIMULATION_RUNS"),
     );
     let is_alone = first.is_some() && runs.is_none();
-    let (first, runs) = (first.unwrap_or(1), runs.unwrap_or(if is_alone { 1 } else { 2_000 }));
+    let (first, runs) = (
+        first.unwrap_or(1),
+        runs.unwrap_or(if is_alone { 1 } else { 2_000 }),
+    );
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut injections = 0;
     for seed in first..first + runs {

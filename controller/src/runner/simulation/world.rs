@@ -323,7 +323,12 @@ impl World {
                 }
                 RunnerCommand::CancelAll => {
                     self.drop_events(|event| {
-                        matches!(event, RunnerEvent::Sampled(_) | RunnerEvent::ActivityFinished { .. } | RunnerEvent::Planned { .. })
+                        matches!(
+                            event,
+                            RunnerEvent::Sampled(_)
+                                | RunnerEvent::ActivityFinished { .. }
+                                | RunnerEvent::Planned { .. }
+                        )
                     });
                 }
             }
@@ -589,8 +594,13 @@ impl World {
         }
         if self.random.chance(5) {
             let is_gone = agent.revert(&id, &mut self.random);
+            let queued = self.queue.len();
             self.report(name, AgentReport::Ended(ended(&id, Cause::Failed, is_gone)));
-            return self.report(name, refused("failed"));
+            // A connection loses nothing that comes before something it delivers: without the end there is no refusal.
+            if self.queue.len() > queued {
+                self.report(name, refused("failed"));
+            }
+            return;
         }
         agent.acting.insert(id.clone());
         let plan = PlanView::default();
@@ -621,7 +631,13 @@ impl World {
         }
         let is_gone = agent.revert(&id, &mut self.random);
         let queued = self.queue.len();
-        let causes = [Cause::Done, Cause::Done, Cause::Done, Cause::Failed, Cause::ByHand];
+        let causes = [
+            Cause::Done,
+            Cause::Done,
+            Cause::Done,
+            Cause::Failed,
+            Cause::ByHand,
+        ];
         let cause = self.random.pick(&causes).unwrap();
         self.report(&name, AgentReport::Ended(ended(&id, cause, is_gone)));
         if self.queue.len() == queued {
@@ -779,7 +795,11 @@ impl World {
 
     /// Nothing is begun in a run that is being ended.
     fn check_may_start(&self, what: &str, phase: Phase) {
-        assert_eq!(self.phase, Some(phase), "{what} is started out of its phase");
+        assert_eq!(
+            self.phase,
+            Some(phase),
+            "{what} is started out of its phase"
+        );
         if phase == Phase::Method {
             assert!(!self.is_over, "{what} is started in a run that is over");
             assert!(!self.journal_failed, "{what} is started without a journal");
@@ -805,9 +825,8 @@ impl World {
         }
         for agent in self.commanded.values() {
             let is_told = commands.iter().any(|command| match command {
-                RunnerCommand::RevertAll { agent: told } | RunnerCommand::HangUp { agent: told } => {
-                    told == agent
-                }
+                RunnerCommand::RevertAll { agent: told }
+                | RunnerCommand::HangUp { agent: told } => told == agent,
                 _ => false,
             });
             assert!(
@@ -827,7 +846,10 @@ impl World {
         let verdict = verdict(&folded);
         assert!(folded.ended, "the last event is recorded");
         assert!(
-            matches!(self.recorded.last().map(|last| &last.event), Some(Event::RunEnded)),
+            matches!(
+                self.recorded.last().map(|last| &last.event),
+                Some(Event::RunEnded)
+            ),
             "the last event is the last"
         );
         for (id, agent) in &self.commanded {
@@ -843,7 +865,10 @@ impl World {
             };
             let host = &self.agents[agent];
             let is_there = host.acting.contains(id) || host.residue.contains(id);
-            assert!(!(is_there && is_seen_gone), "{id} is there and counts as gone");
+            assert!(
+                !(is_there && is_seen_gone),
+                "{id} is there and counts as gone"
+            );
             let is_owed = verdict.owed.iter().any(|owed| owed.injection == *id);
             assert_eq!(is_owed, !is_seen_gone, "{id}");
         }
@@ -854,7 +879,10 @@ impl World {
             matches!(entry.event, Event::Sampled { phase: Phase::Gate, judgement, .. } if judgement != Judgement::Within)
         });
         if gate_failed || folded.not_started.is_some() {
-            assert!(self.commanded.is_empty(), "nothing is injected after the gate failed");
+            assert!(
+                self.commanded.is_empty(),
+                "nothing is injected after the gate failed"
+            );
         }
         for (agent, _) in &folded.lost {
             assert!(self.hung_up.contains(agent), "{agent} keeps its lease");
