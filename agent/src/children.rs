@@ -4,8 +4,8 @@
 //! cannot even be killed (it waits for a disk or a file system) is left to itself.
 
 use crate::host::Host;
-use crate::probes::Task;
 use crate::processes::ProcessId;
+use serde::Serialize;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ChildStdout;
@@ -76,7 +76,7 @@ impl<P> Children<P> {
     pub fn start(
         &mut self,
         host: &Host,
-        task: &Task,
+        task: &impl Serialize,
         within: Duration,
         purpose: P,
     ) -> Result<(), (P, String)> {

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod changes;
+pub mod child_task;
 pub mod children;
 pub mod cli;
 pub mod controller_link;

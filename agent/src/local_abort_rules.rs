@@ -2,7 +2,7 @@
 //! the controller can't be reached, which is when they are needed most.
 
 use crate::metrics::Metrics;
-use crate::probes::Task;
+use crate::child_task::ChildTask;
 use backburn_experiments::wire::WatchRule;
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ impl LocalAbortRules {
 
     /// What children are to look at now: the figures that are due and are read from a path, each with its rule's name. Their
     /// answers are for [`LocalAbortRules::take`].
-    pub fn due_from_paths(&mut self, now: Instant) -> Vec<(String, Task)> {
+    pub fn due_from_paths(&mut self, now: Instant) -> Vec<(String, ChildTask)> {
         let due = self.watched.iter_mut().filter(|watched| {
             let from_a_path = watched.rule.host.metric.is_read_from_a_path();
             from_a_path && watched.due <= now && !watched.is_looked_at
@@ -57,7 +57,7 @@ impl LocalAbortRules {
         due.map(|watched| {
             watched.is_looked_at = true;
             let host = &watched.rule.host;
-            let task = Task::Figure {
+            let task = ChildTask::Figure {
                 metric: host.metric,
                 path: host.path.clone(),
             };

@@ -6,14 +6,15 @@
 mod child_tasks;
 mod commands;
 
+use crate::child_task::ChildTask;
 use crate::children::Children;
 use crate::controller_socket::{ControllerSocket, IncomingCommand};
 use crate::engine::{Engine, revert_matching};
-use crate::packet_filter::Connection;
 use crate::heartbeat::{Heartbeat, PeerState};
 use crate::host::{self, Host, Invocation, HostRole, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::metrics::Metrics;
+use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
 use crate::local_abort_rules::LocalAbortRules;
@@ -42,7 +43,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a figure of the host that is read from a path may take.
-const FIGURE_TIMEOUT: Duration = Duration::from_secs(5);
+const METRIC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker is told when it starts.
 #[derive(Debug, Clone)]
@@ -218,7 +219,7 @@ impl Worker {
     fn kill_guardian(&self) {
         tracing::error!("the guardian does not answer and is killed");
         let kill = rustix::process::Signal::KILL;
-        if let Err(error) = self.engine.place().0.signal(self.guardian, kill) {
+        if let Err(error) = self.engine.host().signal(self.guardian, kill) {
             tracing::error!(%error, "the guardian could not be killed");
         }
     }
@@ -227,7 +228,7 @@ impl Worker {
     fn end(&mut self, cause: Cause) {
         self.engine.end_all(None, cause);
         // Nobody wants to know any more.
-        self.children.cancel(self.engine.place().0, |_| true);
+        self.children.cancel(self.engine.host(), |_| true);
         let until = Instant::now() + SHUTDOWN_TIMEOUT;
         while !self.engine.is_idle() && Instant::now() < until {
             self.process_engine_output();
@@ -274,7 +275,7 @@ impl Worker {
             self.engine.handle_completions(now);
         }
         self.tick(now);
-        let host = self.engine.place().0;
+        let host = self.engine.host();
         let mut answers = self.children.read_ready(host, &readiness.children);
         answers.extend(self.children.kill_overdue(host, now));
         for (purpose, answer) in answers {
@@ -295,12 +296,13 @@ impl Worker {
             }
             self.link.send(&report);
         }
-        for (task, within, purpose) in self.engine.take_tasks() {
-            self.start_task(&task, within, ChildPurpose::Engine(purpose));
+        for (task, timeout, purpose) in self.engine.take_tasks() {
+            let task = ChildTask::Engine(task);
+            self.start_task(&task, timeout, ChildPurpose::Engine(purpose));
         }
         let engine = &self.engine;
         self.children.cancel(
-            engine.place().0,
+            engine.host(),
             |purpose| matches!(purpose, ChildPurpose::Engine(purpose) if engine.is_stale(purpose)),
         );
         let is_busy = !self.engine.is_idle();
@@ -336,25 +338,25 @@ impl Worker {
         }
         let mut struck = Vec::new();
         let mut child_tasks = Vec::new();
-        for (run, watch) in &mut self.watches {
+        for (run, local_abort_rules) in &mut self.watches {
             // A run of which nothing acts has nothing to be ended.
             if !self.engine.acts_for(run) {
                 continue;
             }
-            for (rule, task) in watch.due_from_paths(now) {
+            for (rule, task) in local_abort_rules.due_from_paths(now) {
                 let purpose = ChildPurpose::Rule {
                     run: run.clone(),
                     rule,
                 };
                 child_tasks.push((task, purpose));
             }
-            if let Some((rule, seen)) = watch.strike(&mut self.metrics, now) {
+            if let Some((rule, seen)) = local_abort_rules.strike(&mut self.metrics, now) {
                 struck.push((run.clone(), rule, seen));
             }
         }
         // Those rules are judged when their figures are there.
         for (task, purpose) in child_tasks {
-            self.start_task(&task, FIGURE_TIMEOUT, purpose);
+            self.start_task(&task, METRIC_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
             self.link.send(&Report::Struck {
@@ -379,7 +381,7 @@ impl Worker {
         let watches = self.watches.iter();
         let watched = watches
             .filter(|(run, _)| self.engine.acts_for(run))
-            .filter_map(|(_, watch)| watch.next_due())
+            .filter_map(|(_, local_abort_rules)| local_abort_rules.next_due())
             .min();
         due.iter_mut()
             .filter_map(|due| *due)

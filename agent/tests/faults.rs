@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod made;
+mod made_host;
 
 use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
-use backburn_agent::processes::{ProcessTable, Protection};
+use backburn_agent::plan::{HostView, LocalHost};
+use backburn_agent::processes::Protection;
 use backburn_experiments::wire::{PlanView, Refusal};
 use backburn_experiments::{Span, schema};
+use made_host::MadeHost;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -20,12 +23,12 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn plan(
     fault: &str,
-    table: &ProcessTable,
+    host: &dyn HostView,
     held: &[(String, String)],
     arguments: Value,
 ) -> Result<PlanView, Refusal> {
     let look = PlanContext {
-        table,
+        host,
         protection: &Protection::default(),
         protected_ports: &[22],
         control_connection: None,
@@ -125,13 +128,13 @@ fn every_example_is_right_and_every_wrong_key_is_not() {
 #[test]
 fn one_is_hit_where_nothing_is_said() {
     let made = made::Made::new();
-    let table = ProcessTable::at(made.path());
+    let host = MadeHost::new(&made);
     let workers = json!({"name": "nginx", "children-of": 30});
-    let one = plan("process-kill", &table, &[], json!({"process": workers})).unwrap();
+    let one = plan("process-kill", &host, &[], json!({"process": workers})).unwrap();
     assert_eq!(one.victims.len(), 1);
     let all =
         json!({"process": {"name": "nginx", "children-of": 30, "select": "all"}, "signal": "TERM"});
-    let all = plan("process-kill", &table, &[], all).unwrap();
+    let all = plan("process-kill", &host, &[], all).unwrap();
     assert_eq!(all.victims.len(), 3);
     assert!(
         all.changes[0].undo.starts_with("none"),
@@ -147,9 +150,9 @@ fn one_is_hit_where_nothing_is_said() {
 #[test]
 fn the_same_seed_hits_the_same() {
     let made = made::Made::new();
-    let table = ProcessTable::at(made.path());
+    let host = MadeHost::new(&made);
     let two = json!({"process": {"name": "nginx", "select": {"count": 2}}});
-    let pick = || plan("process-kill", &table, &[], two.clone()).unwrap();
+    let pick = || plan("process-kill", &host, &[], two.clone()).unwrap();
     assert_eq!(pick(), pick());
     assert_eq!(pick().victims.len(), 2);
 }
@@ -157,10 +160,10 @@ fn the_same_seed_hits_the_same() {
 #[test]
 fn asking_first_is_a_helpers_work() {
     let made = made::Made::new();
-    let table = ProcessTable::at(made.path());
+    let host = MadeHost::new(&made);
     let asked = plan(
         "process-kill",
-        &table,
+        &host,
         &[],
         json!({"process": {"pid": 30}, "grace": "2s"}),
     )
@@ -174,10 +177,10 @@ fn asking_first_is_a_helpers_work() {
 
 #[test]
 fn what_takes_things_says_how_much_is_left() {
-    let table = ProcessTable::default();
+    let host = LocalHost::default();
     let memory = plan(
         "memory-fill",
-        &table,
+        &host,
         &[],
         json!({"size": "1MiB", "reserve": "1MiB"}),
     )
@@ -189,13 +192,13 @@ fn what_takes_things_says_how_much_is_left() {
     );
     let refusal = plan(
         "memory-fill",
-        &table,
+        &host,
         &[],
         json!({"percent": 1, "reserve": "9999TiB"}),
     )
     .unwrap_err();
     assert_eq!(refusal.rule, "reserve");
-    let most = plan("memory-fill", &table, &[], json!({"percent": 100})).unwrap();
+    let most = plan("memory-fill", &host, &[], json!({"percent": 100})).unwrap();
     assert!(
         most.notes[0].contains("would go below the reserve"),
         "{:?}",
@@ -204,7 +207,7 @@ fn what_takes_things_says_how_much_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let full = plan(
         "disk-fill",
-        &table,
+        &host,
         &[],
         json!({"path": folder.path(), "reserve": "9999TiB"}),
     )
@@ -212,7 +215,7 @@ fn what_takes_things_says_how_much_is_left() {
     assert_eq!(full.rule, "reserve");
     let stress = plan(
         "cpu-stress",
-        &table,
+        &host,
         &[],
         json!({"workers": 2, "load-percent": 30}),
     )

@@ -197,7 +197,9 @@ fn first_process_of_a_namespace_drops_signals_without_a_handler() {
         unshare(CloneFlags::CLONE_NEWPID).unwrap();
         let first = Victim::sleep();
         let table = ProcessTable::default();
-        let state = |signal| table.signal_state(first.id, signal).unwrap();
+        let state = |signal: rustix::process::Signal| {
+            table.signal_state(first.id, signal.as_raw()).unwrap()
+        };
         let term = rustix::process::Signal::TERM;
         until("it runs its program", || {
             table.name(first.id.pid).as_deref() == Some("sleep")

@@ -4,13 +4,12 @@
 pub mod agent_connection;
 pub mod agent_pool;
 pub mod api;
-pub mod authority;
-pub mod daemon;
-pub mod door;
-pub mod enrolment;
 pub mod files;
 pub mod fleet;
+pub mod listener;
+pub mod pki;
 pub mod providers;
 pub mod runner;
+pub mod server;
 pub mod service;
 pub mod store;

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{
-    Agent, ApiToken, Because, Experiment, ExperimentRef, Hash, JoinToken, Kind, NewRun, Role,
-    RunEnd, RunFilter, SqliteStore, Store, StoreError,
+    ApiTokenRecord, EnrolledAgent, ExperimentRef, Hash, JoinTokenRecord, NewRun, Role, RunEnd,
+    RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, StoredExperiment, Trigger,
 };
 use backburn_experiments::journal::{Entry, Outcome};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ fn opened() -> (tempfile::TempDir, SqliteStore) {
     (folder, store)
 }
 
-fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Kind {
+fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.unwrap_err().kind
 }
 
@@ -30,7 +30,7 @@ fn new_run(id: &str) -> NewRun {
         title: "A title".into(),
         seed: u64::MAX,
         who: "ada".into(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         started: at(0),
     }
 }
@@ -68,7 +68,7 @@ fn experiments_have_versions_and_a_removal_is_one() {
     assert_eq!(put(&first, 1).unwrap(), (1, true));
     assert_eq!(put(&first, 2).unwrap(), (1, false), "the same again");
     assert_eq!(put(&second, 3).unwrap(), (2, true));
-    let expected = Experiment {
+    let expected = StoredExperiment {
         name: "db".into(),
         version: 2,
         document: second.clone(),
@@ -77,14 +77,17 @@ fn experiments_have_versions_and_a_removal_is_one() {
     };
     assert_eq!(store.experiment("db", None).unwrap(), expected);
     assert_eq!(store.experiment("db", Some(1)).unwrap().document, first);
-    assert_eq!(kind(store.experiment("db", Some(3))), Kind::NotThere);
+    assert_eq!(
+        kind(store.experiment("db", Some(3))),
+        StoreErrorKind::NotThere
+    );
 
     assert_eq!(store.remove_experiment("db", "bob", at(4)).unwrap(), 3);
     assert_eq!(
         kind(store.remove_experiment("db", "bob", at(5))),
-        Kind::NotThere
+        StoreErrorKind::NotThere
     );
-    assert_eq!(kind(store.experiment("db", None)), Kind::NotThere);
+    assert_eq!(kind(store.experiment("db", None)), StoreErrorKind::NotThere);
     assert_eq!(store.experiments(None, 10).unwrap(), []);
     assert_eq!(store.experiment("db", Some(2)).unwrap().document, second);
     assert_eq!(put(&second, 6).unwrap(), (4, true), "it can be put again");
@@ -100,7 +103,10 @@ fn experiments_have_versions_and_a_removal_is_one() {
         (4, "ada", at(6), false),
     ];
     assert_eq!(history, expected);
-    assert_eq!(kind(store.experiment_versions("other")), Kind::NotThere);
+    assert_eq!(
+        kind(store.experiment_versions("other")),
+        StoreErrorKind::NotThere
+    );
 }
 
 /// A process's arguments may be an object, and are then its keys and values in turn.
@@ -153,23 +159,29 @@ fn a_run_is_opened_written_and_closed() {
     };
     let run = NewRun {
         experiment: of(1),
-        because: Because::Schedule,
+        because: Trigger::Schedule,
         ..new_run("r1")
     };
     let of_none = NewRun {
         experiment: of(2),
         ..new_run("r2")
     };
-    assert_eq!(kind(store.open_run(&of_none)), Kind::NotThere);
+    assert_eq!(kind(store.open_run(&of_none)), StoreErrorKind::NotThere);
     store.open_run(&run).unwrap();
-    assert_eq!(kind(store.open_run(&run)), Kind::Conflict);
+    assert_eq!(kind(store.open_run(&run)), StoreErrorKind::Conflict);
     for (index, text) in ["one", "two", "three"].into_iter().enumerate() {
         assert_eq!(store.append("r1", &entry(text)).unwrap(), index as u64 + 1);
     }
-    assert_eq!(kind(store.append("r2", &entry("x"))), Kind::NotThere);
+    assert_eq!(
+        kind(store.append("r2", &entry("x"))),
+        StoreErrorKind::NotThere
+    );
     let more = ["four", "five"].map(entry);
     store.append_all("r1", &more).unwrap();
-    assert_eq!(kind(store.append_all("r2", &more)), Kind::NotThere);
+    assert_eq!(
+        kind(store.append_all("r2", &more)),
+        StoreErrorKind::NotThere
+    );
     let events = |after, limit| {
         let found = store.events("r1", after, limit).unwrap();
         let found = found
@@ -184,28 +196,34 @@ fn a_run_is_opened_written_and_closed() {
         [(4, "four".to_owned()), (5, "five".to_owned())]
     );
     assert_eq!(events(u64::MAX, 9), []);
-    assert_eq!(kind(store.events("r2", 0, 9)), Kind::NotThere);
+    assert_eq!(kind(store.events("r2", 0, 9)), StoreErrorKind::NotThere);
 
     let open = store.open_runs().unwrap();
     assert_eq!((open.len(), &open[0].new, open[0].events), (1, &run, 5));
     store.close_run("r1", &end(Outcome::NotClean)).unwrap();
     assert_eq!(
         kind(store.close_run("r1", &end(Outcome::Held))),
-        Kind::Conflict
+        StoreErrorKind::Conflict
     );
     assert_eq!(
         kind(store.close_run("r2", &end(Outcome::Held))),
-        Kind::NotThere
+        StoreErrorKind::NotThere
     );
-    assert_eq!(kind(store.append("r1", &entry("late"))), Kind::Conflict);
-    assert_eq!(kind(store.append_all("r1", &more)), Kind::Conflict);
+    assert_eq!(
+        kind(store.append("r1", &entry("late"))),
+        StoreErrorKind::Conflict
+    );
+    assert_eq!(
+        kind(store.append_all("r1", &more)),
+        StoreErrorKind::Conflict
+    );
     assert_eq!(store.open_runs().unwrap(), []);
     let closed = store.run("r1").unwrap();
     assert_eq!(
         (closed.new, closed.end),
         (run, Some(end(Outcome::NotClean)))
     );
-    assert_eq!(kind(store.run("r2")), Kind::NotThere);
+    assert_eq!(kind(store.run("r2")), StoreErrorKind::NotThere);
 }
 
 #[test]
@@ -239,7 +257,10 @@ fn runs_are_filtered_and_listed_by_pages() {
     let all = RunFilter::default();
     assert_eq!(list(&all, None, 4), "r5 r4 r3 r2");
     assert_eq!(list(&all, Some("r2"), 4), "r1 r0");
-    assert_eq!(kind(store.runs(&all, Some("r9"), 4)), Kind::NotThere);
+    assert_eq!(
+        kind(store.runs(&all, Some("r9"), 4)),
+        StoreErrorKind::NotThere
+    );
     let of = RunFilter {
         experiment: Some("db".into()),
         ..all.clone()
@@ -298,7 +319,7 @@ fn runs_that_were_closed_long_ago_are_forgotten_one_by_one() {
     assert_eq!(forgotten(6).as_deref(), Some("r3"));
     assert_eq!(forgotten(6).as_deref(), Some("r4"));
     assert_eq!(forgotten(6), None);
-    assert_eq!(kind(store.events("r2", 0, 9)), Kind::NotThere);
+    assert_eq!(kind(store.events("r2", 0, 9)), StoreErrorKind::NotThere);
     assert_eq!(forgotten(1000).as_deref(), Some("r0"));
     // One that is open is kept, whenever it was opened, and goes on.
     assert_eq!(forgotten(1000), None);
@@ -313,7 +334,7 @@ fn runs_that_were_closed_long_ago_are_forgotten_one_by_one() {
 #[test]
 fn agents_are_written_listed_and_revoked() {
     let (_folder, store) = opened();
-    let agent = |name: &str, zone: &str| Agent {
+    let agent = |name: &str, zone: &str| EnrolledAgent {
         name: name.into(),
         serials: vec!["0a".into(), "0b".into()],
         labels: [("zone".to_owned(), zone.to_owned())].into(),
@@ -332,14 +353,17 @@ fn agents_are_written_listed_and_revoked() {
         store.revoke_agent("b", at(second)).unwrap();
     }
     assert_eq!(store.agent("b").unwrap().revoked, Some(at(5)));
-    assert_eq!(kind(store.agent("c")), Kind::NotThere);
-    assert_eq!(kind(store.revoke_agent("c", at(0))), Kind::NotThere);
+    assert_eq!(kind(store.agent("c")), StoreErrorKind::NotThere);
+    assert_eq!(
+        kind(store.revoke_agent("c", at(0))),
+        StoreErrorKind::NotThere
+    );
 }
 
 #[test]
 fn a_join_token_is_taken_once() {
     let (_folder, store) = opened();
-    let token = |id: &str| JoinToken {
+    let token = |id: &str| JoinTokenRecord {
         id: id.into(),
         hash: Hash::of(b"secret"),
         who: "ada".into(),
@@ -349,11 +373,18 @@ fn a_join_token_is_taken_once() {
     for id in ["one", "two", "three"] {
         store.put_join_token(&token(id)).unwrap();
     }
-    assert_eq!(kind(store.put_join_token(&token("one"))), Kind::Conflict);
+    assert_eq!(
+        kind(store.put_join_token(&token("one"))),
+        StoreErrorKind::Conflict
+    );
     let take = |id: &str, secret: &[u8], now| store.take_join_token(id, &Hash::of(secret), at(now));
-    assert_eq!(kind(take("one", b"guess", 0)), Kind::NotThere);
-    assert_eq!(kind(take("none", b"secret", 0)), Kind::NotThere);
-    assert_eq!(kind(take("one", b"secret", 10)), Kind::NotThere, "expired");
+    assert_eq!(kind(take("one", b"guess", 0)), StoreErrorKind::NotThere);
+    assert_eq!(kind(take("none", b"secret", 0)), StoreErrorKind::NotThere);
+    assert_eq!(
+        kind(take("one", b"secret", 10)),
+        StoreErrorKind::NotThere,
+        "expired"
+    );
     let taken: Vec<_> = std::thread::scope(|threads| {
         let takers: Vec<_> = (0..8)
             .map(|_| threads.spawn(|| take("one", b"secret", 9)))
@@ -365,14 +396,17 @@ fn a_join_token_is_taken_once() {
     });
     assert_eq!(taken, [token("one")]);
     store.remove_join_token("two").unwrap();
-    assert_eq!(kind(store.remove_join_token("two")), Kind::NotThere);
+    assert_eq!(
+        kind(store.remove_join_token("two")),
+        StoreErrorKind::NotThere
+    );
     assert_eq!(store.join_tokens().unwrap(), [token("three")]);
 }
 
 #[test]
 fn api_tokens_are_kept_and_revoked() {
     let (_folder, store) = opened();
-    let token = |id: &str, role| ApiToken {
+    let token = |id: &str, role| ApiTokenRecord {
         id: id.into(),
         hash: Hash::of(id.as_bytes()),
         name: "ci".into(),
@@ -385,18 +419,24 @@ fn api_tokens_are_kept_and_revoked() {
     for token in &tokens {
         store.put_api_token(token).unwrap();
     }
-    assert_eq!(kind(store.put_api_token(&tokens[0])), Kind::Conflict);
+    assert_eq!(
+        kind(store.put_api_token(&tokens[0])),
+        StoreErrorKind::Conflict
+    );
     assert_eq!(store.api_tokens().unwrap(), tokens);
     for second in [5, 6] {
         store.revoke_api_token("a", at(second)).unwrap();
     }
-    let revoked = ApiToken {
+    let revoked = ApiTokenRecord {
         revoked: Some(at(5)),
         ..tokens[0].clone()
     };
     assert_eq!(store.api_token("a").unwrap(), revoked);
-    assert_eq!(kind(store.api_token("c")), Kind::NotThere);
-    assert_eq!(kind(store.revoke_api_token("c", at(0))), Kind::NotThere);
+    assert_eq!(kind(store.api_token("c")), StoreErrorKind::NotThere);
+    assert_eq!(
+        kind(store.revoke_api_token("c", at(0))),
+        StoreErrorKind::NotThere
+    );
 }
 
 #[test]
@@ -435,8 +475,14 @@ fn many_append_at_once_and_each_gets_its_own_number() {
                     let found = store.events(&run, number - 1, 1).unwrap();
                     assert_eq!((found[0].number, reason(&found[0].entry)), (number, text));
                     // A write that fails takes no other with it.
-                    assert_eq!(kind(store.append("none", &entry("x"))), Kind::NotThere);
-                    assert_eq!(kind(store.open_run(&new_run("r0"))), Kind::Conflict);
+                    assert_eq!(
+                        kind(store.append("none", &entry("x"))),
+                        StoreErrorKind::NotThere
+                    );
+                    assert_eq!(
+                        kind(store.open_run(&new_run("r0"))),
+                        StoreErrorKind::Conflict
+                    );
                 }
             });
         }

@@ -1,7 +1,7 @@
 //! The store's files: whose they are, who may hold them, what comes of damaged, old and newer ones.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::store::{Because, Kind, NewRun, Role, SqliteStore, Store};
+use backburn::store::{NewRun, Role, SqliteStore, Store, StoreErrorKind, Trigger};
 use backburn_experiments::journal::{Entry, Outcome};
 use jiff::Timestamp;
 use serde_json::json;
@@ -44,7 +44,7 @@ fn a_second_controller_is_refused() {
     let (folder, store) = opened();
     let path = folder.path().join("state/store");
     let refused = SqliteStore::open(&path).unwrap_err();
-    assert_eq!(refused.kind, Kind::Locked);
+    assert_eq!(refused.kind, StoreErrorKind::Locked);
     assert!(
         refused.what.contains("a store has one controller"),
         "{refused}"
@@ -64,7 +64,7 @@ fn a_damaged_file_is_said_to_be_one() {
         title: "A title".into(),
         seed: 1,
         who: "ada".into(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         started: Timestamp::UNIX_EPOCH,
     };
     store.open_run(&run).unwrap();
@@ -87,7 +87,12 @@ fn a_damaged_file_is_said_to_be_one() {
     std::fs::write(&file, &damaged).unwrap();
     let store = SqliteStore::open(file.parent().unwrap()).unwrap();
     let error = store.events("r1", 0, 1000).unwrap_err();
-    assert_eq!(error.kind, Kind::Corrupt, "{error}: {:?}", error.source());
+    assert_eq!(
+        error.kind,
+        StoreErrorKind::Corrupt,
+        "{error}: {:?}",
+        error.source()
+    );
     assert!(error.hint.is_some() && error.source().is_some());
     drop(store);
 
@@ -96,7 +101,7 @@ fn a_damaged_file_is_said_to_be_one() {
     damaged[..16].fill(0x5a);
     std::fs::write(&file, &damaged).unwrap();
     let error = SqliteStore::open(file.parent().unwrap()).unwrap_err();
-    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+    assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
     assert!(error.what.contains("not a database"), "{error}");
 }
 
@@ -140,6 +145,6 @@ fn a_newer_store_is_refused() {
         .unwrap();
     drop(connection);
     let refused = SqliteStore::open(&path).unwrap_err();
-    assert_eq!(refused.kind, Kind::Newer);
+    assert_eq!(refused.kind, StoreErrorKind::Newer);
     assert!(refused.what.contains("4711"), "{refused}");
 }

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{
-    Agent, ApiToken, Because, Deed, ExperimentRef, Hash, Head, ImportError, JoinToken, Kind,
-    LineProblem, NewRun, Role, RunEnd, SqliteStore, Store,
+    ApiTokenRecord, AuditHead, AuditRecord, EnrolledAgent, ExperimentRef, Hash, ImportError,
+    JoinTokenRecord, LineProblem, NewRun, Role, RunEnd, SqliteStore, Store, StoreErrorKind,
+    Trigger,
 };
 use backburn_experiments::journal::{Entry, Outcome};
 use jiff::Timestamp;
@@ -19,8 +20,8 @@ fn opened() -> (TempDir, SqliteStore) {
     (folder, store)
 }
 
-fn deed(what: &str, role: Option<Role>) -> Deed {
-    Deed {
+fn deed(what: &str, role: Option<Role>) -> AuditRecord {
+    AuditRecord {
         at: Timestamp::new(1_800_000_000, 5).unwrap(),
         who: "ada".into(),
         role,
@@ -32,7 +33,7 @@ fn deed(what: &str, role: Option<Role>) -> Deed {
 }
 
 /// A store with five deeds, one of which somebody altered.
-fn tampered(with: &str) -> (TempDir, SqliteStore, Vec<Head>) {
+fn tampered(with: &str) -> (TempDir, SqliteStore, Vec<AuditHead>) {
     let (folder, store) = opened();
     let heads = (0..5)
         .map(|number| store.audit(&deed(&format!("deed {number}"), Some(Role::Admin))))
@@ -64,7 +65,7 @@ fn a_log_that_nobody_touched_is_whole() {
     }
     let all = store.audited(0, 9).unwrap();
     assert_eq!(
-        all.iter().map(|entry| &entry.deed).collect::<Vec<_>>(),
+        all.iter().map(|entry| &entry.record).collect::<Vec<_>>(),
         deeds.iter().collect::<Vec<_>>()
     );
     assert_eq!(all[1].previous, all[0].hash);
@@ -174,9 +175,9 @@ enum Step {
     Run(u64, Option<String>),
     Append(u64, f64, Value),
     Close(u64, Value),
-    Agent(String, BTreeMap<String, String>),
-    JoinToken(String, Option<String>),
-    ApiToken(String, Option<i64>),
+    EnrolledAgent(String, BTreeMap<String, String>),
+    JoinTokenRecord(String, Option<String>),
+    ApiTokenRecord(String, Option<i64>),
     Set(String, Value),
     Audit(String, Value),
 }
@@ -211,9 +212,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             name(),
             prop::collection::btree_map(".{0,4}", ".{0,4}", 0..3)
         )
-            .prop_map(|(name, labels)| Step::Agent(name, labels)),
-        (name(), prop::option::of(name())).prop_map(|(id, agent)| Step::JoinToken(id, agent)),
-        (name(), prop::option::of(0..99_i64)).prop_map(|(id, expires)| Step::ApiToken(id, expires)),
+            .prop_map(|(name, labels)| Step::EnrolledAgent(name, labels)),
+        (name(), prop::option::of(name())).prop_map(|(id, agent)| Step::JoinTokenRecord(id, agent)),
+        (name(), prop::option::of(0..99_i64))
+            .prop_map(|(id, expires)| Step::ApiTokenRecord(id, expires)),
         (name(), values()).prop_map(|(name, value)| Step::Set(name, value)),
         (".{0,8}", values()).prop_map(|(what, detail)| Step::Audit(what, detail)),
     ];
@@ -234,7 +236,7 @@ fn play(store: &SqliteStore, step: Step) {
             title: "A \"title\"\n".into(),
             seed: u64::MAX - run,
             who: "ada".into(),
-            because: Because::Schedule,
+            because: Trigger::Schedule,
             started: at,
         }),
         Step::Append(run, elapsed, output) => {
@@ -254,21 +256,21 @@ fn play(store: &SqliteStore, step: Step) {
                 verdict,
             },
         ),
-        Step::Agent(name, labels) => store.put_agent(&Agent {
+        Step::EnrolledAgent(name, labels) => store.put_agent(&EnrolledAgent {
             name,
             serials: vec!["01".into()],
             labels,
             enrolled: at,
             revoked: Some(at),
         }),
-        Step::JoinToken(id, agent) => store.put_join_token(&JoinToken {
+        Step::JoinTokenRecord(id, agent) => store.put_join_token(&JoinTokenRecord {
             hash: Hash::of(id.as_bytes()),
             id,
             who: "ada".into(),
             expires: at,
             agent,
         }),
-        Step::ApiToken(id, expires) => store.put_api_token(&ApiToken {
+        Step::ApiTokenRecord(id, expires) => store.put_api_token(&ApiTokenRecord {
             hash: Hash::of(id.as_bytes()),
             id,
             name: "ci".into(),
@@ -279,7 +281,7 @@ fn play(store: &SqliteStore, step: Step) {
         }),
         Step::Set(name, value) => store.set(&name, &value),
         Step::Audit(what, detail) => store
-            .audit(&Deed {
+            .audit(&AuditRecord {
                 what,
                 detail,
                 ..deed("", None)
@@ -288,7 +290,10 @@ fn play(store: &SqliteStore, step: Step) {
     };
     if let Err(error) = done {
         assert!(
-            matches!(error.kind, Kind::NotThere | Kind::Conflict),
+            matches!(
+                error.kind,
+                StoreErrorKind::NotThere | StoreErrorKind::Conflict
+            ),
             "{error}"
         );
     }
@@ -348,7 +353,9 @@ fn a_store_that_has_something_takes_nothing_in() {
     store.set("a", &json!(1)).unwrap();
     let before = exported(&store);
     match store.import(&mut WHOLE.as_bytes()) {
-        Err(ImportError::Store(error)) => assert_eq!(error.kind, Kind::Conflict, "{error}"),
+        Err(ImportError::Store(error)) => {
+            assert_eq!(error.kind, StoreErrorKind::Conflict, "{error}")
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(exported(&store), before);

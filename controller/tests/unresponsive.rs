@@ -62,7 +62,7 @@ async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits
     assert!(answer.unwrap().is_none());
 
     // It was told all the same to put everything back, and of what else was asked since it hears nothing.
-    assert!(handle.revert("run").await.is_none());
+    assert!(handle.revert_run("run").await.is_none());
     let mut described = 0;
     loop {
         match agent.hears().await {

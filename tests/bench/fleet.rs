@@ -8,8 +8,8 @@
 //! cargo bench -p backburn-tests --bench fleet            # BACKBURN_FLEET=1000,10000
 //! ```
 
-use backburn::authority::Authority;
-use backburn::door::{AgentVisitor, Door, DoorLimits, Visitor};
+use backburn::listener::{AuthenticatedAgent, Connection, Listener, ListenerLimits};
+use backburn::pki::ca::CertificateAuthority;
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Command, Report};
 use backburn_tests::daemon::Daemon;
@@ -263,19 +263,20 @@ fn bare(data: &Path, address: SocketAddr, count: u64) {
         .enable_all()
         .build()
         .expect("a runtime is made");
-    let authority = Arc::new(Authority::open(&data.join("authority")).expect("it is there"));
+    let authority =
+        Arc::new(CertificateAuthority::open(&data.join("authority")).expect("it is there"));
     let (mut late, mut last) = (Vec::new(), Vec::new());
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await;
         let names = vec!["localhost".to_owned()];
         let listener = listener.expect("the controller has gone");
-        let limits = DoorLimits::default();
-        let door = Door::open(listener, &authority, names, limits, |_| false);
-        let mut door = door.expect("the door opens");
+        let limits = ListenerLimits::default();
+        let listener = Listener::open(listener, &authority, names, limits, |_| false);
+        let mut listener = listener.expect("the door opens");
         let (answer, mut answered) = mpsc::unbounded_channel();
         let mut peers = Vec::new();
         while (peers.len() as u64) < count {
-            if let Visitor::Agent(agent) = door.visitor().await {
+            if let Connection::Agent(agent) = listener.next_connection().await {
                 let (tell, told) = mpsc::unbounded_channel();
                 let (came, is_there) = tokio::sync::oneshot::channel();
                 tokio::spawn(converse(agent, came, told, answer.clone()));
@@ -311,7 +312,7 @@ fn bare(data: &Path, address: SocketAddr, count: u64) {
 }
 
 async fn converse(
-    agent: AgentVisitor,
+    agent: AuthenticatedAgent,
     came: tokio::sync::oneshot::Sender<()>,
     mut told: mpsc::UnboundedReceiver<()>,
     answer: mpsc::UnboundedSender<()>,

@@ -6,7 +6,7 @@
 //! cargo bench -p backburn-tests --bench store
 //! ```
 
-use backburn::store::{Because, NewRun, SqliteStore, Store};
+use backburn::store::{NewRun, SqliteStore, Store, Trigger};
 use backburn_experiments::journal::Entry;
 use backburn_tests::programs::root;
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ fn with_store(producers: usize, entry: &Entry) -> u64 {
             title: "Measured".into(),
             seed: 1,
             who: "bench".into(),
-            because: Because::Asked,
+            because: Trigger::Asked,
             started: Timestamp::UNIX_EPOCH,
         };
         store.open_run(&run).expect("it is open");

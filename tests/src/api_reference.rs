@@ -88,7 +88,7 @@ fn one(page: &mut String, operation: &Value) {
         write(page, &format!("- {status}: {means}{body}\n"));
     }
     if !problems.is_empty() {
-        let link = "a [problem](#details)";
+        let link = "a [problem](#problemdetails)";
         write(page, &format!("- {}: {link}\n", problems.join(", ")));
     }
 }

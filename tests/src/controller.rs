@@ -1,9 +1,9 @@
 //! A controller that does no more than a test asks of it: the real door, the real authority, and
 //! the wire's messages, on a thread of its own.
 
-use backburn::authority::{AgentIdentity, Authority};
-use backburn::door::{Door, DoorLimits, Visitor};
-use backburn::enrolment::{self, Enrol};
+use backburn::listener::{Connection, Listener, ListenerLimits};
+use backburn::pki::ca::{AgentIdentity, CertificateAuthority};
+use backburn::pki::enrolment::{self, EnrolmentPolicy};
 use backburn_experiments::Span;
 use backburn_experiments::join::{JoinToken, ShownToken};
 use backburn_experiments::wire::{Cause, Command, Ended, Hello, Refusal, Report};
@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 pub struct Controller {
     /// Where it listens.
     pub address: SocketAddr,
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     store: Arc<Store>,
     links: Receiver<Linked>,
     _running: tokio::sync::oneshot::Sender<()>,
@@ -53,7 +53,7 @@ struct Store {
     revoked: Mutex<BTreeSet<String>>,
 }
 
-impl Enrol for Store {
+impl EnrolmentPolicy for Store {
     async fn admit(
         &self,
         token: &ShownToken,
@@ -89,7 +89,8 @@ impl Controller {
     /// It can't be made.
     pub fn new(listener: TcpListener, lasts: Duration, lease: Span) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let authority = Arc::new(Authority::open(folder.path()).expect("an authority is made"));
+        let authority =
+            Arc::new(CertificateAuthority::open(folder.path()).expect("an authority is made"));
         let address = listener.local_addr().expect("it has one");
         listener.set_nonblocking(true).expect("a socket can");
         let store = Arc::new(Store::default());
@@ -173,7 +174,7 @@ impl Controller {
 
 async fn serve(
     listener: TcpListener,
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     store: Arc<Store>,
     lasts: Duration,
     lease: Span,
@@ -187,17 +188,17 @@ async fn serve(
         let revoked = struck.revoked.lock().expect("a lock");
         revoked.contains(&agent.serial)
     };
-    let mut door = Door::open(
+    let mut listener = Listener::open(
         listener,
         &authority,
         names,
-        DoorLimits::default(),
+        ListenerLimits::default(),
         is_revoked,
     )
     .expect("the door opens");
     loop {
-        match door.visitor().await {
-            Visitor::Agent(agent) => {
+        match listener.next_connection().await {
+            Connection::Agent(agent) => {
                 let (says, to_say) = unbounded_channel();
                 let (hear, hears) = channel();
                 tokio::spawn(talk(agent.stream, to_say, hear, lease));
@@ -208,13 +209,13 @@ async fn serve(
                 };
                 drop(link.send(linked));
             }
-            Visitor::Joining(visitor) => {
+            Connection::Joining(connection) => {
                 let (authority, store) = (Arc::clone(&authority), Arc::clone(&store));
                 tokio::spawn(async move {
-                    drop(enrolment::serve(visitor, &authority, lasts, &*store).await);
+                    drop(enrolment::serve(connection, &authority, lasts, &*store).await);
                 });
             }
-            Visitor::Http { .. } => {}
+            Connection::Http { .. } => {}
         }
     }
 }

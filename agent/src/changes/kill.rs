@@ -1,7 +1,7 @@
 //! A signal that cannot be taken back. There is no undo, and the plan says so: what brings the
 //! process back is its own supervisor.
 
-use super::{ReversibleChange, Observed, count, listed};
+use super::{Observed, ReversibleChange, count, listed};
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, SignalState};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -50,8 +50,7 @@ impl Kill {
     fn outcome(&self, host: &Host) -> Outcome {
         let mut outcome = Outcome::default();
         for id in &self.victims {
-            let state = Signal::from_named_raw(self.signal)
-                .and_then(|signal| host.table.signal_state(*id, signal));
+            let state = host.table.signal_state(*id, self.signal);
             let is_dropped =
                 |state: &SignalState| state.is_dropped() && self.signal != Signal::KILL.as_raw();
             match state {

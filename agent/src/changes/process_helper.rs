@@ -2,7 +2,7 @@
 //! memory, processors or disk. All that it takes the kernel gives back when it dies, and it dies
 //! with the thread that started it, at its own deadline, or by our hand. It is found by its mark.
 
-use super::{ReversibleChange, Observed};
+use super::{Observed, ReversibleChange};
 use crate::helpers::{self, HelperSpec};
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;

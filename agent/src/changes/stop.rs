@@ -3,7 +3,7 @@
 //!
 //! Victims that were stopped before are not in the list: what was stopped stays stopped.
 
-use super::{ReversibleChange, Observed, count, listed};
+use super::{Observed, ReversibleChange, count, listed};
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::{ChangeView, Effect};

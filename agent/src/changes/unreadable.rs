@@ -1,7 +1,7 @@
 //! A change in the ledger that this program can't read in full: a newer program's, or one that an older program wrote and no newer one
 //! would. It keeps what was written, as it was, and undoes what its readable parts are enough for; the rest stays owed.
 
-use super::{ReversibleChange, Change, Observed, ProcessHelper, Stop};
+use super::{Change, Observed, ProcessHelper, ReversibleChange, Stop};
 use crate::helpers::HelperSpec;
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;

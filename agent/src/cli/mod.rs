@@ -7,16 +7,16 @@ mod inject;
 mod output;
 mod status;
 
+use crate::child_task::ChildTask;
 use crate::children::Children;
-use crate::engine::{self, PLAN_TIMEOUT, PlanTask, revert_matching};
+use crate::engine::{self, EngineTask, PLAN_TIMEOUT, PlanTask, revert_matching};
 use crate::exit_code;
 use crate::guardian;
 use crate::host::{Host, Invocation, HostRole, wait_readable};
 use crate::ledger::Ledger;
 use crate::policy::HostPolicy;
-use crate::probes::Task;
 use crate::processes::ProcessTable;
-use crate::{doctor, helpers, probes, worker};
+use crate::{child_task, doctor, helpers, worker};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -51,7 +51,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
         return helpers::run(arguments.into_iter().skip(1).collect());
     }
     if arguments.first().is_some_and(|word| word == "probe") {
-        return probes::run(arguments.get(1..).unwrap_or_default());
+        return child_task::run(arguments.get(1..).unwrap_or_default());
     }
     let name = std::iter::once("backburn")
         .chain(prefix.iter().copied())
@@ -410,7 +410,12 @@ fn open_host_and_ledger(
 fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, CommandError> {
     let failed = |why: String| CommandError::from(engine::inspection_failed(why));
     let mut children = Children::default();
-    let started = children.start(host, &Task::Plan(Box::new(task)), PLAN_TIMEOUT, ());
+    let started = children.start(
+        host,
+        &ChildTask::Engine(EngineTask::Plan(Box::new(task))),
+        PLAN_TIMEOUT,
+        (),
+    );
     started.map_err(|((), why)| failed(why))?;
     loop {
         let now = Instant::now();

@@ -2,10 +2,10 @@
 //! that ends with the thread that made it.
 
 use super::{Availability, HostFinding, finding};
-use crate::packet_filter::Shape;
 use crate::netlink::{
     self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
 };
+use crate::packet_filter::Shape;
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 

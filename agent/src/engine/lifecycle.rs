@@ -5,11 +5,10 @@ use super::active_injection::{ActiveInjection, Progress};
 use super::completions::Completion;
 use super::executor::ApplyJob;
 use super::supervisor_return::Expectation;
-use super::{Engine, EnginePurpose, InjectionFailure};
+use super::{Engine, EnginePurpose, EngineTask, InjectionFailure};
 use crate::faults::Plan;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
-use crate::probes::Task;
 use backburn_experiments::wire::{Cause, Ended, InjectionId, InjectionRequest, Refusal, Report};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -320,7 +319,7 @@ impl Engine {
                 round: active.round(),
             };
             self.tasks.push((
-                Task::AwaitReturn(Box::new(expected.clone())),
+                EngineTask::AwaitReturn(Box::new(expected.clone())),
                 expected.within.0.saturating_add(RETURN_GRACE),
                 purpose,
             ));

@@ -23,11 +23,10 @@ pub use planner::PlanTask;
 pub use revert::{residue_of, revert_entry, revert_matching};
 pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 
-use crate::packet_filter::Connection;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
+use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
-use crate::probes::Task;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
     Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
@@ -35,6 +34,7 @@ use backburn_experiments::wire::{
 use completions::{Completion, CompletionReceiver, CompletionSender};
 use executor::{ApplyJob, Executor};
 use lifecycle::{InjectionPhase, TrackedInjection};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -67,7 +67,28 @@ pub struct Engine {
     /// Who is to be told when all that they named is put back.
     pending_revert_alls: Vec<PendingRevertAll>,
     reports: Vec<Report>,
-    tasks: Vec<(Task, Duration, EnginePurpose)>,
+    tasks: Vec<(EngineTask, Duration, EnginePurpose)>,
+}
+
+/// A question that the engine has a disposable child answer, since what a document names may hang.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum EngineTask {
+    /// Plan an injection. The answer is a `Result<Plan, Refusal>`.
+    Plan(Box<PlanTask>),
+    /// Wait until a supervisor has restarted what was killed. The answer is a [`SupervisorReturn`].
+    AwaitReturn(Box<Expectation>),
+}
+
+impl EngineTask {
+    /// Runs the task, in the child. Returns the answer as JSON.
+    pub fn run(self) -> Vec<u8> {
+        match self {
+            EngineTask::Plan(task) => serde_json::to_vec(&task.plan()).unwrap_or_default(),
+            EngineTask::AwaitReturn(expected) => {
+                serde_json::to_vec(&await_return(&expected)).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// What the answer of a disposable child is for.
@@ -195,7 +216,7 @@ impl Engine {
     }
 
     /// What disposable children are to look at, how long each has, and what it is for.
-    pub fn take_tasks(&mut self) -> Vec<(Task, Duration, EnginePurpose)> {
+    pub fn take_tasks(&mut self) -> Vec<(EngineTask, Duration, EnginePurpose)> {
         std::mem::take(&mut self.tasks)
     }
 
@@ -243,7 +264,7 @@ impl Engine {
             acting: self.count_acting(),
         };
         self.tasks
-            .push((Task::Plan(Box::new(task)), PLAN_TIMEOUT, purpose));
+            .push((EngineTask::Plan(Box::new(task)), PLAN_TIMEOUT, purpose));
     }
 
     fn refuse(&mut self, request: u64, refusal: Refusal) {
@@ -397,9 +418,14 @@ impl Engine {
         })
     }
 
-    /// The machine that we run on, and what its owner allows.
-    pub fn place(&self) -> (&Host, &HostPolicy) {
-        (&self.host, &self.policy)
+    /// The host that this engine acts on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What the host's owner allows.
+    pub fn policy(&self) -> &HostPolicy {
+        &self.policy
     }
 
     /// Whether nothing of ours is planned, acts or is being put back.

@@ -2,12 +2,12 @@
 //! may hang on what a document names, so the worker has it done by a disposable child (see `children`).
 
 use crate::changes::ReversibleChange as _;
-use crate::faults::{self, PlanContext, Plan};
-use crate::packet_filter::Connection;
-use crate::host::{Host, Invocation, HostRole};
+use crate::faults::{self, Plan, PlanContext};
+use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
+use crate::packet_filter::Connection;
+use crate::plan::{HostView as _, LocalHost};
 use crate::policy::HostPolicy;
-use crate::processes::ProcessTable;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
 use backburn_experiments::{Problem, Span};
@@ -43,8 +43,9 @@ impl PlanTask {
         let ledger = Ledger::open(&host, &self.state)
             .map_err(|error| Refusal::new("ledger", error.to_string()))?;
         let held = held(&ledger, request)?;
+        let local = LocalHost::default();
         let context = PlanContext {
-            table: &ProcessTable::default(),
+            host: &local,
             protection: &self.policy.protect,
             protected_ports: self.policy.protected_ports(),
             control_connection: self.link,
@@ -55,7 +56,7 @@ impl PlanTask {
         };
         let mut plan = fault.plan(&request.arguments, &context)?;
         if !fault.one_shot
-            && let Some(group) = context.table.freezer(std::process::id() as i32)
+            && let Some(group) = local.processes().freezer(std::process::id() as i32)
         {
             plan.notes.push(format!(
                 "this agent is in the freezer control group {group}: should that be frozen while the fault acts, it lasts until the group is thawed"

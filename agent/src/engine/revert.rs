@@ -2,7 +2,7 @@
 //! the next start, and by hand: it needs the ledger, the host and nothing else.
 
 use super::observer::effect_of;
-use crate::changes::{ReversibleChange as _, Change, Observed};
+use crate::changes::{Change, Observed, ReversibleChange as _};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use backburn_experiments::Span;

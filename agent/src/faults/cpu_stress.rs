@@ -39,7 +39,7 @@ impl FaultKind for CpuStress {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let processors = context.processors();
+        let processors = context.host.processors();
         if let Some(cpus) = &self.cpus
             && let Some(missing) = cpus.iter().find(|cpu| **cpu >= processors)
         {

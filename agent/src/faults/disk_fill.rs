@@ -52,9 +52,10 @@ impl FaultKind for DiskFill {
             return Err(refuse(format!("`{path}` is not an absolute path")));
         }
         let system = context
+            .host
             .file_system(&self.path)
             .map_err(|error| refuse(format!("{path}: {error}")))?;
-        if !self.path.is_dir() {
+        if !system.is_folder {
             return Err(refuse(format!("{path} is not a folder")));
         }
         let reserve = self.reserve.map_or(system.size / 100, |size| size.0);
@@ -80,7 +81,7 @@ impl FaultKind for DiskFill {
             ));
         }
         let bytes = wanted.min(possible);
-        let largest = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        let largest = context.host.max_file_bytes();
         if let Some(largest) = largest.filter(|largest| *largest < bytes) {
             notes.push(format!(
                 "a file of this agent's can't be larger than {} (`ulimit -f`), so {} can't be filled",

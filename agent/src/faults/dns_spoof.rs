@@ -7,10 +7,10 @@ use crate::network::placed;
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
+use core::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 /// Puts other addresses into the answers of name servers for some names as they arrive over UDP. Where only addresses of one family are given,
 /// the answers about the other have none. `HTTPS` and `SVCB` answers, which would tell the true addresses, have nothing in them; answers

@@ -44,6 +44,7 @@ impl FaultKind for MemoryFill {
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let memory = context
+            .host
             .memory()
             .map_err(|error| Refusal::new("failed", error.to_string()))?;
         let wanted = bytes_of(self.size, self.percent, memory.total, 0);

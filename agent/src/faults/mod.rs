@@ -182,26 +182,29 @@ fn select(
     selector: &ProcessSelector,
     context: &PlanContext<'_>,
 ) -> Result<(Vec<Process>, Vec<String>), Refusal> {
-    let found = selector.find("$.process", context.table, context.protection, context.seed)?;
+    let found = selector.find(
+        "$.process",
+        context.host.processes(),
+        context.protection,
+        context.seed,
+    )?;
     let notes = found.notes();
-    permit(&found.victims)?;
+    permit(&found.victims, context.host.user_id())?;
     Ok((found.victims, notes))
 }
 
-/// Whether the kernel would let us signal them: it compares users, unless we are root.
-fn permit(victims: &[Process]) -> Result<(), Refusal> {
-    let us = rustix::process::geteuid();
+/// Whether the kernel would let the agent signal them: it compares users, unless the agent is root.
+fn permit(victims: &[Process], own_user: u32) -> Result<(), Refusal> {
     match victims
         .iter()
-        .find(|process| !us.is_root() && process.uid != us.as_raw())
+        .find(|process| own_user != 0 && process.uid != own_user)
     {
         None => Ok(()),
         Some(other) => Err(Refusal::new(
             "not-permitted",
             format!(
-                "{other} is of user {}, and we are user {}",
-                other.uid,
-                us.as_raw()
+                "{other} belongs to user {}, and the agent runs as user {own_user}",
+                other.uid
             ),
         )
         .hint("run as root or as that user, or select processes of your own")),

@@ -1,8 +1,9 @@
 //! `network-bandwidth`: flows get only so much of their link, as over a slow line.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::network::{FlowSelector, kernel_refuses, plan_for_filter};
+use crate::network::{FlowSelector, plan_for_filter};
 use crate::packet_filter::{PacketEffect, Shape};
+use crate::plan::kernel_refusal;
 use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -76,9 +77,10 @@ impl FaultKind for NetworkBandwidth {
         let mut filter = self
             .flows
             .filter(PacketEffect::Shape { shape: trial }, context)?;
-        let longest = filter
-            .longest_packet()
-            .map_err(|error| kernel_refuses(&error))?
+        let longest = context
+            .host
+            .longest_packet(&filter)
+            .map_err(|error| kernel_refusal(&error))?
             .max(MIN_BURST.0);
         let shape = self.shape(longest);
         filter.harm = PacketEffect::Shape { shape };

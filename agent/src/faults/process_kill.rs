@@ -4,11 +4,10 @@
 use super::{Expectation, FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
 use crate::helpers::HelperSpec;
-use crate::processes::{Process, ProcessId, ProcessSelector};
+use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
-use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -65,10 +64,10 @@ impl FaultKind for ProcessKill {
         let (victims, mut notes) = select(&self.process, context)?;
         let ids: Vec<ProcessId> = victims.iter().map(|process| process.id).collect();
         let name = self.signal.as_deref().unwrap_or("KILL");
-        let signal: Signal = format!("SIG{name}").parse().map_err(|_| {
-            Refusal::new("arguments", format!("`{name}` is no signal")).hint(SIGNALS.join(", "))
+        let signal = signal_number(name).ok_or_else(|| {
+            Refusal::new("arguments", format!("`{name}` is not a signal")).hint(SIGNALS.join(", "))
         })?;
-        if self.grace.is_none() && signal != Signal::SIGKILL {
+        if self.grace.is_none() && signal != SIGKILL {
             notes.extend(signal_notes(&victims, name, signal, context));
         }
         let expect = match &self.expect_restart {
@@ -79,7 +78,12 @@ impl FaultKind for ProcessKill {
                     ..self.process.clone()
                 };
                 let known = everyone
-                    .find("$.process", context.table, context.protection, context.seed)?
+                    .find(
+                        "$.process",
+                        context.host.processes(),
+                        context.protection,
+                        context.seed,
+                    )?
                     .victims;
                 Some(Expectation {
                     number: ids.len(),
@@ -91,7 +95,7 @@ impl FaultKind for ProcessKill {
         };
         let kill = Change::Kill(Kill {
             victims: ids.clone(),
-            signal: signal as i32,
+            signal,
             name: name.into(),
         });
         let changes = match self.grace {
@@ -119,15 +123,12 @@ impl FaultKind for ProcessKill {
 fn signal_notes(
     victims: &[Process],
     name: &str,
-    signal: Signal,
+    signal: i32,
     context: &PlanContext<'_>,
 ) -> Vec<String> {
-    let Some(number) = rustix::process::Signal::from_named_raw(signal as i32) else {
-        return Vec::new();
-    };
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for victim in victims {
-        let Some(state) = context.table.signal_state(victim.id, number) else {
+        let Some(state) = context.host.processes().signal_state(victim.id, signal) else {
             continue;
         };
         let note = if state.is_ignored {

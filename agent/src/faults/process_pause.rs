@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
-use crate::helpers::{self, HelperSpec};
+use crate::helpers::HelperSpec;
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, Span};
@@ -36,11 +36,11 @@ impl FaultKind for ProcessPause {
         // What was stopped stays stopped: letting it go would not be putting back what was. Whom
         // another injection holds is refused as held, not left alone as stopped.
         let (still, victims): (Vec<_>, Vec<_>) = found.into_iter().partition(|process| {
-            !context.is_held(process.id) && is_stopped(context.table, process.id)
+            !context.is_held(process.id) && is_stopped(context.host.processes(), process.id)
         });
         notes.extend(still.iter().map(|process| {
-            let tracer = context.table.tracer(process.id.pid);
-            let tracer = tracer.and_then(|tracer| context.table.process(tracer));
+            let tracer = context.host.processes().tracer(process.id.pid);
+            let tracer = tracer.and_then(|tracer| context.host.processes().process(tracer));
             match tracer {
                 Some(tracer) => format!(
                     "{process} stands still, held by its tracer {tracer}, and is left alone"
@@ -61,7 +61,7 @@ impl FaultKind for ProcessPause {
         let mut hold: Vec<ProcessId> = Vec::new();
         let mut stop: Vec<ProcessId> = Vec::new();
         for process in &victims {
-            match helpers::may_hold(context.table, process.id) {
+            match context.host.check_freezable(process.id) {
                 Ok(()) => hold.push(process.id),
                 Err(why) => {
                     notes.push(format!(

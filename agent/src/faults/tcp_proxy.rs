@@ -3,13 +3,13 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{HelperSpec, Proxy, StreamEffects, bound};
+use crate::helpers::{HelperSpec, Proxy, StreamEffects};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
+use core::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, ToSocketAddrs as _};
 
 /// Listens, passes each connection on to an upstream, and harms it on the way. Point a client to `listen`: nothing else is touched.
 /// At least one of `to-upstream`, `to-client` and `reset` must be given.
@@ -107,8 +107,8 @@ impl FaultKind for TcpProxy {
                 "give an address with a port",
             )
         })?;
-        let upstream: Vec<SocketAddr> = match self.upstream.to_socket_addrs() {
-            Ok(addresses) => addresses.collect(),
+        let upstream: Vec<SocketAddr> = match context.host.socket_addresses(&self.upstream) {
+            Ok(addresses) => addresses,
             Err(error) => {
                 let what = format!("`{}` has no address here: {error}", self.upstream);
                 return Err(none(
@@ -133,7 +133,7 @@ impl FaultKind for TcpProxy {
                 "clients connect to `listen`, and the proxy to `upstream`",
             ));
         }
-        bound(listen).map_err(|error| {
+        context.host.check_listen(listen).map_err(|error| {
             none(
                 "$.listen",
                 format!("{listen} can't be listened on: {error}"),

@@ -3,8 +3,8 @@
 
 use super::Failed;
 use super::precise_timer::{be_timely, nap};
-use crate::packet_filter::{Delay, Delays};
 use crate::netlink::{Onward, PacketQueue};
+use crate::packet_filter::{Delay, Delays};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::cmp::Reverse;

@@ -9,26 +9,26 @@
 //! It says one line on standard output, `{"ready": "what was seen"}` or `{"failed": "why"}`, and
 //! closes it.
 
-mod dns_answers;
+mod bootstrap;
 mod corrupt;
 mod cpu;
 mod delay;
 mod disk;
+mod dns_answers;
 mod evidence;
-mod packet_filter;
 mod freeze;
-mod bootstrap;
 mod memory;
+mod packet_filter;
+mod precise_timer;
 mod proxy;
 mod spec;
 mod terminate;
-mod precise_timer;
 
 pub use evidence::evidence;
 pub use freeze::{NotHeld, may_hold};
 pub(crate) use freeze::{has_capability, yama_scope};
 pub(crate) use proxy::bound;
-pub use proxy::{StreamEffects, Proxy, Slicer};
+pub use proxy::{Proxy, Slicer, StreamEffects};
 pub use spec::HelperSpec;
 
 use std::ffi::OsString;

@@ -4,8 +4,8 @@
 
 use super::bootstrap::Life;
 use super::{Failed, corrupt, delay};
-use crate::packet_filter::{PacketFilter, PacketEffect};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
+use crate::packet_filter::{PacketEffect, PacketFilter};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 use std::io;
@@ -129,7 +129,10 @@ fn end_when_asked(
 }
 
 /// Has a thread look names up again while a long fault acts, once it is given the owner's socket.
-fn follow_names(filter: &PacketFilter, deadline: Duration) -> Result<Option<Sender<Owner>>, Failed> {
+fn follow_names(
+    filter: &PacketFilter,
+    deadline: Duration,
+) -> Result<Option<Sender<Owner>>, Failed> {
     if filter.names.is_empty() || deadline <= LONG {
         return Ok(None);
     }

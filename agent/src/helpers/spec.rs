@@ -249,9 +249,10 @@ impl HelperSpec {
             HelperSpec::PacketFilter(filter) => left_over(filter),
             HelperSpec::Answers(answers) => left_over(&answers.filter),
             // The kernel closes a dead process's sockets before the process is gone.
-            HelperSpec::Cpu { .. } | HelperSpec::Memory { .. } | HelperSpec::Terminate { .. } | HelperSpec::Proxy(_) => {
-                Ok(None)
-            }
+            HelperSpec::Cpu { .. }
+            | HelperSpec::Memory { .. }
+            | HelperSpec::Terminate { .. }
+            | HelperSpec::Proxy(_) => Ok(None),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Whose other rules packets come to: the nf_tables chains of the namespace that the thread is in.
 
 use super::message::{self, Body, Message, Received, flags};
-use super::socket::{Family, Socket};
 use super::nftables::Table;
+use super::socket::{Family, Socket};
 use std::collections::BTreeSet;
 use std::io;
 

@@ -11,9 +11,9 @@ use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, Span};
+use core::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
 
 /// The most names; what is longer would not fit on a helper's command line.
 const MAX_NAMES: usize = 256;
@@ -111,7 +111,7 @@ impl DnsSelector {
             .into_iter()
             .filter_map(|(_, name)| name.parse().ok())
             .collect();
-        let resolution = NameResolution::of(namespace.as_ref(), context.table);
+        let resolution = NameResolution::of(namespace.as_ref(), context.host);
         notes.extend(resolution.notes(&names));
         let servers = match &self.server {
             Some(servers) => Some(servers.clone()),

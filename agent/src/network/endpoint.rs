@@ -4,8 +4,8 @@
 use crate::packet_filter::{End, Name, Network, PortRange};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
+use core::net::IpAddr;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 /// The most networks that a fault is about; what is longer would not fit on a helper's command line.
 pub(crate) const MAX_NETWORKS: usize = 1024;

@@ -1,50 +1,45 @@
-//! Where flows are, whose they are, and how names are found there.
+//! The network namespace that flows are in, the control groups that they are of, and how names are found there.
 
-use crate::dns::{Resolver, Viewpoint};
-use crate::netlink::Namespace;
-use crate::plan::PlanContext;
+use crate::dns::Viewpoint;
+use crate::plan::{HostView, NameResolver, Namespace};
 use crate::processes::Cgroup;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
-/// Where flows are, and whose.
+/// Where flows are, and whose they are.
 #[derive(Debug, Default)]
-pub(crate) struct FlowLocation {
+pub(super) struct FlowLocation {
     /// The network namespace; none where it is the agent's own.
     pub namespace: Option<Namespace>,
-    /// There, only the sockets of these; all where empty.
+    /// Only the flows of sockets made in these control groups; all flows where empty.
     pub cgroups: Vec<Cgroup>,
-    /// Whose files tell how names are found; none for this host's own.
+    /// Whose files tell how names are found; none for the agent's own.
     pub viewpoint: Option<Viewpoint>,
 }
 
 impl FlowLocation {
-    pub(crate) fn of(namespace: Namespace, context: &PlanContext<'_>) -> Self {
+    pub(super) fn of(namespace: Namespace, host: &dyn HostView) -> Self {
         FlowLocation {
-            viewpoint: Viewpoint::of(&namespace, context.table),
+            viewpoint: host.viewpoint_in(&namespace),
             namespace: Some(namespace),
             cgroups: Vec::new(),
         }
     }
 
-    /// Who finds names there; none where it is not known how they are found.
-    pub(crate) fn resolver(&self, context: &PlanContext<'_>) -> Option<Resolver> {
+    /// Finds names there; none where it is not known how they are found.
+    pub(super) fn resolver<'h>(&self, host: &'h dyn HostView) -> Option<NameResolver<'h>> {
         if self.namespace.is_some() && self.viewpoint.is_none() {
             return None;
         }
-        Some(Resolver::new(
-            self.namespace.as_ref(),
-            self.viewpoint.as_ref(),
-            context.table,
-        ))
+        Some(host.name_resolver(self.namespace.as_ref(), self.viewpoint.as_ref()))
     }
 
     /// The addresses of a name.
     ///
     /// # Errors
-    /// Where it has none, and why.
-    pub(crate) fn resolve(
+    /// It has none; says where, and why.
+    pub(super) fn resolve(
         &self,
-        resolver: &Option<Resolver>,
+        resolver: Option<&NameResolver<'_>>,
         name: &str,
     ) -> Result<Vec<IpAddr>, String> {
         let here = match (&self.viewpoint, &self.namespace) {
@@ -53,9 +48,7 @@ impl FlowLocation {
             (_, None) => "here".to_owned(),
         };
         match resolver {
-            Some(resolver) => resolver
-                .addresses(name)
-                .map_err(|error| format!("{here}: {error}")),
+            Some(resolver) => resolver(name).map_err(|error| format!("{here}: {error}")),
             None => Err(format!(
                 "{here}: no process is in it, so it is not known how names are found there"
             )),

@@ -2,8 +2,7 @@
 //! where it has one of its own, else those of its control group's sockets. It is exact to the processes that are
 //! chosen, or refused.
 
-use crate::netlink::Namespace;
-use crate::plan::PlanContext;
+use crate::plan::{Namespace, PlanContext};
 use crate::processes::{Cgroup, Process, ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, document::Select};
@@ -34,11 +33,16 @@ pub(crate) fn flow_owner(
         select: of.select.or(Some(Select::All)),
         ..of.clone()
     };
-    let found = all.find("$.of", context.table, context.protection, context.seed)?;
+    let found = all.find(
+        "$.of",
+        context.host.processes(),
+        context.protection,
+        context.seed,
+    )?;
     let mut namespaces = Vec::new();
     for process in &found.victims {
         let path = PathBuf::from(format!("/proc/{}/ns/net", process.id.pid));
-        let namespace = Namespace::at(&path).map_err(|error| {
+        let namespace = context.host.namespace_at(&path).map_err(|error| {
             refuse(
                 format!("{}: {error}", path.display()),
                 "looking at another user's wants root",
@@ -65,7 +69,7 @@ fn cgroups(processes: &[Process], context: &PlanContext<'_>) -> Result<Vec<Cgrou
     let mut cgroups: Vec<Cgroup> = Vec::new();
     for process in processes {
         let shares = format!("{process} shares the network of this host");
-        let cgroup = Cgroup::of(context.table, process.id.pid)
+        let cgroup = context.host.cgroup(process.id.pid)
             .map_err(|error| refuse(format!("{shares}, and {error}"), BY_PORTS))?
             .ok_or_else(|| {
                 refuse(
@@ -76,13 +80,14 @@ fn cgroups(processes: &[Process], context: &PlanContext<'_>) -> Result<Vec<Cgrou
         if cgroups.iter().any(|known| known.id == cgroup.id) {
             continue;
         }
-        let members = cgroup
-            .members()
+        let members = context
+            .host
+            .cgroup_members(&cgroup)
             .map_err(|error| refuse(format!("{}: {error}", cgroup.folder.display()), BY_PORTS))?;
         let others: Vec<String> = members
             .into_iter()
             .filter(|pid| !processes.iter().any(|process| process.id.pid == *pid))
-            .map(|pid| match context.table.name(pid) {
+            .map(|pid| match context.host.processes().name(pid) {
                 Some(name) => format!("{name} ({pid})"),
                 None => "one that is out of sight here".into(),
             })

@@ -4,18 +4,14 @@
 use super::endpoint::{MAX_NETWORKS, ends, names, placed, read};
 use super::flow_location::FlowLocation;
 use super::flow_owner::{FlowOwner, flow_owner};
-use super::preflight;
-use crate::dns::Viewpoint;
-use crate::netlink::{self, Namespace, errno};
 use crate::packet_filter::{
     Direction, End, Flows, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
 };
-use crate::plan::{Plan, PlanContext};
+use crate::plan::{Link, NAMED, Namespace, Plan, PlanContext, kernel_refusal};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::Refusal;
-use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -228,8 +224,8 @@ impl FlowSelector {
     ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
         let place = self.locate(context)?;
-        let resolver = place.resolver(context);
-        let resolve = |name: &str| place.resolve(&resolver, name);
+        let resolver = place.resolver(context.host);
+        let resolve = |name: &str| place.resolve(resolver.as_ref(), name);
         let to = ends("to", &self.to, &resolve, &mut problems);
         let from = ends("from", &self.from, &resolve, &mut problems);
         let except = ends("except", &self.except, &resolve, &mut problems);
@@ -243,9 +239,10 @@ impl FlowSelector {
             .into_iter()
             .filter_map(|(_, port)| port.range().ok())
             .collect();
-        let links = netlink::within(namespace.as_ref(), netlink::links)
-            .and_then(|links| links.ok_or_else(|| std::io::Error::other("the namespace is gone")))
-            .map_err(|error| kernel_refuses(&error))?;
+        let links = context
+            .host
+            .interfaces(namespace.as_ref())
+            .map_err(|error| kernel_refusal(&error))?;
         if let Some(wanted) = &self.interface
             && !links.iter().any(|link| link.name == *wanted)
         {
@@ -295,7 +292,7 @@ impl FlowSelector {
             )
             .hint("name others; the owner of this host may change `protect-ports` in its policy"));
         }
-        let named = |link: &&netlink::Link| {
+        let named = |link: &&Link| {
             self.interface
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
@@ -310,11 +307,11 @@ impl FlowSelector {
         let direction = self.direction.unwrap_or_default();
         // What goes over the loopback arrives where it left: once is enough.
         let leaves_by =
-            |link: &&netlink::Link| !link.loopback || (loopback && direction == Direction::Egress);
-        let arrives_by = |link: &&netlink::Link| !link.loopback || loopback;
-        let devices = |by: &dyn Fn(&&netlink::Link) -> bool| {
+            |link: &&Link| !link.loopback || (loopback && direction == Direction::Egress);
+        let arrives_by = |link: &&Link| !link.loopback || loopback;
+        let devices = |by: &dyn Fn(&&Link) -> bool| {
             // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
-            let meant = |link: &&netlink::Link| self.interface.is_some() || link.kind != "ifb";
+            let meant = |link: &&Link| self.interface.is_some() || link.kind != "ifb";
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
@@ -330,10 +327,7 @@ impl FlowSelector {
         }
         // What can't be looked at is as if there were nothing of it.
         let translated = !matches!(harm, PacketEffect::Answer { .. })
-            && matches!(
-                netlink::within(namespace.as_ref(), netlink::translates),
-                Ok(Some(true))
-            );
+            && context.host.translates_addresses(namespace.as_ref());
         let mut filter = PacketFilter {
             table: format!("backburn-{}", context.mark(0)),
             namespace,
@@ -370,10 +364,13 @@ impl FlowSelector {
                 .collect(),
         };
         filter.marks = match filter.holds_marks() {
-            Some(_) => Some(free_marks(filter.inode(), context)?),
+            Some(_) => Some(free_marks(namespace_inode(&filter, context)?, context)?),
             None => None,
         };
-        filter.check().map_err(|error| kernel_refuses(&error))?;
+        context
+            .host
+            .check_filter(&filter)
+            .map_err(|error| kernel_refusal(&error))?;
         Ok(filter)
     }
 
@@ -387,13 +384,16 @@ impl FlowSelector {
 
     /// Where the flows are, and whose.
     pub(super) fn locate(&self, context: &PlanContext<'_>) -> Result<FlowLocation, Refusal> {
-        let own = Namespace::own().map_err(|error| kernel_refuses(&error))?;
+        let own = context
+            .host
+            .own_namespace()
+            .map_err(|error| kernel_refusal(&error))?;
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
                 true => PathBuf::from(name),
-                false => Path::new(netlink::NAMED).join(name),
+                false => Path::new(NAMED).join(name),
             };
-            let found = Namespace::at(&path).map_err(|error| {
+            let found = context.host.namespace_at(&path).map_err(|error| {
                 let problem = Problem::new("$.namespace", format!("{}: {error}", path.display()));
                 Refusal {
                     problems: vec![problem.hint(
@@ -404,14 +404,14 @@ impl FlowSelector {
             })?;
             return Ok(match found.inode == own.inode {
                 true => FlowLocation::default(),
-                false => FlowLocation::of(found, context),
+                false => FlowLocation::of(found, context.host),
             });
         }
         let Some(of) = &self.of else {
             return Ok(FlowLocation::default());
         };
         match flow_owner(of, &own, context)? {
-            FlowOwner::Namespace(namespace) => Ok(FlowLocation::of(namespace, context)),
+            FlowOwner::Namespace(namespace) => Ok(FlowLocation::of(namespace, context.host)),
             FlowOwner::Cgroups(..) if self.protocol == Some(Protocol::Icmp) => Err(Refusal {
                 problems: vec![
                     Problem::new(
@@ -427,10 +427,20 @@ impl FlowSelector {
             }),
             FlowOwner::Cgroups(cgroups, one) => Ok(FlowLocation {
                 cgroups,
-                viewpoint: Viewpoint::of_process(one),
+                viewpoint: context.host.viewpoint_of(one),
                 ..FlowLocation::default()
             }),
         }
+    }
+}
+
+fn namespace_inode(filter: &PacketFilter, context: &PlanContext<'_>) -> Result<u64, Refusal> {
+    match &filter.namespace {
+        Some(namespace) => Ok(namespace.inode),
+        None => match context.host.own_namespace() {
+            Ok(own) => Ok(own.inode),
+            Err(error) => Err(kernel_refusal(&error)),
+        },
     }
 }
 
@@ -445,31 +455,6 @@ fn free_marks(inode: u64, context: &PlanContext<'_>) -> Result<usize, Refusal> {
         let what = format!("{number} faults mark packets of this network already");
         Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
     })
-}
-
-/// What people should know of what would be done, and be warned of.
-pub(crate) fn notes_and_warnings(
-    filter: &PacketFilter,
-) -> Result<(Vec<String>, Vec<String>), Refusal> {
-    let checks = || Ok((preflight::notes(filter)?, preflight::warnings(filter)));
-    netlink::within(filter.namespace.as_ref(), checks)
-        .map(Option::unwrap_or_default)
-        .map_err(|error| kernel_refuses(&error))
-}
-
-/// What the kernel said, and what would do.
-pub(crate) fn kernel_refuses(error: &std::io::Error) -> Refusal {
-    match errno(error) {
-        Some(Errno::PERM) => Refusal::new("not-permitted", error.to_string())
-            .hint("run as root, or with CAP_NET_ADMIN"),
-        _ if error.kind() == std::io::ErrorKind::PermissionDenied => Refusal::new(
-            "not-permitted",
-            format!("the network namespace can't be entered: {error}"),
-        )
-        .hint("run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN"),
-        _ => Refusal::new("failed", error.to_string())
-            .hint("`backburn-agent doctor` tells what this kernel has"),
-    }
 }
 
 #[cfg(test)]

@@ -14,16 +14,17 @@ mod shaping_backend;
 
 pub(crate) use dns_selector::DnsSelector;
 pub(crate) use endpoint::placed;
-pub(crate) use flow_selector::{FlowSelector, kernel_refuses};
+pub(crate) use flow_selector::FlowSelector;
 pub(crate) use partition_topology::PartitionMembers;
 pub(crate) use shaping_backend::{ShapingBackend, ShapingMethods};
 
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::packet_filter::{PacketEffect, PacketFilter};
-use crate::plan::{Plan, PlanContext};
+use crate::plan::{Plan, PlanContext, kernel_refusal};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Refusal, Victim};
+use preflight::Preflight;
 
 /// The plan of a fault that is done to packets by a helper's tables.
 pub(crate) fn plan_for_flows(
@@ -39,7 +40,8 @@ pub(crate) fn plan_for_filter(
     filter: PacketFilter,
     context: &PlanContext<'_>,
 ) -> Result<Plan, Refusal> {
-    let (notes, warnings) = flow_selector::notes_and_warnings(&filter)?;
+    let Preflight { notes, warnings } =
+        Preflight::of(&filter, context.host).map_err(|error| kernel_refusal(&error))?;
     let place = filter.place();
     let id = filter.holds();
     Ok(Plan {

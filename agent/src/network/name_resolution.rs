@@ -1,13 +1,12 @@
 //! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
 
-use crate::dns::{Pattern, ResolvConf, Viewpoint, hosts, read_own, sources};
-use crate::netlink::Namespace;
-use crate::processes::ProcessTable;
-use std::net::IpAddr;
+use crate::dns::{Pattern, ResolvConf, hosts, sources};
+use crate::plan::{HostView, Namespace};
+use core::net::IpAddr;
 
 /// What its files say; nothing where they can't be read.
 #[derive(Debug, Default)]
-pub(crate) struct NameResolution {
+pub(super) struct NameResolution {
     /// The name servers of resolv.conf(5).
     servers: Vec<IpAddr>,
     /// The names of hosts(5), each with all that stands in its line.
@@ -17,17 +16,17 @@ pub(crate) struct NameResolution {
 }
 
 impl NameResolution {
-    /// As seen in a namespace, or by us.
-    pub(crate) fn of(namespace: Option<&Namespace>, table: &ProcessTable) -> Self {
-        let viewpoint = namespace.map(|namespace| Viewpoint::of(namespace, table));
-        let text = |name: &str| {
-            let text = match &viewpoint {
-                None => read_own(name),
-                Some(viewpoint) => viewpoint.as_ref()?.read(name, table),
-            };
-            Some(text.unwrap_or_default())
+    /// As seen in a network namespace, or by the agent where none is given.
+    pub(super) fn of(namespace: Option<&Namespace>, host: &dyn HostView) -> Self {
+        let viewpoint = namespace.map(|namespace| host.viewpoint_in(namespace));
+        let text = |name: &str| match &viewpoint {
+            // Nobody is known to be in the namespace.
+            Some(None) => String::new(),
+            viewpoint => {
+                let viewpoint = viewpoint.as_ref().and_then(Option::as_ref);
+                host.etc_file(viewpoint, name).unwrap_or_default()
+            }
         };
-        let text = |name: &str| text(name).unwrap_or_default();
         NameResolution::read(&text("resolv.conf"), &text("hosts"), &text("nsswitch.conf"))
     }
 
@@ -42,13 +41,13 @@ impl NameResolution {
     }
 
     /// The name servers, where one of them is on the loopback.
-    pub(crate) fn local_resolver(&self) -> Option<&[IpAddr]> {
+    pub(super) fn local_resolver(&self) -> Option<&[IpAddr]> {
         let is_local = |server: &IpAddr| server.to_canonical().is_loopback();
         self.servers.iter().any(is_local).then_some(&self.servers)
     }
 
     /// What people should know of ways around a name server.
-    pub(crate) fn notes(&self, names: &[Pattern]) -> Vec<String> {
+    pub(super) fn notes(&self, names: &[Pattern]) -> Vec<String> {
         let mut notes = Vec::new();
         let known = self.hosts.iter().filter(|host| {
             let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();

@@ -1,11 +1,10 @@
 //! Flows between the members of a set, of which this host is one.
 
 use super::endpoint::{ends, read};
-use super::flow_selector::{FlowSelector, kernel_refuses};
+use super::flow_selector::FlowSelector;
 use super::partition_topology::LostDirection;
-use crate::netlink;
 use crate::packet_filter::Direction;
-use crate::plan::PlanContext;
+use crate::plan::{PlanContext, kernel_refusal};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -52,12 +51,13 @@ impl FlowSelector {
         context: &PlanContext<'_>,
     ) -> Result<usize, Refusal> {
         let place = self.locate(context)?;
-        let own = netlink::within(place.namespace.as_ref(), netlink::addresses)
-            .map_err(|error| kernel_refuses(&error))?
-            .unwrap_or_default();
+        let own = context
+            .host
+            .addresses(place.namespace.as_ref())
+            .map_err(|error| kernel_refusal(&error))?;
         let mut problems = Vec::new();
-        let resolver = place.resolver(context);
-        let resolve = |name: &str| place.resolve(&resolver, name);
+        let resolver = place.resolver(context.host);
+        let resolve = |name: &str| place.resolve(resolver.as_ref(), name);
         let places: Vec<usize> = (0..members.len())
             .filter(|place| {
                 let member = Some(OneOrMany::One(members[*place].clone()));

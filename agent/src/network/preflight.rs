@@ -1,39 +1,60 @@
-//! What people should know before packets are harmed: what on this host would keep the fault from being seen,
-//! or make it look like something else. Looks only; nothing is sent.
+//! What people should know before packets are harmed: what on this host would keep the fault from being seen, or make it look like
+//! something else.
 
 use crate::changes::count;
-use crate::netlink::{self, ForeignChain, Listening};
 use crate::packet_filter::{Flows, Network, PacketFilter, Protocol};
+use crate::plan::{HostView, NetworkSnapshot};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// How many of one kind are named.
+/// How many things of one kind a note names.
 const MAX_LISTED_NAMES: usize = 4;
 
-/// What is to be known of the namespace that the thread is in.
-pub(crate) fn notes(filter: &PacketFilter) -> io::Result<Vec<String>> {
-    let mut notes = Vec::new();
-    if filter.closes_established() {
-        netlink::closes_connections()?;
-        let live = filter.established()?.len();
-        notes.push(format!(
-            "{} now, and others that come until then, are closed for good: that is not undone",
-            count(live, "live connection", "live connections")
-        ));
-    }
-    // What can't be looked at is no reason to refuse.
-    notes.extend(down(filter).unwrap_or_default());
-    notes.extend(others(filter).unwrap_or_default());
-    notes.extend(families(&filter.flows));
-    notes.extend(unreachable(&filter.flows));
-    notes.extend(silent(&filter.flows).unwrap_or_default());
-    Ok(notes)
+/// What people should know of a packet filter, and what they should be warned of.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Preflight {
+    pub notes: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
-/// What the namespace that the thread is in makes of the fault that is not what was asked for: packets that would not be chosen because
-/// their addresses are translated.
-pub(crate) fn warnings(filter: &PacketFilter) -> Vec<String> {
+impl Preflight {
+    /// Looks at the namespace of a packet filter.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered; or connections are to be closed, and this kernel would not do it.
+    pub(super) fn of(filter: &PacketFilter, host: &dyn HostView) -> io::Result<Self> {
+        let destinations: Vec<IpAddr> = destinations(&filter.flows)
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect();
+        let seen = host.network_snapshot(filter, &destinations)?;
+        Ok(Preflight {
+            notes: notes(filter, &seen),
+            warnings: warnings(filter, &seen),
+        })
+    }
+}
+
+fn notes(filter: &PacketFilter, seen: &NetworkSnapshot) -> Vec<String> {
+    let mut notes = Vec::new();
+    if filter.closes_established() {
+        notes.push(format!(
+            "{} now, and others that come until then, are closed for good: that is not undone",
+            count(seen.live_connections, "live connection", "live connections")
+        ));
+    }
+    notes.extend(interface_down(filter, seen));
+    notes.extend(legacy_tables(seen));
+    notes.extend(earlier_chains(filter, seen));
+    notes.extend(missing_ipv6(&filter.flows, seen));
+    notes.extend(unreachable(seen));
+    notes.extend(nobody_listens(&filter.flows, seen));
+    notes
+}
+
+/// Where the fault would do something else than was asked for: packets that are not matched because their addresses are translated.
+fn warnings(filter: &PacketFilter, seen: &NetworkSnapshot) -> Vec<String> {
     let flows = &filter.flows;
     if flows.to.is_empty() && flows.from.is_empty() && flows.ports.is_empty() {
         return Vec::new();
@@ -44,9 +65,7 @@ pub(crate) fn warnings(filter: &PacketFilter) -> Vec<String> {
             "addresses are translated here (nat), and arriving packets are shaped as they come in, before it is known what they were: answers from behind a translated address or port are not shaped. Name the addresses that stand behind it as well, or shape at the other side".into(),
         );
     }
-    // A table of services after three lines of headings; it is the thread's namespace's.
-    let services = std::fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default();
-    if services.lines().count() > 3 {
+    if seen.has_ipvs {
         warnings.push(
             "IPVS forwards to other addresses here: what goes to its services is chosen only where it is not yet, or no longer, forwarded. Name the addresses of the servers as well".into(),
         );
@@ -54,41 +73,34 @@ pub(crate) fn warnings(filter: &PacketFilter) -> Vec<String> {
     warnings
 }
 
-/// A named interface that carries nothing.
-fn down(filter: &PacketFilter) -> io::Result<Option<String>> {
-    let Some(wanted) = &filter.flows.interface else {
-        return Ok(None);
-    };
-    let links = netlink::links()?;
-    let is_down = links.iter().any(|link| link.name == *wanted && !link.up);
-    Ok(is_down.then(|| format!("interface `{wanted}` is down: no packet goes over it")))
+/// The named interface carries nothing.
+fn interface_down(filter: &PacketFilter, seen: &NetworkSnapshot) -> Option<String> {
+    let wanted = filter.flows.interface.as_ref()?;
+    let mut links = seen.interfaces.iter();
+    links
+        .any(|link| link.name == *wanted && !link.up)
+        .then(|| format!("interface `{wanted}` is down: no packet goes over it"))
 }
 
-/// Rules of others that packets come to before ours.
-fn others(filter: &PacketFilter) -> io::Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for (file, kind) in [
-        ("ip_tables_names", "iptables"),
-        ("ip6_tables_names", "ip6tables"),
-    ] {
-        // `/proc/net` is the first thread's.
-        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        let names: Vec<String> = names
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|name| format!("`{name}`"))
-            .collect();
-        if !names.is_empty() {
-            notes.push(format!(
-                "there are rules of legacy {kind} (tables {}): what they drop is not seen by ours, and may look like this fault",
-                names.join(", ")
-            ));
-        }
-    }
-    let ours = filter.stages();
-    let before = |chain: &ForeignChain| {
+/// Rules of legacy iptables, which netlink does not show.
+fn legacy_tables(seen: &NetworkSnapshot) -> impl Iterator<Item = String> {
+    let used = seen.legacy_tables.iter();
+    used.filter(|(_, tables)| !tables.is_empty())
+        .map(|(kind, tables)| {
+            let tables: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "there are rules of legacy {kind} (tables {}): what they drop is not seen by the fault's rules, and may look like this fault",
+                tables.join(", ")
+            )
+        })
+}
+
+/// Chains of others that packets come to before those of the fault.
+fn earlier_chains(filter: &PacketFilter, seen: &NetworkSnapshot) -> Option<String> {
+    let stages = filter.stages();
+    let comes_before = |family: u8, hook: u32, priority: i32| {
         // The way of a packet: into a device, then up or through or down, then out of a device.
-        let (arrives, stage) = match (chain.family, chain.hook) {
+        let (arrives, stage) = match (family, hook) {
             (5, 0) => (true, 0),
             (5, _) => (false, 5),
             (7 | 3, _) => return false,
@@ -98,22 +110,22 @@ fn others(filter: &PacketFilter) -> io::Result<Vec<String>> {
             (_, 3) => (false, 3),
             _ => (false, 4),
         };
-        ours.iter().any(|(ours_arrives, place)| {
-            arrives == *ours_arrives && (stage, chain.priority) < *place
-        })
+        stages
+            .iter()
+            .any(|(own_arrives, own)| arrives == *own_arrives && (stage, priority) < *own)
     };
-    let chains: BTreeSet<String> = netlink::refusing_chains()?
-        .into_iter()
-        .filter(before)
+    let chains: BTreeSet<String> = seen
+        .refusing_chains
+        .iter()
+        .filter(|chain| comes_before(chain.family, chain.hook, chain.priority))
         .map(|chain| format!("`{}`", chain.name))
         .collect();
-    if !chains.is_empty() {
-        notes.push(format!(
+    (!chains.is_empty()).then(|| {
+        format!(
             "packets come to rules of others first, which drop or reject some: {}",
             listed(chains.into_iter())
-        ));
-    }
-    Ok(notes)
+        )
+    })
 }
 
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
@@ -125,13 +137,11 @@ fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     text
 }
 
-/// Addresses of IPv6 where that is off.
-fn families(flows: &Flows) -> Option<String> {
+/// Addresses of IPv6 are named, and this network has none.
+fn missing_ipv6(flows: &Flows, seen: &NetworkSnapshot) -> Option<String> {
     let mut named = flows.to.iter().chain(&flows.from);
     let wants = named.any(|end| end.networks.iter().any(|network| !network.is_v4()));
-    let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
-    let off = addresses.lines().all(|line| line.ends_with(" lo"));
-    (wants && off && !flows.loopback).then(|| {
+    (wants && !seen.has_ipv6 && !flows.loopback).then(|| {
         "addresses of IPv6 are named, and no interface has one: IPv6 is off here".to_owned()
     })
 }
@@ -153,62 +163,34 @@ fn destinations(flows: &Flows) -> Vec<(IpAddr, Vec<u16>)> {
     found
 }
 
-/// Where no route leads. The kernel looks for it when a UDP socket is connected, and sends nothing.
-fn unreachable(flows: &Flows) -> Option<String> {
-    let lost: Vec<String> = destinations(flows)
-        .into_iter()
-        .filter(|(address, _)| {
-            let any = match address {
-                IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-            };
-            UdpSocket::bind(SocketAddr::new(any, 0))
-                .and_then(|socket| socket.connect(SocketAddr::new(*address, 9)))
-                .is_err_and(|error| {
-                    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
-                    matches!(
-                        error.kind(),
-                        AddrNotAvailable | HostUnreachable | NetworkUnreachable
-                    )
-                })
-        })
-        .map(|(address, _)| address.to_string())
-        .collect();
-    (!lost.is_empty()).then(|| format!("no route leads to {}", listed(lost.into_iter())))
+fn unreachable(seen: &NetworkSnapshot) -> Option<String> {
+    let lost = seen.unreachable.iter().map(IpAddr::to_string);
+    (lost.len() > 0).then(|| format!("no route leads to {}", listed(lost)))
 }
 
-/// Where nobody listens, of what is of this host itself.
-fn silent(flows: &Flows) -> io::Result<Option<String>> {
-    let ours: Vec<(IpAddr, Vec<u16>)> = destinations(flows)
-        .into_iter()
-        .filter(|(address, ports)| !ports.is_empty() && netlink::is_ours(*address))
-        .collect();
-    if ours.is_empty() {
-        return Ok(None);
-    }
-    let wanted = |tcp: bool| match flows.protocol {
+/// Where nobody listens, of what is of this network itself.
+fn nobody_listens(flows: &Flows, seen: &NetworkSnapshot) -> Option<String> {
+    let is_meant = |tcp: bool| match flows.protocol {
         Protocol::Tcp => tcp,
         Protocol::Udp => !tcp,
         Protocol::Icmp => false,
         Protocol::Any => true,
     };
-    let listening: Vec<Listening> = netlink::listening()?
-        .into_iter()
-        .filter(|socket| wanted(socket.tcp))
-        .collect();
-    let heard = |address: IpAddr, port: u16| {
-        listening.iter().any(|socket| {
+    let somebody_listens = |address: IpAddr, port: u16| {
+        seen.listening.iter().any(|socket| {
             let at = socket.at.ip();
             // One for every address of IPv6 mostly takes those of IPv4 too.
-            socket.at.port() == port && (at == address || at.is_unspecified())
+            is_meant(socket.tcp)
+                && socket.at.port() == port
+                && (at == address || at.is_unspecified())
         })
     };
-    let silent: Vec<String> = ours
+    let silent: Vec<String> = destinations(flows)
         .into_iter()
+        .filter(|(address, _)| seen.own_destinations.contains(address))
         .flat_map(|(address, ports)| ports.into_iter().map(move |port| (address, port)))
-        .filter(|(address, port)| !heard(*address, *port))
+        .filter(|(address, port)| !somebody_listens(*address, *port))
         .map(|(address, port)| SocketAddr::new(address, port).to_string())
         .collect();
-    Ok((!silent.is_empty())
-        .then(|| format!("nobody listens at {} now", listed(silent.into_iter()))))
+    (!silent.is_empty()).then(|| format!("nobody listens at {} now", listed(silent.into_iter())))
 }

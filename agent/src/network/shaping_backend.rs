@@ -69,7 +69,10 @@ impl ShapingBackend {
         let flows = flows.with_direction(direction);
         let missing = match backend.unwrap_or_default() {
             ShapingBackend::Nfqueue => None,
-            ShapingBackend::Auto | ShapingBackend::Netem => match ways.shape.try_out() {
+            ShapingBackend::Auto | ShapingBackend::Netem => match context
+                .host
+                .check_shaping(&ways.shape)
+            {
                 Ok(()) => {
                     let mut plan =
                         plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;

@@ -1,8 +1,8 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
-use super::nat::Of;
-use super::rules::{RulesetBuilder, IPV4, IPV6, TCP};
 use super::expressions::{Side, transport};
+use super::nat::Of;
+use super::rules::{IPV4, IPV6, RulesetBuilder, TCP};
 use super::{End, Flows};
 use crate::netlink::Expression;
 use serde::{Deserialize, Serialize};

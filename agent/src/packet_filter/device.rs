@@ -3,7 +3,7 @@
 //! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 
 use super::packet_effect::{Delay, Shape};
-use super::{PacketFilter, PacketEffect};
+use super::{PacketEffect, PacketFilter};
 use crate::netlink::{self, Discipline, Link, Netem};
 use nix::sched::{CloneFlags, unshare};
 use std::io;

@@ -1,7 +1,7 @@
 //! Names whose addresses change while a fault acts: what they come to later is chosen as well. Nothing that was
 //! chosen is let go.
 
-use super::{ADDED, End, PacketFilter, Flows, Network, PortRange, rules};
+use super::{ADDED, End, Flows, Network, PacketFilter, PortRange, rules};
 use crate::dns::Resolver;
 use crate::netlink::{Expression, Layer, Socket, Table};
 use crate::processes::ProcessTable;

@@ -1,9 +1,9 @@
 //! What others have changed of a filter's tables while it acts. Nobody else may change a table that has an owner; but the kernel
 //! itself takes a chain from a device that goes, and does not find one that is renamed.
 
+use super::expressions::places;
 use super::nat::MARKING;
 use super::rules::{HARM, LEASE};
-use super::expressions::places;
 use super::{CHOSEN, PacketFilter};
 use crate::netlink::{self, Family, Hook, Layer, Socket, Table};
 use std::io;

@@ -1,9 +1,9 @@
 //! What is done to the packets of chosen flows, as rules.
 
 use super::bursts::Pattern;
-use super::rules::{RulesetBuilder, HARM, TCP};
 use super::expressions::{ICMP, ICMPV6, accept, equal, field, one_of, transport};
-use super::{CHOSEN, PacketFilter, HARMED, PacketEffect, Capabilities, Share, RejectWith};
+use super::rules::{HARM, RulesetBuilder, TCP};
+use super::{CHOSEN, Capabilities, HARMED, PacketEffect, PacketFilter, RejectWith, Share};
 use crate::netlink::{Base, Compare, Expression, Key, Layer, Rejection, Verdict};
 
 /// Chances are in millionths.

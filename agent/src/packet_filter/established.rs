@@ -1,6 +1,6 @@
 //! Which live connections are of chosen flows, and their end: the same choice as the rules make for packets.
 
-use super::{CLOSED, End, PacketFilter, Flows, Protocol};
+use super::{CLOSED, End, Flows, PacketFilter, Protocol};
 use crate::netlink::{Expression, Layer, Socket, Table, TcpConnection, is_ours, tcp_connections};
 use std::io;
 use std::net::SocketAddr;

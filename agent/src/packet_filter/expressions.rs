@@ -2,7 +2,7 @@
 
 use super::nat::MARKING;
 use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, HARM, HARM_LEAVING, LAST, TCP};
-use super::{PacketFilter, PacketEffect, Protocol};
+use super::{PacketEffect, PacketFilter, Protocol};
 use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
 
 /// Numbers of transport protocols.
@@ -82,7 +82,9 @@ pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
                 netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
             }
         }
-        PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early)),
+        PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } => {
+            inet.push(arriving(Hook::Prerouting, early))
+        }
         PacketEffect::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
         PacketEffect::Duplicate { .. } => {
             netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));

@@ -1,29 +1,31 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
-mod bursts;
-mod effects;
-mod device;
-mod distribution;
-mod drift;
-mod established;
-mod packet_effect;
-mod control_link;
-mod dns_refresh;
 mod address;
-mod nat;
-mod rules;
-mod packet_marks;
-mod expressions;
+mod bursts;
+mod control_link;
+mod device;
 mod display;
+mod distribution;
+mod dns_refresh;
+mod drift;
+mod effects;
+mod established;
+mod expressions;
+mod nat;
+mod packet_effect;
+mod packet_marks;
+mod rules;
 
+pub use address::{Network, PortRange};
+pub use control_link::Connection;
 pub use device::Shapers;
 pub use distribution::Delays;
-pub use packet_effect::{BurstLoss, Delay, Distribution, PacketEffect, Overtake, Shape, Share, RejectWith};
-pub use control_link::Connection;
 pub use dns_refresh::{Name, NewEnds};
-pub use address::{Network, PortRange};
 pub use nat::marks_held;
+pub use packet_effect::{
+    BurstLoss, Delay, Distribution, Overtake, PacketEffect, RejectWith, Shape, Share,
+};
 
 use crate::dns::Viewpoint;
 use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
@@ -259,7 +261,10 @@ impl PacketFilter {
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
     /// only, and a plain drop there would tell a UDP sender.
     pub fn swallows(&self) -> bool {
-        let loses = matches!(self.harm, PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. });
+        let loses = matches!(
+            self.harm,
+            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. }
+        );
         loses && !self.flows.cgroups.is_empty()
     }
 

@@ -2,9 +2,9 @@
 //! list of connections knows it, in the IP layers and after tracking. At the devices that packets leave by it is not to be had; so those
 //! packets are marked just before, by a bit of their mark that is taken away again at the device.
 
-use super::rules::{RulesetBuilder, EARLY, TRACKED};
 use super::expressions::{Side, accept};
-use super::{PacketFilter, PacketEffect};
+use super::rules::{EARLY, RulesetBuilder, TRACKED};
+use super::{PacketEffect, PacketFilter};
 use crate::netlink::{Compare, Expression, Meta, Original, Verdict};
 
 /// The chain that marks packets.

@@ -212,7 +212,10 @@ impl PacketEffect {
     pub fn leaves_by_devices(&self) -> bool {
         !matches!(
             self,
-            PacketEffect::Reject { .. } | PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } | PacketEffect::Answer { .. }
+            PacketEffect::Reject { .. }
+                | PacketEffect::Delay { .. }
+                | PacketEffect::Corrupt { .. }
+                | PacketEffect::Answer { .. }
         )
     }
 

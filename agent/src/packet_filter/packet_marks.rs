@@ -2,7 +2,7 @@
 //! sign; a rule right behind the queue counts those that bear it, and turns the bits back.
 
 use super::rules::{AS_ASKED, RulesetBuilder};
-use super::{PacketFilter, HARMED};
+use super::{HARMED, PacketFilter};
 use crate::netlink::{Expression, Hook, Key, Layer, Message, Meta, Table, Verdict};
 
 /// The set of the marks that packets bear with our sign. One that came without a mark has the sign alone.

@@ -8,13 +8,13 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
-use super::effects::copies;
 use super::address::merged;
-use super::nat::{MARKING, Of, original_address, original_port};
+use super::effects::copies;
 use super::expressions::{
     By, ICMPV6, Place, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
 };
-use super::{End, PacketFilter, Flows, PacketEffect, Capabilities, PortRange, Protocol};
+use super::nat::{MARKING, Of, original_address, original_port};
+use super::{Capabilities, End, Flows, PacketEffect, PacketFilter, PortRange, Protocol};
 use crate::netlink::{
     Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Table, Verdict,
 };

@@ -1,8 +1,16 @@
 //! What a fault comes to on a host: the plan, and what it is made from. A plan is data; making one changes nothing.
 
+mod host_view;
+mod kernel_refusal;
+mod local_host;
 mod plan_context;
 
-pub use plan_context::{FileSystem, Memory, PlanContext};
+pub use host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
+pub(crate) use kernel_refusal::kernel_refusal;
+pub use local_host::LocalHost;
+pub use plan_context::PlanContext;
+
+pub use crate::netlink::{ForeignChain, Link, Listening, NAMED, Namespace};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};

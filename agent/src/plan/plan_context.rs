@@ -1,18 +1,16 @@
-//! The look that a fault gets at its host: reading only.
+//! What a fault is planned from, besides its arguments.
 
-use crate::metrics::{self, MetricUnavailable};
+use super::HostView;
 use crate::packet_filter::Connection;
-use crate::processes::{ProcessId, ProcessTable, Protection};
+use crate::processes::{ProcessId, Protection};
 use backburn_experiments::Span;
-use std::io;
-use std::path::Path;
 
-/// A look at the host, and what is known of the injection that is planned.
+/// The host, for reading, and what is known of the injection that is planned.
 #[derive(Debug)]
 pub struct PlanContext<'a> {
-    /// Who runs.
-    pub table: &'a ProcessTable,
-    /// Who is never a victim.
+    /// The host, for reading.
+    pub host: &'a dyn HostView,
+    /// Which processes are never victims.
     pub protection: &'a Protection,
     /// Ports whose packets are never touched, at either end.
     pub protected_ports: &'a [u16],
@@ -26,26 +24,6 @@ pub struct PlanContext<'a> {
     pub duration: Option<Span>,
     /// What random picks come from.
     pub seed: u64,
-}
-
-/// The host's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// `MemTotal`.
-    pub total: u64,
-    /// `MemAvailable`: what can be had without swapping.
-    pub available: u64,
-}
-
-/// A file system, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileSystem {
-    /// Its device number.
-    pub device: u64,
-    /// All of it.
-    pub size: u64,
-    /// What anyone may still take.
-    pub available: u64,
 }
 
 impl PlanContext<'_> {
@@ -66,35 +44,5 @@ impl PlanContext<'_> {
         let takes = self.duration.unwrap_or(takes).0;
         // A longer one could not be read back from the ledger.
         Span(takes.saturating_add(GRACE.0).min(Span::LONGEST.0))
-    }
-
-    /// The host's memory, from `/proc/meminfo`.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn memory(&self) -> Result<Memory, MetricUnavailable> {
-        Ok(Memory {
-            total: metrics::memory_total()?,
-            available: metrics::memory_available()?,
-        })
-    }
-
-    /// The file system that a path lies on.
-    ///
-    /// # Errors
-    /// There is no such path, or it can't be looked at.
-    pub fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
-        let status = rustix::fs::statvfs(path)?;
-        let file = rustix::fs::stat(path)?;
-        Ok(FileSystem {
-            device: file.st_dev,
-            size: status.f_blocks.saturating_mul(status.f_frsize),
-            available: status.f_bavail.saturating_mul(status.f_frsize),
-        })
-    }
-
-    /// How many processors we may run on.
-    pub fn processors(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
     }
 }

@@ -14,47 +14,20 @@ mod prometheus;
 mod tcp;
 mod tls;
 
-pub use child::run;
-
 use crate::children::MAX_ANSWER_BYTES;
-use crate::engine::{Expectation, PlanTask};
 use crate::policy::HostPolicy;
 use backburn_experiments::Span;
-use backburn_experiments::document::{HostMetric, Provider};
+use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late, within};
 use backburn_experiments::wire::Probed;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The longest that anything may take, whatever is said.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How long it may take to look what the host can do.
-const EXAMINED_WITHIN: Duration = Duration::from_secs(30);
-
 /// How long a child may go on after its time; it ends by itself where the machine is well.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What a child of the worker is to do.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Task {
-    /// Measure this. The answer is a [`Probed`].
-    Measure(Box<ProbeJob>),
-    /// Say what the host can do; the state folder. The answer is a [`Probed`].
-    Examine(PathBuf),
-    /// Look at the host and plan an injection. The answer is a `Result<Plan, Refusal>`.
-    Plan(Box<PlanTask>),
-    /// Wait until a supervisor has brought processes back. The answer is an [`crate::engine::SupervisorReturn`].
-    AwaitReturn(Box<Expectation>),
-    /// Measure a figure of the host that is read from a path. The answer is a `Result<f64, String>`.
-    Figure {
-        /// Which figure.
-        metric: HostMetric,
-        /// The path that it is read from.
-        path: Option<String>,
-    },
-}
 
 /// What a child is to measure.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,53 +41,30 @@ pub struct ProbeJob {
     policy: HostPolicy,
 }
 
-/// A task for a child, how long it has, and what it comes to when it says nothing in time.
-#[derive(Debug)]
-pub struct Look {
-    /// The task.
-    pub task: Task,
-    /// How long the child has.
-    pub within: Duration,
-    /// The outcome of one that is late.
-    pub late: Probed,
-}
-
-/// What measures a provider from here.
-///
-/// # Errors
-/// Agents do not measure such a provider; says why.
-pub fn measuring(
-    provider: Provider,
-    timeout: Option<Span>,
-    policy: &HostPolicy,
-) -> Result<Look, String> {
-    is_measured_here(&provider)?;
-    let within = Span(within(&provider, timeout).0.min(LONGEST));
-    let late = in_time(&provider, Err(late(within)));
-    Ok(Look {
-        task: Task::Measure(Box::new(ProbeJob {
+impl ProbeJob {
+    /// The job of measuring `provider` on this host. `timeout` is the activity's, for a provider that has none of its own.
+    ///
+    /// # Errors
+    /// Agents do not measure this provider; says why.
+    pub fn new(provider: Provider, timeout: Option<Span>, policy: &HostPolicy) -> Result<Self, String> {
+        is_measured_here(&provider)?;
+        let within = Span(within(&provider, timeout).0.min(LONGEST));
+        Ok(ProbeJob {
             provider,
             within,
             timeout,
             policy: policy.clone(),
-        })),
-        within: within.0 + GRACE,
-        late: late.into(),
-    })
-}
+        })
+    }
 
-/// What looks what the host can do. Not while faults act: some of it is tried, on the very things that they hold.
-///
-/// # Errors
-/// Faults act.
-pub fn examining(state: PathBuf, is_idle: bool) -> Result<Look, String> {
-    match is_idle {
-        true => Ok(Look {
-            task: Task::Examine(state),
-            within: EXAMINED_WITHIN,
-            late: Probed::Broken(format!("it took more than {}", Span(EXAMINED_WITHIN))),
-        }),
-        false => Err("faults act on this host; ask when it is at rest".into()),
+    /// How long the child that runs this job may live. It ends by itself a grace period earlier.
+    pub fn child_timeout(&self) -> Duration {
+        self.within.0 + GRACE
+    }
+
+    /// The outcome where the child does not answer within [`child_timeout`](Self::child_timeout).
+    pub fn timed_out(&self) -> Probed {
+        in_time(&self.provider, Err(late(self.within))).into()
     }
 }
 

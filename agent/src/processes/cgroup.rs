@@ -1,7 +1,6 @@
 //! Control groups of version 2, by which the kernel tells whose a socket is.
 
 use super::ProcessTable;
-use super::matcher::cgroup_paths;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -104,6 +103,44 @@ fn mounted(line: &str) -> Option<PathBuf> {
     let (root, place) = (fields.next()?, fields.next()?);
     // Spaces are written `\040`; nobody mounts these at a place with one.
     (root == "/").then(|| PathBuf::from(place))
+}
+
+/// The control groups of a process: what the hierarchy is for (`unified`, `systemd`, or its
+/// controllers separated by commas), and the path in it.
+pub(super) fn cgroup_paths(table: &ProcessTable, pid: i32) -> Option<Vec<(String, String)>> {
+    table.read(pid, "cgroup", |text| {
+        let text = String::from_utf8_lossy(text);
+        text.lines()
+            .filter_map(|line| {
+                let (_, rest) = line.split_once(':')?;
+                let (kind, path) = rest.split_once(':')?;
+                let kind = if kind.is_empty() {
+                    "unified"
+                } else {
+                    kind.trim_start_matches("name=")
+                };
+                Some((kind.to_owned(), path.to_owned()))
+            })
+            .collect()
+    })
+}
+
+/// A unit's whole name: without a suffix, a service is meant.
+pub(super) fn whole_unit(unit: &str) -> String {
+    const SUFFIXES: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".mount"];
+    if unit.ends_with('*') || SUFFIXES.iter().any(|suffix| unit.ends_with(suffix)) {
+        unit.to_owned()
+    } else {
+        format!("{unit}.service")
+    }
+}
+
+/// The parts of a control group's path, whether that is one of `/proc/PID/cgroup` or a folder below `/sys/fs/cgroup`.
+pub(super) fn cgroup_parts(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix("/sys/fs/cgroup")
+        .unwrap_or(path)
+        .split('/')
+        .filter(|part| !part.is_empty())
 }
 
 #[cfg(test)]

@@ -1,175 +1,19 @@
 //! A selector made ready to be held against processes: looked up once what can be, then the
 //! cheapest criteria first.
 
-use super::protection::{uid_of, whole_unit};
-use super::selector::{ProcessSelector, Relative, UserOf};
+use super::cgroup::{cgroup_parts, cgroup_paths, whole_unit};
+use super::selector::{ProcessSelector, Relative, UserOf, exceptions};
 use super::sockets::{ListenerNetwork, ListeningSockets};
+use super::users::uid_of;
 use super::{OneOrMany, ProcessTable};
 use backburn_experiments::Problem;
-use backburn_experiments::document::Select;
 use regex::Regex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// As `docker ps` and its like show it.
-const SHORT_CONTAINER_ID: usize = 12;
 /// The kernel keeps this much of a name.
 const COMM_BYTES: usize = 15;
-
-/// Every problem of a selector that shows without a look at the host.
-pub(super) fn problems(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut wrong = |key: &str, what: String, hint: &str| {
-        problems.push(Problem::new(format!("{at}{key}"), what).hint(hint));
-    };
-    let s = selector;
-    let given = [
-        s.name.is_some(),
-        s.command_line.is_some(),
-        s.pid.is_some(),
-        s.pid_file.is_some(),
-        s.user.is_some(),
-        s.unit.is_some(),
-        s.cgroup.is_some(),
-        s.container.is_some(),
-        s.listening.is_some(),
-        s.parent_of.is_some(),
-        s.children_of.is_some(),
-    ];
-    if !given.contains(&true) {
-        let hint = "give a criterion, e.g. `name`; nothing ever means every process";
-        wrong("", "the selector says of no process which".into(), hint);
-    }
-    let names = s.name.iter().flat_map(OneOrMany::as_slice);
-    if s.name
-        .as_ref()
-        .is_some_and(|names| names.as_slice().is_empty())
-        || names.clone().any(String::is_empty)
-    {
-        wrong(
-            ".name",
-            "a name is empty".into(),
-            "write the program's name, e.g. `nginx`",
-        );
-    }
-    if let Some(name) = names.clone().find(|name| name.contains('/')) {
-        wrong(
-            ".name",
-            format!("`{name}` is a path, not a name"),
-            "write its last part, or use `command-line`",
-        );
-    }
-    if let Some(Err(error)) = s.command_line.as_deref().map(Regex::new) {
-        let error = error.to_string();
-        let last = error
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
-        wrong(
-            ".command-line",
-            format!("not a regular expression: {last}"),
-            "`\\` takes a character's meaning away",
-        );
-    }
-    if s.command_line.as_deref() == Some("") {
-        wrong(
-            ".command-line",
-            "it matches every process".into(),
-            "write a part of the command line",
-        );
-    }
-    let pids = s.pid.iter().flat_map(OneOrMany::as_slice);
-    if s.pid
-        .as_ref()
-        .is_some_and(|pids| pids.as_slice().is_empty())
-        || pids.into_iter().any(|pid| *pid < 1)
-    {
-        wrong(
-            ".pid",
-            "not a process id".into(),
-            "a process id is 1 or more",
-        );
-    }
-    if s.listening
-        .as_ref()
-        .is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0))
-    {
-        wrong(".listening", "not a port".into(), "a port is 1 to 65535");
-    }
-    if s.cgroup
-        .as_deref()
-        .is_some_and(|path| cgroup_parts(path).next().is_none())
-    {
-        wrong(
-            ".cgroup",
-            "that is every process".into(),
-            "name a control group below the root",
-        );
-    }
-    if s.unit.as_deref() == Some("") {
-        wrong(
-            ".unit",
-            "a unit's name is empty".into(),
-            "write e.g. `nginx.service`",
-        );
-    }
-    if s.container
-        .as_deref()
-        .is_some_and(|id| id.len() < SHORT_CONTAINER_ID)
-    {
-        let hint = "write at least the first 12 characters of its id, as `docker ps` shows it";
-        wrong(".container", "too short to mean one container".into(), hint);
-    }
-    match s.select {
-        Some(Select::Count(0)) => wrong(
-            ".select.count",
-            "that selects nobody".into(),
-            "select 1 or more",
-        ),
-        Some(Select::Percent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
-            wrong(
-                ".select.percent",
-                format!("`{percent}` is no share"),
-                "more than 0 and up to 100 will do",
-            );
-        }
-        Some(Select::RandomMaxPercent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
-            let what = format!("`{percent}` is no share");
-            wrong(
-                ".select.random-max-percent",
-                what,
-                "more than 0 and up to 100 will do",
-            );
-        }
-        _ => {}
-    }
-    for (path, except) in exceptions(selector, at) {
-        if except.select.is_some() || except.order.is_some() {
-            problems.push(
-                Problem::new(&path, "`select` and `order` mean nothing here")
-                    .hint("everyone that matches is excepted"),
-            );
-        }
-        problems.extend(self::problems(except, &path));
-    }
-    problems
-}
-
-fn exceptions<'s>(selector: &'s ProcessSelector, at: &str) -> Vec<(String, &'s ProcessSelector)> {
-    match &selector.except {
-        None => Vec::new(),
-        Some(OneOrMany::One(one)) => vec![(format!("{at}.except"), one)],
-        Some(OneOrMany::Many(many)) => {
-            let path = |index| format!("{at}.except[{index}]");
-            many.iter()
-                .enumerate()
-                .map(|(index, one)| (path(index), &**one))
-                .collect()
-        }
-    }
-}
 
 fn is_one_of(names: &[String], name: &[u8]) -> bool {
     names.iter().any(|wanted| wanted.as_bytes() == name)
@@ -204,7 +48,7 @@ impl<'a> Matcher<'a> {
         at: &str,
         table: &'a ProcessTable,
     ) -> Result<Self, Vec<Problem>> {
-        let mut problems = problems(s, at);
+        let mut problems = s.problems(at);
         let mut except = Vec::new();
         if problems.is_empty() {
             for (path, exception) in exceptions(s, at) {
@@ -378,33 +222,6 @@ impl<'a> Matcher<'a> {
                     .any(|(kind, path)| is_below(path, kind, wanted))
             })
     }
-}
-
-/// The control groups of a process: what the hierarchy is for (`unified`, `systemd`, or its
-/// controllers separated by commas), and the path in it.
-pub(super) fn cgroup_paths(table: &ProcessTable, pid: i32) -> Option<Vec<(String, String)>> {
-    table.read(pid, "cgroup", |text| {
-        let text = String::from_utf8_lossy(text);
-        text.lines()
-            .filter_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (kind, path) = rest.split_once(':')?;
-                let kind = if kind.is_empty() {
-                    "unified"
-                } else {
-                    kind.trim_start_matches("name=")
-                };
-                Some((kind.to_owned(), path.to_owned()))
-            })
-            .collect()
-    })
-}
-
-fn cgroup_parts(path: &str) -> impl Iterator<Item = &str> {
-    path.strip_prefix("/sys/fs/cgroup")
-        .unwrap_or(path)
-        .split('/')
-        .filter(|part| !part.is_empty())
 }
 
 /// Whether `path`, in the hierarchy `kind`, is the wanted group or below it. A folder under

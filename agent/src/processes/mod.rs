@@ -4,6 +4,7 @@
 //! A process is always its id *and* its start time, since the kernel gives ids out again.
 
 mod cgroup;
+mod clock_shift;
 mod matcher;
 mod own_processes;
 mod owner;
@@ -12,20 +13,23 @@ mod program_note;
 mod progress;
 mod protection;
 mod scan;
+mod search;
 mod selector;
 mod signals;
 mod sockets;
+mod users;
 mod visibility;
 
 pub use cgroup::Cgroup;
+pub(crate) use clock_shift::ClockShift;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub use protection::Protection;
 pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
-pub use selector::{Found, OneOrMany, Order, ProcessSelector, Relative, UserOf};
-pub use signals::SignalState;
-pub(crate) use visibility::ClockShift;
+pub use search::Found;
+pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use signals::{SIGKILL, SignalState, signal_number};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

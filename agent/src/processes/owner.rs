@@ -1,6 +1,6 @@
 //! Whether those who answer for a ledger entry can put it back: a process that is stopped or frozen is there and does nothing.
 
-use super::matcher::cgroup_paths;
+use super::cgroup::cgroup_paths;
 use super::{ProcessId, ProcessTable};
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
 //! Who is never a victim, whatever a selector says: pid 1, the kernel's threads, Backburn's own
 //! processes and those that it was started from, the dead, and what the policy protects.
 
-use super::matcher::cgroup_paths;
+use super::cgroup::{cgroup_paths, whole_unit};
 use super::own_processes::OwnProcesses;
+use super::users::uid_of;
 use super::{Process, ProcessTable, Stat};
 use backburn_experiments::Problem;
 use schemars::JsonSchema;
@@ -117,23 +118,6 @@ impl<'a> ProtectionCheck<'a> {
         };
         let unit = self.protection.units.iter().find(unit)?;
         Some(format!("the policy protects the unit `{unit}`"))
-    }
-}
-
-/// The number of a user given by name or number.
-pub(super) fn uid_of(user: &str) -> Option<u32> {
-    user.parse()
-        .ok()
-        .or_else(|| Some(nix::unistd::User::from_name(user).ok()??.uid.as_raw()))
-}
-
-/// A unit's whole name: without a suffix, a service is meant.
-pub(super) fn whole_unit(unit: &str) -> String {
-    const SUFFIXES: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".mount"];
-    if unit.ends_with('*') || SUFFIXES.iter().any(|suffix| unit.ends_with(suffix)) {
-        unit.to_owned()
-    } else {
-        format!("{unit}.service")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process table, read straight from `/proc`: one listing, then only what is asked for, into
 //! one buffer. A process that ends while it is read is simply not there.
 
-use super::visibility::ClockShift;
+use super::clock_shift::ClockShift;
 use super::{Process, ProcessId};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, readlinkat, statat};
 use rustix::io::Errno;

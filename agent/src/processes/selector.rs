@@ -1,16 +1,14 @@
-//! Who a fault hits: the process selector, as people write it, and what it finds.
+//! Which processes a fault hits, as people write it.
 
-use super::matcher::{self, Matcher};
-use super::protection::ProtectionCheck;
-use super::sockets::ListenerNetwork;
-use super::{Process, ProcessTable, Protection};
+use super::cgroup::cgroup_parts;
+use backburn_experiments::Problem;
 use backburn_experiments::document::Select;
-use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, select};
+use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+
+/// The shortest container id, in characters: as `docker ps` and its like show it.
+const SHORT_CONTAINER_ID: usize = 12;
 
 /// Which processes. Everything that is given must match; something must be given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,44 +113,6 @@ pub enum Order {
     Newest,
 }
 
-/// Whom a selector found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// Who is to be hit.
-    pub victims: Vec<Process>,
-    /// How many matched and may be hit, of which the victims were picked.
-    pub matched: usize,
-    /// Who matched and is never hit, each with the reason.
-    pub spared: Vec<(Process, String)>,
-    /// In which networks processes listen on the ports that were asked for, in lines for people.
-    pub networks: Vec<String>,
-}
-
-impl Found {
-    /// Who was spared and why, and whose ports are meant, in lines for people; of many, only some are named.
-    pub fn notes(&self) -> Vec<String> {
-        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for (process, reason) in &self.spared {
-            by_reason
-                .entry(reason)
-                .or_default()
-                .push(process.to_string());
-        }
-        let spared = by_reason
-            .into_iter()
-            .map(|(reason, who)| format!("spared {}: {reason}", some(&who)));
-        spared.chain(self.networks.iter().cloned()).collect()
-    }
-}
-
-/// The names of these, or of some of them where they are many.
-fn some(who: &[String]) -> String {
-    match who.len() {
-        0..=8 => who.join(", "),
-        many => format!("{} and {} more", who[..3].join(", "), many - 3),
-    }
-}
-
 impl ProcessSelector {
     /// Whether something besides names and users says which processes are meant, so that they may be in any network.
     pub(super) fn says_where(&self) -> bool {
@@ -167,209 +127,164 @@ impl ProcessSelector {
 
     /// Every problem that shows without a look at the host; `at` is the selector's own path, e.g. `$.process`.
     pub fn problems(&self, at: &str) -> Vec<Problem> {
-        matcher::problems(self, at)
-    }
-
-    /// Finds victims. What is random comes from `seed` alone, so the same processes give the same pick.
-    ///
-    /// # Errors
-    /// `arguments` where the selector itself is wrong (paths begin with `at`), `no-match` where
-    /// nobody matches, or fewer than are wanted, `protected` where all who match are spared, and
-    /// `failed` where the process table can't be read.
-    pub fn find(
-        &self,
-        at: &str,
-        table: &ProcessTable,
-        protection: &Protection,
-        seed: u64,
-    ) -> Result<Found, Refusal> {
-        let unreadable = |error: std::io::Error| {
-            Refusal::new(
-                "failed",
-                format!("{}: can't be read: {error}", table.root().display()),
-            )
-            .hint("mount `/proc`, and see that this user may read it")
-        };
-        let matcher = Matcher::new(self, at, table).map_err(|problems| {
-            let what = "the process selector is not usable";
-            Refusal {
-                problems,
-                ..Refusal::new("arguments", what)
-            }
-        })?;
-        let all = table.pids().map_err(unreadable)?;
-        let spare = ProtectionCheck::new(table, protection);
-        let (mut free, mut spared) = (Vec::new(), Vec::new());
-        for pid in matcher.candidates(&all) {
-            if !matcher.matches(pid) {
-                continue;
-            }
-            // Gone since it was listed: then it is nobody's victim.
-            let Some((process, stat)) = table.process_and_stat(pid) else {
-                continue;
-            };
-            match spare.reason(&process, &stat) {
-                Some(reason) => spared.push((process, reason)),
-                None => free.push(process),
-            }
-        }
-        if free.is_empty() {
-            return Err(match spared.is_empty() {
-                true => self.nobody(table, &matcher, &all),
-                false => all_spared(spared),
-            });
-        }
-        free.sort_by_key(|process| (process.id.start, process.id.pid));
-        let matched = free.len();
-        let select = self.select.unwrap_or(Select::Count(1));
-        let order = self.order.unwrap_or_default();
-        if order == Order::Newest {
-            free.reverse();
-        }
-        let victims = if order == Order::Random {
-            select::pick(seed, "process", free, select)?
-        } else {
-            free.truncate(select::how_many(seed, "process", matched, select)?);
-            free
-        };
-        let networks = networks(table, &matcher, &victims);
-        Ok(Found {
-            victims,
-            matched,
-            spared,
-            networks,
-        })
-    }
-
-    /// Nobody matches: says which part of the selector that was, and who there is.
-    fn nobody(&self, table: &ProcessTable, matcher: &Matcher, all: &[i32]) -> Refusal {
-        let parts: Vec<(String, usize)> = self
-            .parts()
-            .into_iter()
-            .filter_map(|(written, part)| {
-                let matcher = Matcher::new(&part, "$", table).ok()?;
-                let count = matcher
-                    .candidates(all)
-                    .into_iter()
-                    .filter(|pid| matcher.matches(*pid))
-                    .count();
-                Some((written, count))
-            })
-            .collect();
-        let what = match parts.as_slice() {
-            [(written, _)] => format!("no process matches {written}"),
-            parts => {
-                let counts: Vec<String> = parts
-                    .iter()
-                    .map(|(written, count)| format!("{written} matches {count}"))
-                    .collect();
-                format!(
-                    "no process matches everything that is given: {}",
-                    counts.join(", ")
-                )
-            }
-        };
-        let refusal = Refusal::new("no-match", what);
-        let elsewhere = listed(table, &matcher.elsewhere.borrow());
-        if !elsewhere.is_empty() {
-            return refusal.hint(format!(
-                "`listening` means the agent's own network; in another, {elsewhere} would match: add `container`, `cgroup`, `unit` or `pid` to mean that"
-            ));
-        }
-        if let Some(names) = &self.name {
-            let running: BTreeSet<String> = all.iter().filter_map(|pid| table.name(*pid)).collect();
-            let near: Vec<String> = names
-                .as_slice()
-                .iter()
-                .filter(|name| !running.contains(*name))
-                .filter_map(|name| nearest(name, running.iter().map(String::as_str)))
-                .map(|name| format!("`{name}`"))
-                .collect();
-            if !near.is_empty() {
-                return refusal.hint(format!(
-                    "{} is running; did you mean that?",
-                    near.join(", ")
-                ));
-            }
-        }
-        match matcher.unreadable.get() {
-            0 => refusal.hint("see who is running with `ps -eo pid,user,comm,args`, and start it first"),
-            count => refusal.hint(format!(
-                "{count} processes could not be looked into without more rights; run the agent as root, or name the process"
-            )),
-        }
-    }
-
-    /// Each criterion alone, with the way it is written.
-    fn parts(&self) -> Vec<(String, ProcessSelector)> {
-        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else {
-            return Vec::new();
-        };
-        fields
-            .into_iter()
-            .filter(|(key, _)| !matches!(key.as_str(), "except" | "select" | "order"))
-            .filter_map(|(key, value)| {
-                let written = format!(
-                    "{key} `{}`",
-                    value.as_str().map_or_else(|| value.to_string(), Into::into)
-                );
-                let part = serde_json::json!({ key: value });
-                Some((written, serde_json::from_value(part).ok()?))
-            })
-            .collect()
+        problems_of(self, at)
     }
 }
 
-/// In whose networks the victims listen, and who else listens in another, in lines for people.
-fn networks(table: &ProcessTable, matcher: &Matcher, victims: &[Process]) -> Vec<String> {
-    let is_in = |network: ListenerNetwork| move |process: &&Process| matches!(matcher.network(process.id.pid), Some(Ok(Some(seen))) if seen == network);
-    let (mut lines, names) = (Vec::new(), |process: &Process| process.to_string());
-    let own: Vec<String> = victims
-        .iter()
-        .filter(is_in(ListenerNetwork::Own))
-        .map(names)
-        .collect();
-    let other: Vec<String> = victims
-        .iter()
-        .filter(is_in(ListenerNetwork::Other))
-        .map(names)
-        .collect();
-    if !own.is_empty() {
-        lines.push(format!(
-            "listening in the agent's own network: {}",
-            some(&own)
-        ));
-    }
-    if !other.is_empty() {
-        lines.push(format!(
-            "listening in a network other than the agent's: {}",
-            some(&other)
-        ));
-    }
-    let elsewhere = listed(table, &matcher.elsewhere.borrow());
-    if !elsewhere.is_empty() {
-        lines.push(format!(
-            "not meant, since they listen in a network other than the agent's: {elsewhere}"
-        ));
-    }
-    lines
-}
-
-fn listed(table: &ProcessTable, pids: &BTreeSet<i32>) -> String {
-    let named = |pid: &i32| table.process(*pid).map(|process| process.to_string());
-    some(&pids.iter().filter_map(named).collect::<Vec<_>>())
-}
-
-fn all_spared(spared: Vec<(Process, String)>) -> Refusal {
-    let found = Found {
-        victims: Vec::new(),
-        matched: 0,
-        spared,
-        networks: Vec::new(),
+/// Every problem of a selector that shows without a look at the host.
+fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut wrong = |key: &str, what: String, hint: &str| {
+        problems.push(Problem::new(format!("{at}{key}"), what).hint(hint));
     };
-    Refusal::new(
-        "protected",
-        format!("all who match are never hit: {}", found.notes().join("; ")),
-    )
-    .hint("choose another process; what the policy protects is for the owner of the host to change")
+    let s = selector;
+    let given = [
+        s.name.is_some(),
+        s.command_line.is_some(),
+        s.pid.is_some(),
+        s.pid_file.is_some(),
+        s.user.is_some(),
+        s.unit.is_some(),
+        s.cgroup.is_some(),
+        s.container.is_some(),
+        s.listening.is_some(),
+        s.parent_of.is_some(),
+        s.children_of.is_some(),
+    ];
+    if !given.contains(&true) {
+        let hint = "give a criterion, e.g. `name`; nothing ever means every process";
+        wrong("", "the selector says of no process which".into(), hint);
+    }
+    let names = s.name.iter().flat_map(OneOrMany::as_slice);
+    if s.name
+        .as_ref()
+        .is_some_and(|names| names.as_slice().is_empty())
+        || names.clone().any(String::is_empty)
+    {
+        wrong(
+            ".name",
+            "a name is empty".into(),
+            "write the program's name, e.g. `nginx`",
+        );
+    }
+    if let Some(name) = names.clone().find(|name| name.contains('/')) {
+        wrong(
+            ".name",
+            format!("`{name}` is a path, not a name"),
+            "write its last part, or use `command-line`",
+        );
+    }
+    if let Some(Err(error)) = s.command_line.as_deref().map(Regex::new) {
+        let error = error.to_string();
+        let last = error
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        wrong(
+            ".command-line",
+            format!("not a regular expression: {last}"),
+            "`\\` takes a character's meaning away",
+        );
+    }
+    if s.command_line.as_deref() == Some("") {
+        wrong(
+            ".command-line",
+            "it matches every process".into(),
+            "write a part of the command line",
+        );
+    }
+    let pids = s.pid.iter().flat_map(OneOrMany::as_slice);
+    if s.pid
+        .as_ref()
+        .is_some_and(|pids| pids.as_slice().is_empty())
+        || pids.into_iter().any(|pid| *pid < 1)
+    {
+        wrong(
+            ".pid",
+            "not a process id".into(),
+            "a process id is 1 or more",
+        );
+    }
+    if s.listening
+        .as_ref()
+        .is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0))
+    {
+        wrong(".listening", "not a port".into(), "a port is 1 to 65535");
+    }
+    if s.cgroup
+        .as_deref()
+        .is_some_and(|path| cgroup_parts(path).next().is_none())
+    {
+        wrong(
+            ".cgroup",
+            "that is every process".into(),
+            "name a control group below the root",
+        );
+    }
+    if s.unit.as_deref() == Some("") {
+        wrong(
+            ".unit",
+            "a unit's name is empty".into(),
+            "write e.g. `nginx.service`",
+        );
+    }
+    if s.container
+        .as_deref()
+        .is_some_and(|id| id.len() < SHORT_CONTAINER_ID)
+    {
+        let hint = "write at least the first 12 characters of its id, as `docker ps` shows it";
+        wrong(".container", "too short to mean one container".into(), hint);
+    }
+    match s.select {
+        Some(Select::Count(0)) => wrong(
+            ".select.count",
+            "that selects nobody".into(),
+            "select 1 or more",
+        ),
+        Some(Select::Percent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
+            wrong(
+                ".select.percent",
+                format!("`{percent}` is no share"),
+                "more than 0 and up to 100 will do",
+            );
+        }
+        Some(Select::RandomMaxPercent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
+            let what = format!("`{percent}` is no share");
+            wrong(
+                ".select.random-max-percent",
+                what,
+                "more than 0 and up to 100 will do",
+            );
+        }
+        _ => {}
+    }
+    for (path, except) in exceptions(selector, at) {
+        if except.select.is_some() || except.order.is_some() {
+            problems.push(
+                Problem::new(&path, "`select` and `order` mean nothing here")
+                    .hint("everyone that matches is excepted"),
+            );
+        }
+        problems.extend(problems_of(except, &path));
+    }
+    problems
+}
+
+/// The selectors of `except`, each with its place.
+pub(super) fn exceptions<'s>(
+    selector: &'s ProcessSelector,
+    at: &str,
+) -> Vec<(String, &'s ProcessSelector)> {
+    match &selector.except {
+        None => Vec::new(),
+        Some(OneOrMany::One(one)) => vec![(format!("{at}.except"), one)],
+        Some(OneOrMany::Many(many)) => {
+            let path = |index| format!("{at}.except[{index}]");
+            many.iter()
+                .enumerate()
+                .map(|(index, one)| (path(index), &**one))
+                .collect()
+        }
+    }
 }

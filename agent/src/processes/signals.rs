@@ -4,6 +4,15 @@
 use super::{ProcessId, ProcessTable};
 use rustix::process::Signal;
 
+/// The number of the signal that nobody can catch.
+pub const SIGKILL: i32 = 9;
+
+/// The number of a signal, by its name without `SIG`; none where there is no such signal.
+pub fn signal_number(name: &str) -> Option<i32> {
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
+    Some(signal as i32)
+}
+
 /// What one signal comes to at one process, at the moment of the look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalState {
@@ -30,8 +39,10 @@ impl SignalState {
 
 impl ProcessTable {
     /// What this signal comes to at exactly this process; none where it has ended or the kernel does not tell.
-    pub fn signal_state(&self, id: ProcessId, signal: Signal) -> Option<SignalState> {
-        let bit = 1_u64 << (signal.as_raw() - 1);
+    pub fn signal_state(&self, id: ProcessId, signal: i32) -> Option<SignalState> {
+        let bit = u32::try_from(signal - 1)
+            .ok()
+            .and_then(|shift| 1_u64.checked_shl(shift))?;
         let state = self.read(id.pid, "status", |text| {
             let text = String::from_utf8_lossy(text);
             let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
@@ -62,7 +73,7 @@ impl ProcessTable {
 
     /// Whether this signal waits to be taken by the process or its first thread.
     pub fn has_pending(&self, id: ProcessId, signal: Signal) -> bool {
-        self.signal_state(id, signal)
+        self.signal_state(id, signal.as_raw())
             .is_some_and(|state| state.is_pending)
     }
 }

@@ -1,50 +1,60 @@
-//! What disposable children look at for the worker, and what becomes of their answers.
+//! The tasks that the worker has disposable children do, and what happens with their answers.
 
-use super::{FIGURE_TIMEOUT, Worker};
+use super::{METRIC_TIMEOUT, Worker};
+use crate::child_task::ChildTask;
 use crate::children::ChildAnswer;
 use crate::engine;
-use crate::probes::{self, Task};
+use crate::probes::{self, ProbeJob};
+use backburn_experiments::Span;
 use backburn_experiments::document::HostProvider;
 use backburn_experiments::wire::{Probed, Report};
 use std::time::{Duration, Instant};
 
-/// The most plans at a time that somebody only wants to see: whoever asks for many that hang keeps no injection from being made.
+/// Most dry-run plans that may be made at a time. Further ones are refused, so that plans that hang never keep an injection from being
+/// made.
 const MAX_DRY_RUN_PLANS: usize = 16;
+
+/// How long a child may take to examine what the host can do.
+const EXAMINE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a child's answer is for.
 #[derive(Debug)]
 pub(super) enum ChildPurpose {
-    /// A controller's probe, and what it comes to when nothing is heard in time.
-    Probe { request: u64, late: Probed },
-    /// A controller asked for a figure of the host.
-    Figure { request: u64 },
-    /// A rule of a run watches a figure of the host.
+    /// The controller's probe with this request number; `timed_out` is its outcome if the child does not answer in time.
+    Probe { request: u64, timed_out: Probed },
+    /// A metric of the host that the controller requested.
+    Metric { request: u64 },
+    /// A metric of the host that an abort rule of a run watches.
     Rule { run: String, rule: String },
-    /// The engine wants to know.
+    /// A question of the engine.
     Engine(engine::EnginePurpose),
 }
 
 impl Worker {
-    /// Has a child look at something.
-    pub(super) fn start_task(&mut self, task: &Task, within: Duration, purpose: ChildPurpose) {
-        let is_plan = |purpose: &ChildPurpose| {
+    /// Starts a child for a task. A child that cannot be started counts as one with a broken answer.
+    pub(super) fn start_task(
+        &mut self,
+        task: &ChildTask,
+        timeout: Duration,
+        purpose: ChildPurpose,
+    ) {
+        let is_dry_run = |purpose: &ChildPurpose| {
             matches!(
                 purpose,
                 ChildPurpose::Engine(engine::EnginePurpose::Plan { .. })
             )
         };
-        if is_plan(&purpose) && self.children.count(is_plan) >= MAX_DRY_RUN_PLANS {
-            let why =
-                format!("{MAX_DRY_RUN_PLANS} plans are made already, which is the most at a time");
+        if is_dry_run(&purpose) && self.children.count(is_dry_run) >= MAX_DRY_RUN_PLANS {
+            let why = format!("this agent is making {MAX_DRY_RUN_PLANS} plans already, the limit");
             return self.handle_answer(purpose, ChildAnswer::Broken(why), Instant::now());
         }
-        let host = self.engine.place().0;
-        if let Err((purpose, why)) = self.children.start(host, task, within, purpose) {
+        let host = self.engine.host();
+        if let Err((purpose, why)) = self.children.start(host, task, timeout, purpose) {
             self.handle_answer(purpose, ChildAnswer::Broken(why), Instant::now());
         }
     }
 
-    /// Takes what a child has found.
+    /// Passes a child's answer to whoever asked for it.
     pub(super) fn handle_answer(
         &mut self,
         purpose: ChildPurpose,
@@ -52,27 +62,27 @@ impl Worker {
         now: Instant,
     ) {
         match purpose {
-            ChildPurpose::Probe { request, late } => {
-                let outcome = probes::outcome(answer, late);
+            ChildPurpose::Probe { request, timed_out } => {
+                let outcome = probes::outcome(answer, timed_out);
                 self.probe_results.push_back((request, outcome));
             }
-            ChildPurpose::Figure { request } => {
-                let value = figure(answer);
+            ChildPurpose::Metric { request } => {
+                let value = metric_value(answer);
                 self.link.send(&Report::Measured { request, value });
             }
             ChildPurpose::Rule { run, rule } => {
                 if let Some(watch) = self.watches.get_mut(&run) {
-                    watch.take(&rule, figure(answer).ok(), now);
+                    watch.take(&rule, metric_value(answer).ok(), now);
                 }
             }
             ChildPurpose::Engine(purpose) => {
                 self.engine
-                    .handle_child_answer(purpose, answer.into_output(), now)
+                    .handle_child_answer(purpose, answer.into_output(), now);
             }
         }
     }
 
-    /// Hands on what was measured, one answer after the other: many at once could be more than may wait on the link.
+    /// Forwards the outcomes of probes to the controller, one at a time: together they might exceed what may wait on the socket.
     pub(super) fn forward_results(&mut self) {
         while !self.link.has_unsent()
             && let Some((request, outcome)) = self.probe_results.pop_front()
@@ -81,38 +91,49 @@ impl Worker {
         }
     }
 
-    /// Has a child measure or examine something, or says why not.
-    pub(super) fn probe(&mut self, request: u64, start_task: Result<probes::Look, String>) {
-        match start_task {
-            Ok(start_task) => {
-                let late = start_task.late;
-                self.start_task(
-                    &start_task.task,
-                    start_task.within,
-                    ChildPurpose::Probe { request, late },
-                );
+    /// Has a child measure a probe.
+    pub(super) fn probe(&mut self, request: u64, job: Result<ProbeJob, String>) {
+        match job {
+            Ok(job) => {
+                let timeout = job.child_timeout();
+                let timed_out = job.timed_out();
+                let purpose = ChildPurpose::Probe { request, timed_out };
+                self.start_task(&ChildTask::Measure(Box::new(job)), timeout, purpose);
             }
             Err(why) => self.probe_results.push_back((request, Probed::Broken(why))),
         }
     }
 
-    /// Measures a figure of the host: at once where the kernel itself has it, by a child where a path leads to it.
-    pub(super) fn measure(&mut self, request: u64, wanted: &HostProvider) {
-        let path = wanted.path.clone();
-        if wanted.metric.is_read_from_a_path() {
-            let task = Task::Figure {
-                metric: wanted.metric,
-                path,
-            };
-            return self.start_task(&task, FIGURE_TIMEOUT, ChildPurpose::Figure { request });
+    /// Has a child examine what this host can do. Refused while faults are active, since some of it is tried on the very things that
+    /// they hold.
+    pub(super) fn examine(&mut self, request: u64) {
+        if !self.engine.is_idle() {
+            let why = "faults are active on this host; try again when none is".into();
+            return self.probe_results.push_back((request, Probed::Broken(why)));
         }
-        let value = self.metrics.measure(wanted.metric, None);
+        let late = format!("it took more than {}", Span(EXAMINE_TIMEOUT));
+        let timed_out = Probed::Broken(late);
+        let purpose = ChildPurpose::Probe { request, timed_out };
+        let task = ChildTask::Examine(self.state.clone());
+        self.start_task(&task, EXAMINE_TIMEOUT, purpose);
+    }
+
+    /// Measures a metric of the host: at once if the kernel has it, by a child if it is read from a path, which may hang.
+    pub(super) fn measure(&mut self, request: u64, provider: &HostProvider) {
+        if provider.metric.is_read_from_a_path() {
+            let task = ChildTask::Figure {
+                metric: provider.metric,
+                path: provider.path.clone(),
+            };
+            return self.start_task(&task, METRIC_TIMEOUT, ChildPurpose::Metric { request });
+        }
+        let value = self.metrics.measure(provider.metric, None);
         let value = value.map_err(|error| error.to_string());
         self.link.send(&Report::Measured { request, value });
     }
 }
 
-/// The figure that a child has measured.
-fn figure(answer: ChildAnswer) -> Result<f64, String> {
+/// The value that a child has measured.
+fn metric_value(answer: ChildAnswer) -> Result<f64, String> {
     serde_json::from_slice(&answer.into_output()?).map_err(|error| error.to_string())?
 }

@@ -1,8 +1,8 @@
 //! What a controller may say, and what is done about it.
 
 use super::Worker;
+use crate::probes::ProbeJob;
 use crate::local_abort_rules::LocalAbortRules;
-use crate::probes;
 use backburn_experiments::wire::{Cause, Command, Report};
 use std::time::Instant;
 
@@ -37,12 +37,11 @@ impl Worker {
                 provider,
                 timeout,
             } => {
-                let policy = self.engine.place().1;
-                self.probe(request, probes::measuring(provider, timeout, policy));
+                let policy = self.engine.policy();
+                self.probe(request, ProbeJob::new(provider, timeout, policy));
             }
             Command::Examine { request } => {
-                let is_idle = self.engine.is_idle();
-                self.probe(request, probes::examining(self.state.clone(), is_idle));
+                self.examine(request);
             }
             Command::Describe { request } => {
                 let faults = crate::faults::FAULTS

@@ -1,4 +1,4 @@
-//! A made-up `/proc`, so that there are always the same processes.
+//! A made-up `/proc`, so that there are always the same processes, and a made-up host around it.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 

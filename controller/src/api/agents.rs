@@ -1,63 +1,31 @@
-//! Agents: who is connected, who is known, and keeping somebody out.
+//! Agents: listing, examining and revoking them.
 
 use super::Api;
 use super::auth::{Admin, Viewer};
 use super::blocking;
 use super::extract::{PathParam, QueryParams};
-use super::faults::FaultInfo;
-use super::halt::OwedInjection;
-use super::pagination::PageByName;
-use super::pagination::page;
+use super::openapi::ProblemStatus;
+use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
+use super::types::{AgentInfo, DoctorFinding, FaultInfo, OwedInjection};
 use crate::fleet::{ConnectedAgent, DrainGuard};
 use crate::store;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use backburn_experiments::wire::Probed;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 /// How long an agent may take to describe its faults.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to look what its host can do.
+/// How long an agent may take to examine its host.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// An agent.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Agent)]
-pub struct AgentInfo {
-    /// Its name.
-    name: String,
-    /// Whether it is connected.
-    connected: bool,
-    /// Whether it is connected and does not answer: nothing was heard of it for a lease, although it was asked.
-    unresponsive: bool,
-    /// Given and found.
-    labels: BTreeMap<String, String>,
-    /// When it joined.
-    joined: String,
-    /// When it was revoked.
-    revoked: Option<String>,
-    /// The version of its program, where it is connected.
-    version: Option<String>,
-    /// Where it calls from.
-    address: Option<String>,
-    /// Since when.
-    since: Option<String>,
-    /// The runs that hold it; more than one where all of them share it.
-    runs: Vec<String>,
-    /// The faults that it can inject.
-    faults: Vec<String>,
-    /// What it could not put back: somebody has to look.
-    owed: Vec<OwedInjection>,
-}
-
-fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
+fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -89,8 +57,8 @@ fn agent(kept: store::Agent, connected: Option<ConnectedAgent>) -> AgentInfo {
     agent
 }
 
-/// Agents by name, those that are not connected too. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<AgentInfo>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+/// Lists all agents by name, including those that are not connected.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<AgentInfo>)))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
@@ -106,8 +74,8 @@ pub async fn list(
     Ok(Json(agents.collect()))
 }
 
-/// An agent. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = AgentInfo), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns an agent.
+#[utoipa::path(get, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = AgentInfo), ProblemStatus<404>))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
@@ -119,8 +87,8 @@ pub async fn get(
     Ok(Json(agent(kept, connected)))
 }
 
-/// All about the faults that an agent can inject, as it says itself. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<FaultInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns the faults that a connected agent can inject, with their arguments, as the agent describes them.
+#[utoipa::path(get, path = "/api/v1/agents/{name}/faults", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<FaultInfo>), ProblemStatus<404>))]
 pub async fn faults(
     _who: Viewer,
     State(api): State<Api>,
@@ -140,22 +108,8 @@ pub async fn faults(
     }
 }
 
-/// A thing that a host was examined for.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Finding)]
-pub struct DoctorFinding {
-    /// What.
-    name: String,
-    /// Whether it is there: `yes`, `no` or `partly`.
-    ok: String,
-    /// What was seen.
-    seen: String,
-    /// What that means for faults, and what would do, where it is not all there.
-    hint: Option<String>,
-}
-
-/// What an agent's host can do, and what is missing, as it finds now. Not while faults act on it. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<DoctorFinding>), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
+/// Has a connected agent examine its host and returns what is available and what is missing. The agent refuses while faults act on it.
+#[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<DoctorFinding>), ProblemStatus<404>))]
 pub async fn doctor(
     _who: Viewer,
     State(api): State<Api>,
@@ -165,32 +119,31 @@ pub async fn doctor(
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(ApiProblem::not_found(what));
     };
-    let no = |why: &str| {
-        let what = format!("agent `{name}` does not say: {why}");
+    let failed = |why: &str| {
+        let what = format!("agent `{name}` could not examine its host: {why}");
         ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
     match tokio::time::timeout(DOCTOR_TIMEOUT, handle.examine()).await {
         Ok(Probed::Output(findings)) => {
             let findings = serde_json::from_value(findings);
-            Ok(Json(findings.map_err(|error| no(&error.to_string()))?))
+            Ok(Json(findings.map_err(|error| failed(&error.to_string()))?))
         }
-        Ok(Probed::NoAnswer(why) | Probed::Broken(why)) => Err(no(&why)),
-        Err(_) => Err(no("no answer came in time")),
+        Ok(Probed::NoAnswer(why) | Probed::Broken(why)) => Err(failed(&why)),
+        Err(_) => Err(failed("it did not answer in time")),
     }
 }
 
-/// How an agent is kept out.
+/// How to revoke an agent.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RevokeQuery {
-    /// At once: what it has to put back is left to itself, and nobody is told whether it did.
+    /// Revoke the agent at once, without waiting for its runs. The agent then reverts its faults without reporting the result.
     #[serde(default)]
     force: bool,
 }
 
-/// Keeps an agent out: its certificate is good for nothing any more, and its link is closed. Runs that it takes part in are
-/// stopped first, and put back. Wants the role admin.
-#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name"), RevokeQuery), security(("token" = ["admin"])), responses((status = 200, body = AgentInfo), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json")))]
+/// Revokes an agent: its certificate becomes invalid and its connection is closed. Its runs are stopped and reverted first.
+#[utoipa::path(delete, path = "/api/v1/agents/{name}", tag = "agents", params(("name" = String, Path, description = "The agent's name"), RevokeQuery), security(("token" = ["admin"])), responses((status = 200, body = AgentInfo), ProblemStatus<404>, ProblemStatus<409>))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,
@@ -202,14 +155,14 @@ pub async fn revoke(
         false => api.service.retire(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
-    let (service, enrolment) = (Arc::clone(&api.service), Arc::clone(&api.enrolment));
-    let kept = blocking(move || -> Result<store::Agent, ApiProblem> {
-        enrolment.revoke(&name)?;
+    let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
+    let kept = blocking(move || -> Result<store::EnrolledAgent, ApiProblem> {
+        registry.revoke(&name)?;
         service.audit(&who, "revoke agent", &name, "done", detail)?;
         Ok(service.store().agent(&name)?)
     })
     .await?;
-    api.service.fleet().dismiss(&kept.name);
+    api.service.fleet().disconnect(&kept.name);
     drop(retired);
     Ok(Json(agent(kept, None)))
 }

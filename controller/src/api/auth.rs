@@ -1,11 +1,11 @@
-//! Who asks, and what that role may do. Each handler names the least role that it wants among its arguments, so that a
-//! route without one can be seen at a look.
+//! Authentication by token and authorization by role. Each handler names the role that it requires among its arguments,
+//! so that a handler without one stands out.
 
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
-use crate::service::Who;
-use crate::store::{ApiToken, Hash, Kind, Role, StoreError};
+use crate::service::Actor;
+use crate::store::{ApiTokenRecord, Hash, Role, StoreError, StoreErrorKind};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -18,25 +18,25 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
-/// What a person or a job carries: who it is, and by which certificate authority the controller is known. Written
-/// `bbt1.ID.SECRET.AUTHORITY`, in lower-case hexadecimal digits.
+/// The credential of a person or a job, with the fingerprint of the certificate authority that proves the controller's identity.
+/// Written `bbt1.ID.SECRET.AUTHORITY`, in lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Names it in the store; no secret.
+    /// The id of the token in the store. It is not secret.
     pub id: String,
-    /// Proves it; 256 random bits.
+    /// The secret that proves possession of the token: 256 random bits.
     pub secret: String,
-    /// SHA-256 of the authority's certificate in DER.
+    /// The SHA-256 hash of the certificate authority's certificate in DER.
     pub authority: String,
 }
 
 const VERSION: &str = "bbt1";
 
 impl Token {
-    /// A new one.
+    /// Makes a token with a random id and secret.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The system provides no random numbers.
     pub fn new(authority: String) -> Result<Self, ring::error::Unspecified> {
         Ok(Token {
             id: random::<8>()?,
@@ -45,16 +45,16 @@ impl Token {
         })
     }
 
-    /// What the store keeps of its secret.
+    /// The hash of the secret, which the store keeps in its place.
     pub fn hash(&self) -> Hash {
         Hash::of(self.secret.as_bytes())
     }
 }
 
-/// So many random bytes, in hexadecimal digits.
+/// `N` random bytes in hexadecimal digits.
 ///
 /// # Errors
-/// The system has none.
+/// The system provides no random numbers.
 pub fn random<const N: usize>() -> Result<String, ring::error::Unspecified> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes)?;
@@ -91,9 +91,7 @@ impl FromStr for Token {
                     part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit())
                 };
                 if !(hexadecimal(id, 16) && hexadecimal(secret, 64) && hexadecimal(authority, 64)) {
-                    return Err(
-                        "a part of the token is not what it should be; copy it whole".into(),
-                    );
+                    return Err("the token is malformed; copy all of it".into());
                 }
                 Ok(Token {
                     id: (*id).to_owned(),
@@ -101,19 +99,20 @@ impl FromStr for Token {
                     authority: (*authority).to_owned(),
                 })
             }
-            _ => Err("a token reads `bbt1.ID.SECRET.AUTHORITY`; copy it whole".into()),
+            _ => Err("a token has the form `bbt1.ID.SECRET.AUTHORITY`; copy all of it".into()),
         }
     }
 }
 
-/// May look.
-pub struct Viewer(pub Who);
-/// May run, stop and halt.
-pub struct Operator(pub Who);
-/// May let agents and people in.
-pub struct Admin(pub Who);
+/// The caller, who has role `viewer` or more: may read.
+pub struct Viewer(pub Actor);
+/// The caller, who has role `operator` or more: may run, stop and halt.
+pub struct Operator(pub Actor);
+/// The caller, who has role `admin`: may admit and revoke agents, people and jobs.
+pub struct Admin(pub Actor);
 
-async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
+/// Authenticates the caller by the request's token and checks the role.
+async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor, ApiProblem> {
     let none = |what: &str| {
         ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
@@ -125,14 +124,14 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     }) else {
-        return Err(none("no token was sent"));
+        return Err(none("the request has no token"));
     };
-    // One sentence for all that may be wrong: nobody learns which ids there are.
-    let wrong = || none("the token is not good: unknown, expired or revoked");
+    // One message for all causes, so that nobody learns which ids exist.
+    let wrong = || none("the token is not valid: it is unknown, expired or revoked");
     let token: Token = shown.parse().map_err(|_| wrong())?;
     let kept = match api.token(&token.id).await {
         Ok(kept) => kept,
-        Err(error) if error.kind == Kind::NotThere => return Err(wrong()),
+        Err(error) if error.kind == StoreErrorKind::NotThere => return Err(wrong()),
         Err(error) => return Err(error.into()),
     };
     let proved: bool = token.hash().0.ct_eq(&kept.hash.0).into();
@@ -142,28 +141,28 @@ async fn who(parts: &Parts, api: &Api, least: Role) -> Result<Who, ApiProblem> {
     if !proved || over || kept.revoked.is_some() {
         return Err(wrong());
     }
-    if kept.role < least {
+    if kept.role < required {
         let what = format!(
-            "this wants the role {}, and `{}` is {}",
-            word(least),
+            "requires role `{}`; token `{}` has role `{}`",
+            role_name(required),
             kept.name,
-            word(kept.role)
+            role_name(kept.role)
         );
-        let who = Who {
+        let who = Actor {
             name: kept.name,
             role: kept.role,
         };
-        api.denied(&kept.id, who, least, parts).await;
+        api.record_denial(&kept.id, who, required, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
-    Ok(Who {
+    Ok(Actor {
         name: kept.name,
         role: kept.role,
     })
 }
 
-/// A role in a word.
-pub fn word(role: Role) -> &'static str {
+/// The name of a role, as it is written in requests and answers.
+pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Viewer => "viewer",
         Role::Operator => "operator",
@@ -171,22 +170,22 @@ pub fn word(role: Role) -> &'static str {
     }
 }
 
-/// How often a token asked for what its role does not allow, since when.
+/// How many requests of a token its role did not allow, since the first of them.
 pub(super) struct DenialCount {
     since: Instant,
     count: u32,
 }
 
-/// So many refusals of one token are written down in [`DENIAL_WINDOW`]: more say no more, and would fill the disk.
+/// How many denied requests of one token are written to the audit log in [`DENIAL_WINDOW`]. More would only fill the disk.
 const MAX_LOGGED_DENIALS: u32 = 10;
 const DENIAL_WINDOW: Duration = Duration::from_secs(60);
-/// So much of a path is written down, in characters.
+/// How much of a path is written to the audit log, in characters.
 const MAX_LOGGED_PATH_CHARS: usize = 200;
 
 impl Api {
-    /// Writes down that somebody asked for what its role does not allow. A stranger, who shows no good token, is only counted:
+    /// Records in the audit log that the role of a token did not allow a request. Requests without a valid token are not recorded:
     /// anybody could fill the log.
-    async fn denied(&self, token: &str, who: Who, least: Role, parts: &Parts) {
+    async fn record_denial(&self, token: &str, who: Actor, required: Role, parts: &Parts) {
         let is_written = {
             let mut denial_counts = self
                 .denial_counts
@@ -213,15 +212,15 @@ impl Api {
             .chain(path)
             .collect();
         let service = self.service.clone();
-        let detail = json!({"wants": word(least)});
+        let detail = json!({"wants": role_name(required)});
         let written = blocking(move || service.audit(&who, "ask", &about, "refused", detail)).await;
         if written.is_err() {
-            tracing::warn!("a refusal is not in the audit log");
+            tracing::warn!("a denied request could not be written to the audit log");
         }
     }
 
-    /// A token. Those that were seen are remembered, so that the lever can be pulled while the store can't be read.
-    async fn token(&self, id: &str) -> Result<ApiToken, StoreError> {
+    /// Looks a token up in the store. Tokens are cached, so that a halt works while the store is not available.
+    async fn token(&self, id: &str) -> Result<ApiTokenRecord, StoreError> {
         let (store, id_) = (self.service.store().clone(), id.to_owned());
         let read = tokio::task::spawn_blocking(move || store.api_token(&id_)).await;
         match read {
@@ -229,12 +228,15 @@ impl Api {
                 self.cache_token(token.clone());
                 Ok(token)
             }
-            Ok(Err(error)) if error.kind == Kind::NotThere => {
+            Ok(Err(error)) if error.kind == StoreErrorKind::NotThere => {
                 self.forget(id);
                 Err(error)
             }
             Ok(Err(error)) => self.cached_token(id).ok_or(error),
-            Err(_) => Err(StoreError::new(Kind::Io, "the controller ends")),
+            Err(_) => Err(StoreError::new(
+                StoreErrorKind::Io,
+                "the controller is shutting down",
+            )),
         }
     }
 }
@@ -245,7 +247,7 @@ macro_rules! roles {
             type Rejection = ApiProblem;
 
             async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiProblem> {
-                who(parts, api, Role::$name).await.map($name)
+                authenticate(parts, api, Role::$name).await.map($name)
             }
         }
     )*};
@@ -257,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_as_it_is_written_and_shown_without_its_secret() {
+    fn token_debug_output_hides_secret_and_text_parses_back() {
         let token = Token::new("ab".repeat(32)).unwrap();
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains(&token.secret));

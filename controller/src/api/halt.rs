@@ -1,100 +1,19 @@
-//! The lever over HTTP.
+//! The halt: its status, ordering one, and ending it.
 
 use super::Api;
 use super::auth::{Operator, Viewer};
 use super::blocking;
 use super::extract::JsonBody;
 use super::problem::ApiProblem;
+use super::types::{
+    AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, OwedInjection,
+};
 use crate::service;
 use axum::Json;
 use axum::extract::State;
 use backburn_experiments::wire::{Ended, Owed};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-use utoipa::ToSchema;
-
-/// Whether the lever is pulled.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HaltStatus {
-    /// Whether nothing new starts.
-    halted: bool,
-    /// Who pulled it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    who: Option<String>,
-    /// When.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<String>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
-}
-
-/// Why it is pulled.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HaltRequest {
-    /// For people.
-    #[serde(default)]
-    why: Option<String>,
-}
-
-/// What an agent did.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct AgentHaltResult {
-    /// Its name.
-    agent: String,
-    /// From the command until it said that everything is observed gone, in milliseconds; none where it has not.
-    took_ms: Option<f64>,
-    /// What it could not put back.
-    owed: Vec<OwedInjection>,
-    /// Whether it is connected and does not answer: what it was asked for may still act.
-    unresponsive: bool,
-    /// What its guardian has said that it put back, because its worker died or hung.
-    guardian: Vec<GuardianRevert>,
-}
-
-/// What a guardian put back for a worker that died or hung.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct GuardianRevert {
-    /// The injection.
-    injection: String,
-    /// Whether it was observed gone.
-    clean: bool,
-    /// What is still there, where it was not.
-    residue: Vec<String>,
-}
-
-/// Something that could not be put back.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct OwedInjection {
-    /// The injection.
-    injection: String,
-    /// Its fault.
-    fault: String,
-    /// What is still there.
-    residue: Vec<String>,
-}
-
-/// What a pull of the lever did.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = HaltReport)]
-#[serde(rename_all = "kebab-case")]
-pub struct HaltResult {
-    /// The runs that were ended.
-    runs: Vec<String>,
-    /// What each agent did, the slowest first.
-    agents: Vec<AgentHaltResult>,
-    /// From the command until everything was observed gone, or we stopped waiting, in milliseconds.
-    took_ms: f64,
-    /// Whether everything is observed gone.
-    clean: bool,
-    /// Runs some of whose faults are not known to be over.
-    unknown: Vec<String>,
-    /// Whether the store remembers it; where it does not, a restart of the controller lets go of the lever.
-    remembered: bool,
-}
 
 impl From<Owed> for OwedInjection {
     fn from(owed: Owed) -> Self {
@@ -140,7 +59,7 @@ impl From<service::HaltReport> for HaltResult {
     }
 }
 
-fn lever(api: &Api) -> HaltStatus {
+fn halt_status(api: &Api) -> HaltStatus {
     let halted = api.service.halted();
     HaltStatus {
         halted: halted.is_some(),
@@ -150,43 +69,43 @@ fn lever(api: &Api) -> HaltStatus {
     }
 }
 
-/// Whether the halt lever is pulled. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = ["viewer"])), responses((status = 200, body = HaltStatus), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns whether a halt is in force.
+#[utoipa::path(get, path = "/api/v1/halt", tag = "halt", security(("token" = ["viewer"])), responses((status = 200, body = HaltStatus)))]
 pub async fn state(_who: Viewer, State(api): State<Api>) -> Json<HaltStatus> {
-    Json(lever(&api))
+    Json(halt_status(&api))
 }
 
-/// Pulls the lever: every run stops, every fault is put back and observed gone, and nothing new starts. Works while the store
-/// does not. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = HaltRequest, security(("token" = ["operator"])), responses((status = 200, body = HaltResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json")))]
+/// Orders a halt: every run ends, every fault is reverted and observed to be gone, and no run starts until the halt ends. A halt
+/// works even while the store is unavailable.
+#[utoipa::path(post, path = "/api/v1/halt", tag = "halt", request_body = HaltRequest, security(("token" = ["operator"])), responses((status = 200, body = HaltResult)))]
 pub async fn halt(
     Operator(who): Operator,
     State(api): State<Api>,
     JsonBody(why): JsonBody<HaltRequest>,
 ) -> Json<HaltResult> {
-    // On a task of its own: whoever asked may go away, the lever stays pulled to its end.
+    // On its own task, so that the halt goes on if the client closes the connection.
     let service = Arc::clone(&api.service);
     let (name, reason) = (who.name.clone(), why.why.clone());
-    let pulled = tokio::spawn(async move { service.halt(&name, reason).await }).await;
-    let report = match pulled {
+    let halting = tokio::spawn(async move { service.halt(&name, reason).await }).await;
+    let report = match halting {
         Ok(report) => report,
         Err(error) => {
-            tracing::error!(%error, "the lever was pulled, and its report is lost");
+            tracing::error!(%error, "the halt was ordered, but its report is lost");
             api.service.halt(&who.name, why.why.clone()).await
         }
     };
-    // After the deed, and whether or not it can be written: this is the one deed that does not wait for paper.
+    // Written afterwards, and not required to succeed: a halt must not wait for the store.
     let service = Arc::clone(&api.service);
     let detail = json!({"why": why.why, "runs": report.runs, "agents": report.agents.len(), "took-ms": report.took_ms, "clean": report.clean});
     let written = blocking(move || service.audit(&who, "halt", "everything", "done", detail)).await;
     if written.is_err() {
-        tracing::error!("the halt is not in the audit log");
+        tracing::error!("the halt could not be written to the audit log");
     }
     Json(report.into())
 }
 
-/// Lets runs start again. What was stopped stays stopped. Wants the role operator.
-#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = ["operator"])), responses((status = 200, body = HaltStatus), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
+/// Ends the halt, so that runs can start again. Runs that were stopped stay stopped.
+#[utoipa::path(delete, path = "/api/v1/halt", tag = "halt", security(("token" = ["operator"])), responses((status = 200, body = HaltStatus)))]
 pub async fn resume(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -197,5 +116,5 @@ pub async fn resume(
         service.resume()
     })
     .await?;
-    Ok(Json(lever(&api)))
+    Ok(Json(halt_status(&api)))
 }

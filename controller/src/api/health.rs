@@ -1,5 +1,6 @@
 //! Whether the controller is alive, and whether it can start runs.
 
+use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::{Api, blocking};
 use axum::Json;
@@ -9,16 +10,16 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Whether the process lives.
+/// The answer of a controller that is alive.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
-    /// The program's version.
+    /// The version of the controller's program.
     version: &'static str,
 }
 
-/// Whether the controller lives. Wants no token.
+/// Answers while the controller is alive. Requires no token.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)))]
 pub async fn healthz() -> Json<Health> {
     Json(Health {
@@ -27,11 +28,11 @@ pub async fn healthz() -> Json<Health> {
     })
 }
 
-/// Whether it can start runs: its store can be read, and the halt lever is not pulled. Wants no token.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health), (status = 503, body = ApiProblem, content_type = "application/problem+json")))]
+/// Answers while the controller can start runs: its store can be read and no halt is in force. Requires no token.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health), ProblemStatus<503>))]
 pub async fn readyz(State(api): State<Api>) -> Result<Json<Health>, ApiProblem> {
     if api.service.halted().is_some() {
-        let what = "the halt lever is pulled";
+        let what = "a halt is in force";
         return Err(ApiProblem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "halt",

@@ -2,7 +2,6 @@
 
 use super::Api;
 use super::auth::Viewer;
-use super::problem::ApiProblem;
 use crate::service::Service;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
@@ -18,13 +17,13 @@ use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Figures for Prometheus. Wants the role viewer.
-#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns metrics for Prometheus (OpenMetrics).
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
     let mut text = String::new();
     if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &api.metrics.registry)
     {
-        tracing::error!(%error, "metrics can't be written");
+        tracing::error!(%error, "metrics could not be encoded");
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,7 +37,7 @@ struct RequestLabels {
     status: u16,
 }
 
-/// The controller's figures.
+/// The metrics of the API: how many requests were answered, and how fast.
 pub struct ApiMetrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -53,7 +52,7 @@ impl ApiMetrics {
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register(
             "http_request_seconds",
-            "How long requests took",
+            "Time to answer a request",
             seconds.clone(),
         );
         registry.register_collector(Box::new(ServiceCollector(Arc::downgrade(service))));
@@ -65,7 +64,7 @@ impl ApiMetrics {
     }
 }
 
-/// Figures that are looked at when somebody asks.
+/// Metrics of the service, collected at each request for metrics.
 #[derive(Debug)]
 struct ServiceCollector(Weak<Service>);
 
@@ -83,18 +82,18 @@ impl Collector for ServiceCollector {
             ),
             (
                 "agents_unresponsive",
-                "Agents that are connected and do not answer",
+                "Agents that are connected but do not answer",
                 service.fleet().unresponsive(),
             ),
-            ("runs_open", "Runs that go on", going_on.len()),
+            ("runs_open", "Runs that are open", going_on.len()),
             (
                 "injections_open",
-                "Faults that were asked for and are not known to be over",
+                "Injections that were requested and are not known to be over",
                 going_on.values().sum(),
             ),
             (
                 "halted",
-                "1 while the halt lever is pulled",
+                "1 while a halt is in force",
                 usize::from(service.halted().is_some()),
             ),
         ];
@@ -118,7 +117,7 @@ impl Collector for ServiceCollector {
     }
 }
 
-/// Counts each request.
+/// Counts each request by method, route and status.
 pub(super) async fn count_request(
     State(metrics): State<Arc<ApiMetrics>>,
     route: Option<MatchedPath>,
@@ -126,7 +125,7 @@ pub(super) async fn count_request(
     next: Next,
 ) -> Response {
     let began = Instant::now();
-    // Any word may come as a method, and each that is counted takes room for ever.
+    // A method may be any word, and each distinct one that is counted takes memory for ever.
     let method = match request.method().as_str() {
         known @ ("GET" | "PUT" | "POST" | "DELETE" | "HEAD") => known.to_owned(),
         _ => "other".to_owned(),

@@ -1,9 +1,10 @@
-//! The controller over HTTP: one file for each kind of thing. The description that clients read (OpenAPI) is made from
-//! the handlers, and every problem is told in one shape (RFC 9457).
+//! The controller's HTTP API: one file of handlers for each kind of resource, and the bodies of requests and answers in
+//! `types`. The OpenAPI description is generated from the handlers. Every problem is answered in one form (RFC 9457).
 
 mod agents;
 mod audit;
 mod auth;
+mod connection;
 mod experiments;
 mod extract;
 mod faults;
@@ -18,55 +19,47 @@ mod runs;
 mod schedules;
 mod stream;
 mod tokens;
-mod write_timeout;
+pub mod types;
 
-pub use auth::{Token, random, word};
+pub use auth::{Token, random, role_name};
+pub use connection::serve;
 use metrics::ApiMetrics;
 pub use problem::ApiProblem;
 
-use crate::authority::Authority;
-use crate::service::{Enrolment, Service};
-use crate::store::ApiToken;
+use crate::pki::agent_registry::AgentRegistry;
+use crate::pki::ca::CertificateAuthority;
+use crate::service::Service;
+use crate::store::ApiTokenRecord;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The longest body, in bytes: an experiment is a page or two.
+/// Longest body of a request, in bytes. An experiment takes a few thousand.
 const MAX_BODY_BYTES: usize = 1 << 20;
-/// How long the head of a request may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may while there is little room for others.
-const CROWDED_HEADER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a request's body may take to come, and its answer to be made. Streams are answered at once.
+/// How long a request may take, from its head until its answer begins.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an answer may stand still because nobody reads it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many may follow journals at a time: whoever follows keeps a connection, and the lever needs one, too.
+/// How many clients may follow journals at a time. Each keeps a connection, and some must be left for a halt.
 const MAX_FOLLOWERS: usize = 256;
-/// How many tokens are remembered, for when the store can't be read.
+/// How many tokens are cached, for the time when the store is not available.
 const MAX_CACHED_TOKENS: usize = 1000;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Api {
     service: Arc<Service>,
-    enrolment: Arc<Enrolment>,
-    authority: Arc<Authority>,
-    seen: Arc<Mutex<BTreeMap<String, ApiToken>>>,
+    registry: Arc<AgentRegistry>,
+    authority: Arc<CertificateAuthority>,
+    seen: Arc<Mutex<BTreeMap<String, ApiTokenRecord>>>,
     metrics: Arc<ApiMetrics>,
     followers: Arc<Semaphore>,
     denial_counts: Arc<Mutex<BTreeMap<String, auth::DenialCount>>>,
@@ -74,15 +67,16 @@ pub struct Api {
 
 #[derive(OpenApi)]
 #[openapi(
+    components(schemas(ApiProblem)),
     info(
         title = "Backburn",
-        description = "Chaos experiments on a fleet: what is broken is put back. Times are RFC 3339 in UTC; lengths are like `1m30s`; problems are RFC 9457."
+        description = "Chaos experiments on a fleet of Linux hosts; every fault is reverted. Times are in UTC as in RFC 3339, durations are written like `1m30s`, and problems are answered as in RFC 9457."
     ),
     modifiers(&BearerScheme)
 )]
 struct Description;
 
-/// How a client proves who it is.
+/// Adds the security scheme to the description: a token in the `Authorization` header.
 struct BearerScheme;
 
 impl utoipa::Modify for BearerScheme {
@@ -97,13 +91,13 @@ impl Api {
     /// The API of this service.
     pub fn new(
         service: Arc<Service>,
-        enrolment: Arc<Enrolment>,
-        authority: Arc<Authority>,
+        registry: Arc<AgentRegistry>,
+        authority: Arc<CertificateAuthority>,
     ) -> Self {
         let metrics = Arc::new(ApiMetrics::new(&service));
         Api {
             service,
-            enrolment,
+            registry,
             authority,
             seen: Arc::default(),
             metrics,
@@ -112,14 +106,14 @@ impl Api {
         }
     }
 
-    fn cache_token(&self, token: ApiToken) {
+    fn cache_token(&self, token: ApiTokenRecord) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < MAX_CACHED_TOKENS {
             seen.insert(token.id.clone(), token);
         }
     }
 
-    fn cached_token(&self, id: &str) -> Option<ApiToken> {
+    fn cached_token(&self, id: &str) -> Option<ApiTokenRecord> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(id).cloned()
     }
@@ -129,7 +123,7 @@ impl Api {
         seen.remove(id);
     }
 
-    /// Every route, and their description.
+    /// The router of all routes, including their OpenAPI description.
     pub fn router(self) -> Router {
         let (router, _) = described();
         let description = Arc::new(description());
@@ -141,14 +135,14 @@ impl Api {
         router
             .route("/api/v1/openapi.json", described)
             .fallback(async || {
-                ApiProblem::not_found("there is no such path")
-                    .hint("`/api/v1/openapi.json` describes all there are")
+                ApiProblem::not_found("the path does not exist")
+                    .hint("`/api/v1/openapi.json` describes all paths")
             })
             .method_not_allowed_fallback(async || {
                 ApiProblem::new(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "method",
-                    "the path does not know this method",
+                    "the path does not support this method",
                 )
             })
             .layer(axum::middleware::from_fn(enforce_timeout))
@@ -161,7 +155,7 @@ impl Api {
     }
 }
 
-/// Each route is named here, once.
+/// The router of all routes, each listed once, and the description that their annotations generate.
 fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
@@ -201,61 +195,32 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The API's description, as OpenAPI.
+/// The OpenAPI description of the API.
 pub fn description() -> serde_json::Value {
     let mut description = serde_json::to_value(described().1).unwrap_or_default();
     openapi::complete(&mut description);
     description
 }
 
-/// Serves one connection, until it closes or `ending` comes. In a crowd, whoever says nothing goes soon.
-pub async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    is_crowded: bool,
-    ending: impl Future<Output = ()>,
-) {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(match is_crowded {
-            true => CROWDED_HEADER_TIMEOUT,
-            false => HEADER_TIMEOUT,
-        })
-        .max_buf_size(64 << 10);
-    let stream = TokioIo::new(write_timeout::WriteTimeout::new(stream, WRITE_TIMEOUT));
-    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    tokio::select! {
-        served = connection.as_mut() => if let Err(error) = served {
-            tracing::debug!(%error, "a connection ended");
-        },
-        () = ending => {
-            connection.as_mut().graceful_shutdown();
-            connection.await.ok();
-        }
-    }
-}
-
-/// The store's work, off the threads that serve.
+/// Does blocking work, such as the store's, outside the threads that serve connections.
 async fn blocking<T: Send + 'static, E: Into<ApiProblem> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiProblem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(Into::into),
         Err(error) => {
-            tracing::error!(%error, "a request was not finished");
+            tracing::error!(%error, "a request failed");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             Err(ApiProblem::new(
                 status,
                 "bug",
-                "the request was not finished",
+                "the request failed because of a bug in Backburn",
             ))
         }
     }
 }
 
-/// Ends what takes too long.
+/// Answers with a problem when a request takes longer than [`REQUEST_TIMEOUT`].
 async fn enforce_timeout(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -263,7 +228,7 @@ async fn enforce_timeout(request: Request, next: Next) -> Response {
             StatusCode::REQUEST_TIMEOUT,
             "slow",
             format!(
-                "the request was not whole, or not answered, within {} s",
+                "the request was not complete or not answered within {} s",
                 REQUEST_TIMEOUT.as_secs()
             ),
         )

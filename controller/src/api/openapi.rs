@@ -1,12 +1,15 @@
-//! What the description (OpenAPI) says of every operation alike: a name of its own, what it answers to who may not, to
-//! a body that is none, and while the store can't be used; and the experiment document, which has a schema already.
+//! What the OpenAPI description says of every operation alike: a unique id, the required role, the problems that any
+//! operation of its kind can answer with, and the schema of the experiment document.
 
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use utoipa::IntoResponses;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 
-/// Where the experiment document's schema is within the description.
+/// Where the schema of the experiment document stands in the description.
 const DOCUMENT_SCHEMA: &str = "#/components/schemas/Document";
 
-/// Puts in what all operations have in common.
+/// Adds what all operations have in common.
 pub(super) fn complete(description: &mut Value) {
     if let Some(schemas) = description
         .pointer_mut("/components/schemas")
@@ -36,12 +39,15 @@ fn complete_operation(operation: &mut Map<String, Value>) {
         word(operation.get("tags").and_then(|tags| tags.get(0))),
         word(operation.get("operationId")),
     );
-    // Handlers are called `list` in several files; who makes a client of this needs one name for each.
+    // Several handlers are called `list`, but generators of clients need a unique id for each operation.
     operation.insert("operationId".into(), json!(format!("{tag}_{name}")));
     let role = operation.get("security").map(|security| {
         let role = security.pointer("/0/token/0");
         role.and_then(Value::as_str).unwrap_or_default().to_owned()
     });
+    if let Some(role) = &role {
+        append(operation, &format!("Requires role `{role}`."));
+    }
     let body = operation
         .get_mut("requestBody")
         .and_then(Value::as_object_mut);
@@ -56,11 +62,9 @@ fn complete_operation(operation: &mut Map<String, Value>) {
     else {
         return;
     };
-    let mut also = |status: &str, is_so: bool| {
-        if is_so && !responses.contains_key(status) {
-            let schema = json!({"$ref": "#/components/schemas/Problem"});
-            let content = json!({"application/problem+json": {"schema": schema}});
-            responses.insert(status.into(), json!({"content": content}));
+    let mut also = |status: &str, applies: bool| {
+        if applies && !responses.contains_key(status) {
+            responses.insert(status.into(), json!(problem_response()));
         }
     };
     also("400", has_body || has_parameters);
@@ -80,28 +84,52 @@ fn complete_operation(operation: &mut Map<String, Value>) {
     responses.sort_keys();
 }
 
-/// What an answer of this status means, where its handler does not say.
+/// Appends a sentence to the summary of an operation.
+fn append(operation: &mut Map<String, Value>, sentence: &str) {
+    let summary = operation.get("summary").and_then(Value::as_str);
+    let summary = format!("{} {sentence}", summary.unwrap_or_default());
+    operation.insert("summary".into(), json!(summary.trim_start()));
+}
+
+/// A problem that an operation answers with this HTTP status besides those that [`complete`] adds to every operation of its kind.
+pub(super) struct ProblemStatus<const STATUS: u16>;
+
+impl<const STATUS: u16> IntoResponses for ProblemStatus<STATUS> {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        BTreeMap::from([(STATUS.to_string(), problem_response().into())])
+    }
+}
+
+/// An answer with a problem document.
+fn problem_response() -> Response {
+    let content = Content::new(Some(Ref::from_schema_name("Problem")));
+    ResponseBuilder::new()
+        .content("application/problem+json", content)
+        .build()
+}
+
+/// The description of an answer with this status, unless its handler gives one.
 fn means(status: &str) -> &'static str {
     match status {
-        "200" => "Here it is",
-        "201" => "It is made",
-        "202" => "It is begun",
-        "204" => "It is done",
-        "400" => "The request can't be understood",
-        "401" => "There is no good token",
-        "403" => "The token's role, or a rule, does not allow it",
-        "404" => "There is no such thing",
-        "408" => "The request was not whole, or not answered, in time",
-        "409" => "It can't be done as things are",
-        "413" => "The body is too long",
-        "415" => "The body is not said to be JSON",
-        "422" => "The experiment is wrong: `problems` says all of it",
-        "503" => "The store, or an agent, does not answer",
+        "200" => "Success",
+        "201" => "Created",
+        "202" => "Accepted",
+        "204" => "Success, without content",
+        "400" => "The request is malformed",
+        "401" => "The token is missing or not valid",
+        "403" => "The role of the token or a rule does not allow it",
+        "404" => "It does not exist",
+        "408" => "The request was not complete or not answered in time",
+        "409" => "The current state does not allow it",
+        "413" => "The body is too large",
+        "415" => "The content type of the body is not JSON",
+        "422" => "The experiment is not valid; `problems` lists all of its problems",
+        "503" => "The store or an agent does not answer",
         _ => "A problem",
     }
 }
 
-/// The document's schema has its parts within itself; here it is a part of something else.
+/// Rewrites references within the document's schema, which is now a part of a larger document.
 fn rebase_references(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

@@ -1,7 +1,8 @@
-//! What an answer says when it is no: a problem document as in RFC 9457, with the rule and what would do.
+//! The answer to a request that fails: a problem document (RFC 9457) with the rule that was violated and a hint.
 
-use crate::service::Refused;
-use crate::store::{Kind, StoreError};
+use super::types::{DocumentProblem, ProblemDetails};
+use crate::service::StartError;
+use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,46 +11,14 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-/// Why something was not done.
+/// The reason why a request failed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Problem)]
 #[serde(transparent)]
 pub struct ApiProblem(Box<ProblemDetails>);
 
-/// A problem document (RFC 9457).
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ProblemDetails {
-    /// What kind of problem, e.g. `urn:backburn:problem:overlap`: the last part is the rule.
-    #[serde(rename = "type")]
-    kind: String,
-    /// The status in words.
-    title: String,
-    /// The HTTP status.
-    status: u16,
-    /// What is wrong, in one sentence.
-    detail: String,
-    /// What would do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
-    /// Everything that is wrong with a document, each with its place.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<DocumentProblem>,
-}
-
-/// One thing that is wrong with a document.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct DocumentProblem {
-    /// Where: a JSON path.
-    at: String,
-    /// What.
-    what: String,
-    /// What would do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
-}
-
 impl ApiProblem {
-    /// A problem of this rule.
+    /// A problem that a violation of this rule causes.
     pub fn new(status: StatusCode, rule: &str, detail: impl Into<String>) -> Self {
         ApiProblem(Box::new(ProblemDetails {
             kind: format!("urn:backburn:problem:{rule}"),
@@ -61,26 +30,27 @@ impl ApiProblem {
         }))
     }
 
-    /// The same, saying what would do.
+    /// Adds a hint: what would help.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// A document that is wrong.
+    /// The problem of an experiment document that is invalid.
     pub fn invalid(problems: Vec<backburn_experiments::Problem>) -> Self {
         let count = match problems.len() {
             1 => "1 problem".to_owned(),
             count => format!("{count} problems"),
         };
         let detail = format!("the experiment has {count}");
-        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).places(problems)
+        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with_document_problems(problems)
     }
 
-    /// The same, with everything that is wrong and its place.
+    /// Adds all problems of the document, each with its JSON path.
     #[must_use]
-    pub fn places(mut self, problems: Vec<backburn_experiments::Problem>) -> Self {
+    pub fn with_document_problems(mut self, problems: Vec<backburn_experiments::Problem>) -> Self {
         self.0.problems = problems
             .into_iter()
             .map(|problem| DocumentProblem {
@@ -92,7 +62,7 @@ impl ApiProblem {
         self
     }
 
-    /// Something of this name is not there.
+    /// The problem of a request for something that does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
         ApiProblem::new(StatusCode::NOT_FOUND, "not-there", what)
     }
@@ -119,17 +89,19 @@ impl IntoResponse for ApiProblem {
 impl From<StoreError> for ApiProblem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::NotThere => ApiProblem::not_found(error.to_string()),
-            Kind::Conflict => ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            StoreErrorKind::NotThere => ApiProblem::not_found(error.to_string()),
+            StoreErrorKind::Conflict => {
+                ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
             _ => {
                 tracing::error!(%error, "the store failed");
-                // What is inside is for the log.
+                // The details belong in the log: they could reveal what is stored.
                 ApiProblem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "store",
-                    "the controller's store can't be used",
+                    "the controller's store is not available",
                 )
-                .hint("the controller's log says why; `backburn halt` works all the same")
+                .hint("see the controller's log; `backburn halt` works nevertheless")
             }
         }
     }
@@ -148,17 +120,17 @@ impl From<Refusal> for ApiProblem {
     }
 }
 
-impl From<Refused> for ApiProblem {
-    fn from(refused: Refused) -> Self {
+impl From<StartError> for ApiProblem {
+    fn from(refused: StartError) -> Self {
         match refused {
-            Refused::Invalid(problems) => ApiProblem::invalid(problems),
-            Refused::Refusal(refusal) => refusal.into(),
-            Refused::Store(error) => error.into(),
-            Refused::Waits(approval) => ApiProblem::new(
+            StartError::Invalid(problems) => ApiProblem::invalid(problems),
+            StartError::Refusal(refusal) => refusal.into(),
+            StartError::Store(error) => error.into(),
+            StartError::Waits(approval) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(
-                    "a second person has to approve of `{}`, by the rule `{}`",
+                    "run `{}` waits for an approval, which rule `{}` requires",
                     approval.id, approval.rule
                 ),
             ),

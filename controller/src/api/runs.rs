@@ -1,11 +1,13 @@
-//! Runs: what they came to, what happened in them, ending them; and what waits for a second person.
+//! Runs: their results and journals, stopping them, and approvals.
 
 use super::Api;
 use super::auth::{Operator, Viewer};
 use super::blocking;
 use super::extract::{JsonBody, PathParam, QueryParams};
+use super::openapi::ProblemStatus;
 use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
+use super::types::{ApprovalInfo, ApprovedRun, RunInfo, RunJournalEntry, StopRequest, StopResult};
 use crate::service;
 use crate::store::{self, RunFilter};
 use axum::Json;
@@ -13,49 +15,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use backburn_experiments::journal::Outcome;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
-/// A run.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Run)]
-#[serde(rename_all = "kebab-case")]
-pub struct RunInfo {
-    /// Its id.
-    id: String,
-    /// The experiment's name, where it is one of those that are kept.
-    experiment: Option<String>,
-    /// Its version.
-    version: Option<u64>,
-    /// The experiment's title.
-    title: String,
-    /// What every pick came from.
-    seed: u64,
-    /// Who asked for it.
-    who: String,
-    /// Why: `asked` or `schedule`.
-    because: String,
-    /// When it began.
-    started: String,
-    /// When it ended; none while it goes on.
-    ended: Option<String>,
-    /// What it came to: `held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`.
-    outcome: Option<String>,
-    /// The outcome's exit code.
-    exit_code: Option<u8>,
-    /// Why, in full.
-    verdict: Option<Value>,
-    /// How many events its journal has.
-    events: u64,
-}
-
-fn word(value: impl Serialize) -> String {
+/// The text that a value without fields is written as.
+fn serialized_name(value: impl Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
 }
 
-impl From<store::Run> for RunInfo {
-    fn from(kept: store::Run) -> Self {
+impl From<store::RunRecord> for RunInfo {
+    fn from(kept: store::RunRecord) -> Self {
         let new = kept.new;
         let (experiment, version) = match new.experiment {
             Some(reference) => (Some(reference.name), Some(reference.version)),
@@ -69,10 +39,10 @@ impl From<store::Run> for RunInfo {
             title: new.title,
             seed: new.seed,
             who: new.who,
-            because: word(new.because),
+            because: serialized_name(new.because),
             started: new.started.to_string(),
             ended: end.as_ref().map(|end| end.ended.to_string()),
-            outcome: end.as_ref().map(|end| word(end.outcome)),
+            outcome: end.as_ref().map(|end| serialized_name(end.outcome)),
             exit_code: end.as_ref().map(|end| end.outcome.exit_code()),
             verdict: end.map(|end| end.verdict),
             events: kept.events,
@@ -80,27 +50,27 @@ impl From<store::Run> for RunInfo {
     }
 }
 
-/// Which runs.
+/// Which runs to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RunsQuery {
-    /// Of this experiment.
+    /// Only runs of the stored experiment with this name.
     experiment: Option<String>,
-    /// That came to this.
+    /// Only runs with this outcome.
     #[param(pattern = "^(held|deviated|not-started|aborted|inconclusive|not-clean|not-injected)$")]
     outcome: Option<String>,
-    /// That go on, or that do not.
+    /// Only open runs (`true`), or only runs that are over (`false`).
     open: Option<bool>,
-    /// Those that began before this one.
+    /// Only runs that started before the run with this id.
     before: Option<String>,
-    /// At the most so many, 1 to 1000; 100 where left out.
+    /// The greatest number of runs to return, from 1 to 1000. The default is 100.
     #[serde(default = "default_page_size")]
     #[param(minimum = 1, maximum = 1000)]
     limit: u32,
 }
 
-/// Runs, the newest first. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(RunsQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunInfo>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Lists runs, newest first.
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(RunsQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunInfo>), ProblemStatus<404>))]
 pub async fn list(
     _who: Viewer,
     State(api): State<Api>,
@@ -111,9 +81,9 @@ pub async fn list(
         None => None,
         Some(word) => Some(
             serde_json::from_value::<Outcome>(word.clone().into()).map_err(|_| {
-                let what = format!("`{}` is no outcome", word.escape_debug());
+                let what = format!("`{}` is not an outcome", word.escape_debug());
                 ApiProblem::new(StatusCode::BAD_REQUEST, "query", what).hint(
-                    "`held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`",
+                    "use `held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`",
                 )
             })?,
         ),
@@ -128,8 +98,8 @@ pub async fn list(
     Ok(Json(found.into_iter().map(RunInfo::from).collect()))
 }
 
-/// A run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = RunInfo), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns a run.
+#[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = RunInfo), ProblemStatus<404>))]
 pub async fn get(
     _who: Viewer,
     State(api): State<Api>,
@@ -140,17 +110,8 @@ pub async fn get(
     Ok(Json(found.into()))
 }
 
-/// An event of a run's journal.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RunJournalEntry {
-    /// Its number, from 1.
-    number: u64,
-    /// The event, as in a local run's journal.
-    entry: Value,
-}
-
-/// A run's journal. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), PageByNumber), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunJournalEntry>), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns events of a run's journal, oldest first.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), PageByNumber), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunJournalEntry>), ProblemStatus<404>))]
 pub async fn events(
     _who: Viewer,
     State(api): State<Api>,
@@ -166,8 +127,8 @@ pub async fn events(
     Ok(Json(events.collect()))
 }
 
-/// A run as a trace, as an OpenTelemetry collector takes it (OTLP, the JSON encoding). Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/trace", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Value), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Returns a run as an OpenTelemetry trace (OTLP in JSON).
+#[utoipa::path(get, path = "/api/v1/runs/{run}/trace", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Value), ProblemStatus<404>))]
 pub async fn trace(
     _who: Viewer,
     State(api): State<Api>,
@@ -177,29 +138,11 @@ pub async fn trace(
     let found = blocking(move || service.trace(&run)).await?;
     found
         .map(Json)
-        .ok_or_else(|| ApiProblem::not_found("nothing is in the run's journal yet"))
+        .ok_or_else(|| ApiProblem::not_found("the run's journal is still empty"))
 }
 
-/// Why a run is ended.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StopRequest {
-    /// For people; it is in the verdict.
-    #[serde(default)]
-    why: Option<String>,
-}
-
-/// What became of a wish to end a run.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct StopResult {
-    /// The run.
-    run: String,
-    /// Whether it went on until now; what it injected is being put back.
-    stopping: bool,
-}
-
-/// Ends a run; everything is put back first. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = StopRequest, security(("token" = ["operator"])), responses((status = 202, body = StopResult), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 415, body = ApiProblem, content_type = "application/problem+json")))]
+/// Stops a run. Its faults are reverted first.
+#[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = StopRequest, security(("token" = ["operator"])), responses((status = 202, body = StopResult), ProblemStatus<404>))]
 pub async fn stop(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -220,30 +163,8 @@ pub async fn stop(
     Ok((StatusCode::ACCEPTED, Json(stopping)))
 }
 
-/// Something that waits for a second person.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Approval)]
-pub struct ApprovalInfo {
-    /// Its name, and the id of the run that begins with the approval.
-    id: String,
-    /// The experiment.
-    experiment: String,
-    /// Its version.
-    version: u64,
-    /// What every pick comes from.
-    seed: u64,
-    /// Configuration values that go before the document's.
-    variables: Map<String, Value>,
-    /// Who asked.
-    who: String,
-    /// When.
-    at: String,
-    /// The rule of the controller's policy that wants a second person.
-    rule: String,
-}
-
-impl From<service::Approval> for ApprovalInfo {
-    fn from(kept: service::Approval) -> Self {
+impl From<service::PendingApproval> for ApprovalInfo {
+    fn from(kept: service::PendingApproval) -> Self {
         ApprovalInfo {
             id: kept.id,
             experiment: kept.experiment,
@@ -257,8 +178,8 @@ impl From<service::Approval> for ApprovalInfo {
     }
 }
 
-/// What waits for a second person. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<ApprovalInfo>), (status = 401, body = ApiProblem, content_type = "application/problem+json")))]
+/// Lists the runs that wait for an approval.
+#[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<ApprovalInfo>)))]
 pub async fn approvals(
     _who: Viewer,
     State(api): State<Api>,
@@ -268,15 +189,8 @@ pub async fn approvals(
     Ok(Json(found.into_iter().map(ApprovalInfo::from).collect()))
 }
 
-/// A run that has begun.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ApprovedRun {
-    /// Its id.
-    run: String,
-}
-
-/// Approves of what somebody else asked for, and starts it. Wants the role operator.
-#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "What waits")), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 403, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json"), (status = 409, body = ApiProblem, content_type = "application/problem+json"), (status = 422, body = ApiProblem, content_type = "application/problem+json")))]
+/// Approves a run that somebody else requested, and starts it.
+#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the approval")), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
 pub async fn approve(
     Operator(who): Operator,
     State(api): State<Api>,

@@ -1,11 +1,14 @@
-//! A run's journal as it grows: server-sent events, each with its number as its id, so that whoever lost the connection
-//! goes on where it was.
+//! A run's journal while it grows, as server-sent events. The id of an event is its number in the journal, so that a client
+//! that lost the connection continues where it was.
 
 use super::Api;
 use super::auth::Viewer;
 use super::blocking;
-use super::extract::{PathParam, QueryParams, safe_integer};
+use super::extract::{PathParam, QueryParams};
+use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
+use super::types::RunInfo;
+use super::types::safe_integer::safe_integer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -17,31 +20,31 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
-/// How many events are read at a time.
+/// How many events are read from the store at a time.
 const EVENTS_PER_READ: u32 = 200;
-/// How often something is sent where nothing happens, so that nobody takes the connection for dead.
+/// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Where to begin.
+/// Where to begin in the journal.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
-    /// With the event after this number. A `Last-Event-ID` goes before it.
+    /// Begin with the event after this number. A `Last-Event-ID` header takes precedence.
     #[serde(default, deserialize_with = "safe_integer")]
     #[param(maximum = 9007199254740991_i64)]
     after: u64,
 }
 
-/// What is sent: each is a server-sent event, whose data is JSON.
+/// A server-sent event with JSON as its data.
 #[derive(Debug, utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes what axum writes")]
 pub struct ServerSentEvent {
-    /// `entry` or `closed`.
+    /// The type of the event: `entry` or `closed`.
     #[schema(pattern = "^(entry|closed)$")]
     event: String,
-    /// The entry's number in the journal, to come back with as `Last-Event-ID`.
+    /// The number of the event in the journal, to be sent as `Last-Event-ID` when the client connects again.
     id: Option<String>,
-    /// With `entry`, an entry of the journal; with `closed`, the run.
+    /// An event of the journal (`entry`), or the run (`closed`).
     data: String,
 }
 
@@ -55,9 +58,9 @@ struct Follower {
     _place: OwnedSemaphorePermit,
 }
 
-/// A run's journal as it grows, to its end: `event` is `entry`, its data an entry of the journal, its id the entry's number; the last is
-/// `closed`, with the run. Wants the role viewer.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), StreamQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = ServerSentEvent, content_type = "text/event-stream"), (status = 400, body = ApiProblem, content_type = "application/problem+json"), (status = 401, body = ApiProblem, content_type = "application/problem+json"), (status = 404, body = ApiProblem, content_type = "application/problem+json")))]
+/// Streams a run's journal until the run is over. Each `entry` event holds one event of the journal, with its number as the id. The last
+/// event is `closed` and holds the run.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), StreamQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = ServerSentEvent, content_type = "text/event-stream"), ProblemStatus<404>))]
 pub async fn stream(
     _who: Viewer,
     State(api): State<Api>,
@@ -73,11 +76,11 @@ pub async fn stream(
         .try_acquire_owned()
         .map_err(|_| {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            ApiProblem::new(status, "followers", "too many follow journals at a time")
-                .hint("come again; `/api/v1/runs/{run}/events` says the same, a page at a time")
+            ApiProblem::new(status, "followers", "too many clients follow journals")
+                .hint("try again later, or read `/api/v1/runs/{run}/events`, which returns the same events page by page")
         })?;
     let follower = Follower {
-        // Subscribed before the first look, so that nothing falls between the two.
+        // Subscribed before the first read, so that no event is missed between the two.
         changes: api.service.follow(&run),
         api,
         run,
@@ -94,7 +97,7 @@ pub async fn stream(
 }
 
 impl Follower {
-    /// The next event, whenever it comes; none after the last.
+    /// Waits for the next event; none after the last.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -111,7 +114,7 @@ impl Follower {
                 self.run.clone(),
                 self.after,
             );
-            // A store that fails ends the stream; the client comes again, and goes on where it was.
+            // A failure of the store ends the stream; the client connects again and continues where it was.
             let read = blocking(move || {
                 let events = store.events(&run, after, EVENTS_PER_READ)?;
                 Ok::<_, crate::store::StoreError>((events, store.run(&run)?))
@@ -130,13 +133,13 @@ impl Follower {
             }
             if kept.end.is_some() {
                 self.over = true;
-                let run = super::runs::RunInfo::from(kept);
+                let run = RunInfo::from(kept);
                 return Event::default().event("closed").json_data(&run).ok();
             }
             match &mut self.changes {
                 Some(changes) => {
                     if changes.changed().await.is_err() {
-                        // The run is being closed in the store.
+                        // The runner is gone, and the store is about to close the run.
                         self.changes = None;
                     }
                 }

@@ -1,10 +1,11 @@
 //! `backburn controller`: the daemon; and what is done with its data while it does not run.
 
 use super::{CommandError, print_stderr};
-use backburn::authority::Authority;
-use backburn::daemon::{Daemon, FIRST_TOKEN, first_token};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
+use backburn::server::{Server, FIRST_TOKEN_FILE, create_first_token};
 use backburn::fleet::Fleet;
-use backburn::service::{Enrolment, Parts, Policy, Service};
+use backburn::pki::agent_registry::AgentRegistry;
+use backburn::service::{ServiceConfig, FleetPolicy, Service};
 use backburn::store::{SqliteStore, Store};
 use backburn_experiments::Span;
 use backburn_experiments::journal::Outcome;
@@ -137,16 +138,16 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
     backburn_agent::log_to_stderr(tracing::Level::INFO);
     raise_limit();
     let store = command.data.store()?;
-    let authority = Authority::open(&command.data.data.join("authority"));
+    let authority = CertificateAuthority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
     let policy = match &command.policy {
-        Some(path) => Policy::load(path).map_err(|error| failed(&error))?,
-        None => Policy::default(),
+        Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
+        None => FleetPolicy::default(),
     };
-    let made = first_token(store.as_ref(), &authority, &command.data.data)
+    let made = create_first_token(store.as_ref(), &authority, &command.data.data)
         .map_err(|error| failed(&error))?;
-    let enrolment = Enrolment::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
-    let service = Service::new(Parts {
+    let registry = AgentRegistry::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
+    let service = Service::new(ServiceConfig {
         store,
         fleet: Arc::new(Fleet::new(command.lease)),
         policy,
@@ -183,7 +184,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
             names.join(", ")
         ));
         if made {
-            let path = command.data.data.join(FIRST_TOKEN);
+            let path = command.data.data.join(FIRST_TOKEN_FILE);
             print_stderr(&format!("the first token is in {}\n", path.display()));
         }
         if service.halted().is_some() {
@@ -192,14 +193,14 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
         if let Some(keep) = command.keep_runs_for {
             tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
         }
-        let daemon = Daemon {
+        let daemon = Server {
             listener,
             names,
             authority,
             service,
-            enrolment,
-            lasts: Daemon::LASTS,
-            give_back: backburn_agent::host::return_freed,
+            registry,
+            lifetime: AGENT_CERTIFICATE_LIFETIME,
+            trim_memory: backburn_agent::host::return_freed,
         };
         let ending = ending().map_err(|error| {
             CommandError::invalid(format!("signals cannot be received: {error}"))

@@ -215,7 +215,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 SchemaKind::ControllerPolicy => {
-                    print_json(&backburn_experiments::schema::of::<backburn::service::Policy>());
+                    print_json(&backburn_experiments::schema::of::<backburn::service::FleetPolicy>());
                 }
             }
             Ok(0)

@@ -1,6 +1,6 @@
 //! What the run's state machine takes in and gives out: events and commands, both plain data.
 
-use crate::agent_pool::Inventory;
+use crate::agent_connection::Inventory;
 use backburn_experiments::journal::{ActivityStatus, Entry, Judgement, Phase};
 use backburn_experiments::wire::{self, Ended, Hello, InjectionId, InjectionRequest, Owed};
 use backburn_experiments::{Problem, Span};
@@ -25,8 +25,6 @@ pub(super) enum RunnerEvent {
     Started,
     /// An operator asks to end the run, with these words, e.g. `SIGINT received`.
     StopRequested(String),
-    /// The fleet's halt changed.
-    HaltChanged(Halt),
     /// The answer to [`RunnerCommand::CheckPrograms`]: what is missing.
     ProgramsChecked(Vec<Problem>),
     /// The answer to [`RunnerCommand::Discover`].
@@ -76,15 +74,6 @@ pub(super) enum RunnerEvent {
         /// The injection.
         injection: InjectionId,
     },
-}
-
-/// Whether everybody's faults are being ended by the fleet's halt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Halt {
-    /// Whether the halt is in force: nothing new may start.
-    pub(super) in_force: bool,
-    /// Whether agents were told to revert and have not all answered yet.
-    pub(super) awaits_answers: bool,
 }
 
 /// An agent that takes part, without its connection.

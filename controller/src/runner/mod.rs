@@ -21,7 +21,6 @@ mod target_addresses;
 pub use journal::{EventObserver, Journal, JournalFile};
 pub use preview::{Preview, PreviewedInjection, preview};
 pub use selection::{has_fault, select_agents};
-pub use target_addresses::ADDRESS;
 
 use crate::agent_pool::AgentPool;
 use backburn_experiments::Span;

@@ -1,10 +1,10 @@
 //! Runs that a second person has to approve: what waits, and starting it.
 
-use super::given::Document;
-use super::runs::{Ask, Refused};
-use super::{Service, Who, lock};
+use super::requested_document::RequestedDocument;
+use super::runs::{RunSpec, StartError};
+use super::{Actor, Service, lock};
 use crate::runner;
-use crate::store::{Because, Experiment, ExperimentRef, StoreError};
+use crate::store::{ExperimentRef, StoreError, StoredExperiment, Trigger};
 use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ const APPROVALS: &str = "approvals";
 
 /// Something that waits for a second person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Approval {
+pub struct PendingApproval {
     /// Its name, and the id of the run that begins with the approval.
     pub id: String,
     /// The experiment.
@@ -41,19 +41,19 @@ impl Service {
     ///
     /// # Errors
     /// The store's.
-    pub fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+    pub fn approvals(&self) -> Result<Vec<PendingApproval>, StoreError> {
         let kept = self.store.setting(APPROVALS)?.unwrap_or_default();
         Ok(serde_json::from_value(kept).unwrap_or_default())
     }
 
     pub(super) fn wait(
         &self,
-        ask: &Ask,
+        ask: &RunSpec,
         reference: &ExperimentRef,
         seed: u64,
         rule: String,
-    ) -> Result<Approval, StoreError> {
-        let approval = Approval {
+    ) -> Result<PendingApproval, StoreError> {
+        let approval = PendingApproval {
             id: runner::run_id(),
             experiment: reference.name.clone(),
             version: reference.version,
@@ -74,10 +74,10 @@ impl Service {
     ///
     /// # Errors
     /// There is no such thing, the same person asks, or why the run did not begin.
-    pub fn approve(self: &Arc<Self>, id: &str, who: &Who) -> Result<String, Refused> {
+    pub fn approve(self: &Arc<Self>, id: &str, who: &Actor) -> Result<String, StartError> {
         let (approval, experiment) = self.take(id, who)?;
-        self.start(Ask {
-            document: Document::Kept(experiment.document),
+        self.start(RunSpec {
+            document: RequestedDocument::Stored(experiment.document),
             reference: Some(ExperimentRef {
                 name: approval.experiment,
                 version: approval.version,
@@ -85,13 +85,17 @@ impl Service {
             seed: Some(approval.seed),
             variables: approval.variables,
             who: approval.who,
-            because: Because::Asked,
+            because: Trigger::Asked,
             approved_by: Some(who.name.clone()),
             id: Some(approval.id),
         })
     }
     /// Uses up what waits, before it is used: nothing is started twice.
-    fn take(&self, id: &str, who: &Who) -> Result<(Approval, Experiment), Refused> {
+    fn take(
+        &self,
+        id: &str,
+        who: &Actor,
+    ) -> Result<(PendingApproval, StoredExperiment), StartError> {
         let _held = lock(&self.approving);
         let all = self.approvals()?;
         let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {
@@ -107,7 +111,7 @@ impl Service {
         let experiment = self
             .store
             .experiment(&approval.experiment, Some(approval.version))?;
-        let rest: Vec<&Approval> = all.iter().filter(|other| other.id != id).collect();
+        let rest: Vec<&PendingApproval> = all.iter().filter(|other| other.id != id).collect();
         self.store.set(APPROVALS, &json!(rest))?;
         Ok((approval, experiment))
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Who writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writer {
+pub(super) enum JournalWriter {
     /// A run that goes on.
     Run,
     /// Who closes runs that a crash left open.
@@ -15,54 +15,54 @@ pub(super) enum Writer {
 
 /// What is to happen at which write.
 #[derive(Debug, Default)]
-pub(super) struct Failpoint {
-    strike: Option<(Writer, When, u64)>,
+pub(super) struct WriteFailpoint {
+    strike: Option<(JournalWriter, Moment, u64)>,
     writes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
+enum Moment {
     Before,
     After,
 }
 
-impl Failpoint {
+impl WriteFailpoint {
     /// What the environment says.
     pub(super) fn from_environment() -> Self {
         let text = std::env::var("BACKBURN_FAILPOINT").unwrap_or_default();
-        Failpoint {
+        WriteFailpoint {
             strike: text.split(',').find_map(parse),
             writes: AtomicU64::default(),
         }
     }
 
     /// Writes something down, unless that is where we are to die.
-    pub(super) fn write<T>(&self, writer: Writer, deed: impl FnOnce() -> T) -> T {
+    pub(super) fn write<T>(&self, writer: JournalWriter, deed: impl FnOnce() -> T) -> T {
         let Some((_, when, at)) = self.strike.filter(|(who, ..)| *who == writer) else {
             return deed();
         };
         let is_here = self.writes.fetch_add(1, Ordering::Relaxed) + 1 == at;
-        if is_here && when == When::Before {
+        if is_here && when == Moment::Before {
             die();
         }
         let done = deed();
-        if is_here && when == When::After {
+        if is_here && when == Moment::After {
             die();
         }
         done
     }
 }
 
-fn parse(text: &str) -> Option<(Writer, When, u64)> {
+fn parse(text: &str) -> Option<(JournalWriter, Moment, u64)> {
     let mut parts = text.split(':');
     let writer = match parts.next()? {
-        "controller" => Writer::Run,
-        "recovery" => Writer::Recovery,
+        "controller" => JournalWriter::Run,
+        "recovery" => JournalWriter::Recovery,
         _ => return None,
     };
     let when = match parts.next()? {
-        "before" => When::Before,
-        "after" => When::After,
+        "before" => Moment::Before,
+        "after" => Moment::After,
         _ => return None,
     };
     Some((writer, when, parts.next()?.parse().ok()?))
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn what_is_not_meant_for_us_is_left_alone() {
-        let known = Some((Writer::Run, When::After, 3));
+        let known = Some((JournalWriter::Run, Moment::After, 3));
         assert_eq!(parse("controller:after:3"), known);
-        let known = Some((Writer::Recovery, When::Before, 1));
+        let known = Some((JournalWriter::Recovery, Moment::Before, 1));
         assert_eq!(parse("recovery:before:1"), known);
         for other in [
             "",

@@ -2,7 +2,7 @@
 //! works with the store unavailable. Then it is written down, so that a restart does not let go of it.
 
 use super::{Service, lock};
-use crate::fleet::Reverted;
+use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};
 use backburn_experiments::Span;
 use backburn_experiments::wire::{Ended, Owed, Refusal};
@@ -24,7 +24,7 @@ const PAPER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The lever is pulled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Halted {
+pub struct ActiveHalt {
     /// By whom.
     pub who: String,
     /// When.
@@ -78,7 +78,7 @@ impl HaltedAgent {
     }
 }
 
-impl Halted {
+impl ActiveHalt {
     /// Why nothing starts.
     pub fn refusal(&self) -> Refusal {
         let why = self.why.as_deref().map(|why| format!(": {why}"));
@@ -93,12 +93,12 @@ impl Halted {
 }
 
 /// Whether the lever was pulled when the controller ended.
-pub(super) fn remembered(store: &dyn Store) -> Result<Option<Halted>, StoreError> {
+pub(super) fn remembered(store: &dyn Store) -> Result<Option<ActiveHalt>, StoreError> {
     let kept = store.setting(HALTED)?.unwrap_or_default();
     match serde_json::from_value(kept.clone()) {
         Ok(halted) => Ok(halted),
         // What can't be understood is no reason to start.
-        Err(error) => Ok(Some(Halted {
+        Err(error) => Ok(Some(ActiveHalt {
             who: "unknown".into(),
             at: Timestamp::UNIX_EPOCH,
             why: Some(format!(
@@ -110,14 +110,14 @@ pub(super) fn remembered(store: &dyn Store) -> Result<Option<Halted>, StoreError
 
 impl Service {
     /// Whether the lever is pulled, and by whom.
-    pub fn halted(&self) -> Option<Halted> {
+    pub fn halted(&self) -> Option<ActiveHalt> {
         lock(&self.halted).clone()
     }
 
     /// Stops every run, has every agent put everything back, and lets nothing new start until [`resume`](Service::resume).
     pub async fn halt(self: &Arc<Self>, who: &str, why: Option<String>) -> HaltReport {
         let began = Instant::now();
-        let halted = Halted {
+        let halted = ActiveHalt {
             who: who.to_owned(),
             at: Timestamp::now(),
             why,
@@ -195,7 +195,7 @@ impl Service {
     }
 }
 
-fn told(reverted: Reverted) -> HaltedAgent {
+fn told(reverted: AgentReverted) -> HaltedAgent {
     HaltedAgent {
         agent: reverted.agent,
         took_ms: reverted.took.map(|took| super::runs::millis(Span(took))),

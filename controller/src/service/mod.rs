@@ -5,36 +5,36 @@
 //! (the fleet, the store) may be used from any thread.
 
 mod approvals;
-mod enrol;
+
 mod failpoint;
-mod given;
 mod halt;
+mod local_program_policy;
+mod otlp;
 mod policy;
-mod programs;
 mod recovery;
+mod requested_document;
 mod retention;
 mod revocation;
 mod runs;
 mod schedules;
-mod traces;
 
-pub use approvals::Approval;
-pub use enrol::Enrolment;
-pub use given::Document;
-pub use halt::{HaltReport, Halted};
-pub use policy::{Policy, PolicyError, Rule, Wanted, Word};
-pub use runs::{Ask, Refused};
-pub use schedules::Scheduled;
+pub use approvals::PendingApproval;
+
+pub use halt::{ActiveHalt, HaltReport};
+pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
+pub use requested_document::RequestedDocument;
+pub use runs::{RunSpec, StartError};
+pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
-use crate::store::{Deed, Role, Store, StoreError};
+use crate::store::{AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::Entry;
 use backburn_experiments::wire::FaultDescription;
-use failpoint::{Failpoint, Writer};
+use failpoint::{JournalWriter, WriteFailpoint};
 use jiff::Timestamp;
-use runs::Running;
+use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,18 +43,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub type Check = Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
 
 /// What a service is made of.
-pub struct Parts {
+pub struct ServiceConfig {
     /// What it remembers.
     pub store: Arc<dyn Store>,
     /// Its agents.
     pub fleet: Arc<Fleet>,
     /// What its owner allows.
-    pub policy: Policy,
+    pub policy: FleetPolicy,
     /// Checks documents.
     pub check: Check,
     /// The faults that this program knows, for people.
     pub catalogue: Vec<FaultDescription>,
-    /// Where an OpenTelemetry collector takes traces of runs: a URL without `/v1/traces`.
+    /// Where an OpenTelemetry collector takes traces of runs: a URL without `/v1/otlp`.
     pub collector: Option<String>,
 }
 
@@ -62,23 +62,23 @@ pub struct Parts {
 pub struct Service {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
-    policy: Policy,
+    policy: FleetPolicy,
     check: Check,
     catalogue: Vec<FaultDescription>,
     collector: Option<String>,
-    runs: Mutex<BTreeMap<String, Arc<Running>>>,
-    halted: Mutex<Option<Halted>>,
+    runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
+    halted: Mutex<Option<ActiveHalt>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Held while what waits for a second person is read and written anew: two who approve at once start it once.
     approving: Mutex<()>,
-    failpoint: Failpoint,
+    failpoint: WriteFailpoint,
     /// Changes when a schedule may have.
     schedules: tokio::sync::watch::Sender<u64>,
 }
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
+pub struct Actor {
     /// The token's name.
     pub name: String,
     /// What it may do.
@@ -90,7 +90,7 @@ impl Service {
     ///
     /// # Errors
     /// The store can't be read.
-    pub fn new(parts: Parts) -> Result<Arc<Self>, StoreError> {
+    pub fn new(parts: ServiceConfig) -> Result<Arc<Self>, StoreError> {
         let halted = halt::remembered(parts.store.as_ref())?;
         if halted.is_some() {
             parts.fleet.halt();
@@ -106,7 +106,7 @@ impl Service {
             halted: Mutex::new(halted),
             outcomes: Mutex::default(),
             approving: Mutex::default(),
-            failpoint: Failpoint::from_environment(),
+            failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
         }))
     }
@@ -127,7 +127,12 @@ impl Service {
     }
 
     /// Writes events of a run down, all or none. They are durable when this returns.
-    fn append(&self, writer: Writer, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+    fn append(
+        &self,
+        writer: JournalWriter,
+        run: &str,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),
             entries => self.store.append_all(run, entries),
@@ -145,13 +150,13 @@ impl Service {
     /// The store's.
     pub fn audit(
         &self,
-        who: &Who,
+        who: &Actor,
         what: &str,
         about: &str,
         outcome: &str,
         detail: Value,
     ) -> Result<(), StoreError> {
-        let deed = Deed {
+        let deed = AuditRecord {
             at: Timestamp::now(),
             who: who.name.clone(),
             role: Some(who.role),

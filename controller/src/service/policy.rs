@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 /// What the controller's owner allows. Without a file: everything that needs nothing of the controller's own host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Policy {
+#[schemars(rename = "Policy")]
+pub struct FleetPolicy {
     /// Whether experiments may run programs on the controller's host: `process` and `python` providers without `from`.
     #[serde(default)]
     pub allow_programs: bool,
@@ -28,13 +29,14 @@ pub struct Policy {
     pub folders: Vec<PathBuf>,
     /// Limits, for some agents or for all. Every rule that concerns a run must allow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<Rule>,
+    pub rules: Vec<PolicyRule>,
 }
 
 /// A limit.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Rule {
+#[schemars(rename = "Rule")]
+pub struct PolicyRule {
     /// What a refusal calls it.
     pub name: String,
     /// The agents that it is about: all that have these labels. Left out: every agent.
@@ -73,14 +75,14 @@ pub struct Rule {
 /// A policy that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("policy {}: {}", path.display(), problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
-pub struct PolicyError {
+pub struct FleetPolicyError {
     path: PathBuf,
     problems: Vec<Problem>,
 }
 
 /// A run that somebody wants.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct PolicyRequest<'a> {
     /// What.
     pub experiment: &'a Experiment,
     /// By whom: the token's name.
@@ -97,28 +99,28 @@ pub struct Wanted<'a> {
 
 /// What a policy says to a run.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Word {
+pub enum PolicyDecision {
     /// It may be.
-    Allowed,
+    Allow,
     /// It may be, when somebody other than who wants it approves: the rule's name.
-    Approval(String),
+    RequireApproval(String),
     /// It may not be.
-    Refused(Refusal),
+    Refuse(Refusal),
 }
 
-impl Policy {
+impl FleetPolicy {
     /// The policy in this file.
     ///
     /// # Errors
     /// It can't be read, or all that is wrong with it.
-    pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let wrong = |problems| PolicyError {
+    pub fn load(path: &Path) -> Result<Self, FleetPolicyError> {
+        let wrong = |problems| FleetPolicyError {
             path: path.to_owned(),
             problems,
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
-        Policy::of(&text).map_err(wrong)
+        FleetPolicy::of(&text).map_err(wrong)
     }
 
     /// The policy in this text.
@@ -128,11 +130,11 @@ impl Policy {
     pub fn of(text: &str) -> Result<Self, Vec<Problem>> {
         let unread = |error: serde_json::Error| vec![Problem::new("$", error.to_string())];
         let value = json::read(text)?;
-        let problems = schema::check(&schema::of::<Policy>(), &value, "$");
+        let problems = schema::check(&schema::of::<FleetPolicy>(), &value, "$");
         if !problems.is_empty() {
             return Err(problems);
         }
-        let policy: Policy = serde_json::from_value(value).map_err(unread)?;
+        let policy: FleetPolicy = serde_json::from_value(value).map_err(unread)?;
         let mut problems = Vec::new();
         for (index, rule) in policy.rules.iter().enumerate() {
             let found = rule.quiet().err().unwrap_or_default();
@@ -164,16 +166,16 @@ impl Policy {
     }
 
     /// What every rule together says to this run.
-    pub fn judge(&self, wanted: &Wanted<'_>) -> Word {
+    pub fn judge(&self, wanted: &PolicyRequest<'_>) -> PolicyDecision {
         let mut approval = None;
         for rule in &self.rules {
             match rule.judge(wanted) {
-                Word::Allowed => {}
-                Word::Approval(rule) => approval = approval.or(Some(rule)),
-                refused @ Word::Refused(_) => return refused,
+                PolicyDecision::Allow => {}
+                PolicyDecision::RequireApproval(rule) => approval = approval.or(Some(rule)),
+                refused @ PolicyDecision::Refuse(_) => return refused,
             }
         }
-        approval.map_or(Word::Allowed, Word::Approval)
+        approval.map_or(PolicyDecision::Allow, PolicyDecision::RequireApproval)
     }
 }
 
@@ -187,7 +189,7 @@ fn any(patterns: &[String], name: &str) -> bool {
         })
 }
 
-impl Rule {
+impl PolicyRule {
     fn quiet(&self) -> Result<Quiet, Vec<Problem>> {
         Quiet::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
     }
@@ -201,17 +203,17 @@ impl Rule {
         })
     }
 
-    fn judge(&self, wanted: &Wanted<'_>) -> Word {
+    fn judge(&self, wanted: &PolicyRequest<'_>) -> PolicyDecision {
         let hit: BTreeSet<&str> = (wanted.agents.iter())
             .filter(|(_, labels)| self.is_about(labels))
             .map(|(name, _)| name.as_str())
             .collect();
         if hit.is_empty() {
-            return Word::Allowed;
+            return PolicyDecision::Allow;
         }
         let refused = |what: String, hint: String| {
             let what = format!("{what}, by the controller's rule `{}`", self.name);
-            Word::Refused(Refusal::new("policy", what).hint(hint))
+            PolicyDecision::Refuse(Refusal::new("policy", what).hint(hint))
         };
         if let Some(allowed) = &self.who
             && !allowed.iter().any(|name| name == wanted.who)
@@ -255,13 +257,15 @@ impl Rule {
             );
         }
         match (self.approval, wanted.approved_by) {
-            (true, None) => Word::Approval(self.name.clone()),
-            (true, Some(other)) if other == wanted.who => Word::Approval(self.name.clone()),
-            _ => Word::Allowed,
+            (true, None) => PolicyDecision::RequireApproval(self.name.clone()),
+            (true, Some(other)) if other == wanted.who => {
+                PolicyDecision::RequireApproval(self.name.clone())
+            }
+            _ => PolicyDecision::Allow,
         }
     }
 
-    fn most(&self, wanted: &Wanted<'_>) -> Option<usize> {
+    fn most(&self, wanted: &PolicyRequest<'_>) -> Option<usize> {
         let share = self.max_percent.map(|percent| {
             let all = wanted.inventory.iter();
             let all = all.filter(|(_, labels)| self.is_about(labels)).count();

@@ -1,8 +1,8 @@
 //! After a crash of the controller: what it left open is looked into and closed. A method is never resumed: agents have
 //! put everything back by themselves when their link closed, and are asked whether they have.
 
-use super::failpoint::Writer;
-use super::runs::Running;
+use super::failpoint::JournalWriter;
+use super::runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;
@@ -35,7 +35,7 @@ impl Service {
                 .run
                 .open()
                 .for_each(|(_, injection)| reservation.claim(&injection.agent));
-            let (running, stopped) = Running::new();
+            let (running, stopped) = ActiveRun::new();
             lock(&self.runs).insert(id.clone(), running);
             let service = Arc::clone(self);
             std::thread::spawn(move || {
@@ -91,7 +91,7 @@ impl Service {
             self.settle(&mut journal, reservation)?;
             self.put(&mut journal, [Event::RunEnded])?;
         }
-        self.close(Writer::Recovery, &journal.id, &verdict(&journal.run));
+        self.close(JournalWriter::Recovery, &journal.id, &verdict(&journal.run));
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Service {
         let entries: Vec<Entry> = entries.collect();
         match entries.is_empty() {
             true => Ok(()),
-            false => self.append(Writer::Recovery, &journal.id, &entries),
+            false => self.append(JournalWriter::Recovery, &journal.id, &entries),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Runs that are over are not kept for ever, where the owner says for how long.
 
 use super::Service;
-use crate::store::{Deed, StoreError};
+use crate::store::{AuditRecord, StoreError};
 use backburn_experiments::Span;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -48,7 +48,7 @@ impl Service {
             }
         };
         if forgotten > 0 {
-            self.store.audit(&Deed {
+            self.store.audit(&AuditRecord {
                 at: Timestamp::now(),
                 who: "controller".into(),
                 role: None,

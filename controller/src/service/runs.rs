@@ -1,15 +1,16 @@
 //! Starting a run, following it, ending it.
 
-use super::approvals::Approval;
-use super::failpoint::Writer;
-use super::given::Document;
-use super::policy::{Wanted, Word};
-use super::programs;
+use super::approvals::PendingApproval;
+use super::failpoint::JournalWriter;
+use super::local_program_policy;
+use super::policy::{PolicyDecision, PolicyRequest};
+use super::requested_document::RequestedDocument;
 use super::{Service, lock};
-use crate::agent_pool::{AgentPool, Inventory};
+use crate::agent_connection::Inventory;
+use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
-use crate::store::{Because, ExperimentRef, Kind, NewRun, RunEnd, StoreError};
+use crate::store::{ExperimentRef, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Entry, Event, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
@@ -29,9 +30,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// A run that somebody asks for.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct RunSpec {
     /// The experiment.
-    pub document: Document,
+    pub document: RequestedDocument,
     /// Which one of those that are kept, where it is.
     pub reference: Option<ExperimentRef>,
     /// What every pick comes from; a random one where left out.
@@ -41,7 +42,7 @@ pub struct Ask {
     /// Who asks: a token's name.
     pub who: String,
     /// Why.
-    pub because: Because,
+    pub because: Trigger,
     /// Who else has approved.
     pub approved_by: Option<String>,
     /// The run's id, where it was given one before it began: what waited for approval keeps its id.
@@ -50,32 +51,32 @@ pub struct Ask {
 
 /// Why a run did not begin.
 #[derive(Debug)]
-pub enum Refused {
+pub enum StartError {
     /// The document is wrong.
     Invalid(Vec<Problem>),
     /// A rule says so.
     Refusal(Refusal),
     /// It waits for a second person.
-    Waits(Box<Approval>),
+    Waits(Box<PendingApproval>),
     /// The store's.
     Store(StoreError),
 }
 
-impl From<StoreError> for Refused {
+impl From<StoreError> for StartError {
     fn from(error: StoreError) -> Self {
-        Refused::Store(error)
+        StartError::Store(error)
     }
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for StartError {
     fn from(refusal: Refusal) -> Self {
-        Refused::Refusal(refusal)
+        StartError::Refusal(refusal)
     }
 }
 
 /// A run that goes on.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct ActiveRun {
     pub(super) stop: mpsc::UnboundedSender<String>,
     /// How many events are in its journal; closed when the run is.
     pub(super) events: watch::Sender<u64>,
@@ -86,15 +87,15 @@ pub(super) struct Running {
 }
 
 /// A run's journal in the store.
-struct Kept {
+struct StoreJournal {
     service: Arc<Service>,
     run: String,
 }
 
-impl Journal for Kept {
+impl Journal for StoreJournal {
     fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         self.service
-            .append(Writer::Run, &self.run, entries)
+            .append(JournalWriter::Run, &self.run, entries)
             .map_err(io::Error::other)
     }
 
@@ -103,10 +104,10 @@ impl Journal for Kept {
     }
 }
 
-impl Running {
+impl ActiveRun {
     pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<String>) {
         let (stop, stopped) = mpsc::unbounded_channel();
-        let running = Running {
+        let running = ActiveRun {
             stop,
             events: watch::Sender::new(0),
             open: watch::Sender::new(BTreeSet::new()),
@@ -187,8 +188,8 @@ impl Service {
     }
 
     /// The experiment of a request. One that is not kept reads nothing of this host.
-    fn understand_ask(&self, ask: &Ask) -> Result<Experiment, Vec<Problem>> {
-        if let Document::Kept(document) = &ask.document {
+    fn understand_ask(&self, ask: &RunSpec) -> Result<Experiment, Vec<Problem>> {
+        if let RequestedDocument::Stored(document) = &ask.document {
             return self.understand(document, &ask.variables);
         }
         let refused = ask.document.foreign_sources(&ask.variables);
@@ -208,7 +209,7 @@ impl Service {
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
         let problems = match self.policy.allow_programs {
             true => Vec::new(),
-            false => programs::problems(&experiment),
+            false => local_program_policy::problems(&experiment),
         };
         match problems.is_empty() {
             true => Ok(experiment),
@@ -220,11 +221,11 @@ impl Service {
     ///
     /// # Errors
     /// Why it did not begin.
-    pub fn start(self: &Arc<Self>, ask: Ask) -> Result<String, Refused> {
+    pub fn start(self: &Arc<Self>, ask: RunSpec) -> Result<String, StartError> {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
-        let experiment = self.understand_ask(&ask).map_err(Refused::Invalid)?;
+        let experiment = self.understand_ask(&ask).map_err(StartError::Invalid)?;
         let seed = ask.seed.unwrap_or_else(runner::random);
         self.ask_policy(&ask, &experiment, seed)?;
         let run = ask.id.clone().unwrap_or_else(runner::run_id);
@@ -237,8 +238,8 @@ impl Service {
             because: ask.because,
             started: Timestamp::now(),
         };
-        (self.failpoint).write(Writer::Run, || self.store.open_run(&new))?;
-        let (running, stopped) = Running::new();
+        (self.failpoint).write(JournalWriter::Run, || self.store.open_run(&new))?;
+        let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
         // Whoever pulled the lever in between has not seen this run.
         if let Some(halted) = self.halted() {
@@ -250,7 +251,7 @@ impl Service {
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {
             let why = format!("no thread could be started: {error}");
-            self.close(Writer::Run, &run, &not_begun(why.clone()));
+            self.close(JournalWriter::Run, &run, &not_begun(why.clone()));
             return Err(Refusal::new("host", why).into());
         }
         Ok(run)
@@ -261,8 +262,8 @@ impl Service {
         run: &str,
         seed: u64,
         experiment: Experiment,
-        ask: &Ask,
-        running: &Arc<Running>,
+        ask: &RunSpec,
+        running: &Arc<ActiveRun>,
         stop: mpsc::UnboundedReceiver<String>,
     ) {
         let note = Arc::clone(running);
@@ -276,7 +277,7 @@ impl Service {
             frequency: check::EVERY,
             sha256: ask.document.sha256(),
             agent_pool: AgentPool::Fleet(reservation),
-            journal: Box::new(Kept {
+            journal: Box::new(StoreJournal {
                 service: Arc::clone(&self),
                 run: run.to_owned(),
             }),
@@ -300,11 +301,11 @@ impl Service {
                 not_begun(format!("no runtime could be built: {error}"))
             }
         };
-        self.close(Writer::Run, run, &verdict);
+        self.close(JournalWriter::Run, run, &verdict);
     }
 
     /// Closes a run in the store, however long that takes, and forgets it.
-    pub(super) fn close(self: &Arc<Self>, writer: Writer, run: &str, verdict: &Verdict) {
+    pub(super) fn close(self: &Arc<Self>, writer: JournalWriter, run: &str, verdict: &Verdict) {
         let end = RunEnd {
             ended: Timestamp::now(),
             outcome: verdict.outcome,
@@ -313,7 +314,10 @@ impl Service {
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
             tracing::error!(run, %error, "a run could not be closed in the store");
-            if matches!(error.kind, Kind::NotThere | Kind::Conflict) {
+            if matches!(
+                error.kind,
+                StoreErrorKind::NotThere | StoreErrorKind::Conflict
+            ) {
                 break;
             }
             std::thread::sleep(AGAIN);
@@ -327,11 +331,11 @@ impl Service {
     }
 
     /// What a run may hold, as the policy says when it is about to.
-    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &Ask) -> AdmissionPolicy {
+    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &RunSpec) -> AdmissionPolicy {
         let (service, experiment) = (Arc::clone(self), experiment.clone());
         let (who, approved_by) = (ask.who.clone(), ask.approved_by.clone());
         Box::new(move |agents, inventory| {
-            let wanted = Wanted {
+            let wanted = PolicyRequest {
                 experiment: &experiment,
                 who: &who,
                 approved_by: approved_by.as_deref(),
@@ -340,15 +344,20 @@ impl Service {
                 at: Timestamp::now(),
             };
             match service.policy.judge(&wanted) {
-                Word::Allowed => Ok(()),
-                Word::Refused(refusal) => Err(refusal),
-                Word::Approval(rule) => Err(second_person(&rule)),
+                PolicyDecision::Allow => Ok(()),
+                PolicyDecision::Refuse(refusal) => Err(refusal),
+                PolicyDecision::RequireApproval(rule) => Err(second_person(&rule)),
             }
         })
     }
 
     /// Asks the policy before anything is opened. What needs a second person is kept until one approves.
-    fn ask_policy(&self, ask: &Ask, experiment: &Experiment, seed: u64) -> Result<(), Refused> {
+    fn ask_policy(
+        &self,
+        ask: &RunSpec,
+        experiment: &Experiment,
+        seed: u64,
+    ) -> Result<(), StartError> {
         if !runner::has_fault(experiment) {
             return Ok(());
         }
@@ -358,7 +367,7 @@ impl Service {
             return Ok(());
         };
         let agents = named(&inventory, &names);
-        let wanted = Wanted {
+        let wanted = PolicyRequest {
             experiment,
             who: &ask.who,
             approved_by: ask.approved_by.as_deref(),
@@ -367,12 +376,12 @@ impl Service {
             at: Timestamp::now(),
         };
         match self.policy.judge(&wanted) {
-            Word::Allowed => Ok(()),
-            Word::Refused(refusal) => Err(refusal.into()),
-            Word::Approval(rule) => match &ask.reference {
-                Some(reference) if ask.because == Because::Asked => Err(Refused::Waits(Box::new(
-                    self.wait(ask, reference, seed, rule)?,
-                ))),
+            PolicyDecision::Allow => Ok(()),
+            PolicyDecision::Refuse(refusal) => Err(refusal.into()),
+            PolicyDecision::RequireApproval(rule) => match &ask.reference {
+                Some(reference) if ask.because == Trigger::Asked => Err(StartError::Waits(
+                    Box::new(self.wait(ask, reference, seed, rule)?),
+                )),
                 _ => Err(second_person(&rule).into()),
             },
         }
@@ -382,8 +391,8 @@ impl Service {
     ///
     /// # Errors
     /// Why nothing would be.
-    pub async fn plan(self: &Arc<Self>, ask: Ask) -> Result<(u64, Preview), Refused> {
-        let experiment = self.understand_ask(&ask).map_err(Refused::Invalid)?;
+    pub async fn plan(self: &Arc<Self>, ask: RunSpec) -> Result<(u64, Preview), StartError> {
+        let experiment = self.understand_ask(&ask).map_err(StartError::Invalid)?;
         let seed = ask.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
             .permitted_by(self.permit(&experiment, &ask));
@@ -410,7 +419,7 @@ impl Service {
     /// The runs that go on, and how many faults of each are not known to be over.
     pub fn going_on(&self) -> BTreeMap<String, usize> {
         let runs = lock(&self.runs);
-        let open = |running: &Arc<Running>| running.open.borrow().len();
+        let open = |running: &Arc<ActiveRun>| running.open.borrow().len();
         runs.iter()
             .map(|(run, running)| (run.clone(), open(running)))
             .collect()

@@ -1,11 +1,11 @@
 //! Runs that come by themselves. What is due is reckoned from the experiments' own schedules; what was dealt with is in
 //! the store before it is done, so that nothing fires twice, whoever dies in between.
 
-use super::given::Document;
-use super::runs::{Ask, Refused};
+use super::requested_document::RequestedDocument;
+use super::runs::{RunSpec, StartError};
 use super::{Service, lock};
 use crate::providers::{Measured, ProbeContext, measure};
-use crate::store::{Because, Deed, Experiment, ExperimentRef, StoreError};
+use crate::store::{AuditRecord, ExperimentRef, StoreError, StoredExperiment, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
 use backburn_experiments::tolerance::Judge;
@@ -30,7 +30,7 @@ const WHO: &str = "schedule";
 
 /// A schedule, with its next times.
 #[derive(Debug, Clone)]
-pub struct Scheduled {
+pub struct ScheduledExperiment {
     /// The experiment's name.
     pub experiment: String,
     /// Its version.
@@ -44,11 +44,11 @@ pub struct Scheduled {
 }
 
 /// What is due, and when to look again.
-type Turn = (Vec<(Experiment, Answer)>, Option<Timestamp>);
+type DueWork = (Vec<(StoredExperiment, DueAction)>, Option<Timestamp>);
 
 /// What is to be done about a time, or about several in a row that were missed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Answer {
+struct DueAction {
     call: Call,
     times: usize,
 }
@@ -63,8 +63,8 @@ impl Service {
     ///
     /// # Errors
     /// The store's.
-    pub fn experiments(&self) -> Result<Vec<Experiment>, StoreError> {
-        let mut all: Vec<Experiment> = Vec::new();
+    pub fn experiments(&self) -> Result<Vec<StoredExperiment>, StoreError> {
+        let mut all: Vec<StoredExperiment> = Vec::new();
         loop {
             let after = all.last().map(|last| last.name.clone());
             let page = self.store.experiments(after.as_deref(), PAGE)?;
@@ -79,7 +79,11 @@ impl Service {
     ///
     /// # Errors
     /// The store's.
-    pub fn scheduled(&self, after: Timestamp, count: usize) -> Result<Vec<Scheduled>, StoreError> {
+    pub fn scheduled(
+        &self,
+        after: Timestamp,
+        count: usize,
+    ) -> Result<Vec<ScheduledExperiment>, StoreError> {
         let mut found = Vec::new();
         for experiment in self.experiments()? {
             let Some((schedule, table)) = timetable(&experiment) else {
@@ -91,7 +95,7 @@ impl Service {
                 from = due.nominal;
                 times.push(due);
             }
-            found.push(Scheduled {
+            found.push(ScheduledExperiment {
                 experiment: experiment.name,
                 version: experiment.version,
                 schedule,
@@ -145,7 +149,7 @@ impl Service {
         });
         let scheduled = open
             .into_iter()
-            .filter(|run| run.new.because == Because::Schedule);
+            .filter(|run| run.new.because == Trigger::Schedule);
         scheduled
             .filter_map(|run| Some((run.new.experiment?.name, run.new.id)))
             .collect()
@@ -182,7 +186,11 @@ impl Service {
 
     /// How far an experiment's schedule was dealt with. One that is new, or was changed, or was removed and put again, comes
     /// into force when that was done.
-    fn progress(&self, experiment: &Experiment, kept: &Value) -> Result<Progress, StoreError> {
+    fn progress(
+        &self,
+        experiment: &StoredExperiment,
+        kept: &Value,
+    ) -> Result<Progress, StoreError> {
         let anew = Progress {
             last: experiment.at,
             waiting: None,
@@ -207,7 +215,7 @@ impl Service {
     }
 
     /// What is due now, written down as dealt with, and when to look again.
-    fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<Turn, StoreError> {
+    fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<DueWork, StoreError> {
         let now = Timestamp::now();
         let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {
@@ -235,7 +243,11 @@ impl Service {
     }
 
     /// Does what is to be done about a time. The run's id, where one began.
-    async fn answer(self: &Arc<Self>, experiment: &Experiment, answer: Answer) -> Option<String> {
+    async fn answer(
+        self: &Arc<Self>,
+        experiment: &StoredExperiment,
+        answer: DueAction,
+    ) -> Option<String> {
         let (due, outcome, detail) = match answer.call {
             Call::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
@@ -251,7 +263,7 @@ impl Service {
         if answer.times > 1 {
             detail["times"] = json!(answer.times);
         }
-        let deed = Deed {
+        let deed = AuditRecord {
             at: Timestamp::now(),
             who: WHO.into(),
             role: None,
@@ -271,10 +283,10 @@ impl Service {
         run
     }
 
-    async fn begin(self: &Arc<Self>, kept: &Experiment) -> Result<String, String> {
+    async fn begin(self: &Arc<Self>, kept: &StoredExperiment) -> Result<String, String> {
         self.guarded(kept).await?;
-        let ask = Ask {
-            document: Document::Kept(kept.document.clone()),
+        let ask = RunSpec {
+            document: RequestedDocument::Stored(kept.document.clone()),
             reference: Some(ExperimentRef {
                 name: kept.name.clone(),
                 version: kept.version,
@@ -282,7 +294,7 @@ impl Service {
             seed: None,
             variables: Map::new(),
             who: WHO.into(),
-            because: Because::Schedule,
+            because: Trigger::Schedule,
             approved_by: None,
             id: None,
         };
@@ -290,20 +302,20 @@ impl Service {
         let started = tokio::task::spawn_blocking(move || service.start(ask)).await;
         match started {
             Ok(Ok(run)) => Ok(run),
-            Ok(Err(Refused::Refusal(refusal))) => Err(refusal.to_string()),
-            Ok(Err(Refused::Invalid(problems))) => Err(problems
+            Ok(Err(StartError::Refusal(refusal))) => Err(refusal.to_string()),
+            Ok(Err(StartError::Invalid(problems))) => Err(problems
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("; ")),
-            Ok(Err(Refused::Waits(approval))) => Err(format!("waits: {}", approval.id)),
-            Ok(Err(Refused::Store(error))) => Err(error.to_string()),
+            Ok(Err(StartError::Waits(approval))) => Err(format!("waits: {}", approval.id)),
+            Ok(Err(StartError::Store(error))) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// The guard has to pass. What can't be measured does not.
-    async fn guarded(&self, kept: &Experiment) -> Result<(), String> {
+    async fn guarded(&self, kept: &StoredExperiment) -> Result<(), String> {
         let experiment = self
             .understand(&kept.document, &Map::new())
             .map_err(|problems| format!("the experiment is wrong: {}", problems.len()))?;
@@ -339,22 +351,22 @@ impl Service {
 }
 
 /// What was missed in a row is one answer, about the last of them: there may be very many.
-fn answers(calls: Vec<Call>) -> impl Iterator<Item = Answer> {
-    let mut answers: Vec<Answer> = Vec::new();
+fn answers(calls: Vec<Call>) -> impl Iterator<Item = DueAction> {
+    let mut answers: Vec<DueAction> = Vec::new();
     for call in calls {
         match (answers.last_mut(), call) {
             (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
                 last.call = call;
                 last.times += 1;
             }
-            _ => answers.push(Answer { call, times: 1 }),
+            _ => answers.push(DueAction { call, times: 1 }),
         }
     }
     answers.into_iter()
 }
 
 /// The schedule of an experiment, where it has one that can be understood: that is checked when it is applied.
-fn timetable(experiment: &Experiment) -> Option<(Schedule, Timetable)> {
+fn timetable(experiment: &StoredExperiment) -> Option<(Schedule, Timetable)> {
     let schedule: Schedule =
         serde_json::from_value(experiment.document.get("schedule")?.clone()).ok()?;
     let table = Timetable::of(&schedule, 0, &experiment.name).ok()?;

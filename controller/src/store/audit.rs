@@ -1,21 +1,21 @@
 //! The audit log's chain: each entry's hash covers what it says and the hash of the one before, so
 //! that none can be altered, put in or taken out without every later one showing it.
 
-use super::records::{Broken, Chain, Hash, Head};
+use super::records::{AuditHead, AuditMismatch, AuditVerification, Hash};
 use sha2::{Digest, Sha256};
 
 /// What each hash begins with, so that it is one of ours and of this encoding.
 const DOMAIN: &[u8] = b"backburn audit 1\n";
 
 /// Before the first entry.
-pub(super) const START: Head = Head {
+pub(super) const START: AuditHead = AuditHead {
     number: 0,
     hash: Hash([0; 32]),
 };
 
 /// An entry, each part as the text that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct AuditRow {
     pub(super) number: u64,
     pub(super) at: String,
     pub(super) who: String,
@@ -26,7 +26,7 @@ pub(super) struct Link {
     pub(super) detail: String,
 }
 
-impl Link {
+impl AuditRow {
     /// Its hash after `previous`. Each part goes in with its length before it, and an absent one as
     /// a length that none has, so that two different entries are never the same bytes.
     pub(super) fn hash(&self, previous: &Hash) -> Hash {
@@ -53,22 +53,22 @@ impl Link {
 
 /// A walk along the log, one entry after the other.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
-    chain: Chain,
-    known: Option<&'a Head>,
+pub(super) struct ChainVerifier<'a> {
+    chain: AuditVerification,
+    known: Option<&'a AuditHead>,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(known: Option<&'a Head>) -> Self {
-        let chain = Chain {
+impl<'a> ChainVerifier<'a> {
+    pub(super) fn new(known: Option<&'a AuditHead>) -> Self {
+        let chain = AuditVerification {
             head: START,
             broken: None,
         };
-        Walk { chain, known }
+        ChainVerifier { chain, known }
     }
 
     /// Looks at the next entry, with the two hashes as they are stored. Whether to go on.
-    pub(super) fn step(&mut self, link: &Link, previous: &str, hash: &str) -> bool {
+    pub(super) fn step(&mut self, link: &AuditRow, previous: &str, hash: &str) -> bool {
         let head = &mut self.chain.head;
         let should = link.hash(&head.hash);
         let wrong = if link.number != head.number + 1 {
@@ -88,11 +88,11 @@ impl<'a> Walk<'a> {
         match wrong {
             Some(why) => {
                 let number = head.number + 1;
-                self.chain.broken = Some(Broken { number, why });
+                self.chain.broken = Some(AuditMismatch { number, why });
                 false
             }
             None => {
-                *head = Head {
+                *head = AuditHead {
                     number: link.number,
                     hash: should,
                 };
@@ -102,11 +102,11 @@ impl<'a> Walk<'a> {
     }
 
     /// What was found.
-    pub(super) fn end(mut self) -> Chain {
+    pub(super) fn end(mut self) -> AuditVerification {
         if let (None, Some(known)) = (&self.chain.broken, self.known)
             && known.number > self.chain.head.number
         {
-            self.chain.broken = Some(Broken {
+            self.chain.broken = Some(AuditMismatch {
                 number: self.chain.head.number + 1,
                 why: format!("the log ends before the known number {}", known.number),
             });
@@ -119,8 +119,8 @@ impl<'a> Walk<'a> {
 mod tests {
     use super::*;
 
-    fn link(number: u64, who: &str, what: &str, role: Option<&str>) -> Link {
-        Link {
+    fn link(number: u64, who: &str, what: &str, role: Option<&str>) -> AuditRow {
+        AuditRow {
             number,
             at: "2026-01-01T00:00:00Z".into(),
             who: who.into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// What kind of thing went wrong, for whoever decides what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum StoreErrorKind {
     /// No room on the disk. Works again once there is.
     Full,
     /// Somebody else holds the store.
@@ -31,7 +31,7 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct StoreError {
     /// Of what kind.
-    pub kind: Kind,
+    pub kind: StoreErrorKind,
     /// What, in one line.
     pub what: String,
     /// What would do.
@@ -40,7 +40,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: StoreErrorKind, what: impl Into<String>) -> Self {
         StoreError {
             kind,
             what: what.into(),
@@ -50,11 +50,11 @@ impl StoreError {
     }
 
     pub(super) fn not_there(what: impl Into<String>) -> Self {
-        StoreError::new(Kind::NotThere, what)
+        StoreError::new(StoreErrorKind::NotThere, what)
     }
 
     pub(super) fn conflict(what: impl Into<String>) -> Self {
-        StoreError::new(Kind::Conflict, what)
+        StoreError::new(StoreErrorKind::Conflict, what)
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -69,7 +69,10 @@ impl StoreError {
 
     /// Says what was being done. An answer to a question that was asked says so itself.
     pub(super) fn while_doing(mut self, what: &str) -> Self {
-        if !matches!(self.kind, Kind::NotThere | Kind::Conflict) {
+        if !matches!(
+            self.kind,
+            StoreErrorKind::NotThere | StoreErrorKind::Conflict
+        ) {
             self.what = format!("can't {what}: {}", self.what);
         }
         self
@@ -82,7 +85,7 @@ impl StoreError {
 }
 
 fn damaged(what: String) -> StoreError {
-    StoreError::new(Kind::Corrupt, what)
+    StoreError::new(StoreErrorKind::Corrupt, what)
         .hint("restore the folder from a backup, or start with an empty one and `backburn import` an export")
 }
 
@@ -110,7 +113,7 @@ impl From<rusqlite::Error> for StoreError {
                 // The index of the log could not grow.
                 _ if failure.extended_code == SQLITE_IOERR_SHMSIZE => full(),
                 Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
-                    StoreError::new(Kind::Locked, "another program holds the database")
+                    StoreError::new(StoreErrorKind::Locked, "another program holds the database")
                         .hint("end what else has the store's files open")
                 }
                 Code::DatabaseCorrupt => damaged("the store is damaged".into()),
@@ -122,24 +125,25 @@ impl From<rusqlite::Error> for StoreError {
                 | Code::CannotOpen
                 | Code::ReadOnly
                 | Code::PermissionDenied
-                | Code::OutOfMemory => {
-                    StoreError::new(Kind::Io, "the store's files can't be read or written")
-                        .hint("look at the disk, and at who may write to the store's folder")
-                }
-                _ => StoreError::new(Kind::Bug, "a statement was refused"),
+                | Code::OutOfMemory => StoreError::new(
+                    StoreErrorKind::Io,
+                    "the store's files can't be read or written",
+                )
+                .hint("look at the disk, and at who may write to the store's folder"),
+                _ => StoreError::new(StoreErrorKind::Bug, "a statement was refused"),
             },
             // A column holds what this program never writes.
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..) => damaged("the store is damaged".into()),
-            _ => StoreError::new(Kind::Bug, "a statement was refused"),
+            _ => StoreError::new(StoreErrorKind::Bug, "a statement was refused"),
         };
         found.because(error)
     }
 }
 
 fn full() -> StoreError {
-    StoreError::new(Kind::Full, "the disk is full")
+    StoreError::new(StoreErrorKind::Full, "the disk is full")
         .hint("make room on the store's disk; nothing has to be started again")
 }

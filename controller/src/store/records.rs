@@ -82,7 +82,7 @@ impl From<Hash> for String {
 
 /// What came of putting an experiment's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Put {
+pub struct PutResult {
     /// The version that holds the document.
     pub version: u64,
     /// Whether it is a new one.
@@ -91,7 +91,7 @@ pub struct Put {
 
 /// An experiment's document under its name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Experiment {
+pub struct StoredExperiment {
     /// Its name.
     pub name: String,
     /// Which version of it, from 1.
@@ -120,7 +120,7 @@ pub struct ExperimentVersion {
 /// Why a run began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Because {
+pub enum Trigger {
     /// Somebody asked for it.
     Asked,
     /// Its experiment's schedule.
@@ -150,7 +150,7 @@ pub struct NewRun {
     /// Who asked for it, or put the schedule.
     pub who: String,
     /// Why it began.
-    pub because: Because,
+    pub because: Trigger,
     /// When.
     pub started: Timestamp,
 }
@@ -168,7 +168,7 @@ pub struct RunEnd {
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Run {
+pub struct RunRecord {
     /// How it began.
     #[serde(flatten)]
     pub new: NewRun,
@@ -192,7 +192,7 @@ pub struct RunFilter {
 
 /// An event in a run's journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Numbered {
+pub struct NumberedEvent {
     /// Its place in the journal, from 1, without gaps.
     pub number: u64,
     /// The entry.
@@ -201,7 +201,7 @@ pub struct Numbered {
 
 /// An agent that was enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Agent {
+pub struct EnrolledAgent {
     /// Its name.
     pub name: String,
     /// The serial numbers of the certificates that it may use, in hexadecimal.
@@ -216,7 +216,7 @@ pub struct Agent {
 
 /// What lets an agent join, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinToken {
+pub struct JoinTokenRecord {
     /// The part of it that is no secret.
     pub id: String,
     /// The hash of the secret.
@@ -243,7 +243,7 @@ pub enum Role {
 
 /// What lets somebody use the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiToken {
+pub struct ApiTokenRecord {
     /// The part of it that is no secret.
     pub id: String,
     /// The hash of the secret.
@@ -262,7 +262,7 @@ pub struct ApiToken {
 
 /// Who did what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Deed {
+pub struct AuditRecord {
     /// When.
     pub at: Timestamp,
     /// Who.
@@ -281,12 +281,12 @@ pub struct Deed {
 
 /// A deed in the audit log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Audited {
+pub struct AuditEntry {
     /// Its place, from 1, without gaps.
     pub number: u64,
     /// What was done.
     #[serde(flatten)]
-    pub deed: Deed,
+    pub record: AuditRecord,
     /// The hash of the one before; zeros for the first.
     pub previous: Hash,
     /// The hash of this one, and with it of all before.
@@ -295,7 +295,7 @@ pub struct Audited {
 
 /// The end of the audit log. Whoever keeps one elsewhere can tell whether the log was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct AuditHead {
     /// The last entry's number; 0 where there is none.
     pub number: u64,
     /// The last entry's hash; zeros where there is none.
@@ -304,16 +304,16 @@ pub struct Head {
 
 /// What a walk along the audit log found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Chain {
+pub struct AuditVerification {
     /// The end of what is whole.
-    pub head: Head,
+    pub head: AuditHead,
     /// The first entry that is not as it was written.
-    pub broken: Option<Broken>,
+    pub broken: Option<AuditMismatch>,
 }
 
 /// Where the audit log is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Broken {
+pub struct AuditMismatch {
     /// The entry's number.
     pub number: u64,
     /// What is wrong with it.

@@ -15,8 +15,8 @@
 //! and says so. From then on it is told by lines on its standard input: `connect ADDRESS` has them
 //! come, `state` prints how they are as one JSON object. It ends when the input does.
 
-use backburn::authority::{AGENT_LASTS, Authority};
-use backburn::store::{Agent as Known, SqliteStore, Store};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
+use backburn::store::{EnrolledAgent as Known, SqliteStore, Store};
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{
     Cause, ChangeView, Command, Effect, Ended, Hello, InjectionRequest, PlanView, Probed, Refusal,
@@ -116,7 +116,7 @@ fn main() -> Result<(), Whatever> {
 
 /// Makes so many agents known to the controller of this data folder.
 fn enrol(data: &Path, count: usize, swarm: &Arc<Swarm>) -> Result<Vec<Agent>, Whatever> {
-    let authority = Authority::open(&data.join("authority"))?;
+    let authority = CertificateAuthority::open(&data.join("authority"))?;
     let store = SqliteStore::open(&data.join("store"))?;
     let key = KeyPair::generate()?;
     let request = CertificateParams::default()
@@ -130,7 +130,7 @@ fn enrol(data: &Path, count: usize, swarm: &Arc<Swarm>) -> Result<Vec<Agent>, Wh
     let provider = Arc::new(ring::default_provider());
     let one = |number: usize| -> Result<Agent, Whatever> {
         let name = format!("swarm-{number:05}");
-        let signed = authority.sign(&request, &name, AGENT_LASTS)?;
+        let signed = authority.sign(&request, &name, AGENT_CERTIFICATE_LIFETIME)?;
         store.put_agent(&Known {
             name: name.clone(),
             serials: vec![signed.serial],

@@ -1,6 +1,8 @@
 //! The store under `kill -9` and on a full disk: whatever it has acknowledged is there afterwards.
 
-use backburn::store::{Because, Deed, Head, Kind, NewRun, SqliteStore, Store};
+use backburn::store::{
+    AuditHead, AuditRecord, NewRun, SqliteStore, Store, StoreErrorKind, Trigger,
+};
 use backburn_experiments::journal::Entry;
 use backburn_tests::isolated::in_namespaces;
 use jiff::Timestamp;
@@ -26,7 +28,7 @@ fn run(id: &str) -> NewRun {
         title: "To be killed".into(),
         seed: 1,
         who: "test".into(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         started: Timestamp::UNIX_EPOCH,
     }
 }
@@ -38,8 +40,8 @@ fn entry(text: &str) -> Entry {
     .expect("an entry")
 }
 
-fn deed(text: &str) -> Deed {
-    Deed {
+fn deed(text: &str) -> AuditRecord {
+    AuditRecord {
         at: Timestamp::UNIX_EPOCH,
         who: "test".into(),
         role: None,
@@ -80,7 +82,7 @@ fn write_until_killed(folder: &Path, round: &str) {
 #[derive(Default)]
 struct Acknowledged {
     events: BTreeMap<String, BTreeMap<u64, String>>,
-    head: Option<Head>,
+    head: Option<AuditHead>,
 }
 
 impl Acknowledged {
@@ -98,7 +100,7 @@ impl Acknowledged {
             ["audited", number, hash] => {
                 let number = number.parse().expect("a number");
                 let hash = hash.parse().expect("a hash");
-                self.head = Some(Head { number, hash });
+                self.head = Some(AuditHead { number, hash });
             }
             // What the test's own program says about tests.
             _ => {}
@@ -219,7 +221,7 @@ fn full_disk_loses_nothing_and_is_recovered_from() {
                             Err(error) => break error,
                         };
                     };
-                    assert_eq!(error.kind, Kind::Full, "{error:?}");
+                    assert_eq!(error.kind, StoreErrorKind::Full, "{error:?}");
                     assert!(error.what.contains("the disk is full"), "{error}");
                     assert!(error.hint.is_some());
                 });

@@ -1,6 +1,6 @@
 //! Holds what is deployed with to the truth: units, compose file, settings and policies name what there is.
 
-use backburn::service::Policy;
+use backburn::service::FleetPolicy;
 use backburn_tests::pages::{blocks, pages};
 use backburn_tests::programs::{backburn, backburn_agent, root};
 use backburn_tests::reference;
@@ -104,12 +104,13 @@ fn deployed_settings_are_those_that_are_read() {
 
 #[test]
 fn controller_policies_of_deploy_are_accepted() {
-    Policy::load(&deploy("controller-policy.json")).unwrap_or_else(|error| panic!("{error}"));
+    FleetPolicy::load(&deploy("controller-policy.json")).unwrap_or_else(|error| panic!("{error}"));
     let mut seen = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         if block.is(&["json", "controller-policy"]) {
             seen += 1;
-            Policy::of(&block.content).unwrap_or_else(|wrong| panic!("{}: {wrong:?}", block.at));
+            FleetPolicy::of(&block.content)
+                .unwrap_or_else(|wrong| panic!("{}: {wrong:?}", block.at));
         }
     }
     assert!(seen >= 1);
@@ -119,7 +120,7 @@ fn controller_policies_of_deploy_are_accepted() {
 fn wrong_policy_is_refused_with_every_problem() {
     let wrong = r#"{"rules": [{"name": "a", "max-percent": 200, "quite": []},
         {"name": "b", "quiet": [{"hours": "late"}], "blackouts": ["soon"], "time-zone": "Mars"}]}"#;
-    let problems = Policy::of(wrong).expect_err("it is wrong");
+    let problems = FleetPolicy::of(wrong).expect_err("it is wrong");
     let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let shown = shown.join("\n");
     for place in ["$.rules[0].max-percent", "$.rules[0].quite"] {
@@ -127,7 +128,7 @@ fn wrong_policy_is_refused_with_every_problem() {
     }
     // What no schema can say is told when the shape is right.
     let wrong = r#"{"rules": [{"name": "b", "quiet": [{"hours": "late"}], "blackouts": ["soon"], "time-zone": "Mars"}]}"#;
-    let problems = Policy::of(wrong).expect_err("it is wrong");
+    let problems = FleetPolicy::of(wrong).expect_err("it is wrong");
     let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let shown = shown.join("\n");
     for place in [

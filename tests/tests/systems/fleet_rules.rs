@@ -1,6 +1,6 @@
 //! What the owners of a controller and of its agents allow, and agents that may not come back.
 
-use backburn::store::{Because, NewRun, RunEnd, SqliteStore, Store as _};
+use backburn::store::{NewRun, RunEnd, SqliteStore, Store as _, Trigger};
 use backburn_experiments::journal::Outcome;
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, Victim, strike};
 use backburn_tests::isolated::in_network_namespace;
@@ -224,7 +224,7 @@ fn past(store: &SqliteStore, id: &str, days: i64, is_over: bool) {
         title: id.into(),
         seed: 7,
         who: "ada".into(),
-        because: Because::Asked,
+        because: Trigger::Asked,
         started: at,
     };
     store.open_run(&run).expect("it is opened");

@@ -3,12 +3,12 @@
 
 mod connection;
 mod counters;
+mod relay;
 mod stream_effects;
 mod throttle;
-mod relay;
 
 pub(crate) use counters::counted;
-pub use stream_effects::{StreamEffects, Slicer};
+pub use stream_effects::{Slicer, StreamEffects};
 
 use super::Failed;
 use super::bootstrap::Life;

@@ -78,7 +78,11 @@ pub(super) struct Wants {
 }
 
 impl Passage {
-    pub(super) fn new(harm: StreamEffects, mut rng: ChaCha8Rng, now: Instant) -> rustix::io::Result<Self> {
+    pub(super) fn new(
+        harm: StreamEffects,
+        mut rng: ChaCha8Rng,
+        now: Instant,
+    ) -> rustix::io::Result<Self> {
         let store = if harm.latency.is_some() {
             Store::Late {
                 pieces: VecDeque::new(),

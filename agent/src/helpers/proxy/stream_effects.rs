@@ -209,7 +209,8 @@ mod tests {
                 vec![],
             ),
         ] {
-            let read: StreamEffects = serde_json::from_value(harm.clone()).expect("it has the form");
+            let read: StreamEffects =
+                serde_json::from_value(harm.clone()).expect("it has the form");
             let problems = read.problems("$.x");
             let found: Vec<&str> = problems.iter().map(|problem| problem.at.as_str()).collect();
             assert_eq!(found, places, "{harm}");

@@ -1,6 +1,6 @@
 //! When how much may pass: bandwidth and slices, as arithmetic over instants.
 
-use super::stream_effects::{StreamEffects, Slicer};
+use super::stream_effects::{Slicer, StreamEffects};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 use std::time::{Duration, Instant};

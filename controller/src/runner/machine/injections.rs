@@ -112,11 +112,6 @@ impl Injections {
         })
     }
 
-    /// Whether an injection is not known to be over.
-    pub(super) fn is_acting(&self) -> bool {
-        self.acting.values().any(|acting| *acting > 0)
-    }
-
     pub(super) fn add_deadline(&mut self, at: Duration, deadline: Deadline) {
         self.deadlines.insert((at, deadline));
     }

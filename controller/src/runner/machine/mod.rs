@@ -18,7 +18,7 @@ mod stages;
 pub(super) use activities::activities_of;
 pub(super) use sampling::sampled_probes;
 
-use super::events::{ActivityResult, Halt, RunnerCommand, RunnerEvent, Sample, StepTime};
+use super::events::{ActivityResult, RunnerCommand, RunnerEvent, Sample, StepTime};
 use super::selection::has_fault;
 use activities::{Activities, RunningActivity};
 use agents::Agents;
@@ -77,9 +77,6 @@ pub(super) struct Machine {
     activities: Activities,
     agents: Agents,
     injections: Injections,
-    halt: Halt,
-    /// Whether agents had the time to answer the fleet's halt.
-    waited_for_halt: bool,
     /// How often an operator has asked to end the run.
     stops: usize,
     /// When the last revert was done.
@@ -102,8 +99,6 @@ impl Machine {
             activities: Activities::none(),
             agents: Agents::default(),
             injections: Injections::default(),
-            halt: Halt::default(),
-            waited_for_halt: false,
             stops: 0,
             reverted_at: None,
             experiment: Arc::new(experiment),
@@ -151,12 +146,6 @@ impl Machine {
         .min()
     }
 
-    /// Whether reports of agents are better left where they are for now: agents that are told to revert by the fleet's halt
-    /// come first, and the processors have nothing better to do.
-    pub(super) fn defers_reports(&self) -> bool {
-        self.stage.awaits_halt() && self.halt.awaits_answers
-    }
-
     /// Whether the run is over: its last event is recorded.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended)
@@ -184,7 +173,6 @@ impl Machine {
                     self.abort(AbortBy::Operator, "operator", by);
                 }
             }
-            RunnerEvent::HaltChanged(halt) => self.halt = halt,
             RunnerEvent::ProgramsChecked(missing) => self.programs_checked(&missing),
             RunnerEvent::Discovered(found) => self.discovered(found),
             RunnerEvent::Reserved(joined) => self.reserved(joined),
@@ -207,7 +195,6 @@ impl Machine {
                 // An agent that was lost may still have had something to say: its successor's ledger has the last word.
                 if self.agents.reports_over(&agent, connection) {
                     self.reported(&agent, report);
-                    self.stage.heard_something(self.now.elapsed);
                 }
             }
             RunnerEvent::Reconnected { agent, outcome } => self.reconnected(&agent, outcome),
@@ -311,13 +298,7 @@ impl Machine {
 
     /// Tells every agent that was asked to inject to revert everything, once.
     fn revert_all(&mut self) {
-        // Whoever halted the fleet tells them all; the run asks those that are not heard of.
-        if self.halt.in_force && self.reverted_at.is_none() && !self.waited_for_halt {
-            return;
-        }
-        let told = self
-            .agents
-            .take_to_revert(&self.log.run, self.waited_for_halt);
+        let told = self.agents.take_to_revert();
         let commands = told
             .into_iter()
             .map(|agent| RunnerCommand::RevertAll { agent });

@@ -1,8 +1,8 @@
 //! Experiments: each change is a version of its own, and so is a removal.
 
-use super::columns::{all, alter, from_json, one, parsed};
+use super::codec::{all, alter, from_json, one, parsed};
 use crate::store::error::StoreError;
-use crate::store::records::{Experiment, ExperimentVersion, Put};
+use crate::store::records::{ExperimentVersion, PutResult, StoredExperiment};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -37,22 +37,22 @@ pub(super) fn put(
     document: &str,
     who: &str,
     at: Timestamp,
-) -> Result<Put, StoreError> {
+) -> Result<PutResult, StoreError> {
     let version = match latest(connection, name)? {
         Some((version, Some(stored))) if stored == document => {
             let changed = false;
-            return Ok(Put { version, changed });
+            return Ok(PutResult { version, changed });
         }
         Some((version, _)) => version + 1,
         None => 1,
     };
     insert(connection, name, version, Some(document), who, at)?;
     let changed = true;
-    Ok(Put { version, changed })
+    Ok(PutResult { version, changed })
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Experiment> {
-    Ok(Experiment {
+fn read(row: &Row<'_>) -> rusqlite::Result<StoredExperiment> {
+    Ok(StoredExperiment {
         name: row.get("name")?,
         version: row.get("version")?,
         document: from_json(row, "document")?,
@@ -65,7 +65,7 @@ pub(super) fn get(
     connection: &Connection,
     name: &str,
     version: Option<u64>,
-) -> Result<Experiment, StoreError> {
+) -> Result<StoredExperiment, StoreError> {
     let query = "SELECT * FROM experiments WHERE name = ?1 AND document IS NOT NULL \
         AND version = COALESCE(?2, (SELECT MAX(version) FROM experiments WHERE name = ?1))";
     one(connection, query, params![name, version], read)?.ok_or_else(|| match version {
@@ -84,7 +84,7 @@ pub(super) fn list(
     connection: &Connection,
     after: Option<&str>,
     limit: u32,
-) -> Result<Vec<Experiment>, StoreError> {
+) -> Result<Vec<StoredExperiment>, StoreError> {
     let query = "SELECT * FROM experiments AS this \
         WHERE name > COALESCE(?1, '') AND document IS NOT NULL \
         AND version = (SELECT MAX(version) FROM experiments WHERE name = this.name) \

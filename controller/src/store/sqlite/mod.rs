@@ -1,42 +1,43 @@
 //! The store on a disk of its own: SQLite, one thread that writes, as many as like that read.
 
-mod access;
-mod columns;
+mod audit;
+mod codec;
+mod credentials;
 mod experiments;
-mod log;
-mod place;
+mod open;
 mod runs;
 mod schema;
 mod transfer;
 mod writer;
 
 use super::Store;
-use super::error::{Kind, StoreError};
+use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    Agent, ApiToken, Audited, Chain, Deed, Experiment, ExperimentVersion, Hash, Head, JoinToken,
-    NewRun, Numbered, Put, Run, RunEnd, RunFilter,
+    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, AuditVerification, EnrolledAgent,
+    ExperimentVersion, Hash, JoinTokenRecord, NewRun, NumberedEvent, PutResult, RunEnd, RunFilter,
+    RunRecord, StoredExperiment,
 };
 use backburn_experiments::journal::Entry;
 use jiff::Timestamp;
-use place::Place;
+use open::StoreFolder;
 use rusqlite::Connection;
 use serde_json::Value;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use writer::{Whole, Writer};
+use writer::{Atomicity, WriterThread};
 
 /// How many connections that read are kept for the next who reads.
-const KEPT: usize = 8;
+const MAX_IDLE_READERS: usize = 8;
 
 /// A store in a folder.
 #[derive(Debug)]
 pub struct SqliteStore {
     // In the order in which they end: the lock last.
-    writer: Writer,
+    writer: WriterThread,
     readers: Mutex<Vec<Connection>>,
-    place: Place,
+    folder: StoreFolder,
 }
 
 impl SqliteStore {
@@ -44,23 +45,23 @@ impl SqliteStore {
     /// read what is in it.
     ///
     /// # Errors
-    /// [`Kind::Locked`]: another controller holds it. [`Kind::Newer`]: a newer program wrote it.
-    /// [`Kind::Corrupt`]: it is damaged, or is no store. And what the disk does.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let place = Place::hold(folder)?;
-        let what = format!("open the store in {}", folder.display());
+    /// [`StoreErrorKind::Locked`]: another controller holds it. [`StoreErrorKind::Newer`]: a newer program wrote it.
+    /// [`StoreErrorKind::Corrupt`]: it is damaged, or is no store. And what the disk does.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let folder = StoreFolder::hold(path)?;
+        let what = format!("open the store in {}", path.display());
         let open = || {
-            let mut connection = place.writing()?;
+            let mut connection = folder.writing()?;
             schema::migrate(&mut connection)?;
-            Writer::start(connection).map_err(|error| {
-                StoreError::new(Kind::Io, "no thread can be started").because(error)
+            WriterThread::start(connection).map_err(|error| {
+                StoreError::new(StoreErrorKind::Io, "no thread can be started").because(error)
             })
         };
         let writer = open().map_err(|error: StoreError| error.while_doing(&what))?;
         Ok(SqliteStore {
             writer,
             readers: Mutex::default(),
-            place,
+            folder,
         })
     }
 
@@ -70,7 +71,7 @@ impl SqliteStore {
         write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.writer
-            .write(Whole::BySavepoint, write)
+            .write(Atomicity::Savepoint, write)
             .map_err(|error| error.while_doing(what))
     }
 
@@ -85,14 +86,14 @@ impl SqliteStore {
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
         let found = kept
-            .map_or_else(|| self.place.reading(), Ok)
+            .map_or_else(|| self.folder.reading(), Ok)
             .and_then(|connection| {
                 // What is read by several statements is of one moment.
                 connection.execute_batch("BEGIN")?;
                 let found = read(&connection);
                 connection.execute_batch("ROLLBACK")?;
                 let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-                if readers.len() < KEPT {
+                if readers.len() < MAX_IDLE_READERS {
                     readers.push(connection);
                 }
                 found
@@ -108,21 +109,25 @@ impl Store for SqliteStore {
         document: &Value,
         who: &str,
         at: Timestamp,
-    ) -> Result<Put, StoreError> {
+    ) -> Result<PutResult, StoreError> {
         let (name, who) = (name.to_owned(), who.to_owned());
-        let document = columns::json(document)?;
+        let document = codec::json(document)?;
         self.write("put an experiment", move |connection| {
             experiments::put(connection, &name, &document, &who, at)
         })
     }
 
-    fn experiment(&self, name: &str, version: Option<u64>) -> Result<Experiment, StoreError> {
+    fn experiment(&self, name: &str, version: Option<u64>) -> Result<StoredExperiment, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
         })
     }
 
-    fn experiments(&self, after: Option<&str>, limit: u32) -> Result<Vec<Experiment>, StoreError> {
+    fn experiments(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<StoredExperiment>, StoreError> {
         self.read("list the experiments", |connection| {
             experiments::list(connection, after, limit)
         })
@@ -149,9 +154,9 @@ impl Store for SqliteStore {
     fn append(&self, run: &str, entry: &Entry) -> Result<u64, StoreError> {
         let run = run.to_owned();
         // Made here: the one thread that writes has enough to do.
-        let entry = columns::json(entry)?;
+        let entry = codec::json(entry)?;
         self.writer
-            .write(Whole::ByOneStatement, move |connection| {
+            .write(Atomicity::SingleStatement, move |connection| {
                 runs::append(connection, &run, &entry)
             })
             .map_err(|error| error.while_doing("append to a run's journal"))
@@ -159,14 +164,14 @@ impl Store for SqliteStore {
 
     fn append_all(&self, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
         let run = run.to_owned();
-        let entries = entries.iter().map(columns::json);
+        let entries = entries.iter().map(codec::json);
         let entries: Vec<String> = entries.collect::<Result<_, _>>()?;
         self.write("append to a run's journal", move |connection| {
             runs::append_all(connection, &run, &entries)
         })
     }
 
-    fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<Numbered>, StoreError> {
+    fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError> {
         self.read("read a run's journal", |connection| {
             runs::events(connection, run, after, limit)
         })
@@ -174,13 +179,13 @@ impl Store for SqliteStore {
 
     fn close_run(&self, run: &str, end: &RunEnd) -> Result<(), StoreError> {
         let (run, end) = (run.to_owned(), end.clone());
-        let verdict = columns::json(&end.verdict)?;
+        let verdict = codec::json(&end.verdict)?;
         self.write("close a run", move |connection| {
             runs::close(connection, &run, &end, &verdict)
         })
     }
 
-    fn run(&self, run: &str) -> Result<Run, StoreError> {
+    fn run(&self, run: &str) -> Result<RunRecord, StoreError> {
         self.read("read a run", |connection| runs::get(connection, run))
     }
 
@@ -189,13 +194,13 @@ impl Store for SqliteStore {
         filter: &RunFilter,
         before: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<Run>, StoreError> {
+    ) -> Result<Vec<RunRecord>, StoreError> {
         self.read("list the runs", |connection| {
             runs::list(connection, filter, before, limit)
         })
     }
 
-    fn open_runs(&self) -> Result<Vec<Run>, StoreError> {
+    fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError> {
         self.read("list the open runs", runs::open_ones)
     }
 
@@ -205,36 +210,36 @@ impl Store for SqliteStore {
         })
     }
 
-    fn put_agent(&self, agent: &Agent) -> Result<(), StoreError> {
+    fn put_agent(&self, agent: &EnrolledAgent) -> Result<(), StoreError> {
         let agent = agent.clone();
         self.write("write an agent down", move |connection| {
-            access::put_agent(connection, &agent)
+            credentials::put_agent(connection, &agent)
         })
     }
 
-    fn agent(&self, name: &str) -> Result<Agent, StoreError> {
+    fn agent(&self, name: &str) -> Result<EnrolledAgent, StoreError> {
         self.read("read an agent", |connection| {
-            access::agent(connection, name)
+            credentials::agent(connection, name)
         })
     }
 
-    fn agents(&self, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, StoreError> {
+    fn agents(&self, after: Option<&str>, limit: u32) -> Result<Vec<EnrolledAgent>, StoreError> {
         self.read("list the agents", |connection| {
-            access::agents(connection, after, limit)
+            credentials::agents(connection, after, limit)
         })
     }
 
     fn revoke_agent(&self, name: &str, at: Timestamp) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.write("revoke an agent", move |connection| {
-            access::revoke_agent(connection, &name, at)
+            credentials::revoke_agent(connection, &name, at)
         })
     }
 
-    fn put_join_token(&self, token: &JoinToken) -> Result<(), StoreError> {
+    fn put_join_token(&self, token: &JoinTokenRecord) -> Result<(), StoreError> {
         let token = token.clone();
         self.write("write a join token down", move |connection| {
-            access::put_join_token(connection, &token)
+            credentials::put_join_token(connection, &token)
         })
     }
 
@@ -243,81 +248,81 @@ impl Store for SqliteStore {
         id: &str,
         secret: &Hash,
         now: Timestamp,
-    ) -> Result<JoinToken, StoreError> {
+    ) -> Result<JoinTokenRecord, StoreError> {
         let (id, secret) = (id.to_owned(), *secret);
         self.write("use a join token", move |connection| {
-            access::take_join_token(connection, &id, &secret, now)
+            credentials::take_join_token(connection, &id, &secret, now)
         })
     }
 
-    fn join_tokens(&self) -> Result<Vec<JoinToken>, StoreError> {
-        self.read("list the join tokens", access::join_tokens)
+    fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>, StoreError> {
+        self.read("list the join tokens", credentials::join_tokens)
     }
 
     fn remove_join_token(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.write("remove a join token", move |connection| {
-            access::remove_join_token(connection, &id)
+            credentials::remove_join_token(connection, &id)
         })
     }
 
-    fn put_api_token(&self, token: &ApiToken) -> Result<(), StoreError> {
+    fn put_api_token(&self, token: &ApiTokenRecord) -> Result<(), StoreError> {
         let token = token.clone();
         self.write("write an API token down", move |connection| {
-            access::put_api_token(connection, &token)
+            credentials::put_api_token(connection, &token)
         })
     }
 
-    fn api_token(&self, id: &str) -> Result<ApiToken, StoreError> {
+    fn api_token(&self, id: &str) -> Result<ApiTokenRecord, StoreError> {
         self.read("read an API token", |connection| {
-            access::api_token(connection, id)
+            credentials::api_token(connection, id)
         })
     }
 
-    fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
-        self.read("list the API tokens", access::api_tokens)
+    fn api_tokens(&self) -> Result<Vec<ApiTokenRecord>, StoreError> {
+        self.read("list the API tokens", credentials::api_tokens)
     }
 
     fn revoke_api_token(&self, id: &str, at: Timestamp) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.write("revoke an API token", move |connection| {
-            access::revoke_api_token(connection, &id, at)
+            credentials::revoke_api_token(connection, &id, at)
         })
     }
 
     fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
         self.read("read a setting", |connection| {
             let query = "SELECT value FROM settings WHERE name = ?1";
-            columns::one(connection, query, [name], |row| {
-                columns::from_json(row, "value")
+            codec::one(connection, query, [name], |row| {
+                codec::from_json(row, "value")
             })
         })
     }
 
     fn set(&self, name: &str, value: &Value) -> Result<(), StoreError> {
-        let (name, value) = (name.to_owned(), columns::json(value)?);
+        let (name, value) = (name.to_owned(), codec::json(value)?);
         self.write("write a setting", move |connection| {
             let statement = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
-            columns::alter(connection, statement, [name, value]).map(|_| ())
+            codec::alter(connection, statement, [name, value]).map(|_| ())
         })
     }
 
-    fn audit(&self, deed: &Deed) -> Result<Head, StoreError> {
-        let deed = deed.clone();
+    fn audit(&self, record: &AuditRecord) -> Result<AuditHead, StoreError> {
+        let record = record.clone();
         self.write("append to the audit log", move |connection| {
-            log::append(connection, &deed)
+            audit::append(connection, &record)
         })
     }
 
-    fn audited(&self, after: u64, limit: u32) -> Result<Vec<Audited>, StoreError> {
+    fn audited(&self, after: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
         self.read("read the audit log", |connection| {
-            log::after(connection, after, limit)
+            audit::after(connection, after, limit)
         })
     }
 
-    fn verify_audit(&self, known: Option<&Head>) -> Result<Chain, StoreError> {
+    fn verify_audit(&self, known: Option<&AuditHead>) -> Result<AuditVerification, StoreError> {
         self.read("verify the audit log", |connection| {
-            log::verify(connection, known)
+            audit::verify(connection, known)
         })
     }
 
@@ -329,7 +334,7 @@ impl Store for SqliteStore {
 
     fn import(&self, from: &mut dyn BufRead) -> Result<u64, ImportError> {
         // Not by the thread that writes: that must not wait for a file from somewhere. It finds the store locked meanwhile.
-        let mut connection = self.place.writing()?;
+        let mut connection = self.folder.writing()?;
         transfer::import(&mut connection, from)
     }
 }

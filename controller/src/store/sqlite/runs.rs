@@ -1,10 +1,10 @@
 //! Runs and their journals.
 
-use super::columns::{
+use super::codec::{
     all, alter, from_json, from_word, from_word_or_none, one, parsed, parsed_or_none, word,
 };
 use crate::store::error::StoreError;
-use crate::store::records::{ExperimentRef, NewRun, Numbered, Run, RunEnd, RunFilter};
+use crate::store::records::{ExperimentRef, NewRun, NumberedEvent, RunEnd, RunFilter, RunRecord};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, ToSql, params};
 
@@ -18,20 +18,20 @@ fn closed(run: &str) -> StoreError {
 
 /// Why nothing could be done to an open run of this id.
 fn not_open(connection: &Connection, run: &str) -> StoreError {
-    match place(connection, run) {
+    match ordinal(connection, run) {
         Ok(_) => closed(run),
         Err(error) => error,
     }
 }
 
 /// A run's number in the order in which they were opened.
-fn place(connection: &Connection, run: &str) -> Result<i64, StoreError> {
+fn ordinal(connection: &Connection, run: &str) -> Result<i64, StoreError> {
     let query = "SELECT number FROM runs WHERE id = ?1";
     one(connection, query, [run], |row| row.get(0))?.ok_or_else(|| unknown(run))
 }
 
 pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreError> {
-    if place(connection, &run.id).is_ok() {
+    if ordinal(connection, &run.id).is_ok() {
         return Err(StoreError::conflict(format!(
             "there is a run `{}` already",
             run.id
@@ -56,7 +56,7 @@ pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreErr
     alter(connection, statement, parameters).map(|_| ())
 }
 
-/// An open run's place, and the number of the next entry in its journal.
+/// An open run's ordinal, and the number of the next entry in its journal.
 fn next(connection: &Connection, run: &str) -> Result<(i64, u64), StoreError> {
     let query = "SELECT number, 1 + COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
         FROM runs WHERE id = ?1 AND ended IS NULL";
@@ -71,8 +71,8 @@ const INSERT: &str = "INSERT INTO events (run, number, entry) VALUES (?1, ?2, ?3
 /// Alters by one statement, so that it needs no savepoint. An `INSERT … SELECT … RETURNING` would do all in
 /// one, by way of two temporary tables.
 pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
-    let (place, number) = next(connection, run)?;
-    alter(connection, INSERT, params![place, number, entry])?;
+    let (ordinal, number) = next(connection, run)?;
+    alter(connection, INSERT, params![ordinal, number, entry])?;
     Ok(number)
 }
 
@@ -81,9 +81,9 @@ pub(super) fn append_all(
     run: &str,
     entries: &[String],
 ) -> Result<(), StoreError> {
-    let (place, first) = next(connection, run)?;
+    let (ordinal, first) = next(connection, run)?;
     for (number, entry) in (first..).zip(entries) {
-        alter(connection, INSERT, params![place, number, entry])?;
+        alter(connection, INSERT, params![ordinal, number, entry])?;
     }
     Ok(())
 }
@@ -93,14 +93,14 @@ pub(super) fn events(
     run: &str,
     after: u64,
     limit: u32,
-) -> Result<Vec<Numbered>, StoreError> {
-    let place = place(connection, run)?;
+) -> Result<Vec<NumberedEvent>, StoreError> {
+    let ordinal = ordinal(connection, run)?;
     let query =
         "SELECT number, entry FROM events WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
     // There is no number that a signed one has no room for.
     let after = i64::try_from(after).unwrap_or(i64::MAX);
-    all(connection, query, params![place, after, limit], |row| {
-        Ok(Numbered {
+    all(connection, query, params![ordinal, after, limit], |row| {
+        Ok(NumberedEvent {
             number: row.get("number")?,
             entry: from_json(row, "entry")?,
         })
@@ -125,7 +125,7 @@ pub(super) fn close(
 const COLUMNS: &str = "SELECT *, COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
     AS events FROM runs";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
+fn read(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
     let experiment = match row.get::<_, Option<String>>("experiment")? {
         Some(name) => Some(ExperimentRef {
             name,
@@ -154,10 +154,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Run> {
         started: parsed(row, "started")?,
     };
     let events = row.get("events")?;
-    Ok(Run { new, end, events })
+    Ok(RunRecord { new, end, events })
 }
 
-pub(super) fn get(connection: &Connection, run: &str) -> Result<Run, StoreError> {
+pub(super) fn get(connection: &Connection, run: &str) -> Result<RunRecord, StoreError> {
     let query = format!("{COLUMNS} WHERE id = ?1");
     one(connection, &query, [run], read)?.ok_or_else(|| unknown(run))
 }
@@ -167,8 +167,8 @@ pub(super) fn list(
     filter: &RunFilter,
     before: Option<&str>,
     limit: u32,
-) -> Result<Vec<Run>, StoreError> {
-    let before = before.map(|run| place(connection, run)).transpose()?;
+) -> Result<Vec<RunRecord>, StoreError> {
+    let before = before.map(|run| ordinal(connection, run)).transpose()?;
     let outcome = filter.outcome.as_ref().map(word).transpose()?;
     let mut conditions = vec!["1"];
     let mut parameters: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
@@ -194,7 +194,7 @@ pub(super) fn list(
     all(connection, &query, &*parameters, read)
 }
 
-pub(super) fn open_ones(connection: &Connection) -> Result<Vec<Run>, StoreError> {
+pub(super) fn open_ones(connection: &Connection) -> Result<Vec<RunRecord>, StoreError> {
     let query = format!("{COLUMNS} WHERE ended IS NULL ORDER BY number");
     all(connection, &query, [], read)
 }

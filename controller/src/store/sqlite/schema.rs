@@ -1,6 +1,6 @@
 //! The schema, step by step. A store of any earlier version is brought to the latest when it is opened.
 
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 
 /// What makes version n of version n - 1. A step that has shipped is never altered.
@@ -21,7 +21,7 @@ fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), Store
         connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION && (tables > 0 || version != 0) {
         return Err(StoreError::new(
-            Kind::Corrupt,
+            StoreErrorKind::Corrupt,
             "the file `store.db` is another program's database",
         )
         .hint("give the store a folder of its own"));
@@ -30,7 +30,7 @@ fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), Store
     let found = usize::try_from(version).unwrap_or(usize::MAX);
     if found > newest {
         return Err(StoreError::new(
-            Kind::Newer,
+            StoreErrorKind::Newer,
             format!(
                 "the store is of version {version}, and this program knows {newest} at the most"
             ),
@@ -87,7 +87,7 @@ mod tests {
         let broken = [TWO[0], "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)"];
         assert_eq!(
             step_by_step(&mut connection, &broken).unwrap_err().kind,
-            Kind::Bug
+            StoreErrorKind::Bug
         );
         assert_eq!(version(&connection), 1);
         step_by_step(&mut connection, TWO).unwrap();
@@ -98,7 +98,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         step_by_step(&mut connection, TWO).unwrap();
         let newer = step_by_step(&mut connection, &TWO[..1]).unwrap_err();
-        assert_eq!(newer.kind, Kind::Newer);
+        assert_eq!(newer.kind, StoreErrorKind::Newer);
         assert!(
             newer.what.contains("version 2") && newer.hint.is_some(),
             "{newer}"
@@ -107,7 +107,7 @@ mod tests {
         strange.execute_batch("CREATE TABLE theirs (x)").unwrap();
         assert_eq!(
             step_by_step(&mut strange, TWO).unwrap_err().kind,
-            Kind::Corrupt
+            StoreErrorKind::Corrupt
         );
     }
 }

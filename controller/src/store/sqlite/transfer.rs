@@ -1,9 +1,9 @@
 //! Export and import, by one list of the tables. JSON goes out and comes in as the text that is
 //! stored, so that an export of an import is the same bytes.
 
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
-use crate::store::records::{Because, Hash, Role};
+use crate::store::records::{Hash, Role, Trigger};
 use backburn_experiments::journal::{Entry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
@@ -18,7 +18,7 @@ const HEADER: &str = "backburn-export";
 /// What it ends with.
 const END: &str = "end";
 /// The most problems that are told.
-const MOST_PROBLEMS: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
 /// What a column means, which is looked at before it is taken in.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ enum Column {
 }
 
 /// A table in an export.
-struct Table {
+struct ExportTable {
     kind: &'static str,
     /// In the order in which they are written, and whether each may be null.
     columns: &'static [(&'static str, Column, bool)],
@@ -51,8 +51,8 @@ fn word<T: DeserializeOwned>(text: &str) -> bool {
 }
 
 /// Every table, and each after those that it refers to.
-const TABLES: &[Table] = &[
-    Table {
+const TABLES: &[ExportTable] = &[
+    ExportTable {
         kind: "experiment",
         columns: &[
             ("name", Column::Text, false),
@@ -64,7 +64,7 @@ const TABLES: &[Table] = &[
         select: "SELECT name, version, document, who, at FROM experiments ORDER BY name, version",
         insert: "INSERT INTO experiments (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)",
     },
-    Table {
+    ExportTable {
         kind: "run",
         columns: &[
             ("id", Column::Text, false),
@@ -73,7 +73,7 @@ const TABLES: &[Table] = &[
             ("title", Column::Text, false),
             ("seed", Column::Seed, false),
             ("who", Column::Text, false),
-            ("because", Column::Word(word::<Because>), false),
+            ("because", Column::Word(word::<Trigger>), false),
             ("started", Column::Time, false),
             ("ended", Column::Time, true),
             ("outcome", Column::Word(word::<Outcome>), true),
@@ -84,7 +84,7 @@ const TABLES: &[Table] = &[
         insert: "INSERT INTO runs (id, experiment, version, title, seed, who, because, started, ended, \
             outcome, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     },
-    Table {
+    ExportTable {
         kind: "event",
         columns: &[
             ("run", Column::Text, false),
@@ -95,7 +95,7 @@ const TABLES: &[Table] = &[
             ORDER BY runs.number, events.number",
         insert: "INSERT INTO events (run, number, entry) VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3)",
     },
-    Table {
+    ExportTable {
         kind: "agent",
         columns: &[
             ("name", Column::Text, false),
@@ -111,7 +111,7 @@ const TABLES: &[Table] = &[
         select: "SELECT name, serials, labels, enrolled, revoked FROM agents ORDER BY name",
         insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked) VALUES (?1, ?2, ?3, ?4, ?5)",
     },
-    Table {
+    ExportTable {
         kind: "join-token",
         columns: &[
             ("id", Column::Text, false),
@@ -123,7 +123,7 @@ const TABLES: &[Table] = &[
         select: "SELECT id, hash, who, expires, agent FROM join_tokens ORDER BY id",
         insert: "INSERT INTO join_tokens (id, hash, who, expires, agent) VALUES (?1, ?2, ?3, ?4, ?5)",
     },
-    Table {
+    ExportTable {
         kind: "api-token",
         columns: &[
             ("id", Column::Text, false),
@@ -138,7 +138,7 @@ const TABLES: &[Table] = &[
         insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     },
-    Table {
+    ExportTable {
         kind: "setting",
         columns: &[
             ("name", Column::Text, false),
@@ -147,7 +147,7 @@ const TABLES: &[Table] = &[
         select: "SELECT name, value FROM settings ORDER BY name",
         insert: "INSERT INTO settings (name, value) VALUES (?1, ?2)",
     },
-    Table {
+    ExportTable {
         kind: "audit",
         columns: &[
             ("number", Column::Number, false),
@@ -170,7 +170,7 @@ const TABLES: &[Table] = &[
 /// Writes everything. The caller has begun to read, so that it is of one moment.
 pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| {
-        StoreError::new(Kind::Io, "the export can't be written").because(error)
+        StoreError::new(StoreErrorKind::Io, "the export can't be written").because(error)
     };
     writeln!(to, r#"{{"kind":"{HEADER}","format":{FORMAT}}}"#).map_err(unwritten)?;
     let mut records = 0_u64;
@@ -190,7 +190,7 @@ pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), 
 }
 
 /// A record. What is null is left out.
-fn write_line(line: &mut String, table: &Table, row: &Row<'_>) -> Result<(), StoreError> {
+fn write_line(line: &mut String, table: &ExportTable, row: &Row<'_>) -> Result<(), StoreError> {
     line.push_str(r#"{"kind":""#);
     line.push_str(table.kind);
     line.push('"');
@@ -280,9 +280,9 @@ impl Import<'_> {
         loop {
             bytes.clear();
             let length = from.read_until(b'\n', &mut bytes).map_err(|error| {
-                StoreError::new(Kind::Io, "the export can't be read").because(error)
+                StoreError::new(StoreErrorKind::Io, "the export can't be read").because(error)
             })?;
-            if length == 0 || self.problems.len() >= MOST_PROBLEMS {
+            if length == 0 || self.problems.len() >= MAX_PROBLEMS {
                 break;
             }
             self.line += 1;
@@ -301,7 +301,7 @@ impl Import<'_> {
         }
         if self.line == 0 {
             self.problem("it is empty");
-        } else if !self.ended && self.problems.len() < MOST_PROBLEMS {
+        } else if !self.ended && self.problems.len() < MAX_PROBLEMS {
             self.problem("the last line is missing, so that it was cut short");
         }
         Ok(())
@@ -343,7 +343,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn insert(&mut self, table: &Table, mut fields: Fields) -> Result<(), StoreError> {
+    fn insert(&mut self, table: &ExportTable, mut fields: Fields) -> Result<(), StoreError> {
         let before = self.problems.len();
         let mut values = Vec::with_capacity(table.columns.len());
         for (name, column, optional) in table.columns {
@@ -368,7 +368,7 @@ impl Import<'_> {
             .and_then(|mut statement| statement.execute(params_from_iter(values)));
         match inserted.map_err(StoreError::from) {
             Ok(_) => self.records += 1,
-            Err(error) if error.kind == Kind::Conflict => {
+            Err(error) if error.kind == StoreErrorKind::Conflict => {
                 let why = std::error::Error::source(&error).map(ToString::to_string);
                 self.problem(format!(
                     "it contradicts the lines before it: {}",
@@ -384,12 +384,12 @@ impl Import<'_> {
     fn whole(&mut self) -> Result<(), StoreError> {
         let gaps = "SELECT runs.id FROM events JOIN runs ON runs.number = events.run \
             GROUP BY events.run HAVING MAX(events.number) <> COUNT(*)";
-        let gaps = super::columns::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
+        let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
         for run in gaps {
             self.problem(format!("events of run `{run}` are missing"));
         }
         let gaps = "SELECT name FROM experiments GROUP BY name HAVING MAX(version) <> COUNT(*)";
-        let gaps = super::columns::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
+        let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
         for name in gaps {
             self.problem(format!("versions of experiment `{name}` are missing"));
         }

@@ -1,17 +1,17 @@
 //! The one thread that writes. It takes all writes that wait, does them in one transaction, and
 //! answers each after the commit is on the disk: many who wait share one sync.
 
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The longest that a commit is put off for those who waited for the last one and are about to come again.
-const GATHER: Duration = Duration::from_micros(100);
+const GATHER_TIMEOUT: Duration = Duration::from_micros(100);
 
 /// What is to be written, and somebody who waits for it.
-trait Waiting: Send {
+trait PendingWrite: Send {
     /// Does it, within the transaction. An error is why the transaction is no more; one that only
     /// this write met is kept for its answer.
     fn write(&mut self, connection: &Connection) -> Result<(), StoreError>;
@@ -21,21 +21,21 @@ trait Waiting: Send {
 
 /// How a write is kept whole by itself within the transaction that it shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whole {
+pub(super) enum Atomicity {
     /// By a savepoint: it may fail after a part of it was done.
-    BySavepoint,
+    Savepoint,
     /// It alters something by one statement only, which SQLite does whole or not at all.
-    ByOneStatement,
+    SingleStatement,
 }
 
-struct Job<T, F> {
+struct WriteJob<T, F> {
     write: Option<F>,
-    whole: Whole,
+    whole: Atomicity,
     result: Option<Result<T, StoreError>>,
     answer: SyncSender<Result<T, StoreError>>,
 }
 
-impl<T, F> Waiting for Job<T, F>
+impl<T, F> PendingWrite for WriteJob<T, F>
 where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
@@ -45,8 +45,8 @@ where
             return Ok(());
         };
         let result = match self.whole {
-            Whole::ByOneStatement => write(connection),
-            Whole::BySavepoint => within_savepoint(connection, write),
+            Atomicity::SingleStatement => write(connection),
+            Atomicity::Savepoint => within_savepoint(connection, write),
         };
         // SQLite may end the whole transaction by itself when the disk is full or fails.
         let lost = connection
@@ -87,36 +87,36 @@ fn within_savepoint<T>(
 }
 
 fn ended() -> StoreError {
-    StoreError::new(Kind::Ended, "the store was closed")
+    StoreError::new(StoreErrorKind::Ended, "the store was closed")
 }
 
 /// The way to the thread. It ends, with all that was handed in before, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Writer {
-    queue: Option<Sender<Box<dyn Waiting>>>,
+pub(super) struct WriterThread {
+    queue: Option<Sender<Box<dyn PendingWrite>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Writer {
+impl WriterThread {
     pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
         let (queue, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || write_all(&connection, &waiting))?;
-        Ok(Writer {
+        Ok(WriterThread {
             queue: Some(queue),
             thread: Some(thread),
         })
     }
 
     /// Hands a write in and waits until it is on the disk.
-    pub(super) fn write<T, F>(&self, whole: Whole, write: F) -> Result<T, StoreError>
+    pub(super) fn write<T, F>(&self, whole: Atomicity, write: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, answered) = sync_channel(1);
-        let job = Job {
+        let job = WriteJob {
             write: Some(write),
             whole,
             result: None,
@@ -128,7 +128,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for WriterThread {
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take()
@@ -139,7 +139,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: &Connection, waiting: &Receiver<Box<dyn Waiting>>) {
+fn write_all(connection: &Connection, waiting: &Receiver<Box<dyn PendingWrite>>) {
     let mut last = 1;
     while let Ok(first) = waiting.recv() {
         let mut jobs = gather(first, waiting, last);
@@ -154,14 +154,14 @@ fn write_all(connection: &Connection, waiting: &Receiver<Box<dyn Waiting>>) {
 /// All that wait. Those who waited for the last commit come again at about the same time: a commit
 /// for the first of them alone would make the others wait for two.
 fn gather(
-    first: Box<dyn Waiting>,
-    waiting: &Receiver<Box<dyn Waiting>>,
+    first: Box<dyn PendingWrite>,
+    waiting: &Receiver<Box<dyn PendingWrite>>,
     last: usize,
-) -> Vec<Box<dyn Waiting>> {
+) -> Vec<Box<dyn PendingWrite>> {
     let mut jobs = vec![first];
     jobs.extend(waiting.try_iter());
     if jobs.len() < last {
-        let until = Instant::now() + GATHER;
+        let until = Instant::now() + GATHER_TIMEOUT;
         while jobs.len() < last && Instant::now() < until {
             std::thread::yield_now();
             jobs.extend(waiting.try_iter());
@@ -170,7 +170,7 @@ fn gather(
     jobs
 }
 
-fn commit(connection: &Connection, jobs: &mut [Box<dyn Waiting>]) -> Result<(), StoreError> {
+fn commit(connection: &Connection, jobs: &mut [Box<dyn PendingWrite>]) -> Result<(), StoreError> {
     let run = |statement| connection.prepare_cached(statement)?.execute([]);
     let done = (|| {
         run("BEGIN IMMEDIATE")?;

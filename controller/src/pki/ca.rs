@@ -25,13 +25,13 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
 /// How long an agent's certificate is good for where nothing else is said.
-pub const AGENT_LASTS: Duration = days(30);
+pub const AGENT_CERTIFICATE_LIFETIME: Duration = days(30);
 /// How long the controller's own is; it is made anew when two thirds are over.
-const CONTROLLER_LASTS: Duration = days(90);
+const CONTROLLER_CERTIFICATE_LIFETIME: Duration = days(90);
 /// How long the authority's is.
-const AUTHORITY_LASTS: Duration = days(20 * 365);
+const CA_CERTIFICATE_LIFETIME: Duration = days(20 * 365);
 /// How far an agent's clock may be behind ours.
-const BACKDATED: Duration = days(1);
+const CLOCK_SKEW_ALLOWANCE: Duration = days(1);
 /// What comes before an agent's name in its certificate.
 const AGENT_URI: &str = "backburn://agent/";
 
@@ -41,7 +41,7 @@ const fn days(number: u64) -> Duration {
 
 /// Why there is no authority, or no certificate.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
+pub enum CaError {
     /// A file.
     #[error("{}: {source}", path.display())]
     File {
@@ -82,13 +82,13 @@ pub struct Signed {
 }
 
 /// A certificate authority that lives in a folder.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority")
             .field("fingerprint", &self.fingerprint())
@@ -96,15 +96,15 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// The authority of this folder, whose files are `authority.key` and `authority.crt`; made
     /// where there is none.
     ///
     /// # Errors
     /// A file can't be read, written or understood. A certificate whose key is missing is never replaced.
-    pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
+    pub fn open(folder: &Path) -> Result<Self, CaError> {
         let (key_file, file) = (folder.join("authority.key"), folder.join("authority.crt"));
-        let content = |path: &Path, what: &dyn std::fmt::Display| AuthorityError::Content {
+        let content = |path: &Path, what: &dyn std::fmt::Display| CaError::Content {
             path: path.to_owned(),
             what: what.to_string(),
         };
@@ -138,7 +138,7 @@ impl Authority {
         }
         let issuer =
             Issuer::from_ca_cert_der(&certificate, key).map_err(|error| content(&file, &error))?;
-        Ok(Authority {
+        Ok(CertificateAuthority {
             issuer,
             certificate,
             pem,
@@ -156,11 +156,11 @@ impl Authority {
     }
 
     /// Who is signed by this authority is trusted.
-    pub(crate) fn roots(&self) -> Result<RootCertStore, AuthorityError> {
+    pub(crate) fn roots(&self) -> Result<RootCertStore, CaError> {
         let mut roots = RootCertStore::empty();
         roots
             .add(self.certificate.clone())
-            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+            .map_err(|error| CaError::Request(error.to_string()))?;
         Ok(roots)
     }
 
@@ -169,21 +169,16 @@ impl Authority {
     ///
     /// # Errors
     /// The request can't be read, is signed by another key, or the name can't be one.
-    pub fn sign(
-        &self,
-        request: &str,
-        name: &str,
-        lasts: Duration,
-    ) -> Result<Signed, AuthorityError> {
+    pub fn sign(&self, request: &str, name: &str, lifetime: Duration) -> Result<Signed, CaError> {
         if let Some(problem) = problem_with_name(name) {
-            return Err(AuthorityError::Request(problem));
+            return Err(CaError::Request(problem));
         }
         let request = read_request(request)?;
         let mut serial = [0; 16];
         random(&mut serial)?;
         // A positive number of always the same length (RFC 5280, 4.1.2.2).
         serial[0] = serial[0] & 0x3f | 0x40;
-        let mut params = common(name, lasts)?;
+        let mut params = common(name, lifetime)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let uri = format!("{AGENT_URI}{name}");
         params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(wrong)?)];
@@ -198,10 +193,10 @@ impl Authority {
     }
 
     /// The controller's own certificate, for these host names and addresses.
-    fn own(&self, names: &[String]) -> Result<CertifiedKey, AuthorityError> {
+    fn own(&self, names: &[String]) -> Result<CertifiedKey, CaError> {
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = CertificateParams::new(names).map_err(wrong)?;
-        let common = common("backburn controller", CONTROLLER_LASTS)?;
+        let common = common("backburn controller", CONTROLLER_CERTIFICATE_LIFETIME)?;
         params.distinguished_name = common.distinguished_name;
         (params.not_before, params.not_after) = (common.not_before, common.not_after);
         params.key_usages = common.key_usages;
@@ -220,7 +215,7 @@ impl Authority {
 ///
 /// # Errors
 /// It names none.
-pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, AuthorityError> {
+pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, CaError> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(wrong)?;
     let names = certificate.subject_alternative_name().map_err(wrong)?;
     let mut names = names
@@ -235,27 +230,25 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, Autho
             name: name.into(),
             serial: hexadecimal(certificate.raw_serial()),
         }),
-        _ => Err(AuthorityError::Request(
-            "the certificate names no agent".into(),
-        )),
+        _ => Err(CaError::Request("the certificate names no agent".into())),
     }
 }
 
 /// The controller's own certificate, which is made anew before it ends, whenever somebody comes.
 #[derive(Debug)]
-pub(crate) struct OwnCertificate {
-    authority: Arc<Authority>,
+pub(crate) struct ControllerCertificate {
+    authority: Arc<CertificateAuthority>,
     names: Vec<String>,
     made: Mutex<(SystemTime, Arc<CertifiedKey>)>,
 }
 
-impl OwnCertificate {
+impl ControllerCertificate {
     pub(crate) fn new(
-        authority: Arc<Authority>,
+        authority: Arc<CertificateAuthority>,
         names: Vec<String>,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, CaError> {
         let made = authority.own(&names)?;
-        Ok(OwnCertificate {
+        Ok(ControllerCertificate {
             authority,
             names,
             made: Mutex::new((SystemTime::now(), Arc::new(made))),
@@ -266,7 +259,7 @@ impl OwnCertificate {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back means a certificate that is not good yet.
         let age = now.duration_since(made.0).unwrap_or(Duration::MAX);
-        if age >= CONTROLLER_LASTS * 2 / 3 {
+        if age >= CONTROLLER_CERTIFICATE_LIFETIME * 2 / 3 {
             match self.authority.own(&self.names) {
                 Ok(new) => *made = (now, Arc::new(new)),
                 Err(error) => {
@@ -278,64 +271,64 @@ impl OwnCertificate {
     }
 }
 
-impl ResolvesServerCert for OwnCertificate {
+impl ResolvesServerCert for ControllerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.at(SystemTime::now()))
     }
 }
 
 /// Reads a request for a certificate: it is signed by the key that it is for.
-pub(crate) fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, AuthorityError> {
+pub(crate) fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, CaError> {
     CertificateSigningRequestParams::from_pem(pem)
-        .map_err(|error| AuthorityError::Request(format!("the request for a certificate: {error}")))
+        .map_err(|error| CaError::Request(format!("the request for a certificate: {error}")))
 }
 
-fn self_signed(key: &KeyPair) -> Result<String, AuthorityError> {
+fn self_signed(key: &KeyPair) -> Result<String, CaError> {
     let mut id = [0; 4];
     random(&mut id)?;
     // Two authorities have two names: whoever looks at a certificate sees whose it is.
     let name = format!("backburn authority {}", hexadecimal(&id));
-    let mut params = common(&name, AUTHORITY_LASTS)?;
+    let mut params = common(&name, CA_CERTIFICATE_LIFETIME)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params.self_signed(key).map_err(wrong)?.pem())
 }
 
 /// What all our certificates have in common: a name for people, a life, and what their key may do.
-fn common(name: &str, lasts: Duration) -> Result<CertificateParams, AuthorityError> {
+fn common(name: &str, lifetime: Duration) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_err(|_| AuthorityError::Request("the clock of this machine is before 1970".into()))?;
+        .map_err(|_| CaError::Request("the clock of this machine is before 1970".into()))?;
     let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + now.saturating_sub(BACKDATED);
-    params.not_after = epoch + (now + lasts);
+    params.not_before = epoch + now.saturating_sub(CLOCK_SKEW_ALLOWANCE);
+    params.not_after = epoch + (now + lifetime);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-fn wrong(error: impl std::fmt::Display) -> AuthorityError {
-    AuthorityError::Request(error.to_string())
+fn wrong(error: impl std::fmt::Display) -> CaError {
+    CaError::Request(error.to_string())
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), AuthorityError> {
+fn random(bytes: &mut [u8]) -> Result<(), CaError> {
     ring::rand::SystemRandom::new()
         .fill(bytes)
-        .map_err(|_| AuthorityError::Request("the kernel gave no random bytes".into()))
+        .map_err(|_| CaError::Request("the kernel gave no random bytes".into()))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
+fn read(path: &Path) -> Result<Option<String>, CaError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(AuthorityError::File {
+        Err(source) => Err(CaError::File {
             path: path.into(),
             source,
         }),
@@ -343,7 +336,7 @@ fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
 }
 
 /// Writes a file that nobody else may read: whole and synced, or not at all.
-fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), AuthorityError> {
+fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), CaError> {
     let beside = path.with_extension("new");
     let write = || {
         std::fs::DirBuilder::new()
@@ -365,7 +358,7 @@ fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), Aut
         std::fs::rename(&beside, path)?;
         File::open(folder)?.sync_all()
     };
-    write().map_err(|source| AuthorityError::File {
+    write().map_err(|source| CaError::File {
         path: path.into(),
         source,
     })
@@ -378,8 +371,8 @@ mod tests {
     #[test]
     fn the_controllers_certificate_is_made_anew_before_it_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(folder.path()).unwrap());
-        let own = OwnCertificate::new(authority, vec!["localhost".into()]).unwrap();
+        let authority = Arc::new(CertificateAuthority::open(folder.path()).unwrap());
+        let own = ControllerCertificate::new(authority, vec!["localhost".into()]).unwrap();
         let now = SystemTime::now();
         let first = own.at(now);
         let leaf = |key: &CertifiedKey| key.cert[0].clone();

@@ -1,8 +1,8 @@
 //! How somebody becomes an agent of this fleet: one line from it, one line back, and a certificate.
-//! Who may is decided elsewhere, behind [`Enrol`].
+//! Who may is decided elsewhere, behind [`EnrolmentPolicy`].
 
-use crate::authority::{AgentIdentity, Authority, read_request};
-use crate::door::JoiningVisitor;
+use crate::listener::JoiningConnection;
+use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
     JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
 };
@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 /// How long one visit may take, whatever the visitor does.
-const WITHIN: Duration = Duration::from_secs(10);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who may join: the store of tokens and agents.
-pub trait Enrol: Send + Sync {
+pub trait EnrolmentPolicy: Send + Sync {
     /// Whether this token lets an agent in, and what the agent is called: the name that it asked for, or another. A token
     /// that is good once is used up by this. A refusal of it has the rule `token`; of a name that somebody else has, `name`.
     fn admit(
@@ -34,7 +34,7 @@ pub trait Enrol: Send + Sync {
         &self,
         issued: &AgentIdentity,
         replaced: Option<&AgentIdentity>,
-        lasts: Duration,
+        lifetime: Duration,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
@@ -43,23 +43,30 @@ pub trait Enrol: Send + Sync {
 /// # Errors
 /// The visitor has gone, took too long, or did not speak its protocol. A refusal is no error: it was answered, and there is no agent.
 pub async fn serve(
-    visitor: JoiningVisitor,
-    authority: &Authority,
-    lasts: Duration,
-    enrol: &impl Enrol,
+    connection: JoiningConnection,
+    authority: &CertificateAuthority,
+    lifetime: Duration,
+    enrol: &impl EnrolmentPolicy,
 ) -> io::Result<Option<AgentIdentity>> {
     let visit = async {
-        let mut stream = BufReader::with_capacity(1024, visitor.stream);
-        let answer = match hear(&mut stream).await? {
+        let mut stream = BufReader::with_capacity(1024, connection.stream);
+        let answer = match read_request_line(&mut stream).await? {
             Ok(joining) => {
-                answer(&joining, visitor.identity.as_ref(), authority, lasts, enrol).await
+                answer(
+                    &joining,
+                    connection.identity.as_ref(),
+                    authority,
+                    lifetime,
+                    enrol,
+                )
+                .await
             }
             Err(refusal) => Err(refusal),
         };
         let (said, agent) = match answer {
             Ok((joined, agent)) => (JoinAnswer::Joined(joined), Some(agent)),
             Err(refusal) => {
-                let peer = visitor.peer;
+                let peer = connection.peer;
                 tracing::info!(%peer, %refusal, "may not join");
                 (JoinAnswer::Refused(refusal), None)
             }
@@ -70,12 +77,12 @@ pub async fn serve(
         stream.shutdown().await?;
         Ok(agent)
     };
-    tokio::time::timeout(WITHIN, visit)
+    tokio::time::timeout(JOIN_TIMEOUT, visit)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn hear(
+async fn read_request_line(
     stream: &mut (impl tokio::io::AsyncBufRead + Unpin),
 ) -> io::Result<Result<Joining, Refusal>> {
     let mut line = Vec::new();
@@ -102,12 +109,12 @@ async fn hear(
 
 async fn answer(
     joining: &Joining,
-    shown: Option<&AgentIdentity>,
-    authority: &Authority,
-    lasts: Duration,
-    enrol: &impl Enrol,
+    client_identity: Option<&AgentIdentity>,
+    authority: &CertificateAuthority,
+    lifetime: Duration,
+    enrol: &impl EnrolmentPolicy,
 ) -> Result<(Joined, AgentIdentity), Refusal> {
-    let request = |error: crate::authority::AuthorityError| {
+    let request = |error: crate::pki::ca::CaError| {
         Refusal::new("request", error.to_string())
             .hint("a certificate request (PKCS #10) in PEM, signed by its own key")
     };
@@ -118,17 +125,19 @@ async fn answer(
     if let Some(problem) = problem_with_name(&joining.name) {
         return Err(bad_name(problem));
     }
-    let (name, replaced) = match (&joining.token, shown) {
+    let (name, replaced) = match (&joining.token, client_identity) {
         // A token goes before a certificate: it is what somebody has just handed out.
         (Some(token), _) => (
             enrol.admit(token, &joining.name, &joining.labels).await?,
             None,
         ),
-        (None, Some(shown)) if shown.name == joining.name => (shown.name.clone(), Some(shown)),
-        (None, Some(shown)) => {
+        (None, Some(client_identity)) if client_identity.name == joining.name => {
+            (client_identity.name.clone(), Some(client_identity))
+        }
+        (None, Some(client_identity)) => {
             let what = format!(
                 "the certificate shown is that of `{}`, not of `{}`",
-                shown.name, joining.name
+                client_identity.name, joining.name
             );
             return Err(Refusal::new("name", what).hint("another name needs a join token"));
         }
@@ -140,18 +149,18 @@ async fn answer(
         }
     };
     let signed = authority
-        .sign(&joining.request, &name, lasts)
+        .sign(&joining.request, &name, lifetime)
         .map_err(request)?;
     let agent = AgentIdentity {
         name: name.clone(),
         serial: signed.serial,
     };
-    enrol.issue(&agent, replaced, lasts).await?;
+    enrol.issue(&agent, replaced, lifetime).await?;
     let joined = Joined {
         name,
         certificate: signed.certificate,
         authority: authority.certificate().into(),
-        lasts: Span(lasts),
+        lasts: Span(lifetime),
     };
     Ok((joined, agent))
 }

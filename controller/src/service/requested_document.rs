@@ -6,19 +6,19 @@ use sha2::{Digest as _, Sha256};
 
 /// The document that a run is asked for.
 #[derive(Debug, Clone)]
-pub enum Document {
+pub enum RequestedDocument {
     /// One that is kept, or was.
-    Kept(Value),
+    Stored(Value),
     /// One that came with the request, as text: so that it is read and hashed as its author wrote it.
-    Given(String),
+    Inline(String),
 }
 
-impl Document {
+impl RequestedDocument {
     /// The text that is read as an experiment.
     pub(super) fn text(&self) -> String {
         match self {
-            Document::Kept(document) => document.to_string(),
-            Document::Given(text) => text.clone(),
+            RequestedDocument::Stored(document) => document.to_string(),
+            RequestedDocument::Inline(text) => text.clone(),
         }
     }
 
@@ -26,8 +26,8 @@ impl Document {
     /// that is kept: its name and version say which it is.
     pub fn sha256(&self) -> Option<String> {
         match self {
-            Document::Kept(_) => None,
-            Document::Given(text) => {
+            RequestedDocument::Stored(_) => None,
+            RequestedDocument::Inline(text) => {
                 let hash = Sha256::digest(text.as_bytes());
                 Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
             }
@@ -37,8 +37,8 @@ impl Document {
     /// The title, for people; empty where it has none.
     pub fn title(&self) -> String {
         let parsed = match self {
-            Document::Kept(document) => document.clone(),
-            Document::Given(text) => serde_json::from_str(text).unwrap_or_default(),
+            RequestedDocument::Stored(document) => document.clone(),
+            RequestedDocument::Inline(text) => serde_json::from_str(text).unwrap_or_default(),
         };
         let title = parsed.get("title").and_then(Value::as_str);
         title.unwrap_or_default().to_owned()
@@ -47,7 +47,7 @@ impl Document {
     /// Each place where a document that came with the request would read the controller's environment or files. Whoever sends
     /// it may start runs, which is not to say that the controller's secrets are theirs.
     pub(super) fn foreign_sources(&self, variables: &Map<String, Value>) -> Vec<Problem> {
-        let Document::Given(text) = self else {
+        let RequestedDocument::Inline(text) = self else {
             return Vec::new();
         };
         let parsed: Value = serde_json::from_str(text).unwrap_or_default();

@@ -6,7 +6,9 @@
 //! wait, the oldest that is slow makes room. No session is resumed, since a resumed one shows no
 //! certificate and so could not be refused any more.
 
-use crate::authority::{AgentIdentity, Authority, AuthorityError, OwnCertificate, identity};
+use crate::pki::ca::{
+    AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
+};
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
 use std::collections::VecDeque;
 use std::io;
@@ -34,11 +36,11 @@ const HTTP: &[u8] = b"http/1.1";
 
 /// What the door puts up with.
 #[derive(Debug, Clone)]
-pub struct DoorLimits {
+pub struct ListenerLimits {
     /// How long a handshake may take, from the connection on.
     pub handshake: Duration,
     /// How long it may while others wait.
-    pub handshake_in_a_crowd: Duration,
+    pub handshake_when_full: Duration,
     /// How many go on at a time.
     pub handshakes: usize,
     /// How many may be joining at a time.
@@ -48,11 +50,11 @@ pub struct DoorLimits {
     pub unacknowledged: Duration,
 }
 
-impl Default for DoorLimits {
+impl Default for ListenerLimits {
     fn default() -> Self {
-        DoorLimits {
+        ListenerLimits {
             handshake: Duration::from_secs(10),
-            handshake_in_a_crowd: Duration::from_secs(1),
+            handshake_when_full: Duration::from_secs(1),
             handshakes: 256,
             joining: 64,
             unacknowledged: Duration::from_secs(30),
@@ -62,11 +64,11 @@ impl Default for DoorLimits {
 
 /// Who has come in.
 #[derive(Debug)]
-pub enum Visitor {
+pub enum Connection {
     /// An agent, over its link.
-    Agent(AgentVisitor),
-    /// Somebody who asks for a certificate; see [`crate::enrolment::serve`].
-    Joining(JoiningVisitor),
+    Agent(AuthenticatedAgent),
+    /// Somebody who asks for a certificate; see [`crate::pki::enrolment::serve`].
+    Joining(JoiningConnection),
     /// Somebody who speaks HTTP/1.1, and has shown nothing yet.
     Http {
         /// The connection.
@@ -78,7 +80,7 @@ pub enum Visitor {
 
 /// An agent, over its link.
 #[derive(Debug)]
-pub struct AgentVisitor {
+pub struct AuthenticatedAgent {
     /// Who it is.
     pub identity: AgentIdentity,
     /// The link, in a place of its own: it is handed on many times, and each task that waits would keep room for it at each.
@@ -89,24 +91,24 @@ pub struct AgentVisitor {
 
 /// Somebody who asks for a certificate.
 #[derive(Debug)]
-pub struct JoiningVisitor {
+pub struct JoiningConnection {
     /// Who it is, where it has shown a certificate that is to be renewed.
     pub identity: Option<AgentIdentity>,
     /// The connection.
     pub stream: TlsStream<TcpStream>,
     /// From where.
     pub peer: SocketAddr,
-    /// One of [`DoorLimits::joining`], as long as this lives.
+    /// One of [`ListenerLimits::joining`], as long as this lives.
     _place: OwnedSemaphorePermit,
 }
 
 /// The controller's one port.
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     listener: TcpListener,
     protocols: Arc<Protocols>,
-    limits: DoorLimits,
-    handshakes: JoinSet<Option<Visitor>>,
+    limits: ListenerLimits,
+    handshakes: JoinSet<Option<Connection>>,
     /// The handshakes by age, finished ones among them.
     oldest: VecDeque<(Instant, AbortHandle)>,
 }
@@ -120,7 +122,7 @@ struct Protocols {
     joining: Arc<Semaphore>,
 }
 
-impl Door {
+impl Listener {
     /// Opens the door on this listener, with a certificate for these host names and addresses.
     /// `is_revoked` is asked for every certificate that is shown, within the handshake: it is to be fast.
     ///
@@ -128,18 +130,18 @@ impl Door {
     /// A name can't be in a certificate.
     pub fn open(
         listener: TcpListener,
-        authority: &Arc<Authority>,
+        authority: &Arc<CertificateAuthority>,
         names: Vec<String>,
-        limits: DoorLimits,
+        limits: ListenerLimits,
         is_revoked: impl Fn(&AgentIdentity) -> bool + Send + Sync + 'static,
-    ) -> Result<Self, AuthorityError> {
-        let own = Arc::new(OwnCertificate::new(Arc::clone(authority), names)?);
+    ) -> Result<Self, CaError> {
+        let own = Arc::new(ControllerCertificate::new(Arc::clone(authority), names)?);
         let is_revoked: IsRevoked = Arc::new(is_revoked);
         let config = |protocol: &[u8], who: Option<bool>| {
             config(authority, &own, protocol, who, &is_revoked)
-                .map_err(|error| AuthorityError::Request(error.to_string()))
+                .map_err(|error| CaError::Request(error.to_string()))
         };
-        Ok(Door {
+        Ok(Listener {
             protocols: Arc::new(Protocols {
                 link: config(LINK_PROTOCOL.as_bytes(), Some(true))?,
                 join: config(JOIN_PROTOCOL.as_bytes(), Some(false))?,
@@ -162,7 +164,7 @@ impl Door {
     }
 
     /// The next one who has come in. May be dropped and asked again; nobody comes in while nobody asks.
-    pub async fn visitor(&mut self) -> Visitor {
+    pub async fn next_connection(&mut self) -> Connection {
         loop {
             while self
                 .oldest
@@ -177,18 +179,18 @@ impl Door {
                     .retain(|(_, handshake)| !handshake.is_finished());
             }
             let is_full = self.handshakes.len() >= self.limits.handshakes;
-            let pressed = self
+            let evict_at = self
                 .oldest
                 .front()
-                .map(|(since, _)| *since + self.limits.handshake_in_a_crowd)
+                .map(|(since, _)| *since + self.limits.handshake_when_full)
                 .unwrap_or_else(Instant::now);
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => {
-                    if let Ok(Some(visitor)) = done {
-                        return visitor;
+                    if let Ok(Some(connection)) = done {
+                        return connection;
                     }
                 }
-                () = tokio::time::sleep_until(pressed), if is_full => {
+                () = tokio::time::sleep_until(evict_at), if is_full => {
                     if let Some((_, handshake)) = self.oldest.pop_front() {
                         handshake.abort();
                     }
@@ -203,14 +205,14 @@ impl Door {
             Ok((stream, peer)) => {
                 let protocols = Arc::clone(&self.protocols);
                 let deadline = self.limits.handshake;
-                if let Err(error) = give_up_after(&stream, self.limits.unacknowledged) {
+                if let Err(error) = set_user_timeout(&stream, self.limits.unacknowledged) {
                     return tracing::error!(%peer, %error, "a connection could not be set up");
                 }
                 let handshake = self.handshakes.spawn(async move {
-                    let visitor =
+                    let connection =
                         tokio::time::timeout(deadline, handshake(&protocols, stream, peer)).await;
-                    match visitor {
-                        Ok(Ok(visitor)) => Some(visitor),
+                    match connection {
+                        Ok(Ok(connection)) => Some(connection),
                         Ok(Err(error)) => {
                             tracing::info!(%peer, %error, "not let in");
                             None
@@ -234,7 +236,7 @@ impl Door {
     }
 }
 
-fn give_up_after(stream: &TcpStream, unacknowledged: Duration) -> nix::Result<()> {
+fn set_user_timeout(stream: &TcpStream, unacknowledged: Duration) -> nix::Result<()> {
     let millis = u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX);
     nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpUserTimeout, &millis)
 }
@@ -243,7 +245,7 @@ async fn handshake(
     protocols: &Protocols,
     stream: TcpStream,
     peer: SocketAddr,
-) -> io::Result<Visitor> {
+) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let offers = |protocol: &str| {
@@ -254,9 +256,9 @@ async fn handshake(
     };
     if offers(LINK_PROTOCOL) {
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
-        let identity = shown(&stream)?
+        let identity = client_identity(&stream)?
             .ok_or_else(|| io::Error::other("an agent that shows no certificate"))?;
-        return Ok(Visitor::Agent(AgentVisitor {
+        return Ok(Connection::Agent(AuthenticatedAgent {
             identity,
             stream: Box::new(stream),
             peer,
@@ -267,19 +269,19 @@ async fn handshake(
             .try_acquire_owned()
             .map_err(|_| io::Error::other("too many are joining at a time"))?;
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
-        return Ok(Visitor::Joining(JoiningVisitor {
-            identity: shown(&stream)?,
+        return Ok(Connection::Joining(JoiningConnection {
+            identity: client_identity(&stream)?,
             stream,
             peer,
             _place: place,
         }));
     }
     let stream = start.into_stream(Arc::clone(&protocols.http)).await?;
-    Ok(Visitor::Http { stream, peer })
+    Ok(Connection::Http { stream, peer })
 }
 
 /// The agent whose certificate was shown, if any.
-fn shown(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIdentity>> {
+fn client_identity(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIdentity>> {
     let (_, connection) = stream.get_ref();
     connection
         .peer_certificates()
@@ -292,8 +294,8 @@ type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 
 /// TLS for one protocol: who has to show a certificate (`Some(true)`), may (`Some(false)`), or is not asked.
 fn config(
-    authority: &Authority,
-    own: &Arc<OwnCertificate>,
+    authority: &CertificateAuthority,
+    own: &Arc<ControllerCertificate>,
     protocol: &[u8],
     asked: Option<bool>,
     is_revoked: &IsRevoked,
@@ -307,14 +309,14 @@ fn config(
             let roots = Arc::new(authority.roots()?);
             let certificates =
                 WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
-            builder.with_client_cert_verifier(Arc::new(Agents {
+            builder.with_client_cert_verifier(Arc::new(AgentCertificateVerifier {
                 certificates,
                 is_mandatory,
                 is_revoked: Arc::clone(is_revoked),
             }))
         }
     };
-    let own: Arc<OwnCertificate> = Arc::clone(own);
+    let own: Arc<ControllerCertificate> = Arc::clone(own);
     let mut config = builder.with_cert_resolver(own);
     config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -324,13 +326,13 @@ fn config(
 
 /// Who shows a certificate of our authority that names an agent and is not revoked. What is wrong
 /// is told by TLS itself, so that an agent can say it.
-struct Agents {
+struct AgentCertificateVerifier {
     certificates: Arc<dyn ClientCertVerifier>,
     is_mandatory: bool,
     is_revoked: IsRevoked,
 }
 
-impl std::fmt::Debug for Agents {
+impl std::fmt::Debug for AgentCertificateVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Agents")
             .field("is_mandatory", &self.is_mandatory)
@@ -338,7 +340,7 @@ impl std::fmt::Debug for Agents {
     }
 }
 
-impl ClientCertVerifier for Agents {
+impl ClientCertVerifier for AgentCertificateVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.is_mandatory
     }

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::authority::{AGENT_LASTS, Authority};
-use backburn::door::{Door, DoorLimits, Visitor};
+use backburn::listener::{Connection, Listener, ListenerLimits};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use rcgen::{CertificateParams, KeyPair};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,21 +35,25 @@ async fn a_thousand_idle_agents_cost_little_each() {
     let wanted = 2 * AGENTS as u64 + 400;
     setrlimit(RLIMIT_NOFILE, soft.max(wanted), hard).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let authority = Arc::new(Authority::open(folder.path()).unwrap());
+    let authority = Arc::new(CertificateAuthority::open(folder.path()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let names = vec!["localhost".to_owned()];
-    let mut door = Door::open(listener, &authority, names, DoorLimits::default(), |_| {
-        false
-    })
+    let mut listener = Listener::open(
+        listener,
+        &authority,
+        names,
+        ListenerLimits::default(),
+        |_| false,
+    )
     .unwrap();
-    let address = door.address().unwrap();
+    let address = listener.address().unwrap();
 
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
         .serialize_request(&key)
         .unwrap();
     let signed = authority
-        .sign(&request.pem().unwrap(), "db-1", AGENT_LASTS)
+        .sign(&request.pem().unwrap(), "db-1", AGENT_CERTIFICATE_LIFETIME)
         .unwrap();
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.certificate().as_bytes());
@@ -86,7 +90,7 @@ async fn a_thousand_idle_agents_cost_little_each() {
             stream.into_inner().0
         };
         let server = async {
-            let Visitor::Agent(mut agent) = door.visitor().await else {
+            let Connection::Agent(mut agent) = listener.next_connection().await else {
                 panic!("it is an agent");
             };
             let mut left = INTRODUCTION;

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::authority::{AGENT_LASTS, AgentIdentity, Authority};
-use backburn::door::{Door, DoorLimits, Visitor};
-use backburn::enrolment::{self, Enrol};
+use backburn::listener::{Connection, Listener, ListenerLimits};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, AgentIdentity, CertificateAuthority};
+use backburn::pki::enrolment::{self, EnrolmentPolicy};
 use backburn_experiments::join::{
     JOIN_PROTOCOL, JoinAnswer, Joining, LINK_PROTOCOL, LONGEST_JOIN_LINE, ShownToken,
 };
@@ -28,21 +28,21 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A door with somebody who opens it, and what came in.
 struct Fleet {
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     address: SocketAddr,
-    came: mpsc::UnboundedReceiver<Visitor>,
+    came: mpsc::UnboundedReceiver<Connection>,
     revoked: Arc<Mutex<BTreeSet<String>>>,
     _folder: tempfile::TempDir,
 }
 
 impl Fleet {
-    async fn new(limits: DoorLimits) -> Self {
+    async fn new(limits: ListenerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(folder.path()).unwrap());
+        let authority = Arc::new(CertificateAuthority::open(folder.path()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let revoked = Arc::new(Mutex::new(BTreeSet::new()));
         let struck = Arc::clone(&revoked);
-        let mut door = Door::open(
+        let mut listener = Listener::open(
             listener,
             &authority,
             vec!["localhost".into(), "127.0.0.1".into()],
@@ -50,9 +50,9 @@ impl Fleet {
             move |agent| struck.lock().unwrap().contains(&agent.serial),
         )
         .unwrap();
-        let address = door.address().unwrap();
+        let address = listener.address().unwrap();
         let (come, came) = mpsc::unbounded_channel();
-        tokio::spawn(async move { while come.send(door.visitor().await).is_ok() {} });
+        tokio::spawn(async move { while come.send(listener.next_connection().await).is_ok() {} });
         Fleet {
             authority,
             address,
@@ -62,7 +62,7 @@ impl Fleet {
         }
     }
 
-    async fn next(&mut self) -> Visitor {
+    async fn next(&mut self) -> Connection {
         tokio::time::timeout(LONG, self.came.recv())
             .await
             .unwrap()
@@ -84,7 +84,7 @@ impl Papers {
         }
     }
 
-    fn of(authority: &Authority, name: &str, lasts: Duration) -> (Self, String) {
+    fn of(authority: &CertificateAuthority, name: &str, lasts: Duration) -> (Self, String) {
         let mut papers = Papers::none();
         let signed = authority.sign(&papers.request(), name, lasts).unwrap();
         papers.certificate = Some(signed.certificate);
@@ -170,7 +170,7 @@ impl Papers {
             JoinAnswer::Joined(joined) => {
                 self.certificate = Some(joined.certificate);
                 assert_eq!(joined.authority, fleet.authority.certificate());
-                assert_eq!(joined.lasts.0, AGENT_LASTS);
+                assert_eq!(joined.lasts.0, AGENT_CERTIFICATE_LIFETIME);
                 Ok(joined.name)
             }
             JoinAnswer::Refused(refusal) => Err(refusal),
@@ -195,7 +195,7 @@ struct Store {
     issued: Mutex<Vec<(AgentIdentity, Option<AgentIdentity>)>>,
 }
 
-impl Enrol for Store {
+impl EnrolmentPolicy for Store {
     async fn admit(
         &self,
         token: &ShownToken,
@@ -226,11 +226,12 @@ fn welcome(mut fleet: Fleet, store: Arc<Store>) -> Arc<Fleet> {
     let mut came = std::mem::replace(&mut fleet.came, nobody);
     let authority = Arc::clone(&fleet.authority);
     tokio::spawn(async move {
-        while let Some(visitor) = came.recv().await {
-            let Visitor::Joining(visitor) = visitor else {
+        while let Some(connection) = came.recv().await {
+            let Connection::Joining(connection) = connection else {
                 continue;
             };
-            let served = enrolment::serve(visitor, &authority, AGENT_LASTS, &*store).await;
+            let served =
+                enrolment::serve(connection, &authority, AGENT_CERTIFICATE_LIFETIME, &*store).await;
             drop(served);
         }
     });
@@ -239,11 +240,11 @@ fn welcome(mut fleet: Fleet, store: Arc<Store>) -> Arc<Fleet> {
 
 #[tokio::test]
 async fn an_agent_is_who_its_certificate_says() {
-    let mut fleet = Fleet::new(DoorLimits::default()).await;
-    let (papers, serial) = Papers::of(&fleet.authority, "db-1", AGENT_LASTS);
+    let mut fleet = Fleet::new(ListenerLimits::default()).await;
+    let (papers, serial) = Papers::of(&fleet.authority, "db-1", AGENT_CERTIFICATE_LIFETIME);
     let mut stream = papers.connect(&fleet, LINK_PROTOCOL).await.unwrap();
     stream.write_all(b"word").await.unwrap();
-    let Visitor::Agent(mut agent) = fleet.next().await else {
+    let Connection::Agent(mut agent) = fleet.next().await else {
         panic!("it is an agent");
     };
     assert_eq!(agent.identity.name, "db-1");
@@ -255,14 +256,14 @@ async fn an_agent_is_who_its_certificate_says() {
 
 #[tokio::test]
 async fn who_has_no_good_certificate_is_no_agent() {
-    let mut fleet = Fleet::new(DoorLimits::default()).await;
+    let mut fleet = Fleet::new(ListenerLimits::default()).await;
     let elsewhere = tempfile::tempdir().unwrap();
-    let elsewhere = Authority::open(elsewhere.path()).unwrap();
-    let (of_another, _) = Papers::of(&elsewhere, "db-1", AGENT_LASTS);
+    let elsewhere = CertificateAuthority::open(elsewhere.path()).unwrap();
+    let (of_another, _) = Papers::of(&elsewhere, "db-1", AGENT_CERTIFICATE_LIFETIME);
     let (old, _) = Papers::of(&fleet.authority, "db-1", Duration::ZERO);
     // Certificates count in seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (revoked, serial) = Papers::of(&fleet.authority, "db-1", AGENT_LASTS);
+    let (revoked, serial) = Papers::of(&fleet.authority, "db-1", AGENT_CERTIFICATE_LIFETIME);
     fleet.revoked.lock().unwrap().insert(serial);
     for (papers, protocol, why) in [
         (&Papers::none(), LINK_PROTOCOL, "CertificateRequired"),
@@ -280,15 +281,15 @@ async fn who_has_no_good_certificate_is_no_agent() {
     assert!(fleet.came.try_recv().is_err(), "nobody came in");
     // Nor has any of them hurt the door.
     let web = Papers::none().connect(&fleet, "http/1.1").await.unwrap();
-    assert!(matches!(fleet.next().await, Visitor::Http { .. }));
+    assert!(matches!(fleet.next().await, Connection::Http { .. }));
     drop(web);
 }
 
 #[tokio::test]
 async fn a_slow_handshake_is_ended() {
-    let limits = DoorLimits {
+    let limits = ListenerLimits {
         handshake: Duration::from_millis(300),
-        ..DoorLimits::default()
+        ..ListenerLimits::default()
     };
     let fleet = Fleet::new(limits).await;
     let mut silent = TcpStream::connect(fleet.address).await.unwrap();
@@ -305,29 +306,29 @@ async fn a_slow_handshake_is_ended() {
 
 #[tokio::test]
 async fn a_crowd_that_says_nothing_does_not_hold_the_door() {
-    let limits = DoorLimits {
+    let limits = ListenerLimits {
         handshake: Duration::from_secs(3600),
-        handshake_in_a_crowd: Duration::from_millis(20),
+        handshake_when_full: Duration::from_millis(20),
         handshakes: 8,
         joining: 2,
-        ..DoorLimits::default()
+        ..ListenerLimits::default()
     };
     let mut fleet = Fleet::new(limits).await;
     let mut crowd = Vec::new();
     for _ in 0..100 {
         crowd.push(TcpStream::connect(fleet.address).await.unwrap());
     }
-    let (papers, _) = Papers::of(&fleet.authority, "db-1", AGENT_LASTS);
+    let (papers, _) = Papers::of(&fleet.authority, "db-1", AGENT_CERTIFICATE_LIFETIME);
     let agent = papers.connect(&fleet, LINK_PROTOCOL).await.unwrap();
-    assert!(matches!(fleet.next().await, Visitor::Agent(_)));
+    assert!(matches!(fleet.next().await, Connection::Agent(_)));
     drop((agent, crowd));
 }
 
 #[tokio::test]
 async fn so_many_join_at_a_time() {
-    let limits = DoorLimits {
+    let limits = ListenerLimits {
         joining: 2,
-        ..DoorLimits::default()
+        ..ListenerLimits::default()
     };
     let mut fleet = Fleet::new(limits).await;
     let papers = Papers::none();
@@ -336,9 +337,9 @@ async fn so_many_join_at_a_time() {
     let served = (fleet.next().await, fleet.next().await);
     assert!(papers.connect(&fleet, JOIN_PROTOCOL).await.is_err());
     // An agent is let in all the same.
-    let (agent, _) = Papers::of(&fleet.authority, "db-1", AGENT_LASTS);
+    let (agent, _) = Papers::of(&fleet.authority, "db-1", AGENT_CERTIFICATE_LIFETIME);
     let link = agent.connect(&fleet, LINK_PROTOCOL).await.unwrap();
-    assert!(matches!(fleet.next().await, Visitor::Agent(_)));
+    assert!(matches!(fleet.next().await, Connection::Agent(_)));
     drop(served);
     let third = papers.connect(&fleet, JOIN_PROTOCOL).await.unwrap();
     drop((first, second, third, link));
@@ -348,7 +349,10 @@ async fn so_many_join_at_a_time() {
 async fn a_token_lets_one_agent_in_once_and_a_certificate_renews_itself() {
     let store = Arc::new(Store::default());
     store.tokens.lock().unwrap().insert("one".into());
-    let fleet = welcome(Fleet::new(DoorLimits::default()).await, Arc::clone(&store));
+    let fleet = welcome(
+        Fleet::new(ListenerLimits::default()).await,
+        Arc::clone(&store),
+    );
     let mut papers = Papers::none();
     assert_eq!(
         papers
@@ -402,7 +406,10 @@ async fn a_token_lets_one_agent_in_once_and_a_certificate_renews_itself() {
 async fn nonsense_is_answered_and_nothing_is_used_up() {
     let store = Arc::new(Store::default());
     store.tokens.lock().unwrap().insert("one".into());
-    let fleet = welcome(Fleet::new(DoorLimits::default()).await, Arc::clone(&store));
+    let fleet = welcome(
+        Fleet::new(ListenerLimits::default()).await,
+        Arc::clone(&store),
+    );
     let none = Papers::none();
     let long = format!("{}\n", "x".repeat(LONGEST_JOIN_LINE + 10));
     let no_request = r#"{"token":{"id":"one","secret":"s"},"name":"db-1","request":"none"}"#;

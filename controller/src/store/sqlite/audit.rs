@@ -1,29 +1,32 @@
 //! The audit log's rows.
 
-use super::columns::{all, alter, from_json, from_word_or_none, json, one, parsed, word};
-use crate::store::audit::{Link, START, Walk};
+use super::codec::{all, alter, from_json, from_word_or_none, json, one, parsed, word};
+use crate::store::audit::{AuditRow, ChainVerifier, START};
 use crate::store::error::StoreError;
-use crate::store::records::{Audited, Chain, Deed, Head};
+use crate::store::records::{AuditEntry, AuditHead, AuditRecord, AuditVerification};
 use rusqlite::{Connection, Row, params};
 
-pub(super) fn append(connection: &Connection, deed: &Deed) -> Result<Head, StoreError> {
+pub(super) fn append(
+    connection: &Connection,
+    record: &AuditRecord,
+) -> Result<AuditHead, StoreError> {
     let query = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
     let last = one(connection, query, [], |row| {
-        Ok(Head {
+        Ok(AuditHead {
             number: row.get("number")?,
             hash: parsed(row, "hash")?,
         })
     })?;
     let last = last.unwrap_or(START);
-    let link = Link {
+    let link = AuditRow {
         number: last.number + 1,
-        at: deed.at.to_string(),
-        who: deed.who.clone(),
-        role: deed.role.as_ref().map(word).transpose()?,
-        what: deed.what.clone(),
-        about: deed.about.clone(),
-        outcome: deed.outcome.clone(),
-        detail: json(&deed.detail)?,
+        at: record.at.to_string(),
+        who: record.who.clone(),
+        role: record.role.as_ref().map(word).transpose()?,
+        what: record.what.clone(),
+        about: record.about.clone(),
+        outcome: record.outcome.clone(),
+        detail: json(&record.detail)?,
     };
     let hash = link.hash(&last.hash);
     let statement = "INSERT INTO audit (number, at, who, role, what, about, outcome, detail, previous, hash) \
@@ -42,20 +45,20 @@ pub(super) fn append(connection: &Connection, deed: &Deed) -> Result<Head, Store
     ];
     alter(connection, statement, parameters)?;
     let number = link.number;
-    Ok(Head { number, hash })
+    Ok(AuditHead { number, hash })
 }
 
 pub(super) fn after(
     connection: &Connection,
     after: u64,
     limit: u32,
-) -> Result<Vec<Audited>, StoreError> {
+) -> Result<Vec<AuditEntry>, StoreError> {
     let query = "SELECT * FROM audit WHERE number > ?1 ORDER BY number LIMIT ?2";
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     all(connection, query, params![after, limit], |row| {
-        Ok(Audited {
+        Ok(AuditEntry {
             number: row.get("number")?,
-            deed: Deed {
+            record: AuditRecord {
                 at: parsed(row, "at")?,
                 who: row.get("who")?,
                 role: from_word_or_none(row, "role")?,
@@ -70,8 +73,8 @@ pub(super) fn after(
     })
 }
 
-fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
-    Ok(Link {
+fn link(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    Ok(AuditRow {
         number: row.get("number")?,
         at: row.get("at")?,
         who: row.get("who")?,
@@ -83,8 +86,11 @@ fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
     })
 }
 
-pub(super) fn verify(connection: &Connection, known: Option<&Head>) -> Result<Chain, StoreError> {
-    let mut walk = Walk::new(known);
+pub(super) fn verify(
+    connection: &Connection,
+    known: Option<&AuditHead>,
+) -> Result<AuditVerification, StoreError> {
+    let mut walk = ChainVerifier::new(known);
     let mut statement = connection.prepare_cached("SELECT * FROM audit ORDER BY number")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -1,6 +1,6 @@
 //! Where a store is: a folder for its owner only, a lock for one controller only, and connections.
 
-use crate::store::error::{Kind, StoreError};
+use crate::store::error::{StoreError, StoreErrorKind};
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -10,23 +10,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a connection waits for another one's lock. Only an import holds one for long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A store's folder, held.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StoreFolder {
     file: PathBuf,
     // The kernel lets go of it when its holder dies.
     _lock: Flock<File>,
 }
 
-impl Place {
+impl StoreFolder {
     /// Makes the folder where it is not there, and holds it.
     pub(super) fn hold(folder: &Path) -> Result<Self, StoreError> {
         let cannot = |error: io::Error| {
             let kind = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
-                _ => Kind::Io,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
+                _ => StoreErrorKind::Io,
             };
             StoreError::new(
                 kind,
@@ -41,7 +41,7 @@ impl Place {
                 |(_, error)| {
                     match error {
                 nix::errno::Errno::EWOULDBLOCK => StoreError::new(
-                    Kind::Locked,
+                    StoreErrorKind::Locked,
                     format!(
                         "the store in {} is held by another process: a store has one controller",
                         folder.display()
@@ -55,7 +55,7 @@ impl Place {
         let file = folder.join("store.db");
         // Closed again before SQLite opens it: to close any descriptor of it later would undo SQLite's locks.
         drop(own(&file).map_err(cannot)?);
-        Ok(Place { file, _lock: lock })
+        Ok(StoreFolder { file, _lock: lock })
     }
 
     /// A connection that may write. Each commit is synced.
@@ -65,7 +65,7 @@ impl Place {
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
             return Err(StoreError::new(
-                Kind::Io,
+                StoreErrorKind::Io,
                 "the file system has no shared memory for a log that is written ahead",
             )
             .hint("put the store's folder on a local disk"));
@@ -84,10 +84,10 @@ impl Place {
         Ok(connection)
     }
 
-    fn connect(&self, access: OpenFlags) -> Result<Connection, StoreError> {
+    fn connect(&self, credentials: OpenFlags) -> Result<Connection, StoreError> {
         let connection =
-            Connection::open_with_flags(&self.file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(PATIENCE)?;
+            Connection::open_with_flags(&self.file, credentials | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // A file that somebody prepared runs nothing, and a damaged page is noticed where it is read.
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
@@ -129,16 +129,19 @@ mod tests {
     #[test]
     fn a_commit_is_synced_and_a_reader_writes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::hold(folder.path()).unwrap();
-        let writing = place.writing().unwrap();
+        let folder = StoreFolder::hold(folder.path()).unwrap();
+        let writing = folder.writing().unwrap();
         let pragma = |name| writing.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         assert_eq!(pragma("synchronous"), Ok(2), "FULL");
         assert_eq!(pragma("foreign_keys"), Ok(1));
         writing.execute_batch("CREATE TABLE a (x)").unwrap();
-        let refused = place
+        let refused = folder
             .reading()
             .unwrap()
             .execute_batch("INSERT INTO a VALUES (1)");
-        assert_eq!(StoreError::from(refused.unwrap_err()).kind, Kind::Io);
+        assert_eq!(
+            StoreError::from(refused.unwrap_err()).kind,
+            StoreErrorKind::Io
+        );
     }
 }

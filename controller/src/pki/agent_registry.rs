@@ -1,14 +1,13 @@
 //! Who may join, by the store: join tokens that are good once, and the agents that are known.
 
-use super::lock;
-use crate::authority::AgentIdentity;
-use crate::enrolment::Enrol;
-use crate::store::{Agent, Hash, JoinToken, Kind, Store, StoreError};
+use super::ca::AgentIdentity;
+use super::enrolment::EnrolmentPolicy;
+use crate::store::{EnrolledAgent, Hash, JoinTokenRecord, Store, StoreError, StoreErrorKind};
 use backburn_experiments::join::ShownToken;
 use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many agents are read at a time.
@@ -17,7 +16,7 @@ const PAGE: u32 = 1000;
 const SERIALS: usize = 2;
 
 /// Lets agents in, and knows which of them are revoked.
-pub struct Enrolment {
+pub struct AgentRegistry {
     store: Arc<dyn Store>,
     /// The serial numbers that each agent may show; none for one that is revoked. Asked within every handshake.
     known: Mutex<BTreeMap<String, BTreeSet<String>>>,
@@ -25,7 +24,7 @@ pub struct Enrolment {
     labels: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
-impl Enrolment {
+impl AgentRegistry {
     /// What this store knows.
     ///
     /// # Errors
@@ -45,7 +44,7 @@ impl Enrolment {
                 known.insert(agent.name, serials);
             }
         }
-        Ok(Arc::new(Enrolment {
+        Ok(Arc::new(AgentRegistry {
             store,
             known: Mutex::new(known),
             labels: Mutex::default(),
@@ -53,10 +52,10 @@ impl Enrolment {
     }
 
     /// Whether this certificate is no good any more: its agent is revoked, has joined again since, or is not known at all.
-    pub fn is_revoked(&self, shown: &AgentIdentity) -> bool {
+    pub fn is_revoked(&self, client_identity: &AgentIdentity) -> bool {
         !lock(&self.known)
-            .get(&shown.name)
-            .is_some_and(|serials| serials.contains(&shown.serial))
+            .get(&client_identity.name)
+            .is_some_and(|serials| serials.contains(&client_identity.serial))
     }
 
     /// Keeps an agent from coming back.
@@ -74,7 +73,7 @@ impl Enrolment {
         let now = Timestamp::now();
         let token = match self.store.take_join_token(&token.id, &hash, now) {
             Ok(token) => token,
-            Err(error) if error.kind == Kind::NotThere => {
+            Err(error) if error.kind == StoreErrorKind::NotThere => {
                 return Err(Refusal::new(
                     "token",
                     "the join token is not known: it was used, has expired, or is another controller's",
@@ -89,7 +88,7 @@ impl Enrolment {
             .is_some_and(|serials| !serials.is_empty());
         // Who holds a token that was made for a name may take its place; no other may.
         if is_taken && token.agent.is_none() {
-            self.give_back(&token);
+            self.trim_memory(&token);
             return Err(
                 Refusal::new("name", format!("there is an agent `{name}` already")).hint(
                     "join under another `--name`, or with a token made for this one: `backburn join-token --agent NAME`",
@@ -100,7 +99,7 @@ impl Enrolment {
     }
 
     /// Nobody came in by it.
-    fn give_back(&self, token: &JoinToken) {
+    fn trim_memory(&self, token: &JoinTokenRecord) {
         if let Err(error) = self.store.put_join_token(token) {
             tracing::error!(%error, token = token.id, "a join token that was not used is lost");
         }
@@ -113,7 +112,7 @@ impl Enrolment {
     ) -> Result<(), Refusal> {
         let labels = lock(&self.labels).remove(&issued.name).unwrap_or_default();
         let agent = match replaced {
-            None => Agent {
+            None => EnrolledAgent {
                 name: issued.name.clone(),
                 serials: vec![issued.serial.clone()],
                 labels,
@@ -138,6 +137,10 @@ impl Enrolment {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn unstored(error: &StoreError) -> Refusal {
     tracing::error!(%error, "an agent could not join");
     Refusal::new("store", "the controller could not write it down")
@@ -157,15 +160,15 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-impl Enrol for Arc<Enrolment> {
+impl EnrolmentPolicy for Arc<AgentRegistry> {
     async fn admit(
         &self,
         token: &ShownToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<String, Refusal> {
-        let (enrolment, token, name) = (Arc::clone(self), token.clone(), name.to_owned());
-        let name = blocking(move || enrolment.admitted(&token, &name)).await?;
+        let (registry, token, name) = (Arc::clone(self), token.clone(), name.to_owned());
+        let name = blocking(move || registry.admitted(&token, &name)).await?;
         lock(&self.labels).insert(name.clone(), labels.clone());
         Ok(name)
     }
@@ -176,7 +179,7 @@ impl Enrol for Arc<Enrolment> {
         replaced: Option<&AgentIdentity>,
         _lasts: Duration,
     ) -> Result<(), Refusal> {
-        let (enrolment, issued, replaced) = (Arc::clone(self), issued.clone(), replaced.cloned());
-        blocking(move || enrolment.issued(&issued, replaced.as_ref())).await
+        let (registry, issued, replaced) = (Arc::clone(self), issued.clone(), replaced.cloned());
+        blocking(move || registry.issued(&issued, replaced.as_ref())).await
     }
 }

@@ -2,11 +2,12 @@
 //! HTTP. Whoever calls brings the listener and the end.
 
 use crate::api::{self, Api, Token};
-use crate::authority::{AGENT_LASTS, Authority};
-use crate::door::{Door, DoorLimits, Visitor};
-use crate::enrolment;
-use crate::service::{Enrolment, Service};
-use crate::store::{ApiToken, Role, Store, StoreError};
+use crate::listener::{Connection, Listener, ListenerLimits};
+use crate::pki::agent_registry::AgentRegistry;
+use crate::pki::ca::CertificateAuthority;
+use crate::pki::enrolment;
+use crate::service::Service;
+use crate::store::{ApiTokenRecord, Role, Store, StoreError};
 use jiff::Timestamp;
 use std::future::Future;
 use std::io::{self, Write};
@@ -19,37 +20,34 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// The file of the first token, in the data folder.
-pub const FIRST_TOKEN: &str = "admin-token";
+pub const FIRST_TOKEN_FILE: &str = "admin-token";
 /// How long runs may take to put everything back when the controller ends.
-const END_WITHIN: Duration = Duration::from_secs(60);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is seen whether there is memory to give back: what runs and answers about them took. It takes tens of milliseconds with ten
 /// thousand agents.
-const GIVE_BACK: Duration = Duration::from_secs(60);
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// How many HTTP connections at a time; more wait.
-const MOST_CLIENTS: usize = 512;
+const MAX_HTTP_CONNECTIONS: usize = 512;
 
 /// What the daemon is made of.
-pub struct Daemon {
+pub struct Server {
     /// Where it listens.
     pub listener: TcpListener,
     /// What the controller's own certificate names.
     pub names: Vec<String>,
     /// Who signs certificates.
-    pub authority: Arc<Authority>,
+    pub authority: Arc<CertificateAuthority>,
     /// What does the work.
     pub service: Arc<Service>,
     /// Who may join.
-    pub enrolment: Arc<Enrolment>,
+    pub registry: Arc<AgentRegistry>,
     /// How long an agent's certificate is good.
-    pub lasts: Duration,
+    pub lifetime: Duration,
     /// Gives back to the host what was freed. Called when no run is on and something was done since the last time.
-    pub give_back: fn(),
+    pub trim_memory: fn(),
 }
 
-impl Daemon {
-    /// How long an agent's certificate is good where nothing else is said.
-    pub const LASTS: Duration = AGENT_LASTS;
-
+impl Server {
     /// Serves until `ending` comes; then every run is ended and put back. Returns the runs that were not closed by then.
     ///
     /// # Errors
@@ -58,23 +56,23 @@ impl Daemon {
         self,
         ending: impl Future<Output = ()>,
     ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
-        let known = Arc::clone(&self.enrolment);
+        let known = Arc::clone(&self.registry);
         // Who does not take a lease's beats has let go of its faults by then, and can't tell us.
-        let limits = DoorLimits {
+        let limits = ListenerLimits {
             unacknowledged: self.service.fleet().lease().0,
-            ..DoorLimits::default()
+            ..ListenerLimits::default()
         };
-        let mut door = Door::open(
+        let mut listener = Listener::open(
             self.listener,
             &self.authority,
             self.names,
             limits,
-            move |shown| known.is_revoked(shown),
+            move |client_identity| known.is_revoked(client_identity),
         )?;
-        let (service, enrolment, authority) = (self.service, self.enrolment, self.authority);
+        let (service, registry, authority) = (self.service, self.registry, self.authority);
         let router = Api::new(
             Arc::clone(&service),
-            Arc::clone(&enrolment),
+            Arc::clone(&registry),
             Arc::clone(&authority),
         )
         .router();
@@ -87,21 +85,21 @@ impl Daemon {
         }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
         let served = Arc::new(AtomicU64::new(0));
-        tokio::spawn(stay_small(
+        tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
             Arc::clone(&served),
-            self.give_back,
+            self.trim_memory,
         ));
         let (end, ended) = watch::channel(false);
-        let clients = Arc::new(Semaphore::new(MOST_CLIENTS));
+        let clients = Arc::new(Semaphore::new(MAX_HTTP_CONNECTIONS));
         tokio::pin!(ending);
         loop {
-            let visitor = tokio::select! {
-                visitor = door.visitor() => visitor,
+            let connection = tokio::select! {
+                connection = listener.next_connection() => connection,
                 () = ending.as_mut() => break,
             };
-            match visitor {
-                Visitor::Agent(agent) => {
+            match connection {
+                Connection::Agent(agent) => {
                     let fleet = Arc::clone(service.fleet());
                     tokio::spawn(async move {
                         let name = agent.identity.name;
@@ -109,11 +107,11 @@ impl Daemon {
                         tracing::info!(agent = name, why, "an agent's link is closed");
                     });
                 }
-                Visitor::Joining(visitor) => {
-                    let (authority, enrolment) = (Arc::clone(&authority), Arc::clone(&enrolment));
-                    let lasts = self.lasts;
+                Connection::Joining(connection) => {
+                    let (authority, registry) = (Arc::clone(&authority), Arc::clone(&registry));
+                    let lifetime = self.lifetime;
                     tokio::spawn(async move {
-                        match enrolment::serve(visitor, &authority, lasts, &enrolment).await {
+                        match enrolment::serve(connection, &authority, lifetime, &registry).await {
                             Ok(Some(agent)) => {
                                 tracing::info!(agent = agent.name, "an agent has its certificate")
                             }
@@ -124,7 +122,7 @@ impl Daemon {
                         }
                     });
                 }
-                Visitor::Http { stream, .. } => {
+                Connection::Http { stream, .. } => {
                     let (router, mut ended) = (router.clone(), ended.clone());
                     let (clients, served) = (Arc::clone(&clients), Arc::clone(&served));
                     tokio::spawn(async move {
@@ -135,7 +133,7 @@ impl Daemon {
                             // No sender is no end, but of everything.
                             ended.wait_for(|ended| *ended).await.ok();
                         };
-                        let is_crowded = clients.available_permits() < MOST_CLIENTS / 4;
+                        let is_crowded = clients.available_permits() < MAX_HTTP_CONNECTIONS / 4;
                         api::serve(stream, router, is_crowded, ending).await;
                         served.fetch_add(1, Ordering::Relaxed);
                     });
@@ -145,12 +143,12 @@ impl Daemon {
         schedules.abort();
         // Agents and clients are served on while the runs end: that is what it takes.
         let left = {
-            let ends = service.end(END_WITHIN);
+            let ends = service.end(SHUTDOWN_TIMEOUT);
             tokio::pin!(ends);
             loop {
                 tokio::select! {
                     left = ends.as_mut() => break left,
-                    visitor = door.visitor() => drop(visitor),
+                    connection = listener.next_connection() => drop(connection),
                 }
             }
         };
@@ -160,15 +158,15 @@ impl Daemon {
 }
 
 /// Gives memory back, for as long as the controller lives.
-async fn stay_small(service: Arc<Service>, served: Arc<AtomicU64>, give_back: fn()) {
+async fn trim_memory_when_idle(service: Arc<Service>, served: Arc<AtomicU64>, trim_memory: fn()) {
     let mut before = (0, 0);
     loop {
-        tokio::time::sleep(GIVE_BACK).await;
+        tokio::time::sleep(TRIM_INTERVAL).await;
         let over = service.outcomes().values().sum::<u64>();
         let now = (served.load(Ordering::Relaxed), over);
         if now != before && service.going_on().is_empty() {
             before = now;
-            tokio::task::spawn_blocking(give_back).await.ok();
+            tokio::task::spawn_blocking(trim_memory).await.ok();
         }
     }
 }
@@ -177,9 +175,9 @@ async fn stay_small(service: Arc<Service>, served: Arc<AtomicU64>, give_back: fn
 ///
 /// # Errors
 /// The store's, or the file can't be written.
-pub fn first_token(
+pub fn create_first_token(
     store: &dyn Store,
-    authority: &Authority,
+    authority: &CertificateAuthority,
     data: &Path,
 ) -> Result<bool, FirstTokenError> {
     if !store.api_tokens()?.is_empty() {
@@ -187,7 +185,7 @@ pub fn first_token(
     }
     let token = Token::new(authority.fingerprint())
         .map_err(|_| io::Error::other("the system has no random numbers"))?;
-    let path = data.join(FIRST_TOKEN);
+    let path = data.join(FIRST_TOKEN_FILE);
     // What a crash left here may be anybody's to read.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -201,7 +199,7 @@ pub fn first_token(
     writeln!(file, "{token}")?;
     file.sync_all()?;
     // The file first: a token that nobody has would keep this from being done again.
-    store.put_api_token(&ApiToken {
+    store.put_api_token(&ApiTokenRecord {
         id: token.id.clone(),
         hash: token.hash(),
         name: "admin".into(),

@@ -1,8 +1,8 @@
 //! Who may come: agents, join tokens, API tokens.
 
-use super::columns::{all, alter, from_json, from_word, json, one, parsed, parsed_or_none, word};
+use super::codec::{all, alter, from_json, from_word, json, one, parsed, parsed_or_none, word};
 use crate::store::error::StoreError;
-use crate::store::records::{Agent, ApiToken, Hash, JoinToken};
+use crate::store::records::{ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -26,7 +26,7 @@ fn taken(inserted: usize, what: &str, name: &str) -> Result<(), StoreError> {
     }
 }
 
-pub(super) fn put_agent(connection: &Connection, agent: &Agent) -> Result<(), StoreError> {
+pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Result<(), StoreError> {
     let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked) \
         VALUES (?1, ?2, ?3, ?4, ?5)";
     let parameters = params![
@@ -39,8 +39,8 @@ pub(super) fn put_agent(connection: &Connection, agent: &Agent) -> Result<(), St
     alter(connection, statement, parameters).map(|_| ())
 }
 
-fn read_agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
-    Ok(Agent {
+fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
+    Ok(EnrolledAgent {
         name: row.get("name")?,
         serials: from_json(row, "serials")?,
         labels: from_json(row, "labels")?,
@@ -49,7 +49,7 @@ fn read_agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
     })
 }
 
-pub(super) fn agent(connection: &Connection, name: &str) -> Result<Agent, StoreError> {
+pub(super) fn agent(connection: &Connection, name: &str) -> Result<EnrolledAgent, StoreError> {
     let query = "SELECT * FROM agents WHERE name = ?1";
     one(connection, query, [name], read_agent)?.ok_or_else(|| none("agent", name))
 }
@@ -58,7 +58,7 @@ pub(super) fn agents(
     connection: &Connection,
     after: Option<&str>,
     limit: u32,
-) -> Result<Vec<Agent>, StoreError> {
+) -> Result<Vec<EnrolledAgent>, StoreError> {
     let query = "SELECT * FROM agents WHERE name > COALESCE(?1, '') ORDER BY name LIMIT ?2";
     all(connection, query, params![after, limit], read_agent)
 }
@@ -76,7 +76,10 @@ pub(super) fn revoke_agent(
     )
 }
 
-pub(super) fn put_join_token(connection: &Connection, token: &JoinToken) -> Result<(), StoreError> {
+pub(super) fn put_join_token(
+    connection: &Connection,
+    token: &JoinTokenRecord,
+) -> Result<(), StoreError> {
     let statement = "INSERT INTO join_tokens (id, hash, who, expires, agent) \
         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
     let parameters = params![
@@ -93,8 +96,8 @@ pub(super) fn put_join_token(connection: &Connection, token: &JoinToken) -> Resu
     )
 }
 
-fn read_join_token(row: &Row<'_>) -> rusqlite::Result<JoinToken> {
-    Ok(JoinToken {
+fn read_join_token(row: &Row<'_>) -> rusqlite::Result<JoinTokenRecord> {
+    Ok(JoinTokenRecord {
         id: row.get("id")?,
         hash: parsed(row, "hash")?,
         who: row.get("who")?,
@@ -108,7 +111,7 @@ pub(super) fn take_join_token(
     id: &str,
     secret: &Hash,
     now: Timestamp,
-) -> Result<JoinToken, StoreError> {
+) -> Result<JoinTokenRecord, StoreError> {
     let query = "SELECT * FROM join_tokens WHERE id = ?1";
     // What is compared are hashes: how soon they differ tells nothing about the secret.
     let token = one(connection, query, [id], read_join_token)?
@@ -121,7 +124,7 @@ pub(super) fn take_join_token(
     Ok(token)
 }
 
-pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinToken>, StoreError> {
+pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinTokenRecord>, StoreError> {
     all(
         connection,
         "SELECT * FROM join_tokens ORDER BY id",
@@ -135,7 +138,10 @@ pub(super) fn remove_join_token(connection: &Connection, id: &str) -> Result<(),
     altered(rows, "join token", id)
 }
 
-pub(super) fn put_api_token(connection: &Connection, token: &ApiToken) -> Result<(), StoreError> {
+pub(super) fn put_api_token(
+    connection: &Connection,
+    token: &ApiTokenRecord,
+) -> Result<(), StoreError> {
     let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
     let parameters = params![
@@ -154,8 +160,8 @@ pub(super) fn put_api_token(connection: &Connection, token: &ApiToken) -> Result
     )
 }
 
-fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiToken> {
-    Ok(ApiToken {
+fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiTokenRecord> {
+    Ok(ApiTokenRecord {
         id: row.get("id")?,
         hash: parsed(row, "hash")?,
         name: row.get("name")?,
@@ -166,12 +172,12 @@ fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiToken> {
     })
 }
 
-pub(super) fn api_token(connection: &Connection, id: &str) -> Result<ApiToken, StoreError> {
+pub(super) fn api_token(connection: &Connection, id: &str) -> Result<ApiTokenRecord, StoreError> {
     let query = "SELECT * FROM api_tokens WHERE id = ?1";
     one(connection, query, [id], read_api_token)?.ok_or_else(|| none("API token", id))
 }
 
-pub(super) fn api_tokens(connection: &Connection) -> Result<Vec<ApiToken>, StoreError> {
+pub(super) fn api_tokens(connection: &Connection) -> Result<Vec<ApiTokenRecord>, StoreError> {
     all(
         connection,
         "SELECT * FROM api_tokens ORDER BY id",

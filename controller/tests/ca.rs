@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::authority::{AGENT_LASTS, Authority, identity};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority, identity};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -23,9 +23,12 @@ fn request(key: &KeyPair, params: &CertificateParams) -> String {
 fn an_authority_stays_the_same_and_its_files_are_nobody_elses() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("controller");
-    let first = Authority::open(&folder).unwrap().fingerprint();
+    let first = CertificateAuthority::open(&folder).unwrap().fingerprint();
     assert_eq!(first.len(), 64);
-    assert_eq!(Authority::open(&folder).unwrap().fingerprint(), first);
+    assert_eq!(
+        CertificateAuthority::open(&folder).unwrap().fingerprint(),
+        first
+    );
     for file in ["authority.key", "authority.crt"] {
         let mode = folder.join(file).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -38,27 +41,27 @@ fn an_authority_stays_the_same_and_its_files_are_nobody_elses() {
 
     // Killed between the two files: a key that nobody was told of.
     std::fs::remove_file(folder.join("authority.crt")).unwrap();
-    let second = Authority::open(&folder).unwrap().fingerprint();
+    let second = CertificateAuthority::open(&folder).unwrap().fingerprint();
     assert_ne!(second, first);
 
     std::fs::remove_file(folder.join("authority.key")).unwrap();
-    let said = Authority::open(&folder).unwrap_err().to_string();
+    let said = CertificateAuthority::open(&folder).unwrap_err().to_string();
     assert!(
         said.contains("key is missing") && said.contains("hint:"),
         "{said}"
     );
     let other = KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(folder.join("authority.key"), other).unwrap();
-    let said = Authority::open(&folder).unwrap_err().to_string();
+    let said = CertificateAuthority::open(&folder).unwrap_err().to_string();
     assert!(said.contains("does not belong"), "{said}");
     std::fs::write(folder.join("authority.key"), "none").unwrap();
-    assert!(Authority::open(&folder).is_err());
+    assert!(CertificateAuthority::open(&folder).is_err());
 }
 
 #[test]
 fn of_a_request_only_the_key_is_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open(folder.path()).unwrap();
+    let authority = CertificateAuthority::open(folder.path()).unwrap();
     let key = KeyPair::generate().unwrap();
     // It asks to be the controller, and another agent.
     let mut params = CertificateParams::new(vec!["controller.example.org".into()]).unwrap();
@@ -66,7 +69,7 @@ fn of_a_request_only_the_key_is_taken() {
     params.subject_alt_names.push(SanType::URI(uri));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let signed = authority
-        .sign(&request(&key, &params), "db-1", AGENT_LASTS)
+        .sign(&request(&key, &params), "db-1", AGENT_CERTIFICATE_LIFETIME)
         .unwrap();
     let certificate = der(&signed.certificate);
     let agent = identity(&certificate).unwrap();
@@ -99,7 +102,7 @@ fn of_a_request_only_the_key_is_taken() {
         "{why:?}"
     );
     let again = authority
-        .sign(&request(&key, &params), "db-1", AGENT_LASTS)
+        .sign(&request(&key, &params), "db-1", AGENT_CERTIFICATE_LIFETIME)
         .unwrap();
     assert_ne!(
         again.serial, signed.serial,
@@ -110,12 +113,14 @@ fn of_a_request_only_the_key_is_taken() {
 #[test]
 fn what_can_not_be_signed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open(folder.path()).unwrap();
+    let authority = CertificateAuthority::open(folder.path()).unwrap();
     let key = KeyPair::generate().unwrap();
     let good = request(&key, &CertificateParams::default());
     for name in ["", "a/b", "a\0b", "../a", &"n".repeat(65)] {
         assert!(
-            authority.sign(&good, name, AGENT_LASTS).is_err(),
+            authority
+                .sign(&good, name, AGENT_CERTIFICATE_LIFETIME)
+                .is_err(),
             "{name:?}"
         );
     }
@@ -133,10 +138,14 @@ fn what_can_not_be_signed_is_refused() {
     lines[last] = flipped;
     assert!(
         authority
-            .sign(&lines.join("\n"), "db-1", AGENT_LASTS)
+            .sign(&lines.join("\n"), "db-1", AGENT_CERTIFICATE_LIFETIME)
             .is_err()
     );
-    assert!(authority.sign("", "db-1", AGENT_LASTS).is_err());
+    assert!(
+        authority
+            .sign("", "db-1", AGENT_CERTIFICATE_LIFETIME)
+            .is_err()
+    );
     // A certificate that names no agent is nobody's.
     assert!(identity(&der(authority.certificate())).is_err());
 }

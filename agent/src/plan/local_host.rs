@@ -1,0 +1,205 @@
+//! The host that the agent runs on, for reading.
+
+use super::host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
+use crate::dns::{Resolver, Viewpoint, read_own};
+use crate::helpers::{self, NotHeld};
+use crate::metrics::{self, MetricUnavailable};
+use crate::netlink::{self, Link, Namespace};
+use crate::packet_filter::{PacketFilter, Shape};
+use crate::processes::{Cgroup, ProcessId, ProcessTable};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::path::Path;
+
+/// The host that the agent runs on.
+#[derive(Debug, Default)]
+pub struct LocalHost {
+    table: ProcessTable,
+}
+
+impl HostView for LocalHost {
+    fn processes(&self) -> &ProcessTable {
+        &self.table
+    }
+
+    fn user_id(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn check_freezable(&self, process: ProcessId) -> Result<(), NotHeld> {
+        helpers::may_hold(&self.table, process)
+    }
+
+    fn cgroup(&self, pid: i32) -> io::Result<Option<Cgroup>> {
+        Cgroup::of(&self.table, pid)
+    }
+
+    fn cgroup_members(&self, cgroup: &Cgroup) -> io::Result<Vec<i32>> {
+        cgroup.members()
+    }
+
+    fn memory(&self) -> Result<Memory, MetricUnavailable> {
+        Ok(Memory {
+            total: metrics::memory_total()?,
+            available: metrics::memory_available()?,
+        })
+    }
+
+    fn processors(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
+        let system = rustix::fs::statvfs(path)?;
+        let file = rustix::fs::stat(path)?;
+        Ok(FileSystem {
+            device: file.st_dev,
+            size: system.f_blocks.saturating_mul(system.f_frsize),
+            available: system.f_bavail.saturating_mul(system.f_frsize),
+            is_folder: rustix::fs::FileType::from_raw_mode(file.st_mode).is_dir(),
+        })
+    }
+
+    fn max_file_bytes(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+    }
+
+    fn check_listen(&self, address: SocketAddr) -> io::Result<()> {
+        helpers::bound(address).map(drop)
+    }
+
+    fn socket_addresses(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        Ok(host_and_port.to_socket_addrs()?.collect())
+    }
+
+    fn own_namespace(&self) -> io::Result<Namespace> {
+        Namespace::own()
+    }
+
+    fn namespace_at(&self, path: &Path) -> io::Result<Namespace> {
+        Namespace::at(path)
+    }
+
+    fn viewpoint_in(&self, namespace: &Namespace) -> Option<Viewpoint> {
+        Viewpoint::of(namespace, &self.table)
+    }
+
+    fn viewpoint_of(&self, process: ProcessId) -> Option<Viewpoint> {
+        Viewpoint::of_process(process)
+    }
+
+    fn etc_file(&self, viewpoint: Option<&Viewpoint>, name: &str) -> Option<String> {
+        match viewpoint {
+            None => read_own(name),
+            Some(viewpoint) => viewpoint.read(name, &self.table),
+        }
+    }
+
+    fn name_resolver(
+        &self,
+        namespace: Option<&Namespace>,
+        viewpoint: Option<&Viewpoint>,
+    ) -> NameResolver<'_> {
+        let resolver = Resolver::new(namespace, viewpoint, &self.table);
+        Box::new(move |name| resolver.addresses(name))
+    }
+
+    fn interfaces(&self, namespace: Option<&Namespace>) -> io::Result<Vec<Link>> {
+        netlink::within(namespace, netlink::links)?
+            .ok_or_else(|| io::Error::other("the namespace is gone"))
+    }
+
+    fn addresses(&self, namespace: Option<&Namespace>) -> io::Result<Vec<IpAddr>> {
+        Ok(netlink::within(namespace, netlink::addresses)?.unwrap_or_default())
+    }
+
+    fn translates_addresses(&self, namespace: Option<&Namespace>) -> bool {
+        matches!(
+            netlink::within(namespace, netlink::translates),
+            Ok(Some(true))
+        )
+    }
+
+    fn check_shaping(&self, shape: &Shape) -> io::Result<()> {
+        shape.try_out()
+    }
+
+    fn check_filter(&self, filter: &PacketFilter) -> io::Result<()> {
+        filter.check()
+    }
+
+    fn longest_packet(&self, filter: &PacketFilter) -> io::Result<u64> {
+        filter.longest_packet()
+    }
+
+    fn network_snapshot(
+        &self,
+        filter: &PacketFilter,
+        destinations: &[IpAddr],
+    ) -> io::Result<NetworkSnapshot> {
+        let read = || snapshot(filter, destinations);
+        Ok(netlink::within(filter.namespace.as_ref(), read)?.unwrap_or_default())
+    }
+}
+
+/// What the namespace that the thread is in looks like.
+fn snapshot(filter: &PacketFilter, destinations: &[IpAddr]) -> io::Result<NetworkSnapshot> {
+    let live_connections = match filter.closes_established() {
+        true => {
+            netlink::closes_connections()?;
+            filter.established()?.len()
+        }
+        false => 0,
+    };
+    let interfaces = match filter.flows.interface {
+        Some(_) => netlink::links().unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let own = |address: &&IpAddr| netlink::is_ours(**address);
+    let own_destinations: Vec<IpAddr> = destinations.iter().filter(own).copied().collect();
+    let listening = match own_destinations.is_empty() {
+        true => Vec::new(),
+        false => netlink::listening().unwrap_or_default(),
+    };
+    // `/proc/net` would be the first thread's.
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default()
+    };
+    let tables = |file: &str| read(file).split_whitespace().map(str::to_owned).collect();
+    Ok(NetworkSnapshot {
+        live_connections,
+        interfaces,
+        legacy_tables: vec![
+            ("iptables", tables("ip_tables_names")),
+            ("ip6tables", tables("ip6_tables_names")),
+        ],
+        refusing_chains: netlink::refusing_chains().unwrap_or_default(),
+        has_ipv6: !read("if_inet6").lines().all(|line| line.ends_with(" lo")),
+        // Services come after three lines of headings.
+        has_ipvs: read("ip_vs").lines().count() > 3,
+        unreachable: destinations
+            .iter()
+            .filter(|address| is_unreachable(**address))
+            .copied()
+            .collect(),
+        own_destinations,
+        listening,
+    })
+}
+
+/// Whether no route leads to an address. The kernel looks for one when a UDP socket is connected, and sends nothing.
+fn is_unreachable(address: IpAddr) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    UdpSocket::bind(SocketAddr::new(any, 0))
+        .and_then(|socket| socket.connect(SocketAddr::new(address, 9)))
+        .is_err_and(|error| {
+            matches!(
+                error.kind(),
+                AddrNotAvailable | HostUnreachable | NetworkUnreachable
+            )
+        })
+}

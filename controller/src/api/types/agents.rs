@@ -1,0 +1,78 @@
+//! Agents, the faults that they can inject, and what their hosts offer.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// An agent that has joined the fleet, connected or not.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Agent)]
+pub struct AgentInfo {
+    /// The agent's name, unique in the fleet.
+    pub name: String,
+    /// Whether the agent is connected now.
+    pub connected: bool,
+    /// Whether the agent is connected but does not answer: it has sent nothing for the length of a lease although it was asked.
+    pub unresponsive: bool,
+    /// The agent's labels: those it was given and those it found on its host.
+    pub labels: BTreeMap<String, String>,
+    /// When the agent joined.
+    pub joined: String,
+    /// When the agent was revoked; null while it is not.
+    pub revoked: Option<String>,
+    /// The version of the agent's program; null while it is not connected.
+    pub version: Option<String>,
+    /// The address that the agent connects from; null while it is not connected.
+    pub address: Option<String>,
+    /// When the agent connected; null while it is not connected.
+    pub since: Option<String>,
+    /// The ids of the runs that use the agent. There are several only if all of them share it.
+    pub runs: Vec<String>,
+    /// The names of the faults that the agent can inject.
+    pub faults: Vec<String>,
+    /// Injections that the agent could not revert. They need a person's attention.
+    pub owed: Vec<OwedInjection>,
+}
+
+/// An injection that could not be reverted.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OwedInjection {
+    /// The id of the injection.
+    pub injection: String,
+    /// The name of its fault.
+    pub fault: String,
+    /// What is still present on the host, one line for each thing.
+    pub residue: Vec<String>,
+}
+
+/// A fault, with the schema of its arguments.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Fault)]
+#[serde(rename_all = "kebab-case")]
+pub struct FaultInfo {
+    /// The fault's name.
+    pub name: String,
+    /// What the fault does, in one sentence.
+    pub summary: String,
+    /// Whether the fault happens once and has no duration. Any other fault needs a duration.
+    pub one_shot: bool,
+    /// The JSON Schema of the fault's arguments.
+    pub schema: Value,
+    /// An example of the fault's arguments.
+    pub example: Value,
+}
+
+/// One feature that an agent's host was examined for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Finding)]
+pub struct DoctorFinding {
+    /// The feature's name.
+    pub name: String,
+    /// Whether the feature is available: `yes`, `no` or `partly`.
+    pub ok: String,
+    /// What the examination found.
+    pub seen: String,
+    /// Which faults are affected and what would help; null if the feature is fully available.
+    pub hint: Option<String>,
+}

@@ -1,0 +1,154 @@
+//! Stored experiments, their plans and schedules, and requests to run them.
+
+use super::runs::ApprovalInfo;
+use super::safe_integer::optional_safe_integer;
+use crate::runner::Preview;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// An experiment that the controller stores.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Experiment)]
+pub struct ExperimentInfo {
+    /// The experiment's name, unique on the controller.
+    pub name: String,
+    /// The version of the document, counted from 1.
+    pub version: u64,
+    /// The experiment document.
+    pub document: Value,
+    /// The name of the token that stored this version.
+    pub who: String,
+    /// When this version was stored.
+    pub at: String,
+}
+
+/// A version of a stored experiment.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Version)]
+pub struct VersionInfo {
+    /// The number of the version, counted from 1.
+    pub version: u64,
+    /// The name of the token that made this version.
+    pub who: String,
+    /// When this version was made.
+    pub at: String,
+    /// Whether this version removed the experiment.
+    pub removed: bool,
+}
+
+/// The result of storing an experiment.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ApplyResult {
+    /// The experiment's name.
+    pub name: String,
+    /// The version that is current now.
+    pub version: u64,
+    /// Whether the document differs from the version before, so that a new version was made.
+    pub changed: bool,
+    /// The document of the version before; null if there was none or nothing changed.
+    pub before: Option<Value>,
+    /// The JSON paths of Chaos Toolkit controls that were removed from the document.
+    #[serde(rename = "left-out")]
+    pub left_out: Vec<String>,
+}
+
+/// How to run a stored experiment.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = RunRequest)]
+#[serde(deny_unknown_fields)]
+pub struct StartRunRequest {
+    /// The version of the experiment. The default is the latest.
+    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[schema(maximum = 9007199254740991_i64)]
+    pub version: Option<u64>,
+    /// Seed for random selection, up to 2^53. The default is a random seed.
+    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[schema(maximum = 9007199254740991_i64)]
+    pub seed: Option<u64>,
+    /// Configuration values that override those of the document.
+    #[serde(default)]
+    pub variables: Map<String, Value>,
+}
+
+/// An experiment that the controller does not store, and how to run it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InlineRunRequest {
+    /// The text of the experiment document, as in its file. It may not read the controller's environment or files.
+    pub experiment: String,
+    /// Seed for random selection, up to 2^53. The default is a random seed.
+    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[schema(maximum = 9007199254740991_i64)]
+    pub seed: Option<u64>,
+    /// Configuration values that override those of the document.
+    #[serde(default)]
+    pub variables: Map<String, Value>,
+    /// Whether to remove the document's Chaos Toolkit controls, which are not supported. A document with controls is refused otherwise.
+    #[serde(default, rename = "ignore-controls")]
+    pub ignore_controls: bool,
+}
+
+/// A run that has started, or waits for an approval.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct StartRunResult {
+    /// The id of the run; null if it waits for an approval.
+    pub run: Option<String>,
+    /// The approval that the run waits for; null if it has started.
+    pub approval: Option<ApprovalInfo>,
+}
+
+/// What a run would affect now.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Plan)]
+pub struct RunPlan {
+    /// The experiment's title.
+    pub title: String,
+    /// Seed of the random selection.
+    pub seed: u64,
+    /// The names of the agents that would take part.
+    pub agents: Vec<String>,
+    /// Each injection: its action, agent and fault, and either the planned changes with their undo or the reason for a refusal.
+    #[schema(value_type = Vec<Value>)]
+    pub injections: Vec<crate::runner::PreviewedInjection>,
+    /// How often each probe of the hypothesis would be checked, and which failure rates that many successful checks would rule out.
+    #[schema(value_type = Vec<Value>)]
+    pub looks: Vec<backburn_experiments::forecast::ExpectedLooks>,
+    /// Programs and Python functions that the controller would run and does not find. A run with any of these is not started.
+    #[schema(value_type = Vec<Value>)]
+    pub missing: Vec<backburn_experiments::Problem>,
+    /// Warnings about the experiment, e.g. that nothing would be measured.
+    pub warnings: Vec<String>,
+}
+
+impl RunPlan {
+    /// The plan of an experiment with this title, selected with this seed.
+    pub fn new(title: String, seed: u64, preview: Preview) -> Self {
+        RunPlan {
+            title,
+            seed,
+            agents: preview.agents,
+            injections: preview.injections,
+            looks: preview.looks,
+            missing: preview.missing,
+            warnings: preview.warnings,
+        }
+    }
+}
+
+/// The upcoming scheduled runs of a stored experiment.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Schedule)]
+#[serde(rename_all = "kebab-case")]
+pub struct UpcomingRuns {
+    /// The experiment's name.
+    pub experiment: String,
+    /// The version of the experiment.
+    pub version: u64,
+    /// The schedule, as in the experiment document.
+    pub schedule: Value,
+    /// The time zone of the schedule.
+    pub time_zone: String,
+    /// The start times of the next runs, with their jitter.
+    pub times: Vec<String>,
+}

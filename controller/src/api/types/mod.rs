@@ -1,0 +1,22 @@
+//! The bodies of requests and answers, as JSON. The handlers answer with these types and the command line reads the same
+//! ones, so that a field has one name and one meaning on both sides.
+
+mod agents;
+mod audit;
+mod experiments;
+mod halt;
+mod problem;
+mod runs;
+pub(super) mod safe_integer;
+mod tokens;
+
+pub use agents::{AgentInfo, DoctorFinding, FaultInfo, OwedInjection};
+pub use audit::{AuditLogEntry, AuditVerification};
+pub use experiments::{
+    ApplyResult, ExperimentInfo, InlineRunRequest, RunPlan, StartRunRequest, StartRunResult,
+    UpcomingRuns, VersionInfo,
+};
+pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
+pub use problem::{DocumentProblem, ProblemDetails};
+pub use runs::{ApprovalInfo, ApprovedRun, RunInfo, RunJournalEntry, StopRequest, StopResult};
+pub use tokens::{JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest};

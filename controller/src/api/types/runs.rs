@@ -1,0 +1,94 @@
+//! Runs, their journals, and approvals.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// A run of an experiment.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Run)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunInfo {
+    /// The id of the run.
+    pub id: String,
+    /// The name of the stored experiment; null if the experiment is not stored.
+    pub experiment: Option<String>,
+    /// The version of the stored experiment.
+    pub version: Option<u64>,
+    /// The experiment's title.
+    pub title: String,
+    /// Seed of the random selection.
+    pub seed: u64,
+    /// The name of the token that requested the run or stored its schedule.
+    pub who: String,
+    /// What triggered the run: `asked` (a request) or `schedule`.
+    pub because: String,
+    /// When the run started.
+    pub started: String,
+    /// When the run ended; null while it is open.
+    pub ended: Option<String>,
+    /// The outcome: `held`, `deviated`, `not-started`, `aborted`, `inconclusive`, `not-clean` or `not-injected`; null while the run is open.
+    pub outcome: Option<String>,
+    /// The exit code that belongs to the outcome.
+    pub exit_code: Option<u8>,
+    /// The whole verdict, with its reasons; null while the run is open.
+    pub verdict: Option<Value>,
+    /// The number of events in the run's journal.
+    pub events: u64,
+}
+
+/// An event of a run's journal, with its number.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RunJournalEntry {
+    /// The number of the event, counted from 1.
+    pub number: u64,
+    /// The event, in the same form as in the journal of a local run.
+    pub entry: Value,
+}
+
+/// A request to stop a run.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// The reason, for people. It becomes part of the verdict.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+/// The result of a request to stop a run.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct StopResult {
+    /// The id of the run.
+    pub run: String,
+    /// Whether the run was open until now and is being ended; its faults are reverted. False if the run was already over.
+    pub stopping: bool,
+}
+
+/// A run that waits for an approval.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Approval)]
+pub struct ApprovalInfo {
+    /// The id of the approval. The run gets the same id when it starts.
+    pub id: String,
+    /// The name of the stored experiment.
+    pub experiment: String,
+    /// The version of the experiment.
+    pub version: u64,
+    /// Seed for random selection.
+    pub seed: u64,
+    /// Configuration values that override those of the document.
+    pub variables: Map<String, Value>,
+    /// The name of the token that requested the run.
+    pub who: String,
+    /// When the run was requested.
+    pub at: String,
+    /// The rule of the controller's policy that requires the approval.
+    pub rule: String,
+}
+
+/// A run that was approved and has started.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ApprovedRun {
+    /// The id of the run.
+    pub run: String,
+}

@@ -1,0 +1,68 @@
+//! Tokens of people and jobs, and join tokens of agents.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A request for a join token.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenRequest {
+    /// The only name under which an agent may join with the token. A known agent of that name is replaced.
+    #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    pub agent: Option<String>,
+    /// How long the token is valid, e.g. `2h`. The default is `1h`.
+    #[serde(default)]
+    #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
+    pub lasts: Option<String>,
+}
+
+/// A join token, with which one agent may join once.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenInfo {
+    /// The id of the token. It is not secret.
+    pub id: String,
+    /// The token itself, which is shown only once: in the answer to the request that makes it.
+    pub token: Option<String>,
+    /// The name of the token that was used to make it.
+    pub who: String,
+    /// When the token expires.
+    pub expires: String,
+    /// The only name under which an agent may join with the token.
+    pub agent: Option<String>,
+}
+
+/// A request for a token.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The name of the token's owner, as it appears in the audit log.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    pub name: String,
+    /// The role of the token: `viewer`, `operator` or `admin`.
+    #[schema(pattern = "^(viewer|operator|admin)$")]
+    pub role: String,
+    /// How long the token is valid, e.g. `30d`. By default it does not expire.
+    #[serde(default)]
+    #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
+    pub lasts: Option<String>,
+}
+
+/// A token of a person or a job.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenInfo {
+    /// The id of the token. It is not secret.
+    pub id: String,
+    /// The token itself, which is shown only once: in the answer to the request that makes it.
+    pub token: Option<String>,
+    /// The name of the token's owner.
+    pub name: String,
+    /// The role of the token: `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// When the token was made.
+    pub created: String,
+    /// When the token expires; null if it does not.
+    pub expires: Option<String>,
+    /// When the token was revoked; null if it is not.
+    pub revoked: Option<String>,
+}
