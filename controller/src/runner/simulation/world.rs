@@ -5,7 +5,7 @@ use super::agents::SimulatedAgent;
 use super::experiments::experiment;
 use super::random::Random;
 use crate::runner::events::{
-    ActivityResult, AgentReport, Halt, JoiningAgent, RunnerCommand, RunnerEvent, Sample, StepTime,
+    ActivityResult, AgentReport, JoiningAgent, RunnerCommand, RunnerEvent, Sample, StepTime,
 };
 use crate::runner::machine::{Machine, RunParameters};
 use backburn_experiments::journal::{
@@ -41,8 +41,6 @@ enum Happening {
     GuardianDone(String, u64),
     /// Everybody is told to revert, by somebody else than the run.
     FleetHalted,
-    /// What the fleet's halt becomes.
-    HaltBecomes(Halt),
     /// A report that is nothing to the run, or not the agent's to make.
     Garbage,
 }
@@ -77,7 +75,6 @@ pub(super) struct World {
     requested: BTreeSet<InjectionId>,
     phase: Option<Phase>,
     is_over: bool,
-    halted: bool,
     /// Whom each agent's injections belong to, as it was commanded.
     commanded: BTreeMap<InjectionId, String>,
     /// The agents that were told to revert since they were last told to inject.
@@ -133,7 +130,6 @@ impl World {
             requested: BTreeSet::new(),
             phase: None,
             is_over: false,
-            halted: false,
             commanded: BTreeMap::new(),
             told_to_revert: BTreeSet::new(),
             hung_up: BTreeSet::new(),
@@ -241,10 +237,6 @@ impl World {
             }
             Happening::GuardianDone(agent, connection) => self.guardian_done(&agent, connection),
             Happening::FleetHalted => self.fleet_halted(),
-            Happening::HaltBecomes(halt) => {
-                self.halted |= halt.in_force;
-                self.event_in(Duration::ZERO, RunnerEvent::HaltChanged(halt));
-            }
             Happening::Garbage => self.garbage(),
         }
     }
@@ -732,25 +724,12 @@ impl World {
     }
 
     fn fleet_halted(&mut self) {
-        let halt = |in_force, awaits_answers| {
-            Happening::HaltBecomes(Halt {
-                in_force,
-                awaits_answers,
-            })
-        };
-        self.at(self.now, halt(true, true));
         if self.random.chance(80) {
             let by = RunnerEvent::StopRequested("the fleet is halted".into());
             self.at(self.now, Happening::Event(by));
         }
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
             self.send(&name, Message::RevertForHalt);
-        }
-        let takes = self.random.millis(0, 3_000);
-        self.at(self.now + takes, halt(true, false));
-        if self.random.chance(30) {
-            let later = self.random.millis(0, 10_000);
-            self.at(self.now + takes + later, halt(false, false));
         }
     }
 
@@ -810,7 +789,7 @@ impl World {
         }
     }
 
-    /// The step that aborts the run tells every agent that may owe something, unless the fleet's halt does.
+    /// The step that aborts the run tells every agent that may owe something.
     fn check_abort_is_first(&self, commands: &[RunnerCommand]) {
         let mut entries = commands.iter().filter_map(|command| match command {
             RunnerCommand::Append(entries) => Some(entries),
@@ -820,7 +799,7 @@ impl World {
             let mut entries = entries.iter();
             entries.any(|entry| matches!(entry.event, Event::Aborted(_)))
         });
-        if !aborts || self.is_over || self.halted {
+        if !aborts || self.is_over {
             return;
         }
         for agent in self.commanded.values() {
@@ -855,7 +834,7 @@ impl World {
         for (id, agent) in &self.commanded {
             let is_lost = folded.lost.iter().any(|(lost, _)| lost == agent);
             assert!(
-                self.told_to_revert.contains(agent) || is_lost || self.halted,
+                self.told_to_revert.contains(agent) || is_lost,
                 "{agent} was asked for {id} and never told to revert"
             );
             let is_seen_gone = match &folded.injections[id].state {
