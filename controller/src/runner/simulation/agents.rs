@@ -1,7 +1,8 @@
 //! Simulated agents: they inject, revert, refuse, fail, hang, die and come back. Each knows the truth about its host.
 
 use super::random::Random;
-use backburn_experiments::wire::{Ended, Hello, InjectionId, Owed};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId, Owed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -49,27 +50,46 @@ impl SimulatedAgent {
             .collect()
     }
 
-    /// The introduction of the process that comes after one that died: it settles what that one left.
+    /// The introduction of the process that comes after one that died: it settles what that one left, unless it
+    /// `forgets` what that was.
     pub(super) fn introduction(
         &mut self,
         name: &str,
         random: &mut Random,
-        ended: impl Fn(&str, bool) -> Ended,
+        forgets: bool,
     ) -> Hello {
         let mut hello = Hello {
             agent: name.to_owned(),
             labels: [("role".to_owned(), "web".to_owned())].into(),
             ..Hello::default()
         };
+        if forgets {
+            return hello;
+        }
         for injection in self.acting.clone() {
             if random.chance(15) {
                 // Another process of the host that is alive holds it, and will revert it.
                 hello.held.push(injection);
             } else if self.revert(&injection, random) && random.chance(50) {
-                hello.recovered.push(ended(&injection, true));
+                hello.recovered.push(ended(&injection, Cause::Died, true));
             }
         }
         hello.owed = self.owed();
         hello
+    }
+}
+
+/// The report of an injection's end.
+pub(super) fn ended(injection: &str, cause: Cause, clean: bool) -> Ended {
+    Ended {
+        injection: injection.to_owned(),
+        cause,
+        clean,
+        residue: match clean {
+            true => Vec::new(),
+            false => vec!["still there".into()],
+        },
+        took: HumanDuration::millis(1),
+        effect: None,
     }
 }

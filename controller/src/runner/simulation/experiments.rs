@@ -1,7 +1,7 @@
 //! Random experiments: everything in them that decides what a run does.
 
 use super::random::Random;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, Fault, Rule, Sources, Watch};
 use backburn_experiments::document::{
     Activity, HypothesisStrategy, Pauses, Provider, Recovery, RollbackStrategy, TargetOf,
@@ -55,7 +55,7 @@ fn length(random: &mut Random) -> Duration {
 }
 
 fn pauses(random: &mut Random) -> Option<Pauses> {
-    let pause = |random: &mut Random| random.chance(50).then(|| Span(random.millis(0, 5_000)));
+    let pause = |random: &mut Random| random.chance(50).then(|| HumanDuration(random.millis(0, 5_000)));
     random.chance(30).then(|| Pauses {
         before: pause(random),
         after: pause(random),
@@ -75,7 +75,7 @@ fn activity(random: &mut Random, name: String, is_fleet: bool) -> Activity {
     activity.pauses = pauses(random);
     if let Provider::Fault(fault) = &mut activity.provider {
         // A one-shot fault has no duration.
-        fault.duration = random.chance(85).then(|| Span(length(random)));
+        fault.duration = random.chance(85).then(|| HumanDuration(length(random)));
         let targets = ["all", "one", "half"];
         let target = TargetOf::Name(random.pick(&targets).unwrap().into());
         fault.targets = is_fleet.then_some(target);
@@ -113,7 +113,7 @@ pub(super) fn experiment(random: &mut Random, is_fleet: bool) -> Experiment {
                 true => Watch::Hypothesis(random.below(probes)),
                 false => Watch::Probe(Box::new(named(format!("watch {n}")))),
             },
-            every: Span(random.millis(0, 3_000)),
+            every: HumanDuration(random.millis(0, 3_000)),
             failures: random.below(4) as u32,
         })
         .collect();
@@ -135,11 +135,11 @@ pub(super) fn experiment(random: &mut Random, is_fleet: bool) -> Experiment {
     ];
     experiment.rollback_strategy = random.pick(&strategies).unwrap();
     if let Some(radius) = &mut experiment.document.blast_radius {
-        radius.duration = random.chance(20).then(|| Span(length(random)));
+        radius.duration = random.chance(20).then(|| HumanDuration(length(random)));
         radius.concurrent_faults = random.chance(10).then(|| 1 + random.below(4) as u32);
     }
     experiment.document.recovery = random.chance(40).then(|| Recovery {
-        within: Span(random.millis(0, 20_000)),
+        within: HumanDuration(random.millis(0, 20_000)),
     });
     experiment
 }

@@ -1,7 +1,7 @@
 //! The world of one simulated run: it does what the state machine commands, badly, and watches that nothing is done or
 //! concluded that must not be.
 
-use super::agents::SimulatedAgent;
+use super::agents::{SimulatedAgent, ended};
 use super::experiments::experiment;
 use super::random::Random;
 use crate::runner::events::{
@@ -9,12 +9,12 @@ use crate::runner::events::{
 };
 use crate::runner::machine::{Machine, RunParameters};
 use backburn_experiments::journal::{
-    Entry, Event, InjectionState, Judgement, Outcome, Phase, Run, verdict,
+    JournalEntry, Event, InjectionState, Judgement, Outcome, Phase, Run, verdict,
 };
 use backburn_experiments::wire::{
-    Cause, Command, Effect, Ended, InjectionId, InjectionRequest, PlanView, Refusal,
+    Cause, Command, Effect, InjectionId, InjectionRequest, PlanView, Refusal,
 };
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub(super) struct World {
     journal_takes: usize,
     journal_failed: bool,
     /// Everything that was recorded, written or not.
-    pub(super) recorded: Vec<Entry>,
+    pub(super) recorded: Vec<JournalEntry>,
     /// The injections whose request is in the journal.
     requested: BTreeSet<InjectionId>,
     phase: Option<Phase>,
@@ -80,6 +80,12 @@ pub(super) struct World {
     /// The agents that were told to revert since they were last told to inject.
     told_to_revert: BTreeSet<String>,
     hung_up: BTreeSet<String>,
+    /// The connections that were reported as closed or unresponsive.
+    closed: BTreeSet<(String, u64)>,
+    /// The activity that the next one has to wait for.
+    foreground: Option<usize>,
+    /// The phase in which each sample was started; samples carry their number.
+    samples: Vec<Option<Phase>>,
 }
 
 impl World {
@@ -133,6 +139,9 @@ impl World {
             commanded: BTreeMap::new(),
             told_to_revert: BTreeSet::new(),
             hung_up: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            foreground: None,
+            samples: Vec::new(),
             random,
         };
         world.plan_trouble();
@@ -210,7 +219,10 @@ impl World {
                 break;
             };
             match happening {
-                Happening::Event(event) => events.push(event),
+                Happening::Event(event) => {
+                    self.note_closed(&event);
+                    events.push(event);
+                }
                 other => self.take_place(other),
             }
             if self.random.chance(30) {
@@ -218,6 +230,18 @@ impl World {
             }
         }
         events
+    }
+
+    fn note_closed(&mut self, event: &RunnerEvent) {
+        if let RunnerEvent::Agent {
+            agent,
+            connection,
+            report:
+                AgentReport::Closed(_) | AgentReport::Exited(_) | AgentReport::Unresponsive(_),
+        } = event
+        {
+            self.closed.insert((agent.to_string(), *connection));
+        }
     }
 
     fn take_place(&mut self, happening: Happening) {
@@ -299,7 +323,10 @@ impl World {
                     }
                 }
                 RunnerCommand::HangUp { agent } => self.hang_up(&agent),
-                RunnerCommand::Reconnect { agent, .. } => self.reconnect(agent),
+                RunnerCommand::Reconnect { agent, .. } => {
+                    assert!(self.hung_up.contains(&agent), "{agent} is not lost");
+                    self.reconnect(agent);
+                }
                 RunnerCommand::Sample { epoch, probe } => self.sample(epoch, probe),
                 RunnerCommand::CancelSamples => {
                     self.drop_events(|event| matches!(event, RunnerEvent::Sampled(_)));
@@ -337,23 +364,13 @@ impl World {
         });
     }
 
-    fn append(&mut self, entries: Vec<Entry>) -> bool {
+    fn append(&mut self, entries: Vec<JournalEntry>) -> bool {
         assert!(!entries.is_empty());
         let fails = self.journal_takes == 0 && !self.journal_failed;
         self.journal_takes = self.journal_takes.saturating_sub(1);
         self.journal_failed |= fails;
         for entry in entries {
-            match &entry.event {
-                Event::InjectionRequested { injection, .. } if !fails => {
-                    self.requested.insert(injection.clone());
-                }
-                Event::PhaseStarted { phase } => self.phase = Some(*phase),
-                Event::Aborted(_) | Event::NotStarted { .. } => self.is_over = true,
-                Event::AgentLost { agent, .. } => {
-                    assert!(self.hung_up.contains(agent) || !fails, "{agent}");
-                }
-                _ => {}
-            }
+            self.check_entry(&entry.event, fails);
             self.recorded.push(entry);
         }
         !fails
@@ -370,7 +387,7 @@ impl World {
                 continue;
             }
             let agent = self.agents.get_mut(&name).unwrap();
-            let mut hello = agent.introduction(&name, &mut self.random, |_, _| unreachable!());
+            let mut hello = agent.introduction(&name, &mut self.random, false);
             if self.random.chance(1) {
                 agent.residue.insert("earlier-1".into());
                 hello.owed = agent.owed();
@@ -422,8 +439,9 @@ impl World {
         let outcome = match hangs || self.random.chance(20) {
             true => Err(format!("agent `{name}` did not come back")),
             false => {
-                let ended = |injection: &str, clean: bool| ended(injection, Cause::Died, clean);
-                let hello = agent.introduction(&name, &mut self.random, ended);
+                // The ledger of this host may be lost. Whoever connects to a fleet has its own.
+                let forgets = !self.is_fleet && self.random.chance(10);
+                let hello = agent.introduction(&name, &mut self.random, forgets);
                 agent.connection += 1;
                 agent.is_alive = true;
                 agent.is_hung_up = false;
@@ -436,11 +454,27 @@ impl World {
                 })
             }
         };
+        if outcome.is_ok() && self.random.chance(30) {
+            // What the old connection still delivers.
+            let late = RunnerEvent::Agent {
+                agent: name.as_str().into(),
+                connection: self.agents[&name].connection - 1,
+                report: AgentReport::Closed("the link was closed".into()),
+            };
+            let more = self.random.millis(0, 1_000);
+            self.event_in(after + more, late);
+        }
         let agent = name;
         self.event_in(after, RunnerEvent::Reconnected { agent, outcome });
     }
 
     fn sample(&mut self, epoch: u64, probe: usize) {
+        assert!(
+            !(self.phase == Some(Phase::Method) && self.is_over),
+            "a sample is started in a method that is over"
+        );
+        let number = self.samples.len();
+        self.samples.push(self.phase);
         let mut took = self.random.millis(1, 300);
         if self.random.chance(2) {
             took = self.random.millis(1_000, 20_000);
@@ -461,7 +495,7 @@ impl World {
                 epoch,
                 probe,
                 judgement,
-                output: Value::Null,
+                output: number.into(),
                 why: (judgement != Judgement::Within).then(|| "it is not".into()),
                 took,
             }),
@@ -607,7 +641,7 @@ impl World {
             let injection = id.clone();
             self.report(name, AgentReport::Effect { injection, effect });
         }
-        let lasts = request.duration.map_or(Duration::ZERO, |Span(lasts)| lasts);
+        let lasts = request.duration.map_or(Duration::ZERO, |HumanDuration(lasts)| lasts);
         let over = Happening::FaultOver(name.to_owned(), connection, id);
         self.at(self.now + lasts, over);
     }
@@ -717,7 +751,7 @@ impl World {
             let event = RunnerEvent::Agent {
                 agent: name.as_str().into(),
                 connection,
-                report: AgentReport::Unresponsive(Span(LEASE)),
+                report: AgentReport::Unresponsive(HumanDuration(LEASE)),
             };
             self.at(self.now + LEASE, Happening::Event(event));
         }
@@ -772,6 +806,45 @@ impl World {
 
     // --- what must hold ---
 
+    /// Follows what the journal tells, and checks that it may.
+    fn check_entry(&mut self, event: &Event, fails: bool) {
+        match event {
+            Event::InjectionRequested { injection, .. } if !fails => {
+                self.requested.insert(injection.clone());
+            }
+            Event::PhaseStarted { phase } => {
+                self.phase = Some(*phase);
+                self.foreground = None;
+            }
+            Event::Aborted(_) | Event::NotStarted { .. } => self.is_over = true,
+            Event::AgentLost { agent, reason } => {
+                assert!(self.hung_up.contains(agent), "{agent} keeps its lease");
+                let connection = (agent.clone(), self.agents[agent].connection);
+                assert!(
+                    self.closed.contains(&connection) || reason.starts_with("it did not revert"),
+                    "{agent} counts as lost and is not: {reason}"
+                );
+            }
+            Event::ActivityStarted {
+                index, background, ..
+            } => {
+                let before = self.foreground;
+                assert_eq!(before, None, "activity {index} does not wait for the one before");
+                self.foreground = (!background).then_some(*index);
+            }
+            Event::ActivityFinished { index, .. } if self.foreground == Some(*index) => {
+                self.foreground = None;
+            }
+            Event::Sampled { phase, output, .. } => {
+                if let Some(number) = output.as_u64() {
+                    let started = self.samples[usize::try_from(number).unwrap()];
+                    assert_eq!(started, Some(*phase), "a sample counts in another phase");
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Nothing is begun in a run that is being ended.
     fn check_may_start(&self, what: &str, phase: Phase) {
         assert_eq!(
@@ -789,27 +862,33 @@ impl World {
         }
     }
 
-    /// The step that aborts the run tells every agent that may owe something.
+    /// The step that aborts the run tells every agent that may owe something, right after the abort is written.
     fn check_abort_is_first(&self, commands: &[RunnerCommand]) {
-        let mut entries = commands.iter().filter_map(|command| match command {
-            RunnerCommand::Append(entries) => Some(entries),
-            _ => None,
-        });
-        let aborts = entries.any(|entries| {
-            let mut entries = entries.iter();
-            entries.any(|entry| matches!(entry.event, Event::Aborted(_)))
-        });
-        if !aborts || self.is_over {
+        let is_abort = |command: &RunnerCommand| match command {
+            RunnerCommand::Append(entries) => {
+                let mut entries = entries.iter();
+                entries.any(|entry| matches!(entry.event, Event::Aborted(_)))
+            }
+            _ => false,
+        };
+        let Some(aborted) = commands.iter().position(is_abort).filter(|_| !self.is_over) else {
             return;
-        }
+        };
+        let (before, after) = commands.split_at(aborted + 1);
+        let at_once = after
+            .iter()
+            .take_while(|command| !matches!(command, RunnerCommand::Append(_)));
+        let told: BTreeSet<&String> = (before.iter().chain(at_once))
+            .filter_map(|command| match command {
+                RunnerCommand::RevertAll { agent } | RunnerCommand::HangUp { agent } => Some(agent),
+                _ => None,
+            })
+            .collect();
         for agent in self.commanded.values() {
-            let is_told = commands.iter().any(|command| match command {
-                RunnerCommand::RevertAll { agent: told }
-                | RunnerCommand::HangUp { agent: told } => told == agent,
-                _ => false,
-            });
             assert!(
-                is_told || self.told_to_revert.contains(agent) || self.hung_up.contains(agent),
+                told.contains(agent)
+                    || self.told_to_revert.contains(agent)
+                    || self.hung_up.contains(agent),
                 "{agent} is not told of the abort at once"
             );
         }
@@ -863,23 +942,6 @@ impl World {
                 "nothing is injected after the gate failed"
             );
         }
-        for (agent, _) in &folded.lost {
-            assert!(self.hung_up.contains(agent), "{agent} keeps its lease");
-        }
         (verdict.outcome, self.commanded.len())
-    }
-}
-
-fn ended(injection: &str, cause: Cause, clean: bool) -> Ended {
-    Ended {
-        injection: injection.to_owned(),
-        cause,
-        clean,
-        residue: match clean {
-            true => Vec::new(),
-            false => vec!["still there".into()],
-        },
-        took: Span::millis(1),
-        effect: None,
     }
 }
