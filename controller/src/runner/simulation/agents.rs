@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId, Owed};
+use backburn_experiments::wire::{Cause, EndedInjection, Hello, InjectionId, UnrevertedInjection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -39,10 +39,10 @@ impl SimulatedAgent {
     }
 
     /// What cannot be reverted.
-    pub(super) fn owed(&self) -> Vec<Owed> {
+    pub(super) fn owed(&self) -> Vec<UnrevertedInjection> {
         let residue = self.residue.iter();
         residue
-            .map(|injection| Owed {
+            .map(|injection| UnrevertedInjection {
                 injection: injection.clone(),
                 fault: "pause".into(),
                 residue: vec!["still there".into()],
@@ -52,12 +52,7 @@ impl SimulatedAgent {
 
     /// The introduction of the process that comes after one that died: it settles what that one left, unless it
     /// `forgets` what that was.
-    pub(super) fn introduction(
-        &mut self,
-        name: &str,
-        random: &mut Random,
-        forgets: bool,
-    ) -> Hello {
+    pub(super) fn introduction(&mut self, name: &str, random: &mut Random, forgets: bool) -> Hello {
         let mut hello = Hello {
             agent: name.to_owned(),
             labels: [("role".to_owned(), "web".to_owned())].into(),
@@ -71,7 +66,9 @@ impl SimulatedAgent {
                 // Another process of the host that is alive holds it, and will revert it.
                 hello.held.push(injection);
             } else if self.revert(&injection, random) && random.chance(50) {
-                hello.recovered.push(ended(&injection, Cause::Died, true));
+                hello
+                    .recovered
+                    .push(ended(&injection, Cause::AgentDied, true));
             }
         }
         hello.owed = self.owed();
@@ -80,8 +77,8 @@ impl SimulatedAgent {
 }
 
 /// The report of an injection's end.
-pub(super) fn ended(injection: &str, cause: Cause, clean: bool) -> Ended {
-    Ended {
+pub(super) fn ended(injection: &str, cause: Cause, clean: bool) -> EndedInjection {
+    EndedInjection {
         injection: injection.to_owned(),
         cause,
         clean,

@@ -55,7 +55,11 @@ fn length(random: &mut Random) -> Duration {
 }
 
 fn pauses(random: &mut Random) -> Option<Pauses> {
-    let pause = |random: &mut Random| random.chance(50).then(|| HumanDuration(random.millis(0, 5_000)));
+    let pause = |random: &mut Random| {
+        random
+            .chance(50)
+            .then(|| HumanDuration(random.millis(0, 5_000)))
+    };
     random.chance(30).then(|| Pauses {
         before: pause(random),
         after: pause(random),
@@ -126,7 +130,8 @@ pub(super) fn experiment(random: &mut Random, is_fleet: bool) -> Experiment {
         Some(HypothesisStrategy::DuringMethodOnly),
         Some(HypothesisStrategy::Continuously),
     ];
-    experiment.looks = experiment.looks_by(random.pick(&strategies).unwrap());
+    experiment.hypothesis_timing =
+        experiment.hypothesis_timing_by(random.pick(&strategies).unwrap());
     let strategies = [
         RollbackStrategy::Default,
         RollbackStrategy::Always,

@@ -9,12 +9,12 @@ use crate::runner::events::{
 };
 use crate::runner::machine::{Machine, RunParameters};
 use backburn_experiments::journal::{
-    JournalEntry, Event, InjectionState, Judgement, Outcome, Phase, Run, verdict,
+    Event, InjectionState, JournalEntry, Judgement, Outcome, Phase, Run, verdict,
 };
 use backburn_experiments::wire::{
     Cause, Command, Effect, InjectionId, InjectionRequest, PlanView, Refusal,
 };
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -236,8 +236,7 @@ impl World {
         if let RunnerEvent::Agent {
             agent,
             connection,
-            report:
-                AgentReport::Closed(_) | AgentReport::Exited(_) | AgentReport::Unresponsive(_),
+            report: AgentReport::Closed(_) | AgentReport::Exited(_) | AgentReport::Unresponsive(_),
         } = event
         {
             self.closed.insert((agent.to_string(), *connection));
@@ -318,7 +317,7 @@ impl World {
                     self.send(&agent, Message::RevertAll);
                 }
                 RunnerCommand::Send { agent, command } => {
-                    if matches!(command, Command::Goodbye) {
+                    if matches!(command, Command::Shutdown) {
                         self.send(&agent, Message::Goodbye);
                     }
                 }
@@ -596,11 +595,11 @@ impl World {
         match message {
             Message::Inject(request) => self.arrive_inject(name, connection, &request),
             Message::RevertAll => {
-                self.revert_everything(name, Cause::Asked);
+                self.revert_everything(name, Cause::ControllerRequest);
                 let owed = self.agents[name].owed();
                 self.report(name, AgentReport::AllReverted(owed));
             }
-            Message::RevertForHalt => self.revert_everything(name, Cause::Asked),
+            Message::RevertForHalt => self.revert_everything(name, Cause::ControllerRequest),
             Message::Goodbye => self.leave(name, "the link was closed"),
         }
     }
@@ -641,7 +640,9 @@ impl World {
             let injection = id.clone();
             self.report(name, AgentReport::Effect { injection, effect });
         }
-        let lasts = request.duration.map_or(Duration::ZERO, |HumanDuration(lasts)| lasts);
+        let lasts = request
+            .duration
+            .map_or(Duration::ZERO, |HumanDuration(lasts)| lasts);
         let over = Happening::FaultOver(name.to_owned(), connection, id);
         self.at(self.now + lasts, over);
     }
@@ -658,11 +659,11 @@ impl World {
         let is_gone = agent.revert(&id, &mut self.random);
         let queued = self.queue.len();
         let causes = [
-            Cause::Done,
-            Cause::Done,
-            Cause::Done,
+            Cause::Finished,
+            Cause::Finished,
+            Cause::Finished,
             Cause::Failed,
-            Cause::ByHand,
+            Cause::Manual,
         ];
         let cause = self.random.pick(&causes).unwrap();
         self.report(&name, AgentReport::Ended(ended(&id, cause, is_gone)));
@@ -671,7 +672,7 @@ impl World {
             let by = RunnerEvent::StopRequested("it takes too long".into());
             self.event_in(Duration::from_secs(60), by);
         }
-        if cause == Cause::Done && self.random.chance(1) {
+        if cause == Cause::Finished && self.random.chance(1) {
             let rule = AgentReport::AbortRuleTriggered {
                 run: "run".into(),
                 rule: "load".into(),
@@ -692,7 +693,7 @@ impl World {
 
     /// The process reverts everything and ends.
     fn leave(&mut self, name: &str, why: &str) {
-        self.revert_everything(name, Cause::Link);
+        self.revert_everything(name, Cause::ConnectionClosed);
         let agent = self.agents.get_mut(name).unwrap();
         agent.is_alive = false;
         let code = if agent.residue.is_empty() { 0 } else { 6 };
@@ -728,7 +729,7 @@ impl World {
         if agent.is_alive || agent.connection != connection {
             return;
         }
-        self.revert_everything(name, Cause::Died);
+        self.revert_everything(name, Cause::AgentDied);
         let code = match self.agents[name].residue.is_empty() {
             true => 0,
             false => 6,
@@ -776,7 +777,7 @@ impl World {
         let id = self.random.pick(&others).unwrap_or("run-99".to_owned());
         let connection = self.agents[&name].connection - self.random.below(2) as u64;
         let reports = [
-            AgentReport::Ended(ended(&id, Cause::Done, true)),
+            AgentReport::Ended(ended(&id, Cause::Finished, true)),
             AgentReport::Injected {
                 injection: id.clone(),
                 plan: PlanView::default(),
@@ -828,9 +829,12 @@ impl World {
             Event::ActivityStarted {
                 index, background, ..
             } => {
-                let before = self.foreground;
-                assert_eq!(before, None, "activity {index} does not wait for the one before");
-                self.foreground = (!background).then_some(*index);
+                // One in the background may begin later, after a pause of its own.
+                let waits = self.foreground.is_some_and(|before| before < *index);
+                assert!(!waits, "activity {index} does not wait for the one before");
+                if !background {
+                    self.foreground = Some(*index);
+                }
             }
             Event::ActivityFinished { index, .. } if self.foreground == Some(*index) => {
                 self.foreground = None;
