@@ -40,4 +40,5 @@ pub mod swarm;
 pub mod toolkit;
 pub mod toolkit_cases;
 pub mod values;
+pub mod wait;
 pub mod web;

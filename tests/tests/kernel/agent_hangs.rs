@@ -11,13 +11,14 @@ use backburn_tests::hung_files::HungFiles;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::processes;
 use backburn_tests::served::Served;
+use backburn_tests::wait::wait_until;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a thing may take on a machine with better things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,15 +49,6 @@ impl Drop for Sleeper {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
-    }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -6,7 +6,7 @@ use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure, ruleset};
 use backburn_tests::processes::kill_at_once;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -378,7 +378,7 @@ fn network_latency_reverted_in_peace_loses_nothing() {
                     .send_to(&[word], at(there, 8000))
                     .expect("it is sent");
             }
-            wait_until("all are held", Duration::from_secs(10), || {
+            wait_within("all are held", Duration::from_secs(10), || {
                 fault.seen()["figures"]["held-packets"].as_f64() >= Some(10.0)
             });
             let effect = fault.end();
