@@ -32,6 +32,7 @@ pub mod processes;
 pub mod programs;
 pub mod proxied;
 pub mod reference;
+pub mod refusals;
 pub mod runs;
 pub mod served;
 pub mod software;

@@ -20,8 +20,6 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-/// How long a thing may take on a machine with better things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAMS: [&str; 3] = ["python3", "sleep", "unshare"];
 
 /// A process to be paused; killed at the end.
