@@ -8,7 +8,7 @@ mod common;
 use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use common::{Helper, alone, in_one_of_twenty, is_root, until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -78,7 +78,7 @@ fn memory_grows_over_the_ramp() {
     let role = HelperSpec::Memory {
         bytes: 400 * MIB,
         reserve_bytes: 100 * MIB,
-        ramp: Some(Span::seconds(4)),
+        ramp: Some(HumanDuration::seconds(4)),
     };
     let helper = Helper::start(&role, LONG);
     helper.ready();
@@ -344,7 +344,7 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
     let folder = tempfile::tempdir().unwrap();
     let role = disk(folder.path(), MIB, 0);
     let table = ProcessTable::default();
-    role.clear_away().unwrap();
+    role.remove_leftovers().unwrap();
     std::fs::write(folder.path().join(".backburn-test-0"), "x").unwrap();
     assert!(
         role.residue(&table)
@@ -352,7 +352,7 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
             .unwrap()
             .ends_with("is still there")
     );
-    role.clear_away().unwrap();
+    role.remove_leftovers().unwrap();
     assert_eq!(role.residue(&table).unwrap(), None);
 }
 

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{
-    ApiTokenRecord, EnrolledAgent, ExperimentRef, Hash, JoinTokenRecord, NewRun, Role, RunEnd,
-    RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, StoredExperiment, Trigger,
+    ApiTokenRecord, EnrolledAgent, ExperimentRecord, ExperimentRef, Hash, JoinTokenRecord, NewRun,
+    Role, RunEnd, RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, Trigger,
 };
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,14 +44,14 @@ fn end(outcome: Outcome) -> RunEnd {
 }
 
 /// An entry whose text tells it from every other.
-fn entry(text: &str) -> Entry {
+fn entry(text: &str) -> JournalEntry {
     serde_json::from_value(json!({
         "at": at(1), "elapsed": 0.1, "event": "agent-lost", "agent": "a", "reason": text
     }))
     .unwrap()
 }
 
-fn reason(entry: &Entry) -> String {
+fn reason(entry: &JournalEntry) -> String {
     serde_json::to_value(entry).unwrap()["reason"]
         .as_str()
         .unwrap()
@@ -68,7 +68,7 @@ fn experiments_have_versions_and_a_removal_is_one() {
     assert_eq!(put(&first, 1).unwrap(), (1, true));
     assert_eq!(put(&first, 2).unwrap(), (1, false), "the same again");
     assert_eq!(put(&second, 3).unwrap(), (2, true));
-    let expected = StoredExperiment {
+    let expected = ExperimentRecord {
         name: "db".into(),
         version: 2,
         document: second.clone(),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{NewRun, Role, SqliteStore, Store, StoreErrorKind, Trigger};
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::json;
 use std::error::Error;
@@ -46,7 +46,7 @@ fn a_second_controller_is_refused() {
     let refused = SqliteStore::open(&path).unwrap_err();
     assert_eq!(refused.kind, StoreErrorKind::Locked);
     assert!(
-        refused.what.contains("a store has one controller"),
+        refused.what.contains("only one controller may use a store"),
         "{refused}"
     );
     assert!(refused.hint.is_some());
@@ -69,7 +69,7 @@ fn a_damaged_file_is_said_to_be_one() {
     };
     store.open_run(&run).unwrap();
     for number in 0..200 {
-        let entry: Entry = serde_json::from_value(json!({
+        let entry: JournalEntry = serde_json::from_value(json!({
             "at": Timestamp::UNIX_EPOCH, "elapsed": 0.1, "event": "agent-lost", "agent": "a",
             "reason": format!("{number} {}", "x".repeat(500))
         }))

@@ -7,7 +7,7 @@ use backburn::store::{
     JoinTokenRecord, LineProblem, NewRun, Role, RunEnd, SqliteStore, Store, StoreErrorKind,
     Trigger,
 };
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -78,27 +78,27 @@ fn whoever_alters_the_log_is_found_out() {
         (
             "UPDATE audit SET who = 'eve' WHERE number = 3",
             3,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET role = NULL WHERE number = 2",
             2,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET at = '2026-01-01T00:00:00Z' WHERE number = 1",
             1,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET detail = '{}' WHERE number = 5",
             5,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET hash = previous WHERE number = 4",
             4,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET previous = hash WHERE number = 4",
@@ -240,7 +240,7 @@ fn play(store: &SqliteStore, step: Step) {
             started: at,
         }),
         Step::Append(run, elapsed, output) => {
-            let entry: Entry = serde_json::from_value(json!({
+            let entry: JournalEntry = serde_json::from_value(json!({
                 "at": at, "elapsed": if elapsed.is_finite() { elapsed } else { 0.0 },
                 "event": "activity-finished", "phase": "method", "index": 0, "activity": "a",
                 "status": "succeeded", "output": output, "took": "1s"
@@ -384,7 +384,7 @@ fn all_that_is_wrong_with_an_export_is_told_at_once() {
         (3, "`because`: `boredom` must be"),
         (4, "`entry`: unknown variant"),
         (5, "there is no kind `song`"),
-        (6, "it is no JSON object"),
+        (6, "it is not a JSON object"),
         (7, "there are 5 records before it"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

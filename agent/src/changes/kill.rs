@@ -22,7 +22,7 @@ pub struct Kill {
 
 /// What became of a signal, so far, in numbers of processes.
 #[derive(Debug, Default)]
-struct Outcome {
+struct SignalOutcome {
     gone: usize,
     /// They are there, and the signal waits for them.
     pending: usize,
@@ -47,8 +47,8 @@ impl Kill {
         to_end.iter().any(|signal| signal.as_raw() == self.signal)
     }
 
-    fn outcome(&self, host: &Host) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn outcome(&self, host: &Host) -> SignalOutcome {
+        let mut outcome = SignalOutcome::default();
         for id in &self.victims {
             let state = host.table.signal_state(*id, self.signal);
             let is_dropped =
@@ -71,7 +71,7 @@ impl ReversibleChange for Kill {
             apply: format!("SIG{} to {}", self.name, listed(&self.victims)),
             undo: "none: a signal cannot be taken back; its own supervisor brings a process back"
                 .into(),
-            if_we_die: "nothing is owed".into(),
+            if_agent_dies: "nothing is owed".into(),
         }
     }
 
@@ -117,7 +117,7 @@ impl ReversibleChange for Kill {
     }
 
     fn effect(&self, host: &Host) -> Effect {
-        let Outcome {
+        let SignalOutcome {
             gone,
             pending,
             dropped,

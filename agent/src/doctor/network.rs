@@ -2,21 +2,21 @@
 //! that ends with the thread that made it.
 
 use super::{Availability, HostFinding, finding};
+use crate::packet_filter::Shaping;
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
 };
-use crate::packet_filter::Shape;
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
 /// A name for what is tried.
 const TRIAL_NAME: &str = "backburn-doctor";
 const INET: Table<'_> = Table {
-    layer: Layer::Inet,
+    layer: TableFamily::Inet,
     name: TRIAL_NAME,
 };
 const NETDEV: Table<'_> = Table {
-    layer: Layer::Netdev,
+    layer: TableFamily::Netdev,
     name: TRIAL_NAME,
 };
 
@@ -285,13 +285,13 @@ fn connection_closing() -> HostFinding {
 }
 
 fn bandwidth() -> HostFinding {
-    let shape = Shape::Bandwidth {
+    let shape = Shaping::Bandwidth {
         rate: 1_000_000,
         burst: 10_000,
         queue: 30_000,
     };
     let hint = "`network-bandwidth` wants the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
-    match shape.try_out() {
+    match shape.try_on_kernel() {
         Ok(()) => finding(
             "bandwidth",
             Availability::Yes,
@@ -304,7 +304,7 @@ fn bandwidth() -> HostFinding {
 
 fn netem() -> HostFinding {
     let backend = "latency, jitter, corruption, duplicates and reordering";
-    match Shape::Duplicate(1.0).try_out() {
+    match Shaping::Duplicate(1.0).try_on_kernel() {
         Ok(()) => finding(
             "netem",
             Availability::Yes,

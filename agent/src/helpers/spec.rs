@@ -1,10 +1,10 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
 use super::{Proxy, disk};
-use crate::dns::Answers;
+use crate::dns::AnswerFilter;
 use crate::packet_filter::PacketFilter;
 use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub enum HelperSpec {
         cpus: Option<Vec<usize>>,
         /// How long the load takes to grow from nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ramp: Option<Span>,
+        ramp: Option<HumanDuration>,
     },
     /// Takes memory.
     Memory {
@@ -44,7 +44,7 @@ pub enum HelperSpec {
         reserve_bytes: u64,
         /// How long taking it is spread over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ramp: Option<Span>,
+        ramp: Option<HumanDuration>,
     },
     /// Fills a file system.
     Disk {
@@ -68,7 +68,7 @@ pub enum HelperSpec {
     #[serde(rename = "filter")]
     PacketFilter(Box<PacketFilter>),
     /// Reads the answers of name servers as they arrive, and alters some. The rest goes on as it came.
-    Answers(Box<Answers>),
+    Answers(Box<AnswerFilter>),
     /// Passes TCP connections on, and harms them. They break off when it dies.
     Proxy(Box<Proxy>),
 }
@@ -126,7 +126,7 @@ impl HelperSpec {
                 format!(
                     "SIGTERM to {}, and SIGKILL to those left after {}",
                     listed(victims),
-                    Span::millis(*grace_ms)
+                    HumanDuration::millis(*grace_ms)
                 )
             }
             HelperSpec::PacketFilter(filter) => format!(
@@ -199,7 +199,7 @@ impl HelperSpec {
             }
             HelperSpec::PacketFilter(filter) => {
                 let flows = std::iter::once(filter.holds());
-                flows.chain(filter.holds_marks()).collect()
+                flows.chain(filter.held_marks()).collect()
             }
             HelperSpec::Answers(answers) => answers.holds(),
             HelperSpec::Proxy(proxy) => vec![proxy.holds()],
@@ -208,10 +208,10 @@ impl HelperSpec {
 
     /// What others have changed of what it made, so that it no longer does what it is for; nothing where that can't be told. To be
     /// asked while it lives.
-    pub fn disturbed(&self) -> Vec<String> {
+    pub fn drift(&self) -> Vec<String> {
         match self {
-            HelperSpec::PacketFilter(filter) => filter.disturbed().unwrap_or_default(),
-            HelperSpec::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
+            HelperSpec::PacketFilter(filter) => filter.drift().unwrap_or_default(),
+            HelperSpec::Answers(answers) => answers.filter.drift().unwrap_or_default(),
             _ => Vec::new(),
         }
     }
@@ -264,12 +264,12 @@ impl HelperSpec {
         clippy::disallowed_methods,
         reason = "only called as an effect of the change that made the file"
     )]
-    pub fn clear_away(&self) -> io::Result<()> {
+    pub fn remove_leftovers(&self) -> io::Result<()> {
         let (directory, name) = match self {
             HelperSpec::Disk {
                 directory, name, ..
             } => (directory, name),
-            HelperSpec::PacketFilter(filter) => return filter.clear_away(),
+            HelperSpec::PacketFilter(filter) => return filter.remove_leftovers(),
             _ => return Ok(()),
         };
         let Some(file) = disk::left_over(directory, name)? else {
@@ -287,7 +287,7 @@ fn left_over(filter: &PacketFilter) -> io::Result<Option<String>> {
     Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
 }
 
-fn over(ramp: Option<Span>) -> String {
+fn over(ramp: Option<HumanDuration>) -> String {
     ramp.map(|ramp| format!(", growing over {ramp}"))
         .unwrap_or_default()
 }

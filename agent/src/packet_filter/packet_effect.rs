@@ -1,6 +1,6 @@
 //! What is done to packets, as data, and in words for people.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -61,7 +61,7 @@ pub enum PacketEffect {
     /// They are sent through a device of ours, whose queueing discipline shapes them.
     Shape {
         /// How.
-        shape: Shape,
+        shape: Shaping,
     },
 }
 
@@ -132,9 +132,9 @@ pub enum RejectWith {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Delay {
     /// The delay, or its mean where it varies.
-    pub by: Span,
+    pub by: HumanDuration,
     /// How much it varies: the most of it where uniform, else the standard deviation.
-    pub jitter: Span,
+    pub jitter: HumanDuration,
     /// How much each delay is like the one before, in percent.
     pub correlation: f64,
     /// How it varies.
@@ -176,7 +176,7 @@ pub enum Distribution {
 /// What a device of ours does to the packets that go through it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum Shape {
+pub enum Shaping {
     /// It sends no faster than this (`tbf`).
     Bandwidth {
         /// In bytes a second.
@@ -258,12 +258,12 @@ impl fmt::Display for PacketEffect {
                 RejectWith::Prohibited => "reject with `prohibited`",
             }),
             PacketEffect::Shape { shape } => match shape {
-                Shape::Bandwidth { rate, .. } => {
+                Shaping::Bandwidth { rate, .. } => {
                     write!(f, "send at {rate} bytes a second at the most")
                 }
-                Shape::Delay(delay) => write!(f, "{delay} packet of"),
-                Shape::Corrupt(percent) => write!(f, "turn a bit of {percent} % of the packets of"),
-                Shape::Duplicate(percent) => {
+                Shaping::Delay(delay) => write!(f, "{delay} packet of"),
+                Shaping::Corrupt(percent) => write!(f, "turn a bit of {percent} % of the packets of"),
+                Shaping::Duplicate(percent) => {
                     write!(f, "send twice {percent} % of the packets of")
                 }
             },
