@@ -125,7 +125,7 @@ fn wrong_options_and_arguments_are_refused() {
     refusals.words(
         &["revert", "nothing"],
         3,
-        &["nothing is owed under `nothing`"],
+        &["no injection `nothing` is owed"],
     );
     refusals.words(&["faults", "cpu-stres"], 2, &["cpu-stress"]);
 }
