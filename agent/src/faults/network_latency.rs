@@ -5,7 +5,7 @@ use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,10 +19,10 @@ pub struct NetworkLatency {
     #[serde(flatten)]
     flows: FlowSelector,
     /// How long each packet is delayed; the mean where the delay varies.
-    delay: Span,
+    delay: HumanDuration,
     /// How much the delay varies: the largest deviation where uniform, else the standard deviation. At most `delay`; a negative delay counts as zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    jitter: Option<Span>,
+    jitter: Option<HumanDuration>,
     /// How much each delay depends on the one before, in percent. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 99))]
@@ -40,12 +40,12 @@ pub struct NetworkLatency {
 }
 
 /// Longest delay; anything longer is a partition.
-pub(super) const MAX_DELAY: Span = Span::seconds(60);
+pub(super) const MAX_DELAY: HumanDuration = HumanDuration::seconds(60);
 /// What people should know of a delay by a packet queue.
 pub(super) const DELAY_NOTE: &str = "backend nfqueue: a helper process delays packets as they arrive; when it ends, the packets that it holds are lost and later ones pass";
 
 /// The problem of a delay that is out of range.
-pub(super) fn wrong_delay(delay: Span) -> Option<Problem> {
+pub(super) fn wrong_delay(delay: HumanDuration) -> Option<Problem> {
     (delay.0.is_zero() || delay > MAX_DELAY).then(|| {
         Problem::new("$.delay", format!("{delay} is not a valid delay"))
             .hint(format!("give more than zero and at most {MAX_DELAY}"))

@@ -7,7 +7,7 @@ use crate::helpers::HelperSpec;
 use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ pub struct ProcessKill {
     signal: Option<String>,
     /// Sends TERM first, and the signal only to processes that are still there after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    grace: Option<Span>,
+    grace: Option<HumanDuration>,
     /// Records whether a supervisor restarts the process, and how soon. A restart that does not come in time is a deviation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect_restart: Option<ExpectRestart>,
@@ -36,7 +36,7 @@ pub struct ProcessKill {
 #[serde(deny_unknown_fields)]
 struct ExpectRestart {
     /// Time within which the process must be restarted.
-    within: Span,
+    within: HumanDuration,
 }
 
 /// Signals that end a process, or that daemons give a meaning to. STOP is not among them: nothing would undo it.

@@ -14,7 +14,7 @@ pub use crate::netlink::{ForeignChain, Link, Listening, NAMED, Namespace};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{PlanView, Victim};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct Expectation {
     /// The processes that matched before the fault: they do not count as restarted.
     pub known: Vec<ProcessId>,
     /// Time within which they should be restarted.
-    pub within: Span,
+    pub within: HumanDuration,
 }
 
 impl Plan {

@@ -3,7 +3,7 @@
 use super::HostView;
 use crate::packet_filter::Connection;
 use crate::processes::{ProcessId, Protection};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 
 /// The host, for reading, and what is known of the injection that is planned.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct PlanContext<'a> {
     /// What other injections hold, as their changes name it, each with the injection's id.
     pub held: &'a [(String, String)],
     /// How long the fault lasts; none for a one-shot fault.
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// Seed for random selection.
     pub seed: u64,
 }
@@ -40,10 +40,10 @@ impl PlanContext<'_> {
 
     /// The time after which a helper ends by itself: a little after the agent should have ended it. `takes` counts where the fault has no
     /// duration.
-    pub fn deadline(&self, takes: Span) -> Span {
-        const GRACE: Span = Span::seconds(2);
+    pub fn deadline(&self, takes: HumanDuration) -> HumanDuration {
+        const GRACE: HumanDuration = HumanDuration::seconds(2);
         let takes = self.duration.unwrap_or(takes).0;
         // A longer one could not be read back from the ledger.
-        Span(takes.saturating_add(GRACE.0).min(Span::LONGEST.0))
+        HumanDuration(takes.saturating_add(GRACE.0).min(HumanDuration::LONGEST.0))
     }
 }

@@ -3,7 +3,7 @@
 use super::handle::Liveness;
 use super::requests::{PendingRequests, locked};
 use super::{AgentHandle, EventKind, line};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};
 use std::io;
 use std::mem::MaybeUninit;
@@ -37,7 +37,7 @@ pub(crate) struct ConnectionDriver<S> {
     outgoing: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
     pending: Arc<Mutex<PendingRequests>>,
     liveness: Arc<Liveness>,
-    lease: Span,
+    lease: HumanDuration,
     /// How many heartbeats were sent since something was received.
     missed: u32,
     /// When the last heartbeat was sent.
@@ -46,7 +46,7 @@ pub(crate) struct ConnectionDriver<S> {
 }
 
 /// Connects to an agent over this stream. Returns a handle to it, and the task that has to [`run`](ConnectionDriver::run).
-pub(crate) fn drive<S>(stream: S, lease: Span) -> (AgentHandle, ConnectionDriver<S>) {
+pub(crate) fn drive<S>(stream: S, lease: HumanDuration) -> (AgentHandle, ConnectionDriver<S>) {
     let (lines, outgoing) = mpsc::unbounded_channel();
     let pending = Arc::<Mutex<PendingRequests>>::default();
     let liveness = Arc::<Liveness>::default();
@@ -144,9 +144,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             true => 0,
             false => self.missed.saturating_add(1),
         };
-        let answer = self.liveness.answers_beats.load(Ordering::Relaxed);
+        let answer = self.liveness.answers_heartbeats.load(Ordering::Relaxed);
         let lease = self.lease;
-        let beat = line(&Command::Beat { lease, answer });
+        let beat = line(&Command::Heartbeat { lease, answer });
         if answer
             && self.missed > MAX_MISSED_HEARTBEATS
             && !self.liveness.unresponsive.swap(true, Ordering::Relaxed)
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     ) -> Result<(), String> {
         if let Report::Hello(hello) = &report {
             self.missed = 0;
-            (self.liveness.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
+            (self.liveness.answers_heartbeats).store(hello.answers_heartbeats, Ordering::Relaxed);
         }
         // Only what somebody waits for bypasses the events, which runs must get in order.
         let request = match &report {

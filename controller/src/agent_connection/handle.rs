@@ -2,10 +2,10 @@
 
 use super::line;
 use super::requests::{PendingRequests, locked};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostProvider, Provider};
 use backburn_experiments::wire::{
-    Command, FaultDescription, InjectionId, InjectionRequest, Owed, PlanView, Probed, Refusal,
+    Command, FaultDescription, InjectionId, InjectionRequest, UnrevertedInjection, PlanView, ProbeOutcome, Refusal,
     Report,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ pub(super) struct Liveness {
     /// How many times something was received.
     pub(super) received: AtomicU64,
     /// Whether the agent has said that it answers heartbeats.
-    pub(super) answers_beats: AtomicBool,
+    pub(super) answers_heartbeats: AtomicBool,
     /// Whether the agent does not answer.
     pub(super) unresponsive: AtomicBool,
 }
@@ -66,10 +66,10 @@ impl AgentHandle {
     }
 
     /// Asks the agent for a sign of life now. Returns false if it does not answer heartbeats, so that silence proves nothing.
-    pub(crate) fn request_heartbeat(&self, lease: Span) -> bool {
-        let answer = self.liveness.answers_beats.load(Ordering::Relaxed);
+    pub(crate) fn request_heartbeat(&self, lease: HumanDuration) -> bool {
+        let answer = self.liveness.answers_heartbeats.load(Ordering::Relaxed);
         if answer {
-            self.send(Command::Beat { lease, answer });
+            self.send(Command::Heartbeat { lease, answer });
         }
         answer
     }
@@ -93,7 +93,7 @@ impl AgentHandle {
     }
 
     /// Runs a probe from the agent's host.
-    pub async fn probe(&self, provider: Provider, timeout: Option<Span>) -> Probed {
+    pub async fn probe(&self, provider: Provider, timeout: Option<HumanDuration>) -> ProbeOutcome {
         let request = self.next_request_id();
         let command = Command::Probe {
             request,
@@ -102,7 +102,7 @@ impl AgentHandle {
         };
         match self.request(request, command).await {
             Some(Report::Probed { outcome, .. }) => outcome,
-            _ => Probed::Broken(NO_ANSWER.into()),
+            _ => ProbeOutcome::Broken(NO_ANSWER.into()),
         }
     }
 
@@ -121,11 +121,11 @@ impl AgentHandle {
     }
 
     /// Examines what the agent's host can do and what is missing: a list of findings.
-    pub async fn examine(&self) -> Probed {
+    pub async fn examine(&self) -> ProbeOutcome {
         let request = self.next_request_id();
         match self.request(request, Command::Examine { request }).await {
             Some(Report::Probed { outcome, .. }) => outcome,
-            _ => Probed::Broken(NO_ANSWER.into()),
+            _ => ProbeOutcome::Broken(NO_ANSWER.into()),
         }
     }
 
@@ -140,7 +140,7 @@ impl AgentHandle {
 
     /// Has the agent revert everything of a run, and waits for that. Returns what could not be proved gone, and the
     /// injections that other agents of its host still hold. None if it does not answer.
-    pub async fn revert_run(&self, run: &str) -> Option<(Vec<Owed>, Vec<InjectionId>)> {
+    pub async fn revert_run(&self, run: &str) -> Option<(Vec<UnrevertedInjection>, Vec<InjectionId>)> {
         let (request, run) = (self.next_request_id(), Some(run.to_owned()));
         let command = Command::RevertAll { request, run };
         match self.request(request, command).await? {

@@ -2,7 +2,7 @@
 
 use super::driver::drive;
 use super::{AgentEvent, AgentHandle, EventKind, EventSender};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Hello, Report};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 
 /// The lease of a local run: how long an agent keeps its faults after the last heartbeat, e.g. because somebody stopped the
 /// run's process with SIGSTOP.
-pub const LOCAL_LEASE: Span = Span::seconds(5);
+pub const LOCAL_LEASE: HumanDuration = HumanDuration::seconds(5);
 
 /// How long an agent may take to settle its ledger and introduce itself.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub struct AgentConnection {
 }
 
 /// Starts local agents with this command line.
-pub fn local(command: Vec<OsString>, lease: Span) -> AgentStarter {
+pub fn local(command: Vec<OsString>, lease: HumanDuration) -> AgentStarter {
     Box::new(move || {
         let (program, arguments) = command.split_first().ok_or_else(|| {
             io::Error::new(
@@ -87,7 +87,7 @@ impl AgentConnection {
     pub fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         child: Option<Child>,
-        lease: Span,
+        lease: HumanDuration,
     ) -> AgentConnection {
         let (sender, events) = mpsc::unbounded_channel();
         let (handle, driver) = drive(stream, lease);
@@ -162,14 +162,14 @@ impl AgentConnection {
                 Err(format!("it ended at once with exit code {code}"))
             }
             Ok(EventKind::Exited(None)) => Err("it was killed at once".into()),
-            Err(_) => Err(format!("it sent nothing within {}", Span(HELLO_TIMEOUT))),
+            Err(_) => Err(format!("it sent nothing within {}", HumanDuration(HELLO_TIMEOUT))),
         }
     }
 
     /// Tells the agent to end, and waits until its process has ended, if it is a child. Returns its exit code; none if it
     /// was killed or did not end within `timeout`.
     pub async fn goodbye(mut self, timeout: Duration) -> Option<i32> {
-        self.handle.send(Command::Goodbye);
+        self.handle.send(Command::Shutdown);
         if !self.has_process {
             return None;
         }

@@ -17,7 +17,7 @@ pub use handle::AgentHandle;
 pub use local::{AgentConnection, AgentStarter, LOCAL_LEASE, local};
 pub use session::{ADDRESS_LABEL, AgentSession, Inventory};
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ pub enum EventKind {
     /// The agent sent a report.
     Report(Box<Report>),
     /// The agent is connected, and has sent nothing for this long although it was asked.
-    Unresponsive(Span),
+    Unresponsive(HumanDuration),
     /// The agent was unresponsive and has sent something.
     RespondsAgain,
     /// The connection is closed, for this reason.

@@ -7,7 +7,7 @@ use backburn::fleet::Fleet;
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::service::{ServiceConfig, FleetPolicy, Service};
 use backburn::store::{SqliteStore, Store};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::Args;
 use std::future::Future;
@@ -43,10 +43,10 @@ pub(super) struct ControllerCommand {
     policy: Option<PathBuf>,
     /// How long agents keep their faults when they do not hear from it any more
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
-    lease: Span,
+    lease: HumanDuration,
     /// How long runs are kept when they are over, with their journals, e.g. 90d; for ever where left out. The audit log stays
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
-    keep_runs_for: Option<Span>,
+    keep_runs_for: Option<HumanDuration>,
     /// Where an OpenTelemetry collector takes traces of runs (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -80,17 +80,17 @@ pub(super) struct ImportCommand {
     data: DataOptions,
 }
 
-fn lease(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse()?;
-    match (Span::seconds(3)..=Span::seconds(600)).contains(&span) {
+fn lease(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease is from 3 seconds to 10 minutes".into()),
     }
 }
 
-fn keep(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse()?;
-    match span >= Span::seconds(3600) {
+fn keep(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match span >= HumanDuration::seconds(3600) {
         true => Ok(span),
         false => Err("runs are kept for an hour at the least".into()),
     }

@@ -2,11 +2,11 @@
 //! everything back, and one for the verdict.
 
 use backburn::runner::FinishedRun;
-use backburn_experiments::journal::{ActivityStatus, Entry, Event, Judgement, Outcome};
+use backburn_experiments::journal::{ActivityStatus, JournalEntry, Event, Judgement, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 /// The report's XML.
-pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[Entry]) -> String {
+pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
     let mut suite = TestSuite::new(title);
     suite.add_property(("run", run.id.as_str()));

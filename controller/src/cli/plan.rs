@@ -5,7 +5,7 @@ use super::remote::{self, ControllerOptions};
 use super::run::named;
 use super::{CommandError, HostOptions, print, print_json, print_stderr, runtime};
 use backburn::runner::{self, Preview};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::EVERY;
 use backburn_experiments::document::HypothesisStrategy;
 use backburn_experiments::journal::Outcome;
@@ -35,7 +35,7 @@ pub(super) struct PlanCommand {
     hypothesis_strategy: Option<HypothesisStrategy>,
     /// How often it would be looked at while the method goes on [default: 1s]
     #[arg(long, value_name = "DURATION")]
-    hypothesis_frequency: Option<Span>,
+    hypothesis_frequency: Option<HumanDuration>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
@@ -83,7 +83,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandError> {
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
-        experiment.looks = experiment.looks_by(Some(strategy));
+        experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
     let frequency = command.hypothesis_frequency.unwrap_or(EVERY);
     let seed = command.seed.unwrap_or_else(runner::random);
@@ -119,7 +119,7 @@ fn shown(title: &str, seed: u64, preview: &Preview) -> String {
         print_stderr(&format!("warning: {warning}\n"));
     }
     // Writing to a string cannot fail.
-    for looks in preview.looks.iter().filter(|looks| looks.looks > 0) {
+    for looks in preview.looks.iter().filter(|looks| looks.samples > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
     for problem in &preview.missing {
@@ -169,7 +169,7 @@ fn plan_shown(plan: &PlanView) -> String {
     for change in &plan.changes {
         writeln!(out, "  does:      {}", change.apply).ok();
         writeln!(out, "  undo:      {}", change.undo).ok();
-        writeln!(out, "  if we die: {}", change.if_we_die).ok();
+        writeln!(out, "  if we die: {}", change.if_agent_dies).ok();
     }
     for warning in &plan.warnings {
         writeln!(out, "  WARNING: {warning}").ok();

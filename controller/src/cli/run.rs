@@ -6,10 +6,10 @@ use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
 use super::{CommandError, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::{Entry, Host, toolkit_differences, toolkit_journal};
+use backburn_experiments::journal::{JournalEntry, Host, toolkit_differences, toolkit_journal};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(super) struct RunCommand {
     hypothesis_strategy: Option<HypothesisStrategy>,
     /// How often it is looked at while the method goes on [default: 1s]
     #[arg(long, value_name = "DURATION")]
-    hypothesis_frequency: Option<Span>,
+    hypothesis_frequency: Option<HumanDuration>,
     /// When the rollbacks are played: default, always, never, deviated
     #[arg(long, value_name = "STRATEGY", value_parser = named::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
@@ -116,7 +116,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
-        experiment.looks = experiment.looks_by(Some(strategy));
+        experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
     if let Some(strategy) = command.rollback_strategy {
         experiment.rollback_strategy = strategy;
@@ -136,7 +136,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
         ));
     }
     let title = experiment.document.title.clone();
-    let (looks, has_fault) = (experiment.looks, experiment.has_fault());
+    let (looks, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
     let kept = toolkit_file.is_some().then(|| experiment.clone());
 
     let style = if command.json {
@@ -209,7 +209,7 @@ pub(crate) struct CompletedRun {
     /// How it ended.
     pub(crate) finished: FinishedRun,
     /// Its events.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<JournalEntry>,
     /// Where its journal is.
     pub(crate) journal: PathBuf,
 }
@@ -219,7 +219,7 @@ pub(crate) fn execute(
     experiment: Experiment,
     place: &HostOptions,
     seed: Option<u64>,
-    frequency: Span,
+    frequency: HumanDuration,
     style: OutputStyle,
 ) -> Result<CompletedRun, CommandError> {
     let run = runner::run_id();

@@ -7,7 +7,7 @@ mod service;
 pub(crate) use service::{DemoServiceCommand, main as serve};
 
 use crate::cli::{self, CommandError, HostOptions, OutputStyle};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -113,7 +113,7 @@ fn run(
         experiment,
         &HostOptions::below(state),
         None,
-        Span::seconds(1),
+        HumanDuration::seconds(1),
         OutputStyle::for_people(),
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);

@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use crate::agent_connection::{AgentHandle, EventKind};
-use backburn_experiments::wire::{Cause, Ended, Owed, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Report};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
@@ -26,11 +26,11 @@ pub struct AgentReverted {
     /// The time from the command to its report that everything is gone. None if it did not report that.
     pub took: Option<Duration>,
     /// What could not be proved gone.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
     /// Whether it is connected and does not answer.
     pub unresponsive: bool,
     /// What its guardian has reverted because its worker died or hung.
-    pub guardian: Vec<Ended>,
+    pub guardian: Vec<EndedInjection>,
 }
 
 impl Fleet {
@@ -55,7 +55,7 @@ impl Fleet {
         self.is_halted.store(false, Ordering::SeqCst);
     }
 
-    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<Ended>>> {
+    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
         (self.guardians.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -65,7 +65,7 @@ impl Fleet {
             return;
         };
         if let Report::Ended(ended) = &**report
-            && ended.cause == Cause::Died
+            && ended.cause == Cause::AgentDied
             && self.is_halted()
         {
             let mut guardians = self.guardians();

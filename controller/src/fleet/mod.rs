@@ -13,8 +13,8 @@ use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
 use crate::agent_connection::{
     ADDRESS_LABEL, AgentEvent, AgentHandle, EventKind, EventSender, drive,
 };
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Ended, Hello, Owed, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{EndedInjection, Hello, UnrevertedInjection, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 /// How long an agent keeps its faults after the last heartbeat from its controller.
-pub const FLEET_LEASE: Span = Span::seconds(30);
+pub const FLEET_LEASE: HumanDuration = HumanDuration::seconds(30);
 
 /// How long an agent may take to introduce itself: it settles its ledger first.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,12 +43,12 @@ pub struct Fleet {
     /// Whether a halt is in force: nobody may be reserved.
     is_halted: AtomicBool,
     /// What guardians have reported since the last halt for workers that died or hung, by the agent's name.
-    guardians: Mutex<BTreeMap<String, Vec<Ended>>>,
+    guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
     /// Changes whenever an agent connects or disconnects.
     seen: watch::Sender<u64>,
     /// Lists of fault names, which many agents share, are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
-    lease: Span,
+    lease: HumanDuration,
 }
 
 /// A connected agent, and the runs that have reserved it.
@@ -70,9 +70,9 @@ struct Introduction {
     version: String,
     labels: BTreeMap<String, String>,
     faults: Arc<[String]>,
-    owed: Vec<Owed>,
+    owed: Vec<UnrevertedInjection>,
     held: Vec<String>,
-    answers_beats: bool,
+    answers_heartbeats: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ pub struct ConnectedAgent {
     /// The runs that have reserved it.
     pub runs: Vec<String>,
     /// What it could not revert.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 impl Member {
@@ -158,7 +158,7 @@ impl Default for Fleet {
 
 impl Fleet {
     /// A fleet without agents, whose connections are kept with this lease.
-    pub fn new(lease: Span) -> Self {
+    pub fn new(lease: HumanDuration) -> Self {
         Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
@@ -224,7 +224,7 @@ impl Fleet {
                     ));
                 }
                 // Runs need not know that ten thousand agents are alive.
-                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::Alive)) {
+                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer)) {
                     return Ok(());
                 }
                 match fleet.forward(&owner, connection, kind) {
@@ -242,7 +242,7 @@ impl Fleet {
         };
         let why = tokio::select! {
             why = driver.run(on_event) => why,
-            () = late => format!("it did not introduce itself within {}", Span(HELLO_TIMEOUT)),
+            () = late => format!("it did not introduce itself within {}", HumanDuration(HELLO_TIMEOUT)),
         };
         if let Some(connection) = introduced.get() {
             self.leave(name, *connection, &why);
@@ -267,7 +267,7 @@ impl Fleet {
                 faults,
                 owed: hello.owed,
                 held: hello.held,
-                answers_beats: hello.answers_beats,
+                answers_heartbeats: hello.answers_heartbeats,
             },
             peer,
             since: jiff::Timestamp::now(),
@@ -351,7 +351,7 @@ impl Fleet {
     }
 
     /// How long agents keep their faults after the last heartbeat.
-    pub fn lease(&self) -> Span {
+    pub fn lease(&self) -> HumanDuration {
         self.lease
     }
 

@@ -3,7 +3,7 @@
 
 use super::{Claim, Fleet, Holder, Member};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -190,7 +190,7 @@ impl Reservation {
         };
         let come = tokio::time::timeout_at(deadline, come).await;
         let mut session =
-            come.map_err(|_| format!("agent `{name}` did not reconnect within {}", Span(within)))?;
+            come.map_err(|_| format!("agent `{name}` did not reconnect within {}", HumanDuration(within)))?;
         self.names.insert(name.to_owned(), session.connection);
         let until = since + hung.unwrap_or(within + RECONNECT_TIMEOUT);
         while !session.hello.held.is_empty() && Instant::now() < until {
@@ -266,7 +266,7 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSende
         recovered: Vec::new(),
         owed: introduction.owed,
         held: introduction.held,
-        answers_beats: introduction.answers_beats,
+        answers_heartbeats: introduction.answers_heartbeats,
     };
     AgentSession {
         hello,
@@ -320,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_hangs_has_not_come_again() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let hangs = come(&fleet).await;
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
@@ -352,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let _first = come(&fleet).await;
         let retired = DrainGuard::of(&fleet, "a");
         let _second = come(&fleet).await;

@@ -137,12 +137,12 @@ impl AgentPorts {
             Report::AllReverted { request, owed, .. } if port.reverting == Some(request) => {
                 AgentReport::AllReverted(owed)
             }
-            Report::Struck { run, rule, seen } => {
+            Report::AbortRuleTriggered { run, rule, seen } => {
                 AgentReport::AbortRuleTriggered { run, rule, seen }
             }
             Report::AllReverted { .. }
             | Report::Hello(_)
-            | Report::Alive
+            | Report::HeartbeatAnswer
             | Report::Planned { .. }
             | Report::Described { .. }
             | Report::Probed { .. }

@@ -7,8 +7,8 @@ use super::client::Client;
 use super::follow::follow;
 use super::{ControllerOptions, columns, text};
 use backburn::runner::FinishedRun;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ pub(in crate::cli) struct RemoteRunOptions {
 pub(in crate::cli) struct FollowedRun {
     pub(in crate::cli) title: String,
     pub(in crate::cli) finished: FinishedRun,
-    pub(in crate::cli) entries: Vec<Entry>,
+    pub(in crate::cli) entries: Vec<JournalEntry>,
 }
 
 /// Starts a run, and follows it where that is wanted. The run's exit code is ours.
@@ -89,7 +89,7 @@ fn watch(
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
     };
-    let progress = ProgressThread::start(style, BTreeMap::<String, Span>::new());
+    let progress = ProgressThread::start(style, BTreeMap::<String, HumanDuration>::new());
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
     let mut fold = Run::default();

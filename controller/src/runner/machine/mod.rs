@@ -22,10 +22,10 @@ use super::events::{ActivityResult, RunnerCommand, RunnerEvent, Sample, StepTime
 use super::selection::has_fault;
 use activities::{Activities, RunningActivity};
 use agents::Agents;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Provider;
-use backburn_experiments::journal::{Abort, AbortBy, Event, Illegal, Judgement, Phase, Run};
+use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Judgement, Phase, Run};
 use event_log::EventLog;
 use injections::{Deadline, Injections};
 use sampling::Sampling;
@@ -65,7 +65,7 @@ pub(super) struct Machine {
     now: StepTime,
     stage: Stage,
     log: EventLog,
-    illegal: Option<Illegal>,
+    illegal: Option<IllegalEvent>,
     /// What the current step has come to so far.
     commands: Vec<RunnerCommand>,
     sampling: Sampling,
@@ -147,7 +147,7 @@ impl Machine {
     }
 
     /// What is known of the run, and the event that could not be recorded, if there was one.
-    pub(super) fn into_run(self) -> (Run, Option<Illegal>) {
+    pub(super) fn into_run(self) -> (Run, Option<IllegalEvent>) {
         (self.log.run, self.illegal)
     }
 
@@ -156,7 +156,7 @@ impl Machine {
             // The journal lacks the run's last entries.
             if let RunnerEvent::JournalFailed(why) = event {
                 let number = self.log.run.events;
-                self.illegal.get_or_insert(Illegal { number, why });
+                self.illegal.get_or_insert(IllegalEvent { number, why });
             }
             return;
         }
@@ -350,7 +350,7 @@ impl Machine {
             output: result.output,
             why: result.why,
             judgement: result.judgement,
-            took: Span(Duration::from_micros(
+            took: HumanDuration(Duration::from_micros(
                 u64::try_from(took).unwrap_or(u64::MAX),
             )),
         });
@@ -425,12 +425,12 @@ impl Machine {
             return;
         }
         let why = match is_end {
-            false => format!("no answer within {}", Span(INJECT_TIMEOUT)),
+            false => format!("no answer within {}", HumanDuration(INJECT_TIMEOUT)),
             true => {
                 let active = self.injections.get(injection);
                 let lasts = active.and_then(|active| active.duration);
                 let lasts = lasts.unwrap_or_default();
-                let within = Span(lasts.0 + END_TIMEOUT);
+                let within = HumanDuration(lasts.0 + END_TIMEOUT);
                 format!("it should have ended after {lasts}, and has not after {within}")
             }
         };
@@ -464,7 +464,7 @@ impl Machine {
             judgement,
             output,
             why,
-            took: Span(took),
+            took: HumanDuration(took),
         });
         if !matches!(self.stage, Stage::Method) || self.is_over() {
             return;
@@ -495,9 +495,9 @@ impl Machine {
                 output: Value::Null,
                 why: Some(format!(
                     "no answer within {} after everything was reverted",
-                    Span(waited)
+                    HumanDuration(waited)
                 )),
-                took: Span(waited),
+                took: HumanDuration(waited),
             });
         }
     }

@@ -11,7 +11,7 @@ use backburn_experiments::document::RollbackStrategy;
 use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::{Command, PlanView, Refusal, WatchRule};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use std::time::Duration;
 
 /// How often the hypothesis is sampled, at the least, until it holds again.
@@ -61,7 +61,7 @@ pub(super) enum Stage {
     /// That the hypothesis holds again.
     Recovery {
         reverted_at: Duration,
-        within: Span,
+        within: HumanDuration,
         until: Duration,
     },
     /// Agents that were told to leave.
@@ -128,7 +128,7 @@ impl Machine {
             hypothesis: (experiment.hypothesis.iter())
                 .map(|probe| probe.name.clone())
                 .collect(),
-            looks: experiment.looks,
+            hypothesis_timing: experiment.hypothesis_timing,
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
         };
@@ -156,7 +156,7 @@ impl Machine {
             }
             Stage::Reverting { until } if !self.agents.are_reverting() || now >= *until => {
                 for agent in self.agents.take_reverting() {
-                    let within = Span(REVERT_TIMEOUT);
+                    let within = HumanDuration(REVERT_TIMEOUT);
                     self.lost(
                         &agent,
                         format!("it did not revert everything within {within}"),
@@ -353,7 +353,7 @@ impl Machine {
         if self.is_over() {
             return self.enter_release();
         }
-        if !self.experiment.looks.before || self.experiment.hypothesis.is_empty() {
+        if !self.experiment.hypothesis_timing.before || self.experiment.hypothesis.is_empty() {
             return self.enter_method();
         }
         self.record(Event::PhaseStarted { phase: Phase::Gate });
@@ -546,7 +546,7 @@ impl Machine {
 
     /// The hypothesis after everything is reverted; until it holds again, where it has a time for that.
     fn enter_after(&mut self) {
-        if !self.experiment.looks.after || self.experiment.hypothesis.is_empty() || self.stops > 1 {
+        if !self.experiment.hypothesis_timing.after || self.experiment.hypothesis.is_empty() || self.stops > 1 {
             return self.after_after();
         }
         let phase = Phase::After;
@@ -569,12 +569,12 @@ impl Machine {
         };
     }
 
-    fn judge_recovery(&mut self, reverted_at: Duration, within: Span) {
+    fn judge_recovery(&mut self, reverted_at: Duration, within: HumanDuration) {
         if self.sampling.hypothesis_holds() {
             let after = self.now.elapsed.saturating_sub(reverted_at).as_millis();
             // To the millisecond: that is what a sample each tenth of a second can tell.
             self.record(Event::Recovered {
-                after: Span(Duration::from_millis(after as u64)),
+                after: HumanDuration(Duration::from_millis(after as u64)),
             });
         } else if self.stops == 0 && !self.sampling.hypothesis_is_unknown() {
             // A broken check says nothing about recovery; the verdict sees it as it is.
@@ -596,7 +596,7 @@ impl Machine {
         self.injections.clear_deadlines();
         self.agents.release();
         self.send_to_all(&match self.parameters.is_fleet {
-            false => Command::Goodbye,
+            false => Command::Shutdown,
             // A fleet's agent stays, and has nothing to watch for this run any more.
             true => Command::Watch {
                 run: self.parameters.run.clone(),
