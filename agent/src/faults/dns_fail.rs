@@ -1,7 +1,7 @@
 //! `dns-fail`: name servers fail to answer for selected names, as when they are broken, misconfigured, closed to the client or down.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::dns::{Alteration, Failure};
+use crate::dns::{Alteration, AnswerFailure};
 use crate::network::DnsSelector;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -19,7 +19,7 @@ pub struct DnsFail {
     answers: DnsSelector,
     /// How the answers fail. Default: `servfail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<Failure>,
+    with: Option<AnswerFailure>,
 }
 
 impl FaultKind for DnsFail {

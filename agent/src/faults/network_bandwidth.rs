@@ -2,7 +2,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::{FlowSelector, plan_for_filter};
-use crate::packet_filter::{PacketEffect, Shape};
+use crate::packet_filter::{PacketEffect, Shaping};
 use crate::plan::kernel_refusal;
 use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
@@ -87,7 +87,7 @@ impl FaultKind for NetworkBandwidth {
         plan.notes.push(
             "backend tbf: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),
         );
-        if let Shape::Bandwidth { burst, queue, .. } = shape {
+        if let Shaping::Bandwidth { burst, queue, .. } = shape {
             for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
                 if given.is_some() && u64::from(size) < longest {
                     plan.warnings.push(format!(
@@ -107,7 +107,7 @@ impl FaultKind for NetworkBandwidth {
 
 impl NetworkBandwidth {
     /// The shape with the sizes that are meant where the longest packet has this many bytes, header included.
-    fn shape(&self, longest: u64) -> Shape {
+    fn shape(&self, longest: u64) -> Shaping {
         // Only a queue that was given can be above the limit.
         let bytes = |size: u64| u32::try_from(size.min(MAX_QUEUE_BYTES.0)).unwrap_or(u32::MAX);
         let burst = self.burst.map_or_else(
@@ -122,7 +122,7 @@ impl NetworkBandwidth {
         let queue = self
             .queue
             .map_or_else(|| self.usual_queue(longest).max(burst), |queue| queue.0);
-        Shape::Bandwidth {
+        Shaping::Bandwidth {
             rate: self.rate.0,
             burst: bytes(burst),
             queue: bytes(queue),

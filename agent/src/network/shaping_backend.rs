@@ -3,7 +3,7 @@
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
-use crate::packet_filter::{Direction, PacketEffect, Shape};
+use crate::packet_filter::{Direction, PacketEffect, Shaping};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -26,7 +26,7 @@ pub enum ShapingBackend {
 /// The ways to cause an effect: by netem, and by something else for one direction.
 pub(crate) struct ShapingMethods {
     /// The effect by netem.
-    pub shape: Shape,
+    pub shape: Shaping,
     /// The effect without netem.
     pub other: PacketEffect,
     /// The only direction without netem, which is also the default.

@@ -1,7 +1,7 @@
 //! What a fault is planned from, besides its arguments.
 
 use super::HostView;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
 
@@ -15,7 +15,7 @@ pub struct PlanContext<'a> {
     /// Ports whose packets no fault touches, at either end.
     pub protected_ports: &'a [u16],
     /// The TCP connection to the controller, if there is one: no fault touches it.
-    pub control_connection: Option<Connection>,
+    pub control_connection: Option<ControlConnection>,
     /// The injection's id: whatever is made for the injection has a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as their changes name it, each with the injection's id.
