@@ -49,7 +49,7 @@ pub fn faults(faults: &[Value]) -> String {
     if let Some(selector) = selector {
         write(
             &mut page,
-            "\n## ProcessSelector\n\nWhich processes. Everything that is given must match; something must be given. Process 1, the kernel's threads, Backburn's own processes, those that it was started from, and whom the [policy](policy.md) protects are never hit.\n\n",
+            "\n## ProcessSelector\n\nSelects processes. All criteria that are given must match, and at least one must be given. Process 1, kernel threads, Backburn's own processes, those that it was started from, and those that the [policy](policy.md) protects are never hit.\n\n",
         );
         keys(&mut page, &selector);
     }

@@ -113,7 +113,7 @@ fn ancestors_of_inject_are_spared_and_named() {
         let said = says(
             &output.expect("it starts"),
             3,
-            &["its command line holds the one of"],
+            &["its command line contains that of"],
         );
         assert!(said.contains("protected"), "{said}");
         drop(client);
@@ -375,7 +375,7 @@ fn traced_process_is_paused_unless_its_tracer_holds_it() {
         says(
             &output,
             3,
-            &["stopped already", "held by its tracer strace"],
+            &["stopped already", "stopped by its tracer strace"],
         );
         kill(tracer, Signal::SIGCONT).expect("it is there");
     });

@@ -109,12 +109,12 @@ fn revert_with_a_hidden_victim_is_refused_and_stays_owed() {
         for (script, hint) in [
             (
                 "mount -t tmpfs none /proc".to_owned(),
-                "is not the kernel's table",
+                "is not the kernel's process table",
             ),
             ("umount -l /proc".into(), "/proc"),
             (
                 format!("mount -t tmpfs none /proc/{}", victim.pid),
-                "is there, and can't be seen",
+                "exists but cannot be seen",
             ),
         ] {
             let around = in_shell(&script);

@@ -182,12 +182,12 @@ fn network_fault_with_wrong_arguments_is_refused_and_nothing_is_touched() {
             refusals.inject(fault, &arguments, &[], code, says);
         };
         let cut = "network-partition";
-        refuses(cut, json!({}), 2, &["no flows are chosen"]);
+        refuses(cut, json!({}), 2, &["no flows are selected"]);
         refuses(
             cut,
             json!({"direction": "both"}),
             2,
-            &["no flows are chosen"],
+            &["no flows are selected"],
         );
         refuses(cut, json!({"to": "10.0.0.0/33"}), 2, &["$.to", "/33"]);
         refuses(cut, json!({"to": ["::1", "10.0.0.256"]}), 2, &["$.to[1]"]);
