@@ -161,13 +161,13 @@ fn selector_never_hits_protected_processes() {
     let made = Made::new();
     for (selector, reason) in [
         (json!({"pid": 1}), "the first process"),
-        (json!({"name": "kthreadd"}), "the kernel's own threads"),
-        (json!({"pid": 9}), "the kernel's own threads"),
-        (json!({"name": "late"}), "already dead"),
+        (json!({"name": "kthreadd"}), "it is a kernel thread"),
+        (json!({"pid": 9}), "it is a kernel thread"),
+        (json!({"name": "late"}), "it is dead"),
         (json!({"name": "sshd"}), "protects the name `sshd`"),
         (json!({"pid": 21}), "protects the name `systemd-*`"),
-        (json!({"name": "backburn-agent"}), "Backburn's own"),
-        (json!({"name": "backburn-helper"}), "Backburn's own"),
+        (json!({"name": "backburn-agent"}), "a process of Backburn"),
+        (json!({"name": "backburn-helper"}), "a process of Backburn"),
     ] {
         let refusal = made.find(selector.clone()).unwrap_err();
         assert_eq!(refusal.rule, "protected", "{selector}");
@@ -227,7 +227,7 @@ fn selector_reports_the_protected_beside_the_found() {
     let notes = found.notes();
     assert!(
         notes
-            .contains(&"spared kthreadd (2), kworker/0:1 (9): the kernel's own threads".to_owned()),
+            .contains(&"spared kthreadd (2), kworker/0:1 (9): it is a kernel thread".to_owned()),
         "{notes:?}"
     );
     assert!(
@@ -245,12 +245,12 @@ fn selector_without_match_names_the_nearest_and_the_failing_part() {
     assert_eq!(refusal.what, "no process matches name `ngnix`");
     assert_eq!(
         refusal.hint.unwrap(),
-        "`nginx` is running; did you mean that?"
+        "did you mean `nginx`?"
     );
     let refusal = made.find(json!({"name": "nginx", "user": 70})).unwrap_err();
     assert_eq!(
         refusal.what,
-        "no process matches everything that is given: name `nginx` matches 4, user `70` matches 1"
+        "no process matches all criteria: name `nginx` matches 4, user `70` matches 1"
     );
 }
 
