@@ -2,7 +2,7 @@
 
 use super::{CommandError, given_labels, host_name, labels};
 use crate::controller_link::{self, ConnectorConfig, join};
-use crate::host::{Host, Invocation, HostRole};
+use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
@@ -46,7 +46,7 @@ pub(super) fn join(
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let token: JoinToken = text("token")
         .parse()
-        .map_err(|error: backburn_experiments::join::NoToken| wrong(error.to_string()))?;
+        .map_err(|error: backburn_experiments::join::InvalidToken| wrong(error.to_string()))?;
     let name = matches
         .get_one::<String>("name")
         .cloned()

@@ -2,8 +2,10 @@
 
 use crate::agent_connection::Inventory;
 use backburn_experiments::journal::{ActivityStatus, JournalEntry, Judgement, Phase};
-use backburn_experiments::wire::{self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::wire::{
+    self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection,
+};
+use backburn_experiments::{HumanDuration, Problem};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

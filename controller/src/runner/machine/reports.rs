@@ -5,7 +5,9 @@ use super::agents::is_open_on;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
-use backburn_experiments::wire::{Cause, Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{
+    Cause, Effect, EndedInjection, InjectionId, PlanView, Refusal, UnrevertedInjection,
+};
 use serde_json::json;
 use std::time::Duration;
 
