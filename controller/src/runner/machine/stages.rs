@@ -453,7 +453,7 @@ impl Machine {
             return self.replace_next_lost();
         };
         let lost = before.lost.unwrap_or(self.now.elapsed);
-        self.commands.push(RunnerCommand::Reconnect {
+        self.command_after_journal(RunnerCommand::Reconnect {
             agent: name.clone(),
             lost,
             hung: before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT),
