@@ -3,7 +3,7 @@
 
 use super::{CommandError, EXIT_INVALID, print_stderr};
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::substitute::convert;
+use backburn_experiments::chaostoolkit::{self, convert};
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ impl ControlsOption {
         if !self.ignore {
             return false;
         }
-        let left_out = check::without_controls(document);
+        let left_out = chaostoolkit::without_controls(document);
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
             print_stderr(&format!(

@@ -8,8 +8,8 @@ use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRef, StoreError, StoredExperiment, Trigger};
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Schedule;
-use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
-use backburn_experiments::tolerance::Judge;
+use backburn_experiments::timetable::{ScheduleDecision, ScheduledTime, Progress, Timetable};
+use backburn_experiments::tolerance::CompiledTolerance;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub struct ScheduledExperiment {
     /// Its zone.
     pub zone: String,
     /// When it comes next.
-    pub times: Vec<Due>,
+    pub times: Vec<ScheduledTime>,
 }
 
 /// What is due, and when to look again.
@@ -50,7 +50,7 @@ type DueWork = (Vec<(StoredExperiment, DueAction)>, Option<Timestamp>);
 /// What is to be done about a time, or about several in a row that were missed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct DueAction {
-    call: Call,
+    call: ScheduleDecision,
     times: usize,
 }
 
@@ -90,7 +90,7 @@ impl Service {
             let Some((schedule, table)) = timetable(&experiment) else {
                 continue;
             };
-            let mut times: Vec<Due> = Vec::new();
+            let mut times: Vec<ScheduledTime> = Vec::new();
             let mut from = after;
             while let Some(due) = table.next(from).filter(|_| times.len() < count) {
                 from = due.nominal;
@@ -119,13 +119,13 @@ impl Service {
             let known = last.clone();
             let turned = tokio::task::spawn_blocking(move || service.turn_all(&known)).await;
             let wait = match turned {
-                Ok(Ok((due, wakes))) => {
+                Ok(Ok((due, next_wake))) => {
                     for (experiment, answer) in due {
                         if let Some(run) = self.answer(&experiment, answer).await {
                             last.insert(experiment.name, run);
                         }
                     }
-                    let left = wakes.map(|at| Timestamp::now().duration_until(at));
+                    let left = next_wake.map(|at| Timestamp::now().duration_until(at));
                     let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
                     left.unwrap_or(LOOK).min(LOOK)
                 }
@@ -218,7 +218,7 @@ impl Service {
     /// What is due now, written down as dealt with, and when to look again.
     fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<DueWork, StoreError> {
         let now = Timestamp::now();
-        let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
+        let (mut calls, mut next_wake) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {
             let Some((_, table)) = timetable(&experiment) else {
                 continue;
@@ -228,7 +228,7 @@ impl Service {
             let before = self.progress(&experiment, &kept)?;
             let running =
                 (last.get(&experiment.name)).is_some_and(|run| lock(&self.runs).contains_key(run));
-            let (progress, due) = table.turn(before, now, running, GRACE);
+            let (progress, due) = table.decide(before, now, running, GRACE);
             let now_kept = json!({
                 "schedule": experiment.document.get("schedule"),
                 "version": experiment.version,
@@ -237,10 +237,10 @@ impl Service {
             if now_kept != kept {
                 self.store.set(&name, &now_kept)?;
             }
-            wakes = wakes.into_iter().chain(table.wakes(progress)).min();
+            next_wake = next_wake.into_iter().chain(table.next_wake(progress)).min();
             calls.extend(answers(due).map(|answer| (experiment.clone(), answer)));
         }
-        Ok((calls, wakes))
+        Ok((calls, next_wake))
     }
 
     /// Does what is to be done about a time. The run's id, where one began.
@@ -250,13 +250,13 @@ impl Service {
         answer: DueAction,
     ) -> Option<String> {
         let (due, outcome, detail) = match answer.call {
-            Call::Run(due) => match self.begin(experiment).await {
+            ScheduleDecision::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
                 Err(why) => (due, "refused", json!({"why": why})),
             },
-            Call::Overlapped(due) => (due, "skipped", json!({"why": "the last run goes on"})),
-            Call::Missed(due) => (due, "skipped", json!({"why": "nobody was there in time"})),
-            Call::Waits(due) => (due, "waits", json!({"why": "the last run goes on"})),
+            ScheduleDecision::Overlapped(due) => (due, "skipped", json!({"why": "the last run goes on"})),
+            ScheduleDecision::Missed(due) => (due, "skipped", json!({"why": "nobody was there in time"})),
+            ScheduleDecision::Waits(due) => (due, "waits", json!({"why": "the last run goes on"})),
         };
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
@@ -340,7 +340,7 @@ impl Service {
         let Some(tolerance) = &guard.tolerance else {
             return Ok(());
         };
-        let why = match Judge::compile(tolerance) {
+        let why = match CompiledTolerance::compile(tolerance) {
             Ok(judge) => judge.reason(&value, &judge.accepts(&value), &experiment.redactor),
             Err(why) => Some(why),
         };
@@ -352,11 +352,11 @@ impl Service {
 }
 
 /// What was missed in a row is one answer, about the last of them: there may be very many.
-fn answers(calls: Vec<Call>) -> impl Iterator<Item = DueAction> {
+fn answers(calls: Vec<ScheduleDecision>) -> impl Iterator<Item = DueAction> {
     let mut answers: Vec<DueAction> = Vec::new();
     for call in calls {
         match (answers.last_mut(), call) {
-            (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
+            (Some(last), ScheduleDecision::Missed(_)) if matches!(last.call, ScheduleDecision::Missed(_)) => {
                 last.call = call;
                 last.times += 1;
             }
@@ -382,24 +382,24 @@ mod tests {
     fn what_was_missed_in_a_row_is_told_once() {
         let due = |second| {
             let at = Timestamp::new(second, 0).unwrap();
-            Due { nominal: at, at }
+            ScheduledTime { nominal: at, at }
         };
         let calls = vec![
-            Call::Run(due(0)),
-            Call::Missed(due(1)),
-            Call::Missed(due(2)),
-            Call::Missed(due(3)),
-            Call::Overlapped(due(4)),
-            Call::Missed(due(5)),
+            ScheduleDecision::Run(due(0)),
+            ScheduleDecision::Missed(due(1)),
+            ScheduleDecision::Missed(due(2)),
+            ScheduleDecision::Missed(due(3)),
+            ScheduleDecision::Overlapped(due(4)),
+            ScheduleDecision::Missed(due(5)),
         ];
-        let told: Vec<(Call, usize)> = answers(calls)
+        let told: Vec<(ScheduleDecision, usize)> = answers(calls)
             .map(|answer| (answer.call, answer.times))
             .collect();
         let wanted = [
-            (Call::Run(due(0)), 1),
-            (Call::Missed(due(3)), 3),
-            (Call::Overlapped(due(4)), 1),
-            (Call::Missed(due(5)), 1),
+            (ScheduleDecision::Run(due(0)), 1),
+            (ScheduleDecision::Missed(due(3)), 3),
+            (ScheduleDecision::Overlapped(due(4)), 1),
+            (ScheduleDecision::Missed(due(5)), 1),
         ];
         assert_eq!(told, wanted);
     }

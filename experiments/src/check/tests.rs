@@ -120,7 +120,7 @@ fn a_full_document_comes_out_with_everything_in_place() {
     assert!(matches!(experiment.abort[0].watch, Watch::Hypothesis(0)));
     assert_eq!(
         (experiment.abort[1].failures, experiment.abort[1].every),
-        (1, EVERY)
+        (1, DEFAULT_SAMPLING_INTERVAL)
     );
     assert_eq!(
         experiment.hypothesis_timing,
@@ -151,7 +151,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(experiment.abort.len(), 2);
     assert_eq!(
         (experiment.abort[1].failures, experiment.abort[1].every),
-        (3, EVERY)
+        (3, DEFAULT_SAMPLING_INTERVAL)
     );
     document["abort"] = json!([]);
     assert!(load_value(&document).unwrap().abort.is_empty());

@@ -6,7 +6,7 @@ use super::activities::Activities;
 use crate::agent_connection::Inventory;
 use crate::runner::events::{JoiningAgent, RunnerCommand};
 use crate::runner::selection::{Selection, needs_agent, select};
-use backburn_experiments::check::{Rule, Watch};
+use backburn_experiments::check::{AbortCondition, EffectiveAbortRule};
 use backburn_experiments::document::RollbackStrategy;
 use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
 use backburn_experiments::select::Picked;
@@ -395,7 +395,7 @@ impl Machine {
     fn watch_hosts(&mut self) {
         let rules: Vec<WatchRule> = self.experiment.abort.iter().filter_map(host_rule).collect();
         if !rules.is_empty() {
-            self.send_to_all(&Command::Watch {
+            self.send_to_all(&Command::AbortCondition {
                 run: self.parameters.run.clone(),
                 rules,
             });
@@ -598,7 +598,7 @@ impl Machine {
         self.send_to_all(&match self.parameters.is_fleet {
             false => Command::Shutdown,
             // A fleet's agent stays, and has nothing to watch for this run any more.
-            true => Command::Watch {
+            true => Command::AbortCondition {
                 run: self.parameters.run.clone(),
                 rules: Vec::new(),
             },
@@ -633,7 +633,7 @@ impl Machine {
 
 /// The part of an abort rule that an agent watches by itself.
 fn host_rule(rule: &Rule) -> Option<WatchRule> {
-    let Watch::Host(host) = &rule.watch else {
+    let AbortCondition::Host(host) = &rule.watch else {
         return None;
     };
     Some(WatchRule {
