@@ -68,7 +68,7 @@ pub enum Connection {
     /// An agent, over its link.
     Agent(AuthenticatedAgent),
     /// Somebody who asks for a certificate; see [`crate::pki::enrolment::serve`].
-    Joining(JoiningConnection),
+    JoinRequest(JoiningConnection),
     /// Somebody who speaks HTTP/1.1, and has shown nothing yet.
     Http {
         /// The connection.
@@ -269,7 +269,7 @@ async fn handshake(
             .try_acquire_owned()
             .map_err(|_| io::Error::other("too many are joining at a time"))?;
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
-        return Ok(Connection::Joining(JoiningConnection {
+        return Ok(Connection::JoinRequest(JoiningConnection {
             identity: client_identity(&stream)?,
             stream,
             peer,

@@ -107,7 +107,7 @@ impl Server {
                         tracing::info!(agent = name, why, "an agent's link is closed");
                     });
                 }
-                Connection::Joining(connection) => {
+                Connection::JoinRequest(connection) => {
                     let (authority, registry) = (Arc::clone(&authority), Arc::clone(&registry));
                     let lifetime = self.lifetime;
                     tokio::spawn(async move {

@@ -20,7 +20,7 @@ impl HumanDuration {
     }
 
     /// The longest: a hundred years, so that adding one to a clock's reading never overflows.
-    pub const LONGEST: HumanDuration = HumanDuration::seconds(3_153_600_000);
+    pub const MAX: HumanDuration = HumanDuration::seconds(3_153_600_000);
 
     /// The longest that a fault may last or be repeated: a year of 365 days. Longer ones are mistakes.
     pub const MAX_FAULT_DURATION: HumanDuration = HumanDuration::seconds(31_536_000);
@@ -37,7 +37,7 @@ impl HumanDuration {
     }
 
     fn bounded(self) -> Result<Self, String> {
-        if self <= HumanDuration::LONGEST {
+        if self <= HumanDuration::MAX {
             // Nobody means a part of a microsecond of a day, and as a number of seconds it would not be read back the same.
             const EXACT: Duration = Duration::from_secs(86_400);
             let micros = (self.0.subsec_nanos() + 500) / 1_000;
@@ -123,13 +123,15 @@ impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum DurationInput {
             Number(f64),
             Text(String),
         }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(seconds)) => HumanDuration::from_seconds(seconds).map_err(de::Error::custom),
-            Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
+        match DurationInput::deserialize(deserializer) {
+            Ok(DurationInput::Number(seconds)) => {
+                HumanDuration::from_seconds(seconds).map_err(de::Error::custom)
+            }
+            Ok(DurationInput::Text(text)) => text.parse().map_err(de::Error::custom),
             Err(_) => Err(de::Error::custom(
                 "a duration is wanted: `1m30s`, `250ms`, `PT90S` or a number of seconds",
             )),
@@ -148,7 +150,7 @@ impl JsonSchema for HumanDuration {
             "type": ["string", "number"],
             "format": "duration",
             "minimum": 0,
-            "maximum": HumanDuration::LONGEST.0.as_secs()
+            "maximum": HumanDuration::MAX.0.as_secs()
         })
     }
 }
@@ -179,7 +181,10 @@ mod tests {
         assert_eq!(written(0), "0s");
         assert_eq!(written(412), "412us");
         assert_eq!(written(1_412), "1ms");
-        assert_eq!("412us".parse(), Ok(HumanDuration(Duration::from_micros(412))));
+        assert_eq!(
+            "412us".parse(),
+            Ok(HumanDuration(Duration::from_micros(412)))
+        );
     }
 
     #[test]
@@ -193,7 +198,9 @@ mod tests {
             "[]",
             "\"5 apples\"",
         ] {
-            let error = serde_json::from_str::<HumanDuration>(text).unwrap_err().to_string();
+            let error = serde_json::from_str::<HumanDuration>(text)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("duration"), "{text}: {error}");
         }
     }
@@ -201,7 +208,11 @@ mod tests {
     #[test]
     fn a_day_is_24_hours() {
         for text in ["2d", "P2D", "48h", "1d 24h"] {
-            assert_eq!(text.parse::<HumanDuration>(), Ok(HumanDuration::seconds(172_800)), "{text}");
+            assert_eq!(
+                text.parse::<HumanDuration>(),
+                Ok(HumanDuration::seconds(172_800)),
+                "{text}"
+            );
         }
         assert!("1mo".parse::<HumanDuration>().is_err() && "P1Y".parse::<HumanDuration>().is_err());
     }
@@ -232,7 +243,11 @@ mod tests {
             HumanDuration(Duration::from_nanos(1_500)),
         ] {
             let text = serde_json::to_string(&span).unwrap();
-            assert_eq!(serde_json::from_str::<HumanDuration>(&text).unwrap(), span, "{text}");
+            assert_eq!(
+                serde_json::from_str::<HumanDuration>(&text).unwrap(),
+                span,
+                "{text}"
+            );
         }
     }
 }

@@ -25,7 +25,7 @@ impl UnreadableChange {
             })),
             "helper" => Some(Change::Helper(ProcessHelper {
                 mark: self.mark()?.to_owned(),
-                deadline: HumanDuration::LONGEST,
+                deadline: HumanDuration::MAX,
                 role: role(self.0.get("role")?)?,
             })),
             _ => None,
@@ -137,7 +137,7 @@ impl ReversibleChange for UnreadableChange {
         };
         ProcessHelper {
             mark: mark.to_owned(),
-            deadline: HumanDuration::LONGEST,
+            deadline: HumanDuration::MAX,
             role: HelperSpec::Memory {
                 bytes: 0,
                 reserve_bytes: 0,

@@ -2,8 +2,8 @@
 //! is wrong with it is shown.
 
 use super::{CommandError, EXIT_INVALID, print_stderr};
-use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::substitute::convert;
+use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
+use backburn_experiments::chaostoolkit::{self, convert};
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -37,7 +37,7 @@ impl ControlsOption {
         if !self.ignore {
             return false;
         }
-        let left_out = check::without_controls(document);
+        let left_out = chaostoolkit::without_controls(document);
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
             print_stderr(&format!(
@@ -255,9 +255,9 @@ pub(crate) fn check(
 
 /// The same, with values from wherever these sources have them.
 pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
-    let faults: Vec<Fault<'_>> = backburn_agent::faults::FAULTS
+    let faults: Vec<KnownFault<'_>> = backburn_agent::faults::FAULTS
         .iter()
-        .map(|fault| Fault {
+        .map(|fault| KnownFault {
             name: fault.name,
             one_shot: fault.one_shot,
             check: Box::new(|arguments| fault.check(arguments)),

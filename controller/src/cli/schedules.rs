@@ -5,7 +5,7 @@ use super::remote::ControllerOptions;
 use super::{CommandError, EXIT_INVALID, print, print_json, print_stderr};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
-use backburn_experiments::timetable::{Due, Timetable};
+use backburn_experiments::timetable::{ScheduledTime, Timetable};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -112,24 +112,24 @@ fn of_files(command: &SchedulesCommand) -> u8 {
     code
 }
 
-fn times(table: &Timetable, after: Timestamp, count: usize) -> Vec<Due> {
+fn times(table: &Timetable, after: Timestamp, count: usize) -> Vec<ScheduledTime> {
     std::iter::successors(table.next(after), |due| table.next(due.nominal))
         .take(count)
         .collect()
 }
 
-fn as_json(due: &Due) -> Value {
+fn as_json(due: &ScheduledTime) -> Value {
     match due.at == due.nominal {
         true => json!({"at": due.at}),
         false => json!({"at": due.at, "nominal": due.nominal}),
     }
 }
 
-fn lines(table: &Timetable, times: &[Due], after: Timestamp) -> String {
+fn lines(table: &Timetable, times: &[ScheduledTime], after: Timestamp) -> String {
     if times.is_empty() {
         return "  over: no time of it is left\n".into();
     }
-    let line = |due: &Due| {
+    let line = |due: &ScheduledTime| {
         let local = due.at.to_zoned(table.zone().clone());
         let until = after.duration_until(due.at).unsigned_abs().as_secs();
         // People ask how many days, not how many milliseconds.

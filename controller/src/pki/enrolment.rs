@@ -4,7 +4,7 @@
 use crate::listener::JoiningConnection;
 use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
-    JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
+    JoinAnswer, JoinResponse, JoinRequest, MAX_JOIN_LINE_BYTES, PresentedToken, problem_with_name,
 };
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, json};
@@ -23,7 +23,7 @@ pub trait EnrolmentPolicy: Send + Sync {
     /// that is good once is used up by this. A refusal of it has the rule `token`; of a name that somebody else has, `name`.
     fn admit(
         &self,
-        token: &ShownToken,
+        token: &PresentedToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
@@ -84,17 +84,17 @@ pub async fn serve(
 
 async fn read_request_line(
     stream: &mut (impl tokio::io::AsyncBufRead + Unpin),
-) -> io::Result<Result<Joining, Refusal>> {
+) -> io::Result<Result<JoinRequest, Refusal>> {
     let mut line = Vec::new();
     stream
-        .take(LONGEST_JOIN_LINE as u64 + 1)
+        .take(MAX_JOIN_LINE_BYTES as u64 + 1)
         .read_until(b'\n', &mut line)
         .await?;
     if line.last() != Some(&b'\n') {
-        if line.len() <= LONGEST_JOIN_LINE {
+        if line.len() <= MAX_JOIN_LINE_BYTES {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let what = format!("a line of more than {LONGEST_JOIN_LINE} bytes");
+        let what = format!("a line of more than {MAX_JOIN_LINE_BYTES} bytes");
         return Ok(Err(Refusal::new("request", what).hint("fewer labels")));
     }
     let unreadable = |why: String| {
@@ -108,12 +108,12 @@ async fn read_request_line(
 }
 
 async fn answer(
-    joining: &Joining,
+    joining: &JoinRequest,
     client_identity: Option<&AgentIdentity>,
     authority: &CertificateAuthority,
     lifetime: Duration,
     enrol: &impl EnrolmentPolicy,
-) -> Result<(Joined, AgentIdentity), Refusal> {
+) -> Result<(JoinResponse, AgentIdentity), Refusal> {
     let request = |error: crate::pki::ca::CaError| {
         Refusal::new("request", error.to_string())
             .hint("a certificate request (PKCS #10) in PEM, signed by its own key")
@@ -156,7 +156,7 @@ async fn answer(
         serial: signed.serial,
     };
     enrol.issue(&agent, replaced, lifetime).await?;
-    let joined = Joined {
+    let joined = JoinResponse {
         name,
         certificate: signed.certificate,
         authority: authority.certificate().into(),

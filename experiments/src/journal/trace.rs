@@ -1,8 +1,8 @@
 //! A run as a trace: spans for the run, its phases, activities and injections, in OpenTelemetry's own JSON (OTLP 1.x, protobuf's
 //! JSON mapping: ids in hexadecimal digits, times as texts of nanoseconds). A pure function of the journal, and the same journal gives the same ids.
 
-use super::{ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict};
-use crate::select::number;
+use super::{ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run, verdict};
+use crate::select::seeded_number;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -86,7 +86,10 @@ fn phase_name(phase: Phase) -> &'static str {
 impl Trace<'_> {
     fn id(&self, what: &str) -> String {
         // Eight bytes, and never all zero, which means none.
-        format!("{:016x}", number(0, &format!("{}/{what}", self.run)).max(1))
+        format!(
+            "{:016x}",
+            seeded_number(0, &format!("{}/{what}", self.run)).max(1)
+        )
     }
 
     fn time(&self, elapsed: f64) -> String {
