@@ -12,7 +12,7 @@ use crate::host::end_own_group;
 use crate::metrics::Metrics;
 use crate::probes::ProbeJob;
 use backburn_experiments::document::HostMetric;
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,9 @@ use std::process::ExitCode;
 /// What a child is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ChildTask {
-    /// Measure a probe. The answer is a [`Probed`].
+    /// Measure a probe. The answer is a [`ProbeOutcome`].
     Measure(Box<ProbeJob>),
-    /// Report what this host can do; the path is the agent's state folder. The answer is a [`Probed`].
+    /// Report what this host can do; the path is the agent's state folder. The answer is a [`ProbeOutcome`].
     Examine(PathBuf),
     /// Answer a question of the engine.
     Engine(EngineTask),
@@ -46,7 +46,7 @@ impl ChildTask {
             ChildTask::Measure(job) => job.run(),
             ChildTask::Examine(state) => {
                 let findings = json!(doctor::examine(&state));
-                serde_json::to_vec(&Probed::Output(findings)).unwrap_or_default()
+                serde_json::to_vec(&ProbeOutcome::Output(findings)).unwrap_or_default()
             }
             ChildTask::Engine(task) => task.run(),
             ChildTask::Figure { metric, path } => {

@@ -8,7 +8,7 @@ use crate::heartbeat::{self, HeartbeatMonitor, PeerState};
 use crate::host::{self, Host, Invocation, HostRole, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
-use backburn_experiments::wire::{Ended, Report};
+use backburn_experiments::wire::{EndedInjection, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -182,7 +182,7 @@ fn kill(worker: &mut Child, pidfd: &OwnedFd) -> io::Result<WorkerEnd> {
 }
 
 /// Tells the controller what was put back: the link is the guardian's as well. One that does not read is not waited for.
-fn report_ended(ended: Vec<Ended>) {
+fn report_ended(ended: Vec<EndedInjection>) {
     let link = rustix::stdio::stdin();
     let mut link = crate::controller_socket::ControllerSocket::new(link);
     // The worker may have died within a line.

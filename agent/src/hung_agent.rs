@@ -5,7 +5,7 @@ use crate::engine::revert_matching;
 use crate::host::{Host, wait_readable};
 use crate::ledger::{Ledger, LedgerEntry, boot_id};
 use crate::processes::{OwnerState, ProcessId};
-use backburn_experiments::wire::{Cause, Ended, Owed};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::path::Path;
@@ -97,9 +97,9 @@ pub fn wait_for_exit(host: &Host, state: &Path, agent: &mut Child) -> io::Result
 #[derive(Debug, Default)]
 pub struct HungAgentOutcome {
     /// What was put back for it.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EndedInjection>,
     /// What is not seen to be gone, and what of its ledger can't be read.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 impl HungAgentOutcome {
@@ -149,7 +149,7 @@ pub fn revert_for_guardian(
         return Ok(HungAgentOutcome::default());
     }
     let is_owned = |entry: &LedgerEntry| is_of(entry, guardian);
-    let (ended, owed) = revert_matching(host, &ledger, is_owned, Cause::Died);
+    let (ended, owed) = revert_matching(host, &ledger, is_owned, Cause::AgentDied);
     Ok(HungAgentOutcome { ended, owed })
 }
 

@@ -13,7 +13,7 @@ pub use namespaces::{FolderId, Namespaces, NotVisible};
 
 use crate::host::{Host, HostError, Interrupt};
 use crate::processes::ProcessTable;
-use backburn_experiments::wire::Owed;
+use backburn_experiments::wire::UnrevertedInjection;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
@@ -65,13 +65,13 @@ impl Ledger {
 
     /// That the folder is not there, although agents are that keep their ledger in it: somebody removed it. What they owe is known
     /// to nobody but them. None where all is well.
-    pub fn vanished(&self, table: &ProcessTable) -> Option<Owed> {
+    pub fn vanished(&self, table: &ProcessTable) -> Option<UnrevertedInjection> {
         if self.folder.is_dir() {
             return None;
         }
         let agents = table.workers_of(self.folder.parent()?);
         let listed: Vec<String> = agents.iter().map(i32::to_string).collect();
-        (!agents.is_empty()).then(|| Owed {
+        (!agents.is_empty()).then(|| UnrevertedInjection {
             injection: String::new(),
             fault: "unknown".into(),
             residue: vec![format!(

@@ -4,7 +4,7 @@
 use crate::processes::Protection;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
-use backburn_experiments::{Problem, Span, json, schema};
+use backburn_experiments::{Problem, HumanDuration, json, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct HostPolicy {
     pub allow_programs: Vec<String>,
     /// The longest that a fault may last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_duration: Option<Span>,
+    pub max_duration: Option<HumanDuration>,
     /// The most victims of one fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_victims: Option<u32>,

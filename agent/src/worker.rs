@@ -18,8 +18,8 @@ use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
 use crate::local_abort_rules::LocalAbortRules;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Hello, Probed, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Hello, ProbeOutcome, Refusal, Report};
 use child_tasks::ChildPurpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the first beat may take; after that, each beat says how long the next one may.
-pub const FIRST_LEASE: Span = Span::seconds(10);
+pub const FIRST_LEASE: HumanDuration = HumanDuration::seconds(10);
 
 /// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
 /// beats in a row are missed then.
@@ -86,7 +86,7 @@ pub fn run(
             &recovery_ledger,
             // Whose owner can't be seen from here is not ours to put back: `owed` names it.
             |entry| entry.is_abandoned(&recovery_host.table).unwrap_or(false),
-            Cause::Died,
+            Cause::AgentDied,
         )
     };
     let (recovered, _) = heartbeat
@@ -119,7 +119,7 @@ pub fn run(
         recovered,
         owed: engine.owed(),
         held: engine.held_by_others(),
-        answers_beats: true,
+        answers_heartbeats: true,
     };
 
     let mut worker = Worker {
@@ -168,7 +168,7 @@ struct Worker {
     /// When everything is put back unless a beat comes.
     lease: Instant,
     /// How long the last beat said that the next one may take.
-    lease_length: Span,
+    lease_length: HumanDuration,
     /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
     proof_deadline: Option<Instant>,
     /// What is watched for each run.
@@ -180,7 +180,7 @@ struct Worker {
     is_memory_released: bool,
     children: Children<ChildPurpose>,
     /// What was measured and is to be said, each with the number of its command.
-    probe_results: VecDeque<(u64, Probed)>,
+    probe_results: VecDeque<(u64, ProbeOutcome)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
     /// The state folder.
@@ -318,7 +318,7 @@ impl Worker {
             PeerState::Gone => Some(Cause::Shutdown),
             PeerState::Hung => {
                 self.kill_guardian();
-                Some(Cause::Died)
+                Some(Cause::AgentDied)
             }
         }
     }
@@ -334,7 +334,7 @@ impl Worker {
                 .is_some_and(|proof_deadline| now >= proof_deadline)
         {
             self.proof_deadline = None;
-            return self.engine.end_all(None, Cause::Lease);
+            return self.engine.end_all(None, Cause::LeaseExpired);
         }
         let mut struck = Vec::new();
         let mut child_tasks = Vec::new();
@@ -359,12 +359,12 @@ impl Worker {
             self.start_task(&task, METRIC_TIMEOUT, purpose);
         }
         for (run, rule, seen) in struck {
-            self.link.send(&Report::Struck {
+            self.link.send(&Report::AbortRuleTriggered {
                 run: run.clone(),
                 rule,
                 seen,
             });
-            self.engine.end_all(Some(&run), Cause::Rule);
+            self.engine.end_all(Some(&run), Cause::AbortRule);
         }
     }
 
@@ -454,13 +454,13 @@ impl Worker {
         loop {
             match self.link.receive() {
                 IncomingCommand::Nothing => return None,
-                IncomingCommand::Closed => return Some(Cause::Link),
+                IncomingCommand::Closed => return Some(Cause::ConnectionClosed),
                 IncomingCommand::Malformed(error) => {
                     // Whoever does not speak our language is not a controller that could be trusted to end a fault.
                     tracing::error!(error, "the controller said what can't be understood");
-                    return Some(Cause::Link);
+                    return Some(Cause::ConnectionClosed);
                 }
-                IncomingCommand::Command(Command::Goodbye) => return Some(Cause::Asked),
+                IncomingCommand::Command(Command::Shutdown) => return Some(Cause::ControllerRequest),
                 IncomingCommand::Command(command) => self.handle_command(command),
             }
             self.process_engine_output();

@@ -9,7 +9,7 @@ use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
 use backburn_agent::plan::{HostView, LocalHost};
 use backburn_agent::processes::Protection;
 use backburn_experiments::wire::{PlanView, Refusal};
-use backburn_experiments::{Span, schema};
+use backburn_experiments::{HumanDuration, schema};
 use made_host::MadeHost;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ fn plan(
         control_connection: None,
         injection: "trial",
         held,
-        duration: Some(Span::seconds(10)),
+        duration: Some(HumanDuration::seconds(10)),
         seed: 1,
     };
     find(fault)

@@ -8,7 +8,7 @@ use backburn_agent::changes::{Change, ProcessHelper, ReversibleChange as _, Stop
 use backburn_agent::helpers::HelperSpec;
 use backburn_agent::host::{Host, HostRole, Invocation};
 use backburn_agent::ledger::{LedgerEntry, VERSION};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn deadline_of_more_than_a_century_is_read_as_the_longest() {
     let [Change::Helper(ProcessHelper { deadline, role, .. })] = entry.changes.as_slice() else {
         panic!("{:?}", entry.changes);
     };
-    assert_eq!(*deadline, Span::LONGEST);
+    assert_eq!(*deadline, HumanDuration::LONGEST);
     assert!(matches!(role, HelperSpec::Memory { .. }), "{role:?}");
 }
 
@@ -159,7 +159,7 @@ fn entry_that_could_not_be_read_back_is_not_written() {
     let mut entry = parse(&fixture("cpu")).expect("it is read");
     entry.to_json().expect("it is read back");
     if let Some(Change::Helper(helper)) = entry.changes.first_mut() {
-        helper.deadline = Span(Span::LONGEST.0 * 2);
+        helper.deadline = HumanDuration(HumanDuration::LONGEST.0 * 2);
     }
     let error = entry.to_json().expect_err("nobody could read it");
     assert!(error.to_string().contains("read back"), "{error}");

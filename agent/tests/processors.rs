@@ -6,7 +6,7 @@ mod common;
 
 use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::processes::ProcessTable;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 use common::{Helper, Victim, alone, in_one_of_twenty};
 use std::process::Command;
@@ -107,7 +107,7 @@ fn workers_stay_on_the_processors_they_were_given() {
         workers: 2,
         load_percent: 5.0,
         cpus: Some(vec![0]),
-        ramp: Some(Span::seconds(1)),
+        ramp: Some(HumanDuration::seconds(1)),
     };
     let helper = Helper::start(&role, LONG);
     assert!(

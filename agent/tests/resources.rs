@@ -8,7 +8,7 @@ mod common;
 use backburn_agent::helpers::{self, HelperSpec};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use common::{Helper, alone, in_one_of_twenty, is_root, until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -78,7 +78,7 @@ fn memory_grows_over_the_ramp() {
     let role = HelperSpec::Memory {
         bytes: 400 * MIB,
         reserve_bytes: 100 * MIB,
-        ramp: Some(Span::seconds(4)),
+        ramp: Some(HumanDuration::seconds(4)),
     };
     let helper = Helper::start(&role, LONG);
     helper.ready();

@@ -1,16 +1,18 @@
-//! Who takes part in a run: the local agent, which is started for it, or agents of a fleet, which are held for it.
+//! The agents that may take part in a run: the local agent, which is started for it, or agents of a fleet, which are
+//! reserved for it.
 
-use crate::agent_connection::{AgentConnection, AgentHandle, AgentStarter, EventSender};
-use crate::fleet::{HaltState, Reservation};
+use crate::agent_connection::{
+    AgentConnection, AgentHandle, AgentSession, AgentStarter, EventSender, Inventory,
+};
+use crate::fleet::Reservation;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
-/// Names and labels of everybody who could take part, in the order of the names.
-pub type Inventory = Vec<(String, BTreeMap<String, String>)>;
+/// How long a local agent may take to end that was only asked for plans.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who takes part in a run.
+/// The agents that may take part in a run.
 pub enum AgentPool {
     /// This host's agent, started when it is needed.
     Local(LocalAgent),
@@ -22,20 +24,8 @@ pub enum AgentPool {
 pub struct LocalAgent {
     start: AgentStarter,
     started: Option<(Hello, AgentConnection)>,
-    /// How many of them have taken part.
+    /// How many local agents have taken part in this run.
     count: u64,
-}
-
-/// An agent that takes part. Its words go to whoever held it.
-pub struct AgentSession {
-    /// Who it is.
-    pub hello: Hello,
-    /// How to speak to it.
-    pub handle: AgentHandle,
-    /// Over which of its connections its words come.
-    pub connection: u64,
-    /// Whether it is a process of ours, whose end is told too.
-    pub has_process: bool,
 }
 
 impl From<AgentStarter> for AgentPool {
@@ -49,35 +39,35 @@ impl From<AgentStarter> for AgentPool {
 }
 
 impl AgentPool {
-    /// Whether these are agents of a fleet, which have to be chosen by name.
+    /// Whether these are agents of a fleet, which have to be selected by name.
     pub fn is_fleet(&self) -> bool {
         matches!(self, AgentPool::Fleet(_))
     }
 
-    /// Who is there. Starts a local agent.
+    /// Finds the agents that are there. Starts a local agent.
     ///
     /// # Errors
-    /// Nobody is, and what would do.
+    /// No agent is there; the hint says what to do about it.
     pub async fn discover(&mut self) -> Result<Inventory, Refusal> {
         match self {
             AgentPool::Local(local) => {
-                let (hello, link) = local.begin().await.map_err(|why| {
+                let (hello, connection) = local.start().await.map_err(|why| {
                     Refusal::new("agent", format!("the local agent {why}"))
-                        .hint("`backburn agent doctor` says what this host can do")
+                        .hint("`backburn agent doctor` shows what this host can do")
                 })?;
                 let inventory = vec![(hello.agent.clone(), hello.labels.clone())];
-                local.started = Some((hello, link));
+                local.started = Some((hello, connection));
                 Ok(inventory)
             }
             AgentPool::Fleet(reservation) => reservation.inventory(),
         }
     }
 
-    /// Holds these, so that nobody else uses them, and has what is heard of them told to `events`. The local agent takes part
-    /// whatever is named.
+    /// Reserves these agents, so that no other run uses them, and sends their events to `events`. The local agent takes
+    /// part whatever the names are.
     ///
     /// # Errors
-    /// Somebody else holds one, or it has gone.
+    /// Another run holds one of them, or one has gone.
     pub fn reserve(
         &mut self,
         names: &BTreeSet<String>,
@@ -86,14 +76,15 @@ impl AgentPool {
         match self {
             AgentPool::Local(local) => {
                 let started = local.started.take();
-                let joined = started.map(|(hello, link)| local.join(hello, link, events));
-                Ok(joined.into_iter().collect())
+                let session =
+                    started.map(|(hello, connection)| local.join(hello, connection, events));
+                Ok(session.into_iter().collect())
             }
             AgentPool::Fleet(reservation) => reservation.reserve(names, events),
         }
     }
 
-    /// Whether these may be hit, as far as whoever gave us the crew says.
+    /// Checks whether the fleet's policy allows a run to target these agents.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         match self {
             AgentPool::Local(_) => Ok(()),
@@ -101,22 +92,23 @@ impl AgentPool {
         }
     }
 
-    /// Who may be asked for plans, without being held.
+    /// Handles to these agents, which may be asked for plans without being reserved.
     pub(crate) fn handles(&self, names: &BTreeSet<String>) -> BTreeMap<String, AgentHandle> {
         match self {
             AgentPool::Local(local) => local
                 .started
                 .iter()
-                .map(|(hello, link)| (hello.agent.clone(), link.handle()))
+                .map(|(hello, connection)| (hello.agent.clone(), connection.handle()))
                 .collect(),
             AgentPool::Fleet(reservation) => reservation.handles(names),
         }
     }
 
-    /// The agent that comes after one that was lost, then. One of a fleet that hung may take this long.
+    /// Waits for the agent that follows one that was lost at this time. An agent of a fleet that was lost because it hung
+    /// may take as long as `hung`.
     ///
     /// # Errors
-    /// In words for people: none came.
+    /// Why no agent came.
     pub(crate) async fn reconnect(
         &mut self,
         name: &str,
@@ -126,57 +118,52 @@ impl AgentPool {
     ) -> Result<AgentSession, String> {
         match self {
             AgentPool::Local(local) => {
-                let begun = local.begin().await;
-                let (hello, link) = begun.map_err(|why| format!("the next agent {why}"))?;
-                Ok(local.join(hello, link, events))
+                let started = local.start().await;
+                let (hello, connection) = started.map_err(|why| format!("the next agent {why}"))?;
+                Ok(local.join(hello, connection, events))
             }
             AgentPool::Fleet(reservation) => reservation.reconnect(name, lost, hung, events).await,
         }
     }
 
-    /// Where the lever is that ends everybody's faults, if there is one.
-    pub(crate) fn halt_state(&self) -> Option<watch::Receiver<HaltState>> {
-        match self {
-            AgentPool::Local(_) => None,
-            AgentPool::Fleet(reservation) => Some(reservation.halt_state()),
-        }
-    }
-
-    /// Ends a local agent that was only asked.
+    /// Ends a local agent that was only asked for plans.
     pub(crate) async fn release(self) {
         if let AgentPool::Local(LocalAgent {
-            started: Some((_, link)),
+            started: Some((_, connection)),
             ..
         }) = self
         {
-            link.goodbye(std::time::Duration::from_secs(10)).await;
+            connection.goodbye(RELEASE_TIMEOUT).await;
         }
     }
 }
 
 impl LocalAgent {
-    async fn begin(&mut self) -> Result<(Hello, AgentConnection), String> {
-        let mut link = (self.start)().map_err(|error| format!("could not be started: {error}"))?;
-        let hello = link
+    async fn start(&mut self) -> Result<(Hello, AgentConnection), String> {
+        let mut connection =
+            (self.start)().map_err(|error| format!("could not be started: {error}"))?;
+        let hello = connection
             .hello()
             .await
             .map_err(|why| format!("did not come up: {why}"))?;
-        Ok((hello, link))
+        Ok((hello, connection))
     }
 
-    fn join(&mut self, hello: Hello, link: AgentConnection, events: &EventSender) -> AgentSession {
+    fn join(
+        &mut self,
+        hello: Hello,
+        connection: AgentConnection,
+        events: &EventSender,
+    ) -> AgentSession {
         self.count += 1;
-        let joined = AgentSession {
-            handle: link.handle(),
+        let session = AgentSession {
+            handle: connection.handle(),
             connection: self.count,
-            has_process: link.has_process(),
+            has_process: connection.has_process(),
             hello,
         };
-        link.forward_events(
-            joined.hello.agent.as_str().into(),
-            self.count,
-            events.clone(),
-        );
-        joined
+        let name = session.hello.agent.as_str().into();
+        connection.forward_events(name, self.count, events.clone());
+        session
     }
 }

@@ -7,9 +7,9 @@ mod support;
 use backburn::agent_pool::AgentPool;
 use backburn::fleet::{Fleet, Reservation};
 use backburn::runner::{self, JournalFile, RunSettings};
-use backburn_experiments::Span;
-use backburn_experiments::journal::{AbortBy, Entry, Event, Judgement, Outcome};
-use backburn_experiments::wire::{Command, Probed, Refusal};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{AbortBy, JournalEntry, Event, Judgement, Outcome};
+use backburn_experiments::wire::{Command, ProbeOutcome, Refusal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl World {
     /// With agents `a`, `b` and so on, each with the labels `role=web` and `host=NAME`.
     async fn new(manners: impl IntoIterator<Item = Manners>) -> Self {
         let mut world = World {
-            fleet: Arc::new(Fleet::new(Span::seconds(30))),
+            fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
             folder: tempfile::tempdir().unwrap(),
             told: BTreeMap::new(),
         };
@@ -65,13 +65,13 @@ impl World {
         document: &Value,
     ) -> (tokio::task::JoinHandle<Done>, mpsc::UnboundedSender<String>) {
         let (stop, stopped) = mpsc::unbounded_channel();
-        let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
+        let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
         let settings = RunSettings {
             run: run.into(),
             seed: 7,
-            frequency: Span::millis(20),
+            frequency: HumanDuration::millis(20),
             sha256: None,
             agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
@@ -234,8 +234,8 @@ async fn one_agent_outside_is_a_deviation_unless_the_quorum_allows_it() {
 #[tokio::test]
 async fn what_an_agent_cannot_measure_is_unknown_and_an_answer_that_does_not_come_is_outside() {
     for (probed, rule) in [
-        (Probed::Broken("no Python".into()), "could not be measured"),
-        (Probed::NoAnswer("refused".into()), "on `b`: refused"),
+        (ProbeOutcome::Broken("no Python".into()), "could not be measured"),
+        (ProbeOutcome::NoAnswer("refused".into()), "on `b`: refused"),
     ] {
         let mut manners = well(2);
         manners[1].probed = Some(probed);
@@ -247,7 +247,7 @@ async fn what_an_agent_cannot_measure_is_unknown_and_an_answer_that_does_not_com
     }
     // The one that is well is enough, until it is hit: then one is outside, and one could be within.
     let mut manners = well(2);
-    manners[1].probed = Some(Probed::Broken("no Python".into()));
+    manners[1].probed = Some(ProbeOutcome::Broken("no Python".into()));
     let world = World::new(manners).await;
     let done = world
         .run(&experiment("a", "300ms", json!({"quorum": 1})))

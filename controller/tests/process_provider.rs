@@ -1,7 +1,8 @@
 //! Programs that are run as probes and actions: their own exit is their end, and what they leave running is left alone.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{Measured, ProbeContext, measure};
+use backburn::providers::{ProbeContext, measure};
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Provider;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-async fn ask(provider: Value) -> Measured {
+async fn ask(provider: Value) -> ProbeOutcome {
     let provider: Provider = serde_json::from_value(provider).unwrap();
     let context = ProbeContext::default();
     let measured = measure(&provider, None, &context);
@@ -22,9 +23,9 @@ fn shell(script: &str) -> Value {
     json!({"type": "process", "path": "sh", "arguments": ["-c", script]})
 }
 
-fn output(measured: Measured) -> Value {
+fn output(measured: ProbeOutcome) -> Value {
     match measured {
-        Measured::Output(value) => value,
+        ProbeOutcome::Output(value) => value,
         other => panic!("{other:?}"),
     }
 }
@@ -109,7 +110,7 @@ async fn process_that_takes_too_long_is_killed_and_its_children_are_left() {
     let mut provider = shell(&script);
     provider["timeout"] = json!("500ms");
     let late = ask(provider).await;
-    assert!(matches!(late, Measured::NoAnswer(_)), "{late:?}");
+    assert!(matches!(late, ProbeOutcome::NoAnswer(_)), "{late:?}");
     let (program, left) = (Left(pid_in(&own).await), Left(pid_in(&child).await));
     until("the program is gone", || !program.is_alive()).await;
     assert!(left.is_alive());
@@ -127,7 +128,7 @@ async fn process_that_takes_too_long_is_killed_and_its_children_are_left() {
 async fn process_that_writes_without_end_is_a_broken_check() {
     let measured = ask(json!({"type": "process", "path": "yes"})).await;
     match measured {
-        Measured::Broken(why) => assert!(why.contains("16 MiB"), "{why}"),
+        ProbeOutcome::Broken(why) => assert!(why.contains("16 MiB"), "{why}"),
         other => panic!("{other:?}"),
     }
 }

@@ -2,8 +2,9 @@
 //! answer, and what it calls broken.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{Measured, ProbeContext, measure};
-use backburn_experiments::Span;
+use backburn::providers::{ProbeContext, measure};
+use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -11,26 +12,26 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
-async fn ask(provider: Value) -> Measured {
+async fn ask(provider: Value) -> ProbeOutcome {
     ask_with(provider, &ProbeContext::default()).await
 }
 
-async fn ask_with(provider: Value, context: &ProbeContext) -> Measured {
+async fn ask_with(provider: Value, context: &ProbeContext) -> ProbeOutcome {
     let provider: Provider = serde_json::from_value(provider).unwrap();
     tokio::time::timeout(Duration::from_secs(20), measure(&provider, None, context))
         .await
         .unwrap()
 }
 
-fn output(measured: Measured) -> Value {
+fn output(measured: ProbeOutcome) -> Value {
     match measured {
-        Measured::Output(value) => value,
+        ProbeOutcome::Output(value) => value,
         other => panic!("{other:?}"),
     }
 }
 
-fn no_answer(measured: &Measured) -> bool {
-    matches!(measured, Measured::NoAnswer(_))
+fn no_answer(measured: &ProbeOutcome) -> bool {
+    matches!(measured, ProbeOutcome::NoAnswer(_))
 }
 
 /// A server that answers each request by its path, and keeps what it was sent.
@@ -198,7 +199,7 @@ async fn http_tells_no_answer_from_a_broken_check() {
     ] {
         let measured = ask(provider.clone()).await;
         assert!(
-            matches!(measured, Measured::Broken(_)),
+            matches!(measured, ProbeOutcome::Broken(_)),
             "{provider}: {measured:?}"
         );
     }
@@ -238,7 +239,7 @@ async fn https_checks_the_certificate_unless_told_not_to() {
         }
     });
     match ask(json!({"type": "http", "url": &url})).await {
-        Measured::Broken(why) => assert!(why.contains("certificate"), "{why}"),
+        ProbeOutcome::Broken(why) => assert!(why.contains("certificate"), "{why}"),
         other => panic!("{other:?}"),
     }
     let value = output(ask(json!({"type": "http", "url": &url, "verify_tls": false})).await);
@@ -262,11 +263,11 @@ async fn a_process_gives_status_and_output() {
     assert_eq!(value["status"], -15);
     assert!(matches!(
         ask(json!({"type": "process", "path": "/no/such"})).await,
-        Measured::Broken(_)
+        ProbeOutcome::Broken(_)
     ));
     assert!(matches!(
         ask(json!({"type": "process", "path": "echo", "arguments": "a | b"})).await,
-        Measured::Broken(_)
+        ProbeOutcome::Broken(_)
     ));
 }
 
@@ -296,7 +297,7 @@ async fn prometheus_gives_a_number_and_its_own_failure_is_unknown() {
     let closed = format!("http://127.0.0.1:{}", closed_port().await);
     assert!(matches!(
         ask(json!({"type": "prometheus", "url": closed, "query": "up"})).await,
-        Measured::Broken(_)
+        ProbeOutcome::Broken(_)
     ));
 }
 
@@ -350,13 +351,13 @@ def leaves(): os._exit(3)
         ("add", json!({"c": 1}), "TypeError"),
     ] {
         match ask_with(call(func, arguments), &context).await {
-            Measured::Broken(why) => assert!(why.contains(said), "{func}: {why}"),
+            ProbeOutcome::Broken(why) => assert!(why.contains(said), "{func}: {why}"),
             other => panic!("{func}: {other:?}"),
         }
     }
     let missing = json!({"type": "python", "module": "no_such_module", "func": "f"});
     assert!(
-        matches!(ask(missing).await, Measured::Broken(why) if why.contains("ModuleNotFoundError"))
+        matches!(ask(missing).await, ProbeOutcome::Broken(why) if why.contains("ModuleNotFoundError"))
     );
 }
 
@@ -364,7 +365,7 @@ def leaves(): os._exit(3)
 async fn host_needs_an_agent() {
     assert!(matches!(
         ask(json!({"type": "host", "metric": "load1"})).await,
-        Measured::Broken(_)
+        ProbeOutcome::Broken(_)
     ));
 }
 
@@ -441,7 +442,7 @@ async fn dns_asks_one_server_or_the_system() {
     ));
     assert!(matches!(
         ask(json!({"type": "dns", "server": &server, "name": "x", "record": "NO"})).await,
-        Measured::Broken(_)
+        ProbeOutcome::Broken(_)
     ));
 }
 
@@ -450,6 +451,6 @@ async fn the_activity_s_own_limit_holds_where_the_provider_has_none() {
     let provider: Provider =
         serde_json::from_value(json!({"type": "process", "path": "sleep", "arguments": ["20"]}))
             .unwrap();
-    let measured = measure(&provider, Some(Span::millis(100)), &ProbeContext::default()).await;
+    let measured = measure(&provider, Some(HumanDuration::millis(100)), &ProbeContext::default()).await;
     assert!(no_answer(&measured));
 }

@@ -5,7 +5,7 @@ use backburn::store::{
     ApiTokenRecord, EnrolledAgent, ExperimentRef, Hash, JoinTokenRecord, NewRun, Role, RunEnd,
     RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, StoredExperiment, Trigger,
 };
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,14 +44,14 @@ fn end(outcome: Outcome) -> RunEnd {
 }
 
 /// An entry whose text tells it from every other.
-fn entry(text: &str) -> Entry {
+fn entry(text: &str) -> JournalEntry {
     serde_json::from_value(json!({
         "at": at(1), "elapsed": 0.1, "event": "agent-lost", "agent": "a", "reason": text
     }))
     .unwrap()
 }
 
-fn reason(entry: &Entry) -> String {
+fn reason(entry: &JournalEntry) -> String {
     serde_json::to_value(entry).unwrap()["reason"]
         .as_str()
         .unwrap()

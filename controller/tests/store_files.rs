@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{NewRun, Role, SqliteStore, Store, StoreErrorKind, Trigger};
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::json;
 use std::error::Error;
@@ -69,7 +69,7 @@ fn a_damaged_file_is_said_to_be_one() {
     };
     store.open_run(&run).unwrap();
     for number in 0..200 {
-        let entry: Entry = serde_json::from_value(json!({
+        let entry: JournalEntry = serde_json::from_value(json!({
             "at": Timestamp::UNIX_EPOCH, "elapsed": 0.1, "event": "agent-lost", "agent": "a",
             "reason": format!("{number} {}", "x".repeat(500))
         }))

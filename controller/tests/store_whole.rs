@@ -7,7 +7,7 @@ use backburn::store::{
     JoinTokenRecord, LineProblem, NewRun, Role, RunEnd, SqliteStore, Store, StoreErrorKind,
     Trigger,
 };
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -240,7 +240,7 @@ fn play(store: &SqliteStore, step: Step) {
             started: at,
         }),
         Step::Append(run, elapsed, output) => {
-            let entry: Entry = serde_json::from_value(json!({
+            let entry: JournalEntry = serde_json::from_value(json!({
                 "at": at, "elapsed": if elapsed.is_finite() { elapsed } else { 0.0 },
                 "event": "activity-finished", "phase": "method", "index": 0, "activity": "a",
                 "status": "succeeded", "output": output, "took": "1s"

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::agent_connection::{AgentConnection, EventKind};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Hello, Report};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
 
-const LEASE: Span = Span::millis(600);
+const LEASE: HumanDuration = HumanDuration::millis(600);
 /// More than anything takes.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -29,12 +29,12 @@ impl Agent {
 }
 
 /// A link over which an agent has introduced itself.
-async fn link(answers_beats: bool) -> (AgentConnection, Agent) {
+async fn link(answers_heartbeats: bool) -> (AgentConnection, Agent) {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let mut link = AgentConnection::over(ours, None, LEASE);
     let mut agent = Agent(BufReader::new(theirs));
     let hello = Hello {
-        answers_beats,
+        answers_heartbeats,
         ..Hello::default()
     };
     agent.says(&Report::Hello(hello)).await;
@@ -62,11 +62,11 @@ async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits
     assert!(answer.unwrap().is_none());
 
     // It was told all the same to put everything back, and of what else was asked since it hears nothing.
-    assert!(handle.revert("run").await.is_none());
+    assert!(handle.revert_run("run").await.is_none());
     let mut described = 0;
     loop {
         match agent.hears().await {
-            Command::Beat { .. } => {}
+            Command::Heartbeat { .. } => {}
             Command::Describe { .. } => described += 1,
             Command::RevertAll { .. } => break,
             other => panic!("{other:?}"),
@@ -74,7 +74,7 @@ async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits
     }
     assert_eq!(described, 1);
 
-    agent.says(&Report::Alive).await;
+    agent.says(&Report::HeartbeatAnswer).await;
     let heard = tokio::time::timeout(LONG, link.next_event()).await.unwrap();
     assert!(matches!(heard, EventKind::RespondsAgain), "{heard:?}");
     assert!(!handle.is_unresponsive());
@@ -85,8 +85,8 @@ async fn agent_that_answers_each_beat_is_never_unresponsive() {
     let (mut link, mut agent) = link(true).await;
     for _ in 0..12 {
         let beat = agent.hears().await;
-        if matches!(beat, Command::Beat { answer: true, .. }) {
-            agent.says(&Report::Alive).await;
+        if matches!(beat, Command::Heartbeat { answer: true, .. }) {
+            agent.says(&Report::HeartbeatAnswer).await;
         }
     }
     agent
@@ -98,7 +98,7 @@ async fn agent_that_answers_each_beat_is_never_unresponsive() {
         .await;
     loop {
         match tokio::time::timeout(LONG, link.next_event()).await.unwrap() {
-            EventKind::Report(report) if matches!(*report, Report::Alive) => {}
+            EventKind::Report(report) if matches!(*report, Report::HeartbeatAnswer) => {}
             EventKind::Report(_) => return,
             other => panic!("{other:?}"),
         }
@@ -112,7 +112,7 @@ async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
     for _ in 0..12 {
         let beat = agent.hears().await;
         assert!(
-            matches!(beat, Command::Beat { answer: false, .. }),
+            matches!(beat, Command::Heartbeat { answer: false, .. }),
             "{beat:?}"
         );
     }
@@ -130,14 +130,14 @@ async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
 
 #[test]
 fn beat_that_asks_nothing_is_what_older_agents_know() {
-    let beat = Command::Beat {
-        lease: Span::seconds(5),
+    let beat = Command::Heartbeat {
+        lease: HumanDuration::seconds(5),
         answer: false,
     };
     let line = serde_json::to_string(&beat).unwrap();
     assert!(!line.contains("answer"), "{line}");
     let read: Command = serde_json::from_str(&line).unwrap();
-    assert!(matches!(read, Command::Beat { answer: false, .. }));
+    assert!(matches!(read, Command::Heartbeat { answer: false, .. }));
     let hello = serde_json::to_string(&Report::Hello(Hello::default())).unwrap();
     assert!(!hello.contains("answers_beats"), "{hello}");
 }

@@ -12,11 +12,11 @@ const HALVINGS: usize = 100;
 /// The highest rate of failures that so many failures in so many looks do not exclude, with
 /// [`CONFIDENCE`], from one side: at any higher rate, so few failures would come up less than one
 /// time in twenty. 1 where there was no look, or where every look failed.
-pub fn upper_bound(looks: u64, failures: u64) -> f64 {
-    if failures >= looks {
+pub fn upper_bound(samples: u64, failures: u64) -> f64 {
+    if failures >= samples {
         return 1.0;
     }
-    let (n, k) = (looks as f64, failures as f64);
+    let (n, k) = (samples as f64, failures as f64);
     if failures == 0 {
         // P(no failure) = (1 - p)^n, in a form that keeps its digits for a large n.
         return -f64::exp_m1(f64::ln(1.0 - CONFIDENCE) / n);
@@ -34,7 +34,7 @@ pub fn upper_bound(looks: u64, failures: u64) -> f64 {
 }
 
 /// How many looks without a failure exclude every higher rate of failures than this one.
-pub fn looks_to_exclude(rate: f64) -> u64 {
+pub fn samples_to_exclude(rate: f64) -> u64 {
     if rate.is_nan() || rate <= 0.0 {
         return u64::MAX;
     }
@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn upper_bound_known_values_are_exact() {
-        let near = |looks, failures, wanted: f64| {
-            let found = upper_bound(looks, failures);
+        let near = |samples, failures, wanted: f64| {
+            let found = upper_bound(samples, failures);
             assert!(
                 (found - wanted).abs() < 1e-9,
-                "{failures} of {looks}: {found}, not {wanted}"
+                "{failures} of {samples}: {found}, not {wanted}"
             );
         };
         // Where nothing failed it is 1 - 0.05^(1/n).
@@ -166,9 +166,9 @@ mod tests {
         near(100, 5, 0.102_253_377_643_275);
         near(1000, 37, 0.048_389_926_665_973);
         assert!(upper_bound(2995, 0) <= 0.001 && upper_bound(2994, 0) > 0.001);
-        assert_eq!(looks_to_exclude(0.001), 2995);
+        assert_eq!(samples_to_exclude(0.001), 2995);
         assert_eq!(
-            (looks_to_exclude(1.0), looks_to_exclude(0.0)),
+            (samples_to_exclude(1.0), samples_to_exclude(0.0)),
             (1, u64::MAX)
         );
     }
@@ -184,21 +184,21 @@ mod tests {
     proptest! {
         #[test]
         fn upper_bound_is_where_so_few_failures_come_up_one_time_in_twenty(
-            (looks, failures) in (1_u64..400).prop_flat_map(|looks| (Just(looks), 0..looks)),
+            (samples, failures) in (1_u64..400).prop_flat_map(|samples| (Just(samples), 0..samples)),
         ) {
-            let bound = upper_bound(looks, failures);
-            prop_assert!((summed(failures, looks, bound) - 0.05).abs() < 1e-8);
-            prop_assert!(bound > failures as f64 / looks as f64);
+            let bound = upper_bound(samples, failures);
+            prop_assert!((summed(failures, samples, bound) - 0.05).abs() < 1e-8);
+            prop_assert!(bound > failures as f64 / samples as f64);
             // More looks, or fewer failures, never show less.
-            prop_assert!(upper_bound(looks + 1, failures) < bound);
-            prop_assert!(failures == 0 || upper_bound(looks, failures - 1) < bound);
+            prop_assert!(upper_bound(samples + 1, failures) < bound);
+            prop_assert!(failures == 0 || upper_bound(samples, failures - 1) < bound);
         }
 
         #[test]
-        fn upper_bound_of_very_many_looks_is_a_rate(looks in 1_u64..10_000_000, part in 0.0..1.0_f64) {
-            let failures = (looks as f64 * part) as u64;
-            let bound = upper_bound(looks, failures);
-            prop_assert!(bound > 0.0 && bound <= 1.0 && bound >= failures as f64 / looks as f64);
+        fn upper_bound_of_very_many_looks_is_a_rate(samples in 1_u64..10_000_000, part in 0.0..1.0_f64) {
+            let failures = (samples as f64 * part) as u64;
+            let bound = upper_bound(samples, failures);
+            prop_assert!(bound > 0.0 && bound <= 1.0 && bound >= failures as f64 / samples as f64);
         }
     }
 }

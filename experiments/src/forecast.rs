@@ -1,11 +1,11 @@
 //! What a run of an experiment could show, before it begins: how often it will look at each probe of its hypothesis, what so
 //! many good looks exclude, and whether it measures anything at all.
 
-use crate::Span;
+use crate::HumanDuration;
 use crate::check::{Experiment, Watch};
-use crate::confidence::{looks_to_exclude, percent, upper_bound};
+use crate::confidence::{samples_to_exclude, percent, upper_bound};
 use crate::document::{Activity, Provider};
-use crate::journal::When;
+use crate::journal::SamplePeriod;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -16,16 +16,17 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// How often a run will look at a probe of the hypothesis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct ExpectedLooks {
+pub struct ExpectedSamples {
     /// The probe's name.
     pub probe: String,
     /// When the looks will be made that count.
-    pub when: When,
+    pub when: SamplePeriod,
     /// How many there will be, where each is quicker than the time to the next.
-    pub looks: u64,
+    #[serde(rename = "looks")]
+    pub samples: u64,
     /// How long it is from one look to the next; none for a single look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+    pub every: Option<HumanDuration>,
     /// Whether there may be more: steps of the method take a time that nobody knows before.
     #[serde(default)]
     pub at_least: bool,
@@ -34,39 +35,39 @@ pub struct ExpectedLooks {
     pub upper_bound: f64,
 }
 
-impl fmt::Display for ExpectedLooks {
+impl fmt::Display for ExpectedSamples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let about = if self.at_least { "at least" } else { "about" };
-        let looks = match self.looks {
+        let samples = match self.samples {
             1 => "1 look".to_owned(),
             many => format!("{many} looks"),
         };
         let (when, every) = match (self.when, self.every) {
-            (When::During, Some(every)) => {
+            (SamplePeriod::During, Some(every)) => {
                 ("while the method goes on", format!(", one each {every}"))
             }
-            (When::During, None) => ("while the method goes on", String::new()),
-            (When::After, _) => ("after the method", String::new()),
+            (SamplePeriod::During, None) => ("while the method goes on", String::new()),
+            (SamplePeriod::After, _) => ("after the method", String::new()),
         };
         write!(
             f,
-            "{about} {looks} {when}{every}; if all are good, failure rates above {} are excluded at 95 % confidence, if looks are independent ({} looks would exclude those above 0.1 %)",
+            "{about} {samples} {when}{every}; if all are good, failure rates above {} are excluded at 95 % confidence, if looks are independent ({} looks would exclude those above 0.1 %)",
             percent(self.upper_bound),
-            looks_to_exclude(0.001)
+            samples_to_exclude(0.001)
         )
     }
 }
 
 /// How often a run will look at each probe of the hypothesis, with this time between two looks.
-pub fn expected_looks(experiment: &Experiment, frequency: Span) -> Vec<ExpectedLooks> {
+pub fn expected_samples(experiment: &Experiment, frequency: HumanDuration) -> Vec<ExpectedSamples> {
     let (length, at_least) = method_length(experiment);
-    let looks = experiment.looks;
+    let timing = experiment.hypothesis_timing;
     let of_probe = |(index, probe): (usize, &Activity)| {
         let rules = experiment.abort.iter().filter_map(|rule| match rule.watch {
             Watch::Hypothesis(watched) if watched == index => Some(rule.every.0),
             _ => None,
         });
-        let every = looks
+        let every = timing
             .during
             .then_some(frequency.0)
             .into_iter()
@@ -76,15 +77,15 @@ pub fn expected_looks(experiment: &Experiment, frequency: Span) -> Vec<ExpectedL
             Some(every) => {
                 let every = every.max(SHORTEST);
                 let count = length.as_nanos().div_ceil(every.as_nanos()).max(1);
-                (When::During, u64::try_from(count).unwrap_or(u64::MAX))
+                (SamplePeriod::During, u64::try_from(count).unwrap_or(u64::MAX))
             }
-            None => (When::After, u64::from(looks.after)),
+            None => (SamplePeriod::After, u64::from(timing.after)),
         };
-        ExpectedLooks {
+        ExpectedSamples {
             probe: probe.name.clone(),
             when,
-            looks: count,
-            every: every.filter(|_| count > 1).map(Span),
+            samples: count,
+            every: every.filter(|_| count > 1).map(HumanDuration),
             at_least: at_least && every.is_some(),
             upper_bound: upper_bound(count, 0),
         }
@@ -146,12 +147,12 @@ pub fn warnings(experiment: &Experiment) -> Vec<String> {
 
 /// Whether a run has anything to be judged by.
 fn measures(experiment: &Experiment) -> bool {
-    let looks = experiment.looks;
+    let timing = experiment.hypothesis_timing;
     let watched = experiment
         .abort
         .iter()
         .any(|rule| matches!(rule.watch, Watch::Hypothesis(_)));
-    let looked_at = looks.before || looks.during || looks.after || watched;
+    let looked_at = timing.before || timing.during || timing.after || watched;
     let judged = |activity: &Activity| {
         let expects_restart = match &activity.provider {
             Provider::Fault(fault) => fault.arguments.contains_key("expect-restart"),

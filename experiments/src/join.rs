@@ -5,7 +5,7 @@
 //! Certificates and requests travel as PEM (RFC 7468); the life of a certificate as a length,
 //! since no two machines' clocks are compared.
 
-use crate::Span;
+use crate::HumanDuration;
 use crate::wire::Refusal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -185,7 +185,7 @@ pub struct Joined {
     /// The authority's certificate in PEM.
     pub authority: String,
     /// How long the certificate is good for, from now.
-    pub lasts: Span,
+    pub lasts: HumanDuration,
 }
 
 /// What an agent can't be called, and why: names appear in certificates, paths and commands.

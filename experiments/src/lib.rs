@@ -23,5 +23,5 @@ pub mod timetable;
 pub mod tolerance;
 pub mod wire;
 
-pub use duration::Span;
+pub use duration::HumanDuration;
 pub use problem::Problem;

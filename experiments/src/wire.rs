@@ -4,7 +4,7 @@
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
 use crate::document::{HostProvider, HostRule, Provider};
-use crate::{Problem, Span};
+use crate::{Problem, HumanDuration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -18,10 +18,11 @@ pub type InjectionId = String;
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum Command {
     /// I am here; the lease is renewed for this long.
-    Beat {
+    #[serde(rename = "beat")]
+    Heartbeat {
         /// How long the agent may keep its faults without hearing the next one.
-        lease: Span,
-        /// Whether the agent is to answer with [`Report::Alive`]. Only asked of one whose [`Hello::answers_beats`] says that it can.
+        lease: HumanDuration,
+        /// Whether the agent is to answer with [`Report::HeartbeatAnswer`]. Only asked of one whose [`Hello::answers_heartbeats`] says that it can.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         answer: bool,
     },
@@ -67,7 +68,7 @@ pub enum Command {
         provider: Provider,
         /// The longest it may take, where the provider says nothing of that.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        timeout: Option<Span>,
+        timeout: Option<HumanDuration>,
     },
     /// Say what the host can do, and what is missing. Some of it is tried, so an agent whose faults act does not.
     Examine {
@@ -87,7 +88,8 @@ pub enum Command {
         rules: Vec<WatchRule>,
     },
     /// Revert what is left and end.
-    Goodbye,
+    #[serde(rename = "goodbye")]
+    Shutdown,
 }
 
 /// A host rule that an agent watches by itself.
@@ -98,7 +100,7 @@ pub struct WatchRule {
     /// The figure and its limit.
     pub host: HostRule,
     /// How often it is looked at.
-    pub every: Span,
+    pub every: HumanDuration,
     /// How many failures in a row strike.
     pub failures: u32,
 }
@@ -117,10 +119,10 @@ pub struct InjectionRequest {
     pub arguments: Map<String, Value>,
     /// How long it lasts; none for a one-shot fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// How often a one-shot fault is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+    pub every: Option<HumanDuration>,
     /// What random picks come from.
     pub seed: u64,
     /// The most victims, from the run's blast radius.
@@ -134,8 +136,9 @@ pub struct InjectionRequest {
 pub enum Report {
     /// The first thing an agent says, after its ledger is settled.
     Hello(Hello),
-    /// The answer to a [`Command::Beat`] that asks for one.
-    Alive,
+    /// The answer to a [`Command::Heartbeat`] that asks for one.
+    #[serde(rename = "alive")]
+    HeartbeatAnswer,
     /// The answer to [`Command::Plan`].
     Planned {
         /// Of the command.
@@ -168,13 +171,13 @@ pub enum Report {
         effect: Effect,
     },
     /// An injection has ended and what it owed was looked at.
-    Ended(Ended),
+    Ended(EndedInjection),
     /// The answer to [`Command::RevertAll`], after every [`Report::Ended`].
     AllReverted {
         /// Of the command.
         request: u64,
         /// What could not be proved gone.
-        owed: Vec<Owed>,
+        owed: Vec<UnrevertedInjection>,
         /// What other agents of the host owe that are alive.
         #[serde(default)]
         held: Vec<InjectionId>,
@@ -198,10 +201,11 @@ pub enum Report {
         /// Of the command.
         request: u64,
         /// What came back.
-        outcome: Probed,
+        outcome: ProbeOutcome,
     },
     /// A rule of [`Command::Watch`] struck; everything of its run is being reverted.
-    Struck {
+    #[serde(rename = "struck")]
+    AbortRuleTriggered {
         /// Whose rule it is.
         run: String,
         /// The rule's name.
@@ -214,7 +218,7 @@ pub enum Report {
 /// What came back from what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Probed {
+pub enum ProbeOutcome {
     /// The value.
     Output(Value),
     /// What is measured did not answer, and why we think so: judged outside.
@@ -236,15 +240,15 @@ pub struct Hello {
     #[serde(default)]
     pub faults: Vec<String>,
     /// What it found owed by agents that died, and put back.
-    pub recovered: Vec<Ended>,
+    pub recovered: Vec<EndedInjection>,
     /// What it found owed and could not put back.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
     /// What other agents of this host owe that are alive, and will put back.
     #[serde(default)]
     pub held: Vec<InjectionId>,
     /// Whether it answers beats that ask for it. Of one that does not, silence means nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub answers_beats: bool,
+    #[serde(default, rename = "answers_beats", skip_serializing_if = "std::ops::Not::not")]
+    pub answers_heartbeats: bool,
 }
 
 /// A fault, as people and controllers see it.
@@ -298,7 +302,8 @@ pub struct ChangeView {
     /// What puts it back.
     pub undo: String,
     /// What ends it when every process of ours is dead.
-    pub if_we_die: String,
+    #[serde(rename = "if_we_die")]
+    pub if_agent_dies: String,
 }
 
 /// What a fault is seen to do.
@@ -368,28 +373,35 @@ impl std::fmt::Display for Refusal {
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Its duration was over, or a one-shot fault was done.
-    Done,
+    #[serde(rename = "done")]
+    Finished,
     /// The controller asked.
-    Asked,
+    #[serde(rename = "asked")]
+    ControllerRequest,
     /// No beat came in time.
-    Lease,
+    #[serde(rename = "lease")]
+    LeaseExpired,
     /// The link to the controller closed.
-    Link,
+    #[serde(rename = "link")]
+    ConnectionClosed,
     /// A host rule struck.
-    Rule,
+    #[serde(rename = "rule")]
+    AbortRule,
     /// A change failed or had gone by itself.
     Failed,
     /// The agent was told to end.
     Shutdown,
     /// The agent died; its guardian or the next start put it back.
-    Died,
+    #[serde(rename = "died")]
+    AgentDied,
     /// Somebody reverted it by hand.
-    ByHand,
+    #[serde(rename = "by-hand")]
+    Manual,
 }
 
 /// An injection has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndedInjection {
     /// Which.
     pub injection: InjectionId,
     /// Why.
@@ -400,7 +412,7 @@ pub struct Ended {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub residue: Vec<String>,
     /// From the decision to end it to observed gone.
-    pub took: Span,
+    pub took: HumanDuration,
     /// What a one-shot fault found out, e.g. whether a supervisor brought the process back: the last effect seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
@@ -408,7 +420,7 @@ pub struct Ended {
 
 /// What an agent owes and could not put back: somebody has to look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owed {
+pub struct UnrevertedInjection {
     /// Which injection.
     pub injection: InjectionId,
     /// Its fault.

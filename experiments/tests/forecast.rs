@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::forecast::{expected_looks, warnings};
-use backburn_experiments::journal::When;
+use backburn_experiments::forecast::{expected_samples, warnings};
+use backburn_experiments::journal::SamplePeriod;
 use serde_json::{Map, Value, json};
 
 fn experiment(document: &Value) -> Experiment {
@@ -41,20 +41,20 @@ fn pause(duration: &str) -> Value {
     json!({"type": "action", "name": "pause", "provider": {"type": "fault", "fault": "pause", "duration": duration}})
 }
 
-fn looks(experiment: &Experiment, frequency: Span) -> (u64, bool) {
-    let expected = expected_looks(experiment, frequency);
+fn looks(experiment: &Experiment, frequency: HumanDuration) -> (u64, bool) {
+    let expected = expected_samples(experiment, frequency);
     assert_eq!(expected.len(), 1);
-    assert_eq!(expected[0].when, When::During);
-    (expected[0].looks, expected[0].at_least)
+    assert_eq!(expected[0].when, SamplePeriod::During);
+    (expected[0].samples, expected[0].at_least)
 }
 
 #[test]
 fn expected_looks_follow_the_methods_length() {
-    let each_second = Span::seconds(1);
+    let each_second = HumanDuration::seconds(1);
     let plain = with(json!([pause("30s")]), json!({}));
     assert_eq!(looks(&plain, each_second), (30, false));
-    assert_eq!(looks(&plain, Span::millis(100)), (300, false));
-    let told = expected_looks(&plain, each_second)[0].to_string();
+    assert_eq!(looks(&plain, HumanDuration::millis(100)), (300, false));
+    let told = expected_samples(&plain, each_second)[0].to_string();
     assert!(
         told.contains("about 30 looks") && told.contains("above 9.5 %"),
         "{told}"
@@ -83,8 +83,8 @@ fn expected_looks_follow_the_methods_length() {
         (20, false)
     );
     let only_after = json!({"runtime": {"hypothesis": {"strategy": "after-method-only"}}});
-    let expected = expected_looks(&with(json!([pause("2s")]), only_after), each_second);
-    assert_eq!((expected[0].when, expected[0].looks), (When::After, 1));
+    let expected = expected_samples(&with(json!([pause("2s")]), only_after), each_second);
+    assert_eq!((expected[0].when, expected[0].samples), (SamplePeriod::After, 1));
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    AbortBy, ActivityStatus, Entry, Event, Judgement, Outcome, Phase, Run, verdict,
+    AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict,
 };
-use backburn_experiments::wire::{Effect, Owed, Refusal};
+use backburn_experiments::wire::{Effect, UnrevertedInjection, Refusal};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn what_is_not_known_to_be_gone_outranks_everything() {
         Outcome::NotClean,
         "its end was never told"
     );
-    let owed = vec![Owed {
+    let owed = vec![UnrevertedInjection {
         injection: "old".into(),
         fault: "f".into(),
         residue: vec!["x".into()],
@@ -128,7 +128,7 @@ fn what_could_not_be_told_is_inconclusive() {
         output: Value::Null,
         why: None,
         judgement: None,
-        took: Span::default(),
+        took: HumanDuration::default(),
     };
     assert_eq!(with(8, 0, vec![failed]).0, Outcome::Inconclusive);
 }
@@ -189,14 +189,14 @@ fn with_a_recovery_time_the_last_look_may_take_it() {
             sampled(Phase::After, Judgement::Outside),
             sampled(Phase::After, Judgement::Within),
             Event::Recovered {
-                after: Span::seconds(2),
+                after: HumanDuration::seconds(2),
             },
         ],
     );
     assert_eq!(outcome_of(events.clone()).0, Outcome::Held);
     let last = events.len() - 2;
     events[last] = Event::NotRecovered {
-        within: Span::seconds(30),
+        within: HumanDuration::seconds(30),
     };
     assert_eq!(outcome_of(events).0, Outcome::Deviated);
 }
@@ -204,7 +204,7 @@ fn with_a_recovery_time_the_last_look_may_take_it() {
 #[test]
 fn what_cannot_follow_is_refused() {
     let illegal = |events: Vec<Event>| {
-        let entries: Vec<Entry> = events.into_iter().map(|event| entry(0.0, event)).collect();
+        let entries: Vec<JournalEntry> = events.into_iter().map(|event| entry(0.0, event)).collect();
         Run::fold(&entries).unwrap_err().to_string()
     };
     assert!(illegal(vec![phase(Phase::Gate)]).contains("starts once"));
@@ -278,7 +278,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             reason: "x".into()
         }),
         Just(Event::Recovered {
-            after: Span::seconds(1)
+            after: HumanDuration::seconds(1)
         }),
         Just(Event::RunEnded),
     ]
@@ -308,7 +308,7 @@ proptest! {
         }
         // What is written down reads back, and tells the same.
         let lines: Vec<String> = kept.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
-        let read: Vec<Entry> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read: Vec<JournalEntry> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         prop_assert_eq!(&read, &kept);
         prop_assert_eq!(Run::fold(&read).unwrap(), run);
     }

@@ -4,9 +4,9 @@
 
 mod events;
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    AbortBy, ActivityStatus, Entry, Event, Judgement, Outcome, Phase, Run, verdict,
+    AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict,
 };
 use backburn_experiments::wire::{Cause, Effect, Refusal};
 use serde_json::Value;
@@ -32,7 +32,7 @@ fn finished(judgement: Option<Judgement>) -> Event {
         output: Value::Null,
         why: None,
         judgement,
-        took: Span::default(),
+        took: HumanDuration::default(),
     }
 }
 
@@ -94,7 +94,7 @@ fn verdict_no_fault_and_nothing_measured_is_held_and_says_so() {
                 | Event::InjectionEnded(_)
         )
     });
-    let entries: Vec<Entry> = events.into_iter().map(|event| entry(0.0, event)).collect();
+    let entries: Vec<JournalEntry> = events.into_iter().map(|event| entry(0.0, event)).collect();
     let verdict = verdict(&Run::fold(&entries).unwrap());
     assert_eq!(verdict.outcome, Outcome::Held);
     assert!(
@@ -105,7 +105,7 @@ fn verdict_no_fault_and_nothing_measured_is_held_and_says_so() {
 
 #[test]
 fn verdict_fault_that_stopped_acting_before_its_end_is_inconclusive() {
-    for cause in [Cause::Done, Cause::Asked, Cause::Failed] {
+    for cause in [Cause::Finished, Cause::ControllerRequest, Cause::Failed] {
         let mut ended = end("i", true);
         ended.cause = cause;
         ended.effect = Some(Effect {
@@ -171,12 +171,12 @@ fn verdict_probe_carries_looks_failures_and_upper_bound() {
         (0..30).map(|_| sampled(Phase::Method, Judgement::Within)),
     );
     events.insert(8, sampled(Phase::Method, Judgement::Unknown));
-    let entries: Vec<Entry> = events.into_iter().map(|event| entry(0.0, event)).collect();
+    let entries: Vec<JournalEntry> = events.into_iter().map(|event| entry(0.0, event)).collect();
     let verdict = verdict(&Run::fold(&entries).unwrap());
     let [looks] = &verdict.probes[..] else {
         panic!("{verdict:?}")
     };
-    assert_eq!((looks.looks, looks.failures), (30, 0));
+    assert_eq!((looks.samples, looks.failures), (30, 0));
     assert!((looks.upper_bound - 0.095_033_852_855_304).abs() < 1e-12);
     assert!(looks.to_string().contains("at most 9.5 %"), "{looks}");
 }

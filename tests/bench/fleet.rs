@@ -10,7 +10,7 @@
 
 use backburn::listener::{AuthenticatedAgent, Connection, Listener, ListenerLimits};
 use backburn::pki::ca::CertificateAuthority;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};
 use backburn_tests::daemon::Daemon;
 use backburn_tests::programs::root;
@@ -321,10 +321,10 @@ async fn converse(
     let mut line = String::new();
     // Its introduction; then a lease that outlasts the bench.
     stream.read_line(&mut line).await.expect("it speaks");
-    let lease = Span::seconds(600);
+    let lease = HumanDuration::seconds(600);
     say(
         &mut stream,
-        &Command::Beat {
+        &Command::Heartbeat {
             lease,
             answer: false,
         },

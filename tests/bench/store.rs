@@ -7,7 +7,7 @@
 //! ```
 
 use backburn::store::{NewRun, SqliteStore, Store, Trigger};
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_tests::programs::root;
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -23,7 +23,7 @@ const SPAN: Duration = Duration::from_millis(700);
 const ROUNDS: usize = 11;
 
 fn main() {
-    let entry: Entry = serde_json::from_value(json!({
+    let entry: JournalEntry = serde_json::from_value(json!({
         "at": "2026-01-01T00:00:00.123456789Z", "elapsed": 12.345678901, "event": "sampled",
         "phase": "method", "probe": "the shop answers within 200 ms", "hypothesis": true,
         "judgement": "within", "output": {"status": 200, "headers": {"content-type": "text/plain"}, "body": "ok"},
@@ -69,7 +69,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(target).expect("the build has a folder")
 }
 
-fn with_store(producers: usize, entry: &Entry) -> u64 {
+fn with_store(producers: usize, entry: &JournalEntry) -> u64 {
     let folder = folder();
     let store = SqliteStore::open(folder.path()).expect("it opens");
     for producer in 0..producers {
@@ -93,7 +93,7 @@ fn with_store(producers: usize, entry: &Entry) -> u64 {
     })
 }
 
-fn with_rows(producers: usize, entry: &Entry) -> u64 {
+fn with_rows(producers: usize, entry: &JournalEntry) -> u64 {
     let folder = folder();
     let connection = Mutex::new(plain(&folder.path().join("plain.db")));
     measure(producers, |producer| {

@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 }
 
 /// What the name of every group that a test makes begins with: others come and go meanwhile.
-pub const OF_A_TEST: &str = "test-of-backburn-";
+pub(crate) const OF_A_TEST: &str = "test-of-backburn-";
 
 /// A control group that is removed in the end.
 pub struct Group(pub PathBuf);

@@ -4,9 +4,9 @@
 use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AgentIdentity, CertificateAuthority};
 use backburn::pki::enrolment::{self, EnrolmentPolicy};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::join::{JoinToken, ShownToken};
-use backburn_experiments::wire::{Cause, Command, Ended, Hello, Refusal, Report};
+use backburn_experiments::wire::{Cause, Command, EndedInjection, Hello, Refusal, Report};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -87,7 +87,7 @@ impl Controller {
     ///
     /// # Panics
     /// It can't be made.
-    pub fn new(listener: TcpListener, lasts: Duration, lease: Span) -> Self {
+    pub fn new(listener: TcpListener, lasts: Duration, lease: HumanDuration) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let authority =
             Arc::new(CertificateAuthority::open(folder.path()).expect("an authority is made"));
@@ -124,7 +124,7 @@ impl Controller {
     pub fn here() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let month = Duration::from_secs(30 * 24 * 3600);
-        Controller::new(listener, month, Span::seconds(10))
+        Controller::new(listener, month, HumanDuration::seconds(10))
     }
 
     /// A token that lets one agent in once.
@@ -177,7 +177,7 @@ async fn serve(
     authority: Arc<CertificateAuthority>,
     store: Arc<Store>,
     lasts: Duration,
-    lease: Span,
+    lease: HumanDuration,
     link: Sender<Linked>,
 ) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime takes it");
@@ -224,7 +224,7 @@ async fn talk(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
     mut to_say: UnboundedReceiver<Say>,
     hear: Sender<Report>,
-    lease: Span,
+    lease: HumanDuration,
 ) {
     let (from, mut to) = tokio::io::split(stream);
     let listening = tokio::spawn(async move {
@@ -252,7 +252,7 @@ async fn talk(
                 }
                 None => break,
             },
-            _ = beats.tick(), if !is_silent => Command::Beat { lease, answer: false },
+            _ = beats.tick(), if !is_silent => Command::Heartbeat { lease, answer: false },
         };
         let line = serde_json::to_string(&command).expect("it can be written") + "\n";
         if to.write_all(line.as_bytes()).await.is_err() || to.flush().await.is_err() {
@@ -338,7 +338,7 @@ impl Linked {
     ///
     /// # Panics
     /// There is none, or it is not clean.
-    pub fn hears_of_the_end(&self) -> Ended {
+    pub fn hears_of_the_end(&self) -> EndedInjection {
         loop {
             match self.hears() {
                 Some(Report::Ended(ended)) => {

@@ -5,7 +5,7 @@ use crate::crash_strike::Strike;
 use crate::crash_world::World;
 use crate::freezer::Freezer;
 use crate::{processes, programs};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -240,7 +240,7 @@ pub fn trial(case: &Case, strike: &Strike) -> Trial {
 impl Case {
     /// How long it lasts; no time for a one-shot fault.
     pub fn lasts(&self) -> Duration {
-        let span = self.duration.map(str::parse::<Span>);
+        let span = self.duration.map(str::parse::<HumanDuration>);
         span.map_or(Duration::ZERO, |span| {
             span.expect("a case's duration is one").0
         })

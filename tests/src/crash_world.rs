@@ -1,9 +1,10 @@
-//! A small world to harm, and its fingerprint: victims of several kinds, bystanders, a file
-//! system of its own. Made afresh for each trial.
+//! A small world to harm, and its fingerprint: victims of several kinds, bystanders, a file system of its own, and a tree of canary
+//! files on another. Made afresh for each trial. The trial is alone in its process, mount and network namespaces, so the fingerprint
+//! takes in all of them; what other people have on the machine is not in it.
 
-use crate::cgroups::OF_A_TEST;
+use crate::canary;
 use crate::network::Wire;
-use crate::processes;
+use crate::processes::{self, Process};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,8 @@ pub struct World {
     /// One that nobody means.
     bystander: Child,
     files: tempfile::TempDir,
+    /// A tree on the file system of temporary files, which no fault is told about.
+    canaries: tempfile::TempDir,
     /// To another network namespace.
     wire: Wire,
 }
@@ -47,7 +50,9 @@ impl World {
                 &files.path().display().to_string(),
             ],
         );
-        std::fs::write(files.path().join("precious"), "data").expect("a file can be written");
+        canary::plant(files.path());
+        let canaries = tempfile::tempdir().expect("a temporary folder can be made");
+        canary::plant(canaries.path());
         let mut threaded = start("python3", &["-c", THREADS]);
         wait_for_line(&mut threaded);
         let traced = start("sleep", &["1000"]);
@@ -70,6 +75,7 @@ impl World {
             tracer,
             bystander: start("sleep", &["1001"]),
             files,
+            canaries,
             wire,
         }
     }
@@ -97,14 +103,21 @@ impl World {
     /// All of it that a fault could change, a line a thing.
     pub fn fingerprint(&self, with_victims: bool) -> String {
         let mut lines = Vec::new();
-        let mut living = vec![("bystander", &self.bystander), ("tracer", &self.tracer)];
-        if with_victims {
-            living.extend([("threaded", &self.threaded), ("traced", &self.traced)]);
+        let victims = [self.threaded.id(), self.traced.id()].map(|pid| pid as i32);
+        let ours: Vec<i32> = processes::of_backburn()
+            .iter()
+            .map(|process| process.pid)
+            .chain([std::process::id() as i32])
+            .collect();
+        for process in processes::alive().into_values() {
+            let is_left_out = !with_victims && victims.contains(&process.pid);
+            if !ours.contains(&process.pid) && !is_left_out {
+                lines.push(state(&process));
+            }
         }
-        for (name, child) in living {
-            lines.push(format!("{name} {}", state(child.id())));
+        for tree in [&self.files, &self.canaries] {
+            lines.extend(canary::fingerprint(tree.path()));
         }
-        lines.extend(files(self.files.path()));
         let space =
             nix::sys::statvfs::statvfs(self.files.path()).expect("its file system is there");
         lines.push(format!("free {}", space.blocks_available()));
@@ -112,8 +125,6 @@ impl World {
             lines.push(std::fs::read_to_string(path).expect("/proc can be read"));
         }
         lines.extend(names(Path::new("/sys/class/net")));
-        let groups = names(Path::new("/sys/fs/cgroup/unified")).into_iter();
-        lines.extend(groups.filter(|name| !name.contains(OF_A_TEST)));
         lines.push(output("nft", &["list", "ruleset"]));
         lines.push(output("ip", &["link"]));
         lines.extend(self.wire.there(|| {
@@ -163,23 +174,46 @@ fn listening() -> Vec<String> {
     found
 }
 
-/// Whether it runs or stands still, and for whom.
-fn state(pid: u32) -> String {
-    let Some(process) = processes::process(pid as i32) else {
-        return "gone".into();
+/// A process and all of it that a fault could change: whether it runs or stands still, and for whom; its threads, owner, priority, processors,
+/// limits and control groups.
+fn state(process: &Process) -> String {
+    let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.pid));
+    let (status, stat) = (
+        of("status").unwrap_or_default(),
+        of("stat").unwrap_or_default(),
+    );
+    let field = |key: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key));
+        value.unwrap_or_default().trim().replace('\t', " ")
     };
-    let state = if matches!(process.state, 'T' | 't') {
+    // `nice` is the 19th field of all, the 17th after the name; see proc_pid_stat(5).
+    let nice = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(16));
+    format!(
+        "process {}@{} {} {} tracer {:?} threads {:?} uid {} gid {} nice {} cpus {} oom {} cgroups {:?} limits {:?}",
+        process.pid,
+        process.start,
+        process.name,
+        stands(process.state),
+        tracer_of(process.pid as u32),
+        threads(process.pid as u32),
+        field("Uid:"),
+        field("Gid:"),
+        nice.unwrap_or_default(),
+        field("Cpus_allowed_list:"),
+        of("oom_score_adj").unwrap_or_default().trim(),
+        of("cgroup").unwrap_or_default(),
+        of("limits").unwrap_or_default(),
+    )
+}
+
+fn stands(state: char) -> &'static str {
+    if matches!(state, 'T' | 't') {
         "stopped"
     } else {
         "runs"
-    };
-    format!(
-        "{}@{} {state} tracer {:?} threads {:?}",
-        process.pid,
-        process.start,
-        tracer_of(pid),
-        threads(pid)
-    )
+    }
 }
 
 /// Whether it is asleep by itself, in every one of some looks.
@@ -197,11 +231,7 @@ fn threads(pid: u32) -> Vec<String> {
         .filter_map(|task| {
             let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
             let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
-            Some(if matches!(state, 'T' | 't') {
-                "stopped".into()
-            } else {
-                "runs".to_owned()
-            })
+            Some(stands(state).to_owned())
         })
         .collect();
     threads.sort();
@@ -214,22 +244,6 @@ fn tracer_of(pid: u32) -> Option<u32> {
         .lines()
         .find_map(|line| line.strip_prefix("TracerPid:"))?;
     tracer.trim().parse().ok().filter(|tracer| *tracer != 0)
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let mut found: Vec<String> = std::fs::read_dir(folder)
-        .expect("its folder is there")
-        .filter_map(|file| {
-            let file = file.ok()?;
-            Some(format!(
-                "file {:?} {:?}",
-                file.file_name(),
-                file.metadata().ok()?.len()
-            ))
-        })
-        .collect();
-    found.sort();
-    found
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod api_reference;
+pub mod canary;
 pub mod cgroups;
 pub mod container;
 pub mod controller;

@@ -1,7 +1,7 @@
 //! A run of ours as a test sees it: the program's end, its journal, and what is left behind.
 
 use crate::{processes, programs};
-use backburn_experiments::journal::{Entry, Run};
+use backburn_experiments::journal::{JournalEntry, Run};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ pub struct Ran {
     /// What the journal folds to.
     pub run: Run,
     /// Its events.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// What was said on stderr.
     pub said: String,
 }
@@ -90,7 +90,7 @@ pub fn owed(state: &Path) -> String {
 ///
 /// # Panics
 /// There is none, or a line of it is no event.
-pub fn newest_journal(folder: &Path) -> Vec<Entry> {
+pub fn newest_journal(folder: &Path) -> Vec<JournalEntry> {
     let journal = journals(folder)
         .pop()
         .unwrap_or_else(|| panic!("no journal below {}", folder.display()));

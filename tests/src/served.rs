@@ -1,9 +1,9 @@
 //! An agent that serves a controller which is a test, over a socket pair.
 
 use crate::crash::Place;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::wire::{Command, Hello, Probed, Report};
+use backburn_experiments::wire::{Command, Hello, ProbeOutcome, Report};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -60,8 +60,8 @@ impl Served {
     }
 
     /// Renews the lease.
-    pub fn beats(&mut self, lease: Span) {
-        self.says(&Command::Beat {
+    pub fn beats(&mut self, lease: HumanDuration) {
+        self.says(&Command::Heartbeat {
             lease,
             answer: false,
         });
@@ -86,7 +86,7 @@ impl Served {
     ///
     /// # Panics
     /// That is no provider, or the link is closed.
-    pub fn asks(&mut self, provider: &Value, timeout: Option<Span>) -> u64 {
+    pub fn asks(&mut self, provider: &Value, timeout: Option<HumanDuration>) -> u64 {
         self.request += 1;
         let request = self.request;
         let provider: Provider = serde_json::from_value(provider.clone()).expect("a provider");
@@ -99,7 +99,7 @@ impl Served {
     }
 
     /// Has something measured; whatever else the agent says meanwhile is left out.
-    pub fn measures(&mut self, provider: &Value, timeout: Option<Span>) -> Probed {
+    pub fn measures(&mut self, provider: &Value, timeout: Option<HumanDuration>) -> ProbeOutcome {
         let wanted = self.asks(provider, timeout);
         loop {
             if let Report::Probed { request, outcome } = self.hears()

@@ -71,7 +71,7 @@ impl ReversibleChange for Kill {
             apply: format!("SIG{} to {}", self.name, listed(&self.victims)),
             undo: "none: a signal cannot be taken back; its own supervisor brings a process back"
                 .into(),
-            if_we_die: "nothing is owed".into(),
+            if_agent_dies: "nothing is owed".into(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Observed, ReversibleChange};
 use crate::helpers::{self, HelperSpec};
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::io;
@@ -24,15 +24,15 @@ pub struct ProcessHelper {
     pub mark: String,
     /// When the kernel kills it, counted from its start.
     #[serde(deserialize_with = "within_reach")]
-    pub deadline: Span,
+    pub deadline: HumanDuration,
     /// What it does.
     pub role: HelperSpec,
 }
 
 /// A deadline that no clock reaches is the longest one. Some were written so before durations had a limit; undoing does not need it.
-fn within_reach<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+fn within_reach<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HumanDuration, D::Error> {
     let written = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(written).unwrap_or(Span::LONGEST))
+    Ok(serde_json::from_value(written).unwrap_or(HumanDuration::LONGEST))
 }
 
 impl ProcessHelper {
@@ -64,7 +64,7 @@ impl ReversibleChange for ProcessHelper {
                 self.mark,
                 self.role.describe_end()
             ),
-            if_we_die: format!(
+            if_agent_dies: format!(
                 "the kernel kills it with the agent, and {} after its start in any case",
                 self.deadline
             ),

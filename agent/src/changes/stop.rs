@@ -121,7 +121,7 @@ impl ReversibleChange for Stop {
             kind: "stop".into(),
             apply: format!("SIGSTOP to {}", listed(&self.victims)),
             undo: "SIGCONT to those of them that are stopped".into(),
-            if_we_die: "the guardian sends SIGCONT; without it, the next start or `revert --all`"
+            if_agent_dies: "the guardian sends SIGCONT; without it, the next start or `revert --all`"
                 .into(),
         }
     }

@@ -5,7 +5,7 @@ use super::{Change, Observed, ProcessHelper, ReversibleChange, Stop};
 use crate::helpers::HelperSpec;
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ impl UnreadableChange {
             })),
             "helper" => Some(Change::Helper(ProcessHelper {
                 mark: self.mark()?.to_owned(),
-                deadline: Span::LONGEST,
+                deadline: HumanDuration::LONGEST,
                 role: role(self.0.get("role")?)?,
             })),
             _ => None,
@@ -100,7 +100,7 @@ impl ReversibleChange for UnreadableChange {
                 self.kind()
             ),
             undo: "as far as it can be read".into(),
-            if_we_die: "it stays owed".into(),
+            if_agent_dies: "it stays owed".into(),
         }
     }
 
@@ -137,7 +137,7 @@ impl ReversibleChange for UnreadableChange {
         };
         ProcessHelper {
             mark: mark.to_owned(),
-            deadline: Span::LONGEST,
+            deadline: HumanDuration::LONGEST,
             role: HelperSpec::Memory {
                 bytes: 0,
                 reserve_bytes: 0,

@@ -4,7 +4,7 @@
 use super::CommandError;
 use crate::faults::{FAULTS, Fault};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, Span, json, schema};
+use backburn_experiments::{Problem, HumanDuration, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
@@ -63,7 +63,7 @@ fn with_flags(command: Command) -> Command {
         .arg(
             Arg::new("duration")
                 .long("duration")
-                .value_parser(value_parser!(Span))
+                .value_parser(value_parser!(HumanDuration))
                 .help(if fault.one_shot {
                     "How long it is repeated, with --every"
                 } else {
@@ -91,7 +91,7 @@ fn with_flags(command: Command) -> Command {
         command = command.arg(
             Arg::new("every")
                 .long("every")
-                .value_parser(value_parser!(Span))
+                .value_parser(value_parser!(HumanDuration))
                 .help("Repeats it this often"),
         );
     }
@@ -113,7 +113,7 @@ fn with_flags(command: Command) -> Command {
 /// Where no duration is given, a plan is made for `assumed`; an injection needs its own.
 pub(super) fn read(
     matches: &ArgMatches,
-    assumed: Option<Span>,
+    assumed: Option<HumanDuration>,
 ) -> Result<FaultRequest, CommandError> {
     let (name, matches) = matches
         .subcommand()
@@ -157,10 +157,10 @@ pub(super) fn read(
         fault: name.to_owned(),
         arguments,
         duration: matches
-            .get_one::<Span>("duration")
+            .get_one::<HumanDuration>("duration")
             .copied()
             .or(assumed.filter(|_| !fault.one_shot)),
-        every: matches.try_get_one::<Span>("every").ok().flatten().copied(),
+        every: matches.try_get_one::<HumanDuration>("every").ok().flatten().copied(),
         seed: matches.get_one::<u64>("seed").copied().unwrap_or(random),
         max_victims: None,
     };

@@ -10,8 +10,8 @@ use crate::hung_agent::{
     AgentExit, HungAgentOutcome, end_hung_agent, revert_for_guardian, wait_for_exit,
 };
 use crate::processes::ProcessId;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command, Effect, Ended, Refusal, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command, Effect, EndedInjection, Refusal, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 const END_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the fault when nothing is heard from us.
-const LEASE: Span = Span::seconds(5);
+const LEASE: HumanDuration = HumanDuration::seconds(5);
 
 /// How long the agent may take to introduce itself. What dead agents have left is put back before that.
-const HELLO_TIMEOUT: Span = Span::seconds(30);
+const HELLO_TIMEOUT: HumanDuration = HumanDuration::seconds(30);
 
 /// What keeps the fault, and asks whether the agent lives.
-const HEARTBEAT: Command = Command::Beat {
+const HEARTBEAT: Command = Command::Heartbeat {
     lease: LEASE,
     answer: true,
 };
@@ -120,7 +120,7 @@ struct InjectSession<'a> {
     was_injected: bool,
     /// Whether the fault was ever seen to act.
     acted: bool,
-    ended: Option<Ended>,
+    ended: Option<EndedInjection>,
 }
 
 impl InjectSession<'_> {
@@ -159,12 +159,12 @@ impl InjectSession<'_> {
             }
             let report: Report = serde_json::from_str(&line)?;
             if self.heard.is_some()
-                || matches!(&report, Report::Hello(hello) if hello.answers_beats)
+                || matches!(&report, Report::Hello(hello) if hello.answers_heartbeats)
             {
                 self.heard = Some(Instant::now());
             }
             if let Some(code) = self.handle_report(report)? {
-                self.send(&Command::Goodbye)?;
+                self.send(&Command::Shutdown)?;
                 // The guardian sees it as well: a worker that does not take leave in time is ended.
                 self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
@@ -232,7 +232,7 @@ impl InjectSession<'_> {
     /// Takes one word. Some exit code when that was the last.
     fn handle_report(&mut self, report: Report) -> std::io::Result<Option<u8>> {
         // That it lives is nothing for people, and nothing that scripts have been told of.
-        if !matches!(report, Report::Alive) {
+        if !matches!(report, Report::HeartbeatAnswer) {
             self.show(&report)?;
         }
         let own = &self.request.injection.id;
@@ -249,7 +249,7 @@ impl InjectSession<'_> {
                 let code = self.exit_code_for(&ended);
                 // A fault that was not made to the end has ended before the refusal says why.
                 let refusal_follows =
-                    !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::ByHand);
+                    !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::Manual);
                 self.ended = Some(ended);
                 (!refusal_follows).then_some(code)
             }
@@ -273,11 +273,11 @@ impl InjectSession<'_> {
     }
 
     /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
-    fn exit_code_for(&self, ended: &Ended) -> u8 {
+    fn exit_code_for(&self, ended: &EndedInjection) -> u8 {
         if !ended.clean {
             return exit_code::NOT_CLEAN;
         }
-        if ended.cause == Cause::Died {
+        if ended.cause == Cause::AgentDied {
             eprintln!("error: the agent died or hung; what it had done was put back");
             return exit_code::ABORTED;
         }
@@ -287,7 +287,7 @@ impl InjectSession<'_> {
         let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
         let what = match (ended.cause, &ended.effect) {
             (Cause::Failed, _) if self.was_injected => "ended before its time",
-            (Cause::Done, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
+            (Cause::Finished, Some(effect)) if no_longer(effect) => "no longer acted when it ended",
             _ => return 0,
         };
         let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());

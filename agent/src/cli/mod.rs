@@ -17,8 +17,8 @@ use crate::ledger::Ledger;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Ended, Owed, Refusal};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Refusal};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,13 +28,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 /// The duration that a plan is made for where none is given.
-const DEFAULT_PLAN_DURATION: Span = Span::seconds(60);
+const DEFAULT_PLAN_DURATION: HumanDuration = HumanDuration::seconds(60);
 
 /// Why a command ended without doing what it was to do.
 enum CommandError {
     Refused(Refusal),
     Invalid(String),
-    Owed(Vec<Owed>),
+    Owed(Vec<UnrevertedInjection>),
 }
 
 impl From<Refusal> for CommandError {
@@ -382,8 +382,8 @@ fn revert(
     let is_selected = |entry: &crate::ledger::LedgerEntry| {
         named.is_none_or(|named| named.contains(&&entry.injection))
     };
-    let (ended, owed): (Vec<Ended>, Vec<Owed>) =
-        revert_matching(host, ledger, is_selected, Cause::ByHand);
+    let (ended, owed): (Vec<EndedInjection>, Vec<UnrevertedInjection>) =
+        revert_matching(host, ledger, is_selected, Cause::Manual);
     output::reverted(&ended, &owed, json)?;
     if owed.is_empty() {
         Ok(0)

@@ -6,7 +6,7 @@ use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{Ended, Owed, PlanView, Refusal, Report};
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, PlanView, Refusal, Report};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
@@ -140,7 +140,7 @@ fn plan_text(plan: &PlanView) -> String {
     for change in &plan.changes {
         text.push_str(&format!(
             "change  {}\n  undo       {}\n  if we die  {}\n",
-            change.apply, change.undo, change.if_we_die
+            change.apply, change.undo, change.if_agent_dies
         ));
     }
     for warning in &plan.warnings {
@@ -176,8 +176,8 @@ pub(super) fn report(report: &Report) {
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
-        Report::Struck { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
-        Report::Alive
+        Report::AbortRuleTriggered { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::HeartbeatAnswer
         | Report::AllReverted { .. }
         | Report::Planned { .. }
         | Report::Measured { .. }
@@ -186,7 +186,7 @@ pub(super) fn report(report: &Report) {
     }
 }
 
-fn ended_text(ended: &Ended) -> String {
+fn ended_text(ended: &EndedInjection) -> String {
     let seen = ended
         .effect
         .as_ref()
@@ -210,7 +210,7 @@ fn ended_text(ended: &Ended) -> String {
 }
 
 /// What was reverted by hand.
-pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<u8, CommandError> {
+pub(super) fn reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection], as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(&ended);
     }
@@ -224,7 +224,7 @@ pub(super) fn reverted(ended: &[Ended], owed: &[Owed], as_json: bool) -> Result<
 }
 
 /// What somebody has to look at.
-pub(super) fn owed(owed: &[Owed]) {
+pub(super) fn owed(owed: &[UnrevertedInjection]) {
     for owed in owed {
         eprintln!(
             "error: {} ({}) is not put back: {}",

@@ -7,8 +7,8 @@ use crate::exit_code;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::processes::OwnerState;
-use backburn_experiments::Span;
-use backburn_experiments::wire::Owed;
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::UnrevertedInjection;
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl StatusRow<'_> {
             false => self.there.join("; "),
         };
         let overdue = entry.overdue().map(|late| {
-            let late = Span(Duration::from_secs(late.as_secs()));
+            let late = HumanDuration(Duration::from_secs(late.as_secs()));
             format!("  overdue by {late}")
         });
         format!(
@@ -82,7 +82,7 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     } else {
         rows.iter().for_each(|row| print(&row.text()));
     }
-    let problems: Vec<Owed> = unreadable
+    let problems: Vec<UnrevertedInjection> = unreadable
         .iter()
         .map(crate::ledger::UnreadableEntry::owed)
         .collect();

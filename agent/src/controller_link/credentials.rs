@@ -3,7 +3,7 @@
 
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
-use backburn_experiments::{Span, json};
+use backburn_experiments::{HumanDuration, json};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -28,7 +28,7 @@ pub struct Credentials {
     /// The certificate of the controller's authority, in PEM.
     pub authority: String,
     /// How long the certificate was good for when it came.
-    pub lasts: Span,
+    pub lasts: HumanDuration,
     /// When that was: seconds since 1970 by this host's clock.
     pub since: u64,
 }

@@ -16,7 +16,7 @@ use crate::exit_code;
 use crate::host::{Host, Invocation, HostRole};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
-use backburn_experiments::wire::{Cause, Ended, Owed};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use relay::{RelayEnd, relay, take_signal};
@@ -171,7 +171,7 @@ impl Connector<'_> {
             &self.host,
             &ledger,
             |entry| entry.is_abandoned(table).unwrap_or(false),
-            Cause::Died,
+            Cause::AgentDied,
         );
         log_reverted(&ended, &owed);
         if !owed.is_empty() {
@@ -181,7 +181,7 @@ impl Connector<'_> {
 }
 
 /// What was put back for an agent that died, and what could not be.
-fn log_reverted(ended: &[Ended], owed: &[Owed]) {
+fn log_reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection]) {
     for end in ended {
         tracing::warn!(
             injection = end.injection,

@@ -13,12 +13,18 @@ pub use name::Pattern;
 pub use resolver::{MAX_TIME, Resolver};
 
 use crate::packet_filter::PacketFilter;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use message::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
+
+/// Reads a name server's answer to a question of the agent's own, for tests/fuzz.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(message: &[u8], question: &[u8]) {
+    query::answer(message, question);
+}
 
 /// What is done to answers, which ones, and how they are had.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,7 +55,7 @@ pub enum Alteration {
     /// It is held back.
     Hold {
         /// How long.
-        by: Span,
+        by: HumanDuration,
     },
     /// It says that there is no answer, or does not come.
     Fail {
@@ -231,7 +237,7 @@ mod tests {
     fn only_chosen_answers_are_altered() {
         let bytes = packet::tests::datagram(true, &message::tests::answer(1));
         let hold = Alteration::Hold {
-            by: Span::seconds(1),
+            by: HumanDuration::seconds(1),
         };
         let decide = |name: &str, change: &Alteration, draw| {
             answers(name, change.clone()).decide(&bytes, || draw)

@@ -8,7 +8,7 @@
 
 use super::InjectionFailure;
 use crate::ledger::LedgerEntry;
-use backburn_experiments::wire::{Effect, Ended, InjectionId};
+use backburn_experiments::wire::{Effect, EndedInjection, InjectionId};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,7 @@ pub(super) enum Completion {
     /// An injection was put back, or could not be.
     Ended {
         /// What came of it.
-        ended: Ended,
+        ended: EndedInjection,
         /// What its changes were last seen to do; none where that could not be looked at in time.
         effect: Option<Effect>,
     },

@@ -117,7 +117,7 @@ impl Executor {
         if !self.ledger.owes(&entry.injection) {
             // Whoever puts back by hand waits for nobody: it may have been while this was being applied.
             let refusal = Refusal::new("failed", "it was reverted by hand meanwhile");
-            return Err(self.revert_failed(&entry, refusal, Cause::ByHand));
+            return Err(self.revert_failed(&entry, refusal, Cause::Manual));
         }
         Ok((entry, started))
     }
@@ -201,7 +201,7 @@ impl Executor {
         let refusal = Refusal::new("failed", "it was called off before it acted");
         match entry {
             // Whoever called it off knows why, and says so.
-            Some(entry) => self.revert_failed(entry, refusal, Cause::Asked),
+            Some(entry) => self.revert_failed(entry, refusal, Cause::ControllerRequest),
             None => refusal.into(),
         }
     }

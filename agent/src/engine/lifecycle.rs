@@ -9,7 +9,7 @@ use super::{Engine, EnginePurpose, EngineTask, InjectionFailure};
 use crate::faults::Plan;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
-use backburn_experiments::wire::{Cause, Ended, InjectionId, InjectionRequest, Refusal, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -199,8 +199,8 @@ impl Engine {
                         });
                     }
                     match next {
-                        _ if !is_owed => self.end(&injection, Cause::ByHand),
-                        Progress::Finished => self.end(&injection, Cause::Done),
+                        _ if !is_owed => self.end(&injection, Cause::Manual),
+                        Progress::Finished => self.end(&injection, Cause::Finished),
                         Progress::Vanished => self.end(&injection, Cause::Failed),
                         Progress::Continue if repeats => self.repeat(&injection, now),
                         Progress::Continue => {}
@@ -252,7 +252,7 @@ impl Engine {
             (InjectionPhase::Applying { cancelled_by, .. }, Err(not)) => {
                 if let Some(ended) = not.ended {
                     let cause = cancelled_by.unwrap_or(ended.cause);
-                    self.reports.push(Report::Ended(Ended { cause, ..*ended }));
+                    self.reports.push(Report::Ended(EndedInjection { cause, ..*ended }));
                 }
                 self.refuse(injection.number, not.refusal);
             }
@@ -287,7 +287,7 @@ impl Engine {
                 },
                 Err(not),
             ) => match not.ended {
-                Some(ended) => self.reports.push(Report::Ended(Ended {
+                Some(ended) => self.reports.push(Report::Ended(EndedInjection {
                     cause: cancelled_by.unwrap_or(ended.cause),
                     effect: Some(active.failed_round(&not.refusal)),
                     ..*ended

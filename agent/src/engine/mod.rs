@@ -29,7 +29,7 @@ use crate::packet_filter::Connection;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
-    Cause, Ended, InjectionId, InjectionRequest, Owed, Refusal, Report,
+    Cause, EndedInjection, InjectionId, InjectionRequest, UnrevertedInjection, Refusal, Report,
 };
 use completions::{Completion, CompletionReceiver, CompletionSender};
 use executor::{ApplyJob, Executor};
@@ -149,7 +149,7 @@ pub struct InjectionFailure {
     /// Why.
     pub refusal: Refusal,
     /// What became of what it had done already, if anything was.
-    pub ended: Option<Box<Ended>>,
+    pub ended: Option<Box<EndedInjection>>,
     /// Whether somebody else took meanwhile what had been picked, so that another plan may do.
     pub lost_race: bool,
 }
@@ -339,7 +339,7 @@ impl Engine {
         );
     }
 
-    fn ended(&mut self, mut ended: Ended, effect: Option<backburn_experiments::wire::Effect>) {
+    fn ended(&mut self, mut ended: EndedInjection, effect: Option<backburn_experiments::wire::Effect>) {
         if let Some(TrackedInjection {
             phase: InjectionPhase::Ending { active },
             ..
@@ -362,7 +362,7 @@ impl Engine {
 
     /// The same, and says so when that is done.
     pub fn revert_all(&mut self, request: u64, run: Option<String>) {
-        self.end_all(run.as_deref(), Cause::Asked);
+        self.end_all(run.as_deref(), Cause::ControllerRequest);
         self.pending_revert_alls.push(PendingRevertAll {
             request,
             run,
@@ -389,7 +389,7 @@ impl Engine {
         self.pending_revert_alls = waiting;
         for PendingRevertAll { request, run, .. } in due {
             let left = self.injections_of(run.as_deref());
-            let left = left.into_iter().map(|injection| Owed {
+            let left = left.into_iter().map(|injection| UnrevertedInjection {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
                 residue: vec![format!(
@@ -475,7 +475,7 @@ impl Engine {
             return;
         };
         if active.is_over(now) {
-            return self.end(id, Cause::Done);
+            return self.end(id, Cause::Finished);
         }
         if active.repeats(now) {
             active.observe_at(now);

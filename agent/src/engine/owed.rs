@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::ledger::UnreadableEntry;
-use backburn_experiments::wire::{InjectionId, Owed};
+use backburn_experiments::wire::{InjectionId, UnrevertedInjection};
 
 impl Engine {
     /// What other agents of this host that are alive have in its ledger: theirs to put back.
@@ -20,14 +20,14 @@ impl Engine {
     }
 
     /// What this host's ledger holds that could not be put back, or of which nothing can be known here.
-    pub fn owed(&self) -> Vec<Owed> {
+    pub fn owed(&self) -> Vec<UnrevertedInjection> {
         match self.ledger.entries() {
             Ok((entries, unreadable)) => entries
                 .iter()
                 .filter_map(|entry| entry.owed(&self.host.table))
                 .chain(unreadable.iter().map(UnreadableEntry::owed))
                 .collect(),
-            Err(error) => vec![Owed {
+            Err(error) => vec![UnrevertedInjection {
                 injection: String::new(),
                 fault: "unknown".into(),
                 residue: vec![format!(

@@ -10,7 +10,7 @@ use crate::plan::{HostView as _, LocalHost};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -171,15 +171,15 @@ fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refus
         problems.push(Problem::new("$.duration", "a duration of nothing"));
     }
     for (key, span) in [("duration", request.duration), ("every", request.every)] {
-        if let Some(span) = span.filter(|span| *span > Span::MAX_FAULT_DURATION) {
+        if let Some(span) = span.filter(|span| *span > HumanDuration::MAX_FAULT_DURATION) {
             let what = format!("{span} is too long: no fault lasts longer than a year");
             problems.push(
                 Problem::new(format!("$.{key}"), what)
-                    .hint(format!("{} at the most", Span::MAX_FAULT_DURATION)),
+                    .hint(format!("{} at the most", HumanDuration::MAX_FAULT_DURATION)),
             );
         }
     }
-    if request.every.is_some_and(|every| every < Span::millis(10)) {
+    if request.every.is_some_and(|every| every < HumanDuration::millis(10)) {
         problems.push(Problem::new("$.every", "too often").hint("10ms at the least"));
     }
     if problems.is_empty() {

@@ -5,8 +5,8 @@ use super::observer::effect_of;
 use crate::changes::{Change, Observed, ReversibleChange as _};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Effect, Ended, Owed};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Effect, EndedInjection, UnrevertedInjection};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) fn revert_on_thread(
     ledger: Ledger,
     entry: LedgerEntry,
     cause: Cause,
-    then: impl FnOnce(Ended, Option<Effect>) + Send + 'static,
+    then: impl FnOnce(EndedInjection, Option<Effect>) + Send + 'static,
 ) {
     let work = move || {
         let effect = last_effect(&host, &entry);
@@ -71,7 +71,7 @@ fn spawn_or_run(name: &str, work: impl FnOnce() + Send + 'static) {
 
 /// Undoes an entry's changes, last first, looks whether they are gone, and strikes the entry
 /// out only then. What is not gone stays in the ledger, as stuck.
-pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Cause) -> Ended {
+pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Cause) -> EndedInjection {
     let started = Instant::now();
     if let Err(hidden) = entry.visible(&host.table) {
         // Nothing was tried, so nothing is stuck: the entry stays as whoever can see to it wrote it.
@@ -105,13 +105,13 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
     ended(entry, cause, residue, started)
 }
 
-fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Instant) -> Ended {
-    Ended {
+fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Instant) -> EndedInjection {
+    EndedInjection {
         injection: entry.injection.clone(),
         cause,
         clean: residue.is_empty(),
         residue,
-        took: Span(started.elapsed()),
+        took: HumanDuration(started.elapsed()),
         effect: None,
     }
 }
@@ -130,7 +130,7 @@ pub(super) fn revert_lost_entry(
     state: &Path,
     entry: &LedgerEntry,
     cause: Cause,
-) -> Ended {
+) -> EndedInjection {
     let started = Instant::now();
     let lost = match Ledger::at(state).read(&entry.injection) {
         Ok(_) => format!(
@@ -188,7 +188,7 @@ pub fn revert_matching(
     ledger: &Ledger,
     is_dead: impl Fn(&LedgerEntry) -> bool,
     cause: Cause,
-) -> (Vec<Ended>, Vec<Owed>) {
+) -> (Vec<EndedInjection>, Vec<UnrevertedInjection>) {
     ledger.clear_stale(host);
     let (entries, unreadable) = match ledger.entries() {
         Ok(found) => found,
@@ -199,7 +199,7 @@ pub fn revert_matching(
             )];
             return (
                 Vec::new(),
-                vec![Owed {
+                vec![UnrevertedInjection {
                     injection: String::new(),
                     fault: "unknown".into(),
                     residue,
@@ -210,7 +210,7 @@ pub fn revert_matching(
     let dead: Vec<LedgerEntry> = entries.into_iter().filter(is_dead).collect();
     let ended = revert_all(host, ledger, &dead, cause);
     let stuck = ended.iter().zip(&dead).filter(|(end, _)| !end.clean);
-    let stuck = stuck.map(|(end, entry)| Owed {
+    let stuck = stuck.map(|(end, entry)| UnrevertedInjection {
         injection: entry.injection.clone(),
         fault: entry.fault.clone(),
         residue: end.residue.clone(),
@@ -224,7 +224,7 @@ pub fn revert_matching(
 }
 
 /// Reverts these side by side. One that takes longer than [`REVERT_TIMEOUT`] counts as not put back.
-fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Cause) -> Vec<Ended> {
+fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Cause) -> Vec<EndedInjection> {
     let (sender, receiver) = channel();
     for (number, entry) in entries.iter().enumerate() {
         let (sender, host, ledger) = (sender.clone(), host.for_thread(), ledger.clone());
@@ -236,7 +236,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
     }
     drop(sender);
     let until = Instant::now() + REVERT_TIMEOUT;
-    let mut ends: Vec<Option<Ended>> = vec![None; entries.len()];
+    let mut ends: Vec<Option<EndedInjection>> = vec![None; entries.len()];
     // Until all have told, or the time is over.
     while let Ok((number, end)) =
         receiver.recv_timeout(until.saturating_duration_since(Instant::now()))
@@ -245,7 +245,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
             *place = Some(end);
         }
     }
-    let late = |entry: &LedgerEntry| Ended {
+    let late = |entry: &LedgerEntry| EndedInjection {
         injection: entry.injection.clone(),
         cause,
         clean: false,
@@ -253,7 +253,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
             "it is still being put back after {} s",
             REVERT_TIMEOUT.as_secs()
         )],
-        took: Span(REVERT_TIMEOUT),
+        took: HumanDuration(REVERT_TIMEOUT),
         effect: None,
     };
     let ends = ends.into_iter().zip(entries);

@@ -3,7 +3,7 @@
 
 use crate::faults;
 use crate::processes::{ProcessId, ProcessTable, Protection};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ pub fn await_return(expected: &Expectation) -> SupervisorReturn {
 /// A supervisor is awaited.
 #[derive(Debug)]
 pub(super) struct AwaitedReturn {
-    within: Span,
+    within: HumanDuration,
     since: Instant,
     answer: Option<ReturnOutcome>,
 }
@@ -93,7 +93,7 @@ impl AwaitedReturn {
             Some(ReturnOutcome::Back(after, new)) => {
                 let said = format!(
                     "back after {} as {}",
-                    Span::from(*after),
+                    HumanDuration::from(*after),
                     crate::changes::listed(new)
                 );
                 effect.seen = super::active_injection::join(&effect.seen, &said);

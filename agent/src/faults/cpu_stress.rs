@@ -3,7 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct CpuStress {
     cpus: Option<Vec<usize>>,
     /// Grows evenly from nothing over this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ramp: Option<Span>,
+    ramp: Option<HumanDuration>,
 }
 
 impl FaultKind for CpuStress {
@@ -69,7 +69,7 @@ impl FaultKind for CpuStress {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Cpu {
                     workers,
                     load_percent,

@@ -6,7 +6,7 @@ use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ impl FaultKind for DiskFill {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Disk {
                     directory: self.path.clone(),
                     bytes,

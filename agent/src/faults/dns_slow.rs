@@ -4,7 +4,7 @@ use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
 use crate::network::DnsSelector;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ pub struct DnsSlow {
     #[serde(flatten)]
     answers: DnsSelector,
     /// How long each answer is held.
-    delay: Span,
+    delay: HumanDuration,
 }
 
 /// Nobody waits longer.
-const MAX_DELAY: Span = Span::seconds(60);
+const MAX_DELAY: HumanDuration = HumanDuration::seconds(60);
 
 impl FaultKind for DnsSlow {
     const NAME: &'static str = "dns-slow";

@@ -6,7 +6,7 @@ use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ pub struct MemoryFill {
     reserve: Option<Size>,
     /// Grows evenly from nothing over this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ramp: Option<Span>,
+    ramp: Option<HumanDuration>,
 }
 
 impl FaultKind for MemoryFill {
@@ -84,7 +84,7 @@ impl FaultKind for MemoryFill {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Memory {
                     bytes,
                     reserve_bytes: reserve,

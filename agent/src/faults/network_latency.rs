@@ -5,7 +5,7 @@ use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,10 +19,10 @@ pub struct NetworkLatency {
     #[serde(flatten)]
     flows: FlowSelector,
     /// How long each packet is held; the mean where it varies.
-    delay: Span,
+    delay: HumanDuration,
     /// How much it varies: the most of it where uniform, else the standard deviation. Not above `delay`; what would be below nothing is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    jitter: Option<Span>,
+    jitter: Option<HumanDuration>,
     /// How much each delay is like the one before, in percent. 0 where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 99))]
@@ -40,11 +40,11 @@ pub struct NetworkLatency {
 }
 
 /// What is longer is a partition.
-pub(super) const MAX_DELAY: Span = Span::seconds(60);
+pub(super) const MAX_DELAY: HumanDuration = HumanDuration::seconds(60);
 pub(super) const DELAY_NOTE: &str = "backend nfqueue: a process of ours holds the packets as they arrive; those it holds when it ends are lost, and later ones flow";
 
 /// What is wrong with a delay.
-pub(super) fn wrong_delay(delay: Span) -> Option<Problem> {
+pub(super) fn wrong_delay(delay: HumanDuration) -> Option<Problem> {
     (delay.0.is_zero() || delay > MAX_DELAY).then(|| {
         Problem::new("$.delay", format!("{delay} is no delay for packets"))
             .hint(format!("more than nothing, and {MAX_DELAY} at the most"))

@@ -6,7 +6,7 @@ use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shape};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub struct NetworkReorder {
     #[serde(flatten)]
     flows: FlowSelector,
     /// How long the others are held. More than the time between packets, or none is overtaken.
-    delay: Span,
+    delay: HumanDuration,
     /// The chance of each packet to overtake, in percent; with `gap`, of each packet that may. 100 where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
@@ -81,7 +81,7 @@ impl FaultKind for NetworkReorder {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let delay = Delay {
             by: self.delay,
-            jitter: Span::default(),
+            jitter: HumanDuration::default(),
             correlation: 0.0,
             distribution: Distribution::default(),
             keep_order: true,

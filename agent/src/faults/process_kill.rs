@@ -7,7 +7,7 @@ use crate::helpers::HelperSpec;
 use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ pub struct ProcessKill {
     signal: Option<String>,
     /// Asks first: TERM, and the signal only to those that are still there after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    grace: Option<Span>,
+    grace: Option<HumanDuration>,
     /// Records whether a supervisor brought the process back, and how soon; not in time is a deviation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect_restart: Option<ExpectRestart>,
@@ -36,7 +36,7 @@ pub struct ProcessKill {
 #[serde(deny_unknown_fields)]
 struct ExpectRestart {
     /// How soon.
-    within: Span,
+    within: HumanDuration,
 }
 
 /// The signals that end a process, or that daemons give a meaning to. Not STOP: nothing would undo it.

@@ -6,7 +6,7 @@ use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
 use crate::helpers::HelperSpec;
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ impl FaultKind for ProcessPause {
         if !hold.is_empty() {
             changes.push(Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Hold { victims: hold },
             }));
         }

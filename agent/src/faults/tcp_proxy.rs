@@ -5,7 +5,7 @@ use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, Proxy, StreamEffects};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use core::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct TcpProxy {
     to_client: Option<StreamEffects>,
     /// Connections are reset, at both ends, so long after they were accepted. `0s`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reset: Option<Span>,
+    reset: Option<HumanDuration>,
     /// The chance of each connection to be harmed, in percent, drawn from the seed; others pass unharmed. All where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
@@ -168,7 +168,7 @@ impl FaultKind for TcpProxy {
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Proxy(Box::new(proxy)),
             })],
             notes,

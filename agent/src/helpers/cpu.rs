@@ -3,7 +3,7 @@
 
 use super::Failed;
 use super::bootstrap::Life;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
@@ -21,7 +21,7 @@ pub(super) fn run(
     workers: usize,
     load_percent: f64,
     cpus: Option<&[usize]>,
-    ramp: Option<Span>,
+    ramp: Option<HumanDuration>,
     life: &Life,
 ) -> Result<(), Failed> {
     if workers == 0

@@ -157,6 +157,10 @@ pub(super) fn left_over(directory: &Path, name: &str) -> io::Result<Option<PathB
 }
 
 /// A file without a name; where the file system knows none, one that has its name for a moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the file has no name: the kernel frees it with this process"
+)]
 fn nameless(directory: &Path, name: &str) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     // With O_EXCL it can't be given a name later either.
@@ -191,6 +195,10 @@ struct Filling {
 
 impl Filling {
     /// Takes so much more, or less where not so much can be had. Returns whether to go on.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the nameless file of this process"
+    )]
     fn take(&mut self, step: u64) -> Result<bool, Errno> {
         let taken = match self.block.is_empty() {
             true => {
@@ -231,6 +239,10 @@ impl Filling {
         Ok(true)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the nameless file of this process"
+    )]
     fn give_back(&mut self, bytes: u64) -> Result<(), Errno> {
         self.length = self.length.saturating_sub(bytes.next_multiple_of(LEAST));
         ftruncate(&self.file, self.length)

@@ -7,7 +7,7 @@ use crate::dns::Answers;
 use crate::metrics::memory_available;
 use crate::packet_filter::PacketFilter;
 use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 
 /// What the helper with this process id is seen to do. Where there is none, 0 will do.
@@ -263,7 +263,7 @@ fn passed(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
 const JUDGED_AFTER_SECONDS: f64 = 1.0;
 
 /// `asked` is in percent of one processor.
-fn busy(id: ProcessId, table: &ProcessTable, asked: f64, ramp: Option<Span>) -> Option<Effect> {
+fn busy(id: ProcessId, table: &ProcessTable, asked: f64, ramp: Option<HumanDuration>) -> Option<Effect> {
     let used = table.cpu_seconds(id)?;
     let lived = age(id, table)?;
     let percent = if lived > 0.0 {

@@ -5,7 +5,7 @@ use super::Failed;
 use super::bootstrap::Life;
 use super::spec::size;
 use crate::metrics::memory_available;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use std::time::{Duration, Instant};
 
 /// Taken between two looks at what is available.
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const WATCH: Duration = Duration::from_millis(50);
 
-pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<Span>, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &Life) -> Result<(), Failed> {
     life.first_to_be_killed()?;
     let available = || memory_available().map_err(|error| Failed::new(error.to_string()));
     let before = available()?;

@@ -4,7 +4,7 @@ use super::{Proxy, disk};
 use crate::dns::Answers;
 use crate::packet_filter::PacketFilter;
 use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub enum HelperSpec {
         cpus: Option<Vec<usize>>,
         /// How long the load takes to grow from nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ramp: Option<Span>,
+        ramp: Option<HumanDuration>,
     },
     /// Takes memory.
     Memory {
@@ -44,7 +44,7 @@ pub enum HelperSpec {
         reserve_bytes: u64,
         /// How long taking it is spread over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ramp: Option<Span>,
+        ramp: Option<HumanDuration>,
     },
     /// Fills a file system.
     Disk {
@@ -126,7 +126,7 @@ impl HelperSpec {
                 format!(
                     "SIGTERM to {}, and SIGKILL to those left after {}",
                     listed(victims),
-                    Span::millis(*grace_ms)
+                    HumanDuration::millis(*grace_ms)
                 )
             }
             HelperSpec::PacketFilter(filter) => format!(
@@ -287,7 +287,7 @@ fn left_over(filter: &PacketFilter) -> io::Result<Option<String>> {
     Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
 }
 
-fn over(ramp: Option<Span>) -> String {
+fn over(ramp: Option<HumanDuration>) -> String {
     ramp.map(|ramp| format!(", growing over {ramp}"))
         .unwrap_or_default()
 }

@@ -54,6 +54,10 @@ impl LedgerCopy {
     ///
     /// # Errors
     /// The parent has gone, or does not let this process have it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "memory of the parent, no file of the host"
+    )]
     pub fn of_parent(number: RawFd) -> io::Result<Self> {
         let parent = std::os::unix::process::parent_id();
         let path = format!("/proc/{parent}/fd/{number}");
@@ -97,6 +101,10 @@ impl LedgerCopy {
     }
 
     /// All of an injection is seen to be gone.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "memory of this process, no file of the host"
+    )]
     pub(super) fn settle(&self, injection: &str) {
         let mut written = self.written();
         if written.owed.remove(injection).is_none() {
@@ -136,6 +144,10 @@ impl LedgerCopy {
     }
 
     /// Appends all that is owed, and gives back what came before. A death within leaves both, which say the same.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "memory of this process, no file of the host"
+    )]
     fn compact(&self, written: &mut CopyState) -> io::Result<()> {
         let begins = written.ends;
         for entry in written.owed.values().cloned().collect::<Vec<_>>() {

@@ -4,7 +4,7 @@ use super::{Namespaces, boot_id, trusted_files};
 use crate::changes::Change;
 use crate::faults::Plan;
 use crate::processes::{ProcessId, ProcessTable};
-use backburn_experiments::wire::{InjectionId, InjectionRequest, Owed, Victim};
+use backburn_experiments::wire::{InjectionId, InjectionRequest, UnrevertedInjection, Victim};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::io;
@@ -104,11 +104,11 @@ impl LedgerEntry {
 
     /// What somebody has to look at, for people: what could not be put back, or can't be seen from here. None where all is well, as
     /// far as can be seen.
-    pub fn owed(&self, table: &ProcessTable) -> Option<Owed> {
+    pub fn owed(&self, table: &ProcessTable) -> Option<UnrevertedInjection> {
         let mut residue = self.stuck.clone();
         let hidden = self.is_abandoned(table).err();
         residue.extend(hidden.map(|hidden| hidden.to_string()));
-        (!residue.is_empty()).then(|| Owed {
+        (!residue.is_empty()).then(|| UnrevertedInjection {
             injection: self.injection.clone(),
             fault: self.fault.clone(),
             residue,
@@ -136,12 +136,12 @@ fn monotonic_ms() -> u64 {
 
 impl UnreadableEntry {
     /// What is owed as far as can be told: that somebody has to look.
-    pub fn owed(&self) -> Owed {
+    pub fn owed(&self) -> UnrevertedInjection {
         let name = self
             .path
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned());
-        Owed {
+        UnrevertedInjection {
             injection: name.unwrap_or_default(),
             fault: "unknown".into(),
             residue: vec![self.to_string()],

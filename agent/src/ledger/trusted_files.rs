@@ -13,6 +13,7 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 ///
 /// # Errors
 /// It can't be read, is too long, or is not a file of ours alone, see [`check_file`].
+#[expect(clippy::disallowed_methods, reason = "opened for reading")]
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A FIFO in its place must not keep anybody waiting.
     let flags =
@@ -37,6 +38,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It can't be opened at once, or is not a file of ours alone, see [`check_file`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ledger's own lock, which stays: it is no effect on the host"
+)]
 pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -53,6 +58,7 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// It is not there, can't be looked at, or others could.
+#[expect(clippy::disallowed_methods, reason = "opened for reading")]
 pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
     let named = |path: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", path.display()))

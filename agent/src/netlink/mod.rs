@@ -17,6 +17,11 @@ pub use chains::{Chain, ForeignChain, refusing_chains, translates};
 pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdict};
 pub use links::{LOOPBACK, Link, addresses, links};
 pub use message::Message;
+/// What tests/fuzz puts strange bytes to.
+#[cfg(fuzzing)]
+pub use message::{attributes, messages};
+#[cfg(fuzzing)]
+pub use sock_diag::fuzz_connection;
 pub use namespace::{NAMED, Namespace, within};
 pub use nfqueue::{Arrived, Onward, PacketQueue, queues_are_used};
 pub use nftables::{Count, Hook, Key, Layer, Table};

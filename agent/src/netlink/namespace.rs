@@ -122,6 +122,10 @@ impl Namespace {
 
 /// Opens a file that stands for a namespace. Whatever else a path leads to is not opened: a FIFO without a writer would be waited for,
 /// and a device does something when it is opened.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a handle by which a path is looked at (`O_PATH`)"
+)]
 fn open(path: &Path) -> io::Result<File> {
     /// `NSFS_MAGIC` of include/uapi/linux/magic.h.
     const NAMESPACES: u64 = 0x6e73_6673;

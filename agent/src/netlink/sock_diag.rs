@@ -118,6 +118,12 @@ pub fn is_ours(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
+/// Reads what the kernel says of a socket, for tests/fuzz.
+#[cfg(fuzzing)]
+pub fn fuzz_connection(body: &[u8]) {
+    read(body);
+}
+
 fn read(body: &[u8]) -> Option<TcpConnection> {
     let id = body.get(ID)?;
     let family = *body.first()?;

@@ -10,7 +10,7 @@ use crate::packet_filter::{PacketEffect, Protocol};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use core::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -162,7 +162,7 @@ impl DnsSelector {
             notes,
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
-                deadline: context.deadline(Span::default()),
+                deadline: context.deadline(HumanDuration::default()),
                 role: HelperSpec::Answers(Box::new(Answers {
                     filter,
                     names,

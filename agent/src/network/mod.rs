@@ -22,7 +22,7 @@ use crate::changes::{Change, ProcessHelper};
 use crate::helpers::HelperSpec;
 use crate::packet_filter::{PacketEffect, PacketFilter};
 use crate::plan::{Plan, PlanContext, kernel_refusal};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use preflight::Preflight;
 
@@ -52,7 +52,7 @@ pub(crate) fn plan_for_filter(
         }],
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
-            deadline: context.deadline(Span::default()),
+            deadline: context.deadline(HumanDuration::default()),
             role: HelperSpec::PacketFilter(Box::new(filter)),
         })],
         notes,

@@ -146,7 +146,7 @@ impl Delays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backburn_experiments::Span;
+    use backburn_experiments::HumanDuration;
 
     const ALL: [Distribution; 4] = [
         Distribution::Uniform,
@@ -198,8 +198,8 @@ mod tests {
 
     fn delay(correlation: f64, distribution: Distribution) -> Delay {
         Delay {
-            by: Span::millis(100),
-            jitter: Span::millis(10),
+            by: HumanDuration::millis(100),
+            jitter: HumanDuration::millis(10),
             correlation,
             distribution,
             keep_order: true,

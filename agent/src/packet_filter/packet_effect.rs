@@ -1,6 +1,6 @@
 //! What is done to packets, as data, and in words for people.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -132,9 +132,9 @@ pub enum RejectWith {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Delay {
     /// The delay, or its mean where it varies.
-    pub by: Span,
+    pub by: HumanDuration,
     /// How much it varies: the most of it where uniform, else the standard deviation.
-    pub jitter: Span,
+    pub jitter: HumanDuration,
     /// How much each delay is like the one before, in percent.
     pub correlation: f64,
     /// How it varies.

@@ -14,7 +14,7 @@ pub use crate::netlink::{ForeignChain, Link, Listening, NAMED, Namespace};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{PlanView, Victim};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct Expectation {
     /// Those that matched before: they are not newcomers.
     pub known: Vec<ProcessId>,
     /// How soon.
-    pub within: Span,
+    pub within: HumanDuration,
 }
 
 impl Plan {

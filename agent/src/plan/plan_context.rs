@@ -3,7 +3,7 @@
 use super::HostView;
 use crate::packet_filter::Connection;
 use crate::processes::{ProcessId, Protection};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 
 /// The host, for reading, and what is known of the injection that is planned.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct PlanContext<'a> {
     /// What other injections hold, as changes name it, each with the injection's id.
     pub held: &'a [(String, String)],
     /// How long it lasts; nothing for a one-shot fault.
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// What random picks come from.
     pub seed: u64,
 }
@@ -39,10 +39,10 @@ impl PlanContext<'_> {
     }
 
     /// When the kernel ends a helper: a little after the agent should have.
-    pub fn deadline(&self, takes: Span) -> Span {
-        const GRACE: Span = Span::seconds(2);
+    pub fn deadline(&self, takes: HumanDuration) -> HumanDuration {
+        const GRACE: HumanDuration = HumanDuration::seconds(2);
         let takes = self.duration.unwrap_or(takes).0;
         // A longer one could not be read back from the ledger.
-        Span(takes.saturating_add(GRACE.0).min(Span::LONGEST.0))
+        HumanDuration(takes.saturating_add(GRACE.0).min(HumanDuration::LONGEST.0))
     }
 }

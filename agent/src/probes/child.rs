@@ -4,12 +4,12 @@ use super::{ProbeJob, dns, http, in_time, process, prometheus, tcp, too_long};
 use crate::children::MAX_ANSWER_BYTES;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late};
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use serde_json::Value;
 use std::sync::mpsc;
 
 impl ProbeJob {
-    /// Measures the provider. The answer is a [`Probed`] as JSON, in time and of at most [`MAX_ANSWER_BYTES`].
+    /// Measures the provider. The answer is a [`ProbeOutcome`] as JSON, in time and of at most [`MAX_ANSWER_BYTES`].
     pub fn run(self) -> Vec<u8> {
         let job = self;
         let within = job.within;
@@ -24,7 +24,7 @@ impl ProbeJob {
             )),
         };
         let line = |outcome: Result<Value, NoValue>| {
-            serde_json::to_vec(&Probed::from(outcome)).unwrap_or_default()
+            serde_json::to_vec(&ProbeOutcome::from(outcome)).unwrap_or_default()
         };
         let said = line(outcome);
         match said.len() > MAX_ANSWER_BYTES {

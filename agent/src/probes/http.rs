@@ -3,7 +3,7 @@
 
 use super::tls;
 use crate::children::MAX_ANSWER_BYTES;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::HttpProvider;
 use backburn_experiments::probes::http::{
     Asked, MOST_REDIRECTS, limits, too_long, too_many_redirects, value,
@@ -19,7 +19,7 @@ use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
 
 /// `{status, headers, body}`; the body parsed where its type says JSON. How long all of it takes is the caller's to bound.
-pub(super) fn measure(provider: &HttpProvider, longest: Option<Span>) -> Result<Value, NoValue> {
+pub(super) fn measure(provider: &HttpProvider, longest: Option<HumanDuration>) -> Result<Value, NoValue> {
     let mut asked = Asked::from(provider).map_err(NoValue::Broken)?;
     let (connect, _) = limits(provider, longest);
     let verify = provider.verify_tls.unwrap_or(true);
@@ -56,7 +56,7 @@ enum Failed {
     Later(NoValue),
 }
 
-fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Failed> {
+fn ask(asked: &Asked, verify: bool, connect: HumanDuration) -> Result<Response<Body>, Failed> {
     let broken = |why: String| Failed::Later(NoValue::Broken(why));
     let config = Agent::config_builder()
         .proxy(None)
@@ -97,7 +97,7 @@ fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Body>, Fai
     answer.map_err(|error| no_value(error, asked, connect))
 }
 
-fn no_value(error: ureq::Error, asked: &Asked, connect: Span) -> Failed {
+fn no_value(error: ureq::Error, asked: &Asked, connect: HumanDuration) -> Failed {
     use io::ErrorKind as Kind;
     use ureq::{Error, Timeout};
     let host = asked.uri.host().unwrap_or_default();

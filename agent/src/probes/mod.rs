@@ -16,10 +16,10 @@ mod tls;
 
 use crate::children::MAX_ANSWER_BYTES;
 use crate::policy::HostPolicy;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{NoValue, late, within};
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct ProbeJob {
     provider: Provider,
     /// How long all of it may take.
-    within: Span,
+    within: HumanDuration,
     /// The time-out of the activity, where the provider says nothing of that.
-    timeout: Option<Span>,
+    timeout: Option<HumanDuration>,
     /// What this host allows: a program is looked up by the child, since a path may hang.
     policy: HostPolicy,
 }
@@ -46,9 +46,9 @@ impl ProbeJob {
     ///
     /// # Errors
     /// Agents do not measure this provider; says why.
-    pub fn new(provider: Provider, timeout: Option<Span>, policy: &HostPolicy) -> Result<Self, String> {
+    pub fn new(provider: Provider, timeout: Option<HumanDuration>, policy: &HostPolicy) -> Result<Self, String> {
         is_measured_here(&provider)?;
-        let within = Span(within(&provider, timeout).0.min(LONGEST));
+        let within = HumanDuration(within(&provider, timeout).0.min(LONGEST));
         Ok(ProbeJob {
             provider,
             within,
@@ -63,21 +63,21 @@ impl ProbeJob {
     }
 
     /// The outcome where the child does not answer within [`child_timeout`](Self::child_timeout).
-    pub fn timed_out(&self) -> Probed {
+    pub fn timed_out(&self) -> ProbeOutcome {
         in_time(&self.provider, Err(late(self.within))).into()
     }
 }
 
 /// The outcome that a child said.
-pub fn outcome(answer: crate::children::ChildAnswer, late: Probed) -> Probed {
+pub fn outcome(answer: crate::children::ChildAnswer, late: ProbeOutcome) -> ProbeOutcome {
     use crate::children::ChildAnswer;
     match answer {
         ChildAnswer::Output(output) => serde_json::from_slice(&output).unwrap_or_else(|_| {
-            Probed::Broken("what measures it has died without an answer".into())
+            ProbeOutcome::Broken("what measures it has died without an answer".into())
         }),
         ChildAnswer::TimedOut => late,
         ChildAnswer::TooLong => too_long().into(),
-        ChildAnswer::Broken(why) => Probed::Broken(why),
+        ChildAnswer::Broken(why) => ProbeOutcome::Broken(why),
     }
 }
 

@@ -104,6 +104,7 @@ impl Default for ProcessTable {
 
 impl ProcessTable {
     /// Another folder that looks like `/proc`. Where it can't be opened, listing it says so.
+    #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -154,6 +155,7 @@ impl ProcessTable {
         self.numbers(&format!("{pid}/task")).unwrap_or_default()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     fn numbers(&self, folder: &str) -> io::Result<Vec<i32>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(self.folder()?, folder, flags, Mode::empty())?;
@@ -174,6 +176,7 @@ impl ProcessTable {
         self.try_read(pid, file, then).ok()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     pub(super) fn try_read<T>(
         &self,
         pid: i32,
@@ -218,6 +221,7 @@ impl ProcessTable {
     }
 
     /// The file of the program that a process runs, to be read.
+    #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     pub(super) fn open_program(&self, pid: i32) -> Result<std::fs::File, Errno> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat(self.folder()?, format!("{pid}/exe"), flags, Mode::empty()).map(Into::into)

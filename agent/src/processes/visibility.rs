@@ -69,6 +69,7 @@ impl ProcessTable {
         ids == Some(1)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     fn read_text(&self, file: &str) -> io::Result<String> {
         use rustix::fs::{Mode, OFlags, openat};
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;

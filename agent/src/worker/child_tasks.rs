@@ -5,9 +5,9 @@ use crate::child_task::ChildTask;
 use crate::children::ChildAnswer;
 use crate::engine;
 use crate::probes::{self, ProbeJob};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::HostProvider;
-use backburn_experiments::wire::{Probed, Report};
+use backburn_experiments::wire::{ProbeOutcome, Report};
 use std::time::{Duration, Instant};
 
 /// Most dry-run plans that may be made at a time. Further ones are refused, so that plans that hang never keep an injection from being
@@ -21,7 +21,7 @@ const EXAMINE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum ChildPurpose {
     /// The controller's probe with this request number; `timed_out` is its outcome if the child does not answer in time.
-    Probe { request: u64, timed_out: Probed },
+    Probe { request: u64, timed_out: ProbeOutcome },
     /// A metric of the host that the controller requested.
     Metric { request: u64 },
     /// A metric of the host that an abort rule of a run watches.
@@ -100,7 +100,7 @@ impl Worker {
                 let purpose = ChildPurpose::Probe { request, timed_out };
                 self.start_task(&ChildTask::Measure(Box::new(job)), timeout, purpose);
             }
-            Err(why) => self.probe_results.push_back((request, Probed::Broken(why))),
+            Err(why) => self.probe_results.push_back((request, ProbeOutcome::Broken(why))),
         }
     }
 
@@ -109,10 +109,10 @@ impl Worker {
     pub(super) fn examine(&mut self, request: u64) {
         if !self.engine.is_idle() {
             let why = "faults are active on this host; try again when none is".into();
-            return self.probe_results.push_back((request, Probed::Broken(why)));
+            return self.probe_results.push_back((request, ProbeOutcome::Broken(why)));
         }
-        let late = format!("it took more than {}", Span(EXAMINE_TIMEOUT));
-        let timed_out = Probed::Broken(late);
+        let late = format!("it took more than {}", HumanDuration(EXAMINE_TIMEOUT));
+        let timed_out = ProbeOutcome::Broken(late);
         let purpose = ChildPurpose::Probe { request, timed_out };
         let task = ChildTask::Examine(self.state.clone());
         self.start_task(&task, EXAMINE_TIMEOUT, purpose);

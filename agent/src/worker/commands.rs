@@ -11,22 +11,22 @@ impl Worker {
     pub(super) fn handle_command(&mut self, command: Command) {
         // We hear our controller.
         self.proof_deadline = None;
-        if !matches!(command, Command::Beat { .. }) {
+        if !matches!(command, Command::Heartbeat { .. }) {
             self.last_command_at = Instant::now();
             self.is_memory_released = false;
         }
         match command {
-            Command::Beat { lease, answer } => {
+            Command::Heartbeat { lease, answer } => {
                 self.lease_length = lease;
                 self.lease = Instant::now() + lease.0;
                 if answer {
-                    self.link.send(&Report::Alive);
+                    self.link.send(&Report::HeartbeatAnswer);
                 }
                 self.release_memory_when_idle();
             }
             Command::Plan { request, injection } => self.engine.plan(request, injection),
             Command::Inject { request, injection } => self.engine.inject(request, injection),
-            Command::Revert { injection } => self.engine.end(&injection, Cause::Asked),
+            Command::Revert { injection } => self.engine.end(&injection, Cause::ControllerRequest),
             Command::RevertAll { request, run } => {
                 self.engine.revert_all(request, run);
                 self.engine.tick(Instant::now());
@@ -55,7 +55,7 @@ impl Worker {
                 drop(self.watches.insert(run, LocalAbortRules::new(rules)))
             }
             // Taken by the caller: it ends the loop.
-            Command::Goodbye => {}
+            Command::Shutdown => {}
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The two ends of a talk with an agent, in one task: what is said, the beats among it, and what is heard.
+//! One task for each connection: it writes commands and heartbeats, and reads reports.
 
-use super::{AgentHandle, EventKind, Liveness, PendingRequests, line, locked};
-use backburn_experiments::Span;
+use super::handle::Liveness;
+use super::requests::{PendingRequests, locked};
+use super::{AgentHandle, EventKind, line};
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};
-use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -14,40 +15,40 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 
-/// How long an agent that we hung up on is listened to: it puts everything back, and says so.
+/// How long reports are still read after the controller closed its side: the agent reverts everything, and reports it.
 const FINAL_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many parts of a lease there are: a beat is sent at the end of each.
+/// How many heartbeats are sent in the time of a lease.
 const HEARTBEATS_PER_LEASE: u32 = 3;
 
-/// An agent that has said nothing at all for so many beats does not answer. Together with the part of the lease in which it fell
-/// silent, that is a lease.
+/// An agent that has sent nothing during this many heartbeats is unresponsive. Together with the part of the lease in which
+/// it fell silent, that is a lease.
 const MAX_MISSED_HEARTBEATS: u32 = HEARTBEATS_PER_LEASE - 1;
 
-/// An agent that says a longer line is no agent of ours.
+/// The longest line that is accepted, in bytes. A longer one does not come from an agent.
 const MAX_LINE_BYTES: usize = 4 << 20;
 
-/// What is read of a link at once, in bytes.
+/// How much is read at once, in bytes.
 const READ_CHUNK_BYTES: usize = 4 << 10;
 
-/// One end of a link: what is said, and what is heard, in one task.
+/// The task of one connection.
 pub(crate) struct ConnectionDriver<S> {
     stream: S,
     outgoing: mpsc::UnboundedReceiver<Option<Arc<[u8]>>>,
-    pending: PendingRequests,
+    pending: Arc<Mutex<PendingRequests>>,
     liveness: Arc<Liveness>,
-    lease: Span,
-    /// How many beats were sent since it said anything.
+    lease: HumanDuration,
+    /// How many heartbeats were sent since something was received.
     missed: u32,
-    /// When the last beat was sent.
+    /// When the last heartbeat was sent.
     beat_at: tokio::time::Instant,
     incoming: Vec<u8>,
 }
 
-/// The two ends of a talk over this stream: who speaks, and the task that has to [`run`](Talk::go).
-pub(crate) fn drive<S>(stream: S, lease: Span) -> (AgentHandle, ConnectionDriver<S>) {
+/// Connects to an agent over this stream. Returns a handle to it, and the task that has to [`run`](ConnectionDriver::run).
+pub(crate) fn drive<S>(stream: S, lease: HumanDuration) -> (AgentHandle, ConnectionDriver<S>) {
     let (lines, outgoing) = mpsc::unbounded_channel();
-    let pending: PendingRequests = Arc::new(Mutex::new(Some(BTreeMap::new())));
+    let pending = Arc::<Mutex<PendingRequests>>::default();
     let liveness = Arc::<Liveness>::default();
     let handle = AgentHandle {
         lines,
@@ -68,14 +69,14 @@ pub(crate) fn drive<S>(stream: S, lease: Span) -> (AgentHandle, ConnectionDriver
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
-    /// Talks until the link closes, and returns how we know. `on_event` takes what is no answer, and that the agent does not answer or
-    /// does so again; it says why not to go on, if so.
+    /// Runs until the connection closes, and returns the reason. `on_event` takes every report that nobody waits for, and
+    /// changes of whether the agent responds; its error ends the connection, and is the reason then.
     pub(crate) async fn run(
         mut self,
         mut on_event: impl FnMut(EventKind) -> Result<(), String>,
     ) -> String {
         let why = self.until_closed(&mut on_event).await;
-        *locked(&self.pending) = None;
+        locked(&self.pending).close();
         why
     }
 
@@ -85,24 +86,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     ) -> String {
         let mut beats = tokio::time::interval(self.lease.0 / HEARTBEATS_PER_LEASE);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut speaks = true;
-        // Who has been told that we say nothing more has so long to go.
+        let mut is_open = true;
+        // Once the sending side is closed, the agent has this long to go.
         let gone = tokio::time::sleep(Duration::MAX);
         tokio::pin!(gone);
         loop {
-            let said = tokio::select! {
+            let line = tokio::select! {
                 biased;
-                () = gone.as_mut(), if !speaks => return "the link was closed".to_owned(),
-                said = self.outgoing.recv(), if speaks => said.flatten(),
-                _ = beats.tick(), if speaks => match self.beat(on_event) {
+                () = gone.as_mut(), if !is_open => return "the connection was closed".to_owned(),
+                line = self.outgoing.recv(), if is_open => line.flatten(),
+                _ = beats.tick(), if is_open => match self.beat(on_event) {
                     Ok(beat) => beat,
                     Err(why) => return why,
                 },
                 read = read_more(&mut self.stream, &mut self.incoming) => {
                     let fresh = match read {
-                        Ok(0) => return "the link was closed".to_owned(),
+                        Ok(0) => return "the connection was closed".to_owned(),
                         Ok(fresh) => fresh,
-                        Err(error) => return format!("the link broke: {error}"),
+                        Err(error) => return format!("the connection broke: {error}"),
                     };
                     if let Err(why) = self.take_lines(fresh, on_event) {
                         return why;
@@ -110,17 +111,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
                     continue;
                 }
             };
-            match said {
-                // A failed write is seen by the reading side, too, which tells of it.
+            match line {
+                // If a write fails, so does reading, which reports the reason.
                 Some(line) => match tokio::time::timeout(self.lease.0, self.write(&line)).await {
-                    Ok(written) => speaks = written.is_ok(),
-                    // Nothing is read meanwhile, so it can't be waited for.
+                    Ok(written) => is_open = written.is_ok(),
+                    // Nothing is read meanwhile, so this must not take long.
                     Err(_) => {
-                        return format!("it took nothing of what it was told for {}", self.lease);
+                        return format!("it accepted no data for {}", self.lease);
                     }
                 },
                 None => {
-                    speaks = false;
+                    is_open = false;
                     gone.as_mut()
                         .reset(tokio::time::Instant::now() + FINAL_READ_TIMEOUT);
                     self.stream.shutdown().await.ok();
@@ -129,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         }
     }
 
-    /// The next beat. Notes whether the agent has said anything since the last ones.
+    /// The next heartbeat. Reports the agent as unresponsive if it has missed too many.
     fn beat(
         &mut self,
         on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
@@ -139,27 +140,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             now.duration_since(self.beat_at) > self.lease.0 / HEARTBEATS_PER_LEASE * 3 / 2;
         self.beat_at = now;
         self.missed = match is_late {
-            // Whoever was late itself has not listened in time.
+            // This task was late itself, and may not have read what was there.
             true => 0,
             false => self.missed.saturating_add(1),
         };
-        let answer = self.liveness.answers_beats.load(Ordering::Relaxed);
+        let answer = self.liveness.answers_heartbeats.load(Ordering::Relaxed);
         let lease = self.lease;
-        let beat = line(&Command::Beat { lease, answer });
+        let beat = line(&Command::Heartbeat { lease, answer });
         if answer
             && self.missed > MAX_MISSED_HEARTBEATS
             && !self.liveness.unresponsive.swap(true, Ordering::Relaxed)
         {
-            // Nobody waits for its answers any more, so that no wait for an agent is longer than a lease.
-            if let Some(pending) = locked(&self.pending).as_mut() {
-                pending.clear();
-            }
+            // No wait for an agent is longer than a lease.
+            locked(&self.pending).give_up();
             on_event(EventKind::Unresponsive(self.lease))?;
         }
         Ok(beat)
     }
 
-    /// Something was read: the agent lives.
+    /// Something was received: the agent lives.
     fn record_life(
         &mut self,
         on_event: &mut impl FnMut(EventKind) -> Result<(), String>,
@@ -177,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         self.stream.flush().await
     }
 
-    /// Deals with every line that is whole. So many bytes are fresh: in those before them no line ends.
+    /// Handles every complete line. The last `fresh` bytes are new: no line ends before them.
     fn take_lines(
         &mut self,
         fresh: usize,
@@ -195,22 +194,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             let line = self.incoming.get(from..end).unwrap_or_default();
             from = end + 1;
             unseen = from;
-            // A guardian that speaks for a dead worker begins with the end of a line.
+            // A guardian that is_open for a dead worker begins with the end of a line.
             if line.is_empty() {
                 continue;
             }
             let report = serde_json::from_slice::<Report>(line)
-                .map_err(|error| format!("it said what cannot be understood: {error}"))?;
+                .map_err(|error| format!("it sent an unknown report: {error}"))?;
             self.take(report, on_event)?;
         }
         self.incoming.drain(..from);
         if self.incoming.len() > MAX_LINE_BYTES {
             return Err(format!(
-                "it said a line of more than {MAX_LINE_BYTES} bytes"
+                "it sent a line of more than {MAX_LINE_BYTES} bytes"
             ));
         }
         if self.incoming.is_empty() {
-            // Ten thousand agents at rest should not each keep the room of their longest word.
+            // Ten thousand idle agents should not each keep the memory of their longest line.
             self.incoming = Vec::new();
         }
         Ok(())
@@ -223,30 +222,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     ) -> Result<(), String> {
         if let Report::Hello(hello) = &report {
             self.missed = 0;
-            (self.liveness.answers_beats).store(hello.answers_beats, Ordering::Relaxed);
+            (self.liveness.answers_heartbeats).store(hello.answers_heartbeats, Ordering::Relaxed);
         }
-        // Only what somebody waits for is answered past the runner: the rest it must see in order.
-        let start_request = match &report {
+        // Only what somebody waits for bypasses the events, which runs must get in order.
+        let request = match &report {
             Report::Measured { request, .. }
             | Report::Planned { request, .. }
             | Report::Refused { request, .. }
             | Report::Described { request, .. }
             | Report::Probed { request, .. }
-            | Report::AllReverted { request, .. } => locked(&self.pending)
-                .as_mut()
-                .and_then(|pending| pending.remove(request)),
+            | Report::AllReverted { request, .. } => Some(*request),
             _ => None,
         };
-        match start_request {
-            // Whoever asked may have been ended since.
-            Some(answer) => drop(answer.send(report)),
-            None => on_event(EventKind::Report(Box::new(report)))?,
+        let event = match request {
+            Some(request) => locked(&self.pending).answer(request, report),
+            None => Some(report),
+        };
+        if let Some(report) = event {
+            on_event(EventKind::Report(Box::new(report)))?;
         }
         Ok(())
     }
 }
 
-/// Reads what there is, by way of the stack: of ten thousand who are quiet none keeps room for what it may say.
+/// Reads what is there into a buffer on the stack first, so that ten thousand idle connections keep no buffers.
 async fn read_more(stream: &mut (impl AsyncRead + Unpin), to: &mut Vec<u8>) -> io::Result<usize> {
     std::future::poll_fn(|context| {
         let mut room = [const { MaybeUninit::uninit() }; READ_CHUNK_BYTES];

@@ -13,7 +13,7 @@ use crate::store;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
@@ -124,11 +124,11 @@ pub async fn doctor(
         ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
     };
     match tokio::time::timeout(DOCTOR_TIMEOUT, handle.examine()).await {
-        Ok(Probed::Output(findings)) => {
+        Ok(ProbeOutcome::Output(findings)) => {
             let findings = serde_json::from_value(findings);
             Ok(Json(findings.map_err(|error| failed(&error.to_string()))?))
         }
-        Ok(Probed::NoAnswer(why) | Probed::Broken(why)) => Err(failed(&why)),
+        Ok(ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why)) => Err(failed(&why)),
         Err(_) => Err(failed("it did not answer in time")),
     }
 }
@@ -162,7 +162,7 @@ pub async fn revoke(
         Ok(service.store().agent(&name)?)
     })
     .await?;
-    api.service.fleet().dismiss(&kept.name);
+    api.service.fleet().disconnect(&kept.name);
     drop(retired);
     Ok(Json(agent(kept, None)))
 }

@@ -11,12 +11,12 @@ use super::types::{
 use crate::service;
 use axum::Json;
 use axum::extract::State;
-use backburn_experiments::wire::{Ended, Owed};
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection};
 use serde_json::json;
 use std::sync::Arc;
 
-impl From<Owed> for OwedInjection {
-    fn from(owed: Owed) -> Self {
+impl From<UnrevertedInjection> for OwedInjection {
+    fn from(owed: UnrevertedInjection) -> Self {
         OwedInjection {
             injection: owed.injection,
             fault: owed.fault,
@@ -25,8 +25,8 @@ impl From<Owed> for OwedInjection {
     }
 }
 
-impl From<Ended> for GuardianRevert {
-    fn from(ended: Ended) -> Self {
+impl From<EndedInjection> for GuardianRevert {
+    fn from(ended: EndedInjection) -> Self {
         GuardianRevert {
             injection: ended.injection,
             clean: ended.clean,

@@ -11,7 +11,7 @@ use crate::store::{self, Hash, Role};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -53,7 +53,7 @@ fn wrong(what: impl Into<String>) -> ApiProblem {
 
 /// The time after a duration such as `30d` from now.
 fn expiry(lasts: &str) -> Result<Timestamp, ApiProblem> {
-    let span: Span = lasts.parse().map_err(wrong)?;
+    let span: HumanDuration = lasts.parse().map_err(wrong)?;
     let span = SignedDuration::try_from(span.0).map_err(|error| wrong(error.to_string()))?;
     Timestamp::now()
         .checked_add(span)
@@ -88,7 +88,7 @@ pub async fn make_join_token(
     }
     let lasts = wanted
         .lasts
-        .unwrap_or_else(|| Span(DEFAULT_JOIN_TOKEN_LIFETIME).to_string());
+        .unwrap_or_else(|| HumanDuration(DEFAULT_JOIN_TOKEN_LIFETIME).to_string());
     let expires = expiry(&lasts)?;
     let token = JoinToken {
         id: random::<8>().map_err(no_randomness)?,

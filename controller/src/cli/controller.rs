@@ -7,7 +7,7 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::server::{FIRST_TOKEN_FILE, Server, create_first_token};
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
 use backburn::store::{SqliteStore, Store};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::Args;
 use std::future::Future;
@@ -43,10 +43,10 @@ pub(super) struct ControllerCommand {
     policy: Option<PathBuf>,
     /// How long agents keep faults without contact to the controller
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
-    lease: Span,
+    lease: HumanDuration,
     /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
-    keep_runs_for: Option<Span>,
+    keep_runs_for: Option<HumanDuration>,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -80,17 +80,17 @@ pub(super) struct ImportCommand {
     data: DataOptions,
 }
 
-fn lease(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse()?;
-    match (Span::seconds(3)..=Span::seconds(600)).contains(&span) {
+fn lease(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease must be from 3 seconds to 10 minutes".into()),
     }
 }
 
-fn keep(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse()?;
-    match span >= Span::seconds(3600) {
+fn keep(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match span >= HumanDuration::seconds(3600) {
         true => Ok(span),
         false => Err("runs must be kept for at least an hour".into()),
     }

@@ -1,11 +1,11 @@
 //! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict.
 
 use backburn::runner::FinishedRun;
-use backburn_experiments::journal::{ActivityStatus, Entry, Event, Judgement, Outcome};
+use backburn_experiments::journal::{ActivityStatus, Event, JournalEntry, Judgement, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 /// The report as XML.
-pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[Entry]) -> String {
+pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
     let mut suite = TestSuite::new(title);
     suite.add_property(("run", run.id.as_str()));

@@ -6,7 +6,7 @@ use super::run::document_value;
 use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtime};
 use backburn::api::types::RunPlan;
 use backburn::runner;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::EVERY;
 use backburn_experiments::document::HypothesisStrategy;
 use backburn_experiments::journal::Outcome;
@@ -36,7 +36,7 @@ pub(super) struct PlanCommand {
     hypothesis_strategy: Option<HypothesisStrategy>,
     /// How often the hypothesis would be checked during the method [default: 1s]
     #[arg(long, value_name = "DURATION")]
-    hypothesis_frequency: Option<Span>,
+    hypothesis_frequency: Option<HumanDuration>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
-        experiment.looks = experiment.looks_by(Some(strategy));
+        experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
     let frequency = command.hypothesis_frequency.unwrap_or(EVERY);
     let seed = command.seed.unwrap_or_else(runner::random);
@@ -111,7 +111,7 @@ fn format_plan(plan: &RunPlan) -> String {
         print_stderr(&format!("warning: {warning}\n"));
     }
     // Writing to a string cannot fail.
-    for looks in plan.looks.iter().filter(|looks| looks.looks > 0) {
+    for looks in plan.looks.iter().filter(|looks| looks.samples > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
     for problem in &plan.missing {
@@ -162,7 +162,7 @@ fn format_injection_plan(plan: &PlanView) -> String {
     for change in &plan.changes {
         writeln!(out, "  does:              {}", change.apply).ok();
         writeln!(out, "  undo:              {}", change.undo).ok();
-        writeln!(out, "  if the agent dies: {}", change.if_we_die).ok();
+        writeln!(out, "  if the agent dies: {}", change.if_agent_dies).ok();
     }
     for warning in &plan.warnings {
         writeln!(out, "  WARNING: {warning}").ok();

@@ -4,9 +4,9 @@
 use super::progress_tty::TtyProgress;
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Event, Judgement, Phase};
-use backburn_experiments::wire::Ended;
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{Event, JournalEntry, Judgement, Phase};
+use backburn_experiments::wire::EndedInjection;
 use owo_colors::OwoColorize;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -95,19 +95,19 @@ impl Palette {
 }
 
 enum ProgressMessage {
-    Entry(Box<Entry>),
+    Entry(Box<JournalEntry>),
     Warning(String),
 }
 
 /// The thread that shows the progress of a run.
 pub(super) struct ProgressThread {
     to: mpsc::Sender<ProgressMessage>,
-    thread: Option<JoinHandle<Vec<Entry>>>,
+    thread: Option<JoinHandle<Vec<JournalEntry>>>,
 }
 
 impl ProgressThread {
     /// Starts the thread. `lengths` holds the duration of each action's fault, by the action's name.
-    pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, Span>) -> Self {
+    pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let (to, from) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("progress".into())
@@ -130,7 +130,7 @@ impl ProgressThread {
     }
 
     /// Waits until everything is shown, and returns all events.
-    pub(super) fn end(self) -> Vec<Entry> {
+    pub(super) fn end(self) -> Vec<JournalEntry> {
         drop(self.to);
         self.thread
             .and_then(|thread| thread.join().ok())
@@ -140,10 +140,10 @@ impl ProgressThread {
 
 fn show(
     style: OutputStyle,
-    lengths: BTreeMap<String, Span>,
+    lengths: BTreeMap<String, HumanDuration>,
     from: &mpsc::Receiver<ProgressMessage>,
-) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+) -> Vec<JournalEntry> {
+    let mut entries: Vec<JournalEntry> = Vec::new();
     let mut lines = LineFormatter {
         paint: Palette::stderr(),
         last: BTreeMap::new(),
@@ -205,7 +205,7 @@ struct LineFormatter {
 }
 
 impl LineFormatter {
-    fn line(&mut self, entry: &Entry) -> Option<String> {
+    fn line(&mut self, entry: &JournalEntry) -> Option<String> {
         let text = self.text(&entry.event)?;
         let at = self.paint.dim(&format!("{:>8.3}s", entry.elapsed));
         Some(format!("{at}  {text}"))
@@ -350,7 +350,7 @@ impl LineFormatter {
     }
 }
 
-fn ended_line(ended: &Ended, paint: Palette) -> String {
+fn ended_line(ended: &EndedInjection, paint: Palette) -> String {
     if ended.clean {
         format!(
             "{} reverted in {:.1} ms",

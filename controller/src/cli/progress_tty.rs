@@ -1,8 +1,8 @@
 //! The live display of a run on a terminal: each probe with its last judgements, and each fault with its remaining time.
 
 use super::progress::Palette;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Event, Judgement};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{Event, JournalEntry, Judgement};
 use backburn_experiments::wire::InjectionId;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub(super) struct TtyProgress {
     probes: BTreeMap<String, ProbeBar>,
     faults: BTreeMap<InjectionId, FaultBar>,
     /// The duration of each action's fault, by the action's name.
-    lengths: BTreeMap<String, Span>,
+    lengths: BTreeMap<String, HumanDuration>,
 }
 
 struct ProbeBar {
@@ -29,12 +29,12 @@ struct ProbeBar {
 struct FaultBar {
     bar: ProgressBar,
     what: String,
-    length: Option<Span>,
+    length: Option<HumanDuration>,
     since: Option<Instant>,
 }
 
 impl TtyProgress {
-    pub(super) fn new(paint: Palette, lengths: BTreeMap<String, Span>) -> Self {
+    pub(super) fn new(paint: Palette, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let picture = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         TtyProgress {
             paint,
@@ -45,7 +45,7 @@ impl TtyProgress {
         }
     }
 
-    pub(super) fn take(&mut self, entry: &Entry) {
+    pub(super) fn take(&mut self, entry: &JournalEntry) {
         match &entry.event {
             Event::RunStarted { hypothesis, .. } => {
                 for name in hypothesis {
@@ -113,10 +113,10 @@ impl TtyProgress {
         for fault in self.faults.values() {
             if let Some(since) = fault.since {
                 let whole = |length: Duration| {
-                    Span(Duration::from_secs(length.as_secs_f64().round() as u64))
+                    HumanDuration(Duration::from_secs(length.as_secs_f64().round() as u64))
                 };
                 let time = match fault.length {
-                    Some(Span(length)) => {
+                    Some(HumanDuration(length)) => {
                         format!("{} left", whole(length.saturating_sub(since.elapsed())))
                     }
                     None => format!("since {}", whole(since.elapsed())),

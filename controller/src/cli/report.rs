@@ -44,7 +44,7 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
         )
         .ok();
     }
-    for looks in verdict.probes.iter().filter(|probe| probe.looks > 0) {
+    for looks in verdict.probes.iter().filter(|probe| probe.samples > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
     if let Some(after) = verdict.recovered_after {

@@ -6,10 +6,10 @@ use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::{Entry, Host, toolkit_differences, toolkit_journal};
+use backburn_experiments::journal::{Host, JournalEntry, toolkit_differences, toolkit_journal};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(super) struct RunCommand {
     hypothesis_strategy: Option<HypothesisStrategy>,
     /// How often to check the hypothesis during the method [default: 1s]
     #[arg(long, value_name = "DURATION")]
-    hypothesis_frequency: Option<Span>,
+    hypothesis_frequency: Option<HumanDuration>,
     /// When to execute the rollbacks: default, always, never, deviated
     #[arg(long, value_name = "STRATEGY", value_parser = document_value::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
@@ -117,7 +117,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
     if let Some(strategy) = command.hypothesis_strategy {
-        experiment.looks = experiment.looks_by(Some(strategy));
+        experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
     if let Some(strategy) = command.rollback_strategy {
         experiment.rollback_strategy = strategy;
@@ -137,7 +137,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         ));
     }
     let title = experiment.document.title.clone();
-    let (looks, has_fault) = (experiment.looks, experiment.has_fault());
+    let (timing, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
     let for_toolkit = toolkit_file.is_some().then(|| experiment.clone());
 
     let style = if command.json {
@@ -164,7 +164,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     } else {
         print(&report::format_report(&title, &finished, Some(&journal)));
         if !has_fault {
-            for difference in toolkit_differences(looks, &finished.run, verdict) {
+            for difference in toolkit_differences(timing, &finished.run, verdict) {
                 print_stderr(&format!("note: {difference}\n"));
             }
         }
@@ -211,7 +211,7 @@ pub(crate) struct CompletedRun {
     /// The run's state and verdict.
     pub(crate) finished: FinishedRun,
     /// The events of the run's journal.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<JournalEntry>,
     /// The path of the run's journal.
     pub(crate) journal: PathBuf,
 }
@@ -224,7 +224,7 @@ pub(crate) fn execute(
     experiment: Experiment,
     host: &HostOptions,
     seed: Option<u64>,
-    frequency: Span,
+    frequency: HumanDuration,
     style: OutputStyle,
 ) -> Result<CompletedRun, CommandFailure> {
     let run = runner::run_id();

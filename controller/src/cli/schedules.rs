@@ -4,7 +4,7 @@ use super::experiment_source::{self, Variables};
 use super::remote::ControllerOptions;
 use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use backburn::api::types::UpcomingRuns;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Due, Timetable};
 use clap::Args;
@@ -139,7 +139,7 @@ fn lines(table: &Timetable, times: &[Due], after: Timestamp) -> String {
         // Days or minutes are enough here.
         let away = match until {
             0..60 => "within a minute".to_owned(),
-            60..172_800 => format!("in {}", Span::seconds(until / 60 * 60)),
+            60..172_800 => format!("in {}", HumanDuration::seconds(until / 60 * 60)),
             _ => format!("in {} days", until / 86_400),
         };
         format!(

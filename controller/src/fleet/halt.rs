@@ -1,76 +1,71 @@
-//! The lever: every agent is told to put everything back, and each is waited for as long as it answers.
+//! The halt: every agent is told to revert everything, and is waited for as long as it answers.
 
 use super::Fleet;
 use crate::agent_connection::{AgentHandle, EventKind};
-use backburn_experiments::wire::{Cause, Ended, Owed, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Report};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// An agent that has said nothing at all for so long after it was told to put everything back is asked whether it lives.
+/// An agent that has sent nothing for this long after it was told to revert everything is asked for a sign of life.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(1);
-/// One that has then still said nothing is named as unresponsive, and not waited for.
+/// An agent that has still sent nothing then is reported as unresponsive, and not waited for.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(4);
-/// The most that is kept of what one agent's guardian says.
+/// How many reports of one agent's guardian are kept.
 const MAX_GUARDIAN_REPORTS: usize = 10_000;
 
-/// The lever that ends every fault at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HaltState {
-    /// Agents may be held.
-    Running,
-    /// Nobody may; agents are told to put everything back, and listened to.
-    Reverting,
-    /// Nobody may; every agent has answered, or has had its time.
-    Settled,
-}
-
-/// What an agent did when the lever was pulled.
+/// What an agent did when it was told to revert everything.
 #[derive(Debug, Clone)]
-pub struct Reverted {
-    /// The agent.
+pub struct AgentReverted {
+    /// The agent's name.
     pub agent: String,
-    /// From the command to its word that everything is gone. None where it has not said so.
+    /// The time from the command to its report that everything is gone. None if it did not report that.
     pub took: Option<Duration>,
     /// What could not be proved gone.
-    pub owed: Vec<Owed>,
-    /// Whether it is connected and says nothing.
+    pub owed: Vec<UnrevertedInjection>,
+    /// Whether it is connected and does not answer.
     pub unresponsive: bool,
-    /// What its guardian has put back for it, because it died or hung.
-    pub guardian: Vec<Ended>,
+    /// What its guardian has reverted because its worker died or hung.
+    pub guardian: Vec<EndedInjection>,
 }
 
 impl Fleet {
-    /// Whether the lever is pulled.
+    /// Whether a halt is in force.
     pub fn is_halted(&self) -> bool {
-        *self.halt_state.borrow() != HaltState::Running
+        self.is_halted.load(Ordering::SeqCst)
     }
 
-    /// From now on nobody can be held.
+    /// From now on no agent can be reserved. Runs that are told to end before [`revert_all`](Self::revert_all) is called
+    /// wait for its requests instead of sending their own.
     pub fn halt(&self) {
         self.guardians().clear();
-        self.halt_state.send_replace(HaltState::Reverting);
+        self.is_halted.store(true, Ordering::SeqCst);
+        // Reservations check for a halt under this lock: those made before are complete.
+        for member in self.members().values() {
+            member.handle.announce_revert_all();
+        }
     }
 
-    /// Agents may be held again.
+    /// Agents can be reserved again.
     pub fn resume(&self) {
-        self.halt_state.send_replace(HaltState::Running);
+        self.is_halted.store(false, Ordering::SeqCst);
     }
 
-    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<Ended>>> {
+    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
         (self.guardians.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what a guardian says for a dead worker, while the lever is pulled.
+    /// Keeps what a guardian reports for a dead worker while a halt is in force.
     pub(super) fn record_guardian_report(&self, agent: &str, kind: &EventKind) {
         let EventKind::Report(report) = kind else {
             return;
         };
         if let Report::Ended(ended) = &**report
-            && ended.cause == Cause::Died
+            && ended.cause == Cause::AgentDied
             && self.is_halted()
         {
             let mut guardians = self.guardians();
@@ -81,13 +76,14 @@ impl Fleet {
         }
     }
 
-    /// Has every connected agent put everything back, and tells of each as soon as it has, does not answer, or the time is over.
-    pub async fn revert_all(&self, within: Duration, mut told: impl FnMut(Reverted)) {
+    /// Has every connected agent revert everything. Calls `report` for each as soon as it has answered, is known not to
+    /// answer, or the time is over.
+    pub async fn revert_all(&self, timeout: Duration, mut report: impl FnMut(AgentReverted)) {
         let began = Instant::now();
         let handles: Vec<(String, AgentHandle)> = (self.members().iter())
             .map(|(name, member)| (name.clone(), member.handle.clone()))
             .collect();
-        // Every one is told before the first is listened to.
+        // All agents are told before the first answer is awaited.
         let mut waited_for: BTreeMap<String, (AgentHandle, u64)> = BTreeMap::new();
         let mut answers = FuturesUnordered::new();
         for (agent, handle) in handles {
@@ -96,7 +92,7 @@ impl Fleet {
             waited_for.insert(agent.clone(), (handle, received));
             answers.push(async move { (agent, answer.await) });
         }
-        let mut stages = [HEARTBEAT_AFTER, UNRESPONSIVE_AFTER, within].into_iter();
+        let mut stages = [HEARTBEAT_AFTER, UNRESPONSIVE_AFTER, timeout].into_iter();
         let mut stage = stages.next();
         while let Some(length) = stage
             && !waited_for.is_empty()
@@ -106,7 +102,7 @@ impl Fleet {
                 answer = answers.next() => answer,
                 () = sleep_until(began + length) => {
                     if length == HEARTBEAT_AFTER {
-                        // Those that do not answer beats are waited for to the end.
+                        // Agents that do not answer heartbeats are waited for to the end.
                         for (handle, received) in waited_for.values_mut() {
                             if *received == handle.messages_received() && !handle.request_heartbeat(self.lease) {
                                 *received = u64::MAX;
@@ -116,7 +112,7 @@ impl Fleet {
                     if length == UNRESPONSIVE_AFTER {
                         let is_silent = |(handle, received): &(AgentHandle, u64)| *received == handle.messages_received();
                         let silent = waited_for.extract_if(.., |_, of| is_silent(of));
-                        silent.for_each(|(agent, _)| told(self.unanswered(agent, true)));
+                        silent.for_each(|(agent, _)| report(self.unanswered(agent, true)));
                     }
                     stage = stages.next();
                     continue;
@@ -127,14 +123,14 @@ impl Fleet {
                 continue;
             };
             let Ok(Report::AllReverted { owed, .. }) = answer else {
-                // Its link is closed, or it does not answer; nothing more will come of it.
-                told(self.unanswered(agent, handle.is_unresponsive()));
+                // Its connection is closed, or it does not answer: nothing more will come.
+                report(self.unanswered(agent, handle.is_unresponsive()));
                 continue;
             };
             if let Some(member) = self.members().get_mut(&agent) {
                 member.introduction.owed.clone_from(&owed);
             }
-            told(Reverted {
+            report(AgentReverted {
                 agent,
                 took: Some(began.elapsed()),
                 owed,
@@ -142,20 +138,13 @@ impl Fleet {
                 guardian: Vec::new(),
             });
         }
-        self.halt_state.send_if_modified(|halt_state| {
-            let pulled = *halt_state == HaltState::Reverting;
-            if pulled {
-                *halt_state = HaltState::Settled;
-            }
-            pulled
-        });
         for (agent, (handle, _)) in waited_for {
-            told(self.unanswered(agent, handle.is_unresponsive()));
+            report(self.unanswered(agent, handle.is_unresponsive()));
         }
     }
 
-    fn unanswered(&self, agent: String, unresponsive: bool) -> Reverted {
-        Reverted {
+    fn unanswered(&self, agent: String, unresponsive: bool) -> AgentReverted {
+        AgentReverted {
             took: None,
             owed: Vec::new(),
             unresponsive,
@@ -164,7 +153,7 @@ impl Fleet {
         }
     }
 
-    /// The runs that hold this agent, whether it is connected or not.
+    /// The runs that have reserved this agent, whether or not it is connected.
     pub fn runs_of(&self, agent: &str) -> Vec<String> {
         let runs = self.runs();
         let claims = runs.get(agent).into_iter().flatten();

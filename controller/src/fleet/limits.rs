@@ -1,21 +1,24 @@
-//! How much an agent may say, of itself and at all: one that says more is not believed to be well, or means no good.
+//! How much an agent may send, in its introduction and over time. An agent that sends more is broken or hostile.
 
 use backburn_experiments::wire::Hello;
 use std::time::{Duration, Instant};
 
-/// An agent that says more than this in [`MESSAGE_WINDOW`] is not believed to be well: effects come once a second, for each injection.
+/// How many messages an agent may send within [`MESSAGE_WINDOW`]. Effects come once a second for each injection.
 pub(super) const MAX_MESSAGES: u32 = 20_000;
 pub(super) const MESSAGE_WINDOW: Duration = Duration::from_secs(10);
 
-/// What an introduction may have, since it is kept: labels, each with a key and a value of at most [`MAX_TEXT_BYTES`] bytes.
+/// How many labels an introduction may have, each with a key and a value of at most [`MAX_TEXT_BYTES`].
 const MAX_LABELS: usize = 64;
 const MAX_TEXT_BYTES: usize = 256;
-/// The faults that it may name.
+/// How many faults an introduction may name.
 const MAX_FAULTS: usize = 256;
-/// The injections that it may find owed, or have put back.
+/// How many injections an introduction may report as owed, held or recovered.
 const MAX_INJECTIONS: usize = 10_000;
 
-/// Whether an introduction has no more than we want to keep of it, as long as the agent is there.
+/// Checks that an introduction is small enough to be kept as long as the agent is connected.
+///
+/// # Errors
+/// What there is too much of.
 pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
     let Hello {
         version,
@@ -26,9 +29,9 @@ pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
         held,
         ..
     } = hello;
-    let too_much = |what: &str| Err(format!("its introduction has too much: {what}"));
+    let too_much = |what: &str| Err(format!("its introduction is too large: {what}"));
     if labels.len() > MAX_LABELS {
-        return too_much(&format!("{} labels, of {MAX_LABELS}", labels.len()));
+        return too_much(&format!("{} labels, at most {MAX_LABELS}", labels.len()));
     }
     let mut texts = labels.iter().flat_map(|(key, value)| [key, value]);
     if texts.any(|text| text.len() > MAX_TEXT_BYTES) {
@@ -38,16 +41,16 @@ pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
         return too_much(&format!("a name of more than {MAX_TEXT_BYTES} bytes"));
     }
     if faults.len() > MAX_FAULTS {
-        return too_much(&format!("{} faults, of {MAX_FAULTS}", faults.len()));
+        return too_much(&format!("{} faults, at most {MAX_FAULTS}", faults.len()));
     }
     let told = recovered.len() + owed.len() + held.len();
     if told > MAX_INJECTIONS {
-        return too_much(&format!("{told} injections, of {MAX_INJECTIONS}"));
+        return too_much(&format!("{told} injections, at most {MAX_INJECTIONS}"));
     }
     Ok(())
 }
 
-/// Keeps an agent that says too much from filling our memory.
+/// Counts an agent's messages, so that one that sends too many cannot fill the controller's memory.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     since: Instant,
@@ -64,7 +67,7 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Whether it may say one more thing now.
+    /// Counts a message. Whether it is still within the limit.
     pub(super) fn allows(&mut self) -> bool {
         if self.since.elapsed() > MESSAGE_WINDOW {
             *self = RateLimiter::default();

@@ -1,77 +1,78 @@
-//! The agents that are connected: who they are, which run holds whom, and the lever that ends every fault at once.
+//! The connected agents: which run has reserved which of them, and the halt that reverts every fault at once.
 //!
-//! All of it is in memory, behind one lock that is held for moments: the fleet works while the store does not.
+//! All of this is in memory, behind locks that are held for moments: the fleet works while the store does not.
 
 mod halt;
 mod limits;
 mod reservation;
 
-pub(crate) use halt::HaltState;
-pub use halt::Reverted;
+pub use halt::AgentReverted;
 pub use reservation::{AdmissionPolicy, DrainGuard, Reservation};
 
 use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
-use crate::agent_connection::{AgentEvent, AgentHandle, EventKind, EventSender, drive};
-use crate::runner::ADDRESS;
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Ended, Hello, Owed, Report};
+use crate::agent_connection::{
+    ADDRESS_LABEL, AgentEvent, AgentHandle, EventKind, EventSender, drive,
+};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{EndedInjection, Hello, UnrevertedInjection, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-/// How long an agent keeps its faults when it does not hear from the controller any more.
-pub const FLEET_LEASE: Span = Span::seconds(30);
+/// How long an agent keeps its faults after the last heartbeat from its controller.
+pub const FLEET_LEASE: HumanDuration = HumanDuration::seconds(30);
 
-/// How long an agent may take to introduce itself. It settles its ledger first.
+/// How long an agent may take to introduce itself: it settles its ledger first.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The connected agents.
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
-    /// Which runs hold whom, by the agent's name: a run keeps an agent that it has lost, until it comes again.
-    /// Locked after the members, where both are.
+    /// The runs that have reserved each agent, by its name. A run keeps an agent that it has lost until it reconnects.
+    /// Locked after the members if both are needed.
     runs: Mutex<BTreeMap<String, Vec<Arc<Claim>>>>,
-    /// Whom nobody may hold any more, over whatever link they come. Locked last.
-    retiring: Mutex<BTreeSet<String>>,
-    /// Counts the connections there have been.
+    /// Agents that may not be reserved, over whatever connection they come. Locked last.
+    draining: Mutex<BTreeSet<String>>,
+    /// The number of connections so far.
     connections: AtomicU64,
-    halt_state: watch::Sender<HaltState>,
-    /// What guardians have said, since the lever was pulled last, for workers that died or hung; by the agent's name.
-    guardians: Mutex<BTreeMap<String, Vec<Ended>>>,
-    /// Changes with each agent that comes or goes.
+    /// Whether a halt is in force: nobody may be reserved.
+    is_halted: AtomicBool,
+    /// What guardians have reported since the last halt for workers that died or hung, by the agent's name.
+    guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
+    /// Changes whenever an agent connects or disconnects.
     seen: watch::Sender<u64>,
-    /// Names and labels that many share are kept once.
+    /// Lists of fault names, which many agents share, are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
-    lease: Span,
+    lease: HumanDuration,
 }
 
-/// A connected agent.
+/// A connected agent, and the runs that have reserved it.
 #[derive(Debug)]
 struct Member {
-    /// Which of all connections it is: a later one has a higher number.
+    /// The number of the connection; a later one has a higher number.
     connection: u64,
     introduction: Introduction,
     peer: SocketAddr,
     since: jiff::Timestamp,
     handle: AgentHandle,
-    /// More than one where all of them share it.
+    /// The runs that get its events: more than one only if all of them share it.
     holders: Vec<Holder>,
 }
 
-/// What is kept of an agent's first words.
+/// What is kept of an agent's introduction.
 #[derive(Debug, Clone)]
 struct Introduction {
     version: String,
     labels: BTreeMap<String, String>,
     faults: Arc<[String]>,
-    owed: Vec<Owed>,
+    owed: Vec<UnrevertedInjection>,
     held: Vec<String>,
-    answers_beats: bool,
+    answers_heartbeats: bool,
 }
 
 #[derive(Debug)]
@@ -81,39 +82,39 @@ struct Holder {
     events: EventSender,
 }
 
-/// A run that holds agents.
+/// A run that reserves agents.
 #[derive(Debug)]
 struct Claim {
     run: String,
-    /// Whether others that say so too may hold the same agents.
+    /// Whether other runs that share their agents may reserve the same ones.
     shares: bool,
 }
 
-/// A connected agent, for people.
+/// A connected agent, as it is shown to people.
 #[derive(Debug, Clone)]
 pub struct ConnectedAgent {
     /// Its name.
     pub name: String,
     /// The version of its program.
     pub version: String,
-    /// Given and found.
+    /// Its labels, given and detected.
     pub labels: BTreeMap<String, String>,
-    /// What it can inject.
+    /// The faults that it can inject.
     pub faults: Arc<[String]>,
-    /// Where it calls from.
+    /// The address that it calls from.
     pub peer: SocketAddr,
-    /// Since when.
+    /// When it connected.
     pub since: jiff::Timestamp,
-    /// Whether it is connected and has said nothing for a lease, although it was asked.
+    /// Whether it has sent nothing for a lease, although it was asked.
     pub unresponsive: bool,
-    /// The runs that hold it.
+    /// The runs that have reserved it.
     pub runs: Vec<String>,
-    /// What it could not put back.
-    pub owed: Vec<Owed>,
+    /// What it could not revert.
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 impl Member {
-    /// Tells those who hold it that it has gone.
+    /// Tells the runs that reserved it that it has gone.
     fn gone(self, why: &str) {
         for holder in self.holders {
             holder.send(self.connection, EventKind::Closed(why.to_owned()));
@@ -138,7 +139,7 @@ impl Member {
 }
 
 impl Holder {
-    /// A run that is over does not listen any more; its agent is let go in a moment.
+    /// Sends an event to the run. A run that is over has dropped its receiver, and releases its agents in a moment.
     fn send(&self, connection: u64, kind: EventKind) {
         let event = AgentEvent {
             agent: Arc::clone(&self.agent),
@@ -156,14 +157,14 @@ impl Default for Fleet {
 }
 
 impl Fleet {
-    /// A fleet without agents, whose links are kept up with this lease.
-    pub fn new(lease: Span) -> Self {
+    /// A fleet without agents, whose connections are kept with this lease.
+    pub fn new(lease: HumanDuration) -> Self {
         Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
-            retiring: Mutex::default(),
+            draining: Mutex::default(),
             connections: AtomicU64::default(),
-            halt_state: watch::Sender::new(HaltState::Running),
+            is_halted: AtomicBool::new(false),
             guardians: Mutex::default(),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
@@ -179,11 +180,11 @@ impl Fleet {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retiring(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        (self.retiring.lock()).unwrap_or_else(PoisonError::into_inner)
+    fn draining(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        (self.draining.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves an agent whose name is proved, until its link closes. Returns why it did.
+    /// Serves an agent whose name is proved, until its connection closes. Returns the reason.
     pub async fn serve(
         self: &Arc<Self>,
         name: &str,
@@ -218,17 +219,17 @@ impl Fleet {
                 }
                 if !pace.allows() {
                     return Err(format!(
-                        "it said more than {MAX_MESSAGES} things within {} s",
+                        "it sent more than {MAX_MESSAGES} messages within {} s",
                         MESSAGE_WINDOW.as_secs()
                     ));
                 }
-                // Nobody is to be told that ten thousand are well.
-                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::Alive)) {
+                // Runs need not know that ten thousand agents are alive.
+                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer)) {
                     return Ok(());
                 }
                 match fleet.forward(&owner, connection, kind) {
                     true => Ok(()),
-                    false => Err("another link of this agent took its place".to_owned()),
+                    false => Err("another connection of this agent took its place".to_owned()),
                 }
             }
             (_, None) => Ok(()),
@@ -241,7 +242,7 @@ impl Fleet {
         };
         let why = tokio::select! {
             why = driver.run(on_event) => why,
-            () = late => format!("it did not introduce itself within {}", Span(HELLO_TIMEOUT)),
+            () = late => format!("it did not introduce itself within {}", HumanDuration(HELLO_TIMEOUT)),
         };
         if let Some(connection) = introduced.get() {
             self.leave(name, *connection, &why);
@@ -249,11 +250,12 @@ impl Fleet {
         why
     }
 
-    /// Somebody has introduced itself. Whoever had its name before is gone: an agent has one link.
+    /// An agent has introduced itself. An earlier connection under its name is closed: an agent has one connection.
     fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, handle: AgentHandle) -> u64 {
         let faults = self.once(hello.faults);
         let mut labels = hello.labels;
-        (labels.entry(ADDRESS.to_owned())).or_insert_with(|| peer.ip().to_canonical().to_string());
+        (labels.entry(ADDRESS_LABEL.to_owned()))
+            .or_insert_with(|| peer.ip().to_canonical().to_string());
         let mut members = self.members();
         let before = members.remove(name);
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -265,7 +267,7 @@ impl Fleet {
                 faults,
                 owed: hello.owed,
                 held: hello.held,
-                answers_beats: hello.answers_beats,
+                answers_heartbeats: hello.answers_heartbeats,
             },
             peer,
             since: jiff::Timestamp::now(),
@@ -276,19 +278,19 @@ impl Fleet {
         drop(members);
         if let Some(before) = before {
             before.handle.close();
-            before.gone("it has come again over another link");
+            before.gone("it has reconnected over another connection");
         }
         self.seen.send_modify(|count| *count += 1);
         connection
     }
 
-    /// The same list of names once for all who say it.
+    /// The same list of names, kept once for all agents that give it.
     fn once(&self, names: Vec<String>) -> Arc<[String]> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(same) = known.get(names.as_slice()) {
             return Arc::clone(same);
         }
-        // Versions are few; who makes up lists without end gets them, but they are not kept.
+        // Programs of few versions give few lists. Endless lists of made-up names are accepted, but not kept.
         let names: Arc<[String]> = names.into();
         if known.len() < 64 {
             known.insert(Arc::clone(&names));
@@ -312,8 +314,8 @@ impl Fleet {
         self.seen.send_modify(|count| *count += 1);
     }
 
-    /// Hands a word of an agent on to the runs that hold it: each knows what it asked for. False where this link is not its
-    /// own any more.
+    /// Forwards an event of an agent to the runs that have reserved it: each knows what it asked for. Returns false if a newer
+    /// connection has replaced this one.
     fn forward(&self, name: &str, connection: u64, kind: EventKind) -> bool {
         let mut members = self.members();
         let Some(member) = members
@@ -330,38 +332,42 @@ impl Fleet {
                 }
                 last.send(connection, kind);
             }
-            None => tracing::debug!(agent = name, ?kind, "heard of an agent that no run holds"),
+            None => tracing::debug!(
+                agent = name,
+                ?kind,
+                "event of an agent that no run has reserved"
+            ),
         }
         true
     }
 
-    /// Lets go of an agent, e.g. because its certificate is revoked: it is nobody's any more, and its link is closed.
-    pub fn dismiss(&self, name: &str) {
+    /// Disconnects an agent, e.g. because its certificate was revoked.
+    pub fn disconnect(&self, name: &str) {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
         member.handle.close();
-        member.gone("it was dismissed");
+        member.gone("it was disconnected");
         self.seen.send_modify(|count| *count += 1);
     }
 
-    /// How long agents keep their faults when they do not hear from us.
-    pub fn lease(&self) -> Span {
+    /// How long agents keep their faults after the last heartbeat.
+    pub fn lease(&self) -> HumanDuration {
         self.lease
     }
 
-    /// How many agents are connected.
+    /// The number of connected agents.
     pub fn count(&self) -> usize {
         self.members().len()
     }
 
-    /// How many agents are connected and do not answer.
+    /// The number of connected agents that do not answer.
     pub fn unresponsive(&self) -> usize {
         let members = self.members();
         let hangs = |member: &&Member| member.handle.is_unresponsive();
         members.values().filter(hangs).count()
     }
 
-    /// Every connected agent, in the order of the names.
+    /// All connected agents, by name.
     pub fn list(&self) -> Vec<ConnectedAgent> {
         let members = self.members();
         let runs = self.runs();
@@ -371,7 +377,7 @@ impl Fleet {
             .collect()
     }
 
-    /// One connected agent.
+    /// The connected agent of this name.
     pub fn get(&self, name: &str) -> Option<ConnectedAgent> {
         let members = self.members();
         let runs = self.runs();
@@ -379,12 +385,12 @@ impl Fleet {
         Some(member.connected(name, runs.get(name)))
     }
 
-    /// How to speak to a connected agent.
+    /// A handle to the connected agent of this name.
     pub fn handle(&self, name: &str) -> Option<AgentHandle> {
         self.members().get(name).map(|member| member.handle.clone())
     }
 
-    /// Changes with each agent that comes or goes.
+    /// Changes whenever an agent connects or disconnects.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.seen.subscribe()
     }

@@ -1,41 +1,39 @@
-//! What a run has of a fleet: it may look at everybody, and holds those that it picked. Who is held by one run is
-//! nobody else's until that run is over, unless both say that they share.
+//! The agents of a fleet that a run reserves. A run sees all agents and reserves those that it selects. No other run gets
+//! them until that run is over, unless both runs share their agents.
 
-use super::{Claim, Fleet, HaltState, Holder, Member};
-use crate::agent_connection::{AgentHandle, EventSender};
-use crate::agent_pool::{AgentSession, Inventory};
-use backburn_experiments::Span;
+use super::{Claim, Fleet, Holder, Member};
+use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
-/// How long a lost agent may take to come again, beyond its lease: it puts everything back first.
+/// How long a lost agent may take to reconnect, in addition to its lease: it reverts everything first.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do about an agent that another run holds.
-const OVERLAP_HINT: &str = "wait until that run is over, or pick other agents; two runs hold the same agent where both say `\"shared\": true` in their `blast-radius`";
+/// What to do about an agent that another run has reserved.
+const OVERLAP_HINT: &str = "wait until that run is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`";
 
-/// How long until an agent is asked again what others of its host hold.
+/// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Says whether these agents, with their labels, may be hit, among all that are connected.
+/// Decides whether a run may target these agents, given with their labels, among all that are connected.
 pub type AdmissionPolicy = Box<
     dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Inventory) -> Result<(), Refusal> + Send,
 >;
 
-/// A fleet, as one run sees it. What it holds is let go when this is dropped.
+/// The agents that one run has reserved. They are released when this is dropped.
 pub struct Reservation {
     fleet: Arc<Fleet>,
     claim: Arc<Claim>,
-    /// Whom it holds, and the connection over which it heard of them last.
+    /// The reserved agents, and the connection that each was reserved over.
     names: BTreeMap<String, u64>,
     permit: AdmissionPolicy,
 }
 
 impl Reservation {
-    /// For this run, which holds nobody yet.
+    /// A reservation for this run, of no agents yet.
     pub fn new(fleet: Arc<Fleet>, run: impl Into<String>) -> Self {
         Reservation {
             fleet,
@@ -48,14 +46,14 @@ impl Reservation {
         }
     }
 
-    /// The same, and nobody is held whom `permit` does not allow.
+    /// Reserves only agents that `permit` allows.
     #[must_use]
     pub fn permitted_by(mut self, permit: AdmissionPolicy) -> Self {
         self.permit = permit;
         self
     }
 
-    /// The same, and whether it shares whom it holds with other runs that do, too.
+    /// Sets whether the run shares its agents with other runs that share theirs.
     #[must_use]
     pub fn sharing(mut self, shares: bool) -> Self {
         let run = self.claim.run.clone();
@@ -63,32 +61,32 @@ impl Reservation {
         self
     }
 
-    /// Whether these may be hit.
+    /// Checks whether the run may target these agents.
     ///
     /// # Errors
-    /// They may not, and by which rule.
+    /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
         let named = inventory.iter().filter(|(name, _)| names.contains(name));
         (self.permit)(&named.cloned().collect(), &inventory)
     }
 
-    /// Everybody who is connected.
+    /// All connected agents.
     ///
     /// # Errors
-    /// Nobody is, or the lever is pulled.
+    /// No agent is connected, or a halt is in force.
     pub fn inventory(&self) -> Result<Inventory, Refusal> {
         self.may_start()?;
         let members = self.fleet.members();
         if members.is_empty() {
             return Err(Refusal::new("no-match", "no agent is connected").hint(
-                "`backburn agent join` and `backburn agent connect` on a host make it one of the fleet",
+                "`backburn agent join` and `backburn agent connect` on a host add it to the fleet",
             ));
         }
-        let retiring = self.fleet.retiring();
+        let draining = self.fleet.draining();
         let inventory = members
             .iter()
-            .filter(|(name, _)| !retiring.contains(*name))
+            .filter(|(name, _)| !draining.contains(*name))
             .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
         Ok(inventory.collect())
     }
@@ -96,22 +94,15 @@ impl Reservation {
     fn may_start(&self) -> Result<(), Refusal> {
         match self.fleet.is_halted() {
             false => Ok(()),
-            true => Err(
-                Refusal::new("halt", "the halt lever is pulled: nothing new starts")
-                    .hint("`backburn resume` lets runs start again"),
-            ),
+            true => Err(Refusal::new("halt", "a halt is in force: no run may start")
+                .hint("`backburn resume` lets runs start again")),
         }
     }
 
-    /// Where the lever is, from now on.
-    pub(crate) fn halt_state(&self) -> watch::Receiver<HaltState> {
-        self.fleet.halt_state.subscribe()
-    }
-
-    /// Holds all of these, or none, and has what is heard of them told to `events`.
+    /// Reserves all of these agents, or none, and sends their events to `events`.
     ///
     /// # Errors
-    /// Another run holds one of them, one has gone, or the lever is pulled.
+    /// Another run has reserved one of them, one has gone, or a halt is in force.
     pub fn reserve(
         &mut self,
         names: &BTreeSet<String>,
@@ -120,14 +111,14 @@ impl Reservation {
         self.check_admission(names)?;
         let mut members = self.fleet.members();
         let mut runs = self.fleet.runs();
-        // Looked at under the lock: whoever pulls the lever afterwards finds these held.
+        // Checked under the lock: a halt that begins afterwards finds these agents reserved.
         self.may_start()?;
-        let retiring = self.fleet.retiring();
+        let draining = self.fleet.draining();
         for name in names {
-            if !members.contains_key(name) || retiring.contains(name) {
+            if !members.contains_key(name) || draining.contains(name) {
                 return Err(Refusal::new(
                     "agent",
-                    format!("agent `{name}` has gone since it was picked"),
+                    format!("agent `{name}` has disconnected since it was selected"),
                 )
                 .hint("start the run again"));
             }
@@ -152,13 +143,13 @@ impl Reservation {
         other.run == self.claim.run || (other.shares && self.claim.shares)
     }
 
-    /// Nobody else gets this agent, whenever it comes. Its run of before the crash has it.
+    /// Reserves an agent that may not be connected: it belongs to a run that a crash interrupted.
     pub(crate) fn claim(&mut self, name: &str) {
         claim(&mut self.fleet.runs(), name, &self.claim);
         self.names.insert(name.to_owned(), 0);
     }
 
-    /// Those of these that are connected, to be asked.
+    /// Handles to those of these agents that are connected.
     pub(crate) fn handles(&self, names: &BTreeSet<String>) -> BTreeMap<String, AgentHandle> {
         let members = self.fleet.members();
         let handles = names.iter().filter_map(|name| {
@@ -168,13 +159,11 @@ impl Reservation {
         handles.collect()
     }
 
-    /// Waits until a lost agent comes again, over another connection than the one that was lost, and holds it. What it
-    /// said over the old one is of no use: it is its ledger after that which counts.
-    /// What is still held by another agent of its host, which is about to put it back, is waited for, too.
+    /// Waits until a lost agent reconnects over a newer connection, and reserves it. Only its ledger counts then, and nothing
+    /// that it reported over the lost connection. Also waits until no other agent of its host holds anything of the run.
     ///
-    /// All who were lost at the same time have the same time to come: whoever waits for many of them, one after the other,
-    /// does not wait for longer. One that was lost because it does not answer has only the time of `hung`: nobody knows whether it
-    /// ever comes.
+    /// The time runs from when the agent was lost, so that waiting for many agents one after the other takes no longer. An
+    /// agent that was lost because it hung may take as long as `hung`, since it may never come back.
     pub(crate) async fn reconnect(
         &mut self,
         name: &str,
@@ -200,23 +189,22 @@ impl Reservation {
             }
         };
         let come = tokio::time::timeout_at(deadline, come).await;
-        let mut come =
-            come.map_err(|_| format!("agent `{name}` did not come again within {}", Span(within)))?;
-        self.names.insert(name.to_owned(), come.connection);
+        let mut session =
+            come.map_err(|_| format!("agent `{name}` did not reconnect within {}", HumanDuration(within)))?;
+        self.names.insert(name.to_owned(), session.connection);
         let until = since + hung.unwrap_or(within + RECONNECT_TIMEOUT);
-        while !come.hello.held.is_empty() && Instant::now() < until {
+        while !session.hello.held.is_empty() && Instant::now() < until {
             tokio::time::sleep(HELD_POLL_INTERVAL).await;
-            let Some((owed, held)) = come.handle.revert(&self.claim.run).await else {
+            let Some((owed, held)) = session.handle.revert_run(&self.claim.run).await else {
                 break;
             };
-            (come.hello.owed, come.hello.held) = (owed, held);
+            (session.hello.owed, session.hello.held) = (owed, held);
         }
-        Ok(come)
+        Ok(session)
     }
 }
 
-/// An agent that nobody else may hold any more, because it is about to go for good. It may be held again when this is dropped
-/// and it has not gone.
+/// Keeps an agent that is about to be revoked from being reserved, until this is dropped.
 #[derive(Debug)]
 pub struct DrainGuard {
     fleet: Arc<Fleet>,
@@ -225,12 +213,12 @@ pub struct DrainGuard {
 }
 
 impl DrainGuard {
-    /// This agent, whether or not it is there.
+    /// Guards this agent, whether or not it is connected.
     pub fn of(fleet: &Arc<Fleet>, name: &str) -> Self {
-        // Who is about to hold it has done so by then, or finds it retiring.
+        // A reservation under way is complete once this lock is held, or finds the agent guarded.
         let _members = fleet.members();
         let claims = fleet.runs().get(name).cloned().unwrap_or_default();
-        fleet.retiring().insert(name.to_owned());
+        fleet.draining().insert(name.to_owned());
         DrainGuard {
             fleet: Arc::clone(fleet),
             name: name.to_owned(),
@@ -238,7 +226,7 @@ impl DrainGuard {
         }
     }
 
-    /// The runs that hold it.
+    /// The runs that have reserved it.
     pub fn runs(&self) -> &[String] {
         &self.runs
     }
@@ -246,11 +234,11 @@ impl DrainGuard {
 
 impl Drop for DrainGuard {
     fn drop(&mut self) {
-        self.fleet.retiring().remove(&self.name);
+        self.fleet.draining().remove(&self.name);
     }
 }
 
-/// Writes down that a run holds an agent.
+/// Records that a run has reserved an agent.
 fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<Claim>) {
     let claims = runs.entry(name.to_owned()).or_default();
     if !claims.iter().any(|known| known.run == claim.run) {
@@ -258,7 +246,7 @@ fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<C
     }
 }
 
-/// Gives an agent to a run.
+/// Gives an agent to a run: its events go there from now on.
 fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSender) -> AgentSession {
     member
         .holders
@@ -274,11 +262,11 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSende
         version: introduction.version,
         labels: introduction.labels,
         faults: introduction.faults.to_vec(),
-        // What it put back when it came concerns the run that it was lost to, which knows it by what is not owed.
+        // What it recovered concerns the run that lost it, and that run sees what is no longer owed.
         recovered: Vec::new(),
         owed: introduction.owed,
         held: introduction.held,
-        answers_beats: introduction.answers_beats,
+        answers_heartbeats: introduction.answers_heartbeats,
     };
     AgentSession {
         hello,
@@ -314,7 +302,7 @@ mod tests {
     use backburn_experiments::wire::Report;
     use tokio::io::AsyncWriteExt as _;
 
-    /// An agent that has said its first word. It goes when the stream is dropped.
+    /// An agent that has introduced itself. It disconnects when the stream is dropped.
     async fn come(fleet: &Arc<Fleet>) -> tokio::io::DuplexStream {
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let serving = Arc::clone(fleet);
@@ -332,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_hangs_has_not_come_again() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let hangs = come(&fleet).await;
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
@@ -364,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
-        let fleet = Arc::new(Fleet::new(Span::seconds(30)));
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let _first = come(&fleet).await;
         let retired = DrainGuard::of(&fleet, "a");
         let _second = come(&fleet).await;

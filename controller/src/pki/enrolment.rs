@@ -7,7 +7,7 @@ use backburn_experiments::join::{
     JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
 };
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Span, json};
+use backburn_experiments::{HumanDuration, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -160,7 +160,7 @@ async fn answer(
         name,
         certificate: signed.certificate,
         authority: authority.certificate().into(),
-        lasts: Span(lifetime),
+        lasts: HumanDuration(lifetime),
     };
     Ok((joined, agent))
 }

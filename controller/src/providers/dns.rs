@@ -2,7 +2,7 @@
 //! no `hosts` file answers; left to the system it goes the way that every program's does.
 
 use super::{NoValue, limit, plain, tcp, within};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::DnsProvider;
 use backburn_experiments::probes::address::of_name_server;
 use hickory_proto::op::{Message, Query, ResponseCode};
@@ -21,7 +21,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// `{code, answers}`: the response code in words, e.g. `No Error`, and the records' data as text.
 pub(super) async fn measure(
     provider: &DnsProvider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
 ) -> Result<Value, NoValue> {
     within(Some(limit(provider.timeout, longest)), answer(provider)).await?
 }

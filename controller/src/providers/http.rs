@@ -3,7 +3,7 @@
 //! `backburn_experiments::probes`, since agents measure the same.
 
 use super::{MOST, NoValue, tcp, tls, within};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::HttpProvider;
 use backburn_experiments::probes::http::{
     Asked, MOST_REDIRECTS, limits, too_long, too_many_redirects, value,
@@ -20,13 +20,13 @@ use tokio::task::JoinSet;
 /// `{status, headers, body}`; the body parsed where its type says JSON.
 pub(super) async fn measure(
     provider: &HttpProvider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
 ) -> Result<Value, NoValue> {
     let (connect, answer) = limits(provider, longest);
     within(Some(answer), follow(provider, connect)).await?
 }
 
-async fn follow(provider: &HttpProvider, connect: Span) -> Result<Value, NoValue> {
+async fn follow(provider: &HttpProvider, connect: HumanDuration) -> Result<Value, NoValue> {
     let mut asked = Asked::from(provider).map_err(NoValue::Broken)?;
     for _ in 0..=MOST_REDIRECTS {
         let mut tries = provider.max_retries.unwrap_or(0);
@@ -51,7 +51,7 @@ enum Failed {
     Later(NoValue),
 }
 
-async fn ask(asked: &Asked, verify: bool, connect: Span) -> Result<Response<Incoming>, Failed> {
+async fn ask(asked: &Asked, verify: bool, connect: HumanDuration) -> Result<Response<Incoming>, Failed> {
     let host = asked.uri.host().unwrap_or_default();
     let secure = asked.uri.scheme_str() == Some("https");
     let port = asked

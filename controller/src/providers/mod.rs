@@ -15,7 +15,7 @@ mod tcp;
 mod tls;
 
 use crate::agent_connection::AgentHandle;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
 use backburn_experiments::redact::Redactor;
@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
 
-pub use backburn_experiments::wire::Probed as Measured;
+pub use backburn_experiments::wire::ProbeOutcome as Measured;
 pub use preflight::missing;
 
 /// What providers need besides their own arguments.
@@ -48,7 +48,7 @@ pub struct ProbeContext {
 /// Asks the provider. `longest` holds where the provider has no time-out of its own.
 pub async fn measure(
     provider: &Provider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
     context: &ProbeContext,
 ) -> Measured {
     let outcome = match provider {
@@ -82,11 +82,11 @@ pub async fn measure(
 }
 
 /// The answer, or that there was none in time. No limit where there is none.
-async fn within<T>(longest: Option<Span>, answer: impl Future<Output = T>) -> Result<T, NoValue> {
+async fn within<T>(longest: Option<HumanDuration>, answer: impl Future<Output = T>) -> Result<T, NoValue> {
     match longest {
-        Some(Span(longest)) => tokio::time::timeout(longest, answer)
+        Some(HumanDuration(longest)) => tokio::time::timeout(longest, answer)
             .await
-            .map_err(|_| late(Span(longest))),
+            .map_err(|_| late(HumanDuration(longest))),
         None => Ok(answer.await),
     }
 }

@@ -7,7 +7,7 @@ use super::text_of;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::places::{Placed, providers};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// How long all modules together may take to be imported.
-const IMPORT_WITHIN: Span = Span::seconds(60);
+const IMPORT_WITHIN: HumanDuration = HumanDuration::seconds(60);
 
 /// What is not there of all that this host will run for an experiment; what agents of a fleet measure is theirs to know.
 pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {

@@ -3,7 +3,7 @@
 
 use super::capture::Capture;
 use super::{MOST, NoValue, plain, text_of, within};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::ProcessProvider;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const LOOK_EACH: Duration = Duration::from_millis(20);
 /// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
 pub(super) async fn measure(
     provider: &ProcessProvider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
 ) -> Result<Value, NoValue> {
     let argv = backburn_experiments::argv::argv(provider).map_err(NoValue::Broken)?;
     let mut command = Command::new(at_home(&provider.path));
@@ -57,7 +57,7 @@ pub(super) struct Output {
 pub(super) async fn run(
     mut command: Command,
     input: &[u8],
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
     name: &str,
 ) -> Result<Output, NoValue> {
     let broken = |error: io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));

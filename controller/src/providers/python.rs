@@ -2,7 +2,7 @@
 //! own `python3` runs it in a child process, JSON in and JSON out (`call.py`).
 
 use super::{NoValue, ProbeContext, process};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::PythonProvider;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ pub(super) fn interpreter() -> OsString {
 /// raises is no answer, anything else a broken check.
 pub(super) async fn measure(
     provider: &PythonProvider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
     context: &ProbeContext,
 ) -> Result<Value, NoValue> {
     let interpreter = interpreter();

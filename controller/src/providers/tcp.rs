@@ -1,7 +1,7 @@
 //! Whether a TCP connection can be made.
 
 use super::{NoValue, limit, plain, within};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::TcpProvider;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// `{connected: true, took}`, with the seconds that it took.
 pub(super) async fn measure(
     provider: &TcpProvider,
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
 ) -> Result<Value, NoValue> {
     let began = Instant::now();
     let limit = limit(provider.timeout, longest);

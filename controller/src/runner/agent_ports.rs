@@ -1,8 +1,7 @@
 //! The run's end of each agent's connection. It knows which request asked for what, so that the state machine need not.
 
 use super::events::{AgentReport, JoiningAgent, RunnerEvent};
-use crate::agent_connection::{AgentEvent, AgentHandle, EventKind};
-use crate::agent_pool::AgentSession;
+use crate::agent_connection::{AgentEvent, AgentHandle, AgentSession, EventKind};
 use backburn_experiments::wire::{Command, InjectionId, InjectionRequest, Report};
 use std::collections::BTreeMap;
 
@@ -77,10 +76,7 @@ impl AgentPorts {
     /// Tells an agent to revert everything of the run.
     pub(super) fn revert_all(&mut self, agent: &str) {
         if let Some(port) = self.ports.get_mut(agent) {
-            let request = port.handle.next_request_id();
-            let run = Some(self.run.clone());
-            port.reverting = Some(request);
-            port.handle.send(Command::RevertAll { request, run });
+            port.reverting = Some(port.handle.start_revert_run(&self.run));
         }
     }
 
@@ -141,12 +137,12 @@ impl AgentPorts {
             Report::AllReverted { request, owed, .. } if port.reverting == Some(request) => {
                 AgentReport::AllReverted(owed)
             }
-            Report::Struck { run, rule, seen } => {
+            Report::AbortRuleTriggered { run, rule, seen } => {
                 AgentReport::AbortRuleTriggered { run, rule, seen }
             }
             Report::AllReverted { .. }
             | Report::Hello(_)
-            | Report::Alive
+            | Report::HeartbeatAnswer
             | Report::Planned { .. }
             | Report::Described { .. }
             | Report::Probed { .. }

@@ -3,13 +3,12 @@
 
 use super::agent_ports::AgentPorts;
 use super::evaluation::Evaluator;
-use super::events::{Halt, RunnerCommand, RunnerEvent, Sample, StepTime};
+use super::events::{RunnerCommand, RunnerEvent, Sample, StepTime};
 use super::journal::JournalWriter;
 use super::machine::{Machine, RunParameters, activities_of, sampled_probes};
 use super::{FinishedRun, RunSettings};
-use crate::agent_connection::{AgentEvent, EventSender};
-use crate::agent_pool::{AgentPool, AgentSession, Inventory};
-use crate::fleet::HaltState;
+use crate::agent_connection::{AgentEvent, AgentSession, EventSender, Inventory};
+use crate::agent_pool::AgentPool;
 use crate::providers::{self, ProbeContext};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Activity;
@@ -20,7 +19,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -44,9 +43,6 @@ pub(super) struct Driver {
     is_fleet: bool,
     journal: JournalWriter,
     stop: mpsc::UnboundedReceiver<String>,
-    halt: Option<watch::Receiver<HaltState>>,
-    /// What the state machine knows of it.
-    known_halt: Halt,
     /// None while it works.
     pool: Option<AgentPool>,
     pool_work: Option<PoolWork>,
@@ -86,8 +82,6 @@ impl Driver {
             is_fleet,
             journal: JournalWriter::new(settings.journal, settings.observers),
             stop: settings.stop,
-            halt: settings.agent_pool.halt_state(),
-            known_halt: Halt::default(),
             pool: Some(settings.agent_pool),
             pool_work: None,
             agents,
@@ -114,8 +108,7 @@ impl Driver {
 
     /// Drives the run to its end.
     pub(super) async fn run(mut self) -> FinishedRun {
-        let mut events: Vec<RunnerEvent> = self.halt_changed().into_iter().collect();
-        events.push(RunnerEvent::Started);
+        let mut events = vec![RunnerEvent::Started];
         loop {
             let now = StepTime {
                 elapsed: self.began.elapsed(),
@@ -130,8 +123,6 @@ impl Driver {
                 }
                 events = self.next_events().await;
             }
-            // The halt is known before anything that comes after it.
-            events.splice(0..0, self.halt_changed());
         }
         let (run, illegal) = self.machine.into_run();
         FinishedRun {
@@ -144,12 +135,10 @@ impl Driver {
     /// Waits for the next thing that happens. Empty where it is time that has passed.
     async fn next_events(&mut self) -> Vec<RunnerEvent> {
         let due = self.machine.next_due().map(|due| self.began + due);
-        let takes_reports = !self.machine.defers_reports();
         tokio::select! {
             biased;
             Some(by) = self.stop.recv() => vec![RunnerEvent::StopRequested(by)],
-            () = until_halt_changes(&mut self.halt) => Vec::new(),
-            Some(report) = self.reports.recv(), if takes_reports => {
+            Some(report) = self.reports.recv() => {
                 let mut events: Vec<RunnerEvent> = self.agents.event(report).into_iter().collect();
                 for _ in 1..MAX_EVENTS_AT_ONCE {
                     let Ok(report) = self.reports.try_recv() else { break };
@@ -175,17 +164,6 @@ impl Driver {
             }
             () = sleep_until(due) => Vec::new(),
         }
-    }
-
-    /// The fleet's halt, if it has changed since the last time.
-    fn halt_changed(&mut self) -> Option<RunnerEvent> {
-        let state = *self.halt.as_mut()?.borrow_and_update();
-        let halt = Halt {
-            in_force: state != HaltState::Running,
-            awaits_answers: state == HaltState::Reverting,
-        };
-        let has_changed = std::mem::replace(&mut self.known_halt, halt) != halt;
-        has_changed.then_some(RunnerEvent::HaltChanged(halt))
     }
 
     /// Does what the state machine says, in that order. What is known at once of it comes as events.
@@ -359,15 +337,6 @@ impl Driver {
         own.own_secrets.clone_from(&activity.secrets);
         Arc::new(own)
     }
-}
-
-async fn until_halt_changes(halt: &mut Option<watch::Receiver<HaltState>>) {
-    if let Some(halt) = halt
-        && halt.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 async fn until_done(work: &mut Option<PoolWork>) -> (AgentPool, PoolAnswer) {

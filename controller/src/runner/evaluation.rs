@@ -1,7 +1,8 @@
 //! Measures an activity and judges its value: within, outside or unknown, and why.
 
 use super::events::ActivityResult;
-use crate::providers::{Measured, ProbeContext, measure};
+use crate::providers::{ProbeContext, measure};
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{ActivityStatus, Judgement};
 use backburn_experiments::probes::within;
@@ -33,8 +34,8 @@ impl Evaluator {
         let (judgement, why) =
             judged.unwrap_or((Judgement::Unknown, Some("it has no tolerance".into())));
         let output = match measured {
-            Measured::Output(output) => output,
-            Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+            ProbeOutcome::Output(output) => output,
+            ProbeOutcome::NoAnswer(_) | ProbeOutcome::Broken(_) => Value::Null,
         };
         (judgement, output, why)
     }
@@ -45,8 +46,8 @@ impl Evaluator {
         let (judgement, why_judged) =
             judged.map_or((None, None), |(judgement, why)| (Some(judgement), why));
         let (status, output, why) = match measured {
-            Measured::Output(output) => (ActivityStatus::Succeeded, output, why_judged),
-            Measured::NoAnswer(why) | Measured::Broken(why) => {
+            ProbeOutcome::Output(output) => (ActivityStatus::Succeeded, output, why_judged),
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 (ActivityStatus::Failed, Value::Null, Some(why))
             }
         };
@@ -62,7 +63,7 @@ impl Evaluator {
     async fn measure(
         &self,
         context: &ProbeContext,
-    ) -> (Measured, Option<(Judgement, Option<String>)>) {
+    ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
         // A local run's only agent is on this host, too.
         if let Some(from) = self.activity.from.as_ref().filter(|_| context.is_fleet) {
             return self.measure_from(from, context).await;
@@ -81,7 +82,7 @@ impl Evaluator {
         &self,
         from: &str,
         context: &ProbeContext,
-    ) -> (Measured, Option<(Judgement, Option<String>)>) {
+    ) -> (ProbeOutcome, Option<(Judgement, Option<String>)>) {
         let names = context.picks.get(from).map(Vec::as_slice);
         let names = names.unwrap_or_default();
         let mut asked = tokio::task::JoinSet::new();
@@ -92,16 +93,16 @@ impl Evaluator {
                 let within = within(&provider, timeout).0 + AGENT_ANSWER_TIMEOUT;
                 let measured = async {
                     match (agent, provider) {
-                        (None, _) => Measured::Broken("it does not take part any more".into()),
+                        (None, _) => ProbeOutcome::Broken("it does not take part any more".into()),
                         (Some(agent), Provider::Host(host)) => match agent.measure(host).await {
-                            Ok(figure) => Measured::Output(figure.into()),
-                            Err(why) => Measured::Broken(why),
+                            Ok(figure) => ProbeOutcome::Output(figure.into()),
+                            Err(why) => ProbeOutcome::Broken(why),
                         },
                         (Some(agent), provider) => agent.probe(provider, timeout).await,
                     }
                 };
                 let measured = tokio::time::timeout(within, measured).await;
-                let hangs = |_| Measured::Broken("the agent does not answer".into());
+                let hangs = |_| ProbeOutcome::Broken("the agent does not answer".into());
                 (name, measured.unwrap_or_else(hangs))
             });
         }
@@ -115,9 +116,9 @@ impl Evaluator {
                 Some(Ok(judge)) => self.judge(judge, &measured, context).await,
                 Some(Err(why)) => (Judgement::Unknown, Some(why.clone())),
                 None => match &measured {
-                    Measured::Output(_) => (Judgement::Within, None),
-                    Measured::NoAnswer(why) => (Judgement::Outside, Some(why.clone())),
-                    Measured::Broken(why) => (Judgement::Unknown, Some(why.clone())),
+                    ProbeOutcome::Output(_) => (Judgement::Within, None),
+                    ProbeOutcome::NoAnswer(why) => (Judgement::Outside, Some(why.clone())),
+                    ProbeOutcome::Broken(why) => (Judgement::Unknown, Some(why.clone())),
                 },
             };
             match judged {
@@ -126,8 +127,8 @@ impl Evaluator {
                 (Judgement::Unknown, why) => unknown.push(said(why)),
             }
             let output = match measured {
-                Measured::Output(output) => output,
-                Measured::NoAnswer(_) | Measured::Broken(_) => Value::Null,
+                ProbeOutcome::Output(output) => output,
+                ProbeOutcome::NoAnswer(_) | ProbeOutcome::Broken(_) => Value::Null,
             };
             outputs.insert(name, output);
         }
@@ -135,7 +136,7 @@ impl Evaluator {
             .activity
             .quorum
             .map_or(names.len(), |quorum| quorum as usize);
-        let outputs = Measured::Output(outputs.into());
+        let outputs = ProbeOutcome::Output(outputs.into());
         if within >= wanted.max(1) {
             return (outputs, Some((Judgement::Within, None)));
         }
@@ -156,7 +157,7 @@ impl Evaluator {
     async fn judge(
         &self,
         judge: &Judge,
-        measured: &Measured,
+        measured: &ProbeOutcome,
         context: &ProbeContext,
     ) -> (Judgement, Option<String>) {
         let mut judge = judge;
@@ -164,9 +165,9 @@ impl Evaluator {
         // A tolerance that is a probe is asked about the value, and its own answer judged; so may that be, in turn.
         loop {
             let value = match measured {
-                Measured::Output(value) => value,
-                Measured::NoAnswer(why) => return (Judgement::Outside, Some(why)),
-                Measured::Broken(why) => return (Judgement::Unknown, Some(why)),
+                ProbeOutcome::Output(value) => value,
+                ProbeOutcome::NoAnswer(why) => return (Judgement::Outside, Some(why)),
+                ProbeOutcome::Broken(why) => return (Judgement::Unknown, Some(why)),
             };
             match judge.probe(&value) {
                 Some(Ok((provider, inner))) => {

@@ -1,9 +1,9 @@
 //! What the run's state machine takes in and gives out: events and commands, both plain data.
 
-use crate::agent_pool::Inventory;
-use backburn_experiments::journal::{ActivityStatus, Entry, Judgement, Phase};
-use backburn_experiments::wire::{self, Ended, Hello, InjectionId, InjectionRequest, Owed};
-use backburn_experiments::{Problem, Span};
+use crate::agent_connection::Inventory;
+use backburn_experiments::journal::{ActivityStatus, JournalEntry, Judgement, Phase};
+use backburn_experiments::wire::{self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection};
+use backburn_experiments::{Problem, HumanDuration};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +25,6 @@ pub(super) enum RunnerEvent {
     Started,
     /// An operator asks to end the run, with these words, e.g. `SIGINT received`.
     StopRequested(String),
-    /// The fleet's halt changed.
-    HaltChanged(Halt),
     /// The answer to [`RunnerCommand::CheckPrograms`]: what is missing.
     ProgramsChecked(Vec<Problem>),
     /// The answer to [`RunnerCommand::Discover`].
@@ -72,15 +70,6 @@ pub(super) enum RunnerEvent {
     JournalFailed(String),
 }
 
-/// Whether everybody's faults are being ended by the fleet's halt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Halt {
-    /// Whether the halt is in force: nothing new may start.
-    pub(super) in_force: bool,
-    /// Whether agents were told to revert and have not all answered yet.
-    pub(super) awaits_answers: bool,
-}
-
 /// An agent that takes part, without its connection.
 #[derive(Debug, Clone)]
 pub(super) struct JoiningAgent {
@@ -117,9 +106,9 @@ pub(super) enum AgentReport {
         effect: wire::Effect,
     },
     /// An injection ended.
-    Ended(Ended),
+    Ended(EndedInjection),
     /// The agent has reverted everything of the run, except this.
-    AllReverted(Vec<Owed>),
+    AllReverted(Vec<UnrevertedInjection>),
     /// An abort rule that the agent watches by itself was triggered.
     AbortRuleTriggered {
         /// The run that the rule belongs to.
@@ -130,7 +119,7 @@ pub(super) enum AgentReport {
         seen: String,
     },
     /// The agent is connected and has not answered for this long.
-    Unresponsive(Span),
+    Unresponsive(HumanDuration),
     /// The connection closed, and how that is known.
     Closed(String),
     /// The agent's process ended, with this exit code if it was not killed.
@@ -201,7 +190,7 @@ impl ActivityResult {
 pub(super) enum RunnerCommand {
     /// Write these entries to the journal, then show them to observers. After a failure, commands that
     /// [need the journal](RunnerCommand::needs_journal) in the same batch must be left out.
-    Append(Vec<Entry>),
+    Append(Vec<JournalEntry>),
     /// Look whether every program that the experiment will run is there.
     CheckPrograms,
     /// Find out which agents are there.

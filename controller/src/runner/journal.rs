@@ -4,7 +4,7 @@
 //! The file is not synced: what was written survives the death of the process by any signal, which is what a local
 //! run has to survive. A crash of the host loses at most the last events; the agent's ledger, which is synced, knows what is owed.
 
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -16,14 +16,14 @@ pub trait Journal: Send {
     ///
     /// # Errors
     /// They could not be written; the run must not go on.
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()>;
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()>;
 
     /// Where it is, for people.
     fn place(&self) -> String;
 }
 
 /// Sees each event after it is in the journal. Must not block.
-pub type EventObserver = Box<dyn FnMut(&Entry) + Send>;
+pub type EventObserver = Box<dyn FnMut(&JournalEntry) + Send>;
 
 /// A run's journal, and who sees its entries.
 pub(super) struct JournalWriter {
@@ -44,7 +44,7 @@ impl JournalWriter {
     ///
     /// # Errors
     /// They could not be written, for people; told once.
-    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), String> {
+    pub(super) fn append(&mut self, entries: &[JournalEntry]) -> Result<(), String> {
         let written = match &mut self.journal {
             Some(journal) => journal.append(entries).map_err(|error| {
                 let place = journal.place();
@@ -111,7 +111,7 @@ impl JournalFile {
 }
 
 impl Journal for JournalFile {
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.lines.clear();
         for entry in entries {
             serde_json::to_writer(&mut self.lines, entry)?;

@@ -21,12 +21,11 @@ mod target_addresses;
 pub use journal::{EventObserver, Journal, JournalFile};
 pub use preview::{Preview, PreviewedInjection, preview};
 pub use selection::{has_fault, select_agents};
-pub use target_addresses::ADDRESS;
 
 use crate::agent_pool::AgentPool;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
-use backburn_experiments::journal::{Illegal, Run, Verdict};
+use backburn_experiments::journal::{IllegalEvent, Run, Verdict};
 use tokio::sync::mpsc;
 
 /// What a run needs besides its experiment.
@@ -37,7 +36,7 @@ pub struct RunSettings {
     /// The seed for random selection.
     pub seed: u64,
     /// How often the hypothesis is sampled while the method runs; at least 1 ms.
-    pub frequency: Span,
+    pub frequency: HumanDuration,
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version identify it.
     pub sha256: Option<String>,
     /// The agents that may take part, where the experiment needs any.
@@ -59,7 +58,7 @@ pub struct FinishedRun {
     /// What the run comes to.
     pub verdict: Verdict,
     /// An event that could not stand in the journal where it did, or that could not be written: a bug to report.
-    pub illegal: Option<Illegal>,
+    pub illegal: Option<IllegalEvent>,
 }
 
 /// Runs the experiment to its end. Whatever happens, what was injected is reverted first, and the

@@ -5,9 +5,9 @@ use super::selection::{Selection, has_fault, select};
 use crate::agent_pool::AgentPool;
 use crate::providers;
 use backburn_experiments::check::Experiment;
-use backburn_experiments::forecast::{ExpectedLooks, expected_looks, warnings};
+use backburn_experiments::forecast::{ExpectedSamples, expected_samples, warnings};
 use backburn_experiments::wire::{PlanView, Refusal};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 
 /// What would be hit now.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -18,7 +18,7 @@ pub struct Preview {
     pub injections: Vec<PreviewedInjection>,
     /// How often each probe of the hypothesis would be looked at, and what so many good looks would exclude.
     #[serde(default)]
-    pub looks: Vec<ExpectedLooks>,
+    pub looks: Vec<ExpectedSamples>,
     /// Programs and Python functions that it would run where it is planned, and that are not there: it would not be started.
     #[serde(default)]
     pub missing: Vec<Problem>,
@@ -38,7 +38,7 @@ pub struct PreviewedInjection {
     pub fault: String,
     /// How long it would last; none for a one-shot fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// What would be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanView>,
@@ -54,11 +54,11 @@ pub struct PreviewedInjection {
 pub async fn preview(
     experiment: &Experiment,
     seed: u64,
-    frequency: Span,
+    frequency: HumanDuration,
     mut agent_pool: AgentPool,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
-    let mut looks = expected_looks(experiment, frequency);
+    let mut looks = expected_samples(experiment, frequency);
     for expected in &mut looks {
         expected.probe = experiment.redactor.text(&expected.probe).into_owned();
     }

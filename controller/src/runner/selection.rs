@@ -1,7 +1,7 @@
 //! Which agents are hit, whether the blast radius allows it, and what each is asked for. Pure functions: nothing is touched.
 
 use super::target_addresses;
-use crate::agent_pool::Inventory;
+use crate::agent_connection::Inventory;
 use backburn_experiments::check::{Experiment, Watch};
 use backburn_experiments::document::{Activity, FaultProvider, Provider, Target};
 use backburn_experiments::select::{self, Picked};

@@ -2,14 +2,11 @@
 //! were picked for the target `db`. Each stands where it was written, in the order of the agents' names, so that the
 //! members of a partition come in the same order for all of them.
 
-use crate::agent_pool::Inventory;
+use crate::agent_connection::{ADDRESS_LABEL, Inventory};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::Refusal;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The label that says where an agent is reached; where it gives none, the controller puts the address that it calls from.
-pub const ADDRESS: &str = "address";
 
 /// The targets that are aimed at.
 pub(super) fn aimed(arguments: &Map<String, Value>) -> BTreeSet<String> {
@@ -93,11 +90,12 @@ fn addresses(
     let mut all = Vec::new();
     for agent in &picked.picked {
         let labels = inventory.iter().find(|(name, _)| name == agent);
-        let address = labels.and_then(|(_, labels)| labels.get(ADDRESS));
+        let address = labels.and_then(|(_, labels)| labels.get(ADDRESS_LABEL));
         let Some(address) = address else {
             let what = format!("agent `{agent}` of the target `{name}` has no address");
-            return Err(Refusal::new("no-match", what)
-                .hint(format!("give it one: `--label {ADDRESS}=…` when it joins")));
+            return Err(Refusal::new("no-match", what).hint(format!(
+                "give it one: `--label {ADDRESS_LABEL}=…` when it joins"
+            )));
         };
         all.push(match address.contains(':') && !port.is_empty() {
             true => format!("[{address}]{port}"),
@@ -114,7 +112,7 @@ mod tests {
 
     #[test]
     fn agents_are_put_where_their_target_stands() {
-        let labels = |address: &str| [(ADDRESS.to_owned(), address.to_owned())].into();
+        let labels = |address: &str| [(ADDRESS_LABEL.to_owned(), address.to_owned())].into();
         let inventory: Inventory = vec![
             ("a".into(), labels("10.0.0.1")),
             ("b".into(), labels("fd00::2")),

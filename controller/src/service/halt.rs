@@ -2,10 +2,10 @@
 //! works with the store unavailable. Then it is written down, so that a restart does not let go of it.
 
 use super::{Service, lock};
-use crate::fleet::Reverted;
+use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Ended, Owed, Refusal};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, Refusal};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -61,11 +61,11 @@ pub struct HaltedAgent {
     /// From the command until it said that everything is observed gone, in milliseconds; none where it has not.
     pub took_ms: Option<f64>,
     /// What it could not put back.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
     /// Whether it is connected and does not answer.
     pub unresponsive: bool,
     /// What its guardian put back for it, because its worker died or hung.
-    pub guardian: Vec<Ended>,
+    pub guardian: Vec<EndedInjection>,
 }
 
 impl HaltedAgent {
@@ -156,7 +156,7 @@ impl Service {
                 unknown.push(run.clone());
             }
         }
-        let took_ms = super::runs::millis(Span(began.elapsed()));
+        let took_ms = super::runs::millis(HumanDuration(began.elapsed()));
         agents.sort_by(|one, other| {
             let key = |agent: &HaltedAgent| agent.took_ms.unwrap_or(f64::INFINITY);
             key(other).total_cmp(&key(one))
@@ -195,10 +195,10 @@ impl Service {
     }
 }
 
-fn told(reverted: Reverted) -> HaltedAgent {
+fn told(reverted: AgentReverted) -> HaltedAgent {
     HaltedAgent {
         agent: reverted.agent,
-        took_ms: reverted.took.map(|took| super::runs::millis(Span(took))),
+        took_ms: reverted.took.map(|took| super::runs::millis(HumanDuration(took))),
         owed: reverted.owed,
         unresponsive: reverted.unresponsive,
         guardian: reverted.guardian,

@@ -30,7 +30,7 @@ use crate::fleet::Fleet;
 use crate::store::{AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
 use failpoint::{JournalWriter, WriteFailpoint};
 use jiff::Timestamp;
@@ -131,7 +131,7 @@ impl Service {
         &self,
         writer: JournalWriter,
         run: &str,
-        entries: &[Entry],
+        entries: &[JournalEntry],
     ) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),

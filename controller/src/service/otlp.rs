@@ -2,11 +2,12 @@
 //! a collector, and a run is what its journal says, whether or not one listens.
 
 use super::Service;
-use crate::providers::{Measured, ProbeContext, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::StoreError;
-use backburn_experiments::Span;
+use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::journal::{Entry, trace};
+use backburn_experiments::journal::{JournalEntry, trace};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// How many events are read at a time.
 const PAGE: u32 = 1000;
 /// How long a collector may take.
-const WITHIN: Span = Span::seconds(10);
+const WITHIN: HumanDuration = HumanDuration::seconds(10);
 /// How long until it is tried again, and once more.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
@@ -24,7 +25,7 @@ impl Service {
     /// # Errors
     /// The store's.
     pub fn trace(&self, run: &str) -> Result<Option<Value>, StoreError> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<JournalEntry> = Vec::new();
         loop {
             let page = self.store.events(run, entries.len() as u64, PAGE)?;
             if page.is_empty() {
@@ -75,11 +76,11 @@ fn post(collector: &str, trace: &Value) -> Result<(), String> {
     loop {
         let why = match runtime.block_on(measure(&provider, Some(WITHIN), &ProbeContext::default()))
         {
-            Measured::Output(answer) => match answer["status"].as_u64() {
+            ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
                 Some(200..=299) => return Ok(()),
                 _ => format!("it said status {}", answer["status"]),
             },
-            Measured::NoAnswer(why) | Measured::Broken(why) => why,
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => why,
         };
         match breaks.next() {
             Some(length) => std::thread::sleep(length),

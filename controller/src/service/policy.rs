@@ -5,7 +5,7 @@ use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
 use backburn_experiments::timetable::Quiet;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use backburn_experiments::{json, schema};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -50,7 +50,7 @@ pub struct PolicyRule {
     pub faults: Option<Vec<String>>,
     /// The longest that a fault may last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_duration: Option<Span>,
+    pub max_duration: Option<HumanDuration>,
     /// The most agents of one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_agents: Option<u32>,

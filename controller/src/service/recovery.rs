@@ -6,9 +6,9 @@ use super::runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Event, Run, verdict};
-use backburn_experiments::wire::{Cause, Ended, Hello, InjectionId};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Event, Run, verdict};
+use backburn_experiments::wire::{Cause, EndedInjection, Hello, InjectionId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Service {
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), StoreError> {
         let entries = events.into_iter().filter_map(|event| journal.take(event));
-        let entries: Vec<Entry> = entries.collect();
+        let entries: Vec<JournalEntry> = entries.collect();
         match entries.is_empty() {
             true => Ok(()),
             false => self.append(JournalWriter::Recovery, &journal.id, &entries),
@@ -160,13 +160,13 @@ impl Service {
 
 impl Continued {
     /// Takes an event in, as of now. None where it does not stand.
-    fn take(&mut self, event: Event) -> Option<Entry> {
+    fn take(&mut self, event: Event) -> Option<JournalEntry> {
         let now = Timestamp::now();
         // No clock of ours went on in between: the wall's has to do, and never goes back.
         let elapsed = self.last.as_ref().map_or(0.0, |last| {
             last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
         });
-        let entry = Entry {
+        let entry = JournalEntry {
             at: now,
             elapsed,
             event,
@@ -181,15 +181,15 @@ impl Continued {
 }
 
 /// What an agent that has come again says of an injection: what its ledger does not hold is gone.
-fn told(hello: &Hello, injection: &str, took: Span) -> Ended {
+fn told(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection {
     let owed = hello.owed.iter().find(|owed| owed.injection == injection);
     let mut residue = owed.map(|owed| owed.residue.clone()).unwrap_or_default();
     if hello.held.iter().any(|held| held == injection) {
         residue.push("another agent of the host still answers for it".into());
     }
-    Ended {
+    EndedInjection {
         injection: injection.to_owned(),
-        cause: Cause::Link,
+        cause: Cause::ConnectionClosed,
         clean: owed.is_none() && residue.is_empty(),
         residue,
         took,
@@ -201,7 +201,7 @@ fn told(hello: &Hello, injection: &str, took: Span) -> Ended {
 struct Continued {
     id: String,
     run: Run,
-    last: Option<Entry>,
+    last: Option<JournalEntry>,
     /// Whether every event could follow the one before.
     stands: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::store::{AuditRecord, StoreError};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 
 impl Service {
     /// Forgets runs that have been over for longer than this, for as long as the controller lives.
-    pub async fn keep_runs_for(self: Arc<Self>, keep: Span) {
+    pub async fn keep_runs_for(self: Arc<Self>, keep: HumanDuration) {
         let keep = SignedDuration::try_from(keep.0).unwrap_or(SignedDuration::MAX);
         loop {
             let service = Arc::clone(&self);

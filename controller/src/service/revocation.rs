@@ -3,7 +3,7 @@
 
 use super::{Service, lock};
 use crate::fleet::DrainGuard;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Refusal;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Service {
                         ),
                         false => format!(
                             "agent `{agent}` takes part in run `{run}`, which was stopped, and it has not said within {} that everything is gone",
-                            Span(WITHIN)
+                            HumanDuration(WITHIN)
                         ),
                     };
                     return Err(Refusal::new("agent", what).hint(

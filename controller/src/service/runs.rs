@@ -6,14 +6,15 @@ use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::requested_document::RequestedDocument;
 use super::{Service, lock};
-use crate::agent_pool::{AgentPool, Inventory};
+use crate::agent_connection::Inventory;
+use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
 use crate::store::{ExperimentRef, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::journal::{Entry, Event, Verdict};
+use backburn_experiments::journal::{JournalEntry, Event, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +93,7 @@ struct StoreJournal {
 }
 
 impl Journal for StoreJournal {
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.service
             .append(JournalWriter::Run, &self.run, entries)
             .map_err(io::Error::other)
@@ -471,6 +472,6 @@ fn named(
 }
 
 /// How long something took, in milliseconds with a fraction.
-pub(super) fn millis(took: Span) -> f64 {
+pub(super) fn millis(took: HumanDuration) -> f64 {
     took.0.as_secs_f64() * 1000.0
 }

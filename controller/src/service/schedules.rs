@@ -4,8 +4,9 @@
 use super::requested_document::RequestedDocument;
 use super::runs::{RunSpec, StartError};
 use super::{Service, lock};
-use crate::providers::{Measured, ProbeContext, measure};
+use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRef, StoreError, StoredExperiment, Trigger};
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
 use backburn_experiments::tolerance::Judge;
@@ -331,8 +332,8 @@ impl Service {
             ..ProbeContext::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &context).await {
-            Measured::Output(value) => value,
-            Measured::NoAnswer(why) | Measured::Broken(why) => {
+            ProbeOutcome::Output(value) => value,
+            ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 return Err(format!("the guard `{}`: {why}", guard.name));
             }
         };

@@ -15,7 +15,7 @@ pub use export::{FORMAT, ImportError, LineProblem};
 pub use records::*;
 pub use sqlite::SqliteStore;
 
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::io::{BufRead, Write};
@@ -77,13 +77,13 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run. [`StoreErrorKind::Conflict`]: it is closed.
-    fn append(&self, run: &str, entry: &Entry) -> Result<u64, StoreError>;
+    fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError>;
 
     /// Appends to the journal of an open run, in this order: all of it or nothing, with one sync.
     ///
     /// # Errors
     /// As [`append`](Store::append).
-    fn append_all(&self, run: &str, entries: &[Entry]) -> Result<(), StoreError>;
+    fn append_all(&self, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError>;
 
     /// A run's events after this number (0 for all), at the most so many.
     ///

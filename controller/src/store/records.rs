@@ -1,6 +1,6 @@
 //! What a store keeps. Times are the caller's: a store has no clock.
 
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -196,7 +196,7 @@ pub struct NumberedEvent {
     /// Its place in the journal, from 1, without gaps.
     pub number: u64,
     /// The entry.
-    pub entry: Entry,
+    pub entry: JournalEntry,
 }
 
 /// An agent that was enrolled.

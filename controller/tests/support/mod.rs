@@ -4,11 +4,11 @@
 
 use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::journal::{Entry, Event};
+use backburn_experiments::journal::{JournalEntry, Event};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, Ended, Hello, PlanView, Probed, Refusal, Report,
+    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub struct Manners {
     /// Labels that it has.
     pub labels: Vec<(String, String)>,
     /// What comes of each probe; whether the file is there, where nothing is said.
-    pub probed: Option<Probed>,
+    pub probed: Option<ProbeOutcome>,
 }
 
 /// A run's world.
@@ -53,7 +53,7 @@ pub struct World {
     pub starts: Arc<Mutex<usize>>,
     pub stop: mpsc::UnboundedSender<String>,
     stopped: Option<mpsc::UnboundedReceiver<String>>,
-    pub frequency: Span,
+    pub frequency: HumanDuration,
     /// The journal's file, where it is not the usual one.
     pub journal: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ impl World {
             starts: Arc::default(),
             stop,
             stopped: Some(stopped),
-            frequency: Span::millis(20),
+            frequency: HumanDuration::millis(20),
             journal: None,
         }
     }
@@ -107,7 +107,7 @@ impl World {
             .journal
             .clone()
             .unwrap_or_else(|| self.folder.path().join("journal.jsonl"));
-        let seen: Arc<Mutex<Vec<Entry>>> = Arc::default();
+        let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let settings = RunSettings {
             run: "test".into(),
@@ -161,7 +161,7 @@ impl World {
                 healthy.clone(),
                 start,
             ));
-            Ok(AgentConnection::over(ours, None, Span::seconds(5)))
+            Ok(AgentConnection::over(ours, None, HumanDuration::seconds(5)))
         })
     }
 
@@ -178,7 +178,7 @@ impl World {
 /// A run that is over.
 pub struct Done {
     pub finished: FinishedRun,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     pub journal: String,
 }
 
@@ -193,7 +193,7 @@ impl Done {
 
     /// The kinds of the events, in their order.
     pub fn kinds(&self) -> Vec<String> {
-        let kind = |entry: &Entry| {
+        let kind = |entry: &JournalEntry| {
             serde_json::to_value(&entry.event).unwrap()["event"]
                 .as_str()
                 .unwrap()
@@ -255,7 +255,7 @@ pub async fn agent(
         }
     });
     let recovered = match start > 1 && manners.recovers {
-        true => vec![ended("test-1", Cause::Died, true)],
+        true => vec![ended("test-1", Cause::AgentDied, true)],
         false => Vec::new(),
     };
     let labels = manners.labels.iter().cloned().collect();
@@ -274,16 +274,16 @@ pub async fn agent(
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let command: Command = serde_json::from_str(&line).unwrap();
-        if !matches!(command, Command::Beat { .. }) {
+        if !matches!(command, Command::Heartbeat { .. }) {
             told.lock().unwrap().push((Instant::now(), command.clone()));
         }
         match command {
-            Command::Beat { .. }
+            Command::Heartbeat { .. }
             | Command::Watch { .. }
             | Command::Examine { .. }
             | Command::Describe { .. } => {}
             Command::Probe { request, .. } => {
-                let is_there = Probed::Output(healthy.exists().into());
+                let is_there = ProbeOutcome::Output(healthy.exists().into());
                 let outcome = manners.probed.clone().unwrap_or(is_there);
                 say.send(Report::Probed { request, outcome }).ok();
             }
@@ -347,7 +347,7 @@ pub async fn agent(
                     };
                     if was_open {
                         heal(&healthy, manners.slow_recovery);
-                        say.send(Report::Ended(ended(&id, Cause::Done, !manners.unclean)))
+                        say.send(Report::Ended(ended(&id, Cause::Finished, !manners.unclean)))
                             .ok();
                     }
                 });
@@ -356,7 +356,7 @@ pub async fn agent(
             Command::RevertAll { request, .. } => {
                 for id in std::mem::take(&mut *open.lock().unwrap()) {
                     heal(&healthy, manners.slow_recovery);
-                    say.send(Report::Ended(ended(&id, Cause::Asked, !manners.unclean)))
+                    say.send(Report::Ended(ended(&id, Cause::ControllerRequest, !manners.unclean)))
                         .ok();
                 }
                 say.send(Report::AllReverted {
@@ -370,7 +370,7 @@ pub async fn agent(
                 request,
                 value: Ok(42.0),
             })),
-            Command::Goodbye => return,
+            Command::Shutdown => return,
         }
     }
 }
@@ -387,18 +387,18 @@ fn heal(healthy: &Path, after: Option<Duration>) {
     }
 }
 
-fn ended(id: &str, cause: Cause, clean: bool) -> Ended {
+fn ended(id: &str, cause: Cause, clean: bool) -> EndedInjection {
     let residue = if clean {
         Vec::new()
     } else {
         vec!["the file is still gone".to_owned()]
     };
-    Ended {
+    EndedInjection {
         injection: id.into(),
         cause,
         clean,
         residue,
-        took: Span::millis(1),
+        took: HumanDuration::millis(1),
         effect: None,
     }
 }

@@ -8,7 +8,7 @@ use crate::document::{
 use crate::probes::address;
 use crate::problem::{at_key, meant};
 use crate::tolerance::Judge;
-use crate::{Problem, Span, argv};
+use crate::{Problem, HumanDuration, argv};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ struct Known<'d> {
     /// The activities of a name.
     named: BTreeMap<&'d str, Vec<&'d Value>>,
     /// The longest that the blast radius lets a run last.
-    longest: Option<Span>,
+    longest: Option<HumanDuration>,
 }
 
 pub(super) fn check(
@@ -209,7 +209,7 @@ impl Known<'_> {
             None => {}
         }
         for (key, span) in [("duration", fault.duration), ("every", fault.every)] {
-            if span == Some(Span::default()) {
+            if span == Some(HumanDuration::default()) {
                 problems.push(
                     Problem::new(at_key(at, key), format!("`{key}` is nothing"))
                         .hint("at the least a millisecond, `1ms`"),
@@ -217,11 +217,11 @@ impl Known<'_> {
             }
         }
         for (key, span) in [("duration", fault.duration), ("every", fault.every)] {
-            if let Some(span) = span.filter(|span| *span > Span::MAX_FAULT_DURATION) {
+            if let Some(span) = span.filter(|span| *span > HumanDuration::MAX_FAULT_DURATION) {
                 let what = format!("`{key}` is {span}, and no fault lasts longer than a year");
                 problems.push(
                     Problem::new(at_key(at, key), what)
-                        .hint(format!("{} at the most", Span::MAX_FAULT_DURATION)),
+                        .hint(format!("{} at the most", HumanDuration::MAX_FAULT_DURATION)),
                 );
             }
         }

@@ -9,11 +9,11 @@ use crate::document::{
     AbortRule, Activity, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf,
     Provider, RollbackStrategy, Step, Target, TargetOf,
 };
-use crate::journal::Looks;
+use crate::journal::HypothesisTiming;
 use crate::problem::pointer_of;
 use crate::redact::Redactor;
 use crate::wire::FaultDescription;
-use crate::{Problem, Span, json, schema, substitute};
+use crate::{Problem, HumanDuration, json, schema, substitute};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -67,7 +67,7 @@ pub struct Experiment {
     /// What ends the run at once.
     pub abort: Vec<Rule>,
     /// When the hypothesis is looked at, by the document's strategy.
-    pub looks: Looks,
+    pub hypothesis_timing: HypothesisTiming,
     /// When the rollbacks are played, by the document's strategy.
     pub rollback_strategy: RollbackStrategy,
     /// Takes the secrets out of whatever people see.
@@ -82,7 +82,7 @@ pub struct Rule {
     /// What it watches.
     pub watch: Watch,
     /// How often.
-    pub every: Span,
+    pub every: HumanDuration,
     /// How many failures in a row strike.
     pub failures: u32,
 }
@@ -99,7 +99,7 @@ pub enum Watch {
 }
 
 /// How often the hypothesis and the abort rules are looked at where nothing else is said.
-pub const EVERY: Span = Span::seconds(1);
+pub const EVERY: HumanDuration = HumanDuration::seconds(1);
 
 impl Experiment {
     /// The actions of the method that inject a fault, with their place in it.
@@ -120,7 +120,7 @@ impl Experiment {
 
     /// When the hypothesis is looked at by this strategy; by none, before, after and, where the
     /// method has a fault, during. Never where there is no hypothesis.
-    pub fn looks_by(&self, strategy: Option<HypothesisStrategy>) -> Looks {
+    pub fn hypothesis_timing_by(&self, strategy: Option<HypothesisStrategy>) -> HypothesisTiming {
         let (before, during, after) = match strategy {
             _ if self.hypothesis.is_empty() => (false, false, false),
             None => (true, self.has_fault(), true),
@@ -130,7 +130,7 @@ impl Experiment {
             Some(HypothesisStrategy::DuringMethodOnly) => (false, true, false),
             Some(HypothesisStrategy::Continuously) => (true, true, true),
         };
-        Looks {
+        HypothesisTiming {
             before,
             during,
             after,
@@ -386,7 +386,7 @@ fn assemble(
         method,
         rollbacks,
         abort: Vec::new(),
-        looks: Looks {
+        hypothesis_timing: HypothesisTiming {
             before: false,
             during: false,
             after: false,
@@ -397,8 +397,8 @@ fn assemble(
         redactor,
         document,
     };
-    experiment.looks =
-        experiment.looks_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
+    experiment.hypothesis_timing =
+        experiment.hypothesis_timing_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
     experiment.abort = abort_rules(&experiment);
     experiment
 }

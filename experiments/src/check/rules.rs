@@ -4,7 +4,7 @@ use super::activity::{check_target, part};
 use crate::document::{AbortRule, HostMetric, ProbeOf, Schedule, Target, Window};
 use crate::problem::{at_index, at_key, meant};
 use crate::timetable::{DAYS, Timetable};
-use crate::{Problem, Span};
+use crate::{Problem, HumanDuration};
 use serde_json::Value;
 
 pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
@@ -54,7 +54,7 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
         ),
         _ => {}
     }
-    if rule.every == Some(Span::default()) {
+    if rule.every == Some(HumanDuration::default()) {
         problems.push(
             Problem::new(at_key(at, "every"), "`every` is nothing")
                 .hint("e.g. `\"every\": \"1s\"`"),
@@ -160,7 +160,7 @@ fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Pro
     }
     if let Some(random) = &schedule.random {
         let at = at_key(at, "random");
-        if random.mean_time_between == Span::default() {
+        if random.mean_time_between == HumanDuration::default() {
             problems.push(Problem::new(
                 at_key(&at, "mean-time-between"),
                 "the mean time between runs is nothing",

@@ -123,8 +123,8 @@ fn a_full_document_comes_out_with_everything_in_place() {
         (1, EVERY)
     );
     assert_eq!(
-        experiment.looks,
-        Looks {
+        experiment.hypothesis_timing,
+        HypothesisTiming {
             before: true,
             during: true,
             after: true
@@ -159,8 +159,8 @@ fn what_is_left_out_has_its_default() {
     let experiment = load_value(&minimal()).unwrap();
     assert!(experiment.abort.is_empty() && !experiment.has_fault());
     assert_eq!(
-        experiment.looks,
-        Looks {
+        experiment.hypothesis_timing,
+        HypothesisTiming {
             before: false,
             during: false,
             after: false
@@ -281,7 +281,7 @@ fn a_chaos_toolkit_experiment_runs_unchanged() {
     let experiment = load_value(&document).unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(
         experiment.method[2].pauses.unwrap().after,
-        Some(Span::seconds(5))
+        Some(HumanDuration::seconds(5))
     );
     assert!(!experiment.pauses(&experiment.method[1]) && experiment.pauses(&experiment.method[2]));
     assert_eq!(
@@ -394,7 +394,7 @@ fn a_given_text_is_text_where_only_text_fits_and_a_number_where_only_a_number_fi
     };
     assert_eq!(fault.arguments["process"], json!("7"));
     assert_eq!(fault.arguments["workers"], json!(7));
-    assert_eq!(fault.duration, Some(Span::seconds(7)));
+    assert_eq!(fault.duration, Some(HumanDuration::seconds(7)));
     assert_eq!(experiment.method[0].name, "7");
     let found = load_given(&document, &[], json!({"n": "7.5"})).unwrap_err();
     let places: Vec<&str> = found.iter().map(|problem| problem.at.as_str()).collect();

@@ -1,7 +1,7 @@
 //! Probes and actions, and who does their work.
 
 use super::{Configured, Dry, Target, Tolerance};
-use crate::Span;
+use crate::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -40,7 +40,7 @@ pub struct Activity {
     pub pauses: Option<Pauses>,
     /// The longest it may take; the provider's own `timeout` goes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
     /// Values of its own that go before the experiment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<BTreeMap<String, Configured>>,
@@ -68,10 +68,10 @@ pub struct Activity {
 pub struct Pauses {
     /// Before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Span>,
+    pub before: Option<HumanDuration>,
     /// After it; of an activity in the background, there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Span>,
+    pub after: Option<HumanDuration>,
 }
 
 /// Who does the work of an activity.
@@ -128,9 +128,9 @@ pub struct HttpProvider {
 #[serde(untagged)]
 pub enum HttpTimeout {
     /// For all of it.
-    Whole(Span),
+    Whole(HumanDuration),
     /// For connecting, then for the answer.
-    ConnectThenRead(Span, Span),
+    ConnectThenRead(HumanDuration, HumanDuration),
 }
 
 /// A program that is run. Never through a shell.
@@ -145,7 +145,7 @@ pub struct ProcessProvider {
     pub arguments: Option<Value>,
     /// The longest it may take; then it is killed with its children.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
     /// Environment variables besides those there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, Value>>,
@@ -180,7 +180,7 @@ pub struct TcpProvider {
     pub port: u16,
     /// The longest it may take. 5 s where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// A DNS question.
@@ -197,7 +197,7 @@ pub struct DnsProvider {
     pub record: Option<String>,
     /// The longest it may take. 5 s where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// A Prometheus query with one number as its answer.
@@ -210,7 +210,7 @@ pub struct PrometheusProvider {
     pub query: String,
     /// The longest it may take. 5 s where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// A figure of the agent's host.
@@ -264,10 +264,10 @@ pub struct FaultProvider {
     pub targets: Option<TargetOf>,
     /// How long it lasts. Mandatory unless the fault is one-shot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// Repeats a one-shot fault this often for its duration; each time the host is looked at afresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+    pub every: Option<HumanDuration>,
     /// The fault's own arguments.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub arguments: Map<String, Value>,

@@ -1,7 +1,7 @@
 //! Who may be touched, how many, and what ends it: targets, blast radius, abort rules.
 
 use super::{Activity, HostMetric};
-use crate::Span;
+use crate::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub struct BlastRadius {
     pub concurrent_faults: Option<u32>,
     /// The longest from the first injection to the last revert; then the run is aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration: Option<Span>,
+    pub duration: Option<HumanDuration>,
     /// Whether other runs that say so too may hold the same agents of a fleet at the same time; never the same victims.
     /// No where left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -95,7 +95,7 @@ pub struct AbortRule {
     pub host: Option<HostRule>,
     /// How often it is looked at. Each second where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub every: Option<Span>,
+    pub every: Option<HumanDuration>,
     /// How many failures in a row end the run. One where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

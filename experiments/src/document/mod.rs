@@ -17,7 +17,7 @@ pub use schedule::*;
 pub use tolerance::*;
 pub use values::*;
 
-use crate::Span;
+use crate::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -200,7 +200,7 @@ pub enum RollbackStrategy {
 #[schemars(deny_unknown_fields)]
 pub struct Recovery {
     /// From the last revert. The time it took is recorded.
-    pub within: Span,
+    pub within: HumanDuration,
 }
 
 /// Keeps `null` apart from nothing at all, which `Option` alone does not.

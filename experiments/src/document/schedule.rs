@@ -1,7 +1,7 @@
 //! When an experiment runs by itself.
 
 use super::Activity;
-use crate::Span;
+use crate::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Schedule {
     pub blackouts: Vec<String>,
     /// Up to this much later, at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<Span>,
+    pub jitter: Option<HumanDuration>,
     /// What to do when the last run still goes on. `skip` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Overlap>,
@@ -48,7 +48,7 @@ pub struct Schedule {
 #[schemars(deny_unknown_fields)]
 pub struct RandomSchedule {
     /// The mean time from one run to the next.
-    pub mean_time_between: Span,
+    pub mean_time_between: HumanDuration,
     /// Only in these days and hours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,

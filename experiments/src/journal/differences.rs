@@ -1,11 +1,11 @@
 //! Where a run came out otherwise than it would with the Chaos Toolkit (seen on its 1.19, lib 1.44),
 //! so that who moves from there to here is told when it matters and not only in the documentation.
 
-use super::{Looks, Outcome, Run, Verdict};
+use super::{HypothesisTiming, Outcome, Run, Verdict};
 
 /// What decided this run that decides nothing there. Only a method without a fault could have been
 /// played there as it is: of any other there is nothing to say.
-pub fn toolkit_differences(looks: Looks, run: &Run, verdict: &Verdict) -> Vec<String> {
+pub fn toolkit_differences(timing: HypothesisTiming, run: &Run, verdict: &Verdict) -> Vec<String> {
     let mut found = Vec::new();
     let stopped_by = run.not_started.as_ref().map(|(rule, ..)| rule.as_str());
     if stopped_by == Some("gate") && run.probes.values().any(|probe| probe.before.outside > 0) {
@@ -16,8 +16,8 @@ pub fn toolkit_differences(looks: Looks, run: &Run, verdict: &Verdict) -> Vec<St
     let failed_during = run.probes.values().any(|probe| probe.during.outside > 0);
     let failed_after = run.probes.values().any(|probe| probe.after.outside > 0);
     if verdict.outcome == Outcome::Deviated && failed_during && !failed_after {
-        let strategy = match looks {
-            Looks { after: false, .. } => "during-method-only",
+        let strategy = match timing {
+            HypothesisTiming { after: false, .. } => "during-method-only",
             _ => "continuously",
         };
         found.push(format!(

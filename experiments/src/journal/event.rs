@@ -1,13 +1,13 @@
 //! The events of a run's journal, in the order in which they may come (see `fold`).
 
-use crate::Span;
-use crate::wire::{Effect, Ended, InjectionId, Owed, PlanView, Refusal};
+use crate::HumanDuration;
+use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct JournalEntry {
     /// When, by the wall clock, for people (RFC 3339).
     pub at: jiff::Timestamp,
     /// When, by the monotonic clock, in seconds since the run started. Every length is computed from this one.
@@ -62,22 +62,23 @@ pub enum Event {
         /// The names of the hypothesis' probes.
         hypothesis: Vec<String>,
         /// Whether the hypothesis is looked at before, during and after.
-        looks: Looks,
+        #[serde(rename = "looks")]
+        hypothesis_timing: HypothesisTiming,
         /// The SHA-256 of the document's text, in hexadecimal, where no name and version say which it was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sha256: Option<String>,
         /// How soon the hypothesis must hold again, where the experiment says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        recovery_within: Option<Span>,
+        recovery_within: Option<HumanDuration>,
     },
     /// An agent takes part.
     AgentJoined {
         /// Its name.
         agent: String,
         /// What it put back of agents that died before.
-        recovered: Vec<Ended>,
+        recovered: Vec<EndedInjection>,
         /// What it could not put back.
-        owed: Vec<Owed>,
+        owed: Vec<UnrevertedInjection>,
     },
     /// Agents were picked for a target.
     TargetPicked {
@@ -129,7 +130,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
         /// How long it took.
-        took: Span,
+        took: HumanDuration,
     },
     /// An activity of the method or the rollbacks began.
     ActivityStarted {
@@ -162,7 +163,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         judgement: Option<Judgement>,
         /// How long it took.
-        took: Span,
+        took: HumanDuration,
     },
     /// An agent is about to be asked to inject. From here on it may owe.
     InjectionRequested {
@@ -197,7 +198,7 @@ pub enum Event {
         effect: Effect,
     },
     /// An injection ended.
-    InjectionEnded(Ended),
+    InjectionEnded(EndedInjection),
     /// The run ends at once; whatever acts is reverted.
     Aborted(Abort),
     /// An agent does not answer any more. What it owes is reverted without us; whether it was is not known.
@@ -210,12 +211,12 @@ pub enum Event {
     /// The hypothesis holds again.
     Recovered {
         /// From the last revert.
-        after: Span,
+        after: HumanDuration,
     },
     /// The hypothesis did not hold again in time.
     NotRecovered {
         /// The time it had.
-        within: Span,
+        within: HumanDuration,
     },
     /// Whoever drove the run died while it went on; the next start has found it so, and closes it. A method is never resumed.
     Interrupted {
@@ -229,7 +230,7 @@ pub enum Event {
 /// When the hypothesis is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Looks {
+pub struct HypothesisTiming {
     pub before: bool,
     pub during: bool,
     pub after: bool,

@@ -2,9 +2,9 @@
 //! it before it acts on an event, and whoever reads an old journal calls it again. An event that
 //! cannot follow what came before is an error, so that a journal never says what cannot be.
 
-use super::{Abort, AbortBy, ActivityStatus, Entry, Event, Judgement, Looks, Phase};
-use crate::Span;
-use crate::wire::{Effect, Ended, InjectionId, Owed, PlanView};
+use super::{Abort, AbortBy, ActivityStatus, JournalEntry, Event, Judgement, HypothesisTiming, Phase};
+use crate::HumanDuration;
+use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// An event that cannot follow what came before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event {number} of the journal cannot stand there: {why}")]
-pub struct Illegal {
+pub struct IllegalEvent {
     /// Which event, from 1.
     pub number: usize,
     /// Why not.
@@ -29,15 +29,16 @@ pub struct Run {
     /// What every pick comes from.
     pub seed: u64,
     /// When the hypothesis is looked at.
-    pub looks: Option<Looks>,
+    #[serde(rename = "looks")]
+    pub hypothesis_timing: Option<HypothesisTiming>,
     /// How soon the hypothesis must hold again.
-    pub recovery_within: Option<Span>,
+    pub recovery_within: Option<HumanDuration>,
     /// The phase it is in.
     pub phase: Option<Phase>,
     /// The hypothesis' probes and how they fared.
     pub probes: BTreeMap<String, ProbeRecord>,
     /// Every injection that was asked for.
-    pub injections: BTreeMap<InjectionId, Injection>,
+    pub injections: BTreeMap<InjectionId, InjectionRecord>,
     /// Rule, reason and hint, where nothing was started.
     pub not_started: Option<(String, String, Option<String>)>,
     /// Why it was ended; the first is what ended it.
@@ -47,9 +48,9 @@ pub struct Run {
     /// Agents that were lost, and how we know.
     pub lost: Vec<(String, String)>,
     /// What agents could not put back of others that died before.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
     /// How long after the last revert the hypothesis held again; or that it did not.
-    pub recovery: Option<Result<Span, Span>>,
+    pub recovery: Option<Result<HumanDuration, HumanDuration>>,
     /// Why it could not go on, where whoever drove it died.
     pub interrupted: Option<String>,
     /// Whether the last event has come.
@@ -64,11 +65,11 @@ pub struct Run {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ProbeRecord {
     /// Judgements in each phase where it was looked at.
-    pub before: Tally,
+    pub before: SampleCounts,
     /// While the method went on.
-    pub during: Tally,
+    pub during: SampleCounts,
     /// After it.
-    pub after: Tally,
+    pub after: SampleCounts,
     /// Its last judgement.
     pub last: Option<Judgement>,
     /// Why it was outside or unknown, the first time.
@@ -80,13 +81,13 @@ pub struct ProbeRecord {
 /// How many samples were judged what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
-pub struct Tally {
+pub struct SampleCounts {
     pub within: usize,
     pub outside: usize,
     pub unknown: usize,
 }
 
-impl Tally {
+impl SampleCounts {
     /// How many samples say something about the system: a broken check does not.
     pub fn judged(self) -> usize {
         self.within + self.outside
@@ -106,7 +107,7 @@ pub struct Outage {
 
 /// One injection's story.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Injection {
+pub struct InjectionRecord {
     /// The action.
     pub activity: String,
     /// The fault.
@@ -136,7 +137,7 @@ pub enum InjectionState {
     /// Not done, and nothing is left of it.
     Refused,
     /// Over.
-    Ended(Ended),
+    Ended(EndedInjection),
 }
 
 /// An activity that ended.
@@ -159,7 +160,7 @@ impl Run {
     ///
     /// # Errors
     /// The first event that cannot stand where it does.
-    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Run, Illegal> {
+    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a JournalEntry>) -> Result<Run, IllegalEvent> {
         let mut run = Run::default();
         for entry in entries {
             run.apply(entry)?;
@@ -175,7 +176,7 @@ impl Run {
     }
 
     /// The injections that were asked for and are not known to be over.
-    pub fn open(&self) -> impl Iterator<Item = (&InjectionId, &Injection)> {
+    pub fn open(&self) -> impl Iterator<Item = (&InjectionId, &InjectionRecord)> {
         self.injections.iter().filter(|(id, _)| self.is_open(id))
     }
 
@@ -183,8 +184,8 @@ impl Run {
     ///
     /// # Errors
     /// The event cannot follow what came before; the run is as it was.
-    pub fn apply(&mut self, entry: &Entry) -> Result<(), Illegal> {
-        self.permits(&entry.event).map_err(|why| Illegal {
+    pub fn apply(&mut self, entry: &JournalEntry) -> Result<(), IllegalEvent> {
+        self.permits(&entry.event).map_err(|why| IllegalEvent {
             number: self.events + 1,
             why,
         })?;
@@ -196,14 +197,14 @@ impl Run {
                 title,
                 seed,
                 hypothesis,
-                looks,
+                hypothesis_timing,
                 recovery_within,
                 ..
             } => {
                 self.id.clone_from(run);
                 self.title.clone_from(title);
                 self.seed = *seed;
-                self.looks = Some(*looks);
+                self.hypothesis_timing = Some(*hypothesis_timing);
                 self.recovery_within = *recovery_within;
                 self.probes = hypothesis
                     .iter()
@@ -262,7 +263,7 @@ impl Run {
             } => {
                 self.injections.insert(
                     injection.clone(),
-                    Injection {
+                    InjectionRecord {
                         activity: activity.clone(),
                         fault: fault.clone(),
                         agent: agent.clone(),
@@ -305,13 +306,13 @@ impl Run {
         Ok(())
     }
 
-    fn change(&mut self, injection: &str, with: impl FnOnce(&mut Injection)) {
+    fn change(&mut self, injection: &str, with: impl FnOnce(&mut InjectionRecord)) {
         if let Some(found) = self.injections.get_mut(injection) {
             with(found);
         }
     }
 
-    fn end(&mut self, ended: &Ended) {
+    fn end(&mut self, ended: &EndedInjection) {
         self.change(&ended.injection, |i| {
             if let Some(effect) = &ended.effect {
                 i.acted |= effect.acts;

@@ -11,13 +11,14 @@ const BACK_AFTER: &str = "back-after-seconds";
 /// How often a probe of the hypothesis was looked at, and what that can show. Looks at which the check itself was broken
 /// are not counted: they say nothing about the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProbeLooks {
+pub struct ProbeSamples {
     /// The probe's name.
     pub probe: String,
     /// When the looks were made that are counted.
-    pub when: When,
+    pub when: SamplePeriod,
     /// How many there were.
-    pub looks: usize,
+    #[serde(rename = "looks")]
+    pub samples: usize,
     /// How many of them were out of tolerance.
     pub failures: usize,
     /// The highest rate of failures that these looks do not exclude, from 0 to 1: the exact one-sided 95 % upper bound (Clopper
@@ -28,53 +29,53 @@ pub struct ProbeLooks {
 /// When looks were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum When {
+pub enum SamplePeriod {
     /// While the method went on, until everything was put back.
     During,
     /// After that; counted where the hypothesis is not looked at meanwhile.
     After,
 }
 
-impl ProbeLooks {
-    fn new(probe: &str, when: When, looks: usize, failures: usize) -> Self {
-        ProbeLooks {
+impl ProbeSamples {
+    fn new(probe: &str, when: SamplePeriod, samples: usize, failures: usize) -> Self {
+        ProbeSamples {
             probe: probe.to_owned(),
             when,
-            looks,
+            samples,
             failures,
-            upper_bound: upper_bound(looks as u64, failures as u64),
+            upper_bound: upper_bound(samples as u64, failures as u64),
         }
     }
 }
 
-impl fmt::Display for ProbeLooks {
+impl fmt::Display for ProbeSamples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let looks = match self.looks {
+        let samples = match self.samples {
             1 => "1 look".to_owned(),
             many => format!("{many} looks"),
         };
         let when = match self.when {
-            When::During => "while the method went on",
-            When::After => "after the method",
+            SamplePeriod::During => "while the method went on",
+            SamplePeriod::After => "after the method",
         };
         let (failures, bound) = (self.failures, percent(self.upper_bound));
         write!(
             f,
-            "{looks} {when}, {failures} failed: at 95 % confidence the failure rate is at most {bound}, if looks are independent"
+            "{samples} {when}, {failures} failed: at 95 % confidence the failure rate is at most {bound}, if looks are independent"
         )
     }
 }
 
 /// The looks at each probe of the hypothesis.
-pub(super) fn looks(run: &Run) -> Vec<ProbeLooks> {
-    let during = run.looks.is_some_and(|looks| looks.during);
+pub(super) fn probe_samples(run: &Run) -> Vec<ProbeSamples> {
+    let during = run.hypothesis_timing.is_some_and(|timing| timing.during);
     let counted = run.probes.iter().map(|(name, probe)| {
         // Abort rules look at it as well, whatever the strategy says.
         let (when, tally) = match during || probe.during.judged() > 0 {
-            true => (When::During, probe.during),
-            false => (When::After, probe.after),
+            true => (SamplePeriod::During, probe.during),
+            false => (SamplePeriod::After, probe.after),
         };
-        ProbeLooks::new(name, when, tally.judged(), tally.outside)
+        ProbeSamples::new(name, when, tally.judged(), tally.outside)
     });
     counted.collect()
 }

@@ -13,7 +13,7 @@ mod verdict;
 pub use differences::toolkit_differences;
 pub use event::*;
 pub use fold::*;
-pub use measured::{ProbeLooks, When};
+pub use measured::{ProbeSamples, SamplePeriod};
 pub use outcome::*;
 pub use toolkit::{Host, toolkit_journal};
 pub use trace::trace;

@@ -1,7 +1,7 @@
 //! A run's journal in the Chaos Toolkit's shape, so that its reporting tools read it. The shape was
 //! taken from what `chaos run --journal-path` of its 1.19 (lib 1.44) writes.
 
-use super::{AbortBy, ActivityStatus, Entry, Event, Judgement, Outcome, Phase, Verdict};
+use super::{AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Verdict};
 use crate::check::Experiment;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Host {
 /// again, are not in this shape.
 pub fn toolkit_journal(
     experiment: &Experiment,
-    entries: &[Entry],
+    entries: &[JournalEntry],
     verdict: &Verdict,
     host: &Host,
 ) -> Value {
@@ -67,7 +67,7 @@ pub fn toolkit_journal(
 }
 
 /// The toolkit's word for how a run went.
-fn status(entries: &[Entry], verdict: &Verdict) -> &'static str {
+fn status(entries: &[JournalEntry], verdict: &Verdict) -> &'static str {
     let by = entries.iter().find_map(|entry| match &entry.event {
         Event::Aborted(abort) => Some(abort.by),
         _ => None,
@@ -85,7 +85,7 @@ fn status(entries: &[Entry], verdict: &Verdict) -> &'static str {
 
 /// The looks at the hypothesis in these phases, each with its probes. A new one begins when a probe
 /// comes again.
-fn rounds(experiment: &Experiment, entries: &[Entry], phases: &[Phase]) -> Vec<Value> {
+fn rounds(experiment: &Experiment, entries: &[JournalEntry], phases: &[Phase]) -> Vec<Value> {
     let mut rounds: Vec<Vec<(&str, Judgement, Value)>> = Vec::new();
     for entry in entries {
         let Event::Sampled {
@@ -149,7 +149,7 @@ fn rounds(experiment: &Experiment, entries: &[Entry], phases: &[Phase]) -> Vec<V
 }
 
 /// The activities of the method or the rollbacks, in the order in which they began.
-fn activities(experiment: &Experiment, entries: &[Entry], of: Phase, list: &str) -> Vec<Value> {
+fn activities(experiment: &Experiment, entries: &[JournalEntry], of: Phase, list: &str) -> Vec<Value> {
     let mut runs: Vec<(usize, Value)> = Vec::new();
     for entry in entries {
         match &entry.event {
@@ -219,7 +219,7 @@ fn activity_named(raw: &Value, name: &str) -> Value {
     found.cloned().unwrap_or_else(|| json!({"name": name}))
 }
 
-fn started(entry: &Entry, took: Duration) -> String {
+fn started(entry: &JournalEntry, took: Duration) -> String {
     written(entry.at.saturating_sub(took).unwrap_or(entry.at))
 }
 
@@ -231,9 +231,9 @@ fn written(at: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Span;
+    use crate::HumanDuration;
     use crate::check::{Sources, load};
-    use crate::journal::{Abort, Looks, Run, verdict};
+    use crate::journal::{Abort, HypothesisTiming, Run, verdict};
     use serde_json::Map;
 
     fn experiment() -> Experiment {
@@ -265,18 +265,18 @@ mod tests {
             judgement,
             output: json!({"status": 0}),
             why,
-            took: Span::millis(5),
+            took: HumanDuration::millis(5),
         }
     }
 
-    fn entries(events: Vec<Event>) -> Vec<Entry> {
+    fn entries(events: Vec<Event>) -> Vec<JournalEntry> {
         let started = Event::RunStarted {
             run: "r1".into(),
             title: "t".into(),
             seed: 7,
             version: "0.1.0".into(),
             hypothesis: vec!["p".into(), "m".into()],
-            looks: Looks {
+            hypothesis_timing: HypothesisTiming {
                 before: true,
                 during: true,
                 after: true,
@@ -289,7 +289,7 @@ mod tests {
         std::iter::once(started)
             .chain(events)
             .enumerate()
-            .map(|(index, event)| Entry {
+            .map(|(index, event)| JournalEntry {
                 at: second(index),
                 elapsed: index as f64,
                 event,
@@ -308,7 +308,7 @@ mod tests {
             output: json!({"status": 0}),
             why: None,
             judgement: Some(Within),
-            took: Span::seconds(1),
+            took: HumanDuration::seconds(1),
         };
         let entries = entries(vec![
             Event::PhaseStarted { phase: Phase::Gate },

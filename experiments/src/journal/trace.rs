@@ -1,13 +1,13 @@
 //! A run as a trace: spans for the run, its phases, activities and injections, in OpenTelemetry's own JSON (OTLP 1.x, protobuf's
 //! JSON mapping: ids in hexadecimal digits, times as texts of nanoseconds). A pure function of the journal, and the same journal gives the same ids.
 
-use super::{ActivityStatus, Entry, Event, Judgement, Outcome, Phase, Run, verdict};
+use super::{ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict};
 use crate::select::number;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// One span that has begun.
-struct Span {
+struct TraceSpan {
     id: String,
     parent: String,
     name: String,
@@ -23,7 +23,7 @@ struct Span {
 struct Trace<'a> {
     run: &'a str,
     /// By what they are, e.g. `injection 20261122-101112-abcd-1`.
-    spans: BTreeMap<String, Span>,
+    spans: BTreeMap<String, TraceSpan>,
     order: Vec<String>,
     start: i128,
     last: BTreeMap<String, Judgement>,
@@ -32,7 +32,7 @@ struct Trace<'a> {
 const ROOT: &str = "run";
 
 /// The trace of a run, as the body of an OTLP request. None where nothing was written yet.
-pub fn trace(entries: &[Entry]) -> Option<Value> {
+pub fn trace(entries: &[JournalEntry]) -> Option<Value> {
     let first = entries.first()?;
     let run = Run::fold(entries).unwrap_or_default();
     let mut trace = Trace {
@@ -98,7 +98,7 @@ impl Trace<'_> {
             "" => String::new(),
             parent => self.id(parent),
         };
-        let span = Span {
+        let span = TraceSpan {
             id: self.id(what),
             parent,
             name: name.into(),
@@ -138,7 +138,7 @@ impl Trace<'_> {
         }
     }
 
-    fn take(&mut self, entry: &Entry, phase: &mut Option<&'static str>) {
+    fn take(&mut self, entry: &JournalEntry, phase: &mut Option<&'static str>) {
         let at = entry.elapsed;
         match &entry.event {
             Event::PhaseStarted { phase: next } => {
@@ -290,7 +290,7 @@ impl Trace<'_> {
 mod tests {
     use super::*;
 
-    fn entries(lines: &[(f64, Value)]) -> Vec<Entry> {
+    fn entries(lines: &[(f64, Value)]) -> Vec<JournalEntry> {
         let entry = |(elapsed, event): &(f64, Value)| {
             let mut entry = event.clone();
             entry["at"] = "2026-11-22T10:00:00Z".into();

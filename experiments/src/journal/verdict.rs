@@ -1,9 +1,9 @@
 //! What a run comes to. A pure function of the fold, so that the journal alone gives the verdict.
 
-use super::measured::{ProbeLooks, is_measured, looks};
-use super::{AbortBy, ActivityStatus, Injection, InjectionState, Judgement, Outage, Outcome, Run};
-use crate::Span;
-use crate::wire::{Cause, Owed};
+use super::measured::{ProbeSamples, is_measured, probe_samples};
+use super::{AbortBy, ActivityStatus, InjectionRecord, InjectionState, Judgement, Outage, Outcome, Run};
+use crate::HumanDuration;
+use crate::wire::{Cause, UnrevertedInjection};
 use serde::Serialize;
 
 /// What a run comes to, and why.
@@ -24,14 +24,14 @@ pub struct Verdict {
     pub notes: Vec<String>,
     /// How often each probe of the hypothesis was looked at, and what that can show.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub probes: Vec<ProbeLooks>,
+    pub probes: Vec<ProbeSamples>,
     /// Times out of tolerance, by probe.
     pub outages: Vec<(String, Outage)>,
     /// How long after the last revert the hypothesis held again, where the experiment asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovered_after: Option<Span>,
+    pub recovered_after: Option<HumanDuration>,
     /// What has to be looked at by a person. Empty where all is clean.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<UnrevertedInjection>,
 }
 
 /// What this run comes to. For a journal that was cut short: what can be said of it.
@@ -114,7 +114,7 @@ pub fn verdict(run: &Run) -> Verdict {
         reasons,
         hint,
         notes,
-        probes: looks(run),
+        probes: probe_samples(run),
         outages: run
             .probes
             .iter()
@@ -131,7 +131,7 @@ pub fn verdict(run: &Run) -> Verdict {
 }
 
 /// What is not proved to be put back.
-fn owed(run: &Run) -> Vec<Owed> {
+fn owed(run: &Run) -> Vec<UnrevertedInjection> {
     let mut owed = run.owed.clone();
     for (id, injection) in &run.injections {
         let residue = match &injection.state {
@@ -146,7 +146,7 @@ fn owed(run: &Run) -> Vec<Owed> {
             }
         };
         if !owed.iter().any(|known| known.injection == *id) {
-            owed.push(Owed {
+            owed.push(UnrevertedInjection {
                 injection: id.clone(),
                 fault: injection.fault.clone(),
                 residue,
@@ -179,7 +179,7 @@ fn nothing_measured(run: &Run) -> String {
 
 /// Whether a fault acted, and was not seen to act any more when it ended: its victims or its helper had gone, and nobody of
 /// ours had ended it. Its last effect is from just before it was put back.
-fn stopped_early(injection: &Injection) -> bool {
+fn stopped_early(injection: &InjectionRecord) -> bool {
     let ended = matches!(injection.state, InjectionState::Ended(_));
     let acts = injection.effect.as_ref().is_none_or(|effect| effect.acts);
     ended && injection.acted && !acts
@@ -252,7 +252,7 @@ fn doubts(run: &Run) -> Vec<String> {
             found.push(format!("probe `{name}` could not be measured: {why}"));
         }
         let after = probe.after.within + probe.after.outside + probe.after.unknown;
-        if run.ended && run.looks.is_some_and(|looks| looks.after) && after == 0 {
+        if run.ended && run.hypothesis_timing.is_some_and(|timing| timing.after) && after == 0 {
             found.push(format!("probe `{name}` was not looked at after the method"));
         }
     }

@@ -4,7 +4,7 @@
 
 use super::{NoValue, address, limit, text_of};
 use crate::document::{HttpProvider, HttpTimeout};
-use crate::{Span, json};
+use crate::{HumanDuration, json};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use serde_json::{Map, Value};
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 pub const MOST_REDIRECTS: usize = 30;
 
 /// How long connecting may take, and all of it.
-pub fn limits(provider: &HttpProvider, longest: Option<Span>) -> (Span, Span) {
+pub fn limits(provider: &HttpProvider, longest: Option<HumanDuration>) -> (HumanDuration, HumanDuration) {
     match provider.timeout {
         Some(HttpTimeout::Whole(whole)) => (whole, whole),
-        Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, Span(connect.0 + read.0)),
+        Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, HumanDuration(connect.0 + read.0)),
         None => (limit(None, longest), limit(None, longest)),
     }
 }

@@ -5,9 +5,9 @@ pub mod address;
 pub mod http;
 pub mod prometheus;
 
-use crate::Span;
+use crate::HumanDuration;
 use crate::document::Provider;
-use crate::wire::Probed;
+use crate::wire::ProbeOutcome;
 use serde_json::Value;
 use std::io;
 
@@ -16,10 +16,10 @@ use std::io;
 pub const MOST: usize = 16 << 20;
 
 /// How long an answer over the network is waited for where nothing is said.
-const DEFAULT_TIMEOUT: Span = Span::seconds(5);
+const DEFAULT_TIMEOUT: HumanDuration = HumanDuration::seconds(5);
 
 /// How long an agent lets a program run where nothing is said.
-const PROGRAM_WITHIN: Span = Span::seconds(60);
+const PROGRAM_WITHIN: HumanDuration = HumanDuration::seconds(60);
 
 /// Why there is no value.
 #[derive(Debug)]
@@ -54,12 +54,12 @@ impl NoValue {
     }
 }
 
-impl From<Result<Value, NoValue>> for Probed {
+impl From<Result<Value, NoValue>> for ProbeOutcome {
     fn from(outcome: Result<Value, NoValue>) -> Self {
         match outcome {
-            Ok(output) => Probed::Output(output),
-            Err(NoValue::NoAnswer(why)) => Probed::NoAnswer(why),
-            Err(NoValue::Broken(why)) => Probed::Broken(why),
+            Ok(output) => ProbeOutcome::Output(output),
+            Err(NoValue::NoAnswer(why)) => ProbeOutcome::NoAnswer(why),
+            Err(NoValue::Broken(why)) => ProbeOutcome::Broken(why),
         }
     }
 }
@@ -74,18 +74,18 @@ pub fn plain(error: &io::Error) -> String {
 }
 
 /// That there was no answer in time.
-pub fn late(longest: Span) -> NoValue {
+pub fn late(longest: HumanDuration) -> NoValue {
     NoValue::NoAnswer(format!("no answer within {longest}"))
 }
 
 /// The provider's own time-out, else the activity's, else 5 s: never none over a network.
-pub fn limit(own: Option<Span>, longest: Option<Span>) -> Span {
+pub fn limit(own: Option<HumanDuration>, longest: Option<HumanDuration>) -> HumanDuration {
     own.or(longest).unwrap_or(DEFAULT_TIMEOUT)
 }
 
 /// How long an agent may take for it: the provider's own time-out, else the activity's, else one that depends on the
 /// kind. Never none: who is asked over a network may be asked by somebody who has gone.
-pub fn within(provider: &Provider, longest: Option<Span>) -> Span {
+pub fn within(provider: &Provider, longest: Option<HumanDuration>) -> HumanDuration {
     match provider {
         Provider::Http(http) => http::limits(http, longest).1,
         Provider::Prometheus(query) => limit(query.timeout, longest),

@@ -2,12 +2,12 @@
 //! is measured: when it does not answer, the check is broken and nothing is known.
 
 use super::{NoValue, limit};
-use crate::Span;
+use crate::HumanDuration;
 use crate::document::{HttpProvider, HttpTimeout, PrometheusProvider};
 use serde_json::{Value, json};
 
 /// The HTTP request that asks. Source: Prometheus' HTTP API, "Instant queries".
-pub fn request(provider: &PrometheusProvider, longest: Option<Span>) -> HttpProvider {
+pub fn request(provider: &PrometheusProvider, longest: Option<HumanDuration>) -> HttpProvider {
     HttpProvider {
         url: format!("{}/api/v1/query", provider.url.trim_end_matches('/')),
         method: None,

@@ -1,7 +1,7 @@
 //! What a schema says of one value alone: words, texts, numbers, types, and what to call them.
 
 use crate::problem::{at_key, list_words, meant};
-use crate::{Problem, Span};
+use crate::{Problem, HumanDuration};
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -117,7 +117,7 @@ pub(super) fn check_text(
         ));
     }
     if schema.get("format").and_then(Value::as_str) == Some("duration")
-        && let Err(what) = text.parse::<Span>()
+        && let Err(what) = text.parse::<HumanDuration>()
     {
         problems.push(Problem::new(at, what));
     }

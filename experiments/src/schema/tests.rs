@@ -1,7 +1,7 @@
 //! The check against schemas that schemars writes for types like ours.
 
 use super::*;
-use crate::Span;
+use crate::HumanDuration;
 use proptest::prelude::*;
 use serde_json::{Map, from_value};
 
@@ -22,7 +22,7 @@ struct Arguments {
     #[schemars(range(min = 1, max = 8))]
     workers: Option<u32>,
     #[serde(default)]
-    grace: Option<Span>,
+    grace: Option<HumanDuration>,
     #[serde(default)]
     signals: Vec<Signal>,
     #[schemars(regex(pattern = "^[a-z]+$"))]
@@ -162,7 +162,7 @@ proptest! {
             Some(Box::new(Selector { name, pid: Some(pid), except: inner }))
         });
         let arguments = Arguments {
-            process: *selector.unwrap(), workers, grace: grace.map(Span::millis), signals: vec![Signal::Kill, Signal::Term], label: None,
+            process: *selector.unwrap(), workers, grace: grace.map(HumanDuration::millis), signals: vec![Signal::Kill, Signal::Term], label: None,
         };
         prop_assert_eq!(says(&of::<Arguments>(), serde_json::to_value(arguments).unwrap()), Vec::<String>::new());
     }

@@ -12,7 +12,7 @@ pub use progress::{Call, Progress};
 
 use crate::document::{CatchUp, Overlap, Schedule};
 use crate::problem::nearest;
-use crate::{Problem, Span, select};
+use crate::{Problem, HumanDuration, select};
 use croner::Cron;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
@@ -32,7 +32,7 @@ pub struct Timetable {
     times: Times,
     zone: TimeZone,
     open: Open,
-    jitter: Span,
+    jitter: HumanDuration,
     overlap: Overlap,
     catch_up: CatchUp,
     seed: u64,
@@ -43,7 +43,7 @@ enum Times {
     Cron(Box<Cron>),
     At(Timestamp),
     /// With a mean of this much open time in between.
-    Random(Span),
+    Random(HumanDuration),
 }
 
 /// A time at which a run is due.
@@ -186,7 +186,7 @@ impl Timetable {
 
     /// How long until the next time by chance: of events that do not know of each other (a Poisson process), so
     /// that each day, or hour, can begin anew, and a later look finds the same times.
-    fn gap(&self, mean: Span, last: Timestamp) -> SignedDuration {
+    fn gap(&self, mean: HumanDuration, last: Timestamp) -> SignedDuration {
         let chance = 1.0 - select::share(self.seed, &format!("gap {last}"));
         let gap = mean.0.as_secs_f64() * -chance.ln();
         // Whole seconds read better, and two are never the same.

@@ -1,15 +1,15 @@
 //! The events of a run, as tests put them together: a whole run in which all holds, with others in their places.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)] // Each test file uses some of it.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    Abort, AbortBy, ActivityStatus, Entry, Event, Judgement, Looks, Outcome, Phase, Run, verdict,
+    Abort, AbortBy, ActivityStatus, JournalEntry, Event, Judgement, HypothesisTiming, Outcome, Phase, Run, verdict,
 };
-use backburn_experiments::wire::{Cause, Effect, Ended, Owed, PlanView, Refusal};
+use backburn_experiments::wire::{Cause, Effect, EndedInjection, UnrevertedInjection, PlanView, Refusal};
 use serde_json::Value;
 
-pub fn entry(elapsed: f64, event: Event) -> Entry {
-    Entry {
+pub fn entry(elapsed: f64, event: Event) -> JournalEntry {
+    JournalEntry {
         at: jiff::Timestamp::UNIX_EPOCH,
         elapsed,
         event,
@@ -23,13 +23,13 @@ pub fn started(recovery: Option<u64>) -> Event {
         seed: 1,
         version: "0".into(),
         hypothesis: vec!["p".into()],
-        looks: Looks {
+        hypothesis_timing: HypothesisTiming {
             before: true,
             during: true,
             after: true,
         },
         sha256: None,
-        recovery_within: recovery.map(Span::seconds),
+        recovery_within: recovery.map(HumanDuration::seconds),
     }
 }
 
@@ -41,7 +41,7 @@ pub fn sampled(phase: Phase, judgement: Judgement) -> Event {
         judgement,
         output: Value::Null,
         why: None,
-        took: Span::millis(100),
+        took: HumanDuration::millis(100),
     }
 }
 
@@ -76,17 +76,17 @@ pub fn effect(injection: &str, acts: bool) -> Event {
     }
 }
 
-pub fn end(injection: &str, clean: bool) -> Ended {
-    Ended {
+pub fn end(injection: &str, clean: bool) -> EndedInjection {
+    EndedInjection {
         injection: injection.into(),
-        cause: Cause::Done,
+        cause: Cause::Finished,
         clean,
         residue: if clean {
             Vec::new()
         } else {
             vec!["a helper is there".into()]
         },
-        took: Span::millis(1),
+        took: HumanDuration::millis(1),
         effect: None,
     }
 }
@@ -119,7 +119,7 @@ pub fn whole() -> Vec<Event> {
 }
 
 pub fn outcome_of(events: Vec<Event>) -> (Outcome, Vec<String>) {
-    let entries: Vec<Entry> = events
+    let entries: Vec<JournalEntry> = events
         .into_iter()
         .enumerate()
         .map(|(n, event)| entry(n as f64, event))

@@ -19,7 +19,7 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::store::{EnrolledAgent as Known, SqliteStore, Store};
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{
-    Cause, ChangeView, Command, Effect, Ended, Hello, InjectionRequest, PlanView, Probed, Refusal,
+    Cause, ChangeView, Command, Effect, EndedInjection, Hello, InjectionRequest, PlanView, ProbeOutcome, Refusal,
     Report, Victim,
 };
 use rcgen::{CertificateParams, KeyPair};
@@ -212,7 +212,7 @@ impl Agent {
                     let served = self.serve(stream, &mut engine).await;
                     self.swarm.note(served);
                     // Who has no link any more has put everything back before it comes again.
-                    drop(engine.revert_all(Cause::Link));
+                    drop(engine.revert_all(Cause::ConnectionClosed));
                     self.swarm.connected.fetch_sub(1, Ordering::Relaxed);
                 }
                 Err(error) => self.swarm.note(Err(error)),
@@ -257,7 +257,7 @@ impl Agent {
                 .into_iter()
                 .collect(),
             faults: FAULTS.iter().map(|name| (*name).to_owned()).collect(),
-            answers_beats: true,
+            answers_heartbeats: true,
             ..Hello::default()
         }
     }
@@ -289,19 +289,19 @@ impl Agent {
                     line.clear();
                     self.swarm.commands.fetch_add(1, Ordering::Relaxed);
                     match command {
-                        Command::Beat {
+                        Command::Heartbeat {
                             lease: length,
                             answer,
                         } => {
                             lease.as_mut().reset(Instant::now() + length.0);
-                            answer.then_some(Report::Alive).into_iter().collect()
+                            answer.then_some(Report::HeartbeatAnswer).into_iter().collect()
                         }
-                        Command::Goodbye => return Ok(()),
+                        Command::Shutdown => return Ok(()),
                         other => engine.obey(other),
                     }
                 }
                 () = over, if next.is_some() => engine.end_those_over(),
-                () = lease.as_mut(), if !engine.acting.is_empty() => engine.revert_all(Cause::Lease),
+                () = lease.as_mut(), if !engine.acting.is_empty() => engine.revert_all(Cause::LeaseExpired),
                 _ = effects.tick(), if !engine.acting.is_empty() => engine.effects(),
             };
             if !said.is_empty() {
@@ -355,10 +355,10 @@ impl Engine {
             }],
             Command::Inject { request, injection } => self.inject(request, injection),
             Command::Revert { injection } => {
-                self.end(&injection, Cause::Asked).into_iter().collect()
+                self.end(&injection, Cause::ControllerRequest).into_iter().collect()
             }
             Command::RevertAll { request, .. } => {
-                let mut said = self.revert_all(Cause::Asked);
+                let mut said = self.revert_all(Cause::ControllerRequest);
                 said.push(Report::AllReverted {
                     request,
                     owed: Vec::new(),
@@ -372,17 +372,17 @@ impl Engine {
             }],
             Command::Probe { request, .. } => vec![Report::Probed {
                 request,
-                outcome: Probed::Broken(unable()),
+                outcome: ProbeOutcome::Broken(unable()),
             }],
             Command::Examine { request } => vec![Report::Probed {
                 request,
-                outcome: Probed::Output(json!([])),
+                outcome: ProbeOutcome::Output(json!([])),
             }],
             Command::Describe { request } => vec![Report::Described {
                 request,
                 faults: Vec::new(),
             }],
-            Command::Beat { .. } | Command::Watch { .. } | Command::Goodbye => Vec::new(),
+            Command::Heartbeat { .. } | Command::Watch { .. } | Command::Shutdown => Vec::new(),
         }
     }
 
@@ -417,7 +417,7 @@ impl Engine {
         let over = self.acting.iter();
         let over = over.filter(|(_, end)| end.is_some_and(|end| end <= now));
         let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
-        let ended = over.iter().filter_map(|id| self.end(id, Cause::Done));
+        let ended = over.iter().filter_map(|id| self.end(id, Cause::Finished));
         ended.collect()
     }
 
@@ -429,7 +429,7 @@ impl Engine {
     fn end(&mut self, id: &str, cause: Cause) -> Option<Report> {
         self.acting.remove(id)?;
         self.swarm.faults.fetch_sub(1, Ordering::Relaxed);
-        Some(Report::Ended(Ended {
+        Some(Report::Ended(EndedInjection {
             injection: id.to_owned(),
             cause,
             clean: true,
@@ -468,7 +468,7 @@ fn plan(injection: &InjectionRequest) -> PlanView {
             kind: "helper".into(),
             apply: format!("nothing, where `{}` would start a process", injection.fault),
             undo: "nothing".into(),
-            if_we_die: "nothing is left".into(),
+            if_agent_dies: "nothing is left".into(),
         }],
         notes: Vec::new(),
         warnings: Vec::new(),

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostMetric, HostProvider};
-use backburn_experiments::wire::{Cause, Command as Say, Ended, InjectionRequest, Refusal, Report};
+use backburn_experiments::wire::{Cause, Command as Say, EndedInjection, InjectionRequest, Refusal, Report};
 use backburn_tests::crash::Place;
 use backburn_tests::hung_files::HungFiles;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace};
@@ -60,7 +60,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn request(id: &str, fault: &str, duration: Option<Span>, arguments: &Value) -> InjectionRequest {
+fn request(id: &str, fault: &str, duration: Option<HumanDuration>, arguments: &Value) -> InjectionRequest {
     serde_json::from_value(json!({
         "id": id, "run": "run", "fault": fault, "arguments": arguments, "seed": 1,
         "duration": duration,
@@ -68,7 +68,7 @@ fn request(id: &str, fault: &str, duration: Option<Span>, arguments: &Value) -> 
     .expect("a request")
 }
 
-fn pause(id: &str, victim: &Sleeper, duration: Span) -> Say {
+fn pause(id: &str, victim: &Sleeper, duration: HumanDuration) -> Say {
     let arguments = json!({"process": {"pid": victim.pid()}});
     Say::Inject {
         request: 1,
@@ -94,7 +94,7 @@ fn injected(report: &Report) -> Option<()> {
     matches!(report, Report::Injected { .. }).then_some(())
 }
 
-fn ended(report: &Report) -> Option<Ended> {
+fn ended(report: &Report) -> Option<EndedInjection> {
     match report {
         Report::Ended(ended) => Some(ended.clone()),
         _ => None,
@@ -157,8 +157,8 @@ fn plan_of_a_path_that_is_no_file_is_refused() {
         let mut number = 100;
         for (fault, arguments) in odd.iter().flat_map(|path| asked(path)) {
             number += 1;
-            let wanted = request("odd", fault, Some(Span::seconds(1)), &arguments);
-            served.beats(Span::seconds(60));
+            let wanted = request("odd", fault, Some(HumanDuration::seconds(1)), &arguments);
+            served.beats(HumanDuration::seconds(60));
             served.says(&Say::Plan {
                 request: number,
                 injection: wanted,
@@ -178,8 +178,8 @@ fn fault_beside_hung_lookups_ends_in_time() {
         let (place, files) = (Place::default(), HungFiles::new());
         let victims = [Sleeper::start(), Sleeper::start()];
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
-        served.says(&pause("one", &victims[0], Span::millis(1500)));
+        served.beats(HumanDuration::seconds(60));
+        served.says(&pause("one", &victims[0], HumanDuration::millis(1500)));
         hear(&mut served, injected);
         // Each of these waits for a file system that does not answer.
         let (pid_file, folder) = (files.path("pid"), files.path("folder"));
@@ -194,7 +194,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
         ];
         for (number, (fault, arguments)) in (10..).zip(&hung) {
             let id = format!("hung-{number}");
-            let injection = request(&id, fault, Some(Span::seconds(1)), arguments);
+            let injection = request(&id, fault, Some(HumanDuration::seconds(1)), arguments);
             served.says(&match number {
                 13 => Say::Inject {
                     request: number,
@@ -223,7 +223,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
         assert_eq!(first, "ended one Done");
         victims[0].wait_until_held(false);
         // Nor does another one's beginning or end wait, and what was not planned yet is called off.
-        served.says(&pause("two", &victims[1], Span::seconds(600)));
+        served.says(&pause("two", &victims[1], HumanDuration::seconds(600)));
         hear(&mut served, injected);
         served.says(&Say::RevertAll {
             request: 30,
@@ -231,7 +231,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
         });
         let called_off = hear(&mut served, refused(13));
         assert!(called_off.what.contains("called off"), "{called_off}");
-        assert_eq!(hear(&mut served, ended).cause, Cause::Asked);
+        assert_eq!(hear(&mut served, ended).cause, Cause::ControllerRequest);
         let owed = hear(&mut served, |report| match report {
             Report::AllReverted { owed, .. } => Some(owed.clone()),
             _ => None,
@@ -240,7 +240,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
         // Those that hang are given up in their own time.
         let mut given_up = Vec::new();
         while given_up.len() < 4 {
-            served.beats(Span::seconds(60));
+            served.beats(HumanDuration::seconds(60));
             match served.hears() {
                 Report::Refused { request, refusal } => {
                     assert!(refusal.to_string().contains("hung"), "{refusal}");
@@ -270,18 +270,18 @@ fn abort_rule_on_a_hung_path_does_not_delay_other_rules() {
              "host": {"metric": "disk-free-percent", "path": files.path("folder"), "below": 100}},
             {"name": "busy", "every": "100ms", "failures": 3, "host": {"metric": "processes", "above": 0}},
         ]);
-        served.beats(Span::seconds(60));
+        served.beats(HumanDuration::seconds(60));
         served.says(&Say::Watch {
             run: "run".into(),
             rules: serde_json::from_value(rules).expect("rules"),
         });
-        served.says(&pause("one", &victim, Span::seconds(600)));
+        served.says(&pause("one", &victim, HumanDuration::seconds(600)));
         let rule = hear(&mut served, |report| match report {
-            Report::Struck { rule, .. } => Some(rule.clone()),
+            Report::AbortRuleTriggered { rule, .. } => Some(rule.clone()),
             _ => None,
         });
         assert_eq!(rule, "busy");
-        assert_eq!(hear(&mut served, ended).cause, Cause::Rule);
+        assert_eq!(hear(&mut served, ended).cause, Cause::AbortRule);
         victim.wait_until_held(false);
         drop(files);
     });
@@ -304,15 +304,15 @@ fn fault_while_a_name_server_is_silent_ends_in_time() {
         let _silent = std::net::UdpSocket::bind("127.0.0.1:53").expect("nobody else is here");
         let victim = Sleeper::start();
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
-        served.says(&pause("one", &victim, Span::millis(1500)));
+        served.beats(HumanDuration::seconds(60));
+        served.says(&pause("one", &victim, HumanDuration::millis(1500)));
         hear(&mut served, injected);
         for number in 10..14 {
             let arguments = json!({"to": "nobody.example.org", "percent": 10});
             let id = format!("named-{number}");
             served.says(&Say::Plan {
                 request: number,
-                injection: request(&id, "network-loss", Some(Span::seconds(1)), &arguments),
+                injection: request(&id, "network-loss", Some(HumanDuration::seconds(1)), &arguments),
             });
         }
         let first = hear(&mut served, |report| match report {
@@ -323,7 +323,7 @@ fn fault_while_a_name_server_is_silent_ends_in_time() {
         assert_eq!(first, "ended one");
         victim.wait_until_held(false);
         for _ in 0..4 {
-            served.beats(Span::seconds(60));
+            served.beats(HumanDuration::seconds(60));
             hear(&mut served, |report| {
                 matches!(report, Report::Refused { .. }).then_some(())
             });
@@ -337,12 +337,12 @@ fn reverts_with_a_locked_ledger_do_not_wait() {
         let place = Place::default();
         let victims: Vec<Sleeper> = (0..4).map(|_| Sleeper::start()).collect();
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
+        served.beats(HumanDuration::seconds(60));
         for (number, victim) in victims.iter().enumerate() {
             served.says(&pause(
                 &format!("pause-{number}"),
                 victim,
-                Span::seconds(600),
+                HumanDuration::seconds(600),
             ));
             hear(&mut served, injected);
         }
@@ -357,7 +357,7 @@ fn reverts_with_a_locked_ledger_do_not_wait() {
             let ended = hear(&mut served, ended);
             assert!(ended.clean, "{ended:?}");
             // The lock would have been waited for 5 s by each.
-            assert!(ended.took < Span::seconds(4), "{ended:?}");
+            assert!(ended.took < HumanDuration::seconds(4), "{ended:?}");
         }
         drop(lock);
         assert_eq!(place.ledger(), Vec::<String>::new());
@@ -369,12 +369,12 @@ fn stopped_worker_is_ended_by_its_guardian() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
-        served.says(&pause("one", &victim, Span::seconds(600)));
+        served.beats(HumanDuration::seconds(60));
+        served.says(&pause("one", &victim, HumanDuration::seconds(600)));
         hear(&mut served, injected);
         send(worker_of(&served), Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
-        assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
+        assert_eq!((ended.cause, ended.clean), (Cause::AgentDied, true), "{ended:?}");
         victim.wait_until_held(false);
         assert_eq!(served.agent.wait().expect("it ends").code(), Some(0));
         assert_eq!(place.ledger(), Vec::<String>::new());
@@ -402,12 +402,12 @@ fn stopped_guardian_is_ended_by_the_worker() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
-        served.says(&pause("one", &victim, Span::seconds(600)));
+        served.beats(HumanDuration::seconds(60));
+        served.says(&pause("one", &victim, HumanDuration::seconds(600)));
         hear(&mut served, injected);
         send(served.agent.id() as i32, Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
-        assert_eq!((ended.cause, ended.clean), (Cause::Died, true), "{ended:?}");
+        assert_eq!((ended.cause, ended.clean), (Cause::AgentDied, true), "{ended:?}");
         victim.wait_until_held(false);
         wait_until("nobody is left", || processes::of_backburn().is_empty());
         assert_eq!(place.ledger(), Vec::<String>::new());
@@ -419,8 +419,8 @@ fn status_of_a_stopped_agent_says_so() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
         let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(Span::seconds(60));
-        served.says(&pause("one", &victim, Span::seconds(3)));
+        served.beats(HumanDuration::seconds(60));
+        served.says(&pause("one", &victim, HumanDuration::seconds(3)));
         hear(&mut served, injected);
         let both = [served.agent.id() as i32, worker_of(&served)];
         let status = || {

@@ -1,7 +1,7 @@
 //! `kill -9` of `backburn run` at each event of its journal: what it injected is put back, its
 //! children are gone, and the journal tells the story up to the last event.
 
-use backburn_experiments::journal::{Entry, Outcome, Run, verdict};
+use backburn_experiments::journal::{JournalEntry, Outcome, Run, verdict};
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::{processes, programs};
 use serde_json::json;
@@ -99,7 +99,7 @@ fn kill_at(at: usize) -> Killed {
     victim.kill().expect("the victim is there");
     victim.wait().expect("it ends");
     let (_, text) = journal(state.path()).expect("the journal is there");
-    let entries: Vec<Entry> = text
+    let entries: Vec<JournalEntry> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
         .collect();

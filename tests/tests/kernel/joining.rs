@@ -1,7 +1,7 @@
 //! An agent joins a controller with a token and stays connected over TLS: whoever dies, vanishes
 //! or is not what they say, what was broken is put back.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Cause, Command as Say};
 use backburn_tests::controller::{Controller, Linked};
 use backburn_tests::crash::Place;
@@ -181,7 +181,7 @@ fn agent_joins_injects_and_reverts() {
         }
         let victim = Victim::new();
         victim.is_paused_by(&link);
-        assert_eq!(link.reverts("trial"), Cause::Asked);
+        assert_eq!(link.reverts("trial"), Cause::ControllerRequest);
         victim.goes_on();
 
         // Told to end: everything is put back, said, and then it goes.
@@ -231,8 +231,8 @@ fn agent_of_a_closed_controller_reconnects() {
         link.hello();
         victim.is_paused_by(&link);
         // A goodbye ends the agent, and not its connector.
-        link.says(Say::Goodbye);
-        assert_eq!(link.hears_of_the_end().cause, Cause::Asked);
+        link.says(Say::Shutdown);
+        assert_eq!(link.hears_of_the_end().cause, Cause::ControllerRequest);
         victim.goes_on();
         link.hears_to_the_end();
         controller.link().hello();
@@ -249,7 +249,7 @@ fn agent_of_a_silent_controller_reverts() {
         let victim = Victim::new();
         victim.is_paused_by(&link);
         link.falls_silent();
-        assert_eq!(link.hears_of_the_end().cause, Cause::Lease);
+        assert_eq!(link.hears_of_the_end().cause, Cause::LeaseExpired);
         victim.goes_on();
         drop((link, connector, controller));
     });
@@ -287,7 +287,7 @@ fn tls_link_survives_total_loss_and_a_cut_wire() {
         for there in THERE {
             let place = Place::default();
             let listener = wire.there(|| TcpListener::bind(at(there, 0)).expect("a port is free"));
-            let lease = Span::seconds(6);
+            let lease = HumanDuration::seconds(6);
             let controller = Controller::new(listener, MONTH, lease);
             let address = controller.address.to_string();
             join(
@@ -309,7 +309,7 @@ fn tls_link_survives_total_loss_and_a_cut_wire() {
                 }
             }
             assert!(ruleset().contains("backburn-trial-0"), "it acts still");
-            assert_eq!(link.reverts("trial"), Cause::Asked);
+            assert_eq!(link.reverts("trial"), Cause::ControllerRequest);
             assert_eq!(ruleset(), "");
             assert!(tcp(at(there, 8000), SOON).is_ok());
 
@@ -333,7 +333,7 @@ fn certificate_is_renewed_in_time_and_used_when_reconnecting() {
         let place = Place::default();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let lasts = Duration::from_secs(30);
-        let controller = Controller::new(listener, lasts, Span::seconds(10));
+        let controller = Controller::new(listener, lasts, HumanDuration::seconds(10));
         let address = controller.address.to_string();
         join(
             &place,

@@ -1,7 +1,7 @@
 //! The agent never cuts off its own head: its link to the controller, when that is a TCP connection
 //! over the very network that is cut; and it puts everything back when it hears nobody any more.
 
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Report};
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_network_namespace;
@@ -19,11 +19,11 @@ struct Controller {
     agent: Child,
     to: TcpStream,
     from: BufReader<TcpStream>,
-    lease: Span,
+    lease: HumanDuration,
 }
 
 impl Controller {
-    fn new(wire: &Wire, place: &Place, there: &str, lease: Span) -> Self {
+    fn new(wire: &Wire, place: &Place, there: &str, lease: HumanDuration) -> Self {
         let listener = wire.there(|| TcpListener::bind(at(there, 0)).expect("a port is free"));
         let port = listener.local_addr().expect("it has one").port();
         let link = TcpStream::connect(at(there, port)).expect("it listens");
@@ -55,7 +55,7 @@ impl Controller {
 
     fn beats(&mut self) {
         let lease = self.lease;
-        self.says(&Say::Beat {
+        self.says(&Say::Heartbeat {
             lease,
             answer: false,
         });
@@ -109,7 +109,7 @@ fn control_link_survives_the_loss_of_everything_else() {
         for there in THERE {
             let place = Place::default();
             // Long enough for a beat on a busy machine, and outlived twice.
-            let lease = Span::seconds(4);
+            let lease = HumanDuration::seconds(4);
             let mut controller = Controller::new(&wire, &place, there, lease);
             controller.cuts_everything();
             // Neighbours are to be found anew: ARP and its like of IPv6 get through.
@@ -126,7 +126,7 @@ fn control_link_survives_the_loss_of_everything_else() {
             controller.says(&Say::Revert {
                 injection: "trial".into(),
             });
-            assert_eq!(controller.hears_of_the_end(), Cause::Asked);
+            assert_eq!(controller.hears_of_the_end(), Cause::ControllerRequest);
             assert_eq!(ruleset(), "");
             assert!(tcp(at(there, 8000), SOON).is_ok());
             drop(controller);
@@ -140,11 +140,11 @@ fn agent_cut_off_by_its_own_fault_reverts_before_its_lease_ends() {
     in_network_namespace(&PROGRAMS, || {
         let wire = Wire::new();
         let place = Place::default();
-        let lease = Span::seconds(16);
+        let lease = HumanDuration::seconds(16);
         let mut controller = Controller::new(&wire, &place, THERE[0], lease);
         controller.cuts_everything();
         let started = Instant::now();
-        assert_eq!(controller.hears_of_the_end(), Cause::Lease);
+        assert_eq!(controller.hears_of_the_end(), Cause::LeaseExpired);
         let took = started.elapsed();
         println!("nobody was heard, with a lease of {lease}: put back after {took:?}");
         assert!(took < lease.0, "{took:?}");

@@ -2,8 +2,8 @@
 //! without being held up or brought down by it.
 
 use backburn::providers::{ProbeContext, measure};
-use backburn_experiments::Span;
-use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, Probed, Report};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, ProbeOutcome, Report};
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::odd_web::OddWeb;
@@ -26,7 +26,7 @@ fn closed_port() -> u16 {
     listener.local_addr().expect("it has one").port()
 }
 
-fn by_the_controller(provider: &Value) -> Probed {
+fn by_the_controller(provider: &Value) -> ProbeOutcome {
     let provider = serde_json::from_value(provider.clone()).expect("a provider");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -36,9 +36,9 @@ fn by_the_controller(provider: &Value) -> Probed {
 }
 
 /// What is the same whoever measures it: a value but for the time it took, and what is said of no value but for its words.
-fn essence(outcome: &Probed) -> Value {
+fn essence(outcome: &ProbeOutcome) -> Value {
     match outcome {
-        Probed::Output(value) => {
+        ProbeOutcome::Output(value) => {
             let mut value = value.clone();
             if let Some(took) = value.get_mut("took") {
                 assert!(took.as_f64().is_some_and(|took| took >= 0.0), "{took}");
@@ -46,8 +46,8 @@ fn essence(outcome: &Probed) -> Value {
             }
             value
         }
-        Probed::NoAnswer(_) => "no answer".into(),
-        Probed::Broken(_) => "broken".into(),
+        ProbeOutcome::NoAnswer(_) => "no answer".into(),
+        ProbeOutcome::Broken(_) => "broken".into(),
     }
 }
 
@@ -253,19 +253,19 @@ fn agent_probe_out_of_scope_is_refused_with_a_reason() {
         ),
     ] {
         match served.measures(&provider, None) {
-            Probed::Broken(why) => assert!(why.contains(said), "{provider}: {why}"),
+            ProbeOutcome::Broken(why) => assert!(why.contains(said), "{provider}: {why}"),
             other => panic!("{provider}: {other:?}"),
         }
     }
     assert_eq!(
         served.measures(&json!({"type": "process", "path": "echo"}), None),
-        Probed::Output(json!({"status": 0, "stdout": "\n", "stderr": ""}))
+        ProbeOutcome::Output(json!({"status": 0, "stdout": "\n", "stderr": ""}))
     );
     // Without a policy, no program at all.
     let place = Place::default();
     let (mut served, _) = Served::start(&place, &json!({}));
     let echo = json!({"type": "process", "path": "echo"});
-    assert!(matches!(served.measures(&echo, None), Probed::Broken(_)));
+    assert!(matches!(served.measures(&echo, None), ProbeOutcome::Broken(_)));
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn probe_without_its_own_timeout_has_the_activitys() {
     let place = Place::default();
     let (mut served, _) = Served::start(&place, &json!({"allow-programs": ["sleep"]}));
     let sleep = json!({"type": "process", "path": "sleep", "arguments": [600]});
-    let outcome = served.measures(&sleep, Some(Span::millis(200)));
+    let outcome = served.measures(&sleep, Some(HumanDuration::millis(200)));
     assert_eq!(essence(&outcome), "no answer", "{outcome:?}");
 }
 
@@ -288,7 +288,7 @@ fn probes_beyond_thirty_two_at_a_time_are_refused() {
         match served.hears() {
             Report::Probed {
                 request,
-                outcome: Probed::Broken(why),
+                outcome: ProbeOutcome::Broken(why),
             } => assert!(request == *late && why.contains("32"), "{request}: {why}"),
             other => panic!("{other:?}"),
         }
@@ -317,7 +317,7 @@ fn hung_probe_delays_neither_heartbeat_nor_revert() {
         let place = Place::default();
         let policy = json!({"allow-programs": ["sleep"]});
         let (mut served, _) = Served::start(&place, &policy);
-        let lease = Span::seconds(4);
+        let lease = HumanDuration::seconds(4);
         served.beats(lease);
         for _ in 0..8 {
             let hangs =
@@ -364,7 +364,7 @@ fn hung_probe_delays_neither_heartbeat_nor_revert() {
                 other => panic!("nothing was measured yet, and it says {other:?}"),
             }
         };
-        assert_eq!((ended.cause, ended.clean), (Cause::Asked, true));
+        assert_eq!((ended.cause, ended.clean), (Cause::ControllerRequest, true));
         let hanging = || {
             let all = processes::named("sleep").into_iter();
             all.filter(|process| process.pid != victim.0.id() as i32)

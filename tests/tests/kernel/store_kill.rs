@@ -3,7 +3,7 @@
 use backburn::store::{
     AuditHead, AuditRecord, NewRun, SqliteStore, Store, StoreErrorKind, Trigger,
 };
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use backburn_tests::isolated::in_namespaces;
 use jiff::Timestamp;
 use serde_json::json;
@@ -33,7 +33,7 @@ fn run(id: &str) -> NewRun {
     }
 }
 
-fn entry(text: &str) -> Entry {
+fn entry(text: &str) -> JournalEntry {
     serde_json::from_value(json!({
         "at": Timestamp::UNIX_EPOCH, "elapsed": 0.0, "event": "agent-lost", "agent": "a", "reason": text
     }))

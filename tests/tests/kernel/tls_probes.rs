@@ -1,7 +1,7 @@
 //! What a server's certificate and TLS mean for a probe: whether users are down, and whom this host trusts. The same whoever measures.
 
 use backburn::providers::{ProbeContext, measure};
-use backburn_experiments::wire::Probed;
+use backburn_experiments::wire::ProbeOutcome;
 use backburn_tests::crash::Place;
 use backburn_tests::served::Served;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The variable that names the file of those whom a host trusts. Source: SSL_CTX_load_verify_locations(3).
 const TRUSTED: &str = "SSL_CERT_FILE";
 
-fn by_the_controller(provider: &Value) -> Probed {
+fn by_the_controller(provider: &Value) -> ProbeOutcome {
     let provider = serde_json::from_value(provider.clone()).expect("a provider");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -181,12 +181,12 @@ fn tls_probe_fails_like_users_and_is_unknown_without_trust() {
             ("agent", served.measures(&provider, None)),
         ] {
             let found = match &outcome {
-                Probed::Output(value) => {
+                ProbeOutcome::Output(value) => {
                     assert_eq!(value["status"], 200, "{case}, {who}");
                     "output"
                 }
-                Probed::NoAnswer(_) => "no answer",
-                Probed::Broken(why) => {
+                ProbeOutcome::NoAnswer(_) => "no answer",
+                ProbeOutcome::Broken(why) => {
                     assert!(why.contains(TRUSTED), "{case}, {who}: {why}");
                     "broken"
                 }

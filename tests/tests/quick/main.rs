@@ -6,5 +6,6 @@ mod api_secrets;
 mod architecture;
 mod deploy;
 mod docs;
+mod fault_purity;
 mod language;
 mod schema_verdicts;

@@ -192,7 +192,7 @@ fn run_of_a_hung_connector_ends_not_clean_and_names_the_agent() {
             let why = lost(&ended, "web-1");
             assert!(why.contains("unresponsive"), "{why}");
             let said = format!("{:?}", ended.of("aborted"));
-            assert!(said.contains("agent `web-1` did not come again"), "{said}");
+            assert!(said.contains("agent `web-1` did not reconnect"), "{said}");
             assert!(said.contains("backburn agent revert --all"), "{said}");
             assert_eq!(victims[0].is_paused(), whom == "all of them");
 

@@ -13,7 +13,7 @@ pub use stream_effects::{Slicer, StreamEffects};
 use super::Failed;
 use super::bootstrap::Life;
 use super::precise_timer::be_timely;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use counters::{Counters, Tally};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -50,7 +50,7 @@ pub struct Proxy {
     pub to_client: StreamEffects,
     /// Connections are reset so long after they were accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reset: Option<Span>,
+    pub reset: Option<HumanDuration>,
     /// The chance of each connection to be harmed, in percent.
     pub share: f64,
     /// What that, jitter and pieces are drawn from.
@@ -61,7 +61,7 @@ pub struct Proxy {
 struct Chosen {
     to_upstream: StreamEffects,
     to_client: StreamEffects,
-    reset: Option<Span>,
+    reset: Option<HumanDuration>,
     rngs: [ChaCha8Rng; 2],
 }
 
@@ -218,7 +218,7 @@ mod tests {
             upstream: Vec::new(),
             to_upstream: StreamEffects::default(),
             to_client: StreamEffects::default(),
-            reset: Some(Span::seconds(1)),
+            reset: Some(HumanDuration::seconds(1)),
             share,
             seed,
         };

@@ -1,7 +1,7 @@
 //! What is done to what goes one way through a proxy, as people write it.
 
 use crate::units::Size;
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct StreamEffects {
     /// All of it arrives this much later, its end too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<Span>,
+    pub latency: Option<HumanDuration>,
     /// The latency of each piece is this much more or less, evenly spread. Nothing overtakes: this is TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<Span>,
+    pub jitter: Option<HumanDuration>,
     /// The most that passes in a second, for each connection: `"100KB"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Size>,
@@ -26,10 +26,10 @@ pub struct StreamEffects {
     pub limit_data: Option<Size>,
     /// That one end has closed its side is told to the other this much later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slow_close: Option<Span>,
+    pub slow_close: Option<HumanDuration>,
     /// Nothing passes, and the connection is closed, both ways, after this time. Longer than the fault: it is never closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    pub timeout: Option<HumanDuration>,
 }
 
 /// How something is cut into pieces. Each is sent by itself.
@@ -43,11 +43,11 @@ pub struct Slicer {
     pub variation: Option<Size>,
     /// How long is waited after each piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Span>,
+    pub delay: Option<HumanDuration>,
 }
 
 /// What is longer would not be seen to end.
-const LONGEST: Span = Span::seconds(3600);
+const LONGEST: HumanDuration = HumanDuration::seconds(3600);
 
 impl StreamEffects {
     /// Whether nothing is done.

@@ -91,7 +91,7 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::units::Size;
-    use backburn_experiments::Span;
+    use backburn_experiments::HumanDuration;
     use rand_chacha::rand_core::SeedableRng as _;
 
     fn pace(harm: StreamEffects, now: Instant) -> Pace {
@@ -135,7 +135,7 @@ mod tests {
                 slicer: Some(Slicer {
                     size: Size(100),
                     variation: Some(Size(40)),
-                    delay: Some(Span::millis(3)),
+                    delay: Some(HumanDuration::millis(3)),
                 }),
                 ..StreamEffects::default()
             },

@@ -121,7 +121,7 @@ pub struct RunPlan {
     pub injections: Vec<crate::runner::PreviewedInjection>,
     /// How often each probe of the hypothesis would be checked, and which failure rates that many successful checks would rule out.
     #[schema(value_type = Vec<Value>)]
-    pub looks: Vec<backburn_experiments::forecast::ExpectedLooks>,
+    pub looks: Vec<backburn_experiments::forecast::ExpectedSamples>,
     /// Programs and Python functions that the controller would run and does not find. A run with any of these is not started.
     #[schema(value_type = Vec<Value>)]
     pub missing: Vec<backburn_experiments::Problem>,

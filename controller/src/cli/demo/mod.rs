@@ -11,7 +11,7 @@ use super::progress::OutputStyle;
 use super::report::format_report;
 use super::run::execute;
 use super::{CommandFailure, HostOptions, print, print_stderr};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -117,7 +117,7 @@ fn run(
         experiment,
         &HostOptions::below(state),
         None,
-        Span::seconds(1),
+        HumanDuration::seconds(1),
         OutputStyle::for_people(),
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);

@@ -3,7 +3,7 @@
 use super::super::CommandFailure;
 use super::client::Client;
 use backburn::api::types::RunInfo;
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use http_body_util::BodyExt;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const MAX_RECONNECTS: u32 = 60;
 pub(super) async fn follow(
     client: &Client,
     run: &str,
-    mut take: impl FnMut(Entry),
+    mut take: impl FnMut(JournalEntry),
 ) -> Result<RunInfo, CommandFailure> {
     let (mut after, mut failures) = (0_u64, 0);
     loop {
@@ -36,7 +36,7 @@ async fn once(
     client: &Client,
     run: &str,
     after: &mut u64,
-    take: &mut impl FnMut(Entry),
+    take: &mut impl FnMut(JournalEntry),
 ) -> Result<Option<RunInfo>, CommandFailure> {
     let path = format!("/api/v1/runs/{run}/stream");
     let headers = [("last-event-id", after.to_string())];

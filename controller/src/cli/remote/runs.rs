@@ -10,8 +10,8 @@ use backburn::api::types::{
     ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
-use backburn_experiments::Span;
-use backburn_experiments::journal::{Entry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub(in crate::cli) struct RemoteRunOptions {
 pub(in crate::cli) struct FollowedRun {
     pub(in crate::cli) title: String,
     pub(in crate::cli) finished: FinishedRun,
-    pub(in crate::cli) entries: Vec<Entry>,
+    pub(in crate::cli) entries: Vec<JournalEntry>,
 }
 
 /// Starts a run and, if wanted, follows it to its end. Returns the exit code, which is the run's if it was followed.
@@ -91,7 +91,7 @@ fn watch(
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
     };
-    let progress = ProgressThread::start(style, BTreeMap::<String, Span>::new());
+    let progress = ProgressThread::start(style, BTreeMap::<String, HumanDuration>::new());
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
     let mut fold = Run::default();

@@ -1,7 +1,7 @@
 //! The agents that take part: what each was asked for, whether it is lost, and what it still has to answer.
 
+use crate::agent_connection::ADDRESS_LABEL;
 use crate::runner::events::JoiningAgent;
-use crate::runner::target_addresses::ADDRESS;
 use backburn_experiments::journal::Run;
 use backburn_experiments::wire::InjectionId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ impl Agents {
             has_process: joining.has_process,
             asked,
             was_told_to_revert: false,
-            address: joining.hello.labels.get(ADDRESS).cloned(),
+            address: joining.hello.labels.get(ADDRESS_LABEL).cloned(),
             is_unresponsive: false,
             lost: None,
             leaves: false,
@@ -115,21 +115,15 @@ impl Agents {
             .collect()
     }
 
-    /// The agents that are now to be told to revert everything; they count as told. `only_open` leaves out those whose
-    /// injections are all known to be over.
-    pub(super) fn take_to_revert(&mut self, run: &Run, only_open: bool) -> Vec<String> {
+    /// The agents that are now to be told to revert everything; they count as told.
+    pub(super) fn take_to_revert(&mut self) -> Vec<String> {
         if std::mem::replace(&mut self.told_to_revert, true) {
             return Vec::new();
         }
         let mut told = Vec::new();
         // Before the method nothing was injected, and nothing is until it begins.
         for (name, agent) in &mut self.agents {
-            let mut asked = agent.asked.iter();
-            let is_concerned = match only_open {
-                false => asked.next().is_some(),
-                true => asked.any(|injection| is_open_on(run, name, injection)),
-            };
-            if is_concerned && !agent.was_told_to_revert && agent.lost.is_none() {
+            if !agent.asked.is_empty() && !agent.was_told_to_revert && agent.lost.is_none() {
                 agent.was_told_to_revert = true;
                 self.reverting.insert(name.clone());
                 told.push(name.clone());

@@ -2,9 +2,9 @@
 //! before, and loses the secrets that it quotes. Events that come together, from many agents, are written together.
 
 use crate::runner::events::StepTime;
-use backburn_experiments::journal::{Entry, Event, Illegal, Run};
+use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
 use backburn_experiments::redact::Redactor;
-use backburn_experiments::wire::{Effect, Ended, Owed, PlanView, Refusal};
+use backburn_experiments::wire::{Effect, EndedInjection, UnrevertedInjection, PlanView, Refusal};
 use serde_json::Value;
 
 /// The longest text within an output that a journal keeps, in bytes.
@@ -16,7 +16,7 @@ const MAX_MEMBERS: usize = 256;
 pub(super) struct EventLog {
     pub(super) run: Run,
     redactor: Redactor,
-    unwritten: Vec<Entry>,
+    unwritten: Vec<JournalEntry>,
 }
 
 impl EventLog {
@@ -32,9 +32,9 @@ impl EventLog {
     ///
     /// # Errors
     /// The event cannot follow what came before. That is a bug of the state machine, or of an agent.
-    pub(super) fn append(&mut self, mut event: Event, now: StepTime) -> Result<(), Illegal> {
+    pub(super) fn append(&mut self, mut event: Event, now: StepTime) -> Result<(), IllegalEvent> {
         clean(&mut event, &self.redactor);
-        let entry = Entry {
+        let entry = JournalEntry {
             at: now.wall,
             elapsed: now.elapsed.as_secs_f64(),
             event,
@@ -45,7 +45,7 @@ impl EventLog {
     }
 
     /// What has to be written now; empty where nothing has.
-    pub(super) fn take_unwritten(&mut self) -> Vec<Entry> {
+    pub(super) fn take_unwritten(&mut self) -> Vec<JournalEntry> {
         std::mem::take(&mut self.unwritten)
     }
 }
@@ -99,7 +99,7 @@ pub(crate) fn clean_plan(plan: &mut PlanView, redactor: &Redactor) {
     for change in &mut plan.changes {
         text(&mut change.apply, redactor);
         text(&mut change.undo, redactor);
-        text(&mut change.if_we_die, redactor);
+        text(&mut change.if_agent_dies, redactor);
     }
     let notes = plan.notes.iter_mut().chain(&mut plan.warnings);
     notes.for_each(|note| text(note, redactor));
@@ -115,7 +115,7 @@ pub(crate) fn clean_refusal(refusal: &mut Refusal, redactor: &Redactor) {
     }
 }
 
-fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
+fn clean_ended(ended: &mut EndedInjection, redactor: &Redactor) {
     ended
         .residue
         .iter_mut()
@@ -125,7 +125,7 @@ fn clean_ended(ended: &mut Ended, redactor: &Redactor) {
     }
 }
 
-fn clean_owed(owed: &mut Owed, redactor: &Redactor) {
+fn clean_owed(owed: &mut UnrevertedInjection, redactor: &Redactor) {
     owed.residue
         .iter_mut()
         .for_each(|line| text(line, redactor));

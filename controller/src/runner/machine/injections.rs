@@ -1,7 +1,7 @@
 //! The injections of a run: what is planned, what acts, and by when an answer or an end is due.
 
 use crate::runner::selection::PlannedInjection;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{InjectionId, InjectionRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) struct ActiveInjection {
     /// The agent that was asked.
     pub(super) agent: String,
     /// How long it is to act; none for a one-shot fault.
-    pub(super) duration: Option<Span>,
+    pub(super) duration: Option<HumanDuration>,
     /// Whether it was last seen to act; none before it was seen at all.
     pub(super) acts: Option<bool>,
 }
@@ -38,7 +38,7 @@ pub(super) enum Deadline {
     /// This injection's end.
     End(InjectionId),
     /// The end of all faults, by the blast radius' duration.
-    BlastRadius(Span),
+    BlastRadius(HumanDuration),
 }
 
 impl Injections {
@@ -110,11 +110,6 @@ impl Injections {
             *acting = acting.saturating_sub(1);
             *acting
         })
-    }
-
-    /// Whether an injection is not known to be over.
-    pub(super) fn is_acting(&self) -> bool {
-        self.acting.values().any(|acting| *acting > 0)
     }
 
     pub(super) fn add_deadline(&mut self, at: Duration, deadline: Deadline) {

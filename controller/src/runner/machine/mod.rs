@@ -18,14 +18,14 @@ mod stages;
 pub(super) use activities::activities_of;
 pub(super) use sampling::sampled_probes;
 
-use super::events::{ActivityResult, Halt, RunnerCommand, RunnerEvent, Sample, StepTime};
+use super::events::{ActivityResult, RunnerCommand, RunnerEvent, Sample, StepTime};
 use super::selection::has_fault;
 use activities::{Activities, RunningActivity};
 use agents::Agents;
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Provider;
-use backburn_experiments::journal::{Abort, AbortBy, Event, Illegal, Judgement, Phase, Run};
+use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Judgement, Phase, Run};
 use event_log::EventLog;
 use injections::{Deadline, Injections};
 use sampling::Sampling;
@@ -65,16 +65,13 @@ pub(super) struct Machine {
     now: StepTime,
     stage: Stage,
     log: EventLog,
-    illegal: Option<Illegal>,
+    illegal: Option<IllegalEvent>,
     /// What the current step has come to so far.
     commands: Vec<RunnerCommand>,
     sampling: Sampling,
     activities: Activities,
     agents: Agents,
     injections: Injections,
-    halt: Halt,
-    /// Whether agents had the time to answer the fleet's halt.
-    waited_for_halt: bool,
     /// How often an operator has asked to end the run.
     stops: usize,
     /// When the last revert was done.
@@ -97,8 +94,6 @@ impl Machine {
             activities: Activities::none(),
             agents: Agents::default(),
             injections: Injections::default(),
-            halt: Halt::default(),
-            waited_for_halt: false,
             stops: 0,
             reverted_at: None,
             experiment: Arc::new(experiment),
@@ -146,19 +141,13 @@ impl Machine {
         .min()
     }
 
-    /// Whether reports of agents are better left where they are for now: agents that are told to revert by the fleet's halt
-    /// come first, and the processors have nothing better to do.
-    pub(super) fn defers_reports(&self) -> bool {
-        self.stage.awaits_halt() && self.halt.awaits_answers
-    }
-
     /// Whether the run is over: its last event is recorded.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended)
     }
 
     /// What is known of the run, and the event that could not be recorded, if there was one.
-    pub(super) fn into_run(self) -> (Run, Option<Illegal>) {
+    pub(super) fn into_run(self) -> (Run, Option<IllegalEvent>) {
         (self.log.run, self.illegal)
     }
 
@@ -167,7 +156,7 @@ impl Machine {
             // The journal lacks the run's last entries.
             if let RunnerEvent::JournalFailed(why) = event {
                 let number = self.log.run.events;
-                self.illegal.get_or_insert(Illegal { number, why });
+                self.illegal.get_or_insert(IllegalEvent { number, why });
             }
             return;
         }
@@ -179,7 +168,6 @@ impl Machine {
                     self.abort(AbortBy::Operator, "operator", by);
                 }
             }
-            RunnerEvent::HaltChanged(halt) => self.halt = halt,
             RunnerEvent::ProgramsChecked(missing) => self.programs_checked(&missing),
             RunnerEvent::Discovered(found) => self.discovered(found),
             RunnerEvent::Reserved(joined) => self.reserved(joined),
@@ -202,7 +190,6 @@ impl Machine {
                 // An agent that was lost may still have had something to say: its successor's ledger has the last word.
                 if self.agents.reports_over(&agent, connection) {
                     self.reported(&agent, report);
-                    self.stage.heard_something(self.now.elapsed);
                 }
             }
             RunnerEvent::Reconnected { agent, outcome } => self.reconnected(&agent, outcome),
@@ -302,13 +289,7 @@ impl Machine {
 
     /// Tells every agent that was asked to inject to revert everything, once.
     fn revert_all(&mut self) {
-        // Whoever halted the fleet tells them all; the run asks those that are not heard of.
-        if self.halt.in_force && self.reverted_at.is_none() && !self.waited_for_halt {
-            return;
-        }
-        let told = self
-            .agents
-            .take_to_revert(&self.log.run, self.waited_for_halt);
+        let told = self.agents.take_to_revert();
         let commands = told
             .into_iter()
             .map(|agent| RunnerCommand::RevertAll { agent });
@@ -369,7 +350,7 @@ impl Machine {
             output: result.output,
             why: result.why,
             judgement: result.judgement,
-            took: Span(Duration::from_micros(
+            took: HumanDuration(Duration::from_micros(
                 u64::try_from(took).unwrap_or(u64::MAX),
             )),
         });
@@ -444,12 +425,12 @@ impl Machine {
             return;
         }
         let why = match is_end {
-            false => format!("no answer within {}", Span(INJECT_TIMEOUT)),
+            false => format!("no answer within {}", HumanDuration(INJECT_TIMEOUT)),
             true => {
                 let active = self.injections.get(injection);
                 let lasts = active.and_then(|active| active.duration);
                 let lasts = lasts.unwrap_or_default();
-                let within = Span(lasts.0 + END_TIMEOUT);
+                let within = HumanDuration(lasts.0 + END_TIMEOUT);
                 format!("it should have ended after {lasts}, and has not after {within}")
             }
         };
@@ -483,7 +464,7 @@ impl Machine {
             judgement,
             output,
             why,
-            took: Span(took),
+            took: HumanDuration(took),
         });
         if !matches!(self.stage, Stage::Method) || self.is_over() {
             return;
@@ -514,9 +495,9 @@ impl Machine {
                 output: Value::Null,
                 why: Some(format!(
                     "no answer within {} after everything was reverted",
-                    Span(waited)
+                    HumanDuration(waited)
                 )),
-                took: Span(waited),
+                took: HumanDuration(waited),
             });
         }
     }

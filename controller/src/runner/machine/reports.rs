@@ -3,9 +3,9 @@
 use super::Machine;
 use super::agents::is_open_on;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
-use backburn_experiments::Span;
+use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
-use backburn_experiments::wire::{Cause, Effect, Ended, InjectionId, Owed, PlanView, Refusal};
+use backburn_experiments::wire::{Cause, Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
 use serde_json::json;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Machine {
         let active = self.injections.get(injection);
         let end = active
             .and_then(|active| active.duration)
-            .and_then(|Span(duration)| {
+            .and_then(|HumanDuration(duration)| {
                 self.now
                     .elapsed
                     .checked_add(duration)?
@@ -110,7 +110,7 @@ impl Machine {
         }
     }
 
-    fn ended(&mut self, agent: &str, ended: Ended) {
+    fn ended(&mut self, agent: &str, ended: EndedInjection) {
         let Some(active) = self.injections.get(&ended.injection) else {
             return;
         };
@@ -136,8 +136,8 @@ impl Machine {
                 format!("injection `{id}` was not reverted: {residue}"),
             ),
             // The rule itself is reported next, and ends the run.
-            Cause::Rule => return,
-            Cause::Done | Cause::Asked | Cause::Failed => {
+            Cause::AbortRule => return,
+            Cause::Finished | Cause::ControllerRequest | Cause::Failed => {
                 if left == 0 {
                     let result = match cause {
                         // The refusal that follows ends the run, where the injection failed to begin.
@@ -153,17 +153,17 @@ impl Machine {
                 }
                 return;
             }
-            Cause::Lease => (
+            Cause::LeaseExpired => (
                 AbortBy::Agent,
                 "lease",
                 format!("the agent did not hear from the controller and reverted `{id}`"),
             ),
-            Cause::ByHand => (
+            Cause::Manual => (
                 AbortBy::Operator,
                 "revert",
                 format!("`{id}` was reverted by hand"),
             ),
-            Cause::Link | Cause::Shutdown | Cause::Died => (
+            Cause::ConnectionClosed | Cause::Shutdown | Cause::AgentDied => (
                 AbortBy::Agent,
                 "agent",
                 format!("the agent ended and reverted `{id}`"),
@@ -172,7 +172,7 @@ impl Machine {
         self.abort(by, rule, reason);
     }
 
-    fn all_reverted(&mut self, agent: &str, owed: &[Owed]) {
+    fn all_reverted(&mut self, agent: &str, owed: &[UnrevertedInjection]) {
         if !self.agents.all_reverted(agent) {
             return;
         }
@@ -184,7 +184,7 @@ impl Machine {
     }
 
     /// The agent is connected and has not answered for a lease: it counts as lost. A local one is killed by its connection.
-    fn unresponsive(&mut self, agent: &str, silence: Span) {
+    fn unresponsive(&mut self, agent: &str, silence: HumanDuration) {
         let Some(has_process) = self.agents.get(agent).map(|agent| agent.has_process) else {
             return;
         };
@@ -264,24 +264,24 @@ impl Machine {
     }
 }
 
-fn not_reverted(owed: &Owed) -> Ended {
-    Ended {
+fn not_reverted(owed: &UnrevertedInjection) -> EndedInjection {
+    EndedInjection {
         injection: owed.injection.clone(),
-        cause: Cause::Died,
+        cause: Cause::AgentDied,
         clean: false,
         residue: owed.residue.clone(),
-        took: Span::default(),
+        took: HumanDuration::default(),
         effect: None,
     }
 }
 
-fn reverted(injection: InjectionId, took: Duration) -> Ended {
-    Ended {
+fn reverted(injection: InjectionId, took: Duration) -> EndedInjection {
+    EndedInjection {
         injection,
-        cause: Cause::Died,
+        cause: Cause::AgentDied,
         clean: true,
         residue: Vec::new(),
-        took: Span(took),
+        took: HumanDuration(took),
         effect: None,
     }
 }

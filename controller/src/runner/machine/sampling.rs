@@ -66,7 +66,7 @@ pub(super) struct TriggeredRule {
 impl Sampling {
     /// No probe is sampled yet. `frequency` is the hypothesis' interval while the method runs.
     pub(super) fn new(experiment: &Experiment, frequency: Duration) -> Self {
-        let during = experiment.looks.during.then_some(frequency);
+        let during = experiment.hypothesis_timing.during.then_some(frequency);
         let hypothesis = experiment.hypothesis.len();
         let mut probes: Vec<SampledProbe> = sampled_probes(experiment)
             .into_iter()

@@ -3,7 +3,7 @@
 
 use super::Machine;
 use super::activities::Activities;
-use crate::agent_pool::Inventory;
+use crate::agent_connection::Inventory;
 use crate::runner::events::{JoiningAgent, RunnerCommand};
 use crate::runner::selection::{Selection, needs_agent, select};
 use backburn_experiments::check::{Rule, Watch};
@@ -11,7 +11,7 @@ use backburn_experiments::document::RollbackStrategy;
 use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::{Command, PlanView, Refusal, WatchRule};
-use backburn_experiments::{Problem, Span};
+use backburn_experiments::{Problem, HumanDuration};
 use std::time::Duration;
 
 /// How often the hypothesis is sampled, at the least, until it holds again.
@@ -27,10 +27,6 @@ const HUNG_AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an agent may take to revert everything.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long agents that were told to revert by the fleet's halt may take before the run asks them, too.
-const HALT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long such agents may be quiet before the run asks them.
-const HALT_QUIET_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a local agent may take to end when it is told to; it has nothing left to do.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -50,12 +46,6 @@ pub(super) enum Stage {
     Gate,
     /// The method's end.
     Method,
-    /// Agents that were told to revert by the fleet's halt.
-    AwaitingHalt {
-        until: Duration,
-        /// Until when they may be quiet; none while the halt itself waits for them.
-        quiet_until: Option<Duration>,
-    },
     /// Agents that were told to revert.
     Reverting { until: Duration },
     /// A lost agent's guardian, which reverts and ends.
@@ -71,7 +61,7 @@ pub(super) enum Stage {
     /// That the hypothesis holds again.
     Recovery {
         reverted_at: Duration,
-        within: Span,
+        within: HumanDuration,
         until: Duration,
     },
     /// Agents that were told to leave.
@@ -92,9 +82,6 @@ impl Stage {
     /// When the stage ends at the latest.
     pub(super) fn deadline(&self) -> Option<Duration> {
         match self {
-            Stage::AwaitingHalt { until, quiet_until } => {
-                Some(quiet_until.map_or(*until, |quiet| quiet.min(*until)))
-            }
             Stage::Reverting { until }
             | Stage::AwaitingGuardian { until, .. }
             | Stage::LastSamples { until }
@@ -104,34 +91,11 @@ impl Stage {
         }
     }
 
-    /// Whether the halt itself still waits for its agents.
-    pub(super) fn awaits_halt(&self) -> bool {
-        matches!(
-            self,
-            Stage::AwaitingHalt {
-                quiet_until: None,
-                ..
-            }
-        )
-    }
-
-    /// An agent was heard of.
-    pub(super) fn heard_something(&mut self, now: Duration) {
-        if let Stage::AwaitingHalt {
-            quiet_until: Some(quiet_until),
-            ..
-        } = self
-        {
-            *quiet_until = now + HALT_QUIET_TIMEOUT;
-        }
-    }
-
     /// The phase that samples belong to which come in this stage.
     pub(super) fn sampled_phase(&self) -> Option<Phase> {
         match self {
             Stage::Gate => Some(Phase::Gate),
             Stage::Method
-            | Stage::AwaitingHalt { .. }
             | Stage::Reverting { .. }
             | Stage::AwaitingGuardian { .. }
             | Stage::Reconnecting { .. }
@@ -164,7 +128,7 @@ impl Machine {
             hypothesis: (experiment.hypothesis.iter())
                 .map(|probe| probe.name.clone())
                 .collect(),
-            looks: experiment.looks,
+            hypothesis_timing: experiment.hypothesis_timing,
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
         };
@@ -190,26 +154,9 @@ impl Machine {
                 self.sampling.stop();
                 self.enter_revert();
             }
-            Stage::AwaitingHalt {
-                until,
-                quiet_until: None,
-            } if !self.halt.awaits_answers || now >= *until => {
-                let quiet = now + HALT_QUIET_TIMEOUT;
-                self.stage = Stage::AwaitingHalt {
-                    until: quiet.max(*until),
-                    quiet_until: Some(quiet),
-                };
-            }
-            Stage::AwaitingHalt {
-                until,
-                quiet_until: Some(quiet),
-            } if !self.injections.is_acting() || now >= *quiet.min(until) => {
-                self.waited_for_halt = true;
-                self.enter_reverting();
-            }
             Stage::Reverting { until } if !self.agents.are_reverting() || now >= *until => {
                 for agent in self.agents.take_reverting() {
-                    let within = Span(REVERT_TIMEOUT);
+                    let within = HumanDuration(REVERT_TIMEOUT);
                     self.lost(
                         &agent,
                         format!("it did not revert everything within {within}"),
@@ -406,7 +353,7 @@ impl Machine {
         if self.is_over() {
             return self.enter_release();
         }
-        if !self.experiment.looks.before || self.experiment.hypothesis.is_empty() {
+        if !self.experiment.hypothesis_timing.before || self.experiment.hypothesis.is_empty() {
             return self.enter_method();
         }
         self.record(Event::PhaseStarted { phase: Phase::Gate });
@@ -467,15 +414,8 @@ impl Machine {
     fn enter_revert(&mut self) {
         let phase = Phase::Revert;
         self.record(Event::PhaseStarted { phase });
-        let now = self.now.elapsed;
         if self.injections.is_empty() {
             self.reverted();
-        } else if self.halt.in_force {
-            // Ten thousand agents need not be told twice. Not for long: an injection may have crossed with the halt.
-            self.stage = Stage::AwaitingHalt {
-                until: now + HALT_TIMEOUT,
-                quiet_until: None,
-            };
         } else {
             self.enter_reverting();
         }
@@ -606,7 +546,7 @@ impl Machine {
 
     /// The hypothesis after everything is reverted; until it holds again, where it has a time for that.
     fn enter_after(&mut self) {
-        if !self.experiment.looks.after || self.experiment.hypothesis.is_empty() || self.stops > 1 {
+        if !self.experiment.hypothesis_timing.after || self.experiment.hypothesis.is_empty() || self.stops > 1 {
             return self.after_after();
         }
         let phase = Phase::After;
@@ -629,12 +569,12 @@ impl Machine {
         };
     }
 
-    fn judge_recovery(&mut self, reverted_at: Duration, within: Span) {
+    fn judge_recovery(&mut self, reverted_at: Duration, within: HumanDuration) {
         if self.sampling.hypothesis_holds() {
             let after = self.now.elapsed.saturating_sub(reverted_at).as_millis();
             // To the millisecond: that is what a sample each tenth of a second can tell.
             self.record(Event::Recovered {
-                after: Span(Duration::from_millis(after as u64)),
+                after: HumanDuration(Duration::from_millis(after as u64)),
             });
         } else if self.stops == 0 && !self.sampling.hypothesis_is_unknown() {
             // A broken check says nothing about recovery; the verdict sees it as it is.
@@ -656,7 +596,7 @@ impl Machine {
         self.injections.clear_deadlines();
         self.agents.release();
         self.send_to_all(&match self.parameters.is_fleet {
-            false => Command::Goodbye,
+            false => Command::Shutdown,
             // A fleet's agent stays, and has nothing to watch for this run any more.
             true => Command::Watch {
                 run: self.parameters.run.clone(),

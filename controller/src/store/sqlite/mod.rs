@@ -18,7 +18,7 @@ use super::records::{
     ExperimentVersion, Hash, JoinTokenRecord, NewRun, NumberedEvent, PutResult, RunEnd, RunFilter,
     RunRecord, StoredExperiment,
 };
-use backburn_experiments::journal::Entry;
+use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use open::StoreFolder;
 use rusqlite::Connection;
@@ -151,7 +151,7 @@ impl Store for SqliteStore {
         self.write("open a run", move |connection| runs::open(connection, &run))
     }
 
-    fn append(&self, run: &str, entry: &Entry) -> Result<u64, StoreError> {
+    fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
         let run = run.to_owned();
         // Made here: the one thread that writes has enough to do.
         let entry = codec::json(entry)?;
@@ -162,7 +162,7 @@ impl Store for SqliteStore {
             .map_err(|error| error.while_doing("append to a run's journal"))
     }
 
-    fn append_all(&self, run: &str, entries: &[Entry]) -> Result<(), StoreError> {
+    fn append_all(&self, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
         let run = run.to_owned();
         let entries = entries.iter().map(codec::json);
         let entries: Vec<String> = entries.collect::<Result<_, _>>()?;

@@ -4,7 +4,7 @@
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
 use crate::store::records::{Hash, Role, Trigger};
-use backburn_experiments::journal::{Entry, Outcome};
+use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, TransactionBehavior, params_from_iter};
@@ -89,7 +89,7 @@ const TABLES: &[ExportTable] = &[
         columns: &[
             ("run", Column::Text, false),
             ("number", Column::Number, false),
-            ("entry", Column::Json(json::<Entry>), false),
+            ("entry", Column::Json(json::<JournalEntry>), false),
         ],
         select: "SELECT runs.id AS run, events.number, entry FROM events JOIN runs ON runs.number = events.run \
             ORDER BY runs.number, events.number",
