@@ -1,7 +1,7 @@
-//! Disposable children: whatever looks at what a document, a variable or a stranger can name does so in one of these.
-//! Each is this program again, in a process group of its own. It gets its task on standard input and says what it found on
-//! standard output, which the worker polls beside its other descriptors. One that hangs is killed and harms nobody; one that
-//! cannot even be killed (it waits for a disk or a file system) is left to itself.
+//! Disposable children. Whatever opens something that a document, a variable or a stranger can name is done by one of them, because it
+//! may hang. Each is this program again, in a process group of its own (see `child_task`). It reads its task from standard input and
+//! writes its answer to standard output, which the worker polls with its other descriptors. A child that hangs is killed and harms
+//! nobody; one that cannot be killed, because it waits for a disk or a file system, is left alone.
 
 use crate::host::Host;
 use crate::processes::ProcessId;
@@ -11,12 +11,12 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
-/// The most children at a time: a controller that asks for more is not well.
+/// Most children at a time. A controller that asks for more is at fault.
 pub const MAX_CHILDREN: usize = 32;
-/// The most that a child may say, in bytes: far below what may wait on a link for a controller that does not read (see `link`).
+/// Longest answer of a child, in bytes; far below what may wait for a controller that does not read (see `controller_socket`).
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// The children at work, each with what its answer is for.
+/// The children that are running, each with the purpose of its answer.
 #[derive(Debug)]
 pub struct Children<P> {
     running: Vec<RunningChild<P>>,
@@ -31,29 +31,31 @@ struct RunningChild<P> {
     until: Instant,
 }
 
-/// What came of a child.
+/// How a child ended.
 #[derive(Debug)]
 pub enum ChildAnswer {
-    /// All that it said; nothing where it died before it said anything.
+    /// Everything that it wrote; empty if it died before it wrote anything.
     Output(Vec<u8>),
-    /// It was not done in time and was killed.
+    /// It exceeded its time and was killed.
     TimedOut,
-    /// It said more than [`MAX_ANSWER_BYTES`] and was killed.
+    /// It wrote more than [`MAX_ANSWER_BYTES`] and was killed.
     TooLong,
-    /// What it said could not be read.
+    /// Its output could not be read.
     Broken(String),
 }
 
 impl ChildAnswer {
-    /// What was said.
+    /// The child's output.
     ///
     /// # Errors
-    /// Nothing that could be used; says why.
+    /// The child gave no usable answer; says why.
     pub fn into_output(self) -> Result<Vec<u8>, String> {
         match self {
-            ChildAnswer::Output(output) if output.is_empty() => Err("who looked has died".into()),
+            ChildAnswer::Output(output) if output.is_empty() => {
+                Err("the process that checked it died".into())
+            }
             ChildAnswer::Output(output) => Ok(output),
-            ChildAnswer::TimedOut => Err("the look hung and was ended".into()),
+            ChildAnswer::TimedOut => Err("the check hung and was killed".into()),
             ChildAnswer::TooLong => Err("the answer is too long".into()),
             ChildAnswer::Broken(why) => Err(why),
         }
@@ -69,10 +71,10 @@ impl<P> Default for Children<P> {
 }
 
 impl<P> Children<P> {
-    /// Starts one, which has this long.
+    /// Starts a child with a time limit.
     ///
     /// # Errors
-    /// There are too many already, or it could not be started. The purpose comes back.
+    /// [`MAX_CHILDREN`] are running already, or the child could not be started. The purpose is returned with the reason.
     pub fn start(
         &mut self,
         host: &Host,
@@ -81,9 +83,7 @@ impl<P> Children<P> {
         purpose: P,
     ) -> Result<(), (P, String)> {
         if self.running.len() >= MAX_CHILDREN {
-            let why = format!(
-                "this agent looks at {MAX_CHILDREN} things already, which is the most at a time"
-            );
+            let why = format!("this agent is running {MAX_CHILDREN} checks already, the limit");
             return Err((purpose, why));
         }
         let started = serde_json::to_vec(task)
@@ -104,15 +104,15 @@ impl<P> Children<P> {
         }
     }
 
-    /// What to poll, in the order of [`read_ready`](Self::take)'s numbers.
+    /// The descriptors to poll, in the order of the numbers that [`read_ready`](Self::read_ready) takes.
     pub fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.running.iter().map(|running| running.stdout.as_fd())
     }
 
-    /// Reads from these once. Returns those that are done.
+    /// Reads once from the children with these numbers. Returns those that are done.
     pub fn read_ready(&mut self, host: &Host, ready: &[usize]) -> Vec<(P, ChildAnswer)> {
         let mut done = Vec::new();
-        // From the end, so that the numbers before stay true.
+        // In reverse, because removing a child changes the numbers after it.
         for number in ready.iter().rev().copied() {
             let Some(running) = self.running.get_mut(number) else {
                 continue;
@@ -128,7 +128,7 @@ impl<P> Children<P> {
         done
     }
 
-    /// Kills those whose time is over.
+    /// Kills the children whose time is over.
     pub fn kill_overdue(&mut self, host: &Host, now: Instant) -> Vec<(P, ChildAnswer)> {
         let overdue = self.kill_where(host, |running| running.until <= now);
         overdue
@@ -137,7 +137,7 @@ impl<P> Children<P> {
             .collect()
     }
 
-    /// Kills those whose answer nobody wants any more.
+    /// Kills the children whose answer is no longer needed.
     pub fn cancel(&mut self, host: &Host, is_unwanted: impl Fn(&P) -> bool) {
         drop(self.kill_where(host, |running| is_unwanted(&running.purpose)));
     }
@@ -156,13 +156,13 @@ impl<P> Children<P> {
             .collect()
     }
 
-    /// How many of these there are.
+    /// How many children have such a purpose.
     pub fn count(&self, is_such: impl Fn(&P) -> bool) -> usize {
         let purposes = self.running.iter().map(|running| &running.purpose);
         purposes.filter(|purpose| is_such(purpose)).count()
     }
 
-    /// When the first of them is to be killed.
+    /// When the next child is to be killed.
     pub fn next_due(&self) -> Option<Instant> {
         self.running.iter().map(|running| running.until).min()
     }
@@ -176,7 +176,7 @@ impl<P> RunningChild<P> {
             Ok(count) => {
                 let more = buffer.get(..count).unwrap_or_default();
                 self.output.extend_from_slice(more);
-                // It keeps to that itself, unless it is not itself any more.
+                // The child keeps to this limit itself, unless it was tampered with.
                 (self.output.len() > MAX_ANSWER_BYTES).then_some(ChildAnswer::TooLong)
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => None,
@@ -187,6 +187,6 @@ impl<P> RunningChild<P> {
 
 fn kill(host: &Host, id: ProcessId) {
     if let Err(error) = host.kill_group(id) {
-        tracing::warn!(%error, "a child that looks at something could not be ended");
+        tracing::warn!(%error, "a child process could not be killed");
     }
 }

@@ -1,5 +1,5 @@
-//! The agent's end of the link: one JSON object a line over a socket, without ever waiting for
-//! the other side. A controller that does not read cannot keep a fault from ending.
+//! The agent's end of the connection to a controller: one JSON object a line over a socket, without ever waiting for the other side. A
+//! controller that does not read cannot keep a fault from ending.
 
 use backburn_experiments::wire::{Command, Report};
 use rustix::io::Errno;
@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// More than this unsent, and the controller counts as gone.
+/// Most bytes that may wait for the controller to read. With more, the controller counts as gone.
 const MAX_UNSENT_BYTES: usize = 4 << 20;
-/// A longer line is nonsense.
+/// Longest line of a controller, in bytes. A longer one is malformed.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// One end of a link.
+/// The agent's end of a connection.
 #[derive(Debug)]
 pub struct ControllerSocket<F> {
     socket: F,
@@ -22,21 +22,21 @@ pub struct ControllerSocket<F> {
     closed: bool,
 }
 
-/// What came in.
+/// What was received.
 #[derive(Debug)]
 pub enum IncomingCommand {
-    /// Nothing whole yet.
+    /// No complete line has arrived.
     Nothing,
-    /// The other side has gone.
+    /// The controller has closed the connection.
     Closed,
-    /// A line that is no command.
+    /// A line that is not a command; says why.
     Malformed(String),
-    /// A command.
+    /// A command of the controller.
     Command(Command),
 }
 
 impl<F: AsFd> ControllerSocket<F> {
-    /// A link over this socket.
+    /// Serves a controller over this socket.
     pub fn new(socket: F) -> Self {
         ControllerSocket {
             socket,
@@ -46,12 +46,12 @@ impl<F: AsFd> ControllerSocket<F> {
         }
     }
 
-    /// Whether something waits for the other side to read.
+    /// Whether reports are waiting for the controller to read.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty() && !self.closed
     }
 
-    /// Says something; keeps what the socket has no room for.
+    /// Sends a report, or keeps it until the socket has room.
     pub fn send(&mut self, report: &Report) {
         match serde_json::to_vec(report) {
             Ok(line) => {
@@ -62,17 +62,17 @@ impl<F: AsFd> ControllerSocket<F> {
         }
         self.send_unsent();
         if self.unsent.len() > MAX_UNSENT_BYTES {
-            tracing::error!("the controller does not read; it counts as gone");
+            tracing::error!("the controller does not read and counts as gone");
             self.closed = true;
         }
     }
 
-    /// Ends a line that somebody else may have begun.
+    /// Ends a line that another process may have begun.
     pub fn end_partial_line(&mut self) {
         self.unsent.push_back(b'\n');
     }
 
-    /// Sends what the socket has room for.
+    /// Sends as much as the socket has room for.
     pub fn send_unsent(&mut self) {
         while !self.closed && !self.unsent.is_empty() {
             let (front, _) = self.unsent.as_slices();
@@ -91,7 +91,7 @@ impl<F: AsFd> ControllerSocket<F> {
         }
     }
 
-    /// Sends what is left, at the most this long: the last words before the end.
+    /// Sends what is left, for at most `timeout`.
     pub fn flush(&mut self, timeout: Duration) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let until = Instant::now() + timeout;
@@ -111,7 +111,7 @@ impl<F: AsFd> ControllerSocket<F> {
         }
     }
 
-    /// The next command that is whole.
+    /// The next complete command, if there is one.
     pub fn receive(&mut self) -> IncomingCommand {
         loop {
             if let Some(end) = self.incoming.iter().position(|byte| *byte == b'\n') {
@@ -123,7 +123,7 @@ impl<F: AsFd> ControllerSocket<F> {
             }
             if self.incoming.len() > MAX_LINE_BYTES {
                 return IncomingCommand::Malformed(format!(
-                    "a line of more than {MAX_LINE_BYTES} bytes"
+                    "a line is longer than {MAX_LINE_BYTES} bytes"
                 ));
             }
             if self.closed {

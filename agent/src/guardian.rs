@@ -1,11 +1,11 @@
-//! The agent's parent: tiny, without tokio. When the worker dies in any way, or does not answer while it owes anything (see
-//! `heartbeat`), it reverts what the ledger owes, and tells the controller; when the guardian dies or hangs, the worker
-//! notices, reverts and ends. It wakes for nothing else.
+//! The agent's parent process, which is tiny. When the worker dies in any way, or does not answer while it owes anything (see
+//! `heartbeat`), the guardian reverts what the ledger owes and reports it to the controller. When the guardian dies or hangs, the worker
+//! notices, reverts and exits. The guardian wakes for nothing else.
 
 use crate::engine::revert_dead_worker;
 use crate::exit_code;
 use crate::heartbeat::{self, HeartbeatMonitor, PeerState};
-use crate::host::{self, Host, Invocation, HostRole, timespec, wait_readable};
+use crate::host::{self, Host, HostRole, Invocation, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
 use backburn_experiments::wire::{EndedInjection, Report};
@@ -21,22 +21,22 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a worker that was told to end may take before it is killed and reverted for.
+/// How long a worker that was asked to end may take before it is killed and the guardian reverts.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a worker that was killed may take to leave. One that waits for a disk, or is frozen, is not waited for: what it owes
-/// is put back all the same.
+/// How long a worker that was killed may take to exit. One that waits for a disk, or is frozen, is not waited for: what it owes is
+/// reverted all the same.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long telling the controller may take.
+/// How long reporting to the controller may take.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts the worker with these words, waits for its end, and puts back what it left. Returns
-/// the exit code: 0 all is back, 6 something is owed, else what the worker said when it could not
-/// start.
+/// Starts the worker with these arguments, waits for its end, and reverts what it left. Returns the exit code: 0 if everything is reverted,
+/// 6 if something is owed, else the worker's own exit code if it could not start.
 ///
 /// # Errors
+/// The worker could not be started, or could not start; nothing was changed.
 /// The worker could not be started, or could not start: nothing was touched.
 pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::Result<u8> {
-    // A Ctrl-C at a terminal is the controller's to take; a group of our own keeps it from us.
+    // A process group of its own: Ctrl-C at a terminal is for the controller, not for the guardian.
     rustix::process::setpgid(None, None).ok();
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -45,7 +45,7 @@ pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::R
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
 
-    // Without it, only the ledger's files tell what is owed.
+    // Without the copy, only the ledger's files say what is owed.
     let copy = LedgerCopy::create().ok();
     let number = copy.as_ref().map(|copy| copy.number().to_string());
     let (lifeline, worker_end) = UnixStream::pair()?;
@@ -68,7 +68,7 @@ pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::R
 
     let Some(id) = id else {
         return Err(io::Error::other(
-            "the worker died before it could be looked at",
+            "the worker died before it could be identified",
         ));
     };
     let clean = revert_for_worker(&host, state, id, copy.as_ref());
@@ -81,13 +81,13 @@ pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::R
 
 /// How the worker ended.
 enum WorkerEnd {
-    /// It left with this exit code.
+    /// It exited with this code.
     Exited(u8),
-    /// A signal ended it, the guardian's own or another.
+    /// A signal killed it, the guardian's own or another.
     Killed,
 }
 
-/// Waits until the worker is dead or hangs; one that hangs is killed.
+/// Waits until the worker dies. A worker that hangs is killed.
 fn wait_for_end(
     worker: &mut Child,
     lifeline: UnixStream,
@@ -97,10 +97,10 @@ fn wait_for_end(
         .ok_or_else(|| io::Error::other("the worker has no id"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
     let mut watch = HeartbeatMonitor::for_started_worker(Instant::now());
-    // Whether there is still somebody to serve. Once there is not, the worker ends, and must not hang on the way.
+    // Whether there is still a controller to serve. Without one, the worker ends, and must not hang while it does.
     let mut is_served = true;
     let link = rustix::stdio::stdin();
-    // When a worker that was told to end counts as hung although it still beats.
+    // When a worker that was asked to end counts as hung although it still sends heartbeats.
     let mut killed_at: Option<Instant> = None;
     loop {
         let due = watch.next_due().into_iter().chain(killed_at).min();
@@ -111,7 +111,7 @@ fn wait_for_end(
             PollFd::new(&lifeline, PollFlags::IN),
             match is_served {
                 true => PollFd::new(&link, PollFlags::RDHUP),
-                // What has hung up is always reported.
+                // The kernel always reports a hang-up.
                 false => PollFd::new(&lifeline, PollFlags::IN),
             },
         ];
@@ -129,7 +129,7 @@ fn wait_for_end(
             return ended(worker);
         }
         if is_signalled && signals.read_signal()?.is_some() && killed_at.is_none() {
-            // So is the worker: what it reads from here ends. It goes on beating while it puts things back.
+            // Tells the worker to end, by closing what it reads. It keeps sending heartbeats while it reverts.
             lifeline.shutdown(Shutdown::Write)?;
             killed_at = Some(now + SHUTDOWN_TIMEOUT);
             watch.expect_beat(now);
@@ -144,7 +144,7 @@ fn wait_for_end(
         }
         match watch.check(&lifeline, is_heard, now) {
             PeerState::Alive => {}
-            // It is about to leave: nothing is waited for but that.
+            // It is about to exit, which is all that is left to wait for.
             PeerState::Gone => {
                 return match wait_readable(&pidfd, KILL_TIMEOUT)? {
                     true => ended(worker),
@@ -154,7 +154,7 @@ fn wait_for_end(
             PeerState::Hung => {
                 let end = kill(worker, &pidfd);
                 tracing::error!(
-                    "the worker did not answer for {:.1} s and was killed; what it owes is put back",
+                    "the worker did not answer for {:.1} s and was killed; what it owes is reverted",
                     heartbeat::SILENCE_TIMEOUT.as_secs_f64()
                 );
                 return end;
@@ -171,21 +171,23 @@ fn ended(worker: &mut Child) -> io::Result<WorkerEnd> {
     })
 }
 
-/// Kills the worker and waits a little for its end.
+/// Kills the worker and waits up to [`KILL_TIMEOUT`] for its exit.
 fn kill(worker: &mut Child, pidfd: &OwnedFd) -> io::Result<WorkerEnd> {
     worker.kill()?;
     if wait_readable(pidfd, KILL_TIMEOUT)? {
         return ended(worker);
     }
-    tracing::error!("the worker could not be killed; what it owes is put back without its end");
+    tracing::error!(
+        "the worker could not be killed; what it owes is reverted while it is still there"
+    );
     Ok(WorkerEnd::Killed)
 }
 
-/// Tells the controller what was put back: the link is the guardian's as well. One that does not read is not waited for.
+/// Reports what was reverted to the controller, over the same socket as the worker. A controller that does not read is not waited for.
 fn report_ended(ended: Vec<EndedInjection>) {
     let link = rustix::stdio::stdin();
     let mut link = crate::controller_socket::ControllerSocket::new(link);
-    // The worker may have died within a line.
+    // The worker may have died in the middle of a line.
     link.end_partial_line();
     for ended in ended {
         link.send(&Report::Ended(ended));
@@ -193,7 +195,7 @@ fn report_ended(ended: Vec<EndedInjection>) {
     link.flush(REPORT_TIMEOUT);
 }
 
-/// Puts back what a dead worker owes. Returns whether all of it is seen to be gone.
+/// Reverts what a dead worker owes. Returns whether everything is observed to be gone.
 fn revert_for_worker(
     host: &Host,
     state: &Path,
@@ -206,12 +208,12 @@ fn revert_for_worker(
         tracing::warn!(
             injection = end.injection,
             clean = end.clean,
-            "put back for a worker that died"
+            "reverted for a worker that died"
         );
     }
     for owed in &owed {
         eprintln!(
-            "error: {} ({}) is not put back: {}",
+            "error: {} ({}) is not reverted: {}",
             owed.injection,
             owed.fault,
             owed.residue.join("; ")

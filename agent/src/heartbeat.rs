@@ -1,8 +1,10 @@
-//! How worker and guardian know of each other that they do not hang. While anything is planned, acts or is being put back the
-//! worker sends a beat every [`INTERVAL`] over their socket pair and the guardian answers each; whoever hears nothing for
-//! [`SILENCE_TIMEOUT`] treats the other as dead. So does a guardian when the worker starts, and when there is nobody any more whom
-//! it could serve; and a worker that leaves makes sure that its guardian sees it. At rest nothing is sent and nobody wakes. Whoever itself woke late grants one timeout more: on a machine that
-//! slept, was frozen or is overloaded, both are late for the same reason.
+//! How worker and guardian notice that the other hangs. While anything is being planned, active or being reverted, the worker sends a byte
+//! every [`INTERVAL`] over their socket pair, and the guardian answers each. Whoever hears nothing for [`SILENCE_TIMEOUT`] treats the other
+//! as dead. The guardian does the same while the worker starts, and when there is no controller left to serve; and a worker that is about
+//! to exit makes sure that its guardian is alive. At rest nothing is sent and nobody wakes.
+//!
+//! Whoever itself woke late grants one more timeout: on a machine that slept, was frozen or is overloaded, both are late for the same
+//! reason.
 
 use crate::host::wait_readable;
 use rustix::io::Errno;
@@ -10,35 +12,35 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How often a beat is sent.
+/// How often a heartbeat is sent.
 pub const INTERVAL: Duration = Duration::from_millis(300);
-/// How long nothing may be heard. A fault's end is due within two seconds, with the time to put things back in it.
+/// How long the other side may be silent. A fault must end within two seconds of its time, and reverting is part of these two seconds.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a worker may take from its start to its first word.
+/// How long a worker may take from its start to its first heartbeat.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Whoever wakes so much later than it should is late itself.
+/// Whoever wakes this much later than planned counts as late itself.
 const LATE_WAKEUP: Duration = Duration::from_millis(300);
 
-/// Another beat will follow within [`INTERVAL`].
+/// Announces that another heartbeat will follow within [`INTERVAL`].
 const BEAT_BYTE: u8 = b'b';
-/// Nothing is to be done any more: no beat will follow.
+/// Announces that the worker is idle: no heartbeat will follow.
 const REST_BYTE: u8 = b'r';
 
-/// What is known of the other side.
+/// The state of the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
     /// It answers, or nothing is expected of it.
     Alive,
-    /// It has closed its end.
+    /// It has closed its end of the socket pair.
     Gone,
     /// It does not answer.
     Hung,
 }
 
-/// How long nothing was heard of somebody from whom something is due.
+/// A deadline for hearing from the other side.
 #[derive(Debug, Clone, Copy)]
 struct Watchdog {
-    /// When it counts as hung.
+    /// When the other side counts as hung.
     due: Instant,
 }
 
@@ -49,7 +51,7 @@ impl Watchdog {
         }
     }
 
-    /// Whether the time is over. Whoever looks late grants one timeout more, since it may be late for the same reason.
+    /// Whether the deadline has passed. Whoever checks late grants one more timeout, since both may be late for the same reason.
     fn is_over(&mut self, now: Instant) -> bool {
         if now < self.due {
             return false;
@@ -68,17 +70,17 @@ fn is_over(watchdog: &mut Option<Watchdog>, now: Instant) -> bool {
         .is_some_and(|watchdog| watchdog.is_over(now))
 }
 
-/// The worker's side.
+/// The worker's side of the heartbeat.
 #[derive(Debug)]
 pub struct Heartbeat {
-    /// When the next beat is sent, while there is anything to do.
+    /// When the next heartbeat is sent; none while the worker is idle.
     next: Option<Instant>,
     answers: Option<Watchdog>,
     is_gone: bool,
 }
 
 impl Default for Heartbeat {
-    /// The first word is due at once: the guardian waits for it.
+    /// The first heartbeat is due at once, because the guardian waits for it.
     fn default() -> Self {
         Heartbeat {
             next: Some(Instant::now()),
@@ -89,7 +91,7 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Beats for as long as `work` takes, which has a thread of its own. Whether the guardian answers is not looked at.
+    /// Sends heartbeats for as long as `work` takes, which runs on a thread of its own. The guardian's answers are not checked meanwhile.
     pub fn beat_during<T: Send>(
         &mut self,
         guardian: impl AsFd,
@@ -110,9 +112,9 @@ impl Heartbeat {
         })
     }
 
-    /// Whether the guardian answers a last beat, so that it can see to what is left. It has [`SILENCE_TIMEOUT`].
+    /// Whether the guardian answers one last heartbeat within [`SILENCE_TIMEOUT`], so that it can revert what is left.
     pub fn is_answered(&mut self, guardian: impl AsFd) -> bool {
-        // Answers to what was sent before are none to this.
+        // Answers to earlier heartbeats do not count.
         while read(&guardian).is_some_and(|count| count > 0) {}
         send_byte(&guardian, BEAT_BYTE);
         let mut watchdog = Watchdog::heard(Instant::now());
@@ -127,7 +129,7 @@ impl Heartbeat {
         }
     }
 
-    /// Sends what is due. Never waits: a guardian that does not read is found out by its missing answers.
+    /// Sends what is due. Never waits: a guardian that does not read is noticed by its missing answers.
     pub fn beat(&mut self, guardian: impl AsFd, is_busy: bool, now: Instant) {
         match (is_busy, self.next) {
             (false, None) => {}
@@ -145,7 +147,7 @@ impl Heartbeat {
         }
     }
 
-    /// Takes the guardian's answers, where there is something to read.
+    /// Reads the guardian's answers if there are any, and checks its deadline.
     pub fn check(&mut self, guardian: impl AsFd, is_readable: bool, now: Instant) -> PeerState {
         if self.is_gone {
             return PeerState::Alive;
@@ -168,12 +170,12 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the guardian is gone, or was given up.
+    /// Whether the guardian has gone or was given up.
     pub fn is_gone(&self) -> bool {
         self.is_gone
     }
 
-    /// When to wake for it.
+    /// When the worker must wake for the heartbeat.
     pub fn next_due(&self) -> Option<Instant> {
         let watchdog = self.answers.filter(|_| !self.is_gone);
         self.next
@@ -183,16 +185,16 @@ impl Heartbeat {
     }
 }
 
-/// The guardian's side.
+/// The guardian's side of the heartbeat.
 #[derive(Debug)]
 pub struct HeartbeatMonitor {
     beats: Option<Watchdog>,
-    /// The worker is to end: it does not rest any more.
+    /// Whether the worker is ending, so that it may no longer be idle.
     is_ending: bool,
 }
 
 impl HeartbeatMonitor {
-    /// The worker was just started, and has [`START_TIMEOUT`] for its first word.
+    /// The state right after the worker was started, which has [`START_TIMEOUT`] for its first heartbeat.
     pub fn for_started_worker(now: Instant) -> Self {
         HeartbeatMonitor {
             beats: Some(Watchdog {
@@ -202,13 +204,13 @@ impl HeartbeatMonitor {
         }
     }
 
-    /// Expects a beat from now on, though none has come: the worker is to end, and says so if that takes it long.
+    /// Expects heartbeats from now on, because the worker is ending and sends them for as long as that takes.
     pub fn expect_beat(&mut self, now: Instant) {
         self.is_ending = true;
         self.beats = Some(Watchdog::heard(now));
     }
 
-    /// Takes the worker's beats, and answers them, where there is something to read.
+    /// Reads and answers the worker's heartbeats if there are any, and checks its deadline.
     pub fn check(&mut self, worker: impl AsFd, is_readable: bool, now: Instant) -> PeerState {
         if is_readable {
             let mut buffer = [0; 64];
@@ -232,18 +234,18 @@ impl HeartbeatMonitor {
         }
     }
 
-    /// When to wake for it: never at rest.
+    /// When the guardian must wake for the heartbeat: never while the worker is idle.
     pub fn next_due(&self) -> Option<Instant> {
         self.beats.map(|watchdog| watchdog.due)
     }
 }
 
 fn send_byte(to: impl AsFd, word: u8) {
-    // A full or closed socket is found out by what does not come back.
+    // A full or closed socket is noticed by the answers that do not come.
     send(to, &[word], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok();
 }
 
-/// How many bytes there were; none where the other side has closed.
+/// Reads what is there. Returns how many bytes it was; none if the other side has closed.
 fn read(from: impl AsFd) -> Option<usize> {
     let mut buffer = [0; 64];
     match recv(from, &mut buffer, RecvFlags::DONTWAIT) {
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(watch.check(&guardian, true, start), PeerState::Alive);
         assert_eq!(watch.next_due(), None);
         watch.expect_beat(start);
-        // Said before it knew.
+        // Sent before the worker knew that it is to end.
         send_byte(&worker, REST_BYTE);
         assert_eq!(watch.check(&guardian, true, start), PeerState::Alive);
         assert_eq!(

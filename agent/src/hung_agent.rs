@@ -1,5 +1,5 @@
-//! What ends an agent that hangs, from outside: its guardian and its worker can't end each other then. Whoever started it, a person's
-//! `inject` or the connector, kills both and does what `revert --all` would do for them.
+//! Ending an agent of which both processes hang, so that neither can end the other. Whoever started the agent, `inject` or the connector,
+//! kills both processes and reverts what they owe, as `revert --all` would.
 
 use crate::engine::revert_matching;
 use crate::host::{Host, wait_readable};
@@ -12,20 +12,20 @@ use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How long a process that was killed may take to leave. One that waits for a disk, or is frozen, is not waited for: what it owes
-/// is put back all the same.
+/// How long a process that was killed may take to exit. One that waits for a disk, or is frozen, is not waited for: what it owes is
+/// reverted all the same.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an agent that is to end may take: its worker 15 s to put everything back, and its guardian 20 s for what is left.
+/// How long an agent that was asked to end may take: its worker 15 s to revert everything, and its guardian 20 s for what is left.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Who is stopped or frozen for so long does not go on by itself.
+/// How long a process may be stopped or frozen until it counts as hung.
 const STOPPED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often it is looked at whether an agent that is to end hangs.
+/// How often an agent that was asked to end is checked.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Watches whether an agent that is to end does so.
+/// Checks whether an agent that was asked to end hangs.
 #[derive(Debug)]
 pub struct ShutdownMonitor {
     until: Instant,
@@ -42,8 +42,8 @@ impl Default for ShutdownMonitor {
 }
 
 impl ShutdownMonitor {
-    /// Whether the agent hangs: it takes too long, or its guardian, which would see to a worker that hangs, is stopped or frozen; or
-    /// the worker is, where the guardian is dead. To be asked each [`CHECK_INTERVAL`]; `state` is the agent's folder.
+    /// Whether the agent hangs: it takes longer than [`SHUTDOWN_TIMEOUT`], or its guardian, which would end a hung worker, is stopped or
+    /// frozen; if the guardian is dead, the same applies to the worker. Call this every [`CHECK_INTERVAL`]. `state` is the state folder.
     pub fn hangs(&mut self, host: &Host, state: &Path, agent: &Child) -> bool {
         let now = Instant::now();
         let guardian = host.table.identify(agent.id() as i32);
@@ -65,25 +65,25 @@ impl ShutdownMonitor {
     }
 }
 
-/// How an agent that was to end has ended.
+/// How an agent that was asked to end has ended.
 #[derive(Debug)]
 pub enum AgentExit {
-    /// It left by itself.
+    /// It exited by itself.
     Exited(ExitStatus),
-    /// It hung and was ended.
+    /// It hung and was killed.
     Hung(HungAgentOutcome),
 }
 
-/// Waits until an agent has ended, which is a child of this process and leads a process group. One that hangs is ended.
+/// Waits until an agent has exited, which must be a child of this process and lead a process group. An agent that hangs is killed.
 ///
 /// # Errors
-/// It can't be waited for, or not be killed.
+/// The agent can be neither waited for nor killed.
 pub fn wait_for_exit(host: &Host, state: &Path, agent: &mut Child) -> io::Result<AgentExit> {
     let mut watch = ShutdownMonitor::default();
     let Some(pidfd) = Pid::from_raw(agent.id() as i32) else {
         return Err(io::Error::other("the agent has no id"));
     };
-    // Its id is its own until we take leave of it.
+    // No other process gets this id before the agent is reaped.
     let pidfd = pidfd_open(pidfd, PidfdFlags::empty())?;
     while !wait_readable(&pidfd, CHECK_INTERVAL)? {
         if watch.hangs(host, state, agent) {
@@ -93,52 +93,52 @@ pub fn wait_for_exit(host: &Host, state: &Path, agent: &mut Child) -> io::Result
     Ok(AgentExit::Exited(agent.wait()?))
 }
 
-/// What became of an agent that hung.
+/// The result of reverting for an agent that hung or whose guardian died.
 #[derive(Debug, Default)]
 pub struct HungAgentOutcome {
-    /// What was put back for it.
+    /// What was reverted for it.
     pub ended: Vec<EndedInjection>,
-    /// What is not seen to be gone, and what of its ledger can't be read.
+    /// What is not observed to be gone, and which of its ledger entries cannot be read.
     pub owed: Vec<UnrevertedInjection>,
 }
 
 impl HungAgentOutcome {
-    /// Whether all that it owed is seen to be gone.
+    /// Whether everything that it owed is observed to be gone.
     pub fn is_clean(&self) -> bool {
         self.owed.is_empty() && self.ended.iter().all(|end| end.clean)
     }
 }
 
-/// Kills an agent, which leads a process group and is a child of this process that was not waited for, and puts back what it owes
-/// by the ledger below this state folder.
+/// Kills an agent and reverts what it owes according to the ledger in this state folder. The agent must lead a process group and be a child
+/// of this process that was not waited for.
 ///
 /// # Errors
-/// It could not be killed. What it owes stays in the ledger.
+/// The agent could not be killed. What it owes stays in the ledger.
 pub fn end_hung_agent(
     host: &Host,
     state: &Path,
     agent: &mut Child,
 ) -> io::Result<HungAgentOutcome> {
     let Some(guardian) = host.table.identify(agent.id() as i32) else {
-        return Err(io::Error::other("the agent is not to be seen in /proc"));
+        return Err(io::Error::other("the agent does not appear in /proc"));
     };
     host.kill_group_of(agent).map_err(io::Error::other)?;
     reap(host, agent, guardian)?;
     revert_for_guardian(host, state, guardian)
 }
 
-/// Puts back what the worker of a guardian that is dead owes by the ledger below this state folder. The worker is given a little
-/// time to do so itself.
+/// Reverts what the worker of a dead guardian owes according to the ledger in this state folder. The worker first gets [`KILL_TIMEOUT`] to
+/// exit.
 ///
 /// # Errors
-/// The worker can't be looked at.
+/// The worker cannot be checked.
 pub fn revert_for_guardian(
     host: &Host,
     state: &Path,
     guardian: ProcessId,
 ) -> io::Result<HungAgentOutcome> {
     let ledger = Ledger::at(state);
-    // The worker dies of the same signal, and is not our child: its ends are not to meet with ours.
+    // The worker dies of the same signal but is no child of this process; two reverts must not meet.
     let until = Instant::now() + KILL_TIMEOUT;
     for worker in workers(state, guardian) {
         if let Some(worker) = host.table.open_pidfd_checked(worker)? {
@@ -153,12 +153,12 @@ pub fn revert_for_guardian(
     Ok(HungAgentOutcome { ended, owed })
 }
 
-/// Whether an entry is this guardian's worker's.
+/// Whether an entry belongs to this guardian's worker.
 fn is_of(entry: &LedgerEntry, guardian: ProcessId) -> bool {
     entry.owner.guardian == guardian && boot_id().is_ok_and(|boot| boot == entry.owner.boot)
 }
 
-/// The workers of this guardian that owe anything: one at the most, where nobody has tampered with the ledger.
+/// The workers of this guardian that owe anything: at most one, unless somebody has tampered with the ledger.
 fn workers(state: &Path, guardian: ProcessId) -> Vec<ProcessId> {
     let entries = Ledger::at(state).entries();
     let entries = entries.map(|(entries, _)| entries).unwrap_or_default();
@@ -169,7 +169,7 @@ fn workers(state: &Path, guardian: ProcessId) -> Vec<ProcessId> {
     workers
 }
 
-/// Waits a little until the guardian is gone, and takes leave of it.
+/// Waits up to [`KILL_TIMEOUT`] until the guardian has exited, and reaps it.
 fn reap(host: &Host, agent: &mut Child, guardian: ProcessId) -> io::Result<()> {
     if let Some(pidfd) = host.table.open_pidfd_checked(guardian)?
         && !wait_readable(&pidfd, KILL_TIMEOUT)?

@@ -1,6 +1,6 @@
-//! What this host's agents owe: one file an injection, written and synced before anything is
-//! touched, removed after everything was observed gone. Several agents of a host share it, so
-//! that a thing is held by one injection at a time; who adds an entry holds a lock from the look at the others to the rename.
+//! What the agents of this host owe. Each injection has one file, which is written and synced before anything is changed, and removed
+//! after everything was observed to be gone. All agents of a host share the ledger, so that a resource is held by one injection at a time:
+//! whoever adds an entry holds a lock from reading the others' entries to the rename.
 
 mod copy;
 mod entry;
@@ -21,32 +21,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The ledger's folder.
+/// The ledger in a state folder.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     folder: PathBuf,
-    /// What the guardian is to know of it, whatever becomes of the files.
+    /// The copy that lets the guardian know what is owed even if the files are lost.
     copy: Option<Arc<LedgerCopy>>,
 }
 
-/// Held from the look at the entries to the rename. The kernel lets go of it when its holder dies.
+/// The lock of a ledger. The kernel releases it when its holder dies.
 #[derive(Debug)]
 pub struct LedgerLock {
     _held: Flock<File>,
 }
 
 impl Ledger {
-    /// The ledger below this state folder; made where there is none.
+    /// Opens the ledger in this state folder, and creates it if there is none.
     ///
     /// # Errors
-    /// The folder could not be made.
+    /// The folder could not be created.
     pub fn open(host: &Host, state: &Path) -> Result<Self, HostError> {
         let folder = state.join("ledger");
         host.make_folder(&folder)?;
         Ok(Ledger { folder, copy: None })
     }
 
-    /// The ledger below this state folder, whether it is there or not.
+    /// The ledger in this state folder, whether it exists or not.
     pub fn at(state: &Path) -> Self {
         Ledger {
             folder: state.join("ledger"),
@@ -54,7 +54,7 @@ impl Ledger {
         }
     }
 
-    /// Also tells this copy what this process owes.
+    /// Keeps this copy of what this process owes up to date from now on.
     #[must_use]
     pub fn copied_to(self, copy: Option<LedgerCopy>) -> Self {
         Ledger {
@@ -63,8 +63,8 @@ impl Ledger {
         }
     }
 
-    /// That the folder is not there, although agents are that keep their ledger in it: somebody removed it. What they owe is known
-    /// to nobody but them. None where all is well.
+    /// Reports that the ledger's folder has disappeared although agents that keep their ledger in it are alive: somebody removed it, and only
+    /// those agents know what they owe. None if all is well.
     pub fn vanished(&self, table: &ProcessTable) -> Option<UnrevertedInjection> {
         if self.folder.is_dir() {
             return None;
@@ -75,24 +75,24 @@ impl Ledger {
             injection: String::new(),
             fault: "unknown".into(),
             residue: vec![format!(
-                "{} has vanished, and an agent that keeps its ledger there is alive (process {}): what it owes, only it knows, and puts \
-                 it back when it ends",
+                "{} has disappeared, and an agent that keeps its ledger there is alive (process {}): only that agent knows what it owes, and it \
+                  reverts it when it ends",
                 self.folder.display(),
                 listed.join(", ")
             )],
         })
     }
 
-    /// Its folder.
+    /// The ledger's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Waits for the lock, at the most this long, and no longer once the work is called off. Only who writes an entry takes
-    /// it, from the look at what others hold to the rename; putting back waits for nobody, since its entry is its own.
+    /// Takes the lock, waiting for at most `timeout` and until `interrupt` is raised. Only whoever writes an entry takes the lock, from
+    /// reading what others hold to the rename. Reverting takes no lock, since it only touches its own entry.
     ///
     /// # Errors
-    /// The lock file could not be opened, another process of this host kept the lock, or the work was called off.
+    /// The lock file could not be opened, another process on this host kept the lock, or the interrupt was raised.
     pub fn lock(&self, timeout: Duration, interrupt: &Interrupt) -> io::Result<LedgerLock> {
         let until = Instant::now() + timeout;
         let mut file = trusted_files::open_lock(&self.folder.join("lock"))?;
@@ -103,7 +103,7 @@ impl Ledger {
                     if Instant::now() < until && !interrupt.is_raised() =>
                 {
                     file = back;
-                    // Held for less than a millisecond by whoever injects; there is no waiting for it with a limit but this.
+                    // The lock is held for less than a millisecond, and the kernel offers no way to wait for it with a limit.
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err((_, error)) => return Err(error.into()),
@@ -118,16 +118,16 @@ impl Ledger {
     /// Writes an entry, durably.
     ///
     /// # Errors
-    /// It could not be written; what was there before still is.
+    /// The entry could not be written; what was there before still is.
     pub fn write(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
         self.stage(host, entry)?;
         self.commit(host, &entry.injection, ())
     }
 
-    /// The slow half of [`Ledger::write`]: the entry is on the disk, and does not count yet.
+    /// The slow half of [`Ledger::write`]: puts the entry on the disk, where it does not count yet.
     ///
     /// # Errors
-    /// It could not be written; what was there before still is.
+    /// The entry could not be written; what was there before still is.
     pub fn stage(&self, host: &Host, entry: &LedgerEntry) -> Result<(), HostError> {
         let path = self.path(&entry.injection);
         let failed = |source| HostError {
@@ -139,7 +139,7 @@ impl Ledger {
         host.stage_file(&path, &content)?;
         if trusted_files::read(&path.with_extension("new")).map_err(failed)? != content {
             self.discard(host, &entry.injection);
-            let what = "what is read back is not what was written";
+            let what = "the content read back differs from what was written";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidData, what)));
         }
         if let Some(copy) = &self.copy {
@@ -148,11 +148,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// The quick half of [`Ledger::write`]: a staged entry counts from now on. The lock is dropped as soon as others can
-    /// see that.
+    /// The quick half of [`Ledger::write`]: makes a staged entry count. The lock is dropped as soon as others can see the entry.
     ///
     /// # Errors
-    /// It could not be renamed, or not durably.
+    /// The file could not be renamed, or not durably.
     pub fn commit<L>(&self, host: &Host, injection: &str, lock: L) -> Result<(), HostError> {
         host.commit_file(&self.path(injection), lock)?;
         if let Some(copy) = &self.copy {
@@ -161,7 +160,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes an entry that was staged and will not be committed.
+    /// Removes a staged entry that will not be committed.
     pub fn discard(&self, host: &Host, injection: &str) {
         host.discard_staged(&self.path(injection));
         if let Some(copy) = &self.copy {
@@ -169,7 +168,7 @@ impl Ledger {
         }
     }
 
-    /// Removes what somebody staged and did not live to commit: it was never owed. What is so fresh that it may be committed yet is left.
+    /// Removes entries that were staged and never committed, because whoever staged them died. Fresh ones are left for their owner.
     pub fn clear_stale(&self, host: &Host) {
         const STALE_AFTER: Duration = Duration::from_secs(60);
         if trusted_files::check_folder(&self.folder).is_err() {
@@ -188,17 +187,17 @@ impl Ledger {
                 && age.is_some_and(|age| age > STALE_AFTER)
                 && let Err(error) = host.remove_durably(&path)
             {
-                tracing::warn!(%error, "what nobody will commit could not be removed");
+                tracing::warn!(%error, "a staged ledger entry that nobody commits could not be removed");
             }
         }
     }
 
-    /// Removes an entry, durably. Only after everything of it was observed gone.
+    /// Removes an entry, durably. To be called only when everything of it was observed to be gone.
     ///
     /// # Errors
-    /// It could not be removed, so it is still owed.
+    /// The entry could not be removed, so the injection is still owed.
     pub fn remove(&self, host: &Host, injection: &str) -> Result<(), HostError> {
-        // Before the file: who dies between the two leaves the file, which says enough.
+        // Before the file: a process that dies between the two leaves the file, which is enough.
         if let Some(copy) = &self.copy {
             copy.settle(injection);
         }
@@ -207,22 +206,22 @@ impl Ledger {
 
     /// Whether an injection is owed.
     pub fn owes(&self, injection: &str) -> bool {
-        // Whatever is there in its place stands for it.
+        // Anything under this name counts, whether it can be read or not.
         self.path(injection).symlink_metadata().is_ok()
     }
 
-    /// One entry; none where nothing is owed.
+    /// Reads one entry; none if the injection is not owed.
     ///
     /// # Errors
-    /// It is there and can't be read.
+    /// The entry exists and cannot be read.
     pub fn read(&self, injection: &str) -> Result<Option<LedgerEntry>, UnreadableEntry> {
         LedgerEntry::read(&self.path(injection))
     }
 
-    /// Every entry, by injection, and those that can't be read.
+    /// Reads all entries, ordered by injection id, and reports those that cannot be read.
     ///
     /// # Errors
-    /// The folder could not be listed, so nothing is known.
+    /// The folder cannot be listed, so nothing is known.
     pub fn entries(&self) -> io::Result<(Vec<LedgerEntry>, Vec<UnreadableEntry>)> {
         trusted_files::check_folder(&self.folder)?;
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.folder)?
@@ -245,16 +244,16 @@ impl Ledger {
     }
 }
 
-/// This boot's id (`/proc/sys/kernel/random/boot_id`).
+/// The id of this boot (`/proc/sys/kernel/random/boot_id`).
 ///
 /// # Errors
-/// It can't be read, so that nobody knows whether the machine was started again since.
+/// The file cannot be read, so a restart of the machine could not be noticed.
 pub fn boot_id() -> io::Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let said = std::fs::read_to_string(PATH);
     let id = said.map_err(|error| io::Error::new(error.kind(), format!("{PATH}: {error}")))?;
     match id.trim() {
-        "" => Err(io::Error::other(format!("{PATH} says nothing"))),
+        "" => Err(io::Error::other(format!("{PATH} is empty"))),
         id => Ok(id.to_owned()),
     }
 }

@@ -1,7 +1,6 @@
-//! The process that injects. The thread here owns deadlines, leases and the link, and has one `poll`: the link to the
-//! controller on standard input, the guardian on standard output, signals, what other threads and children have done,
-//! and the next thing that is due. It wakes for nothing else, waits for nothing else, and ends in one way only: everything
-//! reverted, then gone.
+//! The process that injects faults. Its own thread owns deadlines, leases and the connection, and has one `poll`, on the controller
+//! (standard input), the guardian (standard output), signals, completions of other threads, answers of children, and the next deadline.
+//! It wakes for nothing else and waits for nothing else, and it always ends in the same way: everything is reverted, then it exits.
 
 mod child_tasks;
 mod commands;
@@ -11,13 +10,13 @@ use crate::children::Children;
 use crate::controller_socket::{ControllerSocket, IncomingCommand};
 use crate::engine::{Engine, revert_matching};
 use crate::heartbeat::{Heartbeat, PeerState};
-use crate::host::{self, Host, Invocation, HostRole, timespec};
+use crate::host::{self, Host, HostRole, Invocation, timespec};
 use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
+use crate::local_abort_rules::LocalAbortRules;
 use crate::metrics::Metrics;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
-use crate::local_abort_rules::LocalAbortRules;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Cause, Command, Hello, ProbeOutcome, Refusal, Report};
 use child_tasks::ChildPurpose;
@@ -29,44 +28,44 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long the first beat may take; after that, each beat says how long the next one may.
+/// How long the first heartbeat may take. Every heartbeat says how long the next one may take.
 pub const FIRST_LEASE: HumanDuration = HumanDuration::seconds(10);
 
-/// The share of the lease in which something must be heard after an injection. A controller beats each third of it, so two
-/// beats in a row are missed then.
+/// The share of the lease within which the controller must be heard after an injection, since the fault may have cut the connection. A
+/// controller sends a heartbeat every third of the lease, so two in a row are missed then.
 const PROOF_SHARE: f64 = 0.75;
 
-/// How long nothing is asked of a worker until it counts as at rest.
+/// How long without a command until a worker counts as idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How long putting everything back may take when the worker is to end. The guardian waits a little longer.
+/// How long reverting everything may take when the worker ends. The guardian waits a little longer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a figure of the host that is read from a path may take.
+/// How long measuring a metric of the host that is read from a path may take.
 const METRIC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a worker is told when it starts.
+/// What a worker is started with.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// The state folder, with the ledger in it.
+    /// The state folder, which contains the ledger.
     pub state: PathBuf,
-    /// The policy's file, if not at its usual place.
+    /// The policy file, if it is not at its usual place.
     pub policy: Option<PathBuf>,
     /// The agent's name.
     pub name: String,
-    /// Labels that were given.
+    /// The labels that were given.
     pub labels: BTreeMap<String, String>,
-    /// The connection to the controller, where another process of ours holds it.
-    pub spare: Option<Connection>,
-    /// The number of the memory in which the guardian, this process's parent, wants a copy of what is owed.
+    /// The connection to the controller, if the connector process holds it.
+    pub spare: Option<ControlConnection>,
+    /// The descriptor number, in the guardian's process, of the memory in which it keeps a copy of what is owed.
     pub ledger_copy: Option<i32>,
 }
 
-/// Serves the controller on standard input until it says goodbye, goes away, or the guardian
-/// dies. Returns whether nothing of ours is owed.
+/// Serves the controller on standard input until it says goodbye or disconnects, or the guardian dies. Returns whether nothing of this
+/// worker's is owed.
 ///
 /// # Errors
-/// It could not start; nothing was touched.
+/// The worker could not start; nothing was changed.
 pub fn run(
     config: &WorkerConfig,
     invocation: Invocation,
@@ -77,24 +76,24 @@ pub fn run(
     let ledger = Ledger::open(&host, &config.state)?.copied_to(copy.and_then(Result::ok));
     let owner = owner(&host)?;
 
-    // Ledger first, work after.
+    // What dead agents owe is reverted before any new work.
     let mut heartbeat = Heartbeat::default();
     let (recovery_host, recovery_ledger) = (host.for_thread(), ledger.clone());
     let recover = move || {
         revert_matching(
             &recovery_host,
             &recovery_ledger,
-            // Whose owner can't be seen from here is not ours to put back: `owed` names it.
+            // An entry whose owner cannot be seen from here is reported by `owed` instead.
             |entry| entry.is_abandoned(&recovery_host.table).unwrap_or(false),
             Cause::AgentDied,
         )
     };
     let (recovered, _) = heartbeat
         .beat_during(rustix::stdio::stdout(), recover)
-        .map_err(|_| "what dead agents owe could not be put back: a thread of ours failed")?;
-    let link = Connection::of(rustix::stdio::stdin()).or(config.spare);
+        .map_err(|_| "what dead agents owe could not be reverted: a thread failed")?;
+    let link = ControlConnection::of(rustix::stdio::stdin()).or(config.spare);
     let guardian = owner.guardian;
-    // Before any thread is started, so that none of them takes a signal that is to be read here.
+    // Blocked before any thread is started, so that no other thread receives a signal that is to be read here.
     let mut mask = SigSet::empty();
     for signal in [
         Signal::SIGTERM,
@@ -139,15 +138,15 @@ pub fn run(
         guardian,
         state: config.state.clone(),
     };
-    // Before anybody hears of it: at rest nobody waits for another word.
+    // Before the controller hears of this worker: the guardian learns whether to expect heartbeats.
     worker.process_engine_output();
     worker.link.send(&Report::Hello(hello));
     Ok(worker.run_until_end())
 }
 
-/// Us and our guardian, who answer for what we inject.
+/// This worker and its guardian, which answer for what it injects.
 fn owner(host: &Host) -> std::io::Result<Owner> {
-    // By a table that does not show us as we are, nobody could be named.
+    // A process table that does not show this process correctly cannot name an owner.
     host.table.check_visibility()?;
     let identify = |pid| {
         host.table
@@ -165,21 +164,21 @@ struct Worker {
     engine: Engine,
     link: ControllerSocket<BorrowedFd<'static>>,
     signals: SignalFd,
-    /// When everything is put back unless a beat comes.
+    /// When everything is reverted unless a heartbeat arrives.
     lease: Instant,
-    /// How long the last beat said that the next one may take.
+    /// The length of the lease that the last heartbeat granted.
     lease_length: HumanDuration,
-    /// When everything is put back unless anything at all is heard: what was just injected may have cut us off.
+    /// When everything is reverted unless anything is heard from the controller: the last injection may have cut the connection.
     proof_deadline: Option<Instant>,
-    /// What is watched for each run.
+    /// The abort rules that are watched here, by run.
     watches: BTreeMap<String, LocalAbortRules>,
     metrics: Metrics,
-    /// When something was last asked of us.
+    /// When the controller's last command arrived, heartbeats left out.
     last_command_at: Instant,
-    /// Whether pages were given back since.
+    /// Whether free memory was returned to the system since.
     is_memory_released: bool,
     children: Children<ChildPurpose>,
-    /// What was measured and is to be said, each with the number of its command.
+    /// The outcomes of probes that are still to be sent, each with the number of its command.
     probe_results: VecDeque<(u64, ProbeOutcome)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
@@ -187,19 +186,19 @@ struct Worker {
     state: PathBuf,
 }
 
-/// What woke the worker.
+/// What the worker woke for.
 #[derive(Default)]
 struct Readiness {
     link: bool,
     guardian: bool,
     signals: bool,
     engine: bool,
-    /// Which children have something to say.
+    /// The numbers of the children whose output is readable.
     children: Vec<usize>,
 }
 
 impl Worker {
-    /// Until the end, whatever brings it.
+    /// Runs until something ends the worker, and reverts everything. Returns whether nothing is owed.
     fn run_until_end(&mut self) -> bool {
         let cause = loop {
             if let Some(cause) = self.step() {
@@ -209,7 +208,7 @@ impl Worker {
         self.end(cause);
         self.link.flush(Duration::from_secs(1));
         let is_clean = self.engine.owed().is_empty();
-        // One that hangs would stay, and whoever waits for the end of the agent waits for it.
+        // A guardian that hangs would stay, and whoever waits for the agent's end waits for its guardian.
         if !self.heartbeat.is_gone() && !self.heartbeat.is_answered(rustix::stdio::stdout()) {
             self.kill_guardian();
         }
@@ -224,10 +223,10 @@ impl Worker {
         }
     }
 
-    /// Puts everything back, at the most this long: the guardian does what is left.
+    /// Reverts everything, within [`SHUTDOWN_TIMEOUT`]. The guardian reverts what is left.
     fn end(&mut self, cause: Cause) {
         self.engine.end_all(None, cause);
-        // Nobody wants to know any more.
+        // Nobody needs these answers any more.
         self.children.cancel(self.engine.host(), |_| true);
         let until = Instant::now() + SHUTDOWN_TIMEOUT;
         while !self.engine.is_idle() && Instant::now() < until {
@@ -235,14 +234,14 @@ impl Worker {
             match self.wait(Some(until), false) {
                 Ok(readiness) => {
                     let now = Instant::now();
-                    // It ends already, whoever else wants it to.
+                    // The worker is ending already, so further reasons to end do not matter.
                     self.check_guardian(&readiness, now);
                     self.take_signals();
                     self.engine.handle_completions(now);
                     self.engine.tick(now);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "nothing can be waited for any more");
+                    tracing::error!(%error, "waiting for events failed");
                     break;
                 }
             }
@@ -250,14 +249,14 @@ impl Worker {
         self.process_engine_output();
     }
 
-    /// Waits for one thing and does it. Some cause, when it is to end.
+    /// Waits for one event and handles it. Returns the cause if the worker is to end.
     fn step(&mut self) -> Option<Cause> {
         self.process_engine_output();
         self.forward_results();
         let readiness = match self.wait(None, true) {
             Ok(readiness) => readiness,
             Err(error) => {
-                tracing::error!(%error, "nothing can be waited for any more");
+                tracing::error!(%error, "waiting for events failed");
                 return Some(Cause::Shutdown);
             }
         };
@@ -270,7 +269,7 @@ impl Worker {
         {
             return Some(cause);
         }
-        // What is due goes before what is asked: an end must not wait behind a busy link.
+        // Deadlines go before commands: no revert may wait behind a busy connection.
         if readiness.engine {
             self.engine.handle_completions(now);
         }
@@ -287,7 +286,7 @@ impl Worker {
         None
     }
 
-    /// Says what the engine has to say, has looked at what it wants to know, and tells the guardian whether to expect beats.
+    /// Sends the engine's reports, starts its tasks, and tells the guardian whether to expect heartbeats.
     fn process_engine_output(&mut self) {
         for report in self.engine.take_reports() {
             if matches!(report, Report::Injected { .. }) {
@@ -310,7 +309,7 @@ impl Worker {
         self.heartbeat.beat(rustix::stdio::stdout(), is_busy, now);
     }
 
-    /// Takes what the guardian says. Some cause, when it is dead, hangs, or tells us to end.
+    /// Handles what the guardian sends. Returns the cause if it is dead, hangs, or tells this worker to end.
     fn check_guardian(&mut self, readiness: &Readiness, now: Instant) -> Option<Cause> {
         let stdout = rustix::stdio::stdout();
         match self.heartbeat.check(stdout, readiness.guardian, now) {
@@ -339,7 +338,7 @@ impl Worker {
         let mut struck = Vec::new();
         let mut child_tasks = Vec::new();
         for (run, local_abort_rules) in &mut self.watches {
-            // A run of which nothing acts has nothing to be ended.
+            // A run without active injections has nothing that a rule could end.
             if !self.engine.acts_for(run) {
                 continue;
             }
@@ -354,7 +353,7 @@ impl Worker {
                 struck.push((run.clone(), rule, seen));
             }
         }
-        // Those rules are judged when their figures are there.
+        // These rules are evaluated when their values arrive.
         for (task, purpose) in child_tasks {
             self.start_task(&task, METRIC_TIMEOUT, purpose);
         }
@@ -368,7 +367,7 @@ impl Worker {
         }
     }
 
-    /// When to wake without being woken: never while nothing acts and nothing is measured.
+    /// When to wake although nothing happens: never while nothing is active and nothing is being measured.
     fn next_due(&self) -> Option<Instant> {
         let mut due = [
             self.engine.next_due(),
@@ -391,7 +390,7 @@ impl Worker {
             .min()
     }
 
-    /// Waits until something is to be done, at the latest until then; the link only counts `with_link`.
+    /// Waits until something happens, at the latest until `until`. The controller's commands are ignored unless `with_link` is set.
     fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<Readiness> {
         let due = self.next_due().into_iter().chain(until).min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
@@ -402,7 +401,7 @@ impl Worker {
         link_wants.set(PollFlags::OUT, self.link.has_unsent());
         let mut guardian_wants = PollFlags::empty();
         guardian_wants.set(PollFlags::IN, !self.heartbeat.is_gone());
-        // What has hung up is always reported, so what does not matter any more is not asked.
+        // The kernel always reports a hang-up, so a descriptor that no longer matters is left out.
         let nobody = self.engine.completions();
         let mut fds = vec![
             match with_link {
@@ -456,18 +455,20 @@ impl Worker {
                 IncomingCommand::Nothing => return None,
                 IncomingCommand::Closed => return Some(Cause::ConnectionClosed),
                 IncomingCommand::Malformed(error) => {
-                    // Whoever does not speak our language is not a controller that could be trusted to end a fault.
-                    tracing::error!(error, "the controller said what can't be understood");
+                    // A peer that does not follow the protocol cannot be trusted to end a fault.
+                    tracing::error!(error, "the controller sent an invalid message");
                     return Some(Cause::ConnectionClosed);
                 }
-                IncomingCommand::Command(Command::Shutdown) => return Some(Cause::ControllerRequest),
+                IncomingCommand::Command(Command::Shutdown) => {
+                    return Some(Cause::ControllerRequest);
+                }
                 IncomingCommand::Command(command) => self.handle_command(command),
             }
             self.process_engine_output();
         }
     }
 
-    /// Gives pages back where nothing was asked of us for a while: a beat is what wakes us at rest.
+    /// Returns free memory to the system if no command has arrived for a while. A heartbeat is what wakes an idle worker.
     fn release_memory_when_idle(&mut self) {
         if !self.is_memory_released
             && self.engine.is_idle()
@@ -479,11 +480,11 @@ impl Worker {
     }
 }
 
-/// What a person is told when there is nobody to serve.
+/// The refusal of `serve` without a controller on standard input.
 pub fn no_controller_socket() -> Refusal {
     Refusal::new(
         "link",
-        "`serve` speaks to a controller over a socket on its standard input, and there is none",
+        "`serve` talks to a controller over a socket on its standard input, and standard input is not a socket",
     )
-    .hint("`backburn-agent inject` injects by hand; `backburn run` starts its own agent")
+    .hint("to inject by hand, use `backburn-agent inject`; `backburn run` starts its own agent")
 }

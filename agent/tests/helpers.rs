@@ -271,8 +271,8 @@ fn a_process_that_is_traced_already_is_refused_and_says_by_whom() {
     let mut first = Helper::start(&hold(&[&victim]), LONG);
     first.ready();
     assert_eq!(
-        helpers::may_hold(&table, victim.id),
-        Err(helpers::NotHeld::Traced(first.id.pid))
+        helpers::check_traceable(&table, victim.id),
+        Err(helpers::NotTraceable::Traced(first.id.pid))
     );
     let other = Victim::sleep();
     let second = Helper::start(&hold(&[&other, &victim]), LONG);
@@ -287,7 +287,7 @@ fn a_process_that_is_traced_already_is_refused_and_says_by_whom() {
         table.tracer(other.id.pid).is_none()
     });
     first.kill();
-    assert_eq!(helpers::may_hold(&table, victim.id), Ok(()));
+    assert_eq!(helpers::check_traceable(&table, victim.id), Ok(()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{PlanContext, find};
-use backburn_agent::plan::{ForeignChain, Listening, Plan};
+use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan};
 use backburn_agent::processes::{Cgroup, Protection};
 use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;
@@ -245,7 +245,7 @@ fn preflight_is_silent_where_nothing_is_in_the_way() {
     let arguments = json!({"to": "10.0.0.1:80", "with": "reset"});
     let told = plan("network-reject", arguments, |host| {
         host.snapshot.own_destinations = vec![[10, 0, 0, 1].into()];
-        host.snapshot.listening = vec![Listening {
+        host.snapshot.listening = vec![ListeningSocket {
             tcp: true,
             at: "0.0.0.0:80".parse().unwrap(),
         }];

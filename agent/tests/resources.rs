@@ -344,7 +344,7 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
     let folder = tempfile::tempdir().unwrap();
     let role = disk(folder.path(), MIB, 0);
     let table = ProcessTable::default();
-    role.clear_away().unwrap();
+    role.remove_leftovers().unwrap();
     std::fs::write(folder.path().join(".backburn-test-0"), "x").unwrap();
     assert!(
         role.residue(&table)
@@ -352,7 +352,7 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
             .unwrap()
             .ends_with("is still there")
     );
-    role.clear_away().unwrap();
+    role.remove_leftovers().unwrap();
     assert_eq!(role.residue(&table).unwrap(), None);
 }
 

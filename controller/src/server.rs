@@ -143,7 +143,7 @@ impl Server {
         schedules.abort();
         // Agents and clients are served on while the runs end: that is what it takes.
         let left = {
-            let ends = service.end(SHUTDOWN_TIMEOUT);
+            let ends = service.end_runs(SHUTDOWN_TIMEOUT);
             tokio::pin!(ends);
             loop {
                 tokio::select! {
@@ -164,7 +164,7 @@ async fn trim_memory_when_idle(service: Arc<Service>, served: Arc<AtomicU64>, tr
         tokio::time::sleep(TRIM_INTERVAL).await;
         let over = service.outcomes().values().sum::<u64>();
         let now = (served.load(Ordering::Relaxed), over);
-        if now != before && service.going_on().is_empty() {
+        if now != before && service.active_runs().is_empty() {
             before = now;
             tokio::task::spawn_blocking(trim_memory).await.ok();
         }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::store::{
-    ApiTokenRecord, EnrolledAgent, ExperimentRef, Hash, JoinTokenRecord, NewRun, Role, RunEnd,
-    RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, StoredExperiment, Trigger,
+    ApiTokenRecord, EnrolledAgent, ExperimentRecord, ExperimentRef, Hash, JoinTokenRecord, NewRun,
+    Role, RunEnd, RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, Trigger,
 };
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
@@ -68,7 +68,7 @@ fn experiments_have_versions_and_a_removal_is_one() {
     assert_eq!(put(&first, 1).unwrap(), (1, true));
     assert_eq!(put(&first, 2).unwrap(), (1, false), "the same again");
     assert_eq!(put(&second, 3).unwrap(), (2, true));
-    let expected = StoredExperiment {
+    let expected = ExperimentRecord {
         name: "db".into(),
         version: 2,
         document: second.clone(),

@@ -46,7 +46,7 @@ fn a_second_controller_is_refused() {
     let refused = SqliteStore::open(&path).unwrap_err();
     assert_eq!(refused.kind, StoreErrorKind::Locked);
     assert!(
-        refused.what.contains("a store has one controller"),
+        refused.what.contains("only one controller may use a store"),
         "{refused}"
     );
     assert!(refused.hint.is_some());

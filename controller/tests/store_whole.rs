@@ -78,27 +78,27 @@ fn whoever_alters_the_log_is_found_out() {
         (
             "UPDATE audit SET who = 'eve' WHERE number = 3",
             3,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET role = NULL WHERE number = 2",
             2,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET at = '2026-01-01T00:00:00Z' WHERE number = 1",
             1,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET detail = '{}' WHERE number = 5",
             5,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET hash = previous WHERE number = 4",
             4,
-            "altered",
+            "changed",
         ),
         (
             "UPDATE audit SET previous = hash WHERE number = 4",
@@ -384,7 +384,7 @@ fn all_that_is_wrong_with_an_export_is_told_at_once() {
         (3, "`because`: `boredom` must be"),
         (4, "`entry`: unknown variant"),
         (5, "there is no kind `song`"),
-        (6, "it is no JSON object"),
+        (6, "it is not a JSON object"),
         (7, "there are 5 records before it"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

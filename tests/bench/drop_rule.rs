@@ -6,7 +6,7 @@
 //! ```
 
 use backburn_agent::netlink::{
-    Base, Compare, Expression, Family, Hook, Layer, Meta, Socket, Table, Verdict,
+    Base, Compare, Expression, Family, Hook, TableFamily, Meta, Socket, Table, RuleVerdict,
 };
 use backburn_tests::isolated::{in_network_namespace, with_name};
 use std::process::{Command, Stdio};
@@ -82,7 +82,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 const OURS: Table<'_> = Table {
-    layer: Layer::Inet,
+    layer: TableFamily::Inet,
     name: "ours",
 };
 
@@ -98,7 +98,7 @@ fn applied() -> Socket {
         },
         Expression::Compare(Compare::Equal, vec![192, 0, 2, 1]),
         Expression::Counter,
-        Expression::Verdict(Verdict::Drop),
+        Expression::Verdict(RuleVerdict::Drop),
     ];
     let messages = [
         OURS.make(),

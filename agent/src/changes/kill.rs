@@ -22,7 +22,7 @@ pub struct Kill {
 
 /// What became of a signal, so far, in numbers of processes.
 #[derive(Debug, Default)]
-struct Outcome {
+struct SignalOutcome {
     gone: usize,
     /// They are there, and the signal waits for them.
     pending: usize,
@@ -47,8 +47,8 @@ impl Kill {
         to_end.iter().any(|signal| signal.as_raw() == self.signal)
     }
 
-    fn outcome(&self, host: &Host) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn outcome(&self, host: &Host) -> SignalOutcome {
+        let mut outcome = SignalOutcome::default();
         for id in &self.victims {
             let state = host.table.signal_state(*id, self.signal);
             let is_dropped =
@@ -117,7 +117,7 @@ impl ReversibleChange for Kill {
     }
 
     fn effect(&self, host: &Host) -> Effect {
-        let Outcome {
+        let SignalOutcome {
             gone,
             pending,
             dropped,

@@ -13,9 +13,9 @@ use std::io;
 use std::time::Duration;
 
 /// How long a killed helper may take to leave, e.g. to give gigabytes back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one that is asked to end may take before it is killed; it takes the kernel some 15 ms.
-const ASKED: Duration = Duration::from_millis(500);
+const TERM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A process of ours with a mark on its command line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,9 +83,9 @@ impl ReversibleChange for ProcessHelper {
     fn observe(&self, host: &Host) -> io::Result<Observed> {
         let found = self.find(host)?;
         if let Some(id) = found.first() {
-            let disturbed = self.role.disturbed();
-            if !disturbed.is_empty() {
-                return Ok(Observed::Contested(contested(&disturbed)));
+            let drift = self.role.drift();
+            if !drift.is_empty() {
+                return Ok(Observed::Contested(contested(&drift)));
             }
             return Ok(Observed::Present(format!(
                 "helper `{}` is there as process {}",
@@ -99,9 +99,9 @@ impl ReversibleChange for ProcessHelper {
     }
 
     fn undo(&self, host: &Host) -> Result<(), HostError> {
-        let asked = self.role.ends_when_asked().then_some(ASKED);
+        let asked = self.role.ends_when_asked().then_some(TERM_TIMEOUT);
         if let Some(id) = host.child(&self.mark) {
-            host.kill_and_wait(id, asked, PATIENCE)?;
+            host.kill_and_wait(id, asked, KILL_TIMEOUT)?;
             host.reap();
         }
         let found = self.find(host).map_err(|source| HostError {
@@ -109,10 +109,10 @@ impl ReversibleChange for ProcessHelper {
             source,
         })?;
         for id in found {
-            host.kill_and_wait(id, asked, PATIENCE)?;
+            host.kill_and_wait(id, asked, KILL_TIMEOUT)?;
         }
         host.effect(&format!("clear away after helper {}", self.mark), || {
-            self.role.clear_away()
+            self.role.remove_leftovers()
         })
     }
 
@@ -120,11 +120,11 @@ impl ReversibleChange for ProcessHelper {
         match self.known(host) {
             Some(id) => {
                 let mut effect = helpers::evidence(&self.role, id.pid, &host.table);
-                let disturbed = self.role.disturbed();
-                if !disturbed.is_empty() {
+                let drift = self.role.drift();
+                if !drift.is_empty() {
                     effect.acts = false;
                     effect.seen =
-                        format!("{}; before that, {}", contested(&disturbed), effect.seen);
+                        format!("{}; before that, {}", contested(&drift), effect.seen);
                 }
                 effect
             }
@@ -145,11 +145,11 @@ impl ReversibleChange for ProcessHelper {
         self.known(host)
             .is_none_or(|helper| host.table.state(helper) == Some('T'))
             || self.role.has_nobody_to_hold(&host.table)
-            || !self.role.disturbed().is_empty()
+            || !self.role.drift().is_empty()
     }
 }
 
 /// What others have changed, for people.
-fn contested(disturbed: &[String]) -> String {
-    format!("contested, it no longer acts: {}", disturbed.join(", "))
+fn contested(drift: &[String]) -> String {
+    format!("contested, it no longer acts: {}", drift.join(", "))
 }

@@ -20,15 +20,15 @@ pub struct Stop {
 }
 
 /// How far apart two looks at a traced process are.
-const APART: Duration = Duration::from_millis(2);
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// How many looks tell that a traced process runs on.
-const LOOKS: usize = 5;
+const LOOKS_OF_TRACED: usize = 5;
 /// How long a traced process must not have got anywhere to be taken for one that stands still: at a glance, and where it matters
 /// that it was not its tracer that had to wait for a processor.
-const GLANCE: Duration = Duration::from_millis(8);
-const CAREFUL: Duration = Duration::from_millis(300);
+const STILL_AT_A_GLANCE: Duration = Duration::from_millis(8);
+const STILL_FOR_SURE: Duration = Duration::from_millis(300);
 /// How long a process may take to stop, or its tracer to let it go on.
-const PATIENCE: Duration = Duration::from_millis(500);
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether a process stands still. One that is traced shows every short stop that its tracer makes as `t`, as at each system call
 /// under strace: it stands still only if it gets nowhere meanwhile.
@@ -44,25 +44,25 @@ fn is_still(table: &ProcessTable, id: ProcessId, for_so_long: Duration) -> bool 
         if begin.elapsed() >= for_so_long {
             return true;
         }
-        std::thread::sleep(APART);
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
 /// Whether a process is stopped now, before anything is done to it.
 pub(crate) fn is_stopped(table: &ProcessTable, id: ProcessId) -> bool {
-    is_still(table, id, CAREFUL)
+    is_still(table, id, STILL_FOR_SURE)
 }
 
 fn stands_still(table: &ProcessTable, id: ProcessId) -> bool {
-    is_still(table, id, GLANCE)
+    is_still(table, id, STILL_AT_A_GLANCE)
 }
 
 /// Whether a process is neither stopped nor about to be. Of one that is traced that shows only after some looks: its tracer may
 /// have been told of a SIGSTOP and still pass it on, and nobody else can. `still_for` is how long one must get nowhere to be stopped.
 fn runs_on(table: &ProcessTable, id: ProcessId, still_for: Duration) -> bool {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + STOP_TIMEOUT;
     let settled = if table.tracer(id.pid).is_some() {
-        LOOKS
+        LOOKS_OF_TRACED
     } else {
         1
     };
@@ -91,7 +91,7 @@ fn runs_on(table: &ProcessTable, id: ProcessId, still_for: Duration) -> bool {
         if running >= settled || Instant::now() >= until {
             return true;
         }
-        std::thread::sleep(APART);
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -106,8 +106,8 @@ impl Stop {
 
     /// Lets one process go on, and sees to it that a SIGSTOP on its way does not stop it after that.
     fn let_go(host: &Host, id: ProcessId) -> Result<(), HostError> {
-        let until = Instant::now() + PATIENCE;
-        while !runs_on(&host.table, id, GLANCE) && Instant::now() < until {
+        let until = Instant::now() + STOP_TIMEOUT;
+        while !runs_on(&host.table, id, STILL_AT_A_GLANCE) && Instant::now() < until {
             // Takes a SIGSTOP that is still pending with it.
             host.signal(id, Signal::CONT)?;
         }
@@ -138,10 +138,10 @@ impl ReversibleChange for Stop {
             host.signal(*victim, Signal::STOP)?;
         }
         // The signal is sent, the stop is theirs: a process in a device's hands takes its time.
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + STOP_TIMEOUT;
         let on_the_way = |id: &ProcessId| host.table.alive(*id) && !stands_still(&host.table, *id);
         while self.victims.iter().any(on_the_way) && Instant::now() < until {
-            std::thread::sleep(APART);
+            std::thread::sleep(LOOK_INTERVAL);
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl ReversibleChange for Stop {
         for id in &self.victims {
             host.table.find(*id)?;
         }
-        let stopped = self.those(|id| !runs_on(&host.table, id, CAREFUL));
+        let stopped = self.those(|id| !runs_on(&host.table, id, STILL_FOR_SURE));
         Ok(if stopped.is_empty() {
             Observed::Absent
         } else {

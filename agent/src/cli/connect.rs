@@ -1,25 +1,25 @@
-//! The words that bring an agent to a controller: `join` once, `connect` ever after.
+//! The commands that connect an agent to a controller: `join` once, then `connect`.
 
 use super::{CommandError, given_labels, host_name, labels};
 use crate::controller_link::{self, ConnectorConfig, join};
-use crate::host::{Host, Invocation, HostRole};
+use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
 
-/// `join` and `connect`.
+/// The commands `join` and `connect`.
 pub(super) fn commands() -> [Command; 2] {
     let text = |name: &'static str, shown: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(shown).help(help)
     };
     let join = Command::new("join")
-        .about("Join a controller with a token, once; joining again replaces what was before")
-        .arg(text("controller", "HOST[:PORT]", "Where the controller is").required(true))
+        .about("Join a controller with a token; joining again replaces the previous controller")
+        .arg(text("controller", "HOST[:PORT]", "Address of the controller").required(true))
         .arg(
             text(
                 "token",
                 "TOKEN",
-                "Leave to join, once, from an operator of the controller",
+                "Join token, which an operator of the controller creates; it works once",
             )
             .env("BACKBURN_JOIN_TOKEN")
             .hide_env_values(true)
@@ -28,15 +28,22 @@ pub(super) fn commands() -> [Command; 2] {
         .arg(text(
             "name",
             "NAME",
-            "What the agent would be called; the host's name where left out",
+            "Name that the agent asks for [default: the host name]",
         ))
-        .arg(text("label", "KEY=VALUE", "A label of this agent").action(ArgAction::Append));
+        .arg(
+            text(
+                "label",
+                "KEY=VALUE",
+                "Label of the agent; may be given several times",
+            )
+            .action(ArgAction::Append),
+        );
     let connect = Command::new("connect")
-        .about("Serve the controller that was joined, over the network, until told to end; connects again by itself");
+        .about("Connect to the controller that was joined, and serve it; reconnects automatically");
     [join, connect]
 }
 
-/// Joins, and says as what.
+/// Joins a controller, and prints the name under which the agent has joined.
 pub(super) fn join(
     matches: &ArgMatches,
     state: &Path,
@@ -53,7 +60,7 @@ pub(super) fn join(
         .unwrap_or_else(host_name);
     if let Some(problem) = problem_with_name(&name) {
         return Err(wrong(format!(
-            "{problem}\nhint: `--name` gives it another one"
+            "{problem}\nhint: choose another name with `--name`"
         )));
     }
     let host = Host::new(HostRole::Hand, invocation);
@@ -65,13 +72,13 @@ pub(super) fn join(
         Err(error) => return Err(wrong(error.to_string())),
     };
     println!(
-        "joined {controller} as {}; `connect` serves it",
+        "joined {controller} as {}; run `connect` to serve it",
         member.name
     );
     Ok(0)
 }
 
-/// Serves until told to end.
+/// Serves the controller until a signal ends it.
 pub(super) fn connect(
     state: &Path,
     policy: Option<&Path>,

@@ -1,27 +1,27 @@
-//! Fault arguments as flags, derived from each fault's schema: what a document writes as
-//! `{"process": {"name": "nginx"}}` is `--process-name nginx` here.
+//! Fault arguments as flags, derived from each fault's schema: `{"process": {"name": "nginx"}}` in a document is `--process-name nginx`
+//! here.
 
 use super::CommandError;
 use crate::faults::{FAULTS, Fault};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, HumanDuration, json, schema};
+use backburn_experiments::{HumanDuration, Problem, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
-/// What is wanted, and how it is shown.
+/// The injection that the command line requests, and whether to print JSON.
 pub(super) struct FaultRequest {
     pub injection: InjectionRequest,
     pub json: bool,
 }
 
-/// A flag and where its value goes.
+/// A flag, and the place of its value in the arguments.
 struct Flag {
     name: String,
     path: Vec<String>,
     schema: Value,
 }
 
-/// Adds a subcommand for each fault. Its flags are derived only when it is the one that is meant.
+/// Adds a subcommand for each fault. Its flags are derived only if it is used.
 pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) -> Command {
     let named = command
         .subcommand_required(true)
@@ -36,12 +36,12 @@ pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) ->
     })
 }
 
-/// The flags of a fault that is injected.
+/// The flags of `inject`.
 pub(super) fn to_inject(command: Command) -> Command {
     with_flags(command)
 }
 
-/// The flags of a fault that is planned: what is never made needs no name.
+/// The flags of `plan`, which needs no injection id.
 pub(super) fn to_plan(command: Command) -> Command {
     with_flags(command).mut_arg("id", |arg| arg.hide(true))
 }
@@ -56,30 +56,33 @@ fn with_flags(command: Command) -> Command {
                 .long("arguments")
                 .value_name("JSON")
                 .help(format!(
-                    "All arguments at once, e.g. '{}'",
+                    "All arguments as JSON, for example '{}'",
                     (fault.example)()
                 )),
         )
         .arg(
             Arg::new("duration")
                 .long("duration")
+                .value_name("DURATION")
                 .value_parser(value_parser!(HumanDuration))
                 .help(if fault.one_shot {
-                    "How long it is repeated, with --every"
+                    "For how long to repeat the fault, with --every"
                 } else {
-                    "How long it lasts"
+                    "How long the fault lasts"
                 }),
         )
         .arg(
             Arg::new("id")
                 .long("id")
-                .help("The injection's id; random where left out"),
+                .value_name("ID")
+                .help("Id of the injection [default: random]"),
         )
         .arg(
             Arg::new("seed")
                 .long("seed")
+                .value_name("NUMBER")
                 .value_parser(value_parser!(u64))
-                .help("What random picks come from"),
+                .help("Seed for random selection [default: random]"),
         )
         .arg(
             Arg::new("json")
@@ -91,8 +94,9 @@ fn with_flags(command: Command) -> Command {
         command = command.arg(
             Arg::new("every")
                 .long("every")
+                .value_name("INTERVAL")
                 .value_parser(value_parser!(HumanDuration))
-                .help("Repeats it this often"),
+                .help("Repeat the fault at this interval"),
         );
     }
     command.args(flags(fault).into_iter().map(|flag| {
@@ -109,22 +113,21 @@ fn with_flags(command: Command) -> Command {
     }))
 }
 
-/// What the words say.
-/// Where no duration is given, a plan is made for `assumed`; an injection needs its own.
+/// Reads the requested injection. `assumed` is the duration of a plan if none is given; an injection needs its own.
 pub(super) fn read(
     matches: &ArgMatches,
     assumed: Option<HumanDuration>,
 ) -> Result<FaultRequest, CommandError> {
     let (name, matches) = matches
         .subcommand()
-        .ok_or_else(|| CommandError::Invalid("a fault is missing".into()))?;
+        .ok_or_else(|| CommandError::Invalid("no fault is named".into()))?;
     let fault = crate::faults::find(name)
         .ok_or_else(|| CommandError::Invalid(format!("there is no fault `{name}`")))?;
     let mut arguments = match matches.get_one::<String>("arguments") {
         None => Map::new(),
         Some(text) => match json::read(text) {
             Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(wrong(vec![Problem::new("$", "an object is wanted")])),
+            Ok(_) => return Err(wrong(vec![Problem::new("$", "expected an object")])),
             Err(problems) => return Err(wrong(problems)),
         },
     };
@@ -132,7 +135,7 @@ pub(super) fn read(
         if let Some(text) = matches.get_one::<String>(&flag.name) {
             let repeated = json::repeated_keys(text);
             if !repeated.is_empty() {
-                let what = format!("`--{}` is not usable", flag.name);
+                let what = format!("`--{}` is invalid", flag.name);
                 return Err(unusable(what, repeated).into());
             }
             put(&mut arguments, &flag.path, value(text, &flag.schema));
@@ -142,9 +145,12 @@ pub(super) fn read(
     if !problems.is_empty() {
         return Err(Refusal {
             problems,
-            ..Refusal::new("arguments", format!("the arguments of `{name}` are wrong"))
+            ..Refusal::new(
+                "arguments",
+                format!("the arguments of `{name}` are invalid"),
+            )
         }
-        .hint(format!("`faults {name}` tells of them"))
+        .hint(format!("`faults {name}` describes them"))
         .into());
     }
     let random = random()?;
@@ -160,7 +166,11 @@ pub(super) fn read(
             .get_one::<HumanDuration>("duration")
             .copied()
             .or(assumed.filter(|_| !fault.one_shot)),
-        every: matches.try_get_one::<HumanDuration>("every").ok().flatten().copied(),
+        every: matches
+            .try_get_one::<HumanDuration>("every")
+            .ok()
+            .flatten()
+            .copied(),
         seed: matches.get_one::<u64>("seed").copied().unwrap_or(random),
         max_victims: None,
     };
@@ -171,8 +181,8 @@ pub(super) fn read(
 }
 
 fn wrong(problems: Vec<Problem>) -> CommandError {
-    unusable("`--arguments` is not usable", problems)
-        .hint("`--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
+    unusable("`--arguments` is invalid", problems)
+        .hint("for example `--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
         .into()
 }
 
@@ -214,7 +224,7 @@ fn collect(schema: &Value, path: &[String], found: &mut Vec<Flag>) {
     }
 }
 
-/// The schema's own object, where it is one or may be left out: its properties are flags.
+/// The schema of an object, whether it is required or optional: its properties become flags.
 fn object_within(schema: &Value) -> Option<&Value> {
     if schema.get("properties").is_some() {
         return Some(schema);
@@ -231,7 +241,7 @@ fn object_within(schema: &Value) -> Option<&Value> {
     real.next().is_none().then_some(only)
 }
 
-/// A flag's text as the value that its schema wants: JSON where that fits, else a list of words where that does, else the text.
+/// Converts a flag's text to a value that its schema accepts: JSON if that fits, else a list of words if that does, else a string.
 fn value(text: &str, expected: &Value) -> Value {
     let fits = |value: &Value| schema::check(expected, value, "$").is_empty();
     let plain = Value::String(text.to_owned());
@@ -243,11 +253,11 @@ fn value(text: &str, expected: &Value) -> Value {
         )
     };
     let read: Option<Value> = serde_json::from_str(text).ok();
-    // Where a list may be given, commas make one.
+    // Commas separate the items where a list is accepted.
     let separated = text.contains(',').then(list);
     let candidates = [read.clone(), separated, Some(plain.clone()), Some(list())];
     let fitting = candidates.into_iter().flatten().find(fits);
-    // Where nothing fits, the number that was meant gets the better message.
+    // If nothing fits, a number yields a better error message than a string.
     fitting.or(read).unwrap_or(plain)
 }
 

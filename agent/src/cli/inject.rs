@@ -1,11 +1,10 @@
-//! `inject`: the smallest controller there is. It starts an agent of its own, asks for one
-//! injection, says what is seen, and waits for its end; whoever dies on the way, the agent and
-//! its guardian put it back as they would for any other controller.
+//! `inject`: the smallest controller. It starts an agent of its own, requests one injection, prints what is observed, and waits for the
+//! end. If either dies on the way, the agent and its guardian revert the fault as they would for any other controller.
 
 use super::fault_flags::FaultRequest;
 use super::{CommandError, output};
 use crate::exit_code;
-use crate::host::{Host, Invocation, HostRole};
+use crate::host::{Host, HostRole, Invocation};
 use crate::hung_agent::{
     AgentExit, HungAgentOutcome, end_hung_agent, revert_for_guardian, wait_for_exit,
 };
@@ -24,35 +23,35 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long after its time a fault may end, with the time that it takes to be made.
+/// How long after its time a fault may end, including the time that injecting took.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// How long the agent keeps the fault when nothing is heard from us.
+/// How long the agent keeps the fault without hearing from this process.
 const LEASE: HumanDuration = HumanDuration::seconds(5);
 
-/// How long the agent may take to introduce itself. What dead agents have left is put back before that.
+/// How long the agent may take to introduce itself. It reverts what dead agents have left before that.
 const HELLO_TIMEOUT: HumanDuration = HumanDuration::seconds(30);
 
-/// What keeps the fault, and asks whether the agent lives.
+/// The heartbeat, which keeps the fault and asks whether the agent is alive.
 const HEARTBEAT: Command = Command::Heartbeat {
     lease: LEASE,
     answer: true,
 };
 
-/// How much longer than it should a wait may take before whoever waits counts as late itself.
+/// How much later than planned a wait may end before this process counts as late itself.
 const LATE_WAKEUP: Duration = Duration::from_millis(500);
 
-/// Injects and waits for the end.
+/// Injects a fault and waits for its end. Returns the exit code.
 pub(super) fn run(
     request: &FaultRequest,
     state: &Path,
     invocation: &Invocation,
     serve_arguments: &[String],
 ) -> Result<u8, CommandError> {
-    // Nothing was asked of an agent until then.
+    // No agent has been asked for anything yet.
     let failed = |error: std::io::Error| {
         Refusal::new("failed", format!("the agent could not be reached: {error}"))
-            .hint("see what limits processes and memory here, e.g. `ulimit -a`")
+            .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
     };
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -69,17 +68,17 @@ pub(super) fn run(
         .args(serve_arguments)
         .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(Stdio::null())
-        // So that it can be killed with all that is its own.
+        // A process group of its own, so that it can be killed with everything that belongs to it.
         .process_group(0)
         .spawn()
         .map_err(|error| {
             Refusal::new("failed", format!("the agent could not be started: {error}"))
-                .hint("see what limits processes and memory here, e.g. `ulimit -a`")
+                .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
         })?;
     let host = Host::new(HostRole::Hand, invocation.clone());
     let mut session = InjectSession {
         request,
-        // A child that was not waited for is there, dead or alive.
+        // A child that was not waited for still has its id, dead or alive.
         guardian: host.table.identify(agent.id() as i32),
         host,
         state,
@@ -101,24 +100,24 @@ pub(super) fn run(
 struct InjectSession<'a> {
     request: &'a FaultRequest,
     host: Host,
-    /// The state folder.
+    /// The agent's state folder.
     state: &'a Path,
     reader: BufReader<UnixStream>,
     agent: Child,
-    /// The agent as a process that no other is taken for.
+    /// The guardian's identity, which no other process can have.
     guardian: Option<ProcessId>,
-    /// When the agent last said something, once it has introduced itself.
+    /// When the agent was last heard, once it has introduced itself.
     heard: Option<Instant>,
-    /// When it must have introduced itself.
+    /// When the agent must have introduced itself.
     hello_by: Instant,
-    /// When the next beat is due.
+    /// When the next heartbeat is due.
     beat_at: Instant,
     is_ending: bool,
-    /// When the fault was asked for.
+    /// When the injection was requested.
     asked: Instant,
-    /// Whether the agent said that the fault was made.
+    /// Whether the agent has reported that the fault was injected.
     was_injected: bool,
-    /// Whether the fault was ever seen to act.
+    /// Whether the fault was ever observed to act.
     acted: bool,
     ended: Option<EndedInjection>,
 }
@@ -141,19 +140,18 @@ impl InjectSession<'_> {
                 continue;
             }
             let mut line = String::new();
-            // A link that is reset, and a line that breaks off, are what a death on the way looks
-            // like from here.
+            // A connection that is reset, and a line that ends early, are signs that the agent died.
             let is_whole = match self.reader.read_line(&mut line) {
                 Ok(_) => line.ends_with('\n'),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-                // It hangs in the midst of a line, which takes no time else.
+                // The agent hangs in the middle of a line, which takes no time otherwise.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => false,
                 Err(error) => return Err(error),
             };
             if !is_whole {
                 return self.handle_agent_exit();
             }
-            // A guardian that speaks for a dead worker begins with the end of a line.
+            // A guardian that reports for a dead worker ends the worker's line first.
             if line == "\n" {
                 continue;
             }
@@ -165,7 +163,7 @@ impl InjectSession<'_> {
             }
             if let Some(code) = self.handle_report(report)? {
                 self.send(&Command::Shutdown)?;
-                // The guardian sees it as well: a worker that does not take leave in time is ended.
+                // The guardian sees this as well: it ends a worker that does not exit in time.
                 self.reader.get_ref().shutdown(Shutdown::Write).ok();
                 return Ok(
                     match wait_for_exit(&self.host, self.state, &mut self.agent)? {
@@ -183,12 +181,12 @@ impl InjectSession<'_> {
         }
     }
 
-    /// When the agent counts as hung unless it says something.
+    /// When the agent counts as hung unless it is heard.
     fn hangs_at(&self) -> Instant {
         self.heard.map_or(self.hello_by, |heard| heard + LEASE.0)
     }
 
-    /// Waits for the agent's word, beating meanwhile. Whether there is one.
+    /// Waits until the agent can be read, and sends heartbeats meanwhile. Returns whether it can.
     fn wait(&mut self, signals: &SignalFd) -> std::io::Result<bool> {
         let began = Instant::now();
         let due = self.hangs_at().min(self.beat_at);
@@ -210,13 +208,13 @@ impl InjectSession<'_> {
             (agent, signal)
         };
         if began.elapsed() > longest + LATE_WAKEUP {
-            // Whoever did not run, or not in time, has not listened: the agent may have been stopped with us.
+            // This process did not run for a while, so it could not hear the agent, which may have been stopped together with it.
             self.heard = self.heard.map(|_| Instant::now());
             self.hello_by = Instant::now() + HELLO_TIMEOUT.0;
         }
         if signal && signals.read_signal()?.is_some() && !self.is_ending {
             self.is_ending = true;
-            eprintln!("ending: everything is put back first");
+            eprintln!("ending: the fault is being reverted");
             self.send(&Command::RevertAll {
                 request: 2,
                 run: None,
@@ -229,9 +227,9 @@ impl InjectSession<'_> {
         Ok(agent)
     }
 
-    /// Takes one word. Some exit code when that was the last.
+    /// Handles one report. Returns the exit code if it was the last.
     fn handle_report(&mut self, report: Report) -> std::io::Result<Option<u8>> {
-        // That it lives is nothing for people, and nothing that scripts have been told of.
+        // Heartbeats are of no interest to people or scripts.
         if !matches!(report, Report::HeartbeatAnswer) {
             self.show(&report)?;
         }
@@ -247,7 +245,7 @@ impl InjectSession<'_> {
             }
             Report::Ended(ended) if ended.injection == *own => {
                 let code = self.exit_code_for(&ended);
-                // A fault that was not made to the end has ended before the refusal says why.
+                // If injecting failed halfway, the end is reported before the refusal that gives the reason.
                 let refusal_follows =
                     !self.was_injected && matches!(ended.cause, Cause::Failed | Cause::Manual);
                 self.ended = Some(ended);
@@ -262,7 +260,7 @@ impl InjectSession<'_> {
                 };
                 Some(if clean { code } else { exit_code::NOT_CLEAN })
             }
-            // Nothing acts any more and our own end was not told: it had been before.
+            // Nothing is active any more, and the injection's own end was not reported: it had ended before.
             Report::AllReverted { owed, .. } if self.is_ending => Some(if owed.is_empty() {
                 0
             } else {
@@ -272,16 +270,16 @@ impl InjectSession<'_> {
         })
     }
 
-    /// The exit code for the end of a fault that was made. Where it did not act until then, that is said.
+    /// The exit code for the end of an injected fault. Prints an error if the fault stopped acting too early.
     fn exit_code_for(&self, ended: &EndedInjection) -> u8 {
         if !ended.clean {
             return exit_code::NOT_CLEAN;
         }
         if ended.cause == Cause::AgentDied {
-            eprintln!("error: the agent died or hung; what it had done was put back");
+            eprintln!("error: the agent died or hung; everything that it had done was reverted");
             return exit_code::ABORTED;
         }
-        // What is looked at long after its time, since agents hung, says nothing of that time.
+        // An observation long after the fault's time, because an agent hung, says nothing about the fault.
         let duration = self.request.injection.duration.unwrap_or_default();
         let is_late = self.asked.elapsed() > duration.0.saturating_add(END_GRACE);
         let no_longer = |effect: &Effect| self.acted && !effect.acts && !is_late;
@@ -294,12 +292,12 @@ impl InjectSession<'_> {
         eprintln!(
             "error: {} {what}: {}",
             ended.injection,
-            seen.unwrap_or("its last effect is not known")
+            seen.unwrap_or("its last effect is unknown")
         );
         exit_code::FAULT_FAILED
     }
 
-    /// The link closed: the guardian's exit code says whether everything is back.
+    /// Handles the end of the connection. The guardian's exit code says whether everything is reverted.
     fn handle_agent_exit(&mut self) -> std::io::Result<u8> {
         let status = match wait_for_exit(&self.host, self.state, &mut self.agent)? {
             AgentExit::Exited(status) => status,
@@ -307,21 +305,21 @@ impl InjectSession<'_> {
         };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         match (&self.ended, code) {
-            // What was told of an end was not followed by the refusal: it was never made.
+            // An end was reported, but no refusal followed: the fault was never injected completely.
             (_, Some(0)) => {
-                eprintln!("error: the agent died; what it had done was put back");
+                eprintln!("error: the agent died; everything that it had done was reverted");
                 Ok(exit_code::ABORTED)
             }
             (None, Some(exit_code::NOT_CLEAN)) => {
                 eprintln!(
-                    "error: the agent died, and not all that it had done is seen to be put back\nhint: `status` shows what is owed"
+                    "error: the agent died, and not everything that it had done is known to be reverted\nhint: `status` shows what is owed"
                 );
                 Ok(exit_code::NOT_CLEAN)
             }
-            // Our own words are right and the policy was read: it could not start, and has said why.
+            // The arguments and the policy are valid, so the agent could not start, and has reported why.
             (None, Some(exit_code::INVALID)) if !self.was_injected => Ok(exit_code::NOT_STARTED),
             (_, Some(code)) => Ok(code),
-            // Its worker notices that and puts everything back; whether it has is to be seen in the ledger.
+            // The worker notices that its guardian died and reverts everything; the ledger shows whether it has.
             (_, None) => match self.guardian {
                 Some(guardian) => {
                     eprintln!("error: the agent's guardian died");
@@ -330,7 +328,7 @@ impl InjectSession<'_> {
                 }
                 None => {
                     eprintln!(
-                        "error: the agent and its guardian died\nhint: `revert --all` puts back what they owe"
+                        "error: the agent and its guardian died\nhint: `revert --all` reverts what they owe"
                     );
                     Ok(exit_code::NOT_CLEAN)
                 }
@@ -338,9 +336,9 @@ impl InjectSession<'_> {
         }
     }
 
-    /// The agent hung, and was ended from here: what became of what it owed.
+    /// Reports that the agent hung and was killed, and how reverting what it owed ended.
     fn report_hung_agent(&self, hung: &HungAgentOutcome) -> std::io::Result<u8> {
-        eprintln!("error: the agent hung and was killed; what it owed is put back from here");
+        eprintln!("error: the agent hung and was killed; what it owed is reverted now");
         self.report_reverted(hung)
     }
 
@@ -356,7 +354,7 @@ impl InjectSession<'_> {
         })
     }
 
-    /// Shows what was reported.
+    /// Prints a report.
     fn show(&self, report: &Report) -> std::io::Result<()> {
         if self.request.json {
             output::print(&(serde_json::to_string(report)? + "\n"));
@@ -370,11 +368,11 @@ impl InjectSession<'_> {
         let mut line = serde_json::to_vec(command)?;
         line.push(b'\n');
         match self.reader.get_mut().write_all(&line) {
-            // It has left; reading says how.
+            // It has exited; reading from it says how.
             Err(error)
                 if matches!(
                     error.kind(),
-                    // One that takes nothing is found out by what it does not say.
+                    // An agent that does not read is noticed by its silence.
                     ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::WouldBlock
                 ) =>
             {

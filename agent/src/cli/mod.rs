@@ -1,10 +1,10 @@
-//! The agent's command line: for a controller (`serve`), and by hand, with no daemon and no
-//! controller. `main` is a straight line from words to an exit code.
+//! The agent's command line: `serve` for a controller, and commands for a person, without any daemon or controller.
 
 mod connect;
 mod fault_flags;
 mod inject;
 mod output;
+mod shell;
 mod status;
 
 use crate::child_task::ChildTask;
@@ -12,13 +12,13 @@ use crate::children::Children;
 use crate::engine::{self, EngineTask, PLAN_TIMEOUT, PlanTask, revert_matching};
 use crate::exit_code;
 use crate::guardian;
-use crate::host::{Host, Invocation, HostRole, wait_readable};
+use crate::host::{Host, HostRole, Invocation, wait_readable};
 use crate::ledger::Ledger;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Refusal};
+use backburn_experiments::wire::{Cause, EndedInjection, Refusal, UnrevertedInjection};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,10 +27,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The duration that a plan is made for where none is given.
+/// The duration that `plan` assumes if none is given.
 const DEFAULT_PLAN_DURATION: HumanDuration = HumanDuration::seconds(60);
 
-/// Why a command ended without doing what it was to do.
+/// Why a command failed.
 enum CommandError {
     Refused(Refusal),
     Invalid(String),
@@ -43,25 +43,20 @@ impl From<Refusal> for CommandError {
     }
 }
 
-/// Runs the agent with these words, the program's name and `prefix` left out. `prefix` is what
-/// stands before them when this program is started again: `["agent"]` within `backburn`.
+/// Runs the agent with these arguments, without the program's name. `prefix` is what precedes them when this program starts itself again:
+/// `["agent"]` within `backburn`.
 pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
-    // A helper is a process of its own that must be small and start fast: before anything else.
+    // A helper and a child are processes of their own that must be small and start fast, so they come before anything else.
     if arguments.first().is_some_and(|word| word == "helper") {
         return helpers::run(arguments.into_iter().skip(1).collect());
     }
     if arguments.first().is_some_and(|word| word == "probe") {
         return child_task::run(arguments.get(1..).unwrap_or_default());
     }
-    let name = std::iter::once("backburn")
-        .chain(prefix.iter().copied())
-        .collect::<Vec<_>>()
-        .join(" ");
-    let name = if prefix.is_empty() {
-        "backburn-agent".to_owned()
-    } else {
-        name
+    let invocation = Invocation {
+        prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
     };
+    let name = program_name(&invocation);
     let serves = arguments.first().is_some_and(|word| {
         ["serve", "worker", "connect"]
             .iter()
@@ -75,15 +70,12 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     let matches = match known.try_get_matches_from(std::iter::once(name.into()).chain(arguments)) {
         Ok(matches) => matches,
         Err(error) => {
-            // Help goes to stdout with 0, a wrong word to stderr with 2; a closed pipe is nobody's fault.
+            // Help goes to stdout with exit code 0, an invalid argument to stderr with 2; a closed pipe is no error.
             error.print().ok();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::INVALID));
         }
     };
     log_to_stderr(tracing::Level::WARN);
-    let invocation = Invocation {
-        prefix: prefix.iter().map(|word| (*word).to_owned()).collect(),
-    };
     match dispatch(&matches, invocation) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),
         Err(CommandError::Refused(refusal)) => {
@@ -105,14 +97,22 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Has the log written to standard error from this level on, or from the one that `BACKBURN_LOG` names.
+/// What a person types to run the agent: `backburn-agent`, or `backburn agent` within `backburn`.
+fn program_name(invocation: &Invocation) -> String {
+    match invocation.prefix.is_empty() {
+        true => "backburn-agent".to_owned(),
+        false => format!("backburn {}", invocation.prefix.join(" ")),
+    }
+}
+
+/// Writes the log to standard error, from this level on or from the level in `BACKBURN_LOG`.
 pub fn log_to_stderr(usual: tracing::Level) {
     let level = std::env::var("BACKBURN_LOG")
         .ok()
         .and_then(|level| level.parse().ok());
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // Somebody else's subscriber, in a test, is as good.
+    // A test may have installed a subscriber already.
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(usual))
         .with_writer(|| NonBlockingStderr)
@@ -121,13 +121,13 @@ pub fn log_to_stderr(usual: tracing::Level) {
         .ok();
 }
 
-/// Standard error, for whoever must not wait: what nobody takes is lost. Whoever ends faults writes its log there.
+/// Standard error that never blocks: what cannot be written at once is lost. The processes that end faults write their log there.
 struct NonBlockingStderr;
 
 impl std::io::Write for NonBlockingStderr {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        // What a pipe that can be written to at all surely takes (`PIPE_BUF`, pipe(7)).
+        // What a writable pipe takes without blocking (`PIPE_BUF`, pipe(7)).
         const TAKEN_AT_ONCE: usize = 4096;
         let mut stderr = std::io::stderr().lock();
         let at_once = Timespec::default();
@@ -144,33 +144,34 @@ impl std::io::Write for NonBlockingStderr {
     }
 }
 
-/// The words of an agent that serves. Apart from those of a person, since it must be small and
-/// start fast: no flags are derived from schemas here.
+/// The commands of an agent that serves a controller. They are apart from the others because they must start fast: no flags are derived
+/// from schemas here.
 fn serve_command(name: String) -> Command {
     let serve = |name: &'static str| {
         Command::new(name)
             .arg(
                 Arg::new("name")
                     .long("name")
-                    .help("The agent's name; the host's where left out"),
+                    .value_name("NAME")
+                    .help("Name of the agent [default: the host name]"),
             )
             .arg(
                 Arg::new("label")
                     .long("label")
                     .value_name("KEY=VALUE")
                     .action(ArgAction::Append)
-                    .help("A label of this agent"),
+                    .help("Label of the agent; may be given several times"),
             )
             .arg(
-                // The link's two ends, where a connector holds it: no fault may cut it.
+                // Both ends of the controller's connection, if a connector holds it: no fault may cut it.
                 Arg::new("spare")
                     .long("spare")
-                    .value_parser(value_parser!(crate::packet_filter::Connection))
+                    .value_parser(value_parser!(crate::packet_filter::ControlConnection))
                     .hide(true),
             )
     };
     Command::new(name)
-        .about("Injects faults into this host and puts them back")
+        .about("Inject faults into this host and revert them")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -182,7 +183,7 @@ fn serve_command(name: String) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .global(true)
                 .help(
-                    "Where the ledger is [default: /var/lib/backburn, or the user's state folder]",
+                    "Folder for the ledger and the credentials [default: /var/lib/backburn for root, else the user's state folder]",
                 ),
         )
         .arg(
@@ -193,11 +194,11 @@ fn serve_command(name: String) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .global(true)
                 .help(format!(
-                    "What this host allows [default: {} where it exists]",
+                    "Policy file: what this host allows [default: {}, if it exists]",
                     crate::policy::POLICY_PATH
                 )),
         )
-        .subcommand(serve("serve").about("Serve a controller over the socket on standard input"))
+        .subcommand(serve("serve").about("Serve a controller on standard input, which must be a socket"))
         .subcommand(
             serve("worker").hide(true).arg(
                 Arg::new("ledger-copy")
@@ -209,7 +210,7 @@ fn serve_command(name: String) -> Command {
         .subcommands(connect::commands())
 }
 
-/// All the agent's words.
+/// All commands of the agent.
 fn full_command(name: String) -> Command {
     let json = || {
         Arg::new("json")
@@ -217,36 +218,38 @@ fn full_command(name: String) -> Command {
             .action(ArgAction::SetTrue)
             .help("Print JSON")
     };
+    let shell_commands = shell::commands(&name);
     serve_command(name)
         .subcommand(
             Command::new("faults")
-                .about("List the faults, or tell all about one")
+                .about("List the faults, or describe one")
                 .arg(Arg::new("fault").value_name("FAULT"))
                 .arg(json()),
         )
         .subcommand(fault_flags::per_fault(
-            Command::new("plan")
-                .about("Say what a fault would do, exactly, with its undo; touch nothing"),
+            Command::new("plan").about(
+                "Show what a fault would do and how it would be undone, without changing anything",
+            ),
             fault_flags::to_plan,
         ))
         .subcommand(fault_flags::per_fault(
             Command::new("inject")
-                .about("Inject a fault by hand, wait for its end, and put it back; Ctrl-C ends it"),
+                .about("Inject a fault, wait for its end, and revert it; Ctrl-C ends it early"),
             fault_flags::to_inject,
         ))
         .subcommand(
             Command::new("status")
-                .about("Say what is owed, and whether it is still there")
+                .about("Show what is owed, and whether it is still active")
                 .arg(json()),
         )
         .subcommand(
             Command::new("revert")
-                .about("Put back what is owed, without a controller")
+                .about("Revert what is owed, without a controller")
                 .arg(
                     Arg::new("injection")
                         .value_name("ID")
                         .action(ArgAction::Append)
-                        .help("These injections"),
+                        .help("Injections to revert"),
                 )
                 .arg(
                     Arg::new("all")
@@ -254,16 +257,17 @@ fn full_command(name: String) -> Command {
                         .action(ArgAction::SetTrue)
                         .conflicts_with("injection")
                         .required_unless_present("injection")
-                        .help("Every injection in the ledger"),
+                        .help("Revert every injection in the ledger"),
                 )
                 .arg(json()),
         )
         .subcommand(
             Command::new("doctor")
-                .about("Say what this host can do, and what is missing")
+                .about("Report which faults this host supports, and what is missing")
                 .arg(json()),
         )
         .subcommand(Command::new("schema").about("Print the JSON Schema of the policy file"))
+        .subcommands(shell_commands)
 }
 
 fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandError> {
@@ -286,7 +290,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             .map_err(|error| CommandError::Invalid(error.to_string()))
     };
     if ["plan", "inject"].contains(&name) {
-        // By a table that shows others, or not all, the wrong ones would be hit.
+        // A process table that hides processes, or shows those of another namespace, would lead to the wrong victims.
         let seen = ProcessTable::default().check_visibility();
         seen.map_err(|error| Refusal::new("process-table", error.to_string()))?;
     }
@@ -315,7 +319,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
                     .unwrap_or_else(host_name),
                 labels: labels(matches)?,
                 spare: matches
-                    .get_one::<crate::packet_filter::Connection>("spare")
+                    .get_one::<crate::packet_filter::ControlConnection>("spare")
                     .copied(),
                 ledger_copy: matches.get_one::<i32>("ledger-copy").copied(),
             };
@@ -331,7 +335,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
         "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
             let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION))?;
-            // Says what is wrong with the state folder, if anything is.
+            // Reports what is wrong with the state folder, if anything is.
             let (host, _) = open_host_and_ledger(&state, invocation)?;
             let task = PlanTask {
                 request: request.injection,
@@ -343,7 +347,7 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             output::plan(&plan_in_child(&host, task)?.view(), request.json)
         }
         "inject" => {
-            // What the policy file has wrong is said before anything is started.
+            // An invalid policy file is reported before anything is started.
             policy()?;
             let request = fault_flags::read(matches, None)?;
             let passed = serve_arguments(matches, &state, policy_path.as_deref());
@@ -362,6 +366,8 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             let findings = doctor::examine(&state);
             output::doctor(&findings, json)
         }
+        "completions" => shell::completions(matches, full_command(program_name(&invocation))),
+        "man" => shell::man(matches, full_command(program_name(&invocation))),
         "schema" => output::json(&backburn_experiments::schema::of::<HostPolicy>()),
         _ => Ok(exit_code::INVALID),
     }
@@ -376,7 +382,7 @@ fn revert(
     if let Some(named) = named
         && let Some(unknown) = named.iter().find(|id| !ledger.owes(id))
     {
-        let refusal = Refusal::new("no-match", format!("nothing is owed under `{unknown}`"));
+        let refusal = Refusal::new("no-match", format!("no injection `{unknown}` is owed"));
         return Err(refusal.hint("`status` lists what is owed").into());
     }
     let is_selected = |entry: &crate::ledger::LedgerEntry| {
@@ -392,7 +398,7 @@ fn revert(
     }
 }
 
-/// The host and the ledger, for a person at a terminal.
+/// The host and the ledger, for a command that works without an agent.
 fn open_host_and_ledger(
     state: &Path,
     invocation: Invocation,
@@ -400,13 +406,13 @@ fn open_host_and_ledger(
     let host = Host::new(HostRole::Hand, invocation);
     let ledger = Ledger::open(&host, state).map_err(|error| {
         CommandError::Invalid(format!(
-            "{error}\nhint: name a folder that you may write to with `--state`"
+            "{error}\nhint: name a writable folder with `--state`"
         ))
     })?;
     Ok((host, ledger))
 }
 
-/// Has a child look at the host and plan, as a worker does: what the arguments name may hang.
+/// Has a child plan, as a worker does, since a path in the arguments may hang.
 fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, CommandError> {
     let failed = |why: String| CommandError::from(engine::inspection_failed(why));
     let mut children = Children::default();
@@ -437,7 +443,7 @@ fn plan_in_child(host: &Host, task: PlanTask) -> Result<crate::faults::Plan, Com
     }
 }
 
-/// The words that a worker is started with.
+/// The arguments of the worker that `serve` or `inject` starts.
 fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) -> Vec<String> {
     let mut passed = vec!["--state".to_owned(), state.display().to_string()];
     if let Some(policy) = policy {
@@ -449,14 +455,14 @@ fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) ->
     if let Ok(Some(labels)) = matches.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::Connection>("spare") {
+    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }
     passed
 }
 
-/// Labels that were found, and those given before them.
+/// The labels of this host: those detected, overridden by those given.
 fn labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError> {
     let mut labels = crate::labels::found(Path::new("/"), |name| std::env::var(name).ok());
     labels.extend(given_labels(matches)?);
@@ -468,7 +474,7 @@ fn given_labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, Comman
     for label in matches.get_many::<String>("label").into_iter().flatten() {
         let (key, value) = label.split_once('=').ok_or_else(|| {
             CommandError::Invalid(format!(
-                "label `{label}` is not of the form KEY=VALUE\nhint: e.g. `--label role=checkout`"
+                "label `{label}` is not of the form KEY=VALUE\nhint: for example `--label role=checkout`"
             ))
         })?;
         labels.insert(key.into(), value.into());
@@ -494,7 +500,7 @@ fn default_state() -> Result<PathBuf, CommandError> {
     };
     below("XDG_STATE_HOME", "backburn")
         .or_else(|| below("HOME", ".local/state/backburn"))
-        .ok_or_else(|| CommandError::Invalid("there is no place for the ledger: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`".into()))
+        .ok_or_else(|| CommandError::Invalid("no folder for the ledger: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`".into()))
 }
 
 fn is_socket(fd: impl std::os::fd::AsFd) -> bool {

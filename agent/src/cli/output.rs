@@ -1,21 +1,20 @@
-//! What a person at a terminal, or a script, gets to see: data on standard output, talk on
-//! standard error.
+//! What commands print: data on standard output, everything else on standard error.
 
 use super::CommandError;
 use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, PlanView, Refusal, Report};
+use backburn_experiments::wire::{EndedInjection, PlanView, Refusal, Report, UnrevertedInjection};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether something that was to be printed is lost.
+/// Whether something could not be printed.
 static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
-/// Prints lines. Whoever closed the pipe has seen enough; what cannot be written for another reason is told at the end.
+/// Prints text. A closed pipe is no error; any other failure is reported once and changes the exit code.
 pub(super) fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let printed = stdout.write_all(text.as_bytes());
@@ -27,7 +26,7 @@ pub(super) fn print(text: &str) {
     }
 }
 
-/// The exit code of a command that ends with `code`: what could not be printed is told where nothing worse is.
+/// The exit code of a command that ends with `code`: lost output is reported only if nothing worse happened.
 pub(super) fn final_exit_code(code: u8) -> u8 {
     match code == 0 && IS_OUTPUT_LOST.load(Ordering::Relaxed) {
         true => exit_code::OUTPUT_LOST,
@@ -43,7 +42,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<u8, CommandError> {
     Ok(0)
 }
 
-/// The list of faults, or all about one.
+/// Lists the faults, or describes one.
 pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandError> {
     let Some(name) = name else {
         if as_json {
@@ -66,7 +65,7 @@ pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandErr
     };
     let Some(fault) = crate::faults::find(name) else {
         let hint = nearest(name, FAULTS.iter().map(|fault| fault.name)).map_or_else(
-            || "`faults` lists them".to_owned(),
+            || "`faults` lists the faults".to_owned(),
             |near| format!("`{near}`?"),
         );
         return Err(
@@ -122,13 +121,13 @@ fn schema_arguments(schema: &Value, depth: usize) {
     }
 }
 
-/// What would be done.
+/// Prints a plan.
 pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(plan);
     }
     print(&plan_text(plan));
-    eprintln!("nothing was touched");
+    eprintln!("nothing was changed");
     Ok(0)
 }
 
@@ -139,7 +138,7 @@ fn plan_text(plan: &PlanView) -> String {
     }
     for change in &plan.changes {
         text.push_str(&format!(
-            "change  {}\n  undo       {}\n  if we die  {}\n",
+            "change  {}\n  undo           {}\n  if agent dies  {}\n",
             change.apply, change.undo, change.if_agent_dies
         ));
     }
@@ -152,13 +151,13 @@ fn plan_text(plan: &PlanView) -> String {
     text
 }
 
-/// What an agent says, as it says it.
+/// Prints a report of an agent when it arrives.
 pub(super) fn report(report: &Report) {
     match report {
         Report::Hello(hello) => {
             for ended in &hello.recovered {
                 eprintln!(
-                    "put back first, for an agent that died: {}",
+                    "reverted first, for an agent that died: {}",
                     ended.injection
                 );
             }
@@ -176,7 +175,9 @@ pub(super) fn report(report: &Report) {
         Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
         Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
-        Report::AbortRuleTriggered { rule, seen, .. } => eprintln!("ended by rule `{rule}`: {seen}"),
+        Report::AbortRuleTriggered { rule, seen, .. } => {
+            eprintln!("ended by rule `{rule}`: {seen}")
+        }
         Report::HeartbeatAnswer
         | Report::AllReverted { .. }
         | Report::Planned { .. }
@@ -196,21 +197,22 @@ fn ended_text(ended: &EndedInjection) -> String {
         })
         .unwrap_or_default();
     if ended.clean {
-        format!(
-            "{} is put back, seen gone after {}{seen}\n",
-            ended.injection, ended.took
-        )
+        format!("{} reverted in {}{seen}\n", ended.injection, ended.took)
     } else {
         format!(
-            "{} is NOT put back: {}{seen}\n",
+            "{} is NOT reverted: {}{seen}\n",
             ended.injection,
             ended.residue.join("; ")
         )
     }
 }
 
-/// What was reverted by hand.
-pub(super) fn reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection], as_json: bool) -> Result<u8, CommandError> {
+/// Prints how reverting by hand ended.
+pub(super) fn reverted(
+    ended: &[EndedInjection],
+    owed: &[UnrevertedInjection],
+    as_json: bool,
+) -> Result<u8, CommandError> {
     if as_json {
         return json(&ended);
     }
@@ -223,22 +225,22 @@ pub(super) fn reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection], a
     Ok(0)
 }
 
-/// What somebody has to look at.
+/// Prints what could not be reverted.
 pub(super) fn owed(owed: &[UnrevertedInjection]) {
     for owed in owed {
         eprintln!(
-            "error: {} ({}) is not put back: {}",
+            "error: {} ({}) is not reverted: {}",
             owed.injection,
             owed.fault,
             owed.residue.join("; ")
         );
     }
     if !owed.is_empty() {
-        eprintln!("hint: mend what it says, then `revert --all`");
+        eprintln!("hint: fix what the message names, then run `revert --all`");
     }
 }
 
-/// What this host can do.
+/// Prints what this host supports.
 pub(super) fn doctor(findings: &[HostFinding], as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(&findings);

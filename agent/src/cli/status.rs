@@ -1,4 +1,4 @@
-//! `status`: what is owed, whether it is still there, and whether those who are to put it back can.
+//! `status`: what is owed, whether it is still active, and whether the agents that are to revert it can.
 
 use super::CommandError;
 use super::output::{json, print};
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How long looking at what is there may take, for all entries together.
+/// How long observing the changes of all entries together may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is known of one entry.
+/// What is known about one ledger entry.
 struct StatusRow<'a> {
     entry: &'a LedgerEntry,
-    /// What its agent is; none where that can't be seen from here.
+    /// The state of the agent that owns it; none if it cannot be seen from here.
     agent: Option<OwnerState>,
-    /// What of it is there, in words for people.
+    /// What its changes are observed to do.
     there: Vec<String>,
 }
 
 impl StatusRow<'_> {
-    /// Whether somebody has to look.
+    /// Whether somebody has to act.
     fn is_wrong(&self) -> bool {
         !self.entry.stuck.is_empty()
             || self.agent != Some(OwnerState::Alive)
@@ -47,7 +47,7 @@ impl StatusRow<'_> {
     fn text(&self) -> String {
         let entry = self.entry;
         let there = match self.there.is_empty() {
-            true => "nothing of it is there".to_owned(),
+            true => "nothing of it is left".to_owned(),
             false => self.there.join("; "),
         };
         let overdue = entry.overdue().map(|late| {
@@ -64,11 +64,11 @@ impl StatusRow<'_> {
     }
 }
 
-/// Prints what is owed. Exit code 0 where all is well, 6 where somebody has to look.
+/// Prints what is owed. The exit code is 0 if all is well, 6 if somebody has to act.
 pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, CommandError> {
     let (entries, unreadable) = ledger.entries().map_err(|error| {
         CommandError::Invalid(format!(
-            "{} can't be read: {error}",
+            "{} cannot be read: {error}",
             ledger.folder().display()
         ))
     })?;
@@ -98,35 +98,35 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     })
 }
 
-/// What would do, for each way in which something is wrong.
+/// What to do, for each kind of trouble.
 fn hints(rows: &[StatusRow<'_>]) -> Vec<String> {
     let is = |state| rows.iter().any(|row| row.agent == Some(state));
     let stuck = rows.iter().any(|row| !row.entry.stuck.is_empty());
     let mut hints = Vec::new();
     if stuck || is(OwnerState::Dead) {
-        hints.push("`revert --all` puts back what a dead agent owes".to_owned());
+        hints.push("`revert --all` reverts what a dead agent owes".to_owned());
     }
     if is(OwnerState::Stopped) {
         hints.push(
-            "an agent is stopped: let it go on with `kill -CONT`, or kill it and `revert --all`"
+            "an agent is stopped: continue it with `kill -CONT`, or kill it and run `revert --all`"
                 .into(),
         );
     }
     if is(OwnerState::Frozen) {
         hints.push(
-            "an agent is in a frozen control group: it puts things back when that is thawed, and `revert --all` does now".into(),
+            "an agent is in a frozen control group: it reverts when the group is thawed; `revert --all` reverts now".into(),
         );
     }
     let late =
         |row: &StatusRow<'_>| row.agent == Some(OwnerState::Alive) && row.entry.overdue().is_some();
     if rows.iter().any(late) {
-        hints.push("a fault should have ended: `revert --all` ends it".into());
+        hints.push("a fault should have ended already: `revert --all` ends it".into());
     }
     hints
 }
 
 fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<StatusRow<'a>> {
-    // Side by side, with a limit: a path that hangs keeps nobody from being told about the rest.
+    // Side by side and with a limit, so that one path that hangs does not hide the rest.
     let (tell, told) = channel();
     let mut rows: Vec<StatusRow<'a>> = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
@@ -136,7 +136,7 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<StatusRow<'a>> {
                 let owner = [entry.owner.worker, entry.owner.guardian];
                 (Some(host.table.owner_state(&owner)), Vec::new())
             }
-            // Nobody here can say what is there.
+            // The changes cannot be observed from here.
             Err(hidden) => (None, vec![hidden.to_string()]),
         };
         if agent.is_some() {
@@ -146,14 +146,14 @@ fn rows<'a>(host: &Host, entries: &'a [LedgerEntry]) -> Vec<StatusRow<'a>> {
                     .iter()
                     .filter_map(|change| residue_of(&host, change))
                     .collect();
-                // Nobody may listen any more.
+                // The receiver may be gone already.
                 drop(tell.send((number, there)));
             };
             drop(std::thread::Builder::new().spawn(look));
         }
         let there = match agent {
             Some(_) => vec![format!(
-                "it can't be looked at within {} s",
+                "it cannot be observed within {} s",
                 LOOK_TIMEOUT.as_secs()
             )],
             None => there,

@@ -1,5 +1,5 @@
-//! What an agent keeps of having joined: one file, for us alone, so that a key never stands beside
-//! the certificate of another.
+//! What an agent keeps after it has joined a controller: one file that only its user can read, so that a key is never combined with another
+//! key's certificate.
 
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
@@ -12,24 +12,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Where an agent belongs, and how it proves who it is.
+/// The controller that an agent has joined, and how the agent proves its identity.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Credentials {
-    /// The controller, as `HOST[:PORT]`.
+    /// The controller's address, as `HOST[:PORT]`.
     pub controller: String,
-    /// What the agent is called.
+    /// The agent's name.
     pub name: String,
-    /// Labels that were given.
+    /// The labels that were given when it joined.
     pub labels: BTreeMap<String, String>,
-    /// The agent's key, in PEM. Never leaves this host.
+    /// The agent's private key, in PEM. It never leaves this host.
     pub key: String,
     /// The agent's certificate, in PEM.
     pub certificate: String,
-    /// The certificate of the controller's authority, in PEM.
+    /// The certificate of the controller's certificate authority, in PEM.
     pub authority: String,
-    /// How long the certificate was good for when it came.
+    /// The certificate's lifetime when it was issued.
     pub lasts: HumanDuration,
-    /// When that was: seconds since 1970 by this host's clock.
+    /// When it was issued: seconds since 1970 by this host's clock.
     pub since: u64,
 }
 
@@ -42,18 +42,18 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Why there is no membership to go by.
+/// Why there are no usable credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Never joined.
-    #[error("this agent has not joined a controller: there is no {}\nhint: `backburn-agent join --controller HOST[:PORT] --token TOKEN`; an operator of the controller makes the token", .0.display())]
+    /// The agent has never joined a controller.
+    #[error("this agent has not joined a controller: {} does not exist\nhint: run `backburn-agent join --controller HOST[:PORT] --token TOKEN`; an operator of the controller creates the token", .0.display())]
     JoinError(PathBuf),
-    /// The file can't be had.
-    #[error("{}: {what}\nhint: join again: the file is replaced", path.display())]
+    /// The file cannot be used.
+    #[error("{}: {what}\nhint: join again; that replaces the file", path.display())]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be used.
         what: String,
     },
 }
@@ -63,17 +63,17 @@ impl Credentials {
         state.join("controller.json")
     }
 
-    /// What is kept in this state folder.
+    /// Reads the credentials from this state folder.
     ///
     /// # Errors
-    /// Nothing, or it can't be read.
+    /// There are none, or they cannot be used.
     pub fn load(state: &Path) -> Result<Self, CredentialsError> {
         let path = Self::path(state);
-        // Whoever can write it chooses whom this agent obeys.
+        // Whoever can write the file chooses the controller that this agent obeys.
         let read = trusted_files::read(&path)
             .and_then(|text| trusted_files::check_folder(state).map(|()| text));
         match read {
-            // People carry this file from host to host, and mend it by hand.
+            // People copy this file between hosts and edit it by hand.
             Ok(text) => json::read_bytes(&text)
                 .map_err(|problems| json::in_one_line(&problems))
                 .and_then(|kept| serde_json::from_value(kept).map_err(|error| error.to_string()))
@@ -88,10 +88,10 @@ impl Credentials {
         }
     }
 
-    /// Keeps this one instead of what was there, durably.
+    /// Replaces the credentials in this state folder, durably.
     ///
     /// # Errors
-    /// It can't be written; what was there still is.
+    /// The file cannot be written; what was there still is.
     pub fn save(&self, host: &Host, state: &Path) -> Result<(), HostError> {
         let path = Self::path(state);
         let text = serde_json::to_vec_pretty(self).map_err(|error| HostError {
@@ -102,10 +102,10 @@ impl Credentials {
         host.write_durably(&path, &text)
     }
 
-    /// How long until the certificate is to be renewed: when two thirds of its life are over.
+    /// How long until the certificate is to be renewed, which is after two thirds of its lifetime.
     pub fn renewal_in(&self) -> Duration {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(self.since);
-        // A clock that was set back has the certificate younger than it is: renewed now, it is right again.
+        // If the clock was set back, the age is unknown: renewing now corrects it.
         match SystemTime::now().duration_since(since) {
             Ok(age) => (self.lasts.0 * 2 / 3).saturating_sub(age),
             Err(_) => Duration::ZERO,
@@ -113,7 +113,7 @@ impl Credentials {
     }
 }
 
-/// SHA-256 of a certificate in DER, in lower-case hexadecimal digits: what a join token pins.
+/// The SHA-256 fingerprint of a certificate in DER, in lower-case hexadecimal digits. A join token pins it.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     digest(&SHA256, certificate)
         .as_ref()
@@ -122,7 +122,7 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
         .collect()
 }
 
-/// The fingerprint of a certificate in PEM; none where it is no certificate.
+/// The fingerprint of a certificate in PEM; none if it is not a certificate.
 pub fn fingerprint_of_pem(pem: &str) -> Option<String> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     Some(fingerprint(&certificate))

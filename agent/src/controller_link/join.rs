@@ -1,4 +1,4 @@
-//! Joining a controller, and renewing the certificate. The key is made here and stays here.
+//! Joining a controller and renewing the certificate. The key is created on this host and never leaves it.
 
 use super::credentials::{Credentials, fingerprint_of_pem, now};
 use super::tls_connect::{ConnectError, TlsConnection};
@@ -13,30 +13,30 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a controller may take to answer.
+/// How long the controller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why an agent has not joined.
+/// Why an agent could not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// There was no talk.
+    /// There was no conversation with the controller.
     #[error(transparent)]
     Dial(#[from] ConnectError),
-    /// The controller's answer.
-    #[error("the controller refuses: {0}")]
+    /// The controller refused.
+    #[error("the controller refused: {0}")]
     Refused(Refusal),
-    /// No key, or no request for a certificate, could be made.
-    #[error("no key could be made: {0}")]
+    /// The key or the certificate request could not be created.
+    #[error("the key could not be created: {0}")]
     Key(#[from] rcgen::Error),
-    /// It could not be kept.
+    /// The credentials could not be saved.
     #[error(transparent)]
     Host(#[from] HostError),
 }
 
-/// Joins the controller at `HOST[:PORT]`, whatever was joined before.
+/// Joins the controller at `HOST[:PORT]`. Replaces the credentials of whatever controller was joined before.
 ///
 /// # Errors
-/// What was there before is still there.
+/// The agent could not join; what was there before still is.
 pub fn join(
     host: &Host,
     state: &Path,
@@ -57,17 +57,17 @@ pub fn join(
     };
     let credentials = exchange(tls, controller, Some(shown), name, given, labels)?;
     if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
-        let what = format!("{controller}: it names another authority than the token");
-        return Err(ConnectError::new(what, "a token of this controller").into());
+        let what = format!("{controller}: its certificate authority is not the one in the token");
+        return Err(ConnectError::new(what, "use a token of this controller").into());
     }
     credentials.save(host, state)?;
     Ok(credentials)
 }
 
-/// Has the certificate renewed, with a new key; it is used from the next connection on.
+/// Renews the certificate, with a new key. Both are used from the next connection on.
 ///
 /// # Errors
-/// The old one is still there.
+/// The certificate could not be renewed; the old one stays in place.
 pub fn renew(
     host: &Host,
     state: &Path,
@@ -107,8 +107,8 @@ fn exchange(
         labels: labels.clone(),
     };
     let unreadable = |error: serde_json::Error| {
-        let what = format!("{controller}: the answer can't be read: {error}");
-        ConnectError::new(what, "agent and controller of the same version")
+        let what = format!("{controller}: the answer could not be read: {error}");
+        ConnectError::new(what, "use the same version for agent and controller")
     };
     let mut line = serde_json::to_vec(&joining).map_err(unreadable)?;
     line.push(b'\n');

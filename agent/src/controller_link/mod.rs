@@ -1,6 +1,6 @@
-//! The connector: an agent's way to its controller over TLS. One process in front of the very
-//! socket pair that a local agent has: it dials, starts an agent, carries bytes, and dials again.
-//! It knows nothing of what is said, and touches nothing of the host.
+//! The connector: an agent's connection to its controller over TLS. It is one process in front of the same socket pair that a local agent
+//! has: it connects, starts an agent, relays bytes, and connects again. It does not interpret what it relays, and changes nothing on the
+//! host.
 
 mod credentials;
 pub mod join;
@@ -13,7 +13,7 @@ pub use tls_connect::ConnectError;
 
 use crate::engine::revert_matching;
 use crate::exit_code;
-use crate::host::{Host, Invocation, HostRole};
+use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
@@ -28,33 +28,33 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tls_connect::{TlsConnection, timespec};
 
-/// The longest breaks before a link is tried again, the last one for all that follow. Each break is of any length up to that
-/// ("full jitter"): 10,000 agents that lose their controller at once come back over four seconds.
+/// The longest delays before reconnecting; the last applies to all further attempts. Each delay is random, up to that length ("full
+/// jitter"), so that 10,000 agents that lose their controller at once come back spread over four seconds.
 const RECONNECT_DELAYS: [Duration; 4] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
     Duration::from_secs(16),
     Duration::from_secs(30),
 ];
-/// How long we wait for the controller's first word before an agent is started for it.
+/// How long to wait for the controller's first message before an agent is started for it.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long until a renewal that failed is tried again, at the most.
+/// Longest delay until a failed renewal is tried again.
 const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(3600);
 
-/// What a connector is told when it starts.
+/// What a connector is started with.
 #[derive(Debug, Clone)]
 pub struct ConnectorConfig {
-    /// The state folder, with the membership and the ledger in it.
+    /// The state folder, which contains the credentials and the ledger.
     pub state: PathBuf,
-    /// The words that an agent is started with, its name and labels left out.
+    /// The arguments of the agent that is started, without its name and labels.
     pub serve_arguments: Vec<String>,
 }
 
-/// Stays connected until told to end. Returns the exit code: 0, or 6 where the last agent left
-/// something that is not proved to be put back.
+/// Stays connected until a signal ends it. Returns the exit code: 0, or 6 if the last agent left something that is not proved to be
+/// reverted.
 ///
 /// # Errors
-/// The agent has not joined a controller, or this process can't do its work.
+/// The agent has not joined a controller, or this process cannot work.
 pub fn run(
     config: &ConnectorConfig,
     invocation: &Invocation,
@@ -75,7 +75,7 @@ pub fn run(
         match connector.connect() {
             Ok(ended) if ended.cancelled => return Ok(connector.code),
             Ok(ended) => {
-                tracing::warn!(why = ended.why, "the link is closed");
+                tracing::warn!(why = ended.why, "the connection ended");
                 if ended.heard {
                     tries = 0;
                 }
@@ -102,19 +102,22 @@ struct Connector<'a> {
     invocation: &'a Invocation,
     host: Host,
     signals: BorrowedFd<'a>,
-    /// Whether the ledger was looked at since this process started.
+    /// Whether the ledger was checked since this process started.
     is_ledger_checked: bool,
     code: u8,
 }
 
 impl Connector<'_> {
-    /// One connection, from dialling to its end.
+    /// Serves one connection, from connecting to its end.
     fn connect(&mut self) -> Result<RelayEnd, ConnectError> {
         let state = &self.config.state;
-        // Read anew each time: it may have been joined again, or renewed.
+        // Read again for each connection: the agent may have joined again, or its certificate may have been renewed.
         let load = || {
             Credentials::load(state).map_err(|error| {
-                ConnectError::new(error.to_string(), "the file of the membership is read anew")
+                ConnectError::new(
+                    error.to_string(),
+                    "the file is read again for the next connection",
+                )
             })
         };
         let mut credentials = load()?;
@@ -141,11 +144,11 @@ impl Connector<'_> {
         .map_err(|error| {
             ConnectError::new(
                 format!("the agent could not be started: {error}"),
-                "look at the limits of processes and open files",
+                "check the limits of processes and open files",
             )
         })?;
         if let Some(hung) = &ended.hung {
-            tracing::error!("the agent hung and was killed; what it owed is put back from here");
+            tracing::error!("the agent hung and was killed; what it owed is reverted now");
             log_reverted(&hung.ended, &hung.owed);
         }
         self.code = match ended.code {
@@ -156,15 +159,15 @@ impl Connector<'_> {
         Ok(ended)
     }
 
-    /// Ledger first, work after: an agent that is started does that by itself, but what a dead one left must not wait until
-    /// the controller is there.
+    /// Reverts what a dead agent left. An agent does that itself when it starts, but the revert must not wait until the controller can be
+    /// reached.
     fn revert_abandoned_entries(&mut self) {
         if std::mem::replace(&mut self.is_ledger_checked, true) {
             return;
         }
         let ledger = match Ledger::open(&self.host, &self.config.state) {
             Ok(ledger) => ledger,
-            Err(error) => return tracing::error!(%error, "the ledger can't be looked at"),
+            Err(error) => return tracing::error!(%error, "the ledger cannot be read"),
         };
         let table = &self.host.table;
         let (ended, owed) = revert_matching(
@@ -180,22 +183,22 @@ impl Connector<'_> {
     }
 }
 
-/// What was put back for an agent that died, and what could not be.
+/// Logs what was reverted for an agent that died, and what could not be.
 fn log_reverted(ended: &[EndedInjection], owed: &[UnrevertedInjection]) {
     for end in ended {
         tracing::warn!(
             injection = end.injection,
             clean = end.clean,
-            "put back for an agent that died"
+            "reverted for an agent that died"
         );
     }
     for owed in owed {
         let residue = owed.residue.join("; ");
-        tracing::error!(injection = owed.injection, residue, "not put back");
+        tracing::error!(injection = owed.injection, residue, "not reverted");
     }
 }
 
-/// Renews the certificate; what fails is said and tried again.
+/// Renews the certificate. A failure is logged, and renewing is tried again later.
 fn renew(host: &Host, state: &Path, credentials: &Credentials) {
     match join::renew(host, state, credentials) {
         Ok(_) => tracing::info!("the certificate was renewed"),
@@ -203,7 +206,7 @@ fn renew(host: &Host, state: &Path, credentials: &Credentials) {
     }
 }
 
-/// Renews the certificate on a thread of its own: what is carried must not wait. Returns when to look again.
+/// Renews the certificate on a thread of its own, since relaying must not wait. Returns when to check again.
 fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
     let Ok(credentials) = Credentials::load(state) else {
         return RENEWAL_RETRY_DELAY;
@@ -212,7 +215,7 @@ fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
     if !left.is_zero() {
         return left;
     }
-    // Long before the end where the life is long; often enough where it is short.
+    // Well before the end of a long lifetime, and often enough in a short one.
     let again = (credentials.lasts.0 / 24).min(RENEWAL_RETRY_DELAY);
     let (state, invocation) = (state.to_owned(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
@@ -234,7 +237,7 @@ fn signals() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&mask, flags)?)
 }
 
-/// Waits so long. Returns whether this process was told to end.
+/// Waits for this long. Returns whether a signal asked this process to end.
 fn wait_for_signal(signals: BorrowedFd<'_>, length: Duration) -> io::Result<bool> {
     let until = Instant::now() + length;
     loop {
@@ -249,7 +252,7 @@ fn wait_for_signal(signals: BorrowedFd<'_>, length: Duration) -> io::Result<bool
     }
 }
 
-/// A random part of one; the middle where the kernel gives nothing.
+/// A random number between 0 and 1, or 0.5 if the kernel provides no random bytes.
 fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
     match ring::rand::SystemRandom::new().fill(&mut bytes) {

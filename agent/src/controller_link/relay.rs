@@ -1,17 +1,17 @@
-//! Carries bytes between the controller and an agent of its own, started for this connection:
-//! guardian and worker, over a socket pair, exactly as the local controller starts them. The agent
-//! sees its link close when the controller's does, and puts everything back; this waits for it.
+//! Relays bytes between the controller and an agent that is started for this connection: guardian and worker, over a socket pair, exactly
+//! as the local controller starts them. When the controller's connection ends, so does the agent's; the agent then reverts everything, and
+//! the relay waits for it.
 //!
-//! Nothing is kept beyond one buffer each way: who does not read is waited for, and a worker that
-//! is waited for too long has its link closed (see `crate::link`), so no end ever waits.
+//! At most one buffer is kept in each direction: if one side does not read, the other side is not read either. A worker whose reports wait
+//! too long closes its connection (see `crate::controller_socket`), so no revert ever waits.
 
 use super::credentials::Credentials;
 use super::tls_connect::{ConnectError, TlsConnection, timespec};
+use crate::packet_filter::ControlConnection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{
     AgentExit, CHECK_INTERVAL, HungAgentOutcome, ShutdownMonitor, end_hung_agent, wait_for_exit,
 };
-use crate::packet_filter::Connection;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -23,26 +23,26 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nothing at all heard for so long, and the link counts as dead: three of a fleet's longest leases. A controller beats each
-/// third of one.
+/// How long the controller may be silent until the connection counts as dead: three of the longest leases. A controller sends a heartbeat
+/// every third of a lease.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
-/// How long an agent's last words may take to leave.
+/// How long sending an agent's last reports may take.
 const FINAL_SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is carried at a time, in bytes.
+/// How many bytes are relayed at a time.
 const RELAY_BUFFER_BYTES: usize = 16 << 10;
 
-/// How a link ended.
+/// How a connection ended.
 #[derive(Debug)]
 pub struct RelayEnd {
-    /// Whether the controller said anything.
+    /// Whether anything was received from the controller.
     pub heard: bool,
-    /// Whether this process was told to end.
+    /// Whether a signal asked this process to end.
     pub cancelled: bool,
-    /// Why, for a person.
+    /// Why the connection ended, for people to read.
     pub why: String,
-    /// The agent's exit code; none where a signal ended its guardian.
+    /// The agent's exit code; none if a signal killed its guardian.
     pub code: Option<i32>,
-    /// What became of the agent, where it hung and was ended from here.
+    /// The result of reverting, if the agent hung and was killed.
     pub hung: Option<HungAgentOutcome>,
 }
 
@@ -53,15 +53,15 @@ struct Relay<'a> {
     child: Child,
     host: &'a Host,
     signals: BorrowedFd<'a>,
-    /// What the worker has had no room for yet.
+    /// Bytes that the worker has not accepted yet.
     to_worker: Vec<u8>,
     cancelled: bool,
     heard: bool,
     last_heard: Instant,
 }
 
-/// Starts an agent with these words, and carries until either side closes. `renew` is called when the certificate is to be
-/// renewed, and says when to be called again.
+/// Starts an agent with these arguments, and relays until either side closes. `renew` is called when the certificate is due for renewal,
+/// and returns when to call it again.
 ///
 /// # Errors
 /// The agent could not be started.
@@ -90,11 +90,11 @@ pub fn relay(
     for (key, value) in &credentials.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
-    if let Some(Connection { here, there }) = Connection::of(&tls.stream) {
+    if let Some(ControlConnection { here, there }) = ControlConnection::of(&tls.stream) {
         command.args(["--spare", &format!("{here},{there}")]);
     }
     let child = command.spawn()?;
-    // The command holds its end of the pair until it is dropped.
+    // The command holds its end of the socket pair until it is dropped.
     drop(command);
     let mut relay = Relay {
         tls,
@@ -123,7 +123,7 @@ pub fn relay(
 }
 
 impl Relay<'_> {
-    /// Carries what can be, then waits for one thing. Some reason, when the link is over.
+    /// Relays what can be relayed, then waits for one event. Returns the reason if the connection has ended.
     fn step(&mut self, renewal: Option<Instant>) -> Result<Option<String>, ConnectError> {
         if let Some(why) = self.relay_to_agent()? {
             return Ok(Some(why));
@@ -150,7 +150,7 @@ impl Relay<'_> {
             PollFd::new(&self.tls.stream, wants(reads, writes)),
             PollFd::new(&self.agent, wants(!writes, !self.to_worker.is_empty())),
         ];
-        // What has hung up is always reported; while its last words wait for the other side, it is not asked.
+        // The kernel always reports a hang-up, so the agent is left out while its last bytes wait for the controller.
         let asked = if writes && self.to_worker.is_empty() {
             &mut fds[..2]
         } else {
@@ -175,14 +175,14 @@ impl Relay<'_> {
         if !signals.is_empty() {
             self.end_agent();
         }
-        // Both directions are gone: what is left could not be answered.
+        // Both directions are closed: what is left could not be answered.
         if !reads && controller.intersects(PollFlags::HUP | PollFlags::ERR) {
             return Ok(Some("the connection broke".into()));
         }
         Ok(None)
     }
 
-    /// From the controller to the worker. Some reason, when there will be no more.
+    /// Relays from the controller to the worker. Returns the reason if there will be no more.
     fn relay_to_agent(&mut self) -> Result<Option<String>, ConnectError> {
         loop {
             while !self.to_worker.is_empty() {
@@ -191,13 +191,13 @@ impl Relay<'_> {
                     Ok(count) => drop(self.to_worker.drain(..count)),
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => return Ok(None),
-                    // It is gone; its own last words tell.
+                    // The worker is gone; its remaining reports are still relayed.
                     Err(_) => self.to_worker.clear(),
                 }
             }
             let mut room = [0; RELAY_BUFFER_BYTES];
             match self.tls.connection.reader().read(&mut room) {
-                Ok(0) => return Ok(Some("the controller closed the link".into())),
+                Ok(0) => return Ok(Some("the controller closed the connection".into())),
                 Ok(count) => {
                     self.heard = true;
                     self.to_worker
@@ -210,13 +210,13 @@ impl Relay<'_> {
             match self.tls.transfer()? {
                 Some(0) => return Ok(None),
                 Some(_) => self.last_heard = Instant::now(),
-                // What came with it is carried in the next round, then the reader tells of the end.
+                // Data that came with the end is relayed in the next round, then the reader reports the end.
                 None => {}
             }
         }
     }
 
-    /// From the agent to the controller. Some reason, when there will be no more.
+    /// Relays from the agent to the controller. Returns the reason if there will be no more.
     fn relay_to_controller(&mut self) -> Result<Option<String>, ConnectError> {
         while !self.tls.connection.wants_write() {
             let mut room = [0; RELAY_BUFFER_BYTES];
@@ -229,7 +229,7 @@ impl Relay<'_> {
                         .writer()
                         .write_all(said)
                         .map_err(|error| ConnectError::new(error.to_string(), "try again"))?;
-                    // Not received here: what came would lie there, and no poll would tell of it.
+                    // Only sending: data received here would lie in the buffer, and no poll would report it.
                     self.tls.send()?;
                 }
                 Err(Errno::INTR) => {}
@@ -240,7 +240,7 @@ impl Relay<'_> {
         Ok(None)
     }
 
-    /// Has the agent end: it puts everything back, says so, and closes the link.
+    /// Asks the agent to end if a signal has arrived: it reverts everything, reports it, and closes the connection.
     fn end_agent(&mut self) {
         if take_signal(self.signals) {
             self.cancelled = true;
@@ -248,12 +248,12 @@ impl Relay<'_> {
                 return;
             };
             if let Err(error) = self.host.signal(guardian, rustix::process::Signal::TERM) {
-                tracing::error!(%error, "the agent could not be told to end");
+                tracing::error!(%error, "the agent could not be asked to end");
             }
         }
     }
 
-    /// To the controller: what the agent said before it ended. A controller that has gone takes nothing, and nothing waits for it.
+    /// Sends the controller what the agent reported before it ended, for at most [`FINAL_SEND_TIMEOUT`].
     fn send_remaining(&mut self) {
         let until = Instant::now() + FINAL_SEND_TIMEOUT;
         while self.tls.connection.wants_write() {
@@ -271,10 +271,10 @@ impl Relay<'_> {
         }
     }
 
-    /// Closes both sides, and waits until the agent has put everything back. One that hangs is ended, and what it owes by the ledger
-    /// below this state folder put back for it.
+    /// Closes both sides and waits until the agent has reverted everything. An agent that hangs is killed, and what the ledger in `state` says
+    /// it owes is reverted here.
     fn end(mut self, why: String, state: &Path) -> io::Result<RelayEnd> {
-        // To the agent first: that nobody is there any more. What it says is taken, so that its last command still reaches it.
+        // The agent learns first that the controller is gone. Its reports are still read, so that it can send its last one.
         shutdown(&self.agent, Shutdown::Write).ok();
         self.tls.connection.send_close_notify();
         self.send_remaining();
@@ -307,7 +307,7 @@ impl Relay<'_> {
         }
         let mut code = None;
         if hung.is_none() {
-            // Its link is closed, so it is about to go.
+            // The agent has closed its connection, so it is about to exit.
             match wait_for_exit(self.host, state, &mut self.child)? {
                 AgentExit::Exited(status) => code = status.code(),
                 AgentExit::Hung(agent) => hung = Some(agent),
@@ -323,9 +323,9 @@ impl Relay<'_> {
     }
 }
 
-/// Takes a signal that says to end, if one has come.
+/// Takes a signal that asks this process to end, if one has arrived.
 pub fn take_signal(signals: BorrowedFd<'_>) -> bool {
-    // One `signalfd_siginfo`; which signal it is does not matter (signalfd(2)).
+    // One `signalfd_siginfo`, see signalfd(2); which signal it is does not matter.
     let mut room = [0; 128];
     matches!(rustix::io::read(signals, &mut room), Ok(1..))
 }

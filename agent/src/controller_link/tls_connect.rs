@@ -1,5 +1,4 @@
-//! A connection to a controller: found, made, and greeted over TLS, with a deadline, and given up
-//! at once when this process is told to end.
+//! Connecting to a controller over TLS, with a deadline, and cancelled at once when this process is asked to end.
 
 use super::verify::explain;
 use backburn_experiments::join::host_and_port;
@@ -14,24 +13,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long making a connection may take, for each address that a name has.
+/// How long connecting may take, for each address of the host name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long what was sent may go unacknowledged before the kernel gives the connection up: a controller that has vanished, or
-/// one that does not read.
+/// How long sent data may stay unacknowledged before the kernel ends the connection, because the controller has vanished or does not
+/// read.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// This process is to end.
-    #[error("told to end")]
+    /// This process was asked to end.
+    #[error("cancelled by a signal")]
     Cancelled,
-    /// Anything else.
+    /// The connection failed.
     #[error("{what}\nhint: {hint}")]
     Failed {
-        /// Where, and what was wrong.
+        /// Where it failed, and why.
         what: String,
-        /// What would do.
+        /// What to do about it.
         hint: String,
     },
 }
@@ -45,17 +44,17 @@ impl ConnectError {
     }
 }
 
-/// How long something may take, and what ends it before.
+/// A limit for waiting.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline<'a> {
-    /// Until when.
+    /// When waiting ends.
     pub until: Instant,
-    /// Readable when this process is told to end.
+    /// A descriptor that is readable when this process is asked to end.
     pub cancelled: Option<BorrowedFd<'a>>,
 }
 
 impl Deadline<'_> {
-    /// Waits until a descriptor is ready. Returns whether it was, in time.
+    /// Waits until a descriptor is ready. Returns whether that happened in time.
     fn wait_ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, ConnectError> {
         let fd = fd.as_fd();
         let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
@@ -89,21 +88,21 @@ pub(super) fn timespec(length: Duration) -> Timespec {
     }
 }
 
-/// A connection over TLS; its socket never blocks.
+/// A TLS connection to a controller, over a socket that never blocks.
 #[derive(Debug)]
 pub struct TlsConnection {
-    /// The socket.
+    /// The TCP socket.
     pub stream: TcpStream,
-    /// What TLS knows of it.
+    /// The state of TLS on this socket.
     pub connection: ClientConnection,
     controller: String,
 }
 
 impl TlsConnection {
-    /// Connects to `HOST[:PORT]`, and waits until both sides have shown what they are.
+    /// Connects to `HOST[:PORT]` and completes the TLS handshake.
     ///
     /// # Errors
-    /// What went wrong, for a person.
+    /// Why there is no connection.
     pub fn connect(
         controller: &str,
         config: Result<Arc<ClientConfig>, rustls::Error>,
@@ -112,13 +111,13 @@ impl TlsConnection {
         let (host, addresses) = resolve(controller)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             ConnectError::new(
-                format!("`{host}` is no host name and no address"),
-                "e.g. `--controller chaos.example.org`",
+                format!("`{host}` is neither a host name nor an address"),
+                "for example `--controller chaos.example.org`",
             )
         })?;
         let config = config.map_err(|error| {
             ConnectError::new(
-                format!("TLS can't be had: {error}"),
+                format!("TLS is not available: {error}"),
                 "join again with a new token",
             )
         })?;
@@ -151,16 +150,16 @@ impl TlsConnection {
         Err(last.unwrap_or_else(|| {
             ConnectError::new(
                 format!("`{host}` has no address"),
-                "look at the name, and at this host's name servers",
+                "check the name, and this host's name servers",
             )
         }))
     }
 
-    /// The controller's verdict on our certificate comes after our side of the handshake is done: waits a moment for it, or for
-    /// its first word. Whoever says nothing is let be.
+    /// Waits a moment for the controller's first message. The controller judges the agent's certificate only after the agent's side of the
+    /// handshake is complete, so a refusal arrives here. A controller that sends nothing has not refused.
     ///
     /// # Errors
-    /// We are not let in, and why.
+    /// The controller refused the agent's certificate; says why.
     pub fn await_first_message(
         &mut self,
         within: Duration,
@@ -176,10 +175,10 @@ impl TlsConnection {
         Ok(())
     }
 
-    /// Sends a line and waits for the answer, of at most so many bytes.
+    /// Sends a line and waits for an answer of at most `most` bytes.
     ///
     /// # Errors
-    /// The connection broke, or nothing came in time.
+    /// The connection broke, or no answer came in time.
     pub fn exchange(
         &mut self,
         line: &[u8],
@@ -212,13 +211,13 @@ impl TlsConnection {
             .filter(|heard| heard.ends_with('\n'))
             .ok_or_else(|| {
                 ConnectError::new(
-                    format!("{}: the answer can't be read", self.controller),
-                    "agent and controller of the same version",
+                    format!("{}: the answer could not be read", self.controller),
+                    "use the same version for agent and controller",
                 )
             })
     }
 
-    /// Sends and receives what can be, and waits for it where nothing can.
+    /// Sends and receives what is possible, after waiting for the socket to be ready.
     fn make_progress(&mut self, deadline: &Deadline<'_>) -> Result<(), ConnectError> {
         let mut wanted = PollFlags::empty();
         if self.connection.wants_write() {
@@ -229,17 +228,17 @@ impl TlsConnection {
         }
         if !deadline.wait_ready(&self.stream, wanted)? {
             return Err(ConnectError::new(
-                format!("{}: it takes too long to answer", self.controller),
-                "look whether the controller is busy, or something between holds the packets back",
+                format!("{}: no answer in time", self.controller),
+                "check whether the controller is overloaded, or something in between drops packets",
             ));
         }
         self.transfer().map(|_| ())
     }
 
-    /// Sends what can be now.
+    /// Sends as much as the socket takes.
     ///
     /// # Errors
-    /// The connection broke, in words.
+    /// The connection broke.
     pub fn send(&mut self) -> Result<(), ConnectError> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut self.stream) {
@@ -251,12 +250,12 @@ impl TlsConnection {
         Ok(())
     }
 
-    /// Sends and receives what can be now. Returns how many bytes came; none where the other side has closed.
+    /// Sends and receives what is possible now. Returns how many bytes were received; none if the controller has closed the connection.
     ///
     /// # Errors
-    /// The connection broke, or TLS found something wrong, in words.
+    /// The connection broke, or TLS reported an error.
     pub fn transfer(&mut self) -> Result<Option<usize>, ConnectError> {
-        // Where that failed, why it was closed may still be there to be read.
+        // If sending fails, the reason for the close may still be there to be read.
         let sent = self.send();
         let mut came = Some(0);
         if self.connection.wants_read() {
@@ -267,7 +266,7 @@ impl TlsConnection {
                 Err(error) => return Err(connection_broken(&self.controller, &error)),
             };
             let state = self.connection.process_new_packets().map_err(|error| {
-                // Our last word is why; nobody may be there to hear it.
+                // The TLS alert says why; the controller may no longer be there to read it.
                 self.connection.write_tls(&mut self.stream).ok();
                 let (what, hint) = explain(&error);
                 ConnectError::new(format!("{}: {what}", self.controller), hint)
@@ -280,10 +279,10 @@ impl TlsConnection {
         if came.is_none() && self.connection.is_handshaking() {
             return Err(ConnectError::new(
                 format!(
-                    "{}: it closed the connection before it said who it is",
+                    "{}: the connection was closed before the controller identified itself",
                     self.controller
                 ),
-                "look whether this is the controller's port, and whether the controller is overloaded",
+                "check whether this is the controller's port, and whether the controller is overloaded",
             ));
         }
         Ok(came)
@@ -301,22 +300,22 @@ fn connection_broken(controller: &str, error: &io::Error) -> ConnectError {
     let what = format!("{controller}: the connection broke: {error}");
     ConnectError::new(
         what,
-        "look whether the controller runs, and whether something between closes connections",
+        "check whether the controller is running, and whether something in between closes connections",
     )
 }
 
-/// The host's name, and its addresses.
+/// The host name of `HOST[:PORT]`, and its addresses.
 fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), ConnectError> {
     let Some((host, port)) = host_and_port(controller) else {
         return Err(ConnectError::new(
             format!("`{controller}` is not of the form HOST[:PORT]"),
-            "e.g. `--controller chaos.example.org`, or `[fd00::1]:7420`",
+            "for example `--controller chaos.example.org`, or `[fd00::1]:7420`",
         ));
     };
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
         ConnectError::new(
-            format!("no address of `{host}` is known: {error}"),
-            "look at the name, and at this host's name servers",
+            format!("`{host}` could not be resolved: {error}"),
+            "check the name, and this host's name servers",
         )
     })?;
     Ok((host, addresses.collect()))
@@ -326,9 +325,9 @@ fn open_socket(address: SocketAddr, deadline: &Deadline<'_>) -> Result<TcpStream
     let failed = |error: Errno| {
         let hint = match error {
             Errno::CONNREFUSED => {
-                "look whether the controller runs there, and listens on this port"
+                "check whether the controller is running there and listens on this port"
             }
-            _ => "look at the routes and filters between this host and the controller",
+            _ => "check the routes and firewalls between this host and the controller",
         };
         ConnectError::new(format!("{address}: {}", io::Error::from(error)), hint)
     };

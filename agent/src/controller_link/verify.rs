@@ -1,5 +1,5 @@
-//! Whom an agent believes to be its controller: somebody with a certificate of its authority, which
-//! a join token names by its fingerprint and a membership holds. And what TLS finds wrong, in words.
+//! Which controller an agent trusts: one with a certificate of the certificate authority that the join token or the credentials name. Also
+//! explains the errors of TLS.
 
 use super::credentials::{Credentials, fingerprint};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,10 +14,10 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// TLS for somebody who has a token only: this authority, by its fingerprint.
+/// The TLS configuration of an agent that has only a token, which names the authority by its fingerprint.
 ///
 /// # Errors
-/// What TLS said.
+/// TLS rejected the configuration.
 pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let pinned = PinnedAuthority {
@@ -32,15 +32,15 @@ pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientCo
     Ok(finish_config(config, protocol))
 }
 
-/// TLS for a member: the authority that it has joined, and its own certificate.
+/// The TLS configuration of an agent that has joined: it trusts the authority, and presents its own certificate.
 ///
 /// # Errors
-/// The membership's key or certificates can't be used.
+/// The key or the certificates in the credentials cannot be used.
 pub fn config_from_credentials(
     credentials: &Credentials,
     protocol: &str,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let wrong = |what: &str| Error::General(format!("{what} in the state folder can't be read"));
+    let wrong = |what: &str| Error::General(format!("{what} in the state folder cannot be read"));
     let mut roots = RootCertStore::empty();
     roots.add(
         CertificateDer::from_pem_slice(credentials.authority.as_bytes())
@@ -60,14 +60,14 @@ pub fn config_from_credentials(
 
 fn finish_config(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    // Small pieces: a controller holds one of each agent while it is incomplete.
+    // Small fragments: a controller buffers one of each agent while it is incomplete.
     config.max_fragment_size = Some(4096);
-    // A controller resumes nothing: it wants to see certificates.
+    // A controller resumes no session, since it checks certificates each time.
     config.resumption = Resumption::disabled();
     Arc::new(config)
 }
 
-/// Believes whoever is signed by the authority of this fingerprint, and shows it.
+/// Trusts a server that presents an authority with this fingerprint and is signed by it.
 #[derive(Debug)]
 struct PinnedAuthority {
     authority: String,
@@ -124,19 +124,19 @@ impl ServerCertVerifier for PinnedAuthority {
     }
 }
 
-/// What TLS found wrong, and what would do.
+/// Explains a TLS error: what is wrong, and what to do about it.
 pub fn explain(error: &Error) -> (String, &'static str) {
     use AlertDescription as Alert;
     use CertificateError as Wrong;
-    let again = "an operator of the controller makes a token; join again with it";
+    let again = "ask an operator of the controller for a token, and join again with it";
     let (what, hint) = match error {
         Error::InvalidCertificate(wrong) => match wrong {
             Wrong::UnknownIssuer | Wrong::BadSignature => (
-                "its certificate is not of the authority that the token, or the membership, names",
-                "look whether this is the right controller; if it has a new authority, join again with a new token of it",
+                "its certificate is not signed by the authority that the join token, or the agent's credentials, name",
+                "check that this is the right controller; if it has a new authority, join again with a new token",
             ),
             Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => (
-                "its certificate is not good yet by this host's clock",
+                "its certificate is not valid yet by this host's clock",
                 "set this host's clock: it is more than a day behind the controller's",
             ),
             Wrong::Expired | Wrong::ExpiredContext { .. } => (
@@ -145,7 +145,7 @@ pub fn explain(error: &Error) -> (String, &'static str) {
             ),
             Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => (
                 "its certificate is not for this name",
-                "reach it by a name or address that the controller was given as its own",
+                "use a name or address that the controller's certificate covers",
             ),
             _ => return (format!("its certificate: {error}"), again),
         },
@@ -160,17 +160,17 @@ pub fn explain(error: &Error) -> (String, &'static str) {
             again,
         ),
         Error::AlertReceived(Alert::NoApplicationProtocol) | Error::NoApplicationProtocol => (
-            "it does not speak our protocol",
-            "look whether this is the controller's port, and of this agent's version",
+            "it does not speak Backburn's protocol",
+            "check that this is the controller's port, and that its version matches this agent's",
         ),
         Error::InvalidMessage(_) => (
-            "what answers there does not speak TLS",
-            "look whether this is the controller's port",
+            "the server there does not speak TLS",
+            "check that this is the controller's port",
         ),
         _ => {
             return (
                 error.to_string(),
-                "look whether this is the controller's port",
+                "check that this is the controller's port",
             );
         }
     };

@@ -1,7 +1,7 @@
 //! How programs of a host or namespace find addresses, as their files say: hosts(5), resolv.conf(5), nsswitch.conf(5). The files may be
 //! somebody else's: links lead nowhere beyond their root, nothing but regular files is opened, and little of them is read.
 
-use crate::netlink::{NAMED, Namespace};
+use crate::netlink::{NAMED_NAMESPACES, Namespace};
 use crate::processes::{ProcessId, ProcessTable};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub enum Viewpoint {
 impl Viewpoint {
     /// That of who is in a namespace; none where nobody can be found who is.
     pub fn of(namespace: &Namespace, table: &ProcessTable) -> Option<Self> {
-        if let Ok(name) = namespace.path.strip_prefix(NAMED)
+        if let Ok(name) = namespace.path.strip_prefix(NAMED_NAMESPACES)
             && name.components().count() == 1
         {
             return Some(Viewpoint::Named(name.to_owned()));

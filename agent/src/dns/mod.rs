@@ -9,7 +9,7 @@ mod query;
 mod resolver;
 
 pub use files::{ResolvConf, Viewpoint, hosts, read_own, sources};
-pub use name::Pattern;
+pub use name::NamePattern;
 pub use resolver::{MAX_TIME, Resolver};
 
 use crate::packet_filter::PacketFilter;
@@ -29,11 +29,11 @@ pub fn fuzz_answer(message: &[u8], question: &[u8]) {
 /// What is done to answers, which ones, and how they are had.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Answers {
+pub struct AnswerFilter {
     /// The tables that hand us what comes from name servers.
     pub filter: PacketFilter,
     /// The names whose answers are meant.
-    pub names: Vec<Pattern>,
+    pub names: Vec<NamePattern>,
     /// What is done to them.
     pub change: Alteration,
     /// The chance of each answer that it is done to it, in percent. All where left out.
@@ -60,7 +60,7 @@ pub enum Alteration {
     /// It says that there is no answer, or does not come.
     Fail {
         /// How.
-        with: Failure,
+        with: AnswerFailure,
     },
     /// It says other addresses.
     Spoof {
@@ -72,7 +72,7 @@ pub enum Alteration {
 /// How an answer fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Failure {
+pub enum AnswerFailure {
     /// The server could not find out (`SERVFAIL`).
     #[default]
     Servfail,
@@ -103,7 +103,7 @@ impl Alteration {
     pub fn has_tcp(&self) -> bool {
         match self {
             Alteration::Hold { .. } => true,
-            Alteration::Fail { with } => *with == Failure::Timeout,
+            Alteration::Fail { with } => *with == AnswerFailure::Timeout,
             Alteration::Spoof { .. } => false,
         }
     }
@@ -112,7 +112,7 @@ impl Alteration {
     pub fn loses(&self) -> bool {
         *self
             == Alteration::Fail {
-                with: Failure::Timeout,
+                with: AnswerFailure::Timeout,
             }
     }
 
@@ -126,7 +126,7 @@ impl Alteration {
     }
 }
 
-impl Answers {
+impl AnswerFilter {
     /// What becomes of a packet. `draw` is asked only for answers that are meant, once for each.
     pub fn decide(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Decision {
         self.altered(bytes, draw).unwrap_or(Decision::Leave)
@@ -154,10 +154,10 @@ impl Answers {
         let decision = match &self.change {
             Alteration::Hold { .. } => Decision::Hold,
             Alteration::Fail { with } => match with {
-                Failure::Servfail => replaced(Code::ServerFailure, &[])?,
-                Failure::Nxdomain => replaced(Code::NoSuchName, &[])?,
-                Failure::Refused => replaced(Code::Refused, &[])?,
-                Failure::Timeout => Decision::Lose,
+                AnswerFailure::Servfail => replaced(Code::ServerFailure, &[])?,
+                AnswerFailure::Nxdomain => replaced(Code::NoSuchName, &[])?,
+                AnswerFailure::Refused => replaced(Code::Refused, &[])?,
+                AnswerFailure::Timeout => Decision::Lose,
             },
             Alteration::Spoof { addresses } => {
                 replaced(Code::NoError, &question.addresses(addresses)?)?
@@ -176,15 +176,15 @@ impl Answers {
     }
 }
 
-impl fmt::Display for Answers {
+impl fmt::Display for AnswerFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.change {
             Alteration::Hold { by } => write!(f, "hold for {by}")?,
             Alteration::Fail { with } => f.write_str(match with {
-                Failure::Servfail => "turn into SERVFAIL",
-                Failure::Nxdomain => "turn into NXDOMAIN",
-                Failure::Refused => "turn into REFUSED",
-                Failure::Timeout => "lose",
+                AnswerFailure::Servfail => "turn into SERVFAIL",
+                AnswerFailure::Nxdomain => "turn into NXDOMAIN",
+                AnswerFailure::Refused => "turn into REFUSED",
+                AnswerFailure::Timeout => "lose",
             })?,
             Alteration::Spoof { addresses } => {
                 let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
@@ -196,7 +196,7 @@ impl fmt::Display for Answers {
             None => f.write_str(" the answers")?,
         }
         const SHOWN: usize = 8;
-        let mut names: Vec<String> = self.names.iter().map(Pattern::to_string).collect();
+        let mut names: Vec<String> = self.names.iter().map(NamePattern::to_string).collect();
         if names.len() > SHOWN {
             names.truncate(SHOWN);
             names.push(format!("… ({} in all)", self.names.len()));
@@ -211,9 +211,9 @@ mod tests {
     use crate::packet_filter::PacketEffect;
     use serde_json::json;
 
-    fn answers(name: &str, change: Alteration) -> Answers {
+    fn answers(name: &str, change: Alteration) -> AnswerFilter {
         let flows = json!({"protocol": "udp", "direction": "ingress"});
-        Answers {
+        AnswerFilter {
             filter: PacketFilter {
                 table: "trial".into(),
                 namespace: None,
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!(decide("www.example.org", &hold, false), Decision::Leave);
         assert_eq!(decide("example.org", &hold, true), Decision::Leave);
         let fail = |with| Alteration::Fail { with };
-        let lose = fail(Failure::Timeout);
+        let lose = fail(AnswerFailure::Timeout);
         assert_eq!(decide("*.example.org", &lose, true), Decision::Lose);
-        let Decision::Replace(made) = decide("*", &fail(Failure::Refused), true) else {
+        let Decision::Replace(made) = decide("*", &fail(AnswerFailure::Refused), true) else {
             panic!("it is rewritten");
         };
         assert_eq!(made[28 + 3] & 0x0f, 5);
@@ -278,10 +278,10 @@ mod tests {
         let fail = |with| answers("*.org", Alteration::Fail { with });
         for bytes in [&alone, &counted] {
             let decide = |with| fail(with).decide(bytes, || true);
-            assert_eq!(decide(Failure::Timeout), Decision::Lose);
-            assert_eq!(decide(Failure::Servfail), Decision::Leave);
+            assert_eq!(decide(AnswerFailure::Timeout), Decision::Lose);
+            assert_eq!(decide(AnswerFailure::Servfail), Decision::Leave);
         }
-        let nothing = fail(Failure::Timeout).decide(&segment, || true);
+        let nothing = fail(AnswerFailure::Timeout).decide(&segment, || true);
         assert_eq!(nothing, Decision::Leave);
     }
 }

@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 /// A name, `db.example.org`; or all names below one, `*.example.org`; or all, `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub struct NamePattern {
     /// Whether what is below is meant, and it itself is not.
     below: bool,
     /// Its labels from the left, in lower case.
     labels: Vec<String>,
 }
 
-impl Pattern {
+impl NamePattern {
     /// Whether it means the name of these labels. Upper and lower case are the same.
     pub fn matches(&self, labels: &[&[u8]]) -> bool {
         let more = labels.len().checked_sub(self.labels.len());
@@ -48,13 +48,13 @@ impl Pattern {
     }
 }
 
-impl FromStr for Pattern {
+impl FromStr for NamePattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (below, name) = match text.strip_prefix('*') {
             Some("") => {
-                return Ok(Pattern {
+                return Ok(NamePattern {
                     below: true,
                     labels: Vec::new(),
                 });
@@ -78,14 +78,14 @@ impl FromStr for Pattern {
         if name.len() > 253 || !name.split('.').all(is_label) {
             return Err(format!("`{text}` is not a name"));
         }
-        Ok(Pattern {
+        Ok(NamePattern {
             below,
             labels: name.split('.').map(str::to_ascii_lowercase).collect(),
         })
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.labels.join(".");
         match (self.below, name.as_str()) {
@@ -96,13 +96,13 @@ impl fmt::Display for Pattern {
     }
 }
 
-impl Serialize for Pattern {
+impl Serialize for NamePattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Pattern {
+impl<'de> Deserialize<'de> for NamePattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
             .parse()
@@ -132,10 +132,10 @@ mod tests {
         ] {
             let labels: Vec<&[u8]> = name.split('.').map(str::as_bytes).collect();
             let labels = if name.is_empty() { &[] } else { &labels[..] };
-            let parsed: Pattern = pattern.parse().expect("a pattern");
+            let parsed: NamePattern = pattern.parse().expect("a pattern");
             assert_eq!(parsed.matches(labels), means, "{pattern} {name}");
         }
-        let dotted: Pattern = "a.b.c".parse().expect("a pattern");
+        let dotted: NamePattern = "a.b.c".parse().expect("a pattern");
         assert!(
             !dotted.matches(&[b"a.b", b"c"]),
             "a dot in a label is none between two"
@@ -154,15 +154,15 @@ mod tests {
             "a:b",
             "a;",
         ] {
-            assert!(wrong.parse::<Pattern>().is_err(), "{wrong}");
+            assert!(wrong.parse::<NamePattern>().is_err(), "{wrong}");
         }
-        assert!("a".repeat(64).parse::<Pattern>().is_err());
-        assert!(["a"; 128].join(".").parse::<Pattern>().is_err());
+        assert!("a".repeat(64).parse::<NamePattern>().is_err());
+        assert!(["a"; 128].join(".").parse::<NamePattern>().is_err());
     }
 
     #[test]
     fn paths_tell_what_overlaps() {
-        let path = |text: &str| text.parse::<Pattern>().expect("a pattern").path();
+        let path = |text: &str| text.parse::<NamePattern>().expect("a pattern").path();
         assert_eq!(path("*"), "");
         assert_eq!(path("*.Example.org"), ":org:example");
         assert_eq!(path("db.example.org"), ":org:example:db;");

@@ -12,7 +12,7 @@ const INTERNET: u16 = 1;
 
 /// What addresses are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordType {
     /// Of IPv4.
     A = 1,
     /// Of IPv6.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Response {
     /// The addresses. None where there are none of that kind, and no alias that goes on.
     Addresses(Vec<IpAddr>),
     /// The name is another's, of which nothing is said.
@@ -35,7 +35,7 @@ pub(super) enum Said {
 }
 
 /// A question with this number; none for what is no name.
-pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
+pub(super) fn question(id: u16, name: &str, kind: RecordType) -> Option<Vec<u8>> {
     let mut message = id.to_be_bytes().to_vec();
     // That recursion is wanted, and one question.
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -57,7 +57,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
 }
 
 /// What a message says to this question; none where it is no answer to it.
-pub(super) fn answer(message: &[u8], asked: &[u8]) -> Option<Said> {
+pub(super) fn answer(message: &[u8], asked: &[u8]) -> Option<Response> {
     let flags = *message.get(2)?;
     let is_answer = message.get(..2)? == asked.get(..2)? && flags & 0xf8 == 0x80;
     if !is_answer || short(message, 4)? != 1 {
@@ -70,18 +70,18 @@ pub(super) fn answer(message: &[u8], asked: &[u8]) -> Option<Said> {
     }
     let code = message.get(3)? & 0xf;
     if flags & 2 != 0 {
-        return Some(Said::CutShort);
+        return Some(Response::CutShort);
     }
     match code {
         0 => {}
-        3 => return Some(Said::NoSuchName),
-        code => return Some(Said::Failed(code)),
+        3 => return Some(Response::NoSuchName),
+        code => return Some(Response::Failed(code)),
     }
     let kind = short(asked, asked_at)?;
     Some(addresses(message, at + 4, name, kind))
 }
 
-fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Said {
+fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Response {
     let count = short(message, 6).map_or(0, usize::from).min(MAX_RECORDS);
     let mut records = Vec::new();
     let mut at = start;
@@ -104,7 +104,7 @@ fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Said {
             })
             .collect();
         if !found.is_empty() {
-            return Said::Addresses(found);
+            return Response::Addresses(found);
         }
         let alias = own.clone().find(|record| record.kind == CNAME);
         let next = alias.and_then(|record| self::name(message, record.data_at));
@@ -114,26 +114,26 @@ fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Said {
         }
     }
     match owner == name {
-        true => Said::Addresses(Vec::new()),
-        false => Said::Alias(owner),
+        true => Response::Addresses(Vec::new()),
+        false => Response::Alias(owner),
     }
 }
 
-struct Record<'a> {
+struct ResourceRecord<'a> {
     owner: String,
     kind: u16,
     data: &'a [u8],
     data_at: usize,
 }
 
-fn record(message: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+fn record(message: &[u8], at: usize) -> Option<(ResourceRecord<'_>, usize)> {
     let (owner, at) = name(message, at)?;
     let (kind, class) = (short(message, at)?, short(message, at + 2)?);
     let length = usize::from(short(message, at + 8)?);
     let data_at = at + 10;
     let data = message.get(data_at..data_at + length)?;
     let kind = if class == INTERNET { kind } else { 0 };
-    let record = Record {
+    let record = ResourceRecord {
         owner,
         kind,
         data,
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn answer_is_read_through_its_aliases() {
-        let asked = question(7, "WWW.test", Kind::A).expect("a name");
+        let asked = question(7, "WWW.test", RecordType::A).expect("a name");
         let own = [0xc0, 12];
         let db = b"\x02db\x04test\0";
         let plain = with(
@@ -214,45 +214,45 @@ mod tests {
             &[(&own, 1, &[10, 0, 0, 1]), (&own, 1, &[10, 0, 0, 2])],
         );
         let two = vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
-        assert_eq!(answer(&plain, &asked), Some(Said::Addresses(two)));
+        assert_eq!(answer(&plain, &asked), Some(Response::Addresses(two)));
         let alias = with(
             &asked,
             [0x81, 0x80],
             &[(&own, 5, db), (db, 1, &[10, 0, 0, 3])],
         );
         let one = vec![[10, 0, 0, 3].into()];
-        assert_eq!(answer(&alias, &asked), Some(Said::Addresses(one)));
+        assert_eq!(answer(&alias, &asked), Some(Response::Addresses(one)));
         let open = with(
             &asked,
             [0x81, 0x80],
             &[(&own, 5, db), (b"\x01x\0", 1, &[10, 0, 0, 3])],
         );
-        assert_eq!(answer(&open, &asked), Some(Said::Alias("db.test".into())));
+        assert_eq!(answer(&open, &asked), Some(Response::Alias("db.test".into())));
         let none = with(&asked, [0x81, 0x80], &[]);
-        assert_eq!(answer(&none, &asked), Some(Said::Addresses(Vec::new())));
+        assert_eq!(answer(&none, &asked), Some(Response::Addresses(Vec::new())));
         let itself = with(&asked, [0x81, 0x80], &[(&own, 5, &own)]);
-        assert_eq!(answer(&itself, &asked), Some(Said::Addresses(Vec::new())));
+        assert_eq!(answer(&itself, &asked), Some(Response::Addresses(Vec::new())));
         assert_eq!(
             answer(&with(&asked, [0x81, 0x83], &[]), &asked),
-            Some(Said::NoSuchName)
+            Some(Response::NoSuchName)
         );
         assert_eq!(
             answer(&with(&asked, [0x83, 0x80], &[]), &asked),
-            Some(Said::CutShort)
+            Some(Response::CutShort)
         );
         assert_eq!(
             answer(&with(&asked, [0x81, 0x82], &[]), &asked),
-            Some(Said::Failed(2))
+            Some(Response::Failed(2))
         );
         // Another's answer, another question's, a question.
         let mut other = plain.clone();
         other[1] = 8;
         assert_eq!(answer(&other, &asked), None);
-        let sixth = question(7, "www.test", Kind::Aaaa).expect("a name");
+        let sixth = question(7, "www.test", RecordType::Aaaa).expect("a name");
         assert_eq!(answer(&plain, &sixth), None);
         assert_eq!(answer(&asked, &asked), None);
-        assert_eq!(question(1, "a..b", Kind::A), None);
-        assert_eq!(question(1, &"a.".repeat(130), Kind::A), None);
+        assert_eq!(question(1, "a..b", RecordType::A), None);
+        assert_eq!(question(1, &"a.".repeat(130), RecordType::A), None);
     }
 
     proptest! {
@@ -261,7 +261,7 @@ mod tests {
             more in proptest::collection::vec(any::<u8>(), 0..200),
             count in any::<u16>(),
         ) {
-            let asked = question(7, "www.test", Kind::A).expect("a name");
+            let asked = question(7, "www.test", RecordType::A).expect("a name");
             let mut message = with(&asked, [0x81, 0x80], &[]);
             message.splice(6..8, count.to_be_bytes());
             message.extend(&more);

@@ -2,7 +2,7 @@
 //! victim is run, and it all ends in time.
 
 use super::files::{self, ResolvConf, Server, Viewpoint};
-use super::query::{Kind, Said, answer, question};
+use super::query::{RecordType, Response, answer, question};
 use crate::netlink::{self, Namespace};
 use crate::processes::ProcessTable;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -38,7 +38,7 @@ struct Files {
 }
 
 /// What became of a question that nobody answered with addresses.
-enum Nothing {
+enum LookupError {
     /// There is no such name, or it has no address.
     None,
     /// It could not be found out.
@@ -118,7 +118,7 @@ impl Resolver {
 
     /// In the network of the thread.
     fn ask_for(&self, name: &str, conf: &ResolvConf) -> Result<Vec<IpAddr>, String> {
-        let links = netlink::links().unwrap_or_default();
+        let links = netlink::interfaces().unwrap_or_default();
         let servers: Vec<SocketAddr> = conf
             .asked()
             .iter()
@@ -128,9 +128,9 @@ impl Resolver {
         for candidate in conf.candidates(name) {
             match self.ask_about(&candidate, &servers, conf) {
                 Ok(found) => return Ok(found),
-                Err(Nothing::None) => {}
+                Err(LookupError::None) => {}
                 // Another domain may have it all the same.
-                Err(Nothing::Unknown(why)) => drop(failed.get_or_insert(why)),
+                Err(LookupError::Unknown(why)) => drop(failed.get_or_insert(why)),
             }
         }
         let listed: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
@@ -147,23 +147,23 @@ impl Resolver {
         name: &str,
         servers: &[SocketAddr],
         conf: &ResolvConf,
-    ) -> Result<Vec<IpAddr>, Nothing> {
+    ) -> Result<Vec<IpAddr>, LookupError> {
         let mut why = "it is not known whom to ask".to_owned();
         for _ in 0..conf.attempts {
             for server in servers {
                 let wait = conf.timeout.min(MAX_WAIT);
                 let until = self.until.min(Instant::now() + wait);
                 if Instant::now() >= self.until {
-                    return Err(Nothing::Unknown(format!("it takes too long: {why}")));
+                    return Err(LookupError::Unknown(format!("it takes too long: {why}")));
                 }
                 match ask_both(name, *server, until, conf.by_tcp) {
-                    Ok(found) if found.is_empty() => return Err(Nothing::None),
+                    Ok(found) if found.is_empty() => return Err(LookupError::None),
                     Ok(found) => return Ok(found),
                     Err(error) => why = error.to_string(),
                 }
             }
         }
-        Err(Nothing::Unknown(why))
+        Err(LookupError::Unknown(why))
     }
 }
 
@@ -172,7 +172,7 @@ fn is_localhost(name: &str) -> bool {
     last.eq_ignore_ascii_case("localhost")
 }
 
-fn socket_address(server: &Server, links: &[netlink::Link]) -> Option<SocketAddr> {
+fn socket_address(server: &Server, links: &[netlink::Interface]) -> Option<SocketAddr> {
     let scope = match &server.interface {
         None => 0,
         Some(name) => {
@@ -196,18 +196,18 @@ fn ask_both(
 ) -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     let mut failed = None;
-    for kind in [Kind::A, Kind::Aaaa] {
+    for kind in [RecordType::A, RecordType::Aaaa] {
         let mut name = name.to_owned();
         for _ in 0..MAX_ALIASES {
             match ask(&name, kind, server, until, by_tcp) {
-                Ok(Said::Addresses(addresses)) => found.extend(addresses),
-                Ok(Said::Alias(next)) => {
+                Ok(Response::Addresses(addresses)) => found.extend(addresses),
+                Ok(Response::Alias(next)) => {
                     name = next;
                     continue;
                 }
-                Ok(Said::NoSuchName) => {}
-                Ok(Said::CutShort) => failed = Some(io::Error::other("its answer is cut short")),
-                Ok(Said::Failed(code)) => {
+                Ok(Response::NoSuchName) => {}
+                Ok(Response::CutShort) => failed = Some(io::Error::other("its answer is cut short")),
+                Ok(Response::Failed(code)) => {
                     failed = Some(io::Error::other(match code {
                         2 => "it cannot find out (SERVFAIL)".to_owned(),
                         5 => "it refuses to answer (REFUSED)".to_owned(),
@@ -231,18 +231,18 @@ fn ask_both(
 /// One question, by UDP, and by TCP where the answer does not fit.
 fn ask(
     name: &str,
-    kind: Kind,
+    kind: RecordType,
     server: SocketAddr,
     until: Instant,
     by_tcp: bool,
-) -> io::Result<Said> {
+) -> io::Result<Response> {
     let id = RandomState::new().build_hasher().finish() as u16;
     let asked = question(id, name, kind).ok_or_else(|| {
         io::Error::new(ErrorKind::InvalidInput, "it is no name for a name server")
     })?;
     if !by_tcp {
         match ask_by_udp(&asked, server, until)? {
-            Said::CutShort => {}
+            Response::CutShort => {}
             said => return Ok(said),
         }
     }
@@ -268,7 +268,7 @@ fn in_time(error: io::Error) -> io::Error {
     }
 }
 
-fn ask_by_udp(asked: &[u8], server: SocketAddr, until: Instant) -> io::Result<Said> {
+fn ask_by_udp(asked: &[u8], server: SocketAddr, until: Instant) -> io::Result<Response> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -290,7 +290,7 @@ fn ask_by_udp(asked: &[u8], server: SocketAddr, until: Instant) -> io::Result<Sa
     }
 }
 
-fn ask_by_tcp(asked: &[u8], server: SocketAddr, until: Instant) -> io::Result<Said> {
+fn ask_by_tcp(asked: &[u8], server: SocketAddr, until: Instant) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&server, left(until)?)?;
     stream.set_write_timeout(Some(left(until)?))?;
     let length = u16::try_from(asked.len()).unwrap_or(u16::MAX);

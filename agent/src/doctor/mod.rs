@@ -1,4 +1,4 @@
-//! What this host can do, and what is missing: tried where a try harms nobody, read where not.
+//! What this host supports, and what is missing: tried where that harms nobody, else read from the system.
 
 mod network;
 
@@ -15,28 +15,28 @@ use std::fmt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Whether a host has something.
+/// Whether a host supports something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Availability {
-    /// It has.
+    /// The host supports it.
     Yes,
-    /// It has not.
+    /// The host does not support it.
     No,
-    /// With a limit that is told.
+    /// The host supports it with a limit, which the finding names.
     Partly,
 }
 
-/// One thing that was looked at.
+/// What was found about one facility of the host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct HostFinding {
-    /// What, in a word or two.
+    /// The facility's name, in a word or two.
     pub name: &'static str,
-    /// Whether it is there.
+    /// Whether the host supports it.
     pub ok: Availability,
-    /// What was seen.
+    /// What was found.
     pub seen: String,
-    /// What that means for faults, and what would do, where it is not all there.
+    /// What a missing facility means for faults, and what to do about it; none if nothing is missing.
     pub hint: Option<String>,
 }
 
@@ -70,7 +70,7 @@ fn finding(
     }
 }
 
-/// Examines this host. `state_dir` is where the agent keeps its ledger.
+/// Examines this host. `state_dir` is the agent's state folder.
 pub fn examine(state_dir: &Path) -> Vec<HostFinding> {
     let mut findings = vec![
         kernel(),
@@ -103,7 +103,7 @@ fn kernel() -> HostFinding {
         Availability::No
     };
     let seen = format!("Linux {release} {}", system.machine().to_string_lossy());
-    finding("kernel", ok, seen, "Linux 5.4 or later is wanted")
+    finding("kernel", ok, seen, "Linux 5.4 or later is required")
 }
 
 fn rights() -> HostFinding {
@@ -113,7 +113,7 @@ fn rights() -> HostFinding {
         (
             19,
             "CAP_SYS_PTRACE",
-            "tracing and looking into other users' processes",
+            "tracing and inspecting other users' processes",
         ),
         (21, "CAP_SYS_ADMIN", "namespaces, mounts and control groups"),
         (12, "CAP_NET_ADMIN", "network faults"),
@@ -137,7 +137,7 @@ fn rights() -> HostFinding {
         return finding(
             "rights",
             Availability::Yes,
-            format!("{seen}, with every capability of use"),
+            format!("{seen}, with every capability that faults use"),
             "",
         );
     }
@@ -152,7 +152,7 @@ fn rights() -> HostFinding {
         .map(|(_, name, what)| format!("{what} ({name})"))
         .collect();
     let hint = format!(
-        "missing for {}; run as root for them. This user's own processes can be hit in any case",
+        "missing for {}; run as root for them. Faults on this user's own processes work in any case",
         lost.join(", ")
     );
     finding(
@@ -166,7 +166,7 @@ fn rights() -> HostFinding {
 fn processes() -> HostFinding {
     let table = ProcessTable::default();
     let hint =
-        "other users' processes can't be found; run as root, or mount `/proc` without `hidepid`";
+        "other users' processes cannot be found; run as root, or mount `/proc` without `hidepid`";
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let options = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -202,14 +202,14 @@ fn processes() -> HostFinding {
 }
 
 fn pidfds() -> HostFinding {
-    let hint = "a process could be mistaken for a later one with the same id, so no fault on processes is done; Linux 5.3 or later has them, a seccomp profile may hide them";
+    let hint = "a process could be mistaken for a later one with the same id, so faults on processes are refused; requires Linux 5.3, and a seccomp profile may block it";
     let table = ProcessTable::default();
     let own = table.identify(std::process::id() as i32);
     match own.map(|own| table.open_pidfd_checked(own)) {
         Some(Ok(Some(_))) => finding(
             "pidfd",
             Availability::Yes,
-            "a process can be pinned down",
+            "a process can be referred to unambiguously",
             "",
         ),
         Some(Err(error)) => finding(
@@ -221,17 +221,16 @@ fn pidfds() -> HostFinding {
         _ => finding(
             "pidfd",
             Availability::No,
-            "our own process could not be found",
+            "the agent's own process could not be found",
             hint,
         ),
     }
 }
 
-/// Seizes a child of our own for a moment.
+/// Traces a child process for a moment.
 fn tracing() -> HostFinding {
     let scope = yama_scope();
-    let hint =
-        "`process-pause` uses SIGSTOP and SIGCONT then, which the guardian and not the kernel ends";
+    let hint = "`process-pause` uses SIGSTOP and SIGCONT instead, which only the guardian reverts, not the kernel";
     let mut child = match idle_child() {
         Ok(child) => child,
         Err(error) => {
@@ -255,7 +254,7 @@ fn tracing() -> HostFinding {
         Err(error) => finding(
             "tracing",
             Availability::No,
-            format!("a child of ours can't be traced: {error}"),
+            format!("a child process cannot be traced: {error}"),
             hint,
         ),
         Ok(_) if has_capability(19) && scope < 3 => finding(
@@ -270,7 +269,7 @@ fn tracing() -> HostFinding {
                 "tracing",
                 Availability::Partly,
                 seen,
-                "run as root to hold other users' processes",
+                "run as root to pause other users' processes by tracing",
             )
         }
         Ok(_) => {
@@ -280,10 +279,10 @@ fn tracing() -> HostFinding {
     }
 }
 
-/// A child that waits for its input, which never comes.
+/// A child that waits for input, which never comes.
 #[allow(
     clippy::disallowed_methods,
-    reason = "tried on a child of our own, which is gone again before the answer"
+    reason = "a child of this process, which is dead again before the answer"
 )]
 fn idle_child() -> std::io::Result<Child> {
     Command::new("cat")
@@ -302,14 +301,14 @@ fn timers() -> HostFinding {
         Ok(_) => finding(
             "deadline",
             Availability::Yes,
-            "a timer that kills can be set, so the kernel ends helpers",
+            "timers can kill a process, so the kernel ends helpers in time",
             "",
         ),
         Err(error) => finding(
             "deadline",
             Availability::No,
             format!("timer_create: {error}"),
-            "helpers can't be given a deadline, so none is started; a seccomp profile or the limit of pending signals (`ulimit -i`) may be the cause",
+            "helpers cannot be given a deadline, so none is started; a seccomp profile or the limit of pending signals (`ulimit -i`) may be the cause",
         ),
     }
 }
@@ -341,7 +340,7 @@ fn control_groups() -> HostFinding {
                 "control groups",
                 Availability::No,
                 "none mounted",
-                "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` want them",
+                "mount them at `/sys/fs/cgroup`; only selectors by `unit`, `cgroup` and `container` require them",
             );
         }
         (true, false) => "version 2",
@@ -355,7 +354,7 @@ fn control_groups() -> HostFinding {
     };
     let freezer = match (freezer_v1, two.is_empty()) {
         (true, false) => "versions 1 and 2",
-        (true, true) => "version 1, where a kill waits for the thaw",
+        (true, true) => "version 1, in which a killed process exits only when it is thawed",
         (false, false) => "version 2",
         (false, true) => "none",
     };
@@ -368,14 +367,14 @@ fn pressure() -> HostFinding {
         Ok(_) => finding(
             "pressure",
             Availability::Yes,
-            "stall information is there",
+            "pressure stall information is available",
             "",
         ),
         Err(error) => finding(
             "pressure",
             Availability::No,
             format!("/proc/pressure/cpu: {error}"),
-            "the `*-pressure-percent` figures can't be had; start the kernel with `psi=1`",
+            "the `*-pressure-percent` metrics are not available; start the kernel with `psi=1`",
         ),
     }
 }
@@ -404,26 +403,26 @@ fn swap() -> HostFinding {
         0 => finding(
             "swap",
             Availability::Yes,
-            "none: memory that is taken stays in memory",
+            "none: memory that `memory-fill` takes stays in memory",
             "",
         ),
         areas => finding(
             "swap",
             Availability::Partly,
             format!("{areas} in use"),
-            "`memory-fill` may be swapped out, and then slows the storage rather than filling memory",
+            "memory that `memory-fill` takes may be swapped out, which slows the storage instead of filling memory",
         ),
     }
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a nameless file that is closed at once: only so does it show whether the file system has them"
+    reason = "a nameless file that is closed at once: the only way to find out whether the file system supports them"
 )]
 fn nameless_files() -> HostFinding {
     let folder = std::env::temp_dir();
     let mode = Mode::RUSR | Mode::WUSR;
-    let hint = "`disk-fill` makes a file with a name there and removes the name at once";
+    let hint = "`disk-fill` creates a file with a name instead, and removes the name at once";
     match rustix::fs::open(
         &folder,
         OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC,
@@ -449,7 +448,7 @@ fn state_folder(folder: &Path) -> HostFinding {
     let shown = folder.display();
     let hint =
         "nothing is injected without a ledger; name another folder with `--state`, or run as root";
-    // Made by the first injection, so until then its nearest ancestor counts.
+    // The first injection creates the folder, so until then its nearest ancestor counts.
     let Some(there) = folder.ancestors().find(|folder| folder.is_dir()) else {
         return finding(
             name,
@@ -465,7 +464,7 @@ fn state_folder(folder: &Path) -> HostFinding {
         return finding(
             name,
             Availability::No,
-            format!("{}: can't be written to: {error}", there.display()),
+            format!("{}: not writable: {error}", there.display()),
             hint,
         );
     }
@@ -473,14 +472,14 @@ fn state_folder(folder: &Path) -> HostFinding {
     let made = if there == folder {
         ""
     } else {
-        ", yet to be made"
+        ", not created yet"
     };
     match kind.as_str() {
         "tmpfs" | "ramfs" => finding(
             name,
             Availability::Partly,
             format!("{shown} on {kind}{made}"),
-            "what is owed is forgotten at a reboot; so is what our faults did to processes, memory and nameless files",
+            "a reboot clears the ledger, together with everything that faults did to processes, memory and nameless files",
         ),
         kind => finding(
             name,
@@ -491,7 +490,7 @@ fn state_folder(folder: &Path) -> HostFinding {
     }
 }
 
-/// The kind of file system that a folder is on, from the mount with the longest path above it.
+/// The kind of file system that a folder is on: that of the mount with the longest path above it.
 fn file_system(folder: &Path) -> String {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -500,7 +499,7 @@ fn file_system(folder: &Path) -> String {
         let at = fields.next()?;
         folder.starts_with(at).then_some((at.len(), fields.next()?))
     });
-    // Of two at one place, the later one is on top.
+    // Of two mounts at one place, the later one is on top.
     mounted
         .max_by_key(|(length, _)| *length)
         .map_or_else(|| "an unknown file system".into(), |(_, kind)| kind.into())

@@ -1,26 +1,25 @@
-//! What this kernel can do to packets, tried in a network namespace that nobody else is in and
-//! that ends with the thread that made it.
+//! What this kernel can do to packets, tried in a network namespace of its own that ends with its thread.
 
 use super::{Availability, HostFinding, finding};
+use crate::packet_filter::Shaping;
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, Layer, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
 };
-use crate::packet_filter::Shape;
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
-/// A name for what is tried.
+/// The name of the tables that are tried.
 const TRIAL_NAME: &str = "backburn-doctor";
 const INET: Table<'_> = Table {
-    layer: Layer::Inet,
+    layer: TableFamily::Inet,
     name: TRIAL_NAME,
 };
 const NETDEV: Table<'_> = Table {
-    layer: Layer::Netdev,
+    layer: TableFamily::Netdev,
     name: TRIAL_NAME,
 };
 
-/// Examines what network faults need.
+/// Examines what network faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
     let trial = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -37,9 +36,9 @@ pub(super) fn examine() -> Vec<HostFinding> {
     });
     let attempted: io::Result<Vec<HostFinding>> = match trial.join() {
         Ok(attempted) => attempted,
-        Err(_) => Err(io::Error::other("the trial ended early")),
+        Err(_) => Err(io::Error::other("the examination ended early")),
     };
-    // These make a namespace of their own, and look in this one at what a module brings along.
+    // These create a namespace of their own, and check in this one what a kernel module adds.
     let shaped = |attempted: Vec<HostFinding>| {
         attempted
             .into_iter()
@@ -50,8 +49,8 @@ pub(super) fn examine() -> Vec<HostFinding> {
         vec![finding(
             "network faults",
             Availability::No,
-            format!("no network namespace can be made to try them in: {error}"),
-            "network faults want root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
+            format!("no network namespace can be created to try them in: {error}"),
+            "network faults require root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
         )]
     })
 }
@@ -65,14 +64,14 @@ fn owner() -> HostFinding {
         Ok(()) => finding(
             "nf_tables",
             Availability::Yes,
-            "tables that the kernel removes with their owner",
+            "tables that the kernel removes together with their owner",
             "",
         ),
         Err(error) => finding(
             "nf_tables",
             Availability::No,
             error.to_string(),
-            "network faults want nf_tables with the `owner` flag: Linux 5.12 or later with CONFIG_NF_TABLES_INET",
+            "network faults require nf_tables with the `owner` flag: Linux 5.12 or later with CONFIG_NF_TABLES_INET",
         ),
     }
 }
@@ -85,14 +84,14 @@ fn egress() -> HostFinding {
         Ok(()) => finding(
             "egress hook",
             Availability::Yes,
-            "packets that leave can be lost at their device, where nobody is told",
+            "leaving packets can be dropped silently at their device",
             "",
         ),
         Err(error) => finding(
             "egress hook",
             Availability::No,
             error.to_string(),
-            "packets can only be lost as they arrive (`direction: ingress`); Linux 5.17 or later has it, with CONFIG_NETFILTER_EGRESS and CONFIG_NFT_FWD_NETDEV",
+            "packets can only be dropped as they arrive (`direction: ingress`); requires Linux 5.17 or later with CONFIG_NETFILTER_EGRESS and CONFIG_NFT_FWD_NETDEV",
         ),
     }
 }
@@ -104,14 +103,14 @@ fn copies() -> HostFinding {
         Ok(()) => finding(
             "packet copies",
             Availability::Yes,
-            "packets that leave can be sent twice by nf_tables itself",
+            "leaving packets can be duplicated by nf_tables itself",
             "",
         ),
         Err(error) => finding(
             "packet copies",
             Availability::No,
             error.to_string(),
-            "`network-duplicate` wants netem, or Linux 5.17 with CONFIG_NFT_DUP_NETDEV",
+            "`network-duplicate` requires netem, or Linux 5.17 with CONFIG_NFT_DUP_NETDEV",
         ),
     }
 }
@@ -125,7 +124,7 @@ fn packet_rules() -> HostFinding {
             vec![number(true)],
         ),
         (
-            "each n-th",
+            "every n-th",
             "`network-loss` with `every-nth` or `gilbert-elliott`",
             vec![number(false)],
         ),
@@ -169,7 +168,7 @@ fn packet_rules() -> HostFinding {
             Availability::Partly
         },
         format!("missing for {}", missing.join(", ")),
-        "they want CONFIG_NFT_NUMGEN and CONFIG_NFT_REJECT_INET",
+        "requires CONFIG_NFT_NUMGEN and CONFIG_NFT_REJECT_INET",
     )
 }
 
@@ -198,12 +197,12 @@ fn queue() -> HostFinding {
             "packet queue",
             Availability::No,
             error.to_string(),
-            "packets can't be held back in user space; CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT, has it",
+            "packets cannot be delayed in user space; requires CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT",
         ),
     }
 }
 
-/// Whether packets can be read and altered, and those that were can be told from others.
+/// Whether packets can be read and changed, and changed packets told from others.
 fn name_servers() -> HostFinding {
     let read = || {
         check_queue(false).or_else(|_| check_queue(true))?;
@@ -226,14 +225,14 @@ fn name_servers() -> HostFinding {
         Ok(()) => finding(
             "name servers",
             Availability::Yes,
-            "their answers can be read as they arrive, by a packet queue",
+            "a packet queue can read their answers as they arrive",
             "",
         ),
         Err(error) => finding(
             "name servers",
             Availability::No,
             error.to_string(),
-            "`dns-fail`, `dns-slow` and `dns-spoof` want a packet queue, and CONFIG_NETFILTER_NETLINK_QUEUE",
+            "`dns-fail`, `dns-slow` and `dns-spoof` require a packet queue and CONFIG_NETFILTER_NETLINK_QUEUE",
         ),
     }
 }
@@ -255,14 +254,14 @@ fn process() -> HostFinding {
         Ok(()) => finding(
             "flows of a process",
             Availability::Yes,
-            "by its network namespace, or by its sockets' control group",
+            "selected by network namespace, or by the control group of their sockets",
             "",
         ),
         Err(error) => finding(
             "flows of a process",
             Availability::Partly,
-            format!("by its network namespace only: {error}"),
-            "for a process in the host's own network, Linux 5.13 or later has it, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
+            format!("selected by network namespace only: {error}"),
+            "for a process in the host's own network, Linux 5.13 or later is required, with CONFIG_NFT_SOCKET and CONFIG_SOCK_CGROUP_DATA",
         ),
     }
 }
@@ -272,30 +271,30 @@ fn connection_closing() -> HostFinding {
         Ok(()) => finding(
             "live connections",
             Availability::Yes,
-            "the kernel closes them when asked",
+            "the kernel can close them",
             "",
         ),
         Err(error) => finding(
             "live connections",
             Availability::No,
             error.to_string(),
-            "`network-reject` can't have `established: kill`; CONFIG_INET_DIAG_DESTROY has it",
+            "`network-reject` does not support `established: kill`, which requires CONFIG_INET_DIAG_DESTROY",
         ),
     }
 }
 
 fn bandwidth() -> HostFinding {
-    let shape = Shape::Bandwidth {
+    let shape = Shaping::Bandwidth {
         rate: 1_000_000,
         burst: 10_000,
         queue: 30_000,
     };
-    let hint = "`network-bandwidth` wants the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
-    match shape.try_out() {
+    let hint = "`network-bandwidth` requires the `ifb` and `sch_tbf` modules, or CONFIG_IFB and CONFIG_NET_SCH_TBF";
+    match shape.try_on_kernel() {
         Ok(()) => finding(
             "bandwidth",
             Availability::Yes,
-            "backend tbf, on a device of our own (ifb)",
+            "backend tbf, on a device that the fault creates (ifb)",
             "",
         ),
         Err(error) => finding("bandwidth", Availability::No, error.to_string(), hint),
@@ -304,18 +303,20 @@ fn bandwidth() -> HostFinding {
 
 fn netem() -> HostFinding {
     let backend = "latency, jitter, corruption, duplicates and reordering";
-    match Shape::Duplicate(1.0).try_out() {
+    match Shaping::Duplicate(1.0).try_on_kernel() {
         Ok(()) => finding(
             "netem",
             Availability::Yes,
-            format!("backend netem for {backend}, both ways, on a device of our own (ifb)"),
+            format!(
+                "backend netem for {backend}, in both directions, on a device that the fault creates (ifb)"
+            ),
             "",
         ),
         Err(error) => finding(
             "netem",
             Availability::Partly,
-            format!("backend nfqueue for {backend}, one way each: {error}"),
-            "netem does both ways; the `sch_netem` and `ifb` modules, or CONFIG_NET_SCH_NETEM and CONFIG_IFB, have it",
+            format!("backend nfqueue for {backend}, in one direction each: {error}"),
+            "only netem supports both directions; requires the `sch_netem` and `ifb` modules, or CONFIG_NET_SCH_NETEM and CONFIG_IFB",
         ),
     }
 }

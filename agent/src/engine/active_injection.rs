@@ -1,57 +1,57 @@
-//! An injection that acts: when it ends, when it is looked at, and what was seen. Looks at nothing itself.
+//! The state of an active injection: when it ends, when it is observed, and what was observed. Does no observing itself.
 
 use super::supervisor_return::{AwaitedReturn, Expectation, SupervisorReturn};
 use crate::ledger::LedgerEntry;
 use backburn_experiments::wire::{Effect, InjectionRequest, Refusal};
 use std::time::{Duration, Instant};
 
-/// How often an effect is looked at while it acts as it should.
+/// How often an effect is observed while it acts as it should.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often, while something is awaited: a victim's death, a supervisor's answer.
+/// How often an effect is observed while a victim's death or a supervisor's restart is awaited.
 const FAST_OBSERVE_INTERVAL: Duration = Duration::from_millis(20);
-/// How long what should act must be gone until that is called a failure: whoever reverts it by hand ends its helper first, and
-/// strikes it from the ledger after that.
+/// How long an effect must be missing until the injection counts as failed. Whoever reverts an injection by hand ends its helper first
+/// and removes it from the ledger after that, so a shorter time would call that a failure.
 const VANISHED_AFTER: Duration = Duration::from_millis(250);
-/// How long a killed process may take to leave.
+/// How long a killed process may take to exit.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a look may take until it is said that nothing was seen.
+/// How long an observation may take until it is reported as hanging.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct ActiveInjection {
     request: InjectionRequest,
     pub(super) entry: LedgerEntry,
-    /// When it is over whatever happens; a one-shot fault ends when it is done.
+    /// When the injection ends at the latest; none for a one-shot fault, which ends when it is done.
     ends: Option<Instant>,
     observation: ObservationState,
-    /// Since when it has been seen to be gone by itself.
+    /// Since when the effect has been missing although nobody reverted it.
     gone_since: Option<Instant>,
     next_round: Option<Instant>,
     rounds: u64,
-    /// When the last round began.
+    /// When the current round began.
     since: Instant,
     supervisor_return: Option<AwaitedReturn>,
-    /// What earlier rounds came to.
+    /// The effect of all earlier rounds.
     before: Effect,
     last: Effect,
 }
 
-/// When it is looked at.
+/// When the effect is observed next.
 #[derive(Debug, Clone, Copy)]
 enum ObservationState {
-    /// It is due then.
+    /// The observation is due at this time.
     Due(Instant),
-    /// The observer was asked then; whether it is to look once more after that.
+    /// The observation was requested at this time; the flag says whether another one is to follow at once.
     Requested(Instant, bool),
 }
 
-/// What a look comes to.
+/// How an injection continues after an observation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Continue,
-    /// A one-shot fault has nothing more to do.
+    /// A one-shot fault has nothing left to do.
     Finished,
-    /// What should act has gone by itself.
+    /// The effect has disappeared although nobody reverted it.
     Vanished,
 }
 
@@ -79,9 +79,9 @@ impl ActiveInjection {
         }
     }
 
-    /// When something is to be done.
+    /// When this injection needs attention next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        // A round that is due waits for a last look at the one before.
+        // A round that is due waits for a last observation of the round before.
         let (look, round) = match self.observation {
             ObservationState::Due(due) => (due, self.next_round),
             ObservationState::Requested(asked, _) => (asked + OBSERVE_TIMEOUT, None),
@@ -89,7 +89,7 @@ impl ActiveInjection {
         [self.ends, round, Some(look)].into_iter().flatten().min()
     }
 
-    /// Has it looked at now; once more, where it is being looked at.
+    /// Makes an observation due now, or right after the one that is under way.
     pub(super) fn observe_at(&mut self, now: Instant) {
         self.observation = match self.observation {
             ObservationState::Due(_) => ObservationState::Due(now),
@@ -97,7 +97,7 @@ impl ActiveInjection {
         };
     }
 
-    /// Whether it is to be looked at now; it counts as asked for then.
+    /// Whether an observation is due. If so, it counts as requested from now on.
     pub(super) fn take_due_observation(&mut self, now: Instant) -> bool {
         match self.observation {
             ObservationState::Due(due) if due <= now => {
@@ -108,15 +108,15 @@ impl ActiveInjection {
         }
     }
 
-    /// What is to be said where a look takes too long: once, until it is done.
+    /// The effect to report if an observation takes too long. Reported once until an observation succeeds.
     pub(super) fn observation_overdue(&mut self, now: Instant) -> Option<Effect> {
         match self.observation {
             ObservationState::Requested(asked, _) if now >= asked + OBSERVE_TIMEOUT => {
-                // Asked again, in effect: the same look is still under way.
+                // The time is reset, and the same observation is still under way.
                 self.observation = ObservationState::Requested(now, false);
                 let effect = Effect {
                     acts: false,
-                    seen: "it could not be looked at: the look hangs".into(),
+                    seen: "the effect could not be observed: the observation hangs".into(),
                     ..self.before.clone()
                 };
                 self.news(effect)
@@ -137,7 +137,7 @@ impl ActiveInjection {
         crate::faults::find(&self.request.fault).is_some_and(|fault| fault.one_shot)
     }
 
-    /// Takes a look, and says how it goes on; with the effect where that is news.
+    /// Records what was observed. Returns the effect if it has changed, and how the injection continues.
     pub(super) fn record_observation(
         &mut self,
         seen: &Effect,
@@ -151,7 +151,7 @@ impl ActiveInjection {
             .is_some_and(AwaitedReturn::is_open);
         let is_one_shot = self.is_one_shot();
         let next = if !is_one_shot {
-            // What goes by itself before its time, as an OOM-killed helper.
+            // An effect may disappear early, e.g. when its helper is killed by the OOM killer.
             let is_gone = is_done && now >= *self.gone_since.get_or_insert(now) + VANISHED_AFTER;
             if is_gone {
                 Progress::Vanished
@@ -190,7 +190,7 @@ impl ActiveInjection {
         is_news.then_some(effect)
     }
 
-    /// A helper that asks first has its grace.
+    /// The longest grace that a helper gives its victims before it kills them.
     fn grace(&self) -> Duration {
         self.entry
             .changes
@@ -203,7 +203,7 @@ impl ActiveInjection {
             .unwrap_or_default()
     }
 
-    /// What it does, all its changes and rounds together; `seen` is what the last round's changes are seen to do.
+    /// The effect of all changes and rounds together; `seen` is the observed effect of the current round.
     pub(super) fn total_effect(&self, seen: &Effect) -> Effect {
         let mut effect = self.before.clone();
         add(&mut effect, seen.clone());
@@ -213,12 +213,12 @@ impl ActiveInjection {
         effect
     }
 
-    /// What was last seen of it.
+    /// The effect that was reported last.
     pub(super) fn last(&self) -> &Effect {
         &self.last
     }
 
-    /// Takes the answer about a supervisor; of an earlier round it tells nothing any more.
+    /// Records whether a supervisor restarted the victims. An answer about an earlier round is ignored.
     pub(super) fn record_supervisor_return(
         &mut self,
         round: u64,
@@ -233,12 +233,12 @@ impl ActiveInjection {
         }
     }
 
-    /// The number of the round.
+    /// The number of the current round, from 1.
     pub(super) fn round(&self) -> u64 {
         self.rounds
     }
 
-    /// The request of the next round; what this one came to is kept.
+    /// Prepares the next round and returns its request. The effect of the current round is kept.
     pub(super) fn next_round(&mut self, now: Instant) -> InjectionRequest {
         let mut so_far = self.last.clone();
         so_far.seen = String::new();
@@ -246,7 +246,7 @@ impl ActiveInjection {
         self.supervisor_return = None;
         self.rounds += 1;
         let every = self.request.every.map_or(OBSERVE_INTERVAL, |every| every.0);
-        // A machine that slept does not catch up on its rounds.
+        // Rounds that were missed while the machine slept are not made up for.
         self.next_round = self
             .next_round
             .and_then(|round| round.checked_add(every))
@@ -258,7 +258,7 @@ impl ActiveInjection {
         }
     }
 
-    /// Goes on with what the next round has applied.
+    /// Continues with the entry that the next round has applied.
     pub(super) fn begin_round(
         &mut self,
         entry: LedgerEntry,
@@ -274,7 +274,7 @@ impl ActiveInjection {
         self.observe_at(started + FAST_OBSERVE_INTERVAL);
     }
 
-    /// What is said of a round that came to nothing.
+    /// The effect to report for a round that failed or was skipped.
     pub(super) fn failed_round(&self, refusal: &Refusal) -> Effect {
         Effect {
             seen: format!("round {}: {}", self.rounds, refusal.what),
@@ -291,7 +291,7 @@ pub(super) fn join(one: &str, other: &str) -> String {
     }
 }
 
-/// Adds what one change does to what others do.
+/// Adds the effect of one change to the effect of others.
 pub(super) fn add(effect: &mut Effect, more: Effect) {
     effect.acts |= more.acts;
     effect.seen = join(&effect.seen, &more.seen);

@@ -1,10 +1,10 @@
-//! What the worker's own thread never does itself. It owns deadlines, leases and the link and only ever waits in its `poll`;
-//! everything that may take time is done by others, which tell it when they are done:
+//! What other threads do for the worker's own thread. That thread owns deadlines, leases and the connection, and waits in its `poll` only.
+//! Everything that may take time runs elsewhere and is reported back as a [`Completion`]:
 //!
-//! * one *executor*, which writes the ledger and applies. It lives as long as the worker, since helpers die with the thread
-//!   that started them (`docs/decisions/single-threaded-worker.md`);
-//! * one *observer*, which looks at what acting faults do;
-//! * a thread for each end (see `revert`), so that no end waits behind another.
+//! * one *executor* thread writes the ledger and applies changes. It lives as long as the worker, since helpers die with the thread that
+//!   started them (`docs/decisions/single-threaded-worker.md`);
+//! * one *observer* thread observes the effects of active injections;
+//! * one thread for each revert (see `revert`), so that no revert waits for another.
 
 use super::InjectionFailure;
 use crate::ledger::LedgerEntry;
@@ -16,37 +16,37 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-/// What another thread has done.
+/// Something that another thread has completed.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// An injection was applied, or not.
+    /// The executor has applied an injection, or failed to.
     Applied {
-        /// The injection.
+        /// The injection's id.
         injection: InjectionId,
-        /// What it owes now and since when; else why not.
+        /// The ledger entry and when the effect began, or why the injection failed.
         outcome: Result<(LedgerEntry, Instant), InjectionFailure>,
     },
-    /// An injection that acts was looked at.
+    /// The observer has observed an active injection.
     Looked {
-        /// The injection.
+        /// The injection's id.
         injection: InjectionId,
-        /// What its changes are seen to do.
+        /// The observed effect of its changes.
         effect: Effect,
-        /// Whether they have nothing more to do.
+        /// Whether all changes are done, so that nothing more will happen.
         is_done: bool,
-        /// Whether the ledger still names it.
+        /// Whether the ledger still contains the injection.
         is_owed: bool,
     },
-    /// An injection was put back, or could not be.
+    /// An injection was reverted, or reverting it failed.
     Ended {
-        /// What came of it.
+        /// How reverting ended.
         ended: EndedInjection,
-        /// What its changes were last seen to do; none where that could not be looked at in time.
+        /// The last observed effect before reverting; none if it could not be observed in time.
         effect: Option<Effect>,
     },
 }
 
-/// Tells the worker's thread what is done, and wakes it. Never waits.
+/// The sending end, one for each thread. Sending wakes the worker's thread and never waits.
 #[derive(Debug, Clone)]
 pub(super) struct CompletionSender {
     done: Sender<Completion>,
@@ -55,14 +55,14 @@ pub(super) struct CompletionSender {
 
 impl CompletionSender {
     pub(super) fn send(&self, done: Completion) {
-        // A worker that does not listen any more has ended.
+        // Nobody receives any more if the worker has ended.
         if self.done.send(done).is_ok() {
             rustix::io::write(&*self.wake, &1_u64.to_ne_bytes()).ok();
         }
     }
 }
 
-/// The worker's end: what was done, in the order in which it was told.
+/// The receiving end, on the worker's thread. Readable when something was completed.
 #[derive(Debug)]
 pub(super) struct CompletionReceiver {
     done: Receiver<Completion>,
@@ -70,12 +70,12 @@ pub(super) struct CompletionReceiver {
 }
 
 impl CompletionReceiver {
-    /// The next thing that was done, if there is one.
+    /// The next completion, oldest first, if there is one.
     pub(super) fn next(&self) -> Option<Completion> {
         self.done.try_recv().ok()
     }
 
-    /// Forgets that it was woken. To be called before [`CompletionReceiver::next`].
+    /// Clears the wake-up. Call this before [`CompletionReceiver::next`].
     pub(super) fn clear_wakeup(&self) {
         let mut count = [0; 8];
         rustix::io::read(&*self.wake, &mut count).ok();
@@ -88,10 +88,10 @@ impl AsFd for CompletionReceiver {
     }
 }
 
-/// Both ends.
+/// Creates both ends of the channel.
 ///
 /// # Errors
-/// There are no descriptors left.
+/// No descriptor is left.
 pub(super) fn completion_channel() -> io::Result<(CompletionSender, CompletionReceiver)> {
     let (sender, receiver) = channel();
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;

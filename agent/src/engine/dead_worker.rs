@@ -7,11 +7,11 @@ use crate::processes::ProcessId;
 use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
 use std::path::Path;
 
-/// Puts back what a dead worker owes: what the ledger tells, and what only `remembered` tells any more, because the ledger was removed
-/// or spoiled. The latter is never clean, even where all of it is seen to be gone: somebody has to look at the ledger. `remembered`
-/// is none where the guardian knows nothing but the ledger.
+/// Reverts what a dead worker owes: what the ledger says, and what only `remembered` still says because the ledger was removed or
+/// damaged. The latter never counts as clean, even if everything is observed to be gone: somebody has to check the ledger. `remembered`
+/// is none if the guardian knows nothing but the ledger.
 ///
-/// Returns what was put back, and what somebody has to look at.
+/// Returns what was reverted, and what somebody has to check.
 pub fn revert_dead_worker(
     host: &Host,
     state: &Path,
@@ -23,7 +23,7 @@ pub fn revert_dead_worker(
     let its = |entry: &LedgerEntry| {
         entry.owner.worker == worker && boot.as_ref() == Some(&entry.owner.boot)
     };
-    // A worker that died before it made the ledger's folder owes nothing.
+    // A worker that died before it created the ledger's folder owes nothing.
     if remembered.is_some_and(<[_]>::is_empty) && !ledger.folder().exists() {
         return (Vec::new(), Vec::new());
     }
@@ -34,7 +34,7 @@ pub fn revert_dead_worker(
     for entry in remembered.unwrap_or_default() {
         if !known(&ended, entry) {
             let end = revert_lost_entry(host, state, entry, Cause::AgentDied);
-            // An entry that can't be read is among those owed already.
+            // An entry that cannot be read is among those owed already.
             owed.retain(|owed| owed.injection != entry.injection);
             owed.push(UnrevertedInjection {
                 injection: entry.injection.clone(),

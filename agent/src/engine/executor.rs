@@ -1,5 +1,5 @@
-//! The thread that applies: write the ledger, apply, observe. One for the whole life of a worker, since the kernel kills helpers
-//! with the thread that started them. Whatever takes it long, no end waits for it: what it is about to do can be called off.
+//! The thread that writes the ledger and applies changes. There is one for the whole life of a worker, since the kernel kills helpers
+//! when the thread that started them exits. No revert waits for it: a job can be cancelled at any time.
 
 use super::completions::{Completion, CompletionSender};
 use super::planner::{held, refuse_overlap};
@@ -14,23 +14,23 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long the ledger's lock is waited for. It is held for a look at the entries and a rename, never longer, so even a
-/// crowd of agents takes its turn in time.
+/// How long to wait for the ledger's lock. The lock is held only while entries are read and one file is renamed, so even many agents
+/// get it in time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is to be applied.
+/// One injection, or one round of it, to apply.
 #[derive(Debug)]
 pub(super) struct ApplyJob {
     pub(super) request: InjectionRequest,
-    /// Nothing where a round of a repeated fault is passed over.
+    /// The plan; none if this round of a repeated fault is skipped.
     pub(super) plan: Option<Plan>,
-    /// The round before, of a fault that is repeated: undone first.
+    /// The entry of the round before, which is undone first; none for the first round.
     pub(super) before: Option<LedgerEntry>,
-    /// Calls it off.
+    /// Cancels the job.
     pub(super) interrupt: Arc<Interrupt>,
 }
 
-/// Who applies, on whose behalf.
+/// What the executor's thread works with.
 #[derive(Debug)]
 pub(super) struct Executor {
     pub(super) host: Host,
@@ -39,10 +39,10 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// Starts the thread. What is sent is applied, in turn.
+    /// Starts the thread, which applies the jobs that are sent to it in turn.
     ///
     /// # Errors
-    /// There are no threads left.
+    /// No thread is left.
     pub(super) fn start(self, completion_sender: CompletionSender) -> io::Result<Sender<ApplyJob>> {
         let (sender, jobs) = channel::<ApplyJob>();
         let work = move || {
@@ -63,12 +63,12 @@ impl Executor {
     fn execute(&self, job: &ApplyJob) -> Result<(LedgerEntry, Instant), InjectionFailure> {
         let host = self.host.interruptible(&job.interrupt);
         if let Some(before) = &job.before {
-            // What the round before still does is put back first: the entry is about to tell of the next.
+            // The round before is undone first, because the entry is about to describe the next one.
             for change in before.changes.iter().rev() {
                 if let Err(error) = change.undo(&host) {
                     let refusal = Refusal::new(
                         "failed",
-                        format!("the round before could not be ended: {error}"),
+                        format!("the previous round could not be undone: {error}"),
                     );
                     return Err(self.revert_failed(before, refusal, Cause::Failed));
                 }
@@ -115,14 +115,14 @@ impl Executor {
             return Err(self.cancelled(Some(&entry)));
         }
         if !self.ledger.owes(&entry.injection) {
-            // Whoever puts back by hand waits for nobody: it may have been while this was being applied.
-            let refusal = Refusal::new("failed", "it was reverted by hand meanwhile");
+            // Reverting by hand takes no lock, so it may have happened while this was being applied.
+            let refusal = Refusal::new("failed", "reverted by hand in the meantime");
             return Err(self.revert_failed(&entry, refusal, Cause::Manual));
         }
         Ok((entry, started))
     }
 
-    /// Writes the entry. The lock is held from the look at what others hold to the rename, and over nothing slow.
+    /// Writes the ledger entry. The lock is held from reading what other injections hold to the rename, and never over anything slow.
     fn write(
         &self,
         job: &ApplyJob,
@@ -132,9 +132,9 @@ impl Executor {
         let is_new = job.before.is_none();
         let refused = |error: &dyn std::fmt::Display| {
             Refusal::new("ledger", error.to_string())
-                .hint("nothing is injected that can't be written down; make room, or name another folder with `--state`")
+                .hint("nothing is injected without a ledger entry; free some space, or name another folder with `--state`")
         };
-        // Of a repeated fault the round before is undone, and the entry still names it.
+        // The previous round of a repeated fault is undone already, and the entry still describes it.
         let not_begun = |refusal: Refusal| match &job.before {
             Some(before) => self.revert_failed(before, refusal, Cause::Failed),
             None => refusal.into(),
@@ -151,29 +151,29 @@ impl Executor {
             .lock(LOCK_TIMEOUT, &job.interrupt)
             .map_err(|error| {
                 let what = format!(
-                    "the ledger's lock in {} can't be had: {error}",
+                    "the lock of the ledger in {} could not be taken: {error}",
                     self.ledger.folder().display()
                 );
                 not_begun(discard(Refusal::new("ledger", what).hint(
-                    "another process of this host holds it; `status` shows what is owed",
+                    "another process on this host holds it; `status` shows what is owed",
                 )))
             })?;
         if is_new && self.ledger.owes(&entry.injection) {
-            let what = format!("injection `{}` is there already", entry.injection);
+            let what = format!("injection `{}` exists already", entry.injection);
             let refusal =
-                Refusal::new("overlap", what).hint("every injection has an id of its own");
+                Refusal::new("overlap", what).hint("give every injection an id of its own");
             return Err(not_begun(discard(refusal)));
         }
         let overlap = held(&self.ledger, &job.request).and_then(|held| refuse_overlap(&held, plan));
         if let Err(refusal) = overlap {
             return Err(InjectionFailure {
-                // It was free when it was planned: another plan may find something that still is.
+                // It was free when the plan was made: another plan may find something that still is.
                 lost_race: is_new,
                 ..not_begun(discard(refusal))
             });
         }
         if let Err(error) = self.ledger.commit(&self.host, &entry.injection, lock) {
-            // The rename may have happened although its sync failed: then it is owed like any other.
+            // The rename may have happened although the sync after it failed: then the entry is owed like any other.
             return Err(if self.ledger.owes(&entry.injection) {
                 self.revert_failed(entry, refused(&error), Cause::Failed)
             } else {
@@ -183,7 +183,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Puts back what an entry names, since it will not act.
+    /// Reverts what an entry describes, because the injection has failed.
     fn revert_failed(
         &self,
         entry: &LedgerEntry,
@@ -198,9 +198,9 @@ impl Executor {
     }
 
     fn cancelled(&self, entry: Option<&LedgerEntry>) -> InjectionFailure {
-        let refusal = Refusal::new("failed", "it was called off before it acted");
+        let refusal = Refusal::new("failed", "cancelled before it took effect");
         match entry {
-            // Whoever called it off knows why, and says so.
+            // Whoever cancelled it reports the actual cause.
             Some(entry) => self.revert_failed(entry, refusal, Cause::ControllerRequest),
             None => refusal.into(),
         }

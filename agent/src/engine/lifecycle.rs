@@ -1,5 +1,5 @@
-//! How an injection goes from phase to phase: planned by a child, applied by the executor, looked at by the observer, its
-//! rounds repeated. What ends it is in the engine itself.
+//! The phases of an injection: planned by a child, applied by the executor, observed by the observer, and repeated. The engine itself
+//! ends it.
 
 use super::active_injection::{ActiveInjection, Progress};
 use super::completions::Completion;
@@ -9,56 +9,58 @@ use super::{Engine, EnginePurpose, EngineTask, InjectionFailure};
 use crate::faults::Plan;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
-use backburn_experiments::wire::{Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report};
+use backburn_experiments::wire::{
+    Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often an injection is planned anew where another one took what it had picked.
+/// Most plans that are made for an injection while other injections keep taking what it had picked.
 const MAX_PLANS: u32 = 5;
-/// How much longer than what it waits for a child that awaits a supervisor may take.
+/// How much longer than the wait itself a child that waits for a supervisor may take.
 const RETURN_GRACE: Duration = Duration::from_secs(5);
 
-/// An injection that is planned, acts, or is being put back.
+/// An injection that is being planned, is active, or is being reverted.
 #[derive(Debug)]
 pub(super) struct TrackedInjection {
-    /// The number of the command that asked for it.
+    /// The number of the controller's command.
     pub(super) number: u64,
     pub(super) request: InjectionRequest,
     pub(super) phase: InjectionPhase,
-    /// How often it was planned.
+    /// How many times it was planned.
     pub(super) plans: u32,
 }
 
-/// How far it is.
+/// How far an injection has come.
 #[derive(Debug)]
 pub(super) enum InjectionPhase {
-    /// A child looks at the host. Nothing is owed.
+    /// A child is planning. Nothing is owed.
     Planning,
-    /// The executor has it.
+    /// The executor is applying the plan.
     Applying {
         plan: Box<Plan>,
         interrupt: Arc<Interrupt>,
-        /// Why it was called off.
+        /// Why it was cancelled, if it was.
         cancelled_by: Option<Cause>,
     },
-    /// It acts.
+    /// The injection is active.
     Acting(Box<ActiveInjection>),
-    /// It acts, and the executor has its next round.
+    /// The injection is active, and its next round is being planned or applied.
     Repeating {
         active: Box<ActiveInjection>,
         plan: Option<Box<Plan>>,
         interrupt: Arc<Interrupt>,
-        /// Why it was called off.
+        /// Why it was cancelled, if it was.
         cancelled_by: Option<Cause>,
-        /// Why nothing is done this time.
+        /// Why this round is skipped, if it is.
         skipped: Option<Refusal>,
     },
-    /// It is being put back.
+    /// The injection is being reverted.
     Ending { active: Box<ActiveInjection> },
 }
 
 impl Engine {
-    /// Takes what a child has found, or why there is nothing.
+    /// Takes a child's answer, or the reason why there is none.
     pub fn handle_child_answer(
         &mut self,
         purpose: EnginePurpose,
@@ -97,19 +99,19 @@ impl Engine {
         Some(&mut self.injections.get_mut(injection)?.phase)
     }
 
-    /// An injection is planned, or is not to be.
+    /// Hands an injection that was planned to the executor, or refuses it.
     fn on_planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
         let acting = self.count_acting();
         let Some(injection) = self.injections.get_mut(&id) else {
             return;
         };
         let number = injection.number;
-        // Others may have begun to act since the child counted.
+        // Other injections may have become active since the child counted.
         let plan = plan.and_then(|plan| {
             let view = plan.view();
             self.policy.permits(&injection.request, &view, acting)?;
             let interrupt = Interrupt::new().map_err(|error| {
-                Refusal::new("failed", format!("there is no descriptor left: {error}"))
+                Refusal::new("failed", format!("no file descriptor is left: {error}"))
             })?;
             Ok((plan, Arc::new(interrupt)))
         });
@@ -136,14 +138,14 @@ impl Engine {
 
     fn apply(&mut self, job: ApplyJob) {
         if let Err(job) = self.executor.send(job) {
-            // It has panicked: the kernel has ended its helpers, and nothing more can be applied.
+            // The executor has panicked: the kernel has killed its helpers, and nothing more can be applied.
             let refusal = Refusal::new("failed", "the executor has ended")
-                .hint("start the agent again; what it owes is put back then");
+                .hint("start the agent again; it then reverts what it owes");
             self.on_applied(&job.0.request.id, Err(refusal.into()));
         }
     }
 
-    /// The next round of a repeated fault is planned, or is passed over.
+    /// Hands the next round of a repeated fault to the executor, with a plan or with the reason why it is skipped.
     fn on_round_planned(&mut self, id: InjectionId, plan: Result<Plan, Refusal>) {
         let Some(injection) = self.injections.get_mut(&id) else {
             return;
@@ -175,7 +177,7 @@ impl Engine {
         self.apply(job);
     }
 
-    /// Takes what other threads have done.
+    /// Takes what other threads have completed.
     pub fn handle_completions(&mut self, now: Instant) {
         self.completions.clear_wakeup();
         while let Some(done) = self.completions.next() {
@@ -230,7 +232,7 @@ impl Engine {
                 let expected = plan.expect.as_ref();
                 let active = ActiveInjection::new(&injection.request, entry, expected, started);
                 self.start_acting(injection.number, injection.request, active, expected);
-                // It was called off when there was nothing left to call off.
+                // It was cancelled when it was too late to interrupt it.
                 if let Some(cause) = cancelled_by {
                     self.end(id, cause);
                 }
@@ -252,7 +254,8 @@ impl Engine {
             (InjectionPhase::Applying { cancelled_by, .. }, Err(not)) => {
                 if let Some(ended) = not.ended {
                     let cause = cancelled_by.unwrap_or(ended.cause);
-                    self.reports.push(Report::Ended(EndedInjection { cause, ..*ended }));
+                    self.reports
+                        .push(Report::Ended(EndedInjection { cause, ..*ended }));
                 }
                 self.refuse(injection.number, not.refusal);
             }
@@ -305,7 +308,7 @@ impl Engine {
         }
     }
 
-    /// An injection acts from now on.
+    /// Makes an injection active.
     fn start_acting(
         &mut self,
         number: u64,
@@ -335,7 +338,7 @@ impl Engine {
         );
     }
 
-    /// Begins the next round of a one-shot fault: the host is looked at afresh.
+    /// Begins the next round of a one-shot fault with a new plan.
     pub(super) fn repeat(&mut self, id: &str, now: Instant) {
         let Ok(interrupt) = Interrupt::new() else {
             return self.end(id, Cause::Failed);
@@ -348,7 +351,7 @@ impl Engine {
                 let purpose = EnginePurpose::Round {
                     injection: id.to_owned(),
                 };
-                // Without this one, so that it is not counted as one more.
+                // The injection is removed meanwhile, so that it does not count towards the policy's limit itself.
                 self.request_plan(active.next_round(now), purpose);
                 InjectionPhase::Repeating {
                     active,
@@ -367,7 +370,7 @@ impl Engine {
 /// The plan that a child has made.
 ///
 /// # Errors
-/// It can't or may not be done, or the host could not be looked at.
+/// The plan is impossible or not allowed, or the child could not check the host.
 pub fn read_plan_answer(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal> {
     let said = answer.map_err(inspection_failed)?;
     let plan: Result<Plan, Refusal> =
@@ -375,8 +378,8 @@ pub fn read_plan_answer(answer: Result<Vec<u8>, String>) -> Result<Plan, Refusal
     plan
 }
 
-/// The refusal of what could not be looked at.
+/// The refusal of an injection for which the host could not be checked.
 pub fn inspection_failed(why: String) -> Refusal {
-    Refusal::new("failed", format!("the host could not be looked at: {why}"))
-        .hint("a path that the arguments name may hang; look at it by hand, and name another")
+    Refusal::new("failed", format!("the host could not be checked: {why}"))
+        .hint("a path in the arguments may hang; check it by hand, or name another")
 }

@@ -1,10 +1,10 @@
-//! The only caller of `apply` and `undo`. Look, plan, policy, refuse overlap with what is owed,
-//! write the ledger, apply, observe; and the way back: undo, observe, and only then strike the
-//! entry out. Planned means owed; owed means reverted; nothing is ever re-injected.
+//! The only caller of `apply` and `undo`. To inject, the engine checks the host, plans, checks the policy, refuses overlap with what is
+//! owed, writes the ledger, applies and observes. To revert, it undoes, observes, and removes the ledger entry only when nothing is left.
+//! What is planned is owed, what is owed is reverted, and nothing is ever injected a second time.
 //!
-//! What is here runs on the worker's own thread, which owns every end, and never waits: plans are made by disposable
-//! children, applying, looking and undoing is done by threads (see `completions`). What is to be said and what is to be looked
-//! at is handed out by [`Engine::take_reports`] and [`Engine::take_tasks`].
+//! This module runs on the worker's own thread, which owns every deadline and never waits: disposable children make plans, and other
+//! threads apply, observe and undo (see `completions`). The worker collects reports by [`Engine::take_reports`] and tasks for children by
+//! [`Engine::take_tasks`].
 
 mod active_injection;
 mod completions;
@@ -25,11 +25,11 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
-    Cause, EndedInjection, InjectionId, InjectionRequest, UnrevertedInjection, Refusal, Report,
+    Cause, EndedInjection, InjectionId, InjectionRequest, Refusal, Report, UnrevertedInjection,
 };
 use completions::{Completion, CompletionReceiver, CompletionSender};
 use executor::{ApplyJob, Executor};
@@ -42,29 +42,29 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// How long it may take to look at the host and plan.
+/// How long a child may take to check the host and plan.
 pub const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long the answer that everything is reverted waits for what is still being put back.
+/// How long the answer to "revert all" waits for injections that are still being reverted.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One agent's injections on this host.
+/// The injections of one agent on this host.
 #[derive(Debug)]
 pub struct Engine {
-    /// The door to the machine.
+    /// The only way to change the machine.
     host: Host,
-    /// What is owed.
+    /// The injections that this host's agents owe.
     ledger: Ledger,
     state: PathBuf,
     policy: HostPolicy,
     owner: Owner,
-    /// What no fault may cut.
-    link: Option<Connection>,
+    /// The connection to the controller, which no fault may cut.
+    link: Option<ControlConnection>,
     injections: BTreeMap<InjectionId, TrackedInjection>,
     executor: Sender<ApplyJob>,
     observer: Sender<LedgerEntry>,
     completion_sender: CompletionSender,
     completions: CompletionReceiver,
-    /// Who is to be told when all that they named is put back.
+    /// "Revert all" commands that are answered once everything they name is reverted.
     pending_revert_alls: Vec<PendingRevertAll>,
     reports: Vec<Report>,
     tasks: Vec<(EngineTask, Duration, EnginePurpose)>,
@@ -94,39 +94,39 @@ impl EngineTask {
 /// What the answer of a disposable child is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnginePurpose {
-    /// A controller asked for a plan.
+    /// The plan that a controller requested; nothing is injected.
     Plan {
-        /// The command's number.
+        /// The number of the controller's command.
         request: u64,
     },
-    /// An injection is to be made.
+    /// The plan of an injection that is to be applied.
     Inject {
-        /// The injection.
+        /// The injection's id.
         injection: InjectionId,
     },
-    /// The next round of an injection is to be made.
+    /// The plan for the next round of a repeated injection.
     Round {
-        /// The injection.
+        /// The injection's id.
         injection: InjectionId,
     },
-    /// Whether a supervisor brings back what was killed.
+    /// Whether a supervisor restarts what was killed.
     Await {
-        /// The injection.
+        /// The injection's id.
         injection: InjectionId,
-        /// The round of it.
+        /// The number of the round whose victims are awaited.
         round: u64,
     },
 }
 
 impl EnginePurpose {
-    /// Whether the injection, or the round of it, that it was for has ended.
+    /// Whether the injection that the answer was for, or that round of it, has ended.
     fn is_stale(&self, engine: &Engine) -> bool {
         match self {
             EnginePurpose::Plan { .. } => false,
             EnginePurpose::Inject { injection } | EnginePurpose::Round { injection } => {
                 !engine.injections.contains_key(injection)
             }
-            // Of a fault that is repeated, only the last round is awaited.
+            // Of a repeated fault, only the victims of the last round are awaited.
             EnginePurpose::Await { injection, round } => {
                 let injection = engine.injections.get(injection);
                 !matches!(injection.map(|injection| &injection.phase),
@@ -143,14 +143,14 @@ struct PendingRevertAll {
     until: Instant,
 }
 
-/// An injection that was not made. What it had done is put back, or owed.
+/// An injection that failed. What it had already done is reverted or owed.
 #[derive(Debug)]
 pub struct InjectionFailure {
-    /// Why.
+    /// Why it failed.
     pub refusal: Refusal,
-    /// What became of what it had done already, if anything was.
+    /// How reverting ended, if anything had been applied.
     pub ended: Option<Box<EndedInjection>>,
-    /// Whether somebody else took meanwhile what had been picked, so that another plan may do.
+    /// Whether another injection took what this one had picked in the meantime, so that a new plan may succeed.
     pub lost_race: bool,
 }
 
@@ -165,17 +165,18 @@ impl From<Refusal> for InjectionFailure {
 }
 
 impl Engine {
-    /// An engine that answers for its entries as `owner`, with a ledger below this state folder.
+    /// Starts an engine that owns its ledger entries as `owner`. `state` is the agent's state folder, and `link` the connection that no fault
+    /// may cut.
     ///
     /// # Errors
-    /// There are no threads or descriptors left.
+    /// No thread or descriptor is left.
     pub fn start(
         host: Host,
         ledger: Ledger,
         state: PathBuf,
         policy: HostPolicy,
         owner: Owner,
-        link: Option<Connection>,
+        link: Option<ControlConnection>,
     ) -> io::Result<Self> {
         let (completion_sender, completions) = completions::completion_channel()?;
         let executor = Executor {
@@ -205,37 +206,37 @@ impl Engine {
         })
     }
 
-    /// Readable when another thread has done something: then [`Engine::handle_completions`].
+    /// A descriptor that is readable when another thread has completed something; then call [`Engine::handle_completions`].
     pub fn completions(&self) -> BorrowedFd<'_> {
         self.completions.as_fd()
     }
 
-    /// What is to be said to the controller, in this order.
+    /// Takes the reports for the controller, oldest first.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
     }
 
-    /// What disposable children are to look at, how long each has, and what it is for.
+    /// Takes the tasks that children are to do, each with its time limit and the purpose of its answer.
     pub fn take_tasks(&mut self) -> Vec<(EngineTask, Duration, EnginePurpose)> {
         std::mem::take(&mut self.tasks)
     }
 
-    /// Whether nobody waits for this answer any more.
+    /// Whether the answer for this purpose is no longer needed.
     pub fn is_stale(&self, purpose: &EnginePurpose) -> bool {
         purpose.is_stale(self)
     }
 
-    /// Has it said what would be done; nothing is touched.
+    /// Plans an injection without applying it. The plan or the refusal is reported.
     pub fn plan(&mut self, request: u64, injection: InjectionRequest) {
         self.request_plan(injection, EnginePurpose::Plan { request });
     }
 
-    /// Has an injection made: planned, written down, applied. It is said how that went.
+    /// Plans and applies an injection. The outcome is reported.
     pub fn inject(&mut self, number: u64, request: InjectionRequest) {
         let id = request.id.clone();
         if self.injections.contains_key(&id) {
-            let refusal = Refusal::new("overlap", format!("injection `{id}` is there already"))
-                .hint("every injection has an id of its own");
+            let refusal = Refusal::new("overlap", format!("injection `{id}` exists already"))
+                .hint("give every injection an id of its own");
             return self.refuse(number, refusal);
         }
         self.request_plan(
@@ -271,14 +272,14 @@ impl Engine {
         self.reports.push(Report::Refused { request, refusal });
     }
 
-    /// Puts one injection back; what comes of it is said. Nothing where it is not one of ours.
+    /// Starts reverting one injection; how it ended is reported. Does nothing if this engine has no such injection.
     pub fn end(&mut self, id: &str, cause: Cause) {
         let Some(mut injection) = self.injections.remove(id) else {
             return;
         };
         injection.phase = match injection.phase {
             InjectionPhase::Planning => {
-                let refusal = Refusal::new("failed", "it was called off before it was planned");
+                let refusal = Refusal::new("failed", "cancelled before it was planned");
                 return self.refuse(injection.number, refusal);
             }
             InjectionPhase::Applying {
@@ -299,7 +300,7 @@ impl Engine {
                 skipped: None,
                 ..
             } => {
-                // The executor does not have it yet.
+                // The executor has not received this round yet.
                 self.start_revert(&active, cause);
                 InjectionPhase::Ending { active }
             }
@@ -339,7 +340,11 @@ impl Engine {
         );
     }
 
-    fn ended(&mut self, mut ended: EndedInjection, effect: Option<backburn_experiments::wire::Effect>) {
+    fn ended(
+        &mut self,
+        mut ended: EndedInjection,
+        effect: Option<backburn_experiments::wire::Effect>,
+    ) {
         if let Some(TrackedInjection {
             phase: InjectionPhase::Ending { active },
             ..
@@ -353,14 +358,14 @@ impl Engine {
         self.reports.push(Report::Ended(ended));
     }
 
-    /// Puts everything of ours back; of one run, where one is named.
+    /// Starts reverting all of this engine's injections, or those of one run.
     pub fn end_all(&mut self, run: Option<&str>, cause: Cause) {
         for id in self.injections_of(run) {
             self.end(&id, cause);
         }
     }
 
-    /// The same, and says so when that is done.
+    /// Like [`Engine::end_all`], and reports when everything is reverted, or after [`REVERT_TIMEOUT`].
     pub fn revert_all(&mut self, request: u64, run: Option<String>) {
         self.end_all(run.as_deref(), Cause::ControllerRequest);
         self.pending_revert_alls.push(PendingRevertAll {
@@ -379,7 +384,7 @@ impl Engine {
             .collect()
     }
 
-    /// Answers those whose every injection is put back, or who have waited long enough.
+    /// Answers the "revert all" commands whose injections are all reverted or whose time is over.
     fn answer_revert_all(&mut self, now: Instant) {
         let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_revert_alls)
             .into_iter()
@@ -393,7 +398,7 @@ impl Engine {
                 fault: self.injections[&injection].request.fault.clone(),
                 injection,
                 residue: vec![format!(
-                    "it is still being put back after {} s",
+                    "still being reverted after {} s",
                     REVERT_TIMEOUT.as_secs()
                 )],
             });
@@ -407,7 +412,7 @@ impl Engine {
         }
     }
 
-    /// Whether anything of this run's acts.
+    /// Whether any injection of this run is active.
     pub fn acts_for(&self, run: &str) -> bool {
         self.injections.values().any(|injection| {
             let acts = matches!(
@@ -428,7 +433,7 @@ impl Engine {
         &self.policy
     }
 
-    /// Whether nothing of ours is planned, acts or is being put back.
+    /// Whether nothing is being planned, active or being reverted.
     pub fn is_idle(&self) -> bool {
         self.injections.is_empty()
     }
@@ -440,7 +445,7 @@ impl Engine {
             .count()
     }
 
-    /// When something is to be done next.
+    /// When [`Engine::tick`] is due next.
     pub fn next_due(&self) -> Option<Instant> {
         let phases = self.injections.values().map(|injection| &injection.phase);
         let due = phases.filter_map(|phase| match phase {
@@ -451,7 +456,7 @@ impl Engine {
         due.chain(answers).min()
     }
 
-    /// Does what is due: ends, repeats, looks at effects, answers.
+    /// Does everything that is due: ends injections, starts rounds, observes effects, and answers.
     pub fn tick(&mut self, now: Instant) {
         let ids: Vec<InjectionId> = self.injections.keys().cloned().collect();
         for id in ids {
@@ -460,7 +465,7 @@ impl Engine {
         self.answer_revert_all(now);
     }
 
-    /// A helper may have died: everything is looked at at once.
+    /// Observes every active injection at once, because a helper may have died.
     pub fn observe_all(&mut self, now: Instant) {
         self.host.reap();
         for injection in self.injections.values_mut() {
@@ -483,7 +488,7 @@ impl Engine {
         if active.take_due_observation(now) {
             let entry = active.entry.clone();
             if self.observer.send(entry).is_err() {
-                // It has panicked: what cannot be looked at does not go on.
+                // The observer has panicked; a fault that cannot be observed must end.
                 self.end(id, Cause::Failed);
             }
         } else if let Some(effect) = active.observation_overdue(now) {

@@ -1,4 +1,4 @@
-//! The thread that looks at what acting faults do. A look that hangs delays evidence, and nothing else.
+//! The thread that observes the effects of active injections. An observation that hangs delays evidence, and nothing else.
 
 use super::completions::{Completion, CompletionSender};
 use crate::changes::ReversibleChange as _;
@@ -8,10 +8,10 @@ use backburn_experiments::wire::Effect;
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 
-/// Starts the thread. What is sent is looked at, in turn; the thread ends when nobody can send any more.
+/// Starts the thread. It observes the entries that are sent to it in turn, and ends when every sender is dropped.
 ///
 /// # Errors
-/// There are no threads left.
+/// No thread is left.
 pub(super) fn start(
     host: Host,
     ledger: Ledger,
@@ -36,7 +36,7 @@ pub(super) fn start(
     Ok(sender)
 }
 
-/// What an entry's changes are seen to do, all together.
+/// The observed effect of all changes of an entry together.
 pub(super) fn effect_of(host: &Host, entry: &LedgerEntry) -> Effect {
     let mut effect = Effect::default();
     for change in &entry.changes {

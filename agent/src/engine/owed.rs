@@ -1,14 +1,14 @@
-//! What the ledger says is owed, for controllers.
+//! What the ledger says is owed, as reported to controllers.
 
 use super::Engine;
 use crate::ledger::UnreadableEntry;
 use backburn_experiments::wire::{InjectionId, UnrevertedInjection};
 
 impl Engine {
-    /// What other agents of this host that are alive have in its ledger: theirs to put back.
+    /// The injections in this host's ledger that belong to other agents, which are alive and will revert them.
     pub fn held_by_others(&self) -> Vec<InjectionId> {
         let Ok((entries, _)) = self.ledger.entries() else {
-            // `owed` says so.
+            // `owed` reports this error.
             return Vec::new();
         };
         let others = entries.into_iter().filter(|entry| {
@@ -19,7 +19,7 @@ impl Engine {
         others.map(|entry| entry.injection).collect()
     }
 
-    /// What this host's ledger holds that could not be put back, or of which nothing can be known here.
+    /// What this host's ledger contains that could not be reverted, or that cannot be judged from here.
     pub fn owed(&self) -> Vec<UnrevertedInjection> {
         match self.ledger.entries() {
             Ok((entries, unreadable)) => entries
@@ -31,7 +31,7 @@ impl Engine {
                 injection: String::new(),
                 fault: "unknown".into(),
                 residue: vec![format!(
-                    "{} can't be read: {error}",
+                    "{} cannot be read: {error}",
                     self.ledger.folder().display()
                 )],
             }],

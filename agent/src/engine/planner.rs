@@ -1,44 +1,44 @@
-//! From a request to a plan: look, plan, policy, refuse overlap with what is owed. Nothing here changes a host, and all of it
-//! may hang on what a document names, so the worker has it done by a disposable child (see `children`).
+//! From a request to a plan: check the host, plan, check the policy, refuse overlap with what is owed. Nothing here changes a host, and
+//! all of it may hang on what a document names, so the worker has a disposable child do it (see `children`).
 
 use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Plan, PlanContext};
 use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::plan::{HostView as _, LocalHost};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// All that a plan is made from, besides the host that is looked at.
+/// Everything that a plan is made from, apart from the host itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlanTask {
-    /// What is wanted.
+    /// The injection that is requested.
     pub request: InjectionRequest,
     /// What the host's owner allows.
     pub policy: HostPolicy,
-    /// The state folder, whose ledger says what is held.
+    /// The state folder, whose ledger says what other injections hold.
     pub state: PathBuf,
     /// The connection that no fault may cut.
-    pub link: Option<Connection>,
-    /// How many faults of this agent act already.
+    pub link: Option<ControlConnection>,
+    /// How many injections of this agent are active.
     pub acting: usize,
 }
 
 impl PlanTask {
-    /// Looks at the host, plans, and holds the plan against the policy and against what others hold.
+    /// Plans, and checks the plan against the policy and against what other injections hold.
     ///
     /// # Errors
-    /// It can't or may not be done: which rule, and what would do.
+    /// The plan is impossible or not allowed: names the rule that refuses it, and what would be allowed.
     pub fn plan(&self) -> Result<Plan, Refusal> {
         let request = &self.request;
         let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
         check_request(request, fault.one_shot)?;
-        // Nothing is done through it: the folder of a worker's ledger is there already.
+        // Nothing is changed through it: the ledger's folder exists once there is a worker.
         let host = Host::new(HostRole::Hand, Invocation { prefix: Vec::new() });
         let ledger = Ledger::open(&host, &self.state)
             .map_err(|error| Refusal::new("ledger", error.to_string()))?;
@@ -59,7 +59,7 @@ impl PlanTask {
             && let Some(group) = local.processes().freezer(std::process::id() as i32)
         {
             plan.notes.push(format!(
-                "this agent is in the freezer control group {group}: should that be frozen while the fault acts, it lasts until the group is thawed"
+                "this agent is in the freezer control group {group}: if the group is frozen while the fault is active, the fault lasts until the group is thawed"
             ));
         }
         self.policy.permits(request, &plan.view(), self.acting)?;
@@ -68,10 +68,10 @@ impl PlanTask {
     }
 }
 
-/// What the ledger says is held by others than this injection, whoever's it is: each thing, with the injection's id.
+/// What the ledger says other injections hold, whichever agent they belong to: each resource with the id of its injection.
 ///
 /// # Errors
-/// The ledger can't be read.
+/// The ledger cannot be read.
 pub(super) fn held(
     ledger: &Ledger,
     request: &InjectionRequest,
@@ -79,7 +79,7 @@ pub(super) fn held(
     let (entries, _) = ledger.entries().map_err(|error| {
         Refusal::new(
             "ledger",
-            format!("{} can't be read: {error}", ledger.folder().display()),
+            format!("{} cannot be read: {error}", ledger.folder().display()),
         )
     })?;
     let others = entries.iter().filter(|entry| entry.injection != request.id);
@@ -90,10 +90,10 @@ pub(super) fn held(
     Ok(held.collect())
 }
 
-/// A thing is held by one injection at a time.
+/// Refuses a plan that needs a resource which another injection holds: every resource is held by one injection at a time.
 ///
 /// # Errors
-/// Something that the plan wants is held by another injection.
+/// Another injection holds a resource that the plan needs.
 pub(super) fn refuse_overlap(held: &[(String, String)], plan: &Plan) -> Result<(), Refusal> {
     let wanted: Vec<String> = plan
         .changes
@@ -115,7 +115,7 @@ pub(super) fn refuse_overlap(held: &[(String, String)], plan: &Plan) -> Result<(
     }
 }
 
-/// Whether two things that are held are one, or one is a part of the other: `cpu` and `cpu:1`.
+/// Whether two resources are the same, or one is part of the other, as `cpu:1` is part of `cpu`.
 fn overlap(one: &str, other: &str) -> bool {
     let part = |whole: &str, part: &str| {
         part.strip_prefix(whole)
@@ -130,11 +130,11 @@ fn unknown_fault(name: &str) -> Refusal {
     let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
     match nearest(name, names) {
         Some(near) => refusal.hint(format!("`{near}`?")),
-        None => refusal.hint(format!("there are {}", known.join(", "))),
+        None => refusal.hint(format!("the faults are {}", known.join(", "))),
     }
 }
 
-/// What a request must have besides its fault's arguments.
+/// Checks the parts of a request that do not depend on its fault's arguments.
 fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refusal> {
     let named = request
         .id
@@ -143,24 +143,26 @@ fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refus
     let mut problems = Vec::new();
     if request.id.is_empty() || request.id.len() > 32 || !named {
         problems.push(
-            Problem::new("$", format!("`{}` is no injection id", request.id))
-                .hint("lower-case letters, digits and `-`, at most 32"),
+            Problem::new("$", format!("`{}` is not an injection id", request.id))
+                .hint("use lower-case letters, digits and `-`, at most 32 characters"),
         );
     }
     match (one_shot, request.duration, request.every) {
         (false, None, _) => problems.push(
-            Problem::new("$.duration", "a duration is missing")
-                .hint("every fault ends by itself: say when, e.g. `30s`"),
+            Problem::new("$.duration", "the duration is missing")
+                .hint("every fault needs an end: give its duration, e.g. `30s`"),
         ),
-        (false, _, Some(_)) => {
-            problems.push(Problem::new("$.every", "only a one-shot fault is repeated"))
-        }
+        (false, _, Some(_)) => problems.push(Problem::new(
+            "$.every",
+            "only a one-shot fault can be repeated",
+        )),
         (true, None, Some(_)) => problems.push(
-            Problem::new("$.duration", "a duration is missing").hint("say how long it is repeated"),
+            Problem::new("$.duration", "the duration is missing")
+                .hint("say for how long to repeat the fault, e.g. `5m`"),
         ),
         (true, Some(_), None) => problems.push(
             Problem::new("$.duration", "a one-shot fault has no duration")
-                .hint("leave it out, or repeat it with `every`"),
+                .hint("leave it out, or repeat the fault with `every`"),
         ),
         _ => {}
     }
@@ -168,26 +170,29 @@ fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refus
         .duration
         .is_some_and(|duration| duration.0.is_zero())
     {
-        problems.push(Problem::new("$.duration", "a duration of nothing"));
+        problems.push(Problem::new("$.duration", "the duration is zero"));
     }
     for (key, span) in [("duration", request.duration), ("every", request.every)] {
         if let Some(span) = span.filter(|span| *span > HumanDuration::MAX_FAULT_DURATION) {
-            let what = format!("{span} is too long: no fault lasts longer than a year");
+            let what = format!("{span} is too long: no fault may last longer than a year");
             problems.push(
                 Problem::new(format!("$.{key}"), what)
-                    .hint(format!("{} at the most", HumanDuration::MAX_FAULT_DURATION)),
+                    .hint(format!("at most {}", HumanDuration::MAX_FAULT_DURATION)),
             );
         }
     }
-    if request.every.is_some_and(|every| every < HumanDuration::millis(10)) {
-        problems.push(Problem::new("$.every", "too often").hint("10ms at the least"));
+    if request
+        .every
+        .is_some_and(|every| every < HumanDuration::millis(10))
+    {
+        problems.push(Problem::new("$.every", "the interval is too short").hint("at least 10ms"));
     }
     if problems.is_empty() {
         Ok(())
     } else {
         Err(Refusal {
             problems,
-            ..Refusal::new("arguments", "the injection is not usable")
+            ..Refusal::new("arguments", "the injection is invalid")
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The way back. Used by the worker for what acts, by the guardian when the worker is dead, by
-//! the next start, and by hand: it needs the ledger, the host and nothing else.
+//! Reverting. The worker uses it for active injections, the guardian when the worker is dead, the next agent when it starts, and a person
+//! by hand. It needs the ledger and the host, and nothing else.
 
 use super::observer::effect_of;
 use crate::changes::{Change, Observed, ReversibleChange as _};
@@ -11,16 +11,16 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How often undoing is tried before an entry is called stuck.
+/// How many times undoing is attempted before an entry is called stuck.
 const MAX_UNDO_ATTEMPTS: u32 = 5;
 
-/// How long a last look at an effect may take: an end does not wait for it any longer.
+/// How long the last observation of an effect may take. The revert does not wait for it any longer.
 const LAST_LOOK_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long what is reverted side by side may take until it counts as not put back. It goes on after that.
+/// How long a revert may take until it is reported as unfinished. It continues after that.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Reverts an entry on a thread of its own, and then calls `then` there with the end and the effect that was last seen. Ends
-/// do not wait for one another.
+/// Reverts an entry on a thread of its own, then calls `then` on that thread with the outcome and the effect that was last observed.
+/// Reverts do not wait for one another.
 pub(super) fn revert_on_thread(
     host: Host,
     ledger: Ledger,
@@ -35,18 +35,18 @@ pub(super) fn revert_on_thread(
     spawn_or_run("revert", work);
 }
 
-/// What an entry's changes are seen to do; none where that can't be looked at in time.
+/// The observed effect of an entry; none if it cannot be observed in time.
 fn last_effect(host: &Host, entry: &LedgerEntry) -> Option<Effect> {
     let (sender, receiver) = channel();
     let (host, entry) = (host.for_thread(), entry.clone());
-    // Nobody may listen any more.
+    // The receiver may be gone already.
     let look = move || drop(sender.send(effect_of(&host, &entry)));
     let thread = std::thread::Builder::new().spawn(look).ok()?;
     drop(thread);
     receiver.recv_timeout(LAST_LOOK_TIMEOUT).ok()
 }
 
-/// Does it on a thread of its own; at once, where there are no threads left.
+/// Runs `work` on a thread of its own, or on this thread if no other can be started.
 fn spawn_or_run(name: &str, work: impl FnOnce() + Send + 'static) {
     let work = std::sync::Arc::new(std::sync::Mutex::new(Some(work)));
     let take = |work: &std::sync::Mutex<Option<_>>| {
@@ -69,12 +69,17 @@ fn spawn_or_run(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Undoes an entry's changes, last first, looks whether they are gone, and strikes the entry
-/// out only then. What is not gone stays in the ledger, as stuck.
-pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Cause) -> EndedInjection {
+/// Undoes an entry's changes, last first, observes whether they are gone, and removes the entry only then. Otherwise the entry stays in
+/// the ledger, marked as stuck with what is left.
+pub fn revert_entry(
+    host: &Host,
+    ledger: &Ledger,
+    entry: &LedgerEntry,
+    cause: Cause,
+) -> EndedInjection {
     let started = Instant::now();
     if let Err(hidden) = entry.visible(&host.table) {
-        // Nothing was tried, so nothing is stuck: the entry stays as whoever can see to it wrote it.
+        // Nothing was attempted, so nothing is stuck: the entry stays as it is for an agent that can see its namespaces.
         return ended(entry, cause, vec![hidden.to_string()], started);
     }
     let mut residue = Vec::new();
@@ -84,28 +89,33 @@ pub fn revert_entry(host: &Host, ledger: &Ledger, entry: &LedgerEntry, cause: Ca
         if residue.is_empty() {
             match ledger.remove(host, &entry.injection) {
                 Ok(()) => break,
-                // Removed, though not yet durably: at worst the next start looks again.
+                // The file is removed, though not yet durably: at worst the next agent checks again.
                 Err(_) if !ledger.owes(&entry.injection) => break,
                 Err(error) => residue.push(format!(
-                    "all is put back, but the ledger still names it: {error}"
+                    "everything is reverted, but the ledger entry could not be removed: {error}"
                 )),
             }
         }
     }
-    // Somebody else may have put it back meanwhile: then there is nothing to write down.
+    // Somebody else may have reverted it in the meantime: then there is nothing to record.
     if !residue.is_empty() && ledger.owes(&entry.injection) {
         let stuck = LedgerEntry {
             stuck: residue.clone(),
             ..entry.clone()
         };
         if let Err(error) = ledger.write(host, &stuck) {
-            tracing::warn!(injection = entry.injection, %error, "what is stuck could not be written down");
+            tracing::warn!(injection = entry.injection, %error, "the ledger entry could not be marked as stuck");
         }
     }
     ended(entry, cause, residue, started)
 }
 
-fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Instant) -> EndedInjection {
+fn ended(
+    entry: &LedgerEntry,
+    cause: Cause,
+    residue: Vec<String>,
+    started: Instant,
+) -> EndedInjection {
     EndedInjection {
         injection: entry.injection.clone(),
         cause,
@@ -116,15 +126,15 @@ fn ended(entry: &LedgerEntry, cause: Cause, residue: Vec<String>, started: Insta
     }
 }
 
-/// What fails at once rarely succeeds at once: a process that is just leaving, a full table.
+/// Waits before another attempt. What fails because a process is just exiting or a table is full rarely succeeds at once.
 fn wait_before(attempt: u32) {
     if attempt > 0 {
         std::thread::sleep(Duration::from_millis(10) * 4u32.pow(attempt - 1));
     }
 }
 
-/// Undoes an entry that is known, while the ledger does not tell of it: it was removed or spoiled. That is never clean. What is not
-/// seen to be gone is written into the ledger again, so that it stays owed.
+/// Undoes an entry that is known although the ledger does not contain it any more, because it was removed or damaged. That never counts
+/// as clean. What is not observed to be gone is written to the ledger again, so that it stays owed.
 pub(super) fn revert_lost_entry(
     host: &Host,
     state: &Path,
@@ -134,7 +144,7 @@ pub(super) fn revert_lost_entry(
     let started = Instant::now();
     let lost = match Ledger::at(state).read(&entry.injection) {
         Ok(_) => format!(
-            "its entry has vanished from the ledger in {}",
+            "its entry has disappeared from the ledger in {}",
             state.display()
         ),
         Err(error) => error.to_string(),
@@ -147,7 +157,7 @@ pub(super) fn revert_lost_entry(
         wait_before(attempt);
         residue = undo_all(host, entry);
         if residue.is_empty() {
-            let done = format!("{lost}; what the guardian remembered of it is put back, seen gone");
+            let done = format!("{lost}; the guardian remembered it and has reverted it");
             return ended(entry, cause, vec![done], started);
         }
     }
@@ -158,12 +168,12 @@ pub(super) fn revert_lost_entry(
     };
     let written = Ledger::open(host, state).and_then(|ledger| ledger.write(host, &stuck));
     if let Err(error) = written {
-        tracing::warn!(injection = entry.injection, %error, "what is stuck could not be written down");
+        tracing::warn!(injection = entry.injection, %error, "the ledger entry could not be marked as stuck");
     }
     ended(entry, cause, residue, started)
 }
 
-/// One attempt; what is still there, in words for people.
+/// Attempts to undo all changes once. Returns a description of each change that is still there.
 fn undo_all(host: &Host, entry: &LedgerEntry) -> Vec<String> {
     let mut residue = Vec::new();
     for change in entry.changes.iter().rev() {
@@ -175,18 +185,18 @@ fn undo_all(host: &Host, entry: &LedgerEntry) -> Vec<String> {
                 None => seen,
             });
         } else if let Some(error) = failed {
-            tracing::warn!(injection = entry.injection, %error, "undo complained, and yet it is gone");
+            tracing::warn!(injection = entry.injection, %error, "undo reported an error, but the change is gone");
         }
     }
     residue
 }
 
-/// Puts back what is owed by agents that died: every entry whose owner `is_dead` says so, side by side.
-/// Also returns what could not be put back, from now or from before.
+/// Reverts every entry for which `is_selected` is true, side by side. Returns how each ended, and everything that could not be reverted,
+/// now or before.
 pub fn revert_matching(
     host: &Host,
     ledger: &Ledger,
-    is_dead: impl Fn(&LedgerEntry) -> bool,
+    is_selected: impl Fn(&LedgerEntry) -> bool,
     cause: Cause,
 ) -> (Vec<EndedInjection>, Vec<UnrevertedInjection>) {
     ledger.clear_stale(host);
@@ -194,7 +204,7 @@ pub fn revert_matching(
         Ok(found) => found,
         Err(error) => {
             let residue = vec![format!(
-                "{} can't be read: {error}",
+                "{} cannot be read: {error}",
                 ledger.folder().display()
             )];
             return (
@@ -207,7 +217,7 @@ pub fn revert_matching(
             );
         }
     };
-    let dead: Vec<LedgerEntry> = entries.into_iter().filter(is_dead).collect();
+    let dead: Vec<LedgerEntry> = entries.into_iter().filter(is_selected).collect();
     let ended = revert_all(host, ledger, &dead, cause);
     let stuck = ended.iter().zip(&dead).filter(|(end, _)| !end.clean);
     let stuck = stuck.map(|(end, entry)| UnrevertedInjection {
@@ -223,21 +233,26 @@ pub fn revert_matching(
     (ended, owed)
 }
 
-/// Reverts these side by side. One that takes longer than [`REVERT_TIMEOUT`] counts as not put back.
-fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Cause) -> Vec<EndedInjection> {
+/// Reverts entries side by side. One that takes longer than [`REVERT_TIMEOUT`] counts as not reverted.
+fn revert_all(
+    host: &Host,
+    ledger: &Ledger,
+    entries: &[LedgerEntry],
+    cause: Cause,
+) -> Vec<EndedInjection> {
     let (sender, receiver) = channel();
     for (number, entry) in entries.iter().enumerate() {
         let (sender, host, ledger) = (sender.clone(), host.for_thread(), ledger.clone());
         let entry = entry.clone();
         spawn_or_run("revert", move || {
-            // Nobody may listen any more.
+            // The receiver may be gone already.
             drop(sender.send((number, revert_entry(&host, &ledger, &entry, cause))));
         });
     }
     drop(sender);
     let until = Instant::now() + REVERT_TIMEOUT;
     let mut ends: Vec<Option<EndedInjection>> = vec![None; entries.len()];
-    // Until all have told, or the time is over.
+    // Until all have answered, or the time is over.
     while let Ok((number, end)) =
         receiver.recv_timeout(until.saturating_duration_since(Instant::now()))
     {
@@ -250,7 +265,7 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
         cause,
         clean: false,
         residue: vec![format!(
-            "it is still being put back after {} s",
+            "still being reverted after {} s",
             REVERT_TIMEOUT.as_secs()
         )],
         took: HumanDuration(REVERT_TIMEOUT),
@@ -261,13 +276,13 @@ fn revert_all(host: &Host, ledger: &Ledger, entries: &[LedgerEntry], cause: Caus
         .collect()
 }
 
-/// Whether a change is seen to be gone; if not, in words for people.
+/// Describes what is left of a change; none if the change is observed to be gone.
 pub fn residue_of(host: &Host, change: &Change) -> Option<String> {
     match change.observe(host) {
         Ok(Observed::Absent) => None,
         Ok(Observed::Present(seen) | Observed::Contested(seen)) => Some(seen),
         Err(error) => Some(format!(
-            "{} can't be looked at: {error}",
+            "{} cannot be observed: {error}",
             change.view().kind
         )),
     }

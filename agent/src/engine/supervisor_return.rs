@@ -1,5 +1,5 @@
-//! What should come after a one-shot fault: that a supervisor brings processes back. Looked for by a disposable child, since
-//! a selector may name a path.
+//! Waiting for a supervisor to restart processes that a one-shot fault killed. A disposable child does the waiting, since a selector may
+//! name a path that hangs.
 
 use crate::faults;
 use crate::processes::{ProcessId, ProcessTable, Protection};
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 pub use faults::Expectation;
 
-/// How far two looks are apart.
+/// How long to wait between two searches for restarted processes.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What came of waiting for a supervisor.
+/// Whether a supervisor restarted the processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SupervisorReturn {
-    /// The processes that came back; none where not enough came in time.
+    /// The restarted processes; none if too few were restarted in time.
     pub back: Option<Vec<ProcessId>>,
 }
 
-/// Waits until as many new processes as expected are there, or the time for that is over.
+/// Waits until as many new processes exist as expected, or the time for that is over.
 pub fn await_return(expected: &Expectation) -> SupervisorReturn {
     let until = Instant::now() + expected.within.0;
     let table = ProcessTable::default();
     loop {
-        // Nobody there yet is what one waits through.
+        // Finding no process yet is no error.
         let found = expected
             .selector
             .find("$.process", &table, &Protection::default(), 0);
@@ -45,7 +45,7 @@ pub fn await_return(expected: &Expectation) -> SupervisorReturn {
     }
 }
 
-/// A supervisor is awaited.
+/// The wait for a supervisor, and its outcome.
 #[derive(Debug)]
 pub(super) struct AwaitedReturn {
     within: HumanDuration,
@@ -60,7 +60,7 @@ enum ReturnOutcome {
 }
 
 impl AwaitedReturn {
-    /// Awaited from now on.
+    /// A wait that begins at `since`.
     pub(super) fn new(expected: &Expectation, since: Instant) -> Self {
         AwaitedReturn {
             within: expected.within,
@@ -69,12 +69,12 @@ impl AwaitedReturn {
         }
     }
 
-    /// Whether there is no answer yet.
+    /// Whether the outcome is still unknown.
     pub(super) fn is_open(&self) -> bool {
         self.answer.is_none()
     }
 
-    /// Takes the answer of the child that looked; an error where it could not look.
+    /// Records the child's answer, or why it could not search.
     pub(super) fn take(&mut self, answer: Result<SupervisorReturn, String>) {
         self.answer = Some(match answer {
             Ok(SupervisorReturn { back: Some(new) }) => {
@@ -83,11 +83,11 @@ impl AwaitedReturn {
             Ok(SupervisorReturn { back: None }) => {
                 ReturnOutcome::NotBack(format!("not back within {}", self.within))
             }
-            Err(why) => ReturnOutcome::NotBack(format!("not seen to be back: {why}")),
+            Err(why) => ReturnOutcome::NotBack(format!("not known to be back: {why}")),
         });
     }
 
-    /// Adds what is known to an effect.
+    /// Adds the outcome to an effect.
     pub(super) fn add_to(&self, effect: &mut Effect) {
         match &self.answer {
             Some(ReturnOutcome::Back(after, new)) => {

@@ -1,7 +1,7 @@
 //! `dns-fail`: some names are not found, as when a name server is broken, forgetful, forbidding or dead.
 
 use super::{FaultKind, Plan, PlanContext};
-use crate::dns::{Alteration, Failure};
+use crate::dns::{Alteration, AnswerFailure};
 use crate::network::DnsSelector;
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -19,7 +19,7 @@ pub struct DnsFail {
     answers: DnsSelector,
     /// How they fail. `servfail` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    with: Option<Failure>,
+    with: Option<AnswerFailure>,
 }
 
 impl FaultKind for DnsFail {

@@ -2,7 +2,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::{FlowSelector, plan_for_filter};
-use crate::packet_filter::{PacketEffect, Shape};
+use crate::packet_filter::{PacketEffect, Shaping};
 use crate::plan::kernel_refusal;
 use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
@@ -88,7 +88,7 @@ impl FaultKind for NetworkBandwidth {
         plan.notes.push(
             "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
         );
-        if let Shape::Bandwidth { burst, queue, .. } = shape {
+        if let Shaping::Bandwidth { burst, queue, .. } = shape {
             for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
                 if given.is_some() && u64::from(size) < longest {
                     plan.warnings.push(format!(
@@ -108,7 +108,7 @@ impl FaultKind for NetworkBandwidth {
 
 impl NetworkBandwidth {
     /// The sizes that are meant where the longest packet, with its header, has this many bytes.
-    fn shape(&self, longest: u64) -> Shape {
+    fn shape(&self, longest: u64) -> Shaping {
         // All are below `MAX_QUEUE_BYTES`, but for a queue that was given.
         let bytes = |size: u64| u32::try_from(size.min(MAX_QUEUE_BYTES.0)).unwrap_or(u32::MAX);
         let burst = self.burst.map_or_else(
@@ -123,7 +123,7 @@ impl NetworkBandwidth {
         let queue = self
             .queue
             .map_or_else(|| self.usual_queue(longest).max(burst), |queue| queue.0);
-        Shape::Bandwidth {
+        Shaping::Bandwidth {
             rate: self.rate.0,
             burst: bytes(burst),
             queue: bytes(queue),

@@ -4,7 +4,7 @@ use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Direction, PacketEffect, Shape, Share};
+use crate::packet_filter::{Direction, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -47,7 +47,7 @@ impl FaultKind for NetworkCorrupt {
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let ways = ShapingMethods {
-            shape: Shape::Corrupt(self.percent),
+            shape: Shaping::Corrupt(self.percent),
             other: PacketEffect::Corrupt {
                 share: Share::percent(self.percent),
                 seed: context.seed,

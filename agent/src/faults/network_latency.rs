@@ -3,7 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -106,7 +106,7 @@ impl FaultKind for NetworkLatency {
             overtake: None,
         };
         let ways = ShapingMethods {
-            shape: Shape::Delay(delay),
+            shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
                 seed: context.seed,

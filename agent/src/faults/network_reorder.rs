@@ -4,7 +4,7 @@ use super::network_latency::{DELAY_NOTE, wrong_delay};
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shape};
+use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
 use schemars::JsonSchema;
@@ -92,7 +92,7 @@ impl FaultKind for NetworkReorder {
             }),
         };
         let ways = ShapingMethods {
-            shape: Shape::Delay(delay),
+            shape: Shaping::Delay(delay),
             other: PacketEffect::Delay {
                 delay,
                 seed: context.seed,

@@ -1,6 +1,6 @@
 //! The beginning of every helper: first everything that ends it, then what it is for.
 
-use super::{Failed, HelperSpec};
+use super::{HelperError, HelperSpec};
 use crate::processes::HELPER_NAME;
 use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal};
 use nix::sys::time::TimeSpec;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// A helper that will end.
-pub(super) struct Life {
+pub(super) struct HelperProcess {
     /// What it is for.
     pub role: HelperSpec,
     /// When it ends by itself, from its start.
@@ -23,23 +23,23 @@ pub(super) struct Life {
 }
 
 /// Why a helper does nothing.
-pub(super) enum NotBegun {
+pub(super) enum StartError {
     /// Its parent died before it could be tied to it.
     Orphan,
     /// Something else.
-    Wrong(Failed),
+    Wrong(HelperError),
 }
 
-impl From<Failed> for NotBegun {
-    fn from(failed: Failed) -> Self {
-        NotBegun::Wrong(failed)
+impl From<HelperError> for StartError {
+    fn from(failed: HelperError) -> Self {
+        StartError::Wrong(failed)
     }
 }
 
 /// Ties this process to its parent and to its deadline, then reads what it is for.
-pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
+pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
     let usage = || {
-        Failed::new("`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this")
+        HelperError::new("`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this")
     };
     let [_mark, parent, deadline, role] = args else {
         return Err(usage().into());
@@ -48,13 +48,13 @@ pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
     let (Some(parent), Some(deadline)) = (number(parent), number(deadline)) else {
         return Err(usage().into());
     };
-    let no = |what: &str, error: io::Error| Failed::new(format!("{what}: {error}"));
+    let no = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     // In this order: a parent that dies after the first line kills us, one that died before it is
     // found out by the second.
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| no("could not tie itself to the agent", error.into()))?;
     if getppid().map(|pid| pid.as_raw_nonzero().get() as u64) != Some(parent) {
-        return Err(NotBegun::Orphan);
+        return Err(StartError::Orphan);
     }
     let deadline = Duration::from_millis(deadline.max(1));
     let timer = arm(deadline).map_err(|error| no("could not set its deadline", error.into()))?;
@@ -72,7 +72,7 @@ pub(super) fn begin(args: &[OsString]) -> Result<Life, NotBegun> {
         .to_str()
         .and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(usage)?;
-    Ok(Life {
+    Ok(HelperProcess {
         role,
         deadline,
         _deadline: timer,
@@ -93,11 +93,11 @@ fn arm(after: Duration) -> nix::Result<Timer> {
     Ok(timer)
 }
 
-impl Life {
+impl HelperProcess {
     /// Says that the harm is done, and closes standard output.
-    pub(super) fn ready(&self, seen: impl Into<String>) -> Result<(), Failed> {
+    pub(super) fn ready(&self, seen: impl Into<String>) -> Result<(), HelperError> {
         say("ready", &seen.into())
-            .map_err(|error| Failed::new(format!("could not tell the agent: {error}")))
+            .map_err(|error| HelperError::new(format!("could not tell the agent: {error}")))
     }
 
     /// Offers this process to the kernel first when memory runs out.
@@ -105,9 +105,9 @@ impl Life {
         clippy::disallowed_methods,
         reason = "about ourselves, and gone with us"
     )]
-    pub(super) fn first_to_be_killed(&self) -> Result<(), Failed> {
+    pub(super) fn first_to_be_killed(&self) -> Result<(), HelperError> {
         std::fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| {
-            Failed::new(format!(
+            HelperError::new(format!(
                 "/proc/self/oom_score_adj: could not be the first to be killed: {error}"
             ))
         })
@@ -122,7 +122,7 @@ impl Life {
 }
 
 /// Says why nothing is done, and gives the exit code for it.
-pub(super) fn fail(failed: &Failed) -> ExitCode {
+pub(super) fn fail(failed: &HelperError) -> ExitCode {
     if let Err(error) = say("failed", &failed.to_string()) {
         // Nobody listens any more; the exit code still tells.
         tracing::debug!("the agent could not be told: {error}");

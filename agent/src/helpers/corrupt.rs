@@ -1,8 +1,8 @@
 //! Turning a bit of packets as they arrive, as a bad cable does: behind the IP header, whose own
 //! sum the kernel has looked at by then, so that the sum of TCP, UDP or ICMP is what finds it out.
 
-use super::Failed;
-use crate::netlink::{Onward, PacketQueue};
+use super::HelperError;
+use crate::netlink::{PacketVerdict, PacketQueue};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -10,12 +10,12 @@ use rustix::io::Errno;
 use std::io;
 
 /// Turns a bit of each packet that comes, until this process is killed.
-pub(super) fn turn_bits(queue: &PacketQueue, seed: u64) -> Failed {
+pub(super) fn turn_bits(queue: &PacketQueue, seed: u64) -> HelperError {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     loop {
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Failed::new(io::Error::from(error).to_string()),
+            Err(error) => return HelperError::new(io::Error::from(error).to_string()),
         }
         let mut turned = Vec::new();
         let arrived = queue.arrived(|packet| {
@@ -23,20 +23,20 @@ pub(super) fn turn_bits(queue: &PacketQueue, seed: u64) -> Failed {
             turned.push((
                 packet.number,
                 match packet.cut {
-                    true => Onward::Unchanged,
+                    true => PacketVerdict::Unchanged,
                     false => {
                         turn(&mut bytes, random.next_u64());
-                        Onward::Replaced(packet.mark, bytes)
+                        PacketVerdict::Replaced(packet.mark, bytes)
                     }
                 },
             ));
         });
         let sent = arrived.and_then(|()| {
             let mut turned = turned.iter();
-            turned.try_for_each(|(number, onward)| queue.send_on(*number, onward))
+            turned.try_for_each(|(number, onward)| queue.send_verdict(*number, onward))
         });
         if let Err(error) = sent {
-            return Failed::new(error.to_string());
+            return HelperError::new(error.to_string());
         }
     }
 }

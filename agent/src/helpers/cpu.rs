@@ -1,8 +1,8 @@
 //! Keeping processors busy: each thread works until it has had its share of the time that has
 //! passed, counted in its own processor time, and sleeps for the rest of every short period.
 
-use super::Failed;
-use super::bootstrap::Life;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
 use backburn_experiments::HumanDuration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,22 +13,22 @@ use std::time::{Duration, Instant};
 /// What a share is a share of: short against anything that a service would call a pause.
 const PERIOD: Duration = Duration::from_millis(20);
 /// The most processor time that a thread makes up for once others let it: it is that much over its share then.
-const MOST_OWED: Duration = Duration::from_millis(200);
+const MAX_OWED: Duration = Duration::from_millis(200);
 /// How long is watched before the load is called ready.
-const LOOK: Duration = Duration::from_millis(40);
+const MEASURED_FOR: Duration = Duration::from_millis(40);
 
 pub(super) fn run(
     workers: usize,
     load_percent: f64,
     cpus: Option<&[usize]>,
     ramp: Option<HumanDuration>,
-    life: &Life,
-) -> Result<(), Failed> {
+    life: &HelperProcess,
+) -> Result<(), HelperError> {
     if workers == 0
         || !(load_percent > 0.0 && load_percent <= 100.0)
         || cpus.is_some_and(<[usize]>::is_empty)
     {
-        return Err(Failed::new(
+        return Err(HelperError::new(
             "no load: at least one worker, more than 0 and up to 100% and a processor are wanted",
         ));
     }
@@ -47,7 +47,7 @@ pub(super) fn run(
             .stack_size(64 * 1024)
             .spawn(work)
             .map_err(|error| {
-                Failed::new(format!(
+                HelperError::new(format!(
                     "could not start thread {worker} of {workers}: {error}"
                 ))
             })?;
@@ -55,26 +55,26 @@ pub(super) fn run(
     for _ in 0..workers {
         started
             .recv()
-            .map_err(|_| Failed::new("a thread ended before it began to work"))??;
+            .map_err(|_| HelperError::new("a thread ended before it began to work"))??;
     }
     let before = process_time();
-    std::thread::sleep(LOOK);
+    std::thread::sleep(MEASURED_FOR);
     let used = process_time().saturating_sub(before);
     let threads = if workers == 1 { "thread" } else { "threads" };
     life.ready(format!(
         "{workers} {threads} used {} ms of processor time in {} ms",
         used.as_millis(),
-        LOOK.as_millis()
+        MEASURED_FOR.as_millis()
     ))?;
     life.wait_for_ever()
 }
 
-fn pin(cpu: Option<usize>) -> Result<(), Failed> {
+fn pin(cpu: Option<usize>) -> Result<(), HelperError> {
     let Some(cpu) = cpu else {
         return Ok(());
     };
     let failed = |why: &str| {
-        Failed::new(format!(
+        HelperError::new(format!(
             "processor {cpu}: a thread can't be kept on it: {why}"
         ))
         .hint("`nproc` and `taskset -cp $$` tell which processors there are and may be used")
@@ -87,7 +87,7 @@ fn pin(cpu: Option<usize>) -> Result<(), Failed> {
     sched_setaffinity(None, &set).map_err(|error| failed(&error.to_string()))
 }
 
-/// Works for ever. What others kept it from is made up for, as far as [`MOST_OWED`].
+/// Works for ever. What others kept it from is made up for, as far as [`MAX_OWED`].
 fn work(share: f64, ramp: Duration) {
     let start = Instant::now();
     let mut last = start;
@@ -103,7 +103,7 @@ fn work(share: f64, ramp: Duration) {
         // A period takes longer where others have the processor meanwhile.
         let passed = begin.duration_since(last);
         last = begin;
-        owed = (owed + passed.as_secs_f64() * share * grown).min(MOST_OWED.as_secs_f64());
+        owed = (owed + passed.as_secs_f64() * share * grown).min(MAX_OWED.as_secs_f64());
         while begin.elapsed() < PERIOD {
             let has = thread_time();
             owed -= has.saturating_sub(had).as_secs_f64();

@@ -1,10 +1,10 @@
 //! Holding packets for a time: one thread, one queue. In order, those whose time has come are always
 //! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
-use super::Failed;
-use super::precise_timer::{be_timely, nap};
-use crate::netlink::{Onward, PacketQueue};
+use super::HelperError;
+use super::precise_timer::{use_precise_timers, poll_timeout};
 use crate::packet_filter::{Delay, Delays};
+use crate::netlink::{PacketVerdict, PacketQueue};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::cmp::Reverse;
@@ -13,30 +13,30 @@ use std::io;
 use std::time::Instant;
 
 /// Packets that are held, by number.
-enum Held {
+enum DelayQueue {
     InOrder(VecDeque<(Instant, u32)>),
     /// The one that is due first on top; of two, the one that came first.
     InAnyOrder(BinaryHeap<Reverse<(Instant, u64, u32)>>),
 }
 
 /// Holds what comes, until this process is killed.
-pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> Failed {
-    if let Err(error) = be_timely() {
-        return Failed::new(error.to_string());
+pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> HelperError {
+    if let Err(error) = use_precise_timers() {
+        return HelperError::new(error.to_string());
     }
     let mut delays = Delays::new(delay, seed);
     let mut held = match delay.keep_order && delay.overtake.is_none() {
-        true => Held::InOrder(VecDeque::new()),
-        false => Held::InAnyOrder(BinaryHeap::new()),
+        true => DelayQueue::InOrder(VecDeque::new()),
+        false => DelayQueue::InAnyOrder(BinaryHeap::new()),
     };
     // Where some overtake, the others still keep their order among themselves.
     let mut last = Instant::now();
     let mut number = 0;
     loop {
-        let timeout = nap(held.next_due(), Instant::now());
+        let timeout = poll_timeout(held.next_due(), Instant::now());
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Failed::new(io::Error::from(error).to_string()),
+            Err(error) => return HelperError::new(io::Error::from(error).to_string()),
         }
         let now = Instant::now();
         let arrived = queue.arrived(|packet| {
@@ -51,43 +51,43 @@ pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> Failed {
             number += 1;
             held.put(due, number, packet.number);
         });
-        if let Err(error) = arrived.and_then(|()| held.let_go(queue)) {
-            return Failed::new(error.to_string());
+        if let Err(error) = arrived.and_then(|()| held.accept_up_to(queue)) {
+            return HelperError::new(error.to_string());
         }
     }
 }
 
-impl Held {
+impl DelayQueue {
     fn next_due(&self) -> Option<Instant> {
         match self {
-            Held::InOrder(held) => held.front().map(|(due, _)| *due),
-            Held::InAnyOrder(held) => held.peek().map(|Reverse((due, _, _))| *due),
+            DelayQueue::InOrder(held) => held.front().map(|(due, _)| *due),
+            DelayQueue::InAnyOrder(held) => held.peek().map(|Reverse((due, _, _))| *due),
         }
     }
 
     fn put(&mut self, due: Instant, number: u64, packet: u32) {
         match self {
-            Held::InOrder(held) => held.push_back((due, packet)),
-            Held::InAnyOrder(held) => held.push(Reverse((due, number, packet))),
+            DelayQueue::InOrder(held) => held.push_back((due, packet)),
+            DelayQueue::InAnyOrder(held) => held.push(Reverse((due, number, packet))),
         }
     }
 
     /// Lets those go whose time has come.
-    fn let_go(&mut self, queue: &PacketQueue) -> io::Result<()> {
+    fn accept_up_to(&mut self, queue: &PacketQueue) -> io::Result<()> {
         let now = Instant::now();
         match self {
-            Held::InOrder(held) => {
+            DelayQueue::InOrder(held) => {
                 let mut last = None;
                 while let Some((_, packet)) = held.pop_front_if(|(due, _)| *due <= now) {
                     last = Some(packet);
                 }
-                last.map_or(Ok(()), |last| queue.let_go(last))
+                last.map_or(Ok(()), |last| queue.accept_up_to(last))
             }
-            Held::InAnyOrder(held) => {
+            DelayQueue::InAnyOrder(held) => {
                 while let Some(Reverse((_, _, packet))) =
                     held.peek().filter(|Reverse((due, _, _))| *due <= now)
                 {
-                    queue.send_on(*packet, &Onward::Unchanged)?;
+                    queue.send_verdict(*packet, &PacketVerdict::Unchanged)?;
                     held.pop();
                 }
                 Ok(())

@@ -1,8 +1,8 @@
 //! Filling a file system with a file that has no name, so that the kernel frees it when this
 //! process dies, and never so far that less than the reserve stays free.
 
-use super::Failed;
-use super::bootstrap::Life;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
 use super::spec::size;
 use nix::sys::signal::{SigSet, Signal};
 use rand_chacha::ChaCha8Rng;
@@ -19,25 +19,25 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The most taken between two looks at what is free.
-const STEP: u64 = 64 << 20;
+const STEP_BYTES: u64 = 64 << 20;
 /// The same where it must be written.
-const WRITTEN_STEP: u64 = 1 << 20;
+const WRITTEN_STEP_BYTES: u64 = 1 << 20;
 /// How the name of every such file begins.
-pub(crate) const NAME_BEGINS: &str = ".backburn-";
+pub(crate) const FILE_NAME_PREFIX: &str = ".backburn-";
 /// Less than this is not worth a try.
-const LEAST: u64 = 4096;
+const MIN_STEP_BYTES: u64 = 4096;
 /// How long filling may go on before it is called ready; it goes on after.
-const SOON: Duration = Duration::from_millis(200);
+const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
-const WATCH: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(
     directory: &Path,
     bytes: u64,
     reserve: u64,
     name: &str,
-    life: &Life,
-) -> Result<(), Failed> {
+    life: &HelperProcess,
+) -> Result<(), HelperError> {
     life.first_to_be_killed()?;
     // A file that reaches the limit of its size (`ulimit -f`) would end us without a word (setrlimit(2), `RLIMIT_FSIZE`);
     // blocked, the signal leaves the error to be seen.
@@ -45,9 +45,9 @@ pub(super) fn run(
     too_large.add(Signal::SIGXFSZ);
     too_large
         .thread_block()
-        .map_err(|error| Failed::new(format!("could not block SIGXFSZ: {error}")))?;
+        .map_err(|error| HelperError::new(format!("could not block SIGXFSZ: {error}")))?;
     let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Failed::new(format!("{}: {what}: {error}", directory.display()))
+        HelperError::new(format!("{}: {what}: {error}", directory.display()))
     };
     let file = nameless(directory, name).map_err(|error| {
         failed("no file can be made in it", &error)
@@ -58,7 +58,7 @@ pub(super) fn run(
         Err(error) => Err(failed("can't tell how much is free", &error)),
     };
     let before = free()?;
-    if before < reserve.saturating_add(LEAST) {
+    if before < reserve.saturating_add(MIN_STEP_BYTES) {
         let what = format!(
             "nothing filled: {} free, of which {} are to stay",
             size(before),
@@ -72,7 +72,7 @@ pub(super) fn run(
                 .map_err(|error| failed("can't be used", &error))?,
         ),
         length: 0,
-        step: STEP,
+        step: STEP_BYTES,
         limit: None,
         block: Vec::new(),
     };
@@ -93,7 +93,7 @@ pub(super) fn run(
                     .map_err(|error| failed("can't be filled", &error))?;
         }
         more &= filling.length < bytes;
-        if !said && (!more || (filling.length > 0 && start.elapsed() >= SOON)) {
+        if !said && (!more || (filling.length > 0 && start.elapsed() >= READY_AFTER)) {
             if filling.length == 0 && filling.limit.is_none() {
                 return Err(
                     failed("nothing filled", &"others took what was free meanwhile")
@@ -117,7 +117,7 @@ pub(super) fn run(
             ))?;
         }
         if !more {
-            std::thread::sleep(WATCH);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }
@@ -140,7 +140,7 @@ pub(super) fn left_over(directory: &Path, name: &str) -> io::Result<Option<PathB
         let what = format!("`{name}` in {} {what}", directory.display());
         Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
     };
-    if !name.starts_with(NAME_BEGINS) || name.contains('/') || !directory.is_absolute() {
+    if !name.starts_with(FILE_NAME_PREFIX) || name.contains('/') || !directory.is_absolute() {
         return strange("is no name that a helper gives to its file");
     }
     let path = directory.join(name);
@@ -223,16 +223,16 @@ impl Filling {
             Ok(taken) => self.length += taken,
             Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.block.is_empty() => {
                 // Noise, so that a file system that compresses takes it in full.
-                self.block = vec![0; WRITTEN_STEP as usize];
+                self.block = vec![0; WRITTEN_STEP_BYTES as usize];
                 ChaCha8Rng::seed_from_u64(0).fill_bytes(&mut self.block);
-                self.step = WRITTEN_STEP;
+                self.step = WRITTEN_STEP_BYTES;
             }
             // What was possible is done.
-            Err(limit @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) if step <= LEAST => {
+            Err(limit @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) if step <= MIN_STEP_BYTES => {
                 self.limit = Some(limit);
                 return Ok(false);
             }
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => self.step = (step / 2).max(LEAST),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => self.step = (step / 2).max(MIN_STEP_BYTES),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -244,7 +244,7 @@ impl Filling {
         reason = "the nameless file of this process"
     )]
     fn give_back(&mut self, bytes: u64) -> Result<(), Errno> {
-        self.length = self.length.saturating_sub(bytes.next_multiple_of(LEAST));
+        self.length = self.length.saturating_sub(bytes.next_multiple_of(MIN_STEP_BYTES));
         ftruncate(&self.file, self.length)
     }
 }

@@ -1,12 +1,12 @@
 //! Reading the answers of name servers as they arrive, and altering some. Whatever is not meant goes on at once, as it
 //! came; when this process dies, everything does.
 
-use super::bootstrap::Life;
-use super::precise_timer::{be_timely, nap};
-use super::{Failed, packet_filter};
-use crate::dns::{Alteration, Answers, Decision};
-use crate::netlink::{Family, Onward, PacketQueue, Socket};
+use super::bootstrap::HelperProcess;
+use super::precise_timer::{use_precise_timers, poll_timeout};
+use super::{HelperError, packet_filter};
+use crate::dns::{Alteration, AnswerFilter, Decision};
 use crate::packet_filter::Shapers;
+use crate::netlink::{Family, PacketVerdict, PacketQueue, Socket};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,9 +16,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// The most different marks that packets may bear as they come; what has yet another one is left alone.
-const MARKS: usize = 1024;
+const MAX_MARKS: usize = 1024;
 
-pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(answers: &AnswerFilter, life: &HelperProcess) -> Result<(), HelperError> {
     packet_filter::enter(&answers.filter)?;
     let queue = packet_filter::listen(&answers.filter, PacketQueue::read)?;
     // Kept until the end: closing it is the undo.
@@ -36,7 +36,7 @@ pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
         answers.filter.table,
         answers.filter.place()
     ))?;
-    let mut reader = Reader {
+    let mut reader = AnswerRewriter {
         answers,
         owner,
         queue,
@@ -44,24 +44,24 @@ pub(super) fn run(answers: &Answers, life: &Life) -> Result<(), Failed> {
         known: BTreeSet::from([0]),
         held: VecDeque::new(),
     };
-    be_timely().map_err(|error| Failed::new(error.to_string()))?;
+    use_precise_timers().map_err(|error| HelperError::new(error.to_string()))?;
     let Err(error) = reader.read();
-    Err(Failed::new(error.to_string()))
+    Err(HelperError::new(error.to_string()))
 }
 
 /// What is known while answers are read.
-struct Reader<'a> {
-    answers: &'a Answers,
+struct AnswerRewriter<'a> {
+    answers: &'a AnswerFilter,
     owner: Socket,
     queue: PacketQueue,
     chance: ChaCha8Rng,
     /// The marks with which packets have come, so that the kernel knows them with our sign.
     known: BTreeSet<u32>,
     /// Those that are held, until when, and how they go on. All are held for the same time, so the first is due first.
-    held: VecDeque<(Instant, u32, Onward)>,
+    held: VecDeque<(Instant, u32, PacketVerdict)>,
 }
 
-impl Reader<'_> {
+impl AnswerRewriter<'_> {
     /// Reads on, until this process is killed.
     fn read(&mut self) -> io::Result<std::convert::Infallible> {
         let by = match self.answers.change {
@@ -71,7 +71,7 @@ impl Reader<'_> {
         let chance = self.answers.percent.map(|percent| percent / 100.0);
         loop {
             let due = self.held.front().map(|(due, ..)| *due);
-            let timeout = nap(due, Instant::now());
+            let timeout = poll_timeout(due, Instant::now());
             let ready = &mut [PollFd::new(&self.queue, PollFlags::IN)];
             match poll(ready, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -94,19 +94,19 @@ impl Reader<'_> {
                 let onward = match (decision, signed) {
                     (Decision::Hold, Some(signed)) => {
                         let due = Instant::now() + by;
-                        self.held.push_back((due, number, Onward::Marked(signed)));
+                        self.held.push_back((due, number, PacketVerdict::Marked(signed)));
                         continue;
                     }
                     // The rule that counts it loses it.
-                    (Decision::Lose, Some(signed)) => Onward::Marked(signed),
-                    (Decision::Replace(bytes), Some(signed)) => Onward::Replaced(signed, bytes),
-                    (Decision::Leave, _) | (_, None) => Onward::Unchanged,
+                    (Decision::Lose, Some(signed)) => PacketVerdict::Marked(signed),
+                    (Decision::Replace(bytes), Some(signed)) => PacketVerdict::Replaced(signed, bytes),
+                    (Decision::Leave, _) | (_, None) => PacketVerdict::Unchanged,
                 };
-                self.queue.send_on(number, &onward)?;
+                self.queue.send_verdict(number, &onward)?;
             }
             let now = Instant::now();
             while let Some((_, number, onward)) = self.held.pop_front_if(|(due, ..)| *due <= now) {
-                self.queue.send_on(number, &onward)?;
+                self.queue.send_verdict(number, &onward)?;
             }
         }
     }
@@ -114,12 +114,12 @@ impl Reader<'_> {
     /// A mark with our sign. None where the kernel would not know it as one.
     fn signed(&mut self, mark: u32) -> Option<u32> {
         if !self.known.contains(&mark) {
-            let knowing = [self.answers.filter.knowing(mark)];
-            if self.known.len() >= MARKS || self.owner.transact(&knowing).is_err() {
+            let remember_mark = [self.answers.filter.remember_mark(mark)];
+            if self.known.len() >= MAX_MARKS || self.owner.transact(&remember_mark).is_err() {
                 return None;
             }
             self.known.insert(mark);
         }
-        Some(mark ^ self.answers.filter.sign())
+        Some(mark ^ self.answers.filter.mark_sign())
     }
 }

@@ -3,9 +3,9 @@
 use super::HelperSpec;
 use super::proxy::counted;
 use super::spec::size;
-use crate::dns::Answers;
-use crate::metrics::memory_available;
+use crate::dns::AnswerFilter;
 use crate::packet_filter::PacketFilter;
+use crate::metrics::memory_available;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -191,12 +191,12 @@ fn filtered(filter: &PacketFilter) -> Effect {
     let done = filter.harm.done();
     let mut seen = format!(
         "{} packets of the chosen flows, {} of them {done}",
-        counted.chosen, counted.harmed
+        counted.chosen, counted.affected
     );
     let mut figures = vec![
         ("chosen-packets".to_owned(), counted.chosen as f64),
-        (format!("{done}-packets"), counted.harmed as f64),
-        (format!("{done}-bytes"), counted.harmed_bytes as f64),
+        (format!("{done}-packets"), counted.affected as f64),
+        (format!("{done}-bytes"), counted.affected_bytes as f64),
     ];
     if filter.closes_established() {
         seen += &format!(", {} live connections closed", counted.closed);
@@ -212,7 +212,7 @@ fn filtered(filter: &PacketFilter) -> Effect {
     }
     Effect {
         // Rules count what they send to a device; the device tells what has come.
-        acts: (counted.harmed > 0 && (counted.taken > 0 || !filter.harm.shapes()))
+        acts: (counted.affected > 0 && (counted.taken > 0 || !filter.harm.shapes()))
             || counted.closed > 0,
         seen,
         figures: figures.into_iter().collect(),
@@ -221,21 +221,21 @@ fn filtered(filter: &PacketFilter) -> Effect {
 }
 
 /// The helper signs what it alters, and the kernel counts what bears the sign as it goes on.
-fn answered(answers: &Answers) -> Effect {
+fn answered(answers: &AnswerFilter) -> Effect {
     let counted = match answers.filter.counted() {
         Ok(counted) => counted,
         Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
     };
     let done = answers.change.done();
     effect(
-        counted.harmed > 0,
+        counted.affected > 0,
         format!(
             "{} packets from name servers, {} of them answers that were {done}",
-            counted.chosen, counted.harmed
+            counted.chosen, counted.affected
         ),
         &[
             ("answer-packets", counted.chosen as f64),
-            (&format!("{done}-answers"), counted.harmed as f64),
+            (&format!("{done}-answers"), counted.affected as f64),
         ],
     )
 }
@@ -243,16 +243,16 @@ fn answered(answers: &Answers) -> Effect {
 fn passed(id: ProcessId, table: &ProcessTable) -> Option<Effect> {
     let counted = counted(id, table)?;
     Some(effect(
-        counted.harmed > 0,
+        counted.affected > 0,
         format!(
             "{} connections, {} of them harmed, {} passed on",
             counted.connections,
-            counted.harmed,
+            counted.affected,
             size(counted.bytes)
         ),
         &[
             ("connections", counted.connections as f64),
-            ("harmed-connections", counted.harmed as f64),
+            ("harmed-connections", counted.affected as f64),
             ("passed-bytes", counted.bytes as f64),
         ],
     ))

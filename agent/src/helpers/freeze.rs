@@ -6,8 +6,8 @@
 //! before is stopped after. Nothing here ever takes a signal away: stops are only looked at
 //! (`WNOWAIT`), since a stop that was waited for and whose tracer dies has lost its signal.
 
-use super::Failed;
-use super::bootstrap::Life;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
 use crate::processes::{ProcessId, ProcessTable};
 use nix::errno::Errno;
 use nix::libc;
@@ -19,24 +19,24 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How long a thread that is not waiting for a device may take to stop.
-const PATIENCE: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// `CAP_SYS_PTRACE` of the kernel's `include/uapi/linux/capability.h`.
 const CAP_SYS_PTRACE: u32 = 19;
 
 /// Why a process can't be held by tracing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotHeld {
+pub enum NotTraceable {
     /// This process traces it already, and there can be one only.
     Traced(i32),
     /// The kernel would not let us; in words for people.
     NotPermitted(String),
 }
 
-impl fmt::Display for NotHeld {
+impl fmt::Display for NotTraceable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotHeld::Traced(tracer) => write!(f, "process {tracer} traces it already"),
-            NotHeld::NotPermitted(why) => f.write_str(why),
+            NotTraceable::Traced(tracer) => write!(f, "process {tracer} traces it already"),
+            NotTraceable::NotPermitted(why) => f.write_str(why),
         }
     }
 }
@@ -45,15 +45,15 @@ impl fmt::Display for NotHeld {
 ///
 /// # Errors
 /// Why not.
-pub fn may_hold(table: &ProcessTable, id: ProcessId) -> Result<(), NotHeld> {
+pub fn check_traceable(table: &ProcessTable, id: ProcessId) -> Result<(), NotTraceable> {
     let threads = table.threads(id.pid);
     if let Some(tracer) = threads
         .iter()
         .find_map(|thread| table.thread_tracer(id.pid, *thread))
     {
-        return Err(NotHeld::Traced(tracer));
+        return Err(NotTraceable::Traced(tracer));
     }
-    let no = |why: &str| Err(NotHeld::NotPermitted(why.to_owned()));
+    let no = |why: &str| Err(NotTraceable::NotPermitted(why.to_owned()));
     // Linux's Yama (Documentation/admin-guide/LSM/Yama.rst): 0 classic, 1 descendants only, 2 with
     // the capability only, 3 nobody.
     let scope = yama_scope();
@@ -92,7 +92,7 @@ pub(crate) fn has_capability(capability: u32) -> bool {
     set.is_some_and(|set| set >> capability & 1 == 1)
 }
 
-pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
+pub(super) fn run(victims: &[ProcessId], life: &HelperProcess) -> Result<(), HelperError> {
     let mut tracer = Tracer {
         table: ProcessTable::default(),
         threads: BTreeMap::new(),
@@ -104,7 +104,7 @@ pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
             Ok(Some(_)) => {}
             Ok(None) => gone += 1,
             Err(error) => {
-                return Err(Failed::new(format!(
+                return Err(HelperError::new(format!(
                     "process {victim}: can't be opened: {error}"
                 )));
             }
@@ -127,7 +127,7 @@ pub(super) fn run(victims: &[ProcessId], life: &Life) -> Result<(), Failed> {
         .map(|thread| thread.process)
         .collect();
     if held.is_empty() {
-        return Err(Failed::new(format!(
+        return Err(HelperError::new(format!(
             "none of the {} processes is there any more",
             victims.len()
         ))
@@ -179,7 +179,7 @@ struct Thread {
 
 impl Tracer {
     /// Seizes and interrupts what is not yet seized of a process. Returns how many threads.
-    fn seize(&mut self, victim: ProcessId) -> Result<usize, Failed> {
+    fn seize(&mut self, victim: ProcessId) -> Result<usize, HelperError> {
         if !self.table.alive(victim)
             && !self
                 .threads
@@ -212,7 +212,7 @@ impl Tracer {
             // A stranger is let go, unharmed and never stopped, when we exit.
             let ours = self.table.thread_stat(victim.pid, thread).is_some();
             if !ours || self.table.stat_of(victim).is_none() {
-                return Err(Failed::new(format!(
+                return Err(HelperError::new(format!(
                     "process {victim} ended, and its id is in use again"
                 ))
                 .hint("try again"));
@@ -220,7 +220,7 @@ impl Tracer {
             match ptrace::interrupt(Pid::from_raw(thread)) {
                 Ok(()) | Err(Errno::ESRCH) => new += 1,
                 Err(error) => {
-                    return Err(Failed::new(format!(
+                    return Err(HelperError::new(format!(
                         "process {victim}: thread {thread} can't be stopped: {error}"
                     )));
                 }
@@ -230,7 +230,7 @@ impl Tracer {
     }
 
     /// Why a thread could not be seized; nothing where that is because it has ended.
-    fn refused(&self, victim: ProcessId, thread: i32, error: Errno) -> Option<Failed> {
+    fn refused(&self, victim: ProcessId, thread: i32, error: Errno) -> Option<HelperError> {
         let state = self
             .table
             .thread_stat(victim.pid, thread)
@@ -238,10 +238,10 @@ impl Tracer {
         if matches!(state, None | Some('Z' | 'X')) {
             return None;
         }
-        let failed = Failed::new(format!(
+        let failed = HelperError::new(format!(
             "process {victim} can't be held: thread {thread}: {error}"
         ));
-        Some(match may_hold(&self.table, victim) {
+        Some(match check_traceable(&self.table, victim) {
             Err(why) => failed.hint(why.to_string()),
             Ok(()) => {
                 failed.hint("a security module or a container's seccomp profile may forbid tracing")
@@ -250,8 +250,8 @@ impl Tracer {
     }
 
     /// Waits until every thread is stopped, has ended, or waits for a device.
-    fn wait_until_stopped(&mut self) -> Result<(), Failed> {
-        let until = Instant::now() + PATIENCE;
+    fn wait_until_stopped(&mut self) -> Result<(), HelperError> {
+        let until = Instant::now() + STOP_TIMEOUT;
         loop {
             let pending: Vec<i32> = self
                 .threads
@@ -263,15 +263,15 @@ impl Tracer {
             for id in pending {
                 let outcome = self.look_at(id);
                 match outcome {
-                    Outcome::Stopped => self
+                    ThreadState::Stopped => self
                         .threads
                         .entry(id)
                         .and_modify(|thread| thread.stopped = true),
-                    Outcome::Ended => {
+                    ThreadState::Ended => {
                         self.threads.remove(&id);
                         continue;
                     }
-                    Outcome::Running => {
+                    ThreadState::Running => {
                         let process = self.threads.get(&id).map_or(id, |thread| thread.process);
                         // It stops as soon as it comes back, before it runs any code of its own.
                         if self
@@ -289,39 +289,39 @@ impl Tracer {
                 return Ok(());
             };
             if Instant::now() > until {
-                return Err(Failed::new(format!(
-                    "thread {running} did not stop within {PATIENCE:?}"
+                return Err(HelperError::new(format!(
+                    "thread {running} did not stop within {STOP_TIMEOUT:?}"
                 )));
             }
             std::thread::sleep(Duration::from_micros(50));
         }
     }
 
-    fn look_at(&self, id: i32) -> Outcome {
+    fn look_at(&self, id: i32) -> ThreadState {
         let Some(pid) = rustix::process::Pid::from_raw(id) else {
-            return Outcome::Ended;
+            return ThreadState::Ended;
         };
         match waitid(WaitId::Pid(pid), LOOK) {
             Ok(Some(status)) => match status.trapping_signal() {
-                Some(trapped) if trapped >> 8 == libc::PTRACE_EVENT_STOP => Outcome::Stopped,
+                Some(trapped) if trapped >> 8 == libc::PTRACE_EVENT_STOP => ThreadState::Stopped,
                 // A signal came before the interruption: let it have its way, and be interrupted then.
                 Some(signal) => {
                     resume_with(id, signal);
-                    Outcome::Running
+                    ThreadState::Running
                 }
                 // Ended: take notice, so that its own parent may.
                 None => match waitid(WaitId::Pid(pid), ENDED.union(WaitIdOptions::NOHANG)) {
-                    Ok(None) => Outcome::Running,
-                    Ok(Some(_)) | Err(_) => Outcome::Ended,
+                    Ok(None) => ThreadState::Running,
+                    Ok(Some(_)) | Err(_) => ThreadState::Ended,
                 },
             },
-            Ok(None) => Outcome::Running,
-            Err(_) => Outcome::Ended,
+            Ok(None) => ThreadState::Running,
+            Err(_) => ThreadState::Ended,
         }
     }
 }
 
-enum Outcome {
+enum ThreadState {
     Stopped,
     Running,
     Ended,

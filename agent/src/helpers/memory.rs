@@ -1,28 +1,28 @@
 //! Taking memory: written to, so that the kernel must find it, and never so much that less than
 //! the reserve stays available to others.
 
-use super::Failed;
-use super::bootstrap::Life;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
 use super::spec::size;
 use crate::metrics::memory_available;
 use backburn_experiments::HumanDuration;
 use std::time::{Duration, Instant};
 
 /// Taken between two looks at what is available.
-const STEP: usize = 4 << 20;
+const STEP_BYTES: usize = 4 << 20;
 /// What it is filled with: not zeroes, which some kernels share or keep for nothing.
-static FILLING: [u8; STEP] = [0xb5; STEP];
+static FILLING: [u8; STEP_BYTES] = [0xb5; STEP_BYTES];
 /// How long filling may go on before it is called ready; it goes on after.
-const SOON: Duration = Duration::from_millis(200);
+const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
-const WATCH: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &HelperProcess) -> Result<(), HelperError> {
     life.first_to_be_killed()?;
-    let available = || memory_available().map_err(|error| Failed::new(error.to_string()));
+    let available = || memory_available().map_err(|error| HelperError::new(error.to_string()));
     let before = available()?;
-    if before <= reserve.saturating_add(STEP as u64) {
-        return Err(Failed::new(format!(
+    if before <= reserve.saturating_add(STEP_BYTES as u64) {
+        return Err(HelperError::new(format!(
             "no memory taken: {} available, of which {} are to stay",
             size(before),
             size(reserve)
@@ -30,7 +30,7 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &
         .hint("lower `reserve`, or free memory first"));
     }
     let too_much = || {
-        Failed::new(format!(
+        HelperError::new(format!(
             "the kernel does not give out {} to one process",
             size(bytes)
         ))
@@ -52,16 +52,16 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &
         if now < reserve {
             filling = false;
             let back = usize::try_from(reserve - now).unwrap_or(usize::MAX);
-            taken.truncate(taken.len().saturating_sub(back.saturating_add(STEP)));
+            taken.truncate(taken.len().saturating_sub(back.saturating_add(STEP_BYTES)));
             taken.shrink_to_fit();
-        } else if filling && now < reserve + STEP as u64 {
+        } else if filling && now < reserve + STEP_BYTES as u64 {
             filling = false;
         } else if filling && taken.len() < target {
-            let step = STEP.min(target - taken.len());
+            let step = STEP_BYTES.min(target - taken.len());
             taken.extend_from_slice(&FILLING[..step]);
         }
         filling &= taken.len() < wanted;
-        if !said && (!filling || start.elapsed() >= SOON) {
+        if !said && (!filling || start.elapsed() >= READY_AFTER) {
             said = true;
             life.ready(format!(
                 "{} of {} taken, {} available",
@@ -71,7 +71,7 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &
             ))?;
         }
         if !filling || taken.len() >= target {
-            std::thread::sleep(WATCH);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }

@@ -25,7 +25,7 @@ mod spec;
 mod terminate;
 
 pub use evidence::evidence;
-pub use freeze::{NotHeld, may_hold};
+pub use freeze::{NotTraceable, check_traceable};
 pub(crate) use freeze::{has_capability, yama_scope};
 pub(crate) use proxy::bound;
 pub use proxy::{Proxy, Slicer, StreamEffects};
@@ -37,16 +37,16 @@ use std::process::ExitCode;
 /// Why a helper can't do its work, with what would do.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
-pub struct Failed {
+pub struct HelperError {
     /// What went wrong.
     pub what: String,
     /// What would do.
     pub hint: Option<String>,
 }
 
-impl Failed {
+impl HelperError {
     fn new(what: impl Into<String>) -> Self {
-        Failed {
+        HelperError {
             what: what.into(),
             hint: None,
         }
@@ -65,8 +65,8 @@ impl Failed {
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let life = match bootstrap::begin(&args) {
         Ok(life) => life,
-        Err(bootstrap::NotBegun::Orphan) => return ExitCode::FAILURE,
-        Err(bootstrap::NotBegun::Wrong(failed)) => return bootstrap::fail(&failed),
+        Err(bootstrap::StartError::Orphan) => return ExitCode::FAILURE,
+        Err(bootstrap::StartError::Wrong(failed)) => return bootstrap::fail(&failed),
     };
     let ended = match &life.role {
         HelperSpec::Hold { victims } => freeze::run(victims, &life),

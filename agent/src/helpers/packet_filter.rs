@@ -2,10 +2,10 @@
 //! is closed, which no death of this process can leave undone. Asked to end, by SIGTERM, it deletes
 //! them first, which is sooner.
 
-use super::bootstrap::Life;
-use super::{Failed, corrupt, delay};
+use super::bootstrap::HelperProcess;
+use super::{HelperError, corrupt, delay};
+use crate::packet_filter::{PacketFilter, PacketEffect};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
-use crate::packet_filter::{PacketEffect, PacketFilter};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 use std::io;
@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A fault that may last longer than this looks its names up again,
-const LONG: Duration = Duration::from_secs(30);
+const LONG_FAULT: Duration = Duration::from_secs(30);
 /// so often.
-const LOOK_UP_EACH: Duration = Duration::from_secs(10);
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) fn run(filter: &PacketFilter, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(filter: &PacketFilter, life: &HelperProcess) -> Result<(), HelperError> {
     hold_off_the_end()?;
     // From here: the resolver is asked in the network that the agent is in.
     let follow = follow_names(filter, life.deadline)?;
@@ -31,7 +31,7 @@ pub(super) fn run(filter: &PacketFilter, life: &Life) -> Result<(), Failed> {
         PacketEffect::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
         _ => None,
     };
-    let swallowing = match filter.swallows() {
+    let swallowing = match filter.drops_in_queue() {
         true => Some(listen(filter, PacketQueue::swallow)?),
         false => None,
     };
@@ -70,12 +70,12 @@ pub(super) fn run(filter: &PacketFilter, life: &Life) -> Result<(), Failed> {
 }
 
 /// Has this thread live where the packets are.
-pub(super) fn enter(filter: &PacketFilter) -> Result<(), Failed> {
+pub(super) fn enter(filter: &PacketFilter) -> Result<(), HelperError> {
     let Some(namespace) = &filter.namespace else {
         return Ok(());
     };
     namespace.enter().map_err(|error| {
-        Failed::new(format!(
+        HelperError::new(format!(
             "network namespace {}: can't be entered: {error}",
             namespace.path.display()
         ))
@@ -97,18 +97,18 @@ fn asked_to_end() -> SigSet {
 }
 
 /// Before there are other threads: each would have to hold SIGTERM off for itself.
-fn hold_off_the_end() -> Result<(), Failed> {
+fn hold_off_the_end() -> Result<(), HelperError> {
     asked_to_end()
         .thread_block()
-        .map_err(|error| Failed::new(format!("could not hold off SIGTERM: {error}")))
+        .map_err(|error| HelperError::new(format!("could not hold off SIGTERM: {error}")))
 }
 
-fn thread(life: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+fn thread(life: impl FnOnce() + Send + 'static) -> Result<(), HelperError> {
     std::thread::Builder::new()
         .name(crate::processes::HELPER_NAME.into())
         .spawn(life)
         .map(|_| ())
-        .map_err(|error| Failed::new(format!("could not start a thread: {error}")))
+        .map_err(|error| HelperError::new(format!("could not start a thread: {error}")))
 }
 
 /// Has a thread wait for SIGTERM, take the tables back and end this process.
@@ -116,11 +116,11 @@ fn end_when_asked(
     filter: PacketFilter,
     owner: Owner,
     queue: Option<Arc<PacketQueue>>,
-) -> Result<(), Failed> {
+) -> Result<(), HelperError> {
     thread(move || {
-        let let_go = queue.map(|queue| move || queue.let_all_go());
+        let accept_up_to = queue.map(|queue| move || queue.accept_all());
         let over = asked_to_end().wait().map_err(io::Error::from);
-        if let Err(error) = over.and_then(|_| filter.take_back(&locked(&owner), let_go)) {
+        if let Err(error) = over.and_then(|_| filter.delete_tables(&locked(&owner), accept_up_to)) {
             // The end closes the socket, and that takes them back as well.
             tracing::debug!("the tables could not be deleted: {error}");
         }
@@ -129,11 +129,8 @@ fn end_when_asked(
 }
 
 /// Has a thread look names up again while a long fault acts, once it is given the owner's socket.
-fn follow_names(
-    filter: &PacketFilter,
-    deadline: Duration,
-) -> Result<Option<Sender<Owner>>, Failed> {
-    if filter.names.is_empty() || deadline <= LONG {
+fn follow_names(filter: &PacketFilter, deadline: Duration) -> Result<Option<Sender<Owner>>, HelperError> {
+    if filter.names.is_empty() || deadline <= LONG_FAULT {
         return Ok(None);
     }
     let mut filter = filter.clone();
@@ -141,7 +138,7 @@ fn follow_names(
     thread(move || {
         let Ok(owner) = given.recv() else { return };
         for time in 1.. {
-            std::thread::sleep(LOOK_UP_EACH);
+            std::thread::sleep(LOOK_UP_INTERVAL);
             let new = filter.look_up();
             if new.count() > 0
                 && let Err(error) = filter.add(new, &locked(&owner), time)
@@ -157,7 +154,7 @@ fn follow_names(
 pub(super) fn listen(
     filter: &PacketFilter,
     take: impl Fn(u16) -> io::Result<PacketQueue>,
-) -> Result<PacketQueue, Failed> {
+) -> Result<PacketQueue, HelperError> {
     const TRIES: u16 = 64;
     let mut number = filter.first_queue();
     for _ in 0..TRIES {
@@ -167,13 +164,13 @@ pub(super) fn listen(
             Err(error) => return Err(refused(&error)),
         }
     }
-    Err(Failed::new(format!(
+    Err(HelperError::new(format!(
         "{TRIES} packet queues up to {number} all have listeners"
     )))
 }
 
-pub(super) fn refused(error: &io::Error) -> Failed {
-    let failed = Failed::new(error.to_string());
+pub(super) fn refused(error: &io::Error) -> HelperError {
+    let failed = HelperError::new(error.to_string());
     match errno(error) {
         Some(Errno::PERM) => failed.hint("network faults want root, or CAP_NET_ADMIN"),
         _ => failed.hint("`backburn-agent doctor` tells what this kernel has"),

@@ -1,7 +1,7 @@
 //! What a helper does, as data: on its command line, in the plan and in the ledger.
 
 use super::{Proxy, disk};
-use crate::dns::Answers;
+use crate::dns::AnswerFilter;
 use crate::packet_filter::PacketFilter;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
@@ -68,7 +68,7 @@ pub enum HelperSpec {
     #[serde(rename = "filter")]
     PacketFilter(Box<PacketFilter>),
     /// Reads the answers of name servers as they arrive, and alters some. The rest goes on as it came.
-    Answers(Box<Answers>),
+    Answers(Box<AnswerFilter>),
     /// Passes TCP connections on, and harms them. They break off when it dies.
     Proxy(Box<Proxy>),
 }
@@ -199,7 +199,7 @@ impl HelperSpec {
             }
             HelperSpec::PacketFilter(filter) => {
                 let flows = std::iter::once(filter.holds());
-                flows.chain(filter.holds_marks()).collect()
+                flows.chain(filter.held_marks()).collect()
             }
             HelperSpec::Answers(answers) => answers.holds(),
             HelperSpec::Proxy(proxy) => vec![proxy.holds()],
@@ -208,10 +208,10 @@ impl HelperSpec {
 
     /// What others have changed of what it made, so that it no longer does what it is for; nothing where that can't be told. To be
     /// asked while it lives.
-    pub fn disturbed(&self) -> Vec<String> {
+    pub fn drift(&self) -> Vec<String> {
         match self {
-            HelperSpec::PacketFilter(filter) => filter.disturbed().unwrap_or_default(),
-            HelperSpec::Answers(answers) => answers.filter.disturbed().unwrap_or_default(),
+            HelperSpec::PacketFilter(filter) => filter.drift().unwrap_or_default(),
+            HelperSpec::Answers(answers) => answers.filter.drift().unwrap_or_default(),
             _ => Vec::new(),
         }
     }
@@ -264,12 +264,12 @@ impl HelperSpec {
         clippy::disallowed_methods,
         reason = "only called as an effect of the change that made the file"
     )]
-    pub fn clear_away(&self) -> io::Result<()> {
+    pub fn remove_leftovers(&self) -> io::Result<()> {
         let (directory, name) = match self {
             HelperSpec::Disk {
                 directory, name, ..
             } => (directory, name),
-            HelperSpec::PacketFilter(filter) => return filter.clear_away(),
+            HelperSpec::PacketFilter(filter) => return filter.remove_leftovers(),
             _ => return Ok(()),
         };
         let Some(file) = disk::left_over(directory, name)? else {

@@ -1,8 +1,8 @@
 //! Asking processes to end, and killing those that have not done so in time. When this process
 //! dies first, nobody is killed.
 
-use super::Failed;
-use super::bootstrap::Life;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
 use crate::processes::{ProcessId, ProcessTable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -10,7 +10,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(), Failed> {
+pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &HelperProcess) -> Result<(), HelperError> {
     let table = ProcessTable::default();
     let mut open = Vec::new();
     for victim in victims {
@@ -18,7 +18,7 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(
             Ok(Some(descriptor)) => open.push((*victim, descriptor)),
             Ok(None) => {}
             Err(error) => {
-                return Err(Failed::new(format!(
+                return Err(HelperError::new(format!(
                     "process {victim}: can't be opened: {error}"
                 )));
             }
@@ -44,10 +44,10 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &Life) -> Result<(
     clippy::disallowed_methods,
     reason = "the helper's one deed; being killed before it cancels it"
 )]
-fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(), Failed> {
+fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(), HelperError> {
     match pidfd_send_signal(descriptor, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(error) => Err(Failed::new(format!(
+        Err(error) => Err(HelperError::new(format!(
             "process {victim}: SIG{} can't be sent: {error}",
             if signal == Signal::TERM {
                 "TERM"
@@ -63,7 +63,7 @@ fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(),
 fn wait_for_ends(
     open: &mut Vec<(ProcessId, OwnedFd)>,
     until: Option<Instant>,
-) -> Result<(), Failed> {
+) -> Result<(), HelperError> {
     while !open.is_empty() {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
@@ -77,7 +77,7 @@ fn wait_for_ends(
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                return Err(Failed::new(format!(
+                return Err(HelperError::new(format!(
                     "can't wait for processes to end: {error}"
                 )));
             }

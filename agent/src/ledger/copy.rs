@@ -1,6 +1,6 @@
-//! What a worker owes, a second time: in memory that its guardian shares. When both the worker and its entry are gone, since somebody
-//! removed or spoiled the ledger, the guardian still knows what is to be undone. It is a file without a name (memfd_create(2)) to
-//! which the worker appends, and which the guardian reads once, when the worker is dead.
+//! A second copy of what a worker owes, in memory that its guardian shares. If the worker is dead and its entry was removed or damaged, the
+//! guardian still knows what to undo. The memory is a file without a name (memfd_create(2)), to which the worker appends, and which the
+//! guardian reads once, when the worker is dead.
 
 use super::LedgerEntry;
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, ftruncate, memfd_create, seek};
@@ -11,7 +11,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How much is appended until what is out of date is given back.
+/// How many bytes are appended until outdated ones are freed.
 const COMPACT_AFTER_BYTES: u64 = 1 << 20;
 
 /// The memory that a guardian and its worker share.
@@ -21,18 +21,18 @@ pub struct LedgerCopy {
     written: Mutex<CopyState>,
 }
 
-/// What the worker has appended.
+/// What the worker has appended so far.
 #[derive(Debug, Default)]
 struct CopyState {
-    /// Entries that are staged, and not owed yet.
+    /// Entries that are staged and not owed yet.
     staged: BTreeMap<String, LedgerEntry>,
     owed: BTreeMap<String, LedgerEntry>,
-    /// Where what still counts begins.
+    /// The offset at which the valid content begins.
     begins: u64,
     ends: u64,
 }
 
-/// One line. The last one about an injection counts.
+/// One line of the copy. The last line about an injection counts.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum CopyRecord {
@@ -41,19 +41,19 @@ enum CopyRecord {
 }
 
 impl LedgerCopy {
-    /// New memory, of the guardian.
+    /// Creates new memory, in the guardian.
     ///
     /// # Errors
-    /// The kernel has none.
+    /// The kernel has no memory or no descriptor left.
     pub fn create() -> io::Result<Self> {
         let file = memfd_create("backburn-ledger", MemfdFlags::CLOEXEC)?;
         Ok(Self::of(file.into()))
     }
 
-    /// The memory of this process's parent, by the number that it has there.
+    /// Opens the memory of this process's parent, by its descriptor number there.
     ///
     /// # Errors
-    /// The parent has gone, or does not let this process have it.
+    /// The parent has exited, or access is denied.
     #[expect(
         clippy::disallowed_methods,
         reason = "memory of the parent, no file of the host"
@@ -71,14 +71,14 @@ impl LedgerCopy {
         }
     }
 
-    /// The number by which a child finds it.
+    /// The descriptor number by which a child finds the memory.
     pub fn number(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Keeps an entry of this process at hand, which is about to be owed.
+    /// Remembers an entry of this process that is about to be owed.
     pub(super) fn stage(&self, entry: &LedgerEntry) {
-        // What others owe is not for this worker's guardian to put back.
+        // What others owe is not for this worker's guardian to revert.
         if entry.owner.worker.pid == std::process::id() as i32 {
             self.written()
                 .staged
@@ -86,7 +86,7 @@ impl LedgerCopy {
         }
     }
 
-    /// An entry that was staged is owed from now on.
+    /// Records that a staged entry is owed.
     pub(super) fn commit(&self, injection: &str) {
         let mut written = self.written();
         if let Some(entry) = written.staged.remove(injection) {
@@ -95,12 +95,12 @@ impl LedgerCopy {
         }
     }
 
-    /// An entry that was staged will not be owed.
+    /// Forgets a staged entry that will not be owed.
     pub(super) fn discard(&self, injection: &str) {
         self.written().staged.remove(injection);
     }
 
-    /// All of an injection is seen to be gone.
+    /// Records that everything of an injection is observed to be gone.
     #[expect(
         clippy::disallowed_methods,
         reason = "memory of this process, no file of the host"
@@ -110,7 +110,7 @@ impl LedgerCopy {
         if written.owed.remove(injection).is_none() {
             return;
         }
-        // At rest it takes no memory.
+        // An idle worker's copy takes no memory.
         if written.owed.is_empty() && ftruncate(&self.file, 0).is_ok() {
             (written.begins, written.ends) = (0, 0);
             return;
@@ -130,8 +130,8 @@ impl LedgerCopy {
             }
         });
         if let Err(error) = appended {
-            // The ledger itself tells it; this is for when somebody spoils that.
-            tracing::debug!(%error, "the guardian's memory could not be written");
+            // The ledger itself has the entry; the copy matters only if the ledger is damaged.
+            tracing::debug!(%error, "the guardian's copy of the ledger could not be written");
         }
     }
 
@@ -143,7 +143,7 @@ impl LedgerCopy {
         Ok(())
     }
 
-    /// Appends all that is owed, and gives back what came before. A death within leaves both, which say the same.
+    /// Appends everything that is owed and frees what came before. If the worker dies in between, both parts say the same.
     #[expect(
         clippy::disallowed_methods,
         reason = "memory of this process, no file of the host"
@@ -159,21 +159,21 @@ impl LedgerCopy {
         Ok(())
     }
 
-    /// What is owed, as far as whoever wrote came. For the guardian, once its worker is dead.
+    /// Everything that is owed, as far as the worker could record it. For the guardian, once its worker is dead.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The memory cannot be read.
     pub fn entries(&self) -> io::Result<Vec<LedgerEntry>> {
         match seek(&self.file, SeekFrom::Data(0)) {
             Ok(_) => {}
-            // Nothing was ever written.
+            // Nothing was ever recorded.
             Err(rustix::io::Errno::NXIO) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
         let mut owed = BTreeMap::new();
         for line in BufReader::new(&self.file).split(b'\n') {
             let line = line?;
-            // A page that was given back in part begins with zeros, and with the rest of a line that does not count any more.
+            // A page that was partly freed begins with zeros and the rest of an outdated line.
             let text: &[u8] = line.trim_ascii();
             let begins = text
                 .iter()
@@ -182,7 +182,7 @@ impl LedgerCopy {
             match serde_json::from_slice(text.get(begins..).unwrap_or_default()) {
                 Ok(CopyRecord::Owed(entry)) => drop(owed.insert(entry.injection.clone(), *entry)),
                 Ok(CopyRecord::Settled(injection)) => drop(owed.remove(&injection)),
-                // Its writer died within it: then what it tells was not applied yet.
+                // The worker died while writing this line, so what it says was not applied yet.
                 Err(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! What one injection owes, as a file of the ledger tells it.
+//! What one injection owes, as stored in a file of the ledger.
 
 use super::{Namespaces, boot_id, trusted_files};
 use crate::changes::Change;
@@ -11,45 +11,45 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The format's version that is written, and the latest that is read. A program that must not undo what another one wrote, since it
-/// would not do it right, is told so by a higher one.
+/// The version of the format that is written, and the latest that can be read. A change that an older program could not undo correctly
+/// needs a higher version.
 pub const VERSION: u32 = 1;
 
-/// How long after its time a fault may still be in the ledger: its end is late then, whoever's fault it is.
+/// How long after its time a fault may still be in the ledger before its end counts as late.
 const REVERT_GRACE: Duration = Duration::from_secs(2);
 
-/// What one injection owes.
+/// Everything that is needed to revert one injection, and what people want to know about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerEntry {
-    /// The format's version.
+    /// The version of the format, see [`VERSION`].
     pub version: u32,
-    /// The injection.
+    /// The injection's id, which is also the file's name.
     pub injection: InjectionId,
-    /// Its run.
+    /// The id of the injection's run.
     #[serde(default, deserialize_with = "or_nothing")]
     pub run: String,
-    /// Its fault.
+    /// The name of the injected fault.
     #[serde(default, deserialize_with = "or_nothing")]
     pub fault: String,
-    /// Who is hit, for people.
+    /// The victims, for people to read.
     #[serde(default, deserialize_with = "or_nothing")]
     pub victims: Vec<Victim>,
-    /// What is undone, last first.
+    /// The changes, which are undone last first.
     pub changes: Vec<Change>,
-    /// Whose it is.
+    /// The processes that answer for this entry.
     pub owner: Owner,
-    /// When its fault is over at the latest, in milliseconds of the monotonic clock of its boot. None for a one-shot fault that
-    /// is not repeated, and in entries of before they told it.
+    /// When the fault ends at the latest, in milliseconds of the monotonic clock of its boot. None for a one-shot fault that is not repeated,
+    /// and in entries written by versions before this field.
     #[serde(
         default,
         deserialize_with = "or_nothing",
         skip_serializing_if = "Option::is_none"
     )]
     pub ends_at_ms: Option<u64>,
-    /// Where it was written. Entries of before they told it have none.
+    /// The namespaces in which the entry was written; none in entries written by versions before this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<Namespaces>,
-    /// What could not be put back, if that was tried and failed.
+    /// What could not be reverted, if that was attempted and failed.
     #[serde(
         default,
         deserialize_with = "or_nothing",
@@ -61,29 +61,29 @@ pub struct LedgerEntry {
 /// The processes that answer for an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The boot that their ids belong to.
+    /// The boot in which these process ids are valid.
     pub boot: String,
-    /// The worker.
+    /// The worker, which applied the changes.
     pub worker: ProcessId,
     /// The worker's guardian.
     pub guardian: ProcessId,
 }
 
-/// An entry that cannot be read: somebody has to look.
+/// A ledger entry that cannot be read, so that somebody has to check it.
 #[derive(Debug, thiserror::Error)]
-#[error("ledger entry {path} can't be read: {why}")]
+#[error("ledger entry {path} cannot be read: {why}")]
 pub struct UnreadableEntry {
-    /// The file.
+    /// The entry's file.
     pub path: PathBuf,
-    /// Why.
+    /// Why it cannot be read.
     pub why: String,
 }
 
 impl LedgerEntry {
-    /// What an injection will owe once this plan is applied.
+    /// The entry of an injection that is about to apply this plan.
     ///
     /// # Errors
-    /// The namespaces that this process is in can't be told.
+    /// The namespaces of this process cannot be determined.
     pub fn new(request: &InjectionRequest, plan: &Plan, owner: Owner) -> io::Result<Self> {
         Ok(LedgerEntry {
             version: VERSION,
@@ -102,8 +102,7 @@ impl LedgerEntry {
         })
     }
 
-    /// What somebody has to look at, for people: what could not be put back, or can't be seen from here. None where all is well, as
-    /// far as can be seen.
+    /// What somebody has to check: what could not be reverted, or cannot be seen from here. None if all is well as far as can be seen.
     pub fn owed(&self, table: &ProcessTable) -> Option<UnrevertedInjection> {
         let mut residue = self.stuck.clone();
         let hidden = self.is_abandoned(table).err();
@@ -117,7 +116,7 @@ impl LedgerEntry {
 }
 
 impl LedgerEntry {
-    /// For how long its fault should have ended already; none where it has not to, or that is not known.
+    /// How long ago the fault should have ended; none if it is not late, or if that is not known.
     pub fn overdue(&self) -> Option<Duration> {
         if boot_id().ok().as_ref() != Some(&self.owner.boot) {
             return None;
@@ -127,7 +126,7 @@ impl LedgerEntry {
     }
 }
 
-/// The monotonic clock, in milliseconds since some moment of this boot.
+/// Milliseconds of the monotonic clock, which counts from some moment of this boot.
 fn monotonic_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or_default() * 1000
@@ -135,7 +134,7 @@ fn monotonic_ms() -> u64 {
 }
 
 impl UnreadableEntry {
-    /// What is owed as far as can be told: that somebody has to look.
+    /// Reports the entry as owed: somebody has to check it.
     pub fn owed(&self) -> UnrevertedInjection {
         let name = self
             .path
@@ -149,7 +148,7 @@ impl UnreadableEntry {
     }
 }
 
-/// What is for people only must not keep an entry from being undone.
+/// Reads a field that only people need. A damaged one must not keep an entry from being undone, so it counts as empty.
 fn or_nothing<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -160,20 +159,20 @@ where
 }
 
 impl LedgerEntry {
-    /// Reads what a file of the ledger holds. `injection` is the one that the file is named after.
+    /// Parses the content of a ledger file. `injection` is the one that the file is named after.
     ///
     /// # Errors
-    /// What keeps it from being read, in words for people.
+    /// Why the content cannot be used.
     pub fn parse(content: &[u8], injection: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(content).map_err(|error| error.to_string())?;
         match value.get("version").and_then(Value::as_u64) {
             Some(version) if version <= u64::from(VERSION) => {}
             Some(version) => {
                 return Err(format!(
-                    "it is of version {version}, and this program knows none later than {VERSION}: put it back with the program that wrote it"
+                    "its version is {version}, and this program supports up to {VERSION}: revert it with the program that wrote it"
                 ));
             }
-            None => return Err("it tells no version".into()),
+            None => return Err("it has no version".into()),
         }
         let entry: LedgerEntry =
             serde_json::from_value(value).map_err(|error| error.to_string())?;
@@ -186,24 +185,24 @@ impl LedgerEntry {
         }
     }
 
-    /// What a file of the ledger is to hold: only what is read back as the same is written.
+    /// The content of the ledger file for this entry. Only content that can be read back is returned.
     ///
     /// # Errors
-    /// It can't be written, or what was written could not be read back.
+    /// The entry cannot be written as JSON, or could not be read back.
     pub fn to_json(&self) -> io::Result<Vec<u8>> {
         let content = serde_json::to_vec_pretty(self)?;
         let unwritable = |why: String| {
-            let what = format!("what would be written could not be read back: {why}");
+            let what = format!("the entry could not be read back: {why}");
             Err(io::Error::new(io::ErrorKind::InvalidData, what))
         };
         match Self::parse(&content, &self.injection) {
             Ok(entry) if entry == *self => Ok(content),
-            Ok(_) => unwritable("it would be another entry".into()),
+            Ok(_) => unwritable("it would be a different entry".into()),
             Err(why) => unwritable(why),
         }
     }
 
-    /// The entry in a file; none where there is no such file.
+    /// Reads the entry in a file; none if there is no such file.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, UnreadableEntry> {
         let unreadable = |why: String| UnreadableEntry {
             path: path.to_owned(),

@@ -1,6 +1,6 @@
-//! Where what an entry names can be seen. A process id, a network device and a path mean something else, or nothing, in another
-//! namespace, so an entry tells the namespaces that it was written in. Whoever is in others, or is not shown every process, can
-//! neither call its owner dead nor what it made gone.
+//! The namespaces in which an entry's names are valid. A process id, a network device or a path means something else, or nothing, in another
+//! namespace, so an entry records the namespaces that it was written in. A process in other namespaces, or one that is not shown every
+//! process, can neither call the entry's owner dead nor its changes gone.
 
 use super::{LedgerEntry, boot_id};
 use crate::changes::Change;
@@ -13,52 +13,52 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The number of the machine's first pid namespace (`PROC_PID_INIT_INO` of the kernel's `include/linux/proc_ns.h`), in which every
-/// process of the machine has an id.
+/// The inode number of the machine's first pid namespace, in which every process has an id (`PROC_PID_INIT_INO` in the kernel's
+/// `include/linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// The namespaces that an entry was written in, each by the number of its inode, which no other has as long as it lives.
+/// The namespaces that an entry was written in, each by its inode number, which is unique while the namespace exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Namespaces {
-    /// The one that its process ids belong to.
+    /// The pid namespace of the entry's process ids.
     pub pid: u64,
-    /// The one that changes are made in where they name none.
+    /// The network namespace of changes that name none.
     pub network: u64,
-    /// The one that its paths belong to.
+    /// The mount namespace of the entry's paths.
     pub mount: u64,
-    /// The time namespace, where start times read in it can't be compared with those read elsewhere (see [`ClockShift`]).
+    /// The time namespace; only set if start times in it cannot be compared with those read elsewhere (see [`ClockShift`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<u64>,
-    /// Which folders its paths meant, so that they are known again in another mount namespace.
+    /// The folders that the changes name, so that they can be recognized in another mount namespace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub folders: BTreeMap<PathBuf, FolderId>,
 }
 
-/// A folder, as long as its file system stays mounted somewhere.
+/// The identity of a folder, valid while its file system is mounted somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderId {
-    /// The device that it is on.
+    /// The number of the file system's device.
     pub device: u64,
-    /// Its inode's number there.
+    /// The folder's inode number.
     pub inode: u64,
 }
 
-/// Why what an entry names can't be seen from here, and from where it can.
+/// Why the things that an entry names cannot be seen from here, and from where they can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it can't be seen from here and stays owed: {why}; {from}")]
+#[error("it cannot be seen from here and stays owed: {why}; {from}")]
 pub struct NotVisible {
-    /// What keeps it from being seen.
+    /// Why they cannot be seen.
     pub why: String,
-    /// From where it can be, for people.
+    /// What a person can do to revert the entry.
     pub from: String,
 }
 
 impl Namespaces {
-    /// Those of this process, with the folders that `changes` name.
+    /// The namespaces of this process, with the folders that `changes` name.
     ///
     /// # Errors
-    /// `/proc/self/ns` can't be read.
+    /// `/proc/self/ns` cannot be read.
     pub fn of(changes: &[Change]) -> io::Result<Self> {
         let time = match ClockShift::own() {
             ClockShift::Ticks(_) => None,
@@ -88,26 +88,25 @@ impl FolderId {
 }
 
 impl LedgerEntry {
-    /// Whether everything that this entry names can be seen by this process: its owner, its victims, and what its changes made.
+    /// Checks that this process can see everything that the entry names: its owner, its victims, and what its changes made.
     ///
     /// # Errors
-    /// Something of it can't be, and from where it can.
+    /// Something cannot be seen; says from where it can.
     pub fn visible(&self, table: &ProcessTable) -> Result<(), NotVisible> {
         let unknown = |error: io::Error| NotVisible {
             why: error.to_string(),
-            from: "mend that, then `revert --all`".into(),
+            from: "fix that, then run `revert --all`".into(),
         };
         table.check_visibility().map_err(unknown)?;
         let boot = boot_id().map_err(unknown)?;
-        // Whatever the kernel kept for another boot ended with it. What was written before entries told their namespaces was
-        // written here, as far as anybody knows.
+        // Whatever the kernel kept ended with the boot. An entry without namespaces is assumed to have been written in these.
         let other_boot = !self.owner.boot.is_empty() && self.owner.boot != boot;
         let Some(entry_namespaces) = self.namespaces.as_ref().filter(|_| !other_boot) else {
             return Ok(());
         };
         let own_namespaces = Namespaces::of(&[]).map_err(unknown)?;
         let elsewhere = |kind: &str, number: u64, own: u64| NotVisible {
-            why: format!("it belongs to {kind} namespace {number}, and this is {own}"),
+            why: format!("it belongs to {kind} namespace {number}, and this process is in {own}"),
             from: where_to_revert(entry_namespaces, &own_namespaces, table),
         };
         if entry_namespaces.pid != own_namespaces.pid {
@@ -155,10 +154,10 @@ impl LedgerEntry {
         Ok(())
     }
 
-    /// Whether neither the worker nor the guardian of this entry is there to see to it.
+    /// Whether neither the worker nor the guardian of this entry is alive to revert it.
     ///
     /// # Errors
-    /// That can't be told from here.
+    /// That cannot be determined from here.
     pub fn is_abandoned(&self, table: &ProcessTable) -> Result<bool, NotVisible> {
         self.visible(table)?;
         let boot = boot_id().unwrap_or_default();
@@ -168,7 +167,7 @@ impl LedgerEntry {
         for id in [self.owner.worker, self.owner.guardian] {
             let found = table.find(id).map_err(|error| NotVisible {
                 why: error.to_string(),
-                from: "look as its user, or as root".into(),
+                from: "check it as that user, or as root".into(),
             })?;
             if found.is_some_and(|stat| !stat.is_dead()) {
                 return Ok(false);
@@ -178,7 +177,7 @@ impl LedgerEntry {
     }
 }
 
-/// The number of the namespace of this kind that this process is in.
+/// The inode number of this process's namespace of this kind.
 fn own(kind: &str) -> io::Result<u64> {
     let path = format!("/proc/self/ns/{kind}");
     rustix::fs::stat(&path)
@@ -186,19 +185,19 @@ fn own(kind: &str) -> io::Result<u64> {
         .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{path}: {error}")))
 }
 
-/// The processes in the namespace of this kind and number that can be seen from here; none where some can't be looked at.
+/// The processes in a namespace that can be seen from here; none if some processes could not be checked.
 fn processes_in(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32>> {
     let link = format!("ns/{kind}");
     let mut found = Vec::new();
     let mut all_seen = true;
     for pid in table.pids().ok()? {
         match table.metadata(pid, &link) {
-            // One that is dead and not yet waited for is nobody: the kernel lets a namespace's first process die only after all others.
+            // A dead process counts as gone: the kernel lets a namespace's first process die only after all others.
             Ok(namespace) if namespace.st_ino == number => {
                 found.extend(table.stat(pid).filter(|stat| !stat.is_dead()).map(|_| pid));
             }
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => {}
-            // Of one with more rights than ours, this much is still told.
+            // The pid namespace of a process with more rights is known all the same.
             Err(_) if kind == "pid" && table.has_one_id(pid) => {}
             Err(_) => all_seen = false,
         }
@@ -206,12 +205,12 @@ fn processes_in(kind: &str, number: u64, table: &ProcessTable) -> Option<Vec<i32
     (all_seen || !found.is_empty()).then_some(found)
 }
 
-/// Whether nobody is in a namespace any more, seen from where everybody is seen. Then its processes are gone, and its network is
-/// nobody's.
+/// Whether a namespace has no processes and no name any more, as seen from the first pid namespace. Then its processes are gone, and
+/// nobody can use its network.
 fn is_empty_namespace(kind: &str, number: u64, table: &ProcessTable) -> bool {
     let sees_all = own("pid").is_ok_and(|own| own == FIRST_PID_NAMESPACE);
     let named = || {
-        // One that is mounted under a name, as by `ip netns`, waits for somebody to enter it.
+        // A namespace that is mounted under a name, as by `ip netns`, can still be entered.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo");
         mounts.map_or(true, |mounts| {
             mounts.contains(&format!(" {kind}:[{number}] "))
@@ -220,7 +219,7 @@ fn is_empty_namespace(kind: &str, number: u64, table: &ProcessTable) -> bool {
     sees_all && processes_in(kind, number, table).is_some_and(|found| found.is_empty()) && !named()
 }
 
-/// From where an entry of these namespaces can be put back, for people.
+/// Says where an entry of these namespaces can be reverted.
 fn where_to_revert(
     entry_namespaces: &Namespaces,
     own_namespaces: &Namespaces,
@@ -250,17 +249,17 @@ fn where_to_revert(
     }
     match there.first() {
         Some(pid) => format!(
-            "put it back there: `nsenter --target {pid} --pid{enter} backburn-agent revert --all`"
+            "revert it there: `nsenter --target {pid} --pid{enter} backburn-agent revert --all`"
         ),
         None if entry_namespaces.pid == FIRST_PID_NAMESPACE && entry_namespaces.pid != own_namespaces.pid => {
-            "put it back on the host itself, in its first pid namespace: `backburn-agent revert --all`".into()
+            "revert it on the host itself, in its first pid namespace: `backburn-agent revert --all`".into()
         }
-        None => "put it back there with `backburn-agent revert --all`, or in the host's first pid namespace once nobody is left there"
+        None => "revert it there with `backburn-agent revert --all`, or in the host's first pid namespace once no process is left there"
             .into(),
     }
 }
 
-/// The folders that changes name.
+/// The folders that the changes name.
 fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
     roles(changes).filter_map(|role| match role {
         HelperSpec::Disk { directory, .. } => Some(directory.as_path()),
@@ -268,7 +267,7 @@ fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
     })
 }
 
-/// The network namespaces that changes name.
+/// The network namespaces that the changes name.
 fn networks(changes: &[Change]) -> impl Iterator<Item = &Namespace> {
     roles(changes).filter_map(|role| match role {
         HelperSpec::PacketFilter(filter) => filter.namespace.as_ref(),
@@ -284,7 +283,7 @@ fn roles(changes: &[Change]) -> impl Iterator<Item = &HelperSpec> {
     })
 }
 
-/// Whether a change may leave something in the network namespace of whoever makes it.
+/// Whether a change may leave something in the network namespace of the process that applies it.
 fn alters_own_network(change: &Change) -> bool {
     let Change::Helper(helper) = change else {
         return false;

@@ -1,25 +1,25 @@
-//! The files of the state folder, read as those of somebody whom one need not trust until one has looked: whoever can write to the ledger can have
-//! things undone, by the rights of whoever reads it, and whoever can write to the membership chooses the controller.
+//! Reading the files of the state folder, none of which is trusted before its owner and mode were checked: whoever can write to the ledger
+//! can have things undone with the rights of the agent, and whoever can write to the credentials chooses the controller.
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, stat};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The most that is read of a file. Ours have a few kilobytes; one of a fault with very many victims, some hundred.
+/// Longest file that is read, in bytes. Usual entries have a few kilobytes; those of faults with very many victims, some hundred.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The whole content of a file of the ledger, or of the membership.
+/// Reads a file of the ledger, or the credentials.
 ///
 /// # Errors
-/// It can't be read, is too long, or is not a file of ours alone, see [`check_file`].
+/// The file cannot be read, is too long, or could have been written by others, see [`check_file`].
 #[expect(clippy::disallowed_methods, reason = "opened for reading")]
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A FIFO in its place must not keep anybody waiting.
+    // A FIFO under this name must not block the reader.
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a symbolic link")),
         opened => File::from(opened?),
     };
     check_file(&fstat(&file)?)?;
@@ -28,16 +28,16 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     match content.len() as u64 > MAX_FILE_BYTES {
         true => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it has more than {MAX_FILE_BYTES} bytes"),
+            format!("it is larger than {MAX_FILE_BYTES} bytes"),
         )),
         false => Ok(content),
     }
 }
 
-/// Opens the lock's file, and makes it where there is none.
+/// Opens the lock file, and creates it if there is none.
 ///
 /// # Errors
-/// It can't be opened at once, or is not a file of ours alone, see [`check_file`].
+/// The file cannot be opened at once, or could have been written by others, see [`check_file`].
 #[expect(
     clippy::disallowed_methods,
     reason = "the ledger's own lock, which stays: it is no effect on the host"
@@ -46,18 +46,18 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
-        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a link")),
+        Err(rustix::io::Errno::LOOP) => return Err(access_denied("it is a symbolic link")),
         opened => opened?,
     };
     check_file(&fstat(&file)?)?;
     Ok(file.into())
 }
 
-/// Whether nobody but root and this user could have put files into a folder, or another folder in its place. A sticky folder above it,
-/// like `/tmp`, is one in which others can't do that.
+/// Checks that only root and this user could have put files into a folder, or replaced it by another. Folders above it may be sticky,
+/// like `/tmp`, since others cannot replace what is in them either.
 ///
 /// # Errors
-/// It is not there, can't be looked at, or others could.
+/// The folder does not exist, cannot be checked, or others could have written to it.
 #[expect(clippy::disallowed_methods, reason = "opened for reading")]
 pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
     let named = |path: &Path, error: io::Error| {
@@ -87,7 +87,7 @@ pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether something belongs to a user that this user namespace does not know. In the first one, every user is known.
+/// Whether something belongs to a user that this user namespace does not know. The first user namespace knows every user.
 fn is_unmapped(of: &Stat) -> bool {
     const WHOLE: &str = "0 0 4294967295";
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -96,7 +96,7 @@ fn is_unmapped(of: &Stat) -> bool {
     !is_first && unknown.trim().parse() == Ok(of.st_uid)
 }
 
-/// Whether a file is a regular one that nobody but root and this user could have written.
+/// Checks that a file is a regular one that only root and this user could have written.
 pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
         return Err(access_denied("it is not a regular file"));
@@ -104,7 +104,7 @@ pub(crate) fn check_file(file: &Stat) -> io::Result<()> {
     check_owner(file)
 }
 
-/// Whether nobody but root and this user could have written what this is.
+/// Checks that only root and this user could have written something with this owner and mode.
 pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     if of.st_uid != 0 && of.st_uid != own {
@@ -117,7 +117,7 @@ pub(crate) fn check_owner(of: &Stat) -> io::Result<()> {
     let is_own_group = of.st_gid == 0 || of.st_gid == rustix::process::getegid().as_raw();
     if mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group) {
         return Err(access_denied(&format!(
-            "others may write to it (mode {:o})",
+            "others can write to it (mode {:o})",
             of.st_mode & 0o7777
         )));
     }

@@ -1,6 +1,6 @@
 //! Whose other rules packets come to: the nf_tables chains of the namespace that the thread is in.
 
-use super::message::{self, Body, Message, Received, flags};
+use super::message::{self, KernelMessage, Message, Payload, flags};
 use super::nftables::Table;
 use super::socket::{Family, Socket};
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ pub struct ForeignChain {
 
 /// A chain of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct TableChain {
     /// Its name.
     pub name: String,
     /// Whether it is at a hook.
@@ -39,12 +39,12 @@ impl Table<'_> {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn chains(&self, socket: &Socket) -> io::Result<Vec<Chain>> {
+    pub fn chains(&self, socket: &Socket) -> io::Result<Vec<TableChain>> {
         let question = Message {
             what: format!("list the chains of table {} {}", self.layer, self.name),
             kind: GET_CHAIN,
             flags: flags::REQUEST | flags::DUMP,
-            body: Body::of(&[self.layer as u8, 0, 0, 0]),
+            body: Payload::of(&[self.layer as u8, 0, 0, 0]),
         };
         socket.ask(&question, |chain| {
             let family = *chain.body.first()?;
@@ -59,7 +59,7 @@ impl Table<'_> {
             let all = hook.and_then(|hook| message::attribute(hook, 4));
             let all = message::attributes(all.unwrap_or_default()).into_iter();
             let names = one.into_iter().chain(all.map(|(_, name)| name));
-            Some(Chain {
+            Some(TableChain {
                 name: message::text(message::attribute(chain, 3)?),
                 hooked: hook.is_some(),
                 devices: names.map(message::text).collect(),
@@ -79,7 +79,7 @@ pub fn refusing_chains() -> io::Result<Vec<ForeignChain>> {
         kind,
         flags: flags::REQUEST | flags::DUMP,
         // `struct nfgenmsg`: any family.
-        body: Body::of(&[0; 4]),
+        body: Payload::of(&[0; 4]),
     };
     let refusing: BTreeSet<(u8, String)> = socket
         .ask(&question("list the rules", GET_RULE), refuses)?
@@ -97,7 +97,7 @@ pub fn refusing_chains() -> io::Result<Vec<ForeignChain>> {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn translates() -> io::Result<bool> {
+pub fn has_nat() -> io::Result<bool> {
     // `/proc/net` is the first thread's.
     let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
         let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
@@ -110,7 +110,7 @@ pub fn translates() -> io::Result<bool> {
         what: "list the chains".into(),
         kind: GET_CHAIN,
         flags: flags::REQUEST | flags::DUMP,
-        body: Body::of(&[0; 4]),
+        body: Payload::of(&[0; 4]),
     };
     let found = Socket::open(Family::Netfilter)?.ask(&question, |chain| {
         // `NFTA_CHAIN_TYPE`.
@@ -121,7 +121,7 @@ pub fn translates() -> io::Result<bool> {
 }
 
 /// The table of a rule that drops or rejects.
-fn refuses(rule: &Received<'_>) -> Option<(u8, String)> {
+fn refuses(rule: &KernelMessage<'_>) -> Option<(u8, String)> {
     let family = *rule.body.first()?;
     let rule = rule.body.get(message::NF_HEADER..)?;
     let table = message::text(message::attribute(rule, 1)?);
@@ -146,7 +146,7 @@ fn is_refusal(step: &[u8]) -> Option<bool> {
 }
 
 /// A chain at a hook, its table, and whether its policy is to drop.
-fn chain(chain: &Received<'_>) -> Option<(ForeignChain, String, bool)> {
+fn chain(chain: &KernelMessage<'_>) -> Option<(ForeignChain, String, bool)> {
     let family = *chain.body.first()?;
     let chain = chain.body.get(message::NF_HEADER..)?;
     let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));

@@ -2,7 +2,7 @@
 //! it, count, or decide. The subset that faults need, with the kernel's own names
 //! (`include/uapi/linux/netfilter/nf_tables.h`), which `nft --debug=netlink` shows.
 
-use super::message::Body;
+use super::message::Payload;
 
 /// Where in a packet a field lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub enum Compare {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// It is dropped.
     Drop,
     /// Our chain has nothing against it.
@@ -135,7 +135,7 @@ pub enum Expression {
         random: bool,
     },
     /// Decides.
-    Verdict(Verdict),
+    Verdict(RuleVerdict),
     /// Drops the packet and tells its sender.
     Reject(Rejection),
     /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on, and with one who takes
@@ -167,10 +167,10 @@ const OTHER: u32 = 2;
 
 impl Expression {
     /// The step as an element of a rule's list.
-    pub(super) fn encode(&self) -> Vec<Body> {
-        let element = |name: &str, data: Body| Body::default().text(1, name).nest(2, &data);
-        let value = |bytes: &[u8]| Body::default().put(1, bytes);
-        let empty = Body::default;
+    pub(super) fn encode(&self) -> Vec<Payload> {
+        let element = |name: &str, data: Payload| Payload::default().text(1, name).nest(2, &data);
+        let value = |bytes: &[u8]| Payload::default().put(1, bytes);
+        let empty = Payload::default;
         let loaded = |bytes: &[u8]| {
             let body = empty().number(1, REGISTER).nest(2, &value(bytes));
             element("immediate", body)
@@ -328,13 +328,13 @@ impl Expression {
     }
 }
 
-impl Verdict {
-    fn encode(&self) -> Body {
+impl RuleVerdict {
+    fn encode(&self) -> Payload {
         // `NF_DROP`, `NF_ACCEPT` and `NFT_GOTO`.
         match self {
-            Verdict::Drop => Body::default().number(1, 0),
-            Verdict::Accept => Body::default().number(1, 1),
-            Verdict::Goto(chain) => Body::default().number(1, (-4i32) as u32).text(2, chain),
+            RuleVerdict::Drop => Payload::default().number(1, 0),
+            RuleVerdict::Accept => Payload::default().number(1, 1),
+            RuleVerdict::Goto(chain) => Payload::default().number(1, (-4i32) as u32).text(2, chain),
         }
     }
 }

@@ -40,17 +40,17 @@ pub struct Message {
     /// What is wanted of the kernel; see [`flags`].
     pub flags: u16,
     /// What follows the header.
-    pub body: Body,
+    pub body: Payload,
 }
 
 /// What follows a header: fixed bytes, then attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Body(Vec<u8>);
+pub struct Payload(Vec<u8>);
 
-impl Body {
+impl Payload {
     /// Starts with fixed bytes.
     pub fn of(fixed: &[u8]) -> Self {
-        Body(fixed.to_vec())
+        Payload(fixed.to_vec())
     }
 
     /// What was written.
@@ -90,7 +90,7 @@ impl Body {
 
     /// Attributes in an attribute.
     #[must_use]
-    pub fn nest(self, kind: u16, inner: &Body) -> Self {
+    pub fn nest(self, kind: u16, inner: &Payload) -> Self {
         self.put(kind | NESTED, inner.bytes())
     }
 }
@@ -115,7 +115,7 @@ impl Message {
 
 /// A message that came from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received<'a> {
+pub struct KernelMessage<'a> {
     /// Its kind.
     pub kind: u16,
     /// Its flags.
@@ -127,7 +127,7 @@ pub struct Received<'a> {
 }
 
 /// The messages in what one read gave. What is cut short is the last of them.
-pub fn messages(mut bytes: &[u8]) -> Vec<Received<'_>> {
+pub fn messages(mut bytes: &[u8]) -> Vec<KernelMessage<'_>> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind), Some(flags), Some(sequence)) = (
         long_at(bytes, 0),
@@ -139,7 +139,7 @@ pub fn messages(mut bytes: &[u8]) -> Vec<Received<'_>> {
         let Some(body) = bytes.get(HEADER..length.min(bytes.len())) else {
             break;
         };
-        found.push(Received {
+        found.push(KernelMessage {
             kind,
             flags,
             sequence,
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn attributes_come_back_as_they_were_put() {
-        let inner = Body::default().number(2, 7).text(3, "drop");
-        let body = Body::of(&[1, 0, 0, 0]).text(1, "table").nest(4, &inner);
+        let inner = Payload::default().number(2, 7).text(3, "drop");
+        let body = Payload::of(&[1, 0, 0, 0]).text(1, "table").nest(4, &inner);
         let found = attributes(&body.bytes()[4..]);
         assert_eq!(found.len(), 2);
         assert_eq!(text(found[0].1), "table");
@@ -215,7 +215,7 @@ mod tests {
             what: "nothing".into(),
             kind: 0x0a01,
             flags: flags::REQUEST | flags::ACK,
-            body: Body::of(&[2, 0, 0, 0]).text(1, "five"),
+            body: Payload::of(&[2, 0, 0, 0]).text(1, "five"),
         };
         let bytes = [message.encode(7), message.encode(8)].concat();
         assert_eq!(bytes.len() % 4, 0);

@@ -4,7 +4,7 @@
 
 mod chains;
 mod expression;
-mod links;
+mod interfaces;
 mod message;
 mod namespace;
 mod nfqueue;
@@ -13,23 +13,22 @@ mod qdisc;
 mod sock_diag;
 mod socket;
 
-pub use chains::{Chain, ForeignChain, refusing_chains, translates};
-pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, Verdict};
-pub use links::{LOOPBACK, Link, addresses, links};
+pub use chains::{ForeignChain, TableChain, has_nat, refusing_chains};
+pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, RuleVerdict};
+pub use interfaces::{Interface, LOOPBACK, addresses, interfaces};
 pub use message::Message;
 /// What tests/fuzz puts strange bytes to.
 #[cfg(fuzzing)]
 pub use message::{attributes, messages};
+pub use namespace::{NAMED_NAMESPACES, Namespace, within};
+pub use nfqueue::{PacketQueue, PacketVerdict, QueuedPacket, any_queue_in_use};
+pub use nftables::{Hook, Key, RuleCounter, Table, TableFamily};
+pub use qdisc::{
+    Netem, Qdisc, RootQdisc, make_shaper, remove_shaper, root, shaper, without_module_devices,
+};
 #[cfg(fuzzing)]
 pub use sock_diag::fuzz_connection;
-pub use namespace::{NAMED, Namespace, within};
-pub use nfqueue::{Arrived, Onward, PacketQueue, queues_are_used};
-pub use nftables::{Count, Hook, Key, Layer, Table};
-pub use qdisc::{
-    Discipline, Netem, Root, make_shaper, remove_shaper, root, shaper,
-    without_what_the_module_makes,
-};
 pub use sock_diag::{
-    Listening, TcpConnection, closes_connections, is_ours, listening, tcp_connections,
+    ListeningSocket, TcpConnection, closes_connections, is_own_address, listening, tcp_connections,
 };
-pub use socket::{Family, Refused, Socket, errno};
+pub use socket::{Family, NetlinkError, Socket, errno};

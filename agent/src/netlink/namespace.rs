@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where `ip netns` keeps its names.
-pub const NAMED: &str = "/run/netns";
+pub const NAMED_NAMESPACES: &str = "/run/netns";
 
 /// A network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ impl Namespace {
     pub fn open(&self) -> io::Result<Option<File>> {
         // A path that somebody has named may lie where a look never ends by now, e.g. on a network's file system whose server is
         // gone. Those of the kernel's own do not.
-        let is_safe = ["/proc", NAMED]
+        let is_safe = ["/proc", NAMED_NAMESPACES]
             .iter()
             .any(|own| self.path.starts_with(own));
         match is_safe {

@@ -2,7 +2,7 @@
 //! (nfnetlink_queue). Where nobody listens, or the queue is full, packets go on by themselves; those that are
 //! held when the listener dies are lost.
 
-use super::message::{self, Body, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,11 +19,11 @@ const FAIL_OPEN: u32 = 1;
 /// `NFQA_CFG_F_GSO`: large packets stay whole.
 const WHOLE: u32 = 4;
 /// How much of a packet is read, where it is read, in bytes: a header and a question are at its beginning.
-const BEGINNING: u32 = 16 << 10;
+const COPIED_BYTES: u32 = 16 << 10;
 /// The most packets held at a time.
-const LENGTH: u32 = 1 << 18;
+const MAX_QUEUED_PACKETS: u32 = 1 << 18;
 /// How much room the kernel has for what it tells us, in bytes.
-const ROOM: usize = 32 << 20;
+const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
 
 /// A queue that we listen to.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct PacketQueue {
 
 /// A packet that has arrived in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived<'a> {
+pub struct QueuedPacket<'a> {
     /// Its number in the queue.
     pub number: u32,
     /// The mark that it bears.
@@ -49,7 +49,7 @@ pub struct Arrived<'a> {
 
 /// How a packet goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Onward {
+pub enum PacketVerdict {
     /// As it came.
     Unchanged,
     /// With this mark.
@@ -74,7 +74,7 @@ impl PacketQueue {
     /// What the kernel said, e.g. that somebody else listens to it (`BUSY`).
     pub fn read(number: u16) -> io::Result<Self> {
         // `NFQNL_COPY_PACKET`.
-        Self::open(number, 2, BEGINNING, FAIL_OPEN)
+        Self::open(number, 2, COPIED_BYTES, FAIL_OPEN)
     }
 
     /// As [`PacketQueue::read`], and reads all of each packet.
@@ -88,10 +88,10 @@ impl PacketQueue {
 
     fn open(number: u16, copy: u8, length: u32, wanted: u32) -> io::Result<Self> {
         let queue = Self::swallow(number)?;
-        queue.socket.set_room(ROOM)?;
+        queue.socket.set_room(RECEIVE_BUFFER_BYTES)?;
         let copied = [&length.to_be_bytes()[..], &[copy]].concat();
         let meta = queue.header().put(2, &copied);
-        queue.configure("set the size of", meta.number(3, LENGTH))?;
+        queue.configure("set the size of", meta.number(3, MAX_QUEUED_PACKETS))?;
         queue.configure(
             "set the flags of",
             queue.header().number(4, wanted).number(5, wanted),
@@ -115,7 +115,7 @@ impl PacketQueue {
         Ok(queue)
     }
 
-    fn configure(&self, what: &str, body: Body) -> io::Result<()> {
+    fn configure(&self, what: &str, body: Payload) -> io::Result<()> {
         let question = Message {
             what: format!("{what} packet queue {}", self.number),
             kind: CONFIGURE,
@@ -125,9 +125,9 @@ impl PacketQueue {
         self.socket.ask(&question, |_| Some(())).map(|_| ())
     }
 
-    fn header(&self) -> Body {
+    fn header(&self) -> Payload {
         // `struct nfgenmsg`: any family, version 0, the queue.
-        Body::of(&[&[0, 0][..], &self.number.to_be_bytes()].concat())
+        Payload::of(&[&[0, 0][..], &self.number.to_be_bytes()].concat())
     }
 
     /// Its number.
@@ -139,7 +139,7 @@ impl PacketQueue {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn arrived(&self, mut each: impl FnMut(Arrived<'_>)) -> io::Result<()> {
+    pub fn arrived(&self, mut each: impl FnMut(QueuedPacket<'_>)) -> io::Result<()> {
         self.socket.read_waiting(|message| {
             if message.kind == PACKET
                 && let Some(packet) = message.body.get(message::NF_HEADER..)
@@ -149,7 +149,7 @@ impl PacketQueue {
                 let number = u32::from_be_bytes(*number);
                 self.last.store(number, Ordering::Relaxed);
                 let mark = message::attribute(packet, 3).and_then(|mark| mark.try_into().ok());
-                each(Arrived {
+                each(QueuedPacket {
                     number,
                     mark: mark.map_or(0, u32::from_be_bytes),
                     bytes: message::attribute(packet, 10).unwrap_or_default(),
@@ -164,16 +164,16 @@ impl PacketQueue {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn let_all_go(&self) -> io::Result<()> {
+    pub fn accept_all(&self) -> io::Result<()> {
         // The kernel compares numbers as they go round; no queue is as long as this.
-        self.let_go(self.last.load(Ordering::Relaxed).wrapping_add(1 << 30))
+        self.accept_up_to(self.last.load(Ordering::Relaxed).wrapping_add(1 << 30))
     }
 
     /// Lets every packet go on that came before this one, and this one.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn let_go(&self, last: u32) -> io::Result<()> {
+    pub fn accept_up_to(&self, last: u32) -> io::Result<()> {
         // `NF_ACCEPT`.
         let verdict = [1u32.to_be_bytes(), last.to_be_bytes()].concat();
         self.socket.tell(&Message {
@@ -188,7 +188,7 @@ impl PacketQueue {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn send_on(&self, number: u32, onward: &Onward) -> io::Result<()> {
+    pub fn send_verdict(&self, number: u32, onward: &PacketVerdict) -> io::Result<()> {
         // `NF_ACCEPT`.
         let verdict = [1u32.to_be_bytes(), number.to_be_bytes()].concat();
         let body = self.header().put(2, &verdict);
@@ -197,16 +197,16 @@ impl PacketQueue {
             kind: VERDICT,
             flags: flags::REQUEST,
             body: match onward {
-                Onward::Unchanged => body,
-                Onward::Marked(mark) => body.number(3, *mark),
-                Onward::Replaced(mark, bytes) => body.number(3, *mark).put(10, bytes),
+                PacketVerdict::Unchanged => body,
+                PacketVerdict::Marked(mark) => body.number(3, *mark),
+                PacketVerdict::Replaced(mark, bytes) => body.number(3, *mark).put(10, bytes),
             },
         })
     }
 }
 
 /// Whether anybody listens to a queue in the network namespace of this thread. Without a look, nobody does.
-pub fn queues_are_used() -> bool {
+pub fn any_queue_in_use() -> bool {
     let queues = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue");
     queues.is_ok_and(|queues| !queues.trim().is_empty())
 }

@@ -2,7 +2,7 @@
 //! chains, sets and rules as messages; and a look at which tables are there and what their rules counted.
 
 use super::expression::Expression;
-use super::message::{self, Body, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Socket, errno};
 use rustix::io::Errno;
 use std::fmt;
@@ -31,27 +31,27 @@ const TIMEOUT: u32 = 0x10;
 /// `NFT_SET_ELEM_INTERVAL_END`: the first value after an interval.
 const INTERVAL_END: u32 = 1;
 /// The most elements in one message: an attribute holds 64 KiB.
-const ELEMENTS: usize = 500;
+const MAX_ELEMENTS: usize = 500;
 
 /// Which packets a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
+pub enum TableFamily {
     /// IPv4 and IPv6, at the hooks of the IP layers (`NFPROTO_INET`).
     Inet = 1,
     /// Whatever a device takes or sends (`NFPROTO_NETDEV`).
     Netdev = 5,
 }
 
-impl Layer {
+impl TableFamily {
     /// Both, in the order in which they are looked for.
-    pub const ALL: [Layer; 2] = [Layer::Inet, Layer::Netdev];
+    pub const ALL: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Netdev];
 }
 
-impl fmt::Display for Layer {
+impl fmt::Display for TableFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Layer::Inet => "inet",
-            Layer::Netdev => "netdev",
+            TableFamily::Inet => "inet",
+            TableFamily::Netdev => "netdev",
         })
     }
 }
@@ -121,7 +121,7 @@ impl Key {
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
     /// Which packets it sees.
-    pub layer: Layer,
+    pub layer: TableFamily,
     /// Its name.
     pub name: &'a str,
 }
@@ -132,7 +132,7 @@ impl Table<'_> {
         kind: u16,
         flags: u16,
         what: String,
-        put: impl FnOnce(Body) -> Body,
+        put: impl FnOnce(Payload) -> Payload,
     ) -> Message {
         Message {
             what: format!("{what} of table {} {}", self.layer, self.name),
@@ -142,9 +142,9 @@ impl Table<'_> {
         }
     }
 
-    fn header(&self) -> Body {
+    fn header(&self) -> Payload {
         // `struct nfgenmsg`: the family, version 0, no resource.
-        Body::of(&[self.layer as u8, 0, 0, 0])
+        Payload::of(&[self.layer as u8, 0, 0, 0])
     }
 
     /// Makes the table, owned by the socket that sends this.
@@ -176,7 +176,7 @@ impl Table<'_> {
 
     /// Makes a chain that packets come to at a hook, with this priority, and which lets through what no rule of it is about.
     pub fn base_chain(&self, name: &str, hook: &Hook, priority: i32) -> Message {
-        let mut at = Body::default()
+        let mut at = Payload::default()
             .number(1, hook.number())
             .number(2, priority as u32);
         if let Hook::Ingress(devices) | Hook::Egress(devices) = hook {
@@ -186,7 +186,7 @@ impl Table<'_> {
                 many => {
                     let names = many
                         .iter()
-                        .fold(Body::default(), |names, name| names.text(1, name));
+                        .fold(Payload::default(), |names, name| names.text(1, name));
                     at.nest(4, &names)
                 }
             };
@@ -229,7 +229,7 @@ impl Table<'_> {
         let mut messages = vec![self.set(name, id, key, CONSTANT | INTERVAL)];
         messages.extend(
             elements
-                .chunks(ELEMENTS)
+                .chunks(MAX_ELEMENTS)
                 .map(|some| self.elements(name, id, some)),
         );
         messages
@@ -245,7 +245,7 @@ impl Table<'_> {
         after: Duration,
     ) -> Vec<Message> {
         let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        let elements: Vec<Body> = values
+        let elements: Vec<Payload> = values
             .iter()
             .map(|value| element(value).long(4, millis))
             .collect();
@@ -262,7 +262,7 @@ impl Table<'_> {
 
     /// Adds values to a set of this name.
     pub fn more(&self, name: &str, id: u32, values: &[Vec<u8>]) -> Message {
-        let elements: Vec<Body> = values.iter().map(|value| element(value)).collect();
+        let elements: Vec<Payload> = values.iter().map(|value| element(value)).collect();
         self.elements(name, id, &elements)
     }
 
@@ -278,10 +278,10 @@ impl Table<'_> {
         })
     }
 
-    fn elements(&self, set: &str, id: u32, elements: &[Body]) -> Message {
+    fn elements(&self, set: &str, id: u32, elements: &[Payload]) -> Message {
         let list = elements
             .iter()
-            .fold(Body::default(), |list, one| list.nest(1, one));
+            .fold(Payload::default(), |list, one| list.nest(1, one));
         self.message(
             NEW_ELEMENTS,
             flags::CREATE,
@@ -295,7 +295,7 @@ impl Table<'_> {
         let list = expressions
             .iter()
             .flat_map(Expression::encode)
-            .fold(Body::default(), |list, one| list.nest(1, &one));
+            .fold(Payload::default(), |list, one| list.nest(1, &one));
         let what = format!("make a rule in chain {chain}");
         self.message(NEW_RULE, flags::CREATE | flags::APPEND, what, |body| {
             let body = body.text(2, chain).nest(4, &list);
@@ -349,7 +349,7 @@ impl Table<'_> {
     ///
     /// # Errors
     /// That can't be read. A table that is not there has counted nothing.
-    pub fn counters(&self, socket: &Socket) -> io::Result<Vec<Count>> {
+    pub fn counters(&self, socket: &Socket) -> io::Result<Vec<RuleCounter>> {
         let question = Message {
             what: format!("read the counters of table {} {}", self.layer, self.name),
             kind: GET_RULE,
@@ -365,7 +365,7 @@ impl Table<'_> {
 
 /// What a rule counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
+pub struct RuleCounter {
     /// The rule's comment.
     pub comment: String,
     /// How many packets.
@@ -374,7 +374,7 @@ pub struct Count {
     pub bytes: u64,
 }
 
-fn count(table: &str, rule: &[u8]) -> Option<Count> {
+fn count(table: &str, rule: &[u8]) -> Option<RuleCounter> {
     let rule = rule.get(message::NF_HEADER..)?;
     // Older kernels list every table's rules, whatever table was asked for.
     if message::text(message::attribute(rule, 1)?) != table {
@@ -389,15 +389,15 @@ fn count(table: &str, rule: &[u8]) -> Option<Count> {
             message::attribute(step, 1).map(message::text).as_deref() == Some("counter")
         })?;
     let counter = message::attribute(counter.1, 2)?;
-    Some(Count {
+    Some(RuleCounter {
         comment,
         bytes: message::long(message::attribute(counter, 1)?)?,
         packets: message::long(message::attribute(counter, 2)?)?,
     })
 }
 
-fn element(key: &[u8]) -> Body {
-    Body::default().nest(1, &Body::default().put(1, key))
+fn element(key: &[u8]) -> Payload {
+    Payload::default().nest(1, &Payload::default().put(1, key))
 }
 
 /// The value after this one, in the network's order; none after the highest.
@@ -425,9 +425,9 @@ mod tests {
 
     #[test]
     fn a_verdict_is_written_as_nft_writes_it() {
-        use super::super::expression::Verdict;
+        use super::super::expression::RuleVerdict;
         // As `strace` showed it of `nft add rule … drop`: immediate, register 0, a verdict of 0.
-        let encoded = Expression::Verdict(Verdict::Drop).encode();
+        let encoded = Expression::Verdict(RuleVerdict::Drop).encode();
         let bytes = encoded[0].bytes();
         assert_eq!(
             bytes,

@@ -1,8 +1,8 @@
 //! Devices that only shape what is forwarded to them (`ifb`), and their queueing disciplines,
 //! over rtnetlink. What is written there is in the host's order (`include/uapi/linux/pkt_sched.h`).
 
-use super::links::{Link, links};
-use super::message::{self, Body, Message, flags};
+use super::interfaces::{Interface, interfaces};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
@@ -24,9 +24,9 @@ const MTU: u32 = 1279;
 
 /// A queueing discipline with its arguments, as the kernel wants them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Discipline {
+pub struct Qdisc {
     kind: &'static str,
-    options: Body,
+    options: Payload,
 }
 
 /// What netem is to do; chances are shares of `u32::MAX`.
@@ -52,7 +52,7 @@ pub struct Netem {
     pub corrupt: u32,
 }
 
-impl Discipline {
+impl Qdisc {
     /// `tbf`: no faster than `rate` bytes a second, but for a burst of so many bytes; `queue` bytes may wait.
     pub fn tbf(rate: u64, burst: u32, queue: u32) -> Self {
         let mut fixed = rate_of(rate);
@@ -61,11 +61,11 @@ impl Discipline {
         for field in [queue, 0, 0] {
             fixed.extend(field.to_ne_bytes());
         }
-        let mut options = Body::default().put(1, &fixed);
+        let mut options = Payload::default().put(1, &fixed);
         if u32::try_from(rate).is_err() {
             options = options.put(4, &rate.to_ne_bytes());
         }
-        Discipline {
+        Qdisc {
             kind: "tbf",
             options: options.put(6, &burst.to_ne_bytes()),
         }
@@ -81,7 +81,7 @@ impl Discipline {
             fixed.extend(field.to_ne_bytes());
         }
         let pair = |one: u32, two: u32| [one.to_ne_bytes(), two.to_ne_bytes()].concat();
-        let mut options = Body::of(&fixed)
+        let mut options = Payload::of(&fixed)
             .put(10, &netem.latency.to_ne_bytes())
             .put(11, &netem.jitter.to_ne_bytes());
         if netem.correlation > 0 {
@@ -107,7 +107,7 @@ impl Discipline {
             let rate = [u32::MAX, 0, 0, 0].map(u32::to_ne_bytes).concat();
             options = options.put(6, &rate).put(8, &ENDLESS.to_ne_bytes());
         }
-        Discipline {
+        Qdisc {
             kind: "netem",
             options,
         }
@@ -123,12 +123,12 @@ fn rate_of(rate: u64) -> Vec<u8> {
 }
 
 /// `struct ifinfomsg`: which interface, and which of its flags are to be what.
-fn link_header(index: u32, flags: u32, change: u32) -> Body {
+fn link_header(index: u32, flags: u32, change: u32) -> Payload {
     let fields = [0, index, flags, change].map(u32::to_ne_bytes);
-    Body::of(&fields.concat())
+    Payload::of(&fields.concat())
 }
 
-fn do_it(what: String, kind: u16, more: u16, body: Body) -> io::Result<()> {
+fn do_it(what: String, kind: u16, more: u16, body: Payload) -> io::Result<()> {
     let question = Message {
         what,
         kind,
@@ -144,8 +144,8 @@ fn do_it(what: String, kind: u16, more: u16, body: Body) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel said; a part of it may be there.
-pub fn make_shaper(name: &str, alias: &str, discipline: &Discipline) -> io::Result<u32> {
-    let info = Body::default().text(1, KIND);
+pub fn make_shaper(name: &str, alias: &str, discipline: &Qdisc) -> io::Result<u32> {
+    let info = Payload::default().text(1, KIND);
     let queue = 1u32.to_ne_bytes();
     let body = link_header(0, 0, 0)
         .text(3, name)
@@ -186,21 +186,21 @@ pub fn make_shaper(name: &str, alias: &str, discipline: &Discipline) -> io::Resu
 }
 
 /// `struct tcmsg`: the root of an interface, with a handle of its own.
-fn discipline_header(index: u32) -> Body {
+fn discipline_header(index: u32) -> Payload {
     let fields = [0, index, HANDLE, u32::MAX, 0].map(u32::to_ne_bytes);
-    Body::of(&fields.concat())
+    Payload::of(&fields.concat())
 }
 
 /// Does something that may have the kernel load the module of such devices. When it is loaded the module makes two that nobody asked
 /// for, in the first network namespace: where that is the thread's, they are removed again. The kernel has no way to say "remove it if nobody
 /// has touched it", so only what is just as the module made it goes, microseconds after a look at it.
-pub fn without_what_the_module_makes<T>(deed: impl FnOnce() -> T) -> T {
+pub fn without_module_devices<T>(deed: impl FnOnce() -> T) -> T {
     let modules = Path::new("/sys/module");
     let may_load = modules.exists() && !modules.join(KIND).exists();
-    let before = if may_load { links().ok() } else { None };
+    let before = if may_load { interfaces().ok() } else { None };
     let done = deed();
     if let Some(before) = before
-        && let Ok(after) = links()
+        && let Ok(after) = interfaces()
     {
         for link in made_by_the_module(&before, &after) {
             let what = format!("remove device {}", link.name);
@@ -214,14 +214,14 @@ pub fn without_what_the_module_makes<T>(deed: impl FnOnce() -> T) -> T {
 
 /// The two that the module makes when it is loaded as it comes; nothing where it has made others, which somebody has asked it for then
 /// (`modprobe.d`), or where somebody has begun to use one of them.
-fn made_by_the_module<'a>(before: &[Link], after: &'a [Link]) -> Vec<&'a Link> {
-    let is_new = |link: &&Link| before.iter().all(|old| old.index != link.index);
-    let is_numbered = |link: &&Link| {
+fn made_by_the_module<'a>(before: &[Interface], after: &'a [Interface]) -> Vec<&'a Interface> {
+    let is_new = |link: &&Interface| before.iter().all(|old| old.index != link.index);
+    let is_numbered = |link: &&Interface| {
         let number = link.name.strip_prefix(KIND);
         number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
     let of_kind = after.iter().filter(|link| link.kind == KIND);
-    let mut new: Vec<&Link> = of_kind.filter(is_new).filter(is_numbered).collect();
+    let mut new: Vec<&Interface> = of_kind.filter(is_new).filter(is_numbered).collect();
     new.sort_by_key(|link| link.index);
     match new.as_slice() {
         [first, second]
@@ -239,8 +239,8 @@ fn made_by_the_module<'a>(before: &[Link], after: &'a [Link]) -> Vec<&'a Link> {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn shaper(name: &str, alias: &str) -> io::Result<Option<Link>> {
-    let shapers: Vec<Link> = links()?
+pub fn shaper(name: &str, alias: &str) -> io::Result<Option<Interface>> {
+    let shapers: Vec<Interface> = interfaces()?
         .into_iter()
         .filter(|link| link.kind == KIND)
         .collect();
@@ -253,7 +253,7 @@ pub fn shaper(name: &str, alias: &str) -> io::Result<Option<Link>> {
 ///
 /// # Errors
 /// What the kernel said, but for that there is none.
-pub fn remove_shaper(device: &Link) -> io::Result<()> {
+pub fn remove_shaper(device: &Interface) -> io::Result<()> {
     let what = format!("remove device {}", device.name);
     match do_it(what, DELETE_LINK, 0, link_header(device.index, 0, 0)) {
         Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(()),
@@ -263,7 +263,7 @@ pub fn remove_shaper(device: &Link) -> io::Result<()> {
 
 /// The discipline at the root of a device, as the kernel tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Root {
+pub struct RootQdisc {
     kind: String,
     handle: u32,
     options: Vec<u8>,
@@ -275,9 +275,9 @@ pub struct Root {
     pub waiting: u64,
 }
 
-impl Root {
+impl RootQdisc {
     /// Whether it is still the discipline that was asked for, with the arguments that decide what it does.
-    pub fn is(&self, wanted: &Discipline) -> bool {
+    pub fn is(&self, wanted: &Qdisc) -> bool {
         // `struct tc_ratespec` has the rate at 8, and the limit of `struct tc_tbf_qopt` comes after two of them.
         let parts = |options: &[u8]| -> Vec<Option<Vec<u8>>> {
             let part = |kind, from: usize, to: usize| {
@@ -306,12 +306,12 @@ impl Root {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn root(index: u32) -> io::Result<Option<Root>> {
+pub fn root(index: u32) -> io::Result<Option<RootQdisc>> {
     let question = Message {
         what: "read what a queueing discipline counted".into(),
         kind: GET_DISCIPLINE,
         flags: flags::REQUEST | flags::DUMP,
-        body: Body::of(&[0; DISCIPLINE_HEADER]),
+        body: Payload::of(&[0; DISCIPLINE_HEADER]),
     };
     let found = Socket::open(Family::Route)?.ask(&question, |discipline| {
         let number = |at| message::long_at(discipline.body, at);
@@ -322,7 +322,7 @@ pub fn root(index: u32) -> io::Result<Option<Root>> {
         // `TCA_STATS`, a `struct tc_stats`: bytes of 64 bits, then packets, drops, and further on what waits.
         let counted = message::attribute(attributes, 3)?;
         let count = |at| message::long_at(counted, at).map(u64::from);
-        Some(Root {
+        Some(RootQdisc {
             kind: message::text(message::attribute(attributes, 1)?),
             handle: number(8)?,
             options: message::attribute(attributes, 2)
@@ -340,8 +340,8 @@ pub fn root(index: u32) -> io::Result<Option<Root>> {
 mod tests {
     use super::*;
 
-    fn link(index: u32, name: &str) -> Link {
-        Link {
+    fn link(index: u32, name: &str) -> Interface {
+        Interface {
             index,
             name: name.into(),
             kind: KIND.into(),
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn only_what_the_module_has_made_and_nobody_uses_is_its_own() {
         let before = [link(3, "theirs")];
-        let made = |more: &[Link]| {
+        let made = |more: &[Interface]| {
             let after = [&before[..], more].concat();
             made_by_the_module(&before, &after).len()
         };
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(made(&[link(4, "ifb0"), link(9, "ifb1")]), 0);
         assert_eq!(made(&[link(4, "ifb1"), link(5, "ifb0")]), 0);
         // Somebody uses one of them.
-        let used = |change: fn(&mut Link)| {
+        let used = |change: fn(&mut Interface)| {
             let mut pair = pair.clone();
             change(&mut pair[1]);
             made(&pair)

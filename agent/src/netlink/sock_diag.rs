@@ -1,6 +1,6 @@
 //! The TCP connections of the namespace that the thread is in, listed and closed for good, over sock_diag.
 
-use super::message::{self, Body, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket, errno};
 use rustix::io::Errno;
 use std::io;
@@ -37,7 +37,7 @@ pub struct TcpConnection {
 
 /// A socket that takes what comes to it from anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listening {
+pub struct ListeningSocket {
     /// Whether it is one of TCP; else it is one of UDP.
     pub tcp: bool,
     /// Where.
@@ -60,7 +60,7 @@ fn about(
         kind,
         flags: flags::REQUEST | more,
         // `struct inet_diag_req_v2`: nothing more is wanted than what always comes.
-        body: Body::of(&[&[family, protocol, 0, 0][..], &states.to_ne_bytes(), id].concat()),
+        body: Payload::of(&[&[family, protocol, 0, 0][..], &states.to_ne_bytes(), id].concat()),
     }
 }
 
@@ -88,7 +88,7 @@ pub fn tcp_connections() -> io::Result<Vec<TcpConnection>> {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn listening() -> io::Result<Vec<Listening>> {
+pub fn listening() -> io::Result<Vec<ListeningSocket>> {
     // `IPPROTO_UDP`; `TCP_LISTEN` and `TCP_CLOSE`.
     const UDP: u8 = 17;
     let socket = Socket::open(Family::Diagnosis)?;
@@ -106,7 +106,7 @@ pub fn listening() -> io::Result<Vec<Listening>> {
             );
             found.extend(socket.ask(&question, |answer| {
                 let tcp = protocol == TCP;
-                read(answer.body).map(|one| Listening { tcp, at: one.here })
+                read(answer.body).map(|one| ListeningSocket { tcp, at: one.here })
             })?);
         }
     }
@@ -114,7 +114,7 @@ pub fn listening() -> io::Result<Vec<Listening>> {
 }
 
 /// Whether an address is of this namespace itself, so that what goes there goes over the loopback: only such a one can be bound to.
-pub fn is_ours(address: IpAddr) -> bool {
+pub fn is_own_address(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 

@@ -1,7 +1,7 @@
 //! A socket to the kernel: what is asked goes out, what is answered comes in, and an error says
 //! what was asked. Close-on-exec, or a child would keep a table alive that its owner has left.
 
-use super::message::{self, Message, Received, flags};
+use super::message::{self, KernelMessage, Message, flags};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::set_socket_timeout;
@@ -20,11 +20,11 @@ const BATCH_END: u16 = 0x11;
 /// `NFNL_SUBSYS_NFTABLES`, whom a batch is for.
 const NFTABLES: u16 = 10;
 /// How long the kernel may take to answer; it answers before `send` returns, but for a list.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much is read at once: any packet, with what is said of it.
-const ROOM: usize = 72 * 1024;
+const RECEIVE_BUFFER_BYTES: usize = 72 * 1024;
 /// How often a list that changed while it was read is read again.
-const TRIES: usize = 20;
+const MAX_DUMP_TRIES: usize = 20;
 
 /// Which part of the kernel is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,11 @@ impl Socket {
                 protocol,
             )?;
             rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-            set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+            set_socket_timeout(
+                &socket,
+                rustix::net::sockopt::Timeout::Recv,
+                Some(REPLY_TIMEOUT),
+            )?;
             Ok(socket)
         };
         let socket =
@@ -96,7 +100,7 @@ impl Socket {
             kind,
             flags: flags::REQUEST,
             // `struct nfgenmsg`: any family, version 0, and whom the batch is for.
-            body: message::Body::of(&[&[0, 0][..], &NFTABLES.to_be_bytes()].concat()),
+            body: message::Payload::of(&[&[0, 0][..], &NFTABLES.to_be_bytes()].concat()),
         };
         let mut bytes = edge(BATCH_BEGIN).encode(0);
         for (number, message) in messages.iter().enumerate() {
@@ -156,9 +160,9 @@ impl Socket {
     pub fn ask<T>(
         &self,
         question: &Message,
-        mut each: impl FnMut(&Received<'_>) -> Option<T>,
+        mut each: impl FnMut(&KernelMessage<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        'again: for sequence in 1..=TRIES as u32 {
+        'again: for sequence in 1..=MAX_DUMP_TRIES as u32 {
             self.send(&question.encode(sequence))
                 .map_err(|error| named(&question.what, error))?;
             let (mut found, mut changed) = (Vec::new(), false);
@@ -200,7 +204,7 @@ impl Socket {
     }
 
     /// Reads what is there already; none is waited for.
-    pub(super) fn read_waiting(&self, mut each: impl FnMut(&Received<'_>)) -> io::Result<()> {
+    pub(super) fn read_waiting(&self, mut each: impl FnMut(&KernelMessage<'_>)) -> io::Result<()> {
         loop {
             match self.receive(RecvFlags::DONTWAIT) {
                 Ok(some) => message::messages(&some).iter().for_each(&mut each),
@@ -220,7 +224,7 @@ impl Socket {
     fn receive(&self, flags: RecvFlags) -> Result<Vec<u8>, Errno> {
         // The kernel fits a list's parts to the reader's room; of an error only the beginning is of use, and the message that
         // it is about, which comes after, may be cut off.
-        let mut room = Vec::with_capacity(ROOM);
+        let mut room = Vec::with_capacity(RECEIVE_BUFFER_BYTES);
         loop {
             let spare = rustix::buffer::spare_capacity(&mut room);
             match rustix::net::recv(&self.socket, spare, flags) {
@@ -239,7 +243,7 @@ impl AsFd for Socket {
 }
 
 /// What an error, an acknowledgement or the end of a list says; nothing where it is none of them.
-fn outcome(message: &Received<'_>) -> Option<Result<(), Errno>> {
+fn outcome(message: &KernelMessage<'_>) -> Option<Result<(), Errno>> {
     match message.kind {
         ERROR | DONE => {
             let code = message::long_at(message.body, 0).map_or(0, |code| code as i32);
@@ -256,7 +260,7 @@ fn outcome(message: &Received<'_>) -> Option<Result<(), Errno>> {
 fn named(what: &str, error: Errno) -> io::Error {
     io::Error::new(
         error.kind(),
-        Refused {
+        NetlinkError {
             what: what.to_owned(),
             errno: error,
         },
@@ -266,7 +270,7 @@ fn named(what: &str, error: Errno) -> io::Error {
 /// What the kernel said to what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {what}: {errno}")]
-pub struct Refused {
+pub struct NetlinkError {
     /// What was asked, as `verb object`.
     pub what: String,
     /// What the kernel said.
@@ -275,6 +279,6 @@ pub struct Refused {
 
 /// The kernel's own error in an error of this room, where it is one.
 pub fn errno(error: &io::Error) -> Option<Errno> {
-    let refused = error.get_ref()?.downcast_ref::<Refused>()?;
+    let refused = error.get_ref()?.downcast_ref::<NetlinkError>()?;
     Some(refused.errno)
 }

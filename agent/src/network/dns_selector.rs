@@ -4,7 +4,7 @@ use super::endpoint::{placed, read};
 use super::flow_selector::FlowSelector;
 use super::name_resolution::NameResolution;
 use crate::changes::{Change, ProcessHelper};
-use crate::dns::{Alteration, Answers, Pattern};
+use crate::dns::{Alteration, AnswerFilter, NamePattern};
 use crate::helpers::HelperSpec;
 use crate::packet_filter::{PacketEffect, Protocol};
 use crate::plan::{Plan, PlanContext};
@@ -76,7 +76,7 @@ impl DnsSelector {
             );
         }
         for (at, name) in names {
-            if let Err(what) = name.parse::<Pattern>() {
+            if let Err(what) = name.parse::<NamePattern>() {
                 problems.push(Problem::new(at, what).hint(
                     "`db.example.org`, `*.example.org` or `*`; other letters as resolvers write them, `xn--…`",
                 ));
@@ -107,7 +107,7 @@ impl DnsSelector {
     ) -> Result<Plan, Refusal> {
         let mut notes = Vec::new();
         let namespace = self.flows(None, Protocol::Udp).find_namespace(context)?;
-        let names: Vec<Pattern> = placed("names", &Some(self.names.clone()))
+        let names: Vec<NamePattern> = placed("names", &Some(self.names.clone()))
             .into_iter()
             .filter_map(|(_, name)| name.parse().ok())
             .collect();
@@ -163,7 +163,7 @@ impl DnsSelector {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Answers(Box::new(Answers {
+                role: HelperSpec::Answers(Box::new(AnswerFilter {
                     filter,
                     names,
                     change,

@@ -1,7 +1,7 @@
 //! The ends of flows as people write them, `10.0.0.0/8`, `db.example:5432`, `[fd00::1]:443`, and
 //! the addresses that they come to on this host.
 
-use crate::packet_filter::{End, Name, Network, PortRange};
+use crate::packet_filter::{Endpoint, RefreshedName, IpNetwork, PortRange};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use core::net::IpAddr;
@@ -19,7 +19,7 @@ pub(crate) struct WrittenEndpoint<'a> {
 
 #[derive(Debug, PartialEq)]
 pub(crate) enum EndpointHost<'a> {
-    Network(Network),
+    Network(IpNetwork),
     Name(&'a str),
     /// Agents of a fleet: the controller puts their addresses in its place before it asks anybody.
     Target(&'a str),
@@ -45,14 +45,14 @@ pub(crate) fn ends(
     written: &Option<OneOrMany<String>>,
     resolve: &dyn Fn(&str) -> Result<Vec<IpAddr>, String>,
     problems: &mut Vec<Problem>,
-) -> Vec<End> {
-    let mut found: Vec<(Option<PortRange>, BTreeSet<Network>)> = Vec::new();
+) -> Vec<Endpoint> {
+    let mut found: Vec<(Option<PortRange>, BTreeSet<IpNetwork>)> = Vec::new();
     for (at, text) in placed(key, written) {
         // What can't be read was told before.
         let Ok(WrittenEndpoint { host, port }) = read(text) else {
             continue;
         };
-        let networks: Vec<Network> = match host {
+        let networks: Vec<IpNetwork> = match host {
             EndpointHost::Network(network) => vec![network],
             EndpointHost::Target(name) => {
                 let what =
@@ -64,7 +64,7 @@ pub(crate) fn ends(
                 continue;
             }
             EndpointHost::Name(name) => match resolve(name) {
-                Ok(addresses) => addresses.into_iter().map(Network::from).collect(),
+                Ok(addresses) => addresses.into_iter().map(IpNetwork::from).collect(),
                 Err(why) => {
                     let what = format!("`{name}` has no address {why}");
                     problems.push(
@@ -82,7 +82,7 @@ pub(crate) fn ends(
     found.sort();
     found
         .into_iter()
-        .map(|(port, networks)| End {
+        .map(|(port, networks)| Endpoint {
             networks: networks.into_iter().collect(),
             port,
         })
@@ -94,14 +94,14 @@ pub(crate) fn names<'a>(
     key: &str,
     written: &'a Option<OneOrMany<String>>,
     from: bool,
-) -> impl Iterator<Item = Name> + 'a {
+) -> impl Iterator<Item = RefreshedName> + 'a {
     placed(key, written)
         .into_iter()
         .filter_map(move |(_, text)| match read(text).ok()? {
             WrittenEndpoint {
                 host: EndpointHost::Name(name),
                 port,
-            } => Some(Name {
+            } => Some(RefreshedName {
                 name: name.to_owned(),
                 port,
                 from,

@@ -5,9 +5,9 @@ use super::endpoint::{MAX_NETWORKS, ends, names, placed, read};
 use super::flow_location::FlowLocation;
 use super::flow_owner::{FlowOwner, flow_owner};
 use crate::packet_filter::{
-    Direction, End, Flows, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
+    Direction, Endpoint, FlowMatch, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
 };
-use crate::plan::{Link, NAMED, Namespace, Plan, PlanContext, kernel_refusal};
+use crate::plan::{Interface, NAMED_NAMESPACES, Namespace, Plan, PlanContext, kernel_refusal};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::Problem;
 use backburn_experiments::problem::nearest;
@@ -280,7 +280,7 @@ impl FlowSelector {
         let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
             ports.all(|port| port.within(&spare_ports))
         };
-        let of_ends = |ends: &[End]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
+        let of_ends = |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
         let spared = [Some(ports.clone()), of_ends(&to), of_ends(&from)]
             .into_iter()
             .flatten()
@@ -292,7 +292,7 @@ impl FlowSelector {
             )
             .hint("name others; the owner of this host may change `protect-ports` in its policy"));
         }
-        let named = |link: &&Link| {
+        let named = |link: &&Interface| {
             self.interface
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
@@ -307,11 +307,11 @@ impl FlowSelector {
         let direction = self.direction.unwrap_or_default();
         // What goes over the loopback arrives where it left: once is enough.
         let leaves_by =
-            |link: &&Link| !link.loopback || (loopback && direction == Direction::Egress);
-        let arrives_by = |link: &&Link| !link.loopback || loopback;
-        let devices = |by: &dyn Fn(&&Link) -> bool| {
+            |link: &&Interface| !link.loopback || (loopback && direction == Direction::Egress);
+        let arrives_by = |link: &&Interface| !link.loopback || loopback;
+        let devices = |by: &dyn Fn(&&Interface) -> bool| {
             // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
-            let meant = |link: &&Link| self.interface.is_some() || link.kind != "ifb";
+            let meant = |link: &&Interface| self.interface.is_some() || link.kind != "ifb";
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
@@ -342,7 +342,7 @@ impl FlowSelector {
                 true => devices(&arrives_by),
                 false => Vec::new(),
             },
-            flows: Flows {
+            flows: FlowMatch {
                 to,
                 from,
                 ports,
@@ -363,7 +363,7 @@ impl FlowSelector {
                 .chain(names("from", &self.from, true))
                 .collect(),
         };
-        filter.marks = match filter.holds_marks() {
+        filter.marks = match filter.held_marks() {
             Some(_) => Some(free_marks(namespace_inode(&filter, context)?, context)?),
             None => None,
         };
@@ -391,7 +391,7 @@ impl FlowSelector {
         if let Some(name) = &self.namespace {
             let path = match name.contains('/') {
                 true => PathBuf::from(name),
-                false => Path::new(NAMED).join(name),
+                false => Path::new(NAMED_NAMESPACES).join(name),
             };
             let found = context.host.namespace_at(&path).map_err(|error| {
                 let problem = Problem::new("$.namespace", format!("{}: {error}", path.display()));

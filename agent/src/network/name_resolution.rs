@@ -1,6 +1,6 @@
 //! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
 
-use crate::dns::{Pattern, ResolvConf, hosts, sources};
+use crate::dns::{NamePattern, ResolvConf, hosts, sources};
 use crate::plan::{HostView, Namespace};
 use core::net::IpAddr;
 
@@ -47,7 +47,7 @@ impl NameResolution {
     }
 
     /// What people should know of ways around a name server.
-    pub(super) fn notes(&self, names: &[Pattern]) -> Vec<String> {
+    pub(super) fn notes(&self, names: &[NamePattern]) -> Vec<String> {
         let mut notes = Vec::new();
         let known = self.hosts.iter().filter(|host| {
             let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();
@@ -85,7 +85,7 @@ mod tests {
         );
         let servers: [IpAddr; 2] = [[127, 0, 0, 53].into(), "fe80::1".parse().expect("one")];
         assert_eq!(resolution.local_resolver(), Some(&servers[..]));
-        let names = |names: &[&str]| -> Vec<Pattern> {
+        let names = |names: &[&str]| -> Vec<NamePattern> {
             let parsed = names.iter().map(|name| name.parse().expect("a pattern"));
             parsed.collect()
         };

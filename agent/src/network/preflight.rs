@@ -2,7 +2,7 @@
 //! something else.
 
 use crate::changes::count;
-use crate::packet_filter::{Flows, Network, PacketFilter, Protocol};
+use crate::packet_filter::{FlowMatch, IpNetwork, PacketFilter, Protocol};
 use crate::plan::{HostView, NetworkSnapshot};
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
@@ -138,7 +138,7 @@ fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// Addresses of IPv6 are named, and this network has none.
-fn missing_ipv6(flows: &Flows, seen: &NetworkSnapshot) -> Option<String> {
+fn missing_ipv6(flows: &FlowMatch, seen: &NetworkSnapshot) -> Option<String> {
     let mut named = flows.to.iter().chain(&flows.from);
     let wants = named.any(|end| end.networks.iter().any(|network| !network.is_v4()));
     (wants && !seen.has_ipv6 && !flows.loopback).then(|| {
@@ -147,14 +147,14 @@ fn missing_ipv6(flows: &Flows, seen: &NetworkSnapshot) -> Option<String> {
 }
 
 /// The single addresses that flows go to, with the ports there.
-fn destinations(flows: &Flows) -> Vec<(IpAddr, Vec<u16>)> {
+fn destinations(flows: &FlowMatch) -> Vec<(IpAddr, Vec<u16>)> {
     let mut found = Vec::new();
     for end in &flows.to {
         let ports = match end.port {
             Some(port) => vec![port],
             None => flows.ports.clone(),
         };
-        let single = |network: &Network| network.single();
+        let single = |network: &IpNetwork| network.single();
         for address in end.networks.iter().filter_map(single) {
             let ports = ports.iter().filter(|port| port.first == port.last);
             found.push((address, ports.map(|port| port.first).collect()));
@@ -169,7 +169,7 @@ fn unreachable(seen: &NetworkSnapshot) -> Option<String> {
 }
 
 /// Where nobody listens, of what is of this network itself.
-fn nobody_listens(flows: &Flows, seen: &NetworkSnapshot) -> Option<String> {
+fn nobody_listens(flows: &FlowMatch, seen: &NetworkSnapshot) -> Option<String> {
     let is_meant = |tcp: bool| match flows.protocol {
         Protocol::Tcp => tcp,
         Protocol::Udp => !tcp,

@@ -3,7 +3,7 @@
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
-use crate::packet_filter::{Direction, PacketEffect, Shape};
+use crate::packet_filter::{Direction, PacketEffect, Shaping};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -26,7 +26,7 @@ pub enum ShapingBackend {
 /// A fault that netem does, and something else as well for one direction.
 pub(crate) struct ShapingMethods {
     /// With netem.
-    pub shape: Shape,
+    pub shape: Shaping,
     /// Without it.
     pub other: PacketEffect,
     /// The direction that can be had without it; meant where none is said.

@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 /// A network, or a single address: `10.0.0.0/8`, `fd00::1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Network {
+pub struct IpNetwork {
     first: IpAddr,
     prefix: u8,
 }
 
-impl Network {
+impl IpNetwork {
     /// The network of this many bits that an address is in.
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
         let first = match address {
@@ -27,7 +27,7 @@ impl Network {
                 IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
             }
         };
-        Some(Network { first, prefix })
+        Some(IpNetwork { first, prefix })
     }
 
     /// Whether it is of IPv4; else it is of IPv6.
@@ -48,7 +48,7 @@ impl Network {
 
     /// Whether an address is in it.
     pub fn contains(self, address: IpAddr) -> bool {
-        Network::new(address.to_canonical(), self.prefix).is_some_and(|network| network == self)
+        IpNetwork::new(address.to_canonical(), self.prefix).is_some_and(|network| network == self)
     }
 
     /// Its first and its last address, as bytes in the network's order.
@@ -68,16 +68,16 @@ impl Network {
     }
 }
 
-impl From<IpAddr> for Network {
+impl From<IpAddr> for IpNetwork {
     fn from(address: IpAddr) -> Self {
         // What an IPv6 socket calls an IPv4 address is on the wire as IPv4.
         let first = address.to_canonical();
         let prefix = if first.is_ipv4() { 32 } else { 128 };
-        Network { first, prefix }
+        IpNetwork { first, prefix }
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for IpNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = if self.is_v4() { 32 } else { 128 };
         match self.prefix == whole {
@@ -87,7 +87,7 @@ impl fmt::Display for Network {
     }
 }
 
-impl FromStr for Network {
+impl FromStr for IpNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -103,7 +103,7 @@ impl FromStr for Network {
             Some(prefix) => prefix
                 .parse()
                 .ok()
-                .and_then(|prefix| Network::new(address, prefix))
+                .and_then(|prefix| IpNetwork::new(address, prefix))
                 .ok_or_else(|| {
                     let most = if address.is_ipv4() { 32 } else { 128 };
                     format!("`/{prefix}` is not a number of bits from 0 to {most}")
@@ -112,13 +112,13 @@ impl FromStr for Network {
     }
 }
 
-impl Serialize for Network {
+impl Serialize for IpNetwork {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Network {
+impl<'de> Deserialize<'de> for IpNetwork {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
             .parse()
@@ -238,7 +238,7 @@ mod tests {
             ("::/0", "::/0"),
             ("::ffff:10.0.0.1", "10.0.0.1"),
         ] {
-            let network: Network = text.parse().expect("it is one");
+            let network: IpNetwork = text.parse().expect("it is one");
             assert_eq!(network.to_string(), shown);
         }
         for text in [
@@ -250,7 +250,7 @@ mod tests {
             "10.0.0.1/-1",
             "",
         ] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<IpNetwork>().is_err(), "{text}");
         }
     }
 
@@ -268,11 +268,11 @@ mod tests {
         #[test]
         fn a_network_holds_its_address(bits in any::<u32>(), prefix in 0u8..=32) {
             let address = Ipv4Addr::from_bits(bits);
-            let network = Network::new(address.into(), prefix).expect("up to 32 bits");
+            let network = IpNetwork::new(address.into(), prefix).expect("up to 32 bits");
             let (first, last) = network.range();
             let own = address.octets().to_vec();
             prop_assert!(first <= own && own <= last);
-            let again: Network = network.to_string().parse().expect("its own text");
+            let again: IpNetwork = network.to_string().parse().expect("its own text");
             prop_assert_eq!(again, network);
         }
     }

@@ -6,12 +6,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 /// How many ranges are drawn: they go to the kernel in one piece, which has 200 KiB.
-const RANGES: usize = 1000;
+const MAX_RANGES: usize = 1000;
 /// How many packets are drawn where losses are rare.
-const PACKETS: u32 = 1 << 20;
+const MIN_PACKETS: u32 = 1 << 20;
 
 /// Which of so many packets are lost, from one to another.
-pub(super) struct Pattern {
+pub(super) struct BurstPattern {
     /// How many they are; then it begins anew.
     pub length: u32,
     /// Those that are lost, first and last of each range, sorted and apart.
@@ -20,14 +20,14 @@ pub(super) struct Pattern {
 
 impl BurstLoss {
     /// Draws which are lost, as netem does it: at each packet the path may change, and the packet may be lost as on the path before.
-    pub(super) fn pattern(&self, seed: u64) -> Pattern {
+    pub(super) fn pattern(&self, seed: u64) -> BurstPattern {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut chance =
             |percent: f64| f64::from(random.next_u32()) < percent / 100.0 * 4_294_967_296.0;
         let mut lost: Vec<(u32, u32)> = Vec::new();
         let mut bad = false;
         let mut length = 0;
-        while lost.len() < RANGES && (length < PACKETS || lost.is_empty()) {
+        while lost.len() < MAX_RANGES && (length < MIN_PACKETS || lost.is_empty()) {
             let (change, loss) = match bad {
                 true => (self.r, self.loss_when_bad),
                 false => (self.p, self.loss_when_good),
@@ -41,7 +41,7 @@ impl BurstLoss {
             }
             length += 1;
         }
-        Pattern { length, lost }
+        BurstPattern { length, lost }
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
             (bursts(1.0, 10.0, 100.0, 0.0), 1.0 / 11.0, 10.0),
             (bursts(50.0, 50.0, 100.0, 0.0), 0.5, 2.0),
         ] {
-            let Pattern { length, lost } = model.pattern(1);
+            let BurstPattern { length, lost } = model.pattern(1);
             let number: u32 = lost.iter().map(|(first, last)| last - first + 1).sum();
             let found = f64::from(number) / f64::from(length);
             let mean = f64::from(number) / lost.len() as f64;
@@ -74,7 +74,7 @@ mod tests {
             assert!(lost.windows(2).all(|two| two[0].1 + 1 < two[1].0));
         }
         // Good ten times as long as bad, and a tenth lost there against a half.
-        let Pattern { length, lost } = bursts(1.0, 10.0, 50.0, 10.0).pattern(2);
+        let BurstPattern { length, lost } = bursts(1.0, 10.0, 50.0, 10.0).pattern(2);
         let number: u32 = lost.iter().map(|(first, last)| last - first + 1).sum();
         let share = (10.0 * 0.1 + 0.5) / 11.0;
         assert!((f64::from(number) / f64::from(length) / share - 1.0).abs() < 0.2);
@@ -87,7 +87,7 @@ mod tests {
         assert_ne!(model.pattern(7).lost, model.pattern(8).lost);
         let rare = bursts(0.001, 50.0, 100.0, 0.0).pattern(1);
         assert!(
-            !rare.lost.is_empty() && rare.length >= PACKETS,
+            !rare.lost.is_empty() && rare.length >= MIN_PACKETS,
             "{}",
             rare.length
         );

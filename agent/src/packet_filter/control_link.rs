@@ -1,9 +1,9 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
+use super::nat::HeaderOf;
+use super::rules::{RulesetBuilder, IPV4, IPV6, TCP};
 use super::expressions::{Side, transport};
-use super::nat::Of;
-use super::rules::{IPV4, IPV6, RulesetBuilder, TCP};
-use super::{End, Flows};
+use super::{Endpoint, FlowMatch};
 use crate::netlink::Expression;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use std::os::fd::AsFd;
 /// A TCP connection, by its two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Connection {
+pub struct ControlConnection {
     /// The end here.
     pub here: SocketAddr,
     /// The other one.
     pub there: SocketAddr,
 }
 
-impl Connection {
+impl ControlConnection {
     /// The one that a socket has. None where it is no TCP socket, or not connected.
     pub fn of(socket: impl AsFd) -> Option<Self> {
         use rustix::net::{SocketAddrAny, getpeername, getsockname};
@@ -28,20 +28,20 @@ impl Connection {
             // What an IPv6 socket says of a connection over IPv4.
             Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
         };
-        Some(Connection {
+        Some(ControlConnection {
             here: address(getsockname(&socket).ok()?)?,
             there: address(getpeername(&socket).ok()??)?,
         })
     }
 }
 
-impl std::str::FromStr for Connection {
+impl std::str::FromStr for ControlConnection {
     type Err = std::net::AddrParseError;
 
     /// `HERE,THERE`, as a connector hands it on.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (here, there) = text.split_once(',').unwrap_or((text, ""));
-        Ok(Connection {
+        Ok(ControlConnection {
             here: here.parse()?,
             there: there.parse()?,
         })
@@ -50,8 +50,8 @@ impl std::str::FromStr for Connection {
 
 impl RulesetBuilder<'_> {
     /// Lets the link's packets through, both ways.
-    pub(super) fn spare_link(&mut self, chain: &str, flows: &Flows, of: Of, spared: &[Expression]) {
-        let Some(Connection { here, there }) = flows.spare_link else {
+    pub(super) fn spare_control_link(&mut self, chain: &str, flows: &FlowMatch, of: HeaderOf, spared: &[Expression]) {
+        let Some(ControlConnection { here, there }) = flows.spare_link else {
             return;
         };
         let v4 = here.is_ipv4();
@@ -60,7 +60,7 @@ impl RulesetBuilder<'_> {
             steps.extend(transport(TCP));
             for (side, end) in [(Side::Source, source), (Side::Destination, destination)] {
                 let networks = vec![end.ip().into()];
-                let end_of = End {
+                let end_of = Endpoint {
                     networks,
                     port: None,
                 };

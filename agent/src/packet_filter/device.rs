@@ -2,9 +2,9 @@
 //! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
 //! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 
-use super::packet_effect::{Delay, Shape};
-use super::{PacketEffect, PacketFilter};
-use crate::netlink::{self, Discipline, Link, Netem};
+use super::packet_effect::{Delay, Shaping};
+use super::{PacketFilter, PacketEffect};
+use crate::netlink::{self, Qdisc, Interface, Netem};
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 
@@ -24,7 +24,7 @@ impl PacketFilter {
             return [None, None];
         };
         // A device's name has 15 characters, too few for the table's.
-        let sum = super::display::long_fold(&self.table) & 0xffff_ffff_ffff;
+        let sum = super::display::long_hash(&self.table) & 0xffff_ffff_ffff;
         let shaper = |letter: char, what: &str| Shaper {
             name: format!("bb{sum:012x}{letter}"),
             alias: format!("{} {what}", self.table),
@@ -44,8 +44,8 @@ impl PacketFilter {
     pub fn longest_packet(&self) -> io::Result<u64> {
         /// An Ethernet header with two VLAN tags.
         const HEADER: u64 = 22;
-        let links = netlink::within(self.namespace.as_ref(), netlink::links)?.unwrap_or_default();
-        let meant = links.iter().filter(|link| {
+        let interfaces = netlink::within(self.namespace.as_ref(), netlink::interfaces)?.unwrap_or_default();
+        let meant = interfaces.iter().filter(|link| {
             let mut names = self.devices.iter().chain(&self.inlets);
             names.any(|name| *name == link.name)
         });
@@ -75,7 +75,7 @@ impl PacketFilter {
     }
 
     /// Which of its devices are there, in the namespace of the thread, whatever they are called by now.
-    pub(super) fn shapers_there(&self) -> io::Result<Vec<Link>> {
+    pub(super) fn existing_shapers(&self) -> io::Result<Vec<Interface>> {
         let mut there = Vec::new();
         for shaper in self.shapers().into_iter().flatten() {
             there.extend(shaper.find()?);
@@ -84,42 +84,42 @@ impl PacketFilter {
     }
 
     /// What others have done to its devices, in the namespace of the thread, so that they do not do any more what they are for.
-    pub(super) fn disturbed_shapers(&self) -> io::Result<Vec<String>> {
+    pub(super) fn shaper_drift(&self) -> io::Result<Vec<String>> {
         let PacketEffect::Shape { shape } = &self.harm else {
             return Ok(Vec::new());
         };
         let wanted = shape.discipline();
-        let mut disturbed = Vec::new();
+        let mut drift = Vec::new();
         for shaper in self.shapers().into_iter().flatten() {
             let name = &shaper.name;
             let Some(link) = shaper.find()? else {
-                disturbed.push(format!("device {name} is gone"));
+                drift.push(format!("device {name} is gone"));
                 continue;
             };
             if !link.up {
-                disturbed.push(format!("device {} was taken down", link.name));
+                drift.push(format!("device {} was taken down", link.name));
             }
             match netlink::root(link.index)? {
                 Some(root) if root.is(&wanted) => {}
-                _ => disturbed.push(format!(
+                _ => drift.push(format!(
                     "the queueing discipline of device {} was changed",
                     link.name
                 )),
             }
         }
-        Ok(disturbed)
+        Ok(drift)
     }
 
     /// Removes its devices. What they still held is lost, as on a wire.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn clear_away(&self) -> io::Result<()> {
+    pub fn remove_leftovers(&self) -> io::Result<()> {
         if !self.harm.shapes() {
             return Ok(());
         }
         let remove = || {
-            self.shapers_there()?
+            self.existing_shapers()?
                 .iter()
                 .try_for_each(netlink::remove_shaper)
         };
@@ -137,19 +137,19 @@ struct Shaper {
 }
 
 impl Shaper {
-    fn find(&self) -> io::Result<Option<Link>> {
+    fn find(&self) -> io::Result<Option<Interface>> {
         netlink::shaper(&self.name, &self.alias)
     }
 }
 
-impl Shape {
-    fn discipline(&self) -> Discipline {
+impl Shaping {
+    fn discipline(&self) -> Qdisc {
         let chance = |percent: f64| (percent / 100.0 * f64::from(u32::MAX)).round() as u32;
         let netem = match self {
-            Shape::Bandwidth { rate, burst, queue } => {
-                return Discipline::tbf(*rate, *burst, *queue);
+            Shaping::Bandwidth { rate, burst, queue } => {
+                return Qdisc::tbf(*rate, *burst, *queue);
             }
-            Shape::Delay(delay) => {
+            Shaping::Delay(delay) => {
                 let nanos =
                     |span: std::time::Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
                 let Delay {
@@ -174,16 +174,16 @@ impl Shape {
                     ..Netem::default()
                 }
             }
-            Shape::Corrupt(percent) => Netem {
+            Shaping::Corrupt(percent) => Netem {
                 corrupt: chance(*percent),
                 ..Netem::default()
             },
-            Shape::Duplicate(percent) => Netem {
+            Shaping::Duplicate(percent) => Netem {
                 duplicate: chance(*percent),
                 ..Netem::default()
             },
         };
-        Discipline::netem(&netem)
+        Qdisc::netem(&netem)
     }
 
     /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look. A module that the
@@ -191,13 +191,13 @@ impl Shape {
     ///
     /// # Errors
     /// What the kernel can't, or that no such namespace can be made.
-    pub fn try_out(&self) -> io::Result<()> {
+    pub fn try_on_kernel(&self) -> io::Result<()> {
         let discipline = self.discipline();
         let trial = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             netlink::make_shaper("backburn-try", "", &discipline).map(|_| ())
         };
-        netlink::without_what_the_module_makes(|| {
+        netlink::without_module_devices(|| {
             std::thread::scope(|threads| match threads.spawn(trial).join() {
                 Ok(tried) => tried,
                 Err(_) => Err(io::Error::other("the trial ended early")),

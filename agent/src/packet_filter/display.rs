@@ -1,9 +1,9 @@
 //! Flows in words, short enough for people and different wherever they are.
 
-use super::{Direction, End, Flows, Network, PortRange, Protocol};
+use super::{Direction, Endpoint, FlowMatch, IpNetwork, PortRange, Protocol};
 use std::fmt;
 
-impl fmt::Display for Flows {
+impl fmt::Display for FlowMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.direction {
             Direction::Egress => "leaving",
@@ -16,8 +16,8 @@ impl fmt::Display for Flows {
             Protocol::Icmp => " ICMP",
             Protocol::Any => " flows",
         })?;
-        let ends = |ends: &[End]| {
-            let texts: Vec<String> = ends.iter().map(End::to_string).collect();
+        let ends = |ends: &[Endpoint]| {
+            let texts: Vec<String> = ends.iter().map(Endpoint::to_string).collect();
             texts.join(", ")
         };
         if !self.from.is_empty() {
@@ -43,10 +43,10 @@ impl fmt::Display for Flows {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        let mut texts: Vec<String> = self.networks.iter().map(Network::to_string).collect();
+        let mut texts: Vec<String> = self.networks.iter().map(IpNetwork::to_string).collect();
         let whole = texts.join(" ");
         if texts.len() > SHOWN {
             texts.truncate(SHOWN);
@@ -54,7 +54,7 @@ impl fmt::Display for End {
             texts.push(format!(
                 "… ({} in all, {:08x})",
                 self.networks.len(),
-                fold(&whole)
+                short_hash(&whole)
             ));
         }
         match &self.port {
@@ -65,14 +65,14 @@ impl fmt::Display for End {
 }
 
 /// A short sum of a text (FNV-1a), to tell one from another.
-pub(super) fn fold(text: &str) -> u32 {
+pub(super) fn short_hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum, byte| {
         (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
 
 /// A longer sum of a text (FNV-1a), where no two may be taken for each other.
-pub(super) fn long_fold(text: &str) -> u64 {
+pub(super) fn long_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -1,22 +1,22 @@
 //! Names whose addresses change while a fault acts: what they come to later is chosen as well. Nothing that was
 //! chosen is let go.
 
-use super::{ADDED, End, Flows, Network, PacketFilter, PortRange, rules};
+use super::{ADDED, Endpoint, PacketFilter, FlowMatch, IpNetwork, PortRange, rules};
 use crate::dns::Resolver;
-use crate::netlink::{Expression, Layer, Socket, Table};
+use crate::netlink::{Expression, TableFamily, Socket, Table};
 use crate::processes::ProcessTable;
 use serde::{Deserialize, Serialize};
 use std::io;
 
 /// The most addresses of a fault that others are added to: names of large services come to others each time.
-const MOST: usize = 256;
+const MAX_ADDRESSES: usize = 256;
 /// Sets that are added have numbers of their own.
 const SETS_EACH_TIME: u32 = 1000;
 
 /// A host's name at one end of flows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Name {
+pub struct RefreshedName {
     /// The name.
     pub name: String,
     /// The port there.
@@ -29,12 +29,12 @@ pub struct Name {
 
 /// Ends that were not known before.
 #[derive(Debug, Default)]
-pub struct NewEnds {
-    to: Vec<End>,
-    from: Vec<End>,
+pub struct NewEndpoints {
+    to: Vec<Endpoint>,
+    from: Vec<Endpoint>,
 }
 
-impl NewEnds {
+impl NewEndpoints {
     /// How many addresses.
     pub fn count(&self) -> usize {
         let ends = self.to.iter().chain(&self.from);
@@ -45,11 +45,11 @@ impl NewEnds {
 impl PacketFilter {
     /// Looks the names up as they were found before. Those of this host are asked for where the thread is, which may take as long as the
     /// resolver does. What has no address now is passed over.
-    pub fn look_up(&self) -> NewEnds {
-        let mut new = NewEnds::default();
+    pub fn look_up(&self) -> NewEndpoints {
+        let mut new = NewEndpoints::default();
         let table = ProcessTable::default();
         let resolver = Resolver::new(self.namespace.as_ref(), self.viewpoint.as_ref(), &table);
-        for Name { name, port, from } in &self.names {
+        for RefreshedName { name, port, from } in &self.names {
             let Ok(addresses) = resolver.addresses(name) else {
                 continue;
             };
@@ -57,9 +57,9 @@ impl PacketFilter {
                 true => (&self.flows.from, &mut new.from),
                 false => (&self.flows.to, &mut new.to),
             };
-            let mut networks: Vec<Network> = addresses
+            let mut networks: Vec<IpNetwork> = addresses
                 .into_iter()
-                .map(Network::from)
+                .map(IpNetwork::from)
                 .filter(|network| {
                     let mut at_port = known.iter().chain(&*new).filter(|end| end.port == *port);
                     !at_port.any(|end| end.networks.contains(network))
@@ -68,7 +68,7 @@ impl PacketFilter {
             networks.sort();
             networks.dedup();
             if !networks.is_empty() {
-                new.push(End {
+                new.push(Endpoint {
                     networks,
                     port: *port,
                 });
@@ -82,23 +82,23 @@ impl PacketFilter {
     ///
     /// # Errors
     /// What the kernel said, or there are too many; nothing was added then.
-    pub fn add(&mut self, new: NewEnds, owner: &Socket, time: u32) -> io::Result<()> {
-        let known = |ends: &[End]| ends.iter().map(|end| end.networks.len()).sum::<usize>();
+    pub fn add(&mut self, new: NewEndpoints, owner: &Socket, time: u32) -> io::Result<()> {
+        let known = |ends: &[Endpoint]| ends.iter().map(|end| end.networks.len()).sum::<usize>();
         let number = new.count();
-        if known(&self.flows.to) + known(&self.flows.from) + number > MOST {
+        if known(&self.flows.to) + known(&self.flows.from) + number > MAX_ADDRESSES {
             return Err(io::Error::other("too many addresses"));
         }
-        let both = |old: &[End], new: &[End]| [old, new].concat();
+        let both = |old: &[Endpoint], new: &[Endpoint]| [old, new].concat();
         let mut more = Vec::new();
         if !new.from.is_empty() {
-            more.push(Flows {
+            more.push(FlowMatch {
                 from: new.from.clone(),
                 ..self.flows.clone()
             });
         }
         let from = both(&self.flows.from, &new.from);
         if !new.to.is_empty() {
-            more.push(Flows {
+            more.push(FlowMatch {
                 to: new.to.clone(),
                 from: from.clone(),
                 ..self.flows.clone()
@@ -106,7 +106,7 @@ impl PacketFilter {
         }
         let mut messages = rules::more(self, &more, time * SETS_EACH_TIME);
         // In the first of its tables.
-        for layer in Layer::ALL {
+        for layer in TableFamily::ALL {
             let table = Table {
                 layer,
                 name: &self.table,

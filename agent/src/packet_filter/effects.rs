@@ -1,10 +1,10 @@
 //! What is done to the packets of chosen flows, as rules.
 
-use super::bursts::Pattern;
+use super::bursts::BurstPattern;
+use super::rules::{RulesetBuilder, EFFECT, TCP};
 use super::expressions::{ICMP, ICMPV6, accept, equal, field, one_of, transport};
-use super::rules::{HARM, RulesetBuilder, TCP};
-use super::{CHOSEN, Capabilities, HARMED, PacketEffect, PacketFilter, RejectWith, Share};
-use crate::netlink::{Base, Compare, Expression, Key, Layer, Rejection, Verdict};
+use super::{CHOSEN, PacketFilter, AFFECTED, PacketEffect, Capabilities, Share, RejectWith};
+use crate::netlink::{Base, Compare, Expression, Key, TableFamily, Rejection, RuleVerdict};
 
 /// Chances are in millionths.
 const MILLION: u32 = 1_000_000;
@@ -19,9 +19,9 @@ impl RulesetBuilder<'_> {
             by_target: means.by_target,
         };
         let lose = match self.table.layer {
-            _ if filter.swallows() => queue.clone(),
-            Layer::Inet => Expression::Verdict(Verdict::Drop),
-            Layer::Netdev => Expression::Vanish,
+            _ if filter.drops_in_queue() => queue.clone(),
+            TableFamily::Inet => Expression::Verdict(RuleVerdict::Drop),
+            TableFamily::Netdev => Expression::Vanish,
         };
         match filter.harm {
             PacketEffect::Lose { share } => self.some(chain, share, lose),
@@ -37,7 +37,7 @@ impl RulesetBuilder<'_> {
                 self.some(chain, share, Expression::Copy { mark });
             }
             PacketEffect::Shape { .. } => {
-                let device = match chain == HARM {
+                let device = match chain == EFFECT {
                     true => means.shapers.arriving,
                     false => means.shapers.leaving,
                 };
@@ -70,7 +70,7 @@ impl RulesetBuilder<'_> {
                 let code = match with {
                     RejectWith::Reset => {
                         let steps = [transport(TCP), vec![Counter, Reject(Rejection::Reset)]];
-                        self.rule(chain, &steps.concat(), HARMED);
+                        self.rule(chain, &steps.concat(), AFFECTED);
                         1
                     }
                     RejectWith::PortUnreachable => 1,
@@ -80,7 +80,7 @@ impl RulesetBuilder<'_> {
                 self.rule(
                     chain,
                     &[Counter, Reject(Rejection::Unreachable(code))],
-                    HARMED,
+                    AFFECTED,
                 );
             }
         }
@@ -95,11 +95,11 @@ impl RulesetBuilder<'_> {
             Share::EveryNth(nth) => one_of(nth, false, Compare::Equal, nth.saturating_sub(1)),
         };
         steps.extend([Expression::Counter, deed]);
-        self.rule(chain, &steps, HARMED);
+        self.rule(chain, &steps, AFFECTED);
     }
 
     /// The packets are counted, and those lost whose number is in the pattern.
-    fn lose_in_bursts(&mut self, chain: &str, pattern: &Pattern, lose: Expression) {
+    fn lose_in_bursts(&mut self, chain: &str, pattern: &BurstPattern, lose: Expression) {
         let bytes = |number: u32| number.to_be_bytes().to_vec();
         let lost = pattern.lost.iter();
         let ranges: Vec<_> = lost
@@ -111,13 +111,13 @@ impl RulesetBuilder<'_> {
         };
         let mut steps = self.among(number, Key::Number, &ranges);
         steps.extend([Expression::Counter, lose]);
-        self.rule(chain, &steps, HARMED);
+        self.rule(chain, &steps, AFFECTED);
     }
 }
 
 /// The mark of a filter's copies: one that hardly anybody else uses.
 pub(super) fn copies(filter: &PacketFilter) -> u32 {
-    super::display::fold(&filter.table) | 1
+    super::display::short_hash(&filter.table) | 1
 }
 
 /// That chance, in percent, would have it.

@@ -1,7 +1,7 @@
 //! Which live connections are of chosen flows, and their end: the same choice as the rules make for packets.
 
-use super::{CLOSED, End, Flows, PacketFilter, Protocol};
-use crate::netlink::{Expression, Layer, Socket, Table, TcpConnection, is_ours, tcp_connections};
+use super::{CLOSED, Endpoint, PacketFilter, FlowMatch, Protocol};
+use crate::netlink::{Expression, TableFamily, Socket, Table, TcpConnection, is_own_address, tcp_connections};
 use std::io;
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ impl PacketFilter {
         }
         let found = tcp_connections()?.into_iter();
         Ok(found
-            .filter(|connection| self.flows.mean(connection, &cgroups))
+            .filter(|connection| self.flows.matches(connection, &cgroups))
             .collect())
     }
 
@@ -32,7 +32,7 @@ impl PacketFilter {
             closed += u64::from(connection.close()?);
         }
         let table = Table {
-            layer: Layer::Inet,
+            layer: TableFamily::Inet,
             name: &self.table,
         };
         owner.transact(&[
@@ -43,16 +43,16 @@ impl PacketFilter {
     }
 }
 
-impl Flows {
-    fn mean(&self, connection: &TcpConnection, cgroups: &[u64]) -> bool {
+impl FlowMatch {
+    fn matches(&self, connection: &TcpConnection, cgroups: &[u64]) -> bool {
         let TcpConnection { here, there, .. } = connection;
         let ends = [*here, *there];
-        let is = |end: &End, address: SocketAddr| {
+        let is = |end: &Endpoint, address: SocketAddr| {
             let ip = address.ip();
             end.networks.iter().any(|network| network.contains(ip))
                 && end.port.is_none_or(|port| port.contains(address.port()))
         };
-        let any = |of: &[End], address| of.is_empty() || of.iter().any(|end| is(end, address));
+        let any = |of: &[Endpoint], address| of.is_empty() || of.iter().any(|end| is(end, address));
         let way = |from: SocketAddr, to: SocketAddr| {
             any(&self.from, from)
                 && any(&self.to, to)
@@ -75,6 +75,6 @@ impl Flows {
             && !spared
             && of_process
             && (way(*here, *there) || way(*there, *here))
-            && (self.loopback || !is_ours(there.ip()))
+            && (self.loopback || !is_own_address(there.ip()))
     }
 }

@@ -1,20 +1,20 @@
 //! Where a filter's chains sit, and the small steps that its rules are made of.
 
 use super::nat::MARKING;
-use super::rules::{AFTER_FILTERS, AS_ASKED, BEFORE_FILTERS, HARM, HARM_LEAVING, LAST, TCP};
-use super::{PacketEffect, PacketFilter, Protocol};
-use crate::netlink::{Base, Compare, Expression, Hook, Key, Layer, Meta, Verdict};
+use super::rules::{AFTER_FILTERS, AFTER_NAT, BEFORE_FILTERS, EFFECT, EFFECT_LEAVING, LAST, TCP};
+use super::{PacketFilter, PacketEffect, Protocol};
+use crate::netlink::{Base, Compare, Expression, Hook, Key, TableFamily, Meta, RuleVerdict};
 
 /// Numbers of transport protocols.
 pub(super) const ICMP: u8 = 1;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 /// How many devices one chain takes (`NFT_NETDEVICE_MAX` is 256).
-const DEVICES: usize = 200;
+const MAX_CHAIN_DEVICES: usize = 200;
 
 /// A chain that packets come to.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct HookedChain {
     /// Its name.
     pub name: String,
     /// Where it sits.
@@ -26,12 +26,12 @@ pub(super) struct Place {
     /// and the one that answers to them are sent to.
     pub harm_of_answers: &'static str,
     /// By what they are chosen.
-    pub by: By,
+    pub by: MatchBy,
 }
 
 /// By what packets are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum MatchBy {
     /// By what they are.
     Packet,
     /// By what they are, and by what their connection was before addresses were translated.
@@ -40,22 +40,22 @@ pub(super) enum By {
     Original,
 }
 
-impl Place {
+impl HookedChain {
     fn new(name: impl Into<String>, hook: Hook, priority: i32) -> Self {
-        Place {
+        HookedChain {
             name: name.into(),
             hook,
             priority,
-            harm: HARM,
-            harm_of_answers: HARM,
-            by: By::Packet,
+            harm: EFFECT,
+            harm_of_answers: EFFECT,
+            by: MatchBy::Packet,
         }
     }
 
     /// The same, where connections are known and addresses are translated.
     fn where_translated(self, filter: &PacketFilter) -> Self {
-        let by = if filter.translated { By::Both } else { self.by };
-        Place { by, ..self }
+        let by = if filter.translated { MatchBy::Both } else { self.by };
+        HookedChain { by, ..self }
     }
 }
 
@@ -63,38 +63,36 @@ impl Place {
 const LOOPBACK_NAME: &str = "lo";
 
 /// The chains of a filter that packets come to, in the IP layers and at devices; only of layers that have some.
-pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
+pub(super) fn hooked_chains(filter: &PacketFilter) -> Vec<(TableFamily, Vec<HookedChain>)> {
     let flows = &filter.flows;
     let (arrives, leaves) = (flows.direction.arrives(), flows.direction.leaves());
-    let arriving = |hook, priority| Place::new("arriving", hook, priority);
-    let leaving = |hook, priority| Place::new("leaving", hook, priority);
+    let arriving = |hook, priority| HookedChain::new("arriving", hook, priority);
+    let leaving = |hook, priority| HookedChain::new("leaving", hook, priority);
     let mut inet = Vec::new();
     let mut netdev = Vec::new();
-    let early = filter.early();
+    let early_priority = filter.early_priority();
     match filter.harm {
         PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => {
             if arrives {
-                inet.push(arriving(Hook::Prerouting, early));
+                inet.push(arriving(Hook::Prerouting, early_priority));
             }
-            if leaves && filter.swallows() {
+            if leaves && filter.drops_in_queue() {
                 inet.push(leaving(Hook::Output, AFTER_FILTERS));
             } else if leaves {
                 netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
             }
         }
-        PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } => {
-            inet.push(arriving(Hook::Prerouting, early))
-        }
-        PacketEffect::Answer { .. } => inet.push(arriving(Hook::Input, AS_ASKED)),
+        PacketEffect::Delay { .. } | PacketEffect::Corrupt { .. } => inet.push(arriving(Hook::Prerouting, early_priority)),
+        PacketEffect::Answer { .. } => inet.push(arriving(Hook::Input, AFTER_NAT)),
         PacketEffect::Duplicate { .. } => {
             netdev.extend(at_devices("leaving", &filter.devices, Hook::Egress, 0));
         }
         PacketEffect::Shape { .. } => {
             if leaves {
                 let out = at_devices("leaving", &filter.devices, Hook::Egress, LAST);
-                netdev.extend(out.into_iter().map(|place| Place {
-                    harm: HARM_LEAVING,
-                    harm_of_answers: HARM_LEAVING,
+                netdev.extend(out.into_iter().map(|place| HookedChain {
+                    harm: EFFECT_LEAVING,
+                    harm_of_answers: EFFECT_LEAVING,
                     ..place
                 }));
             }
@@ -106,10 +104,10 @@ pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
                     .partition(|name| *name == LOOPBACK_NAME);
                 netdev.extend(at_devices("arriving", &others, Hook::Ingress, LAST));
                 let looping = at_devices("looping", &looping, Hook::Ingress, LAST);
-                netdev.extend(looping.into_iter().map(|place| Place {
+                netdev.extend(looping.into_iter().map(|place| HookedChain {
                     // Both directions arrive there. Each is to have what it is given by itself: acknowledgements that wait
                     // behind the data of the other direction would slow that down.
-                    harm_of_answers: if leaves { HARM_LEAVING } else { HARM },
+                    harm_of_answers: if leaves { EFFECT_LEAVING } else { EFFECT },
                     ..place
                 }));
             }
@@ -123,11 +121,11 @@ pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
             }
             // What passes through is of no socket here.
             if flows.cgroups.is_empty() {
-                inet.push(Place::new("passing", Hook::Forward, BEFORE_FILTERS));
+                inet.push(HookedChain::new("passing", Hook::Forward, BEFORE_FILTERS));
             }
         }
     }
-    let mut inet: Vec<Place> = inet
+    let mut inet: Vec<HookedChain> = inet
         .into_iter()
         .map(|place| match place.hook {
             // It comes where addresses are what whoever asked knows.
@@ -135,17 +133,17 @@ pub(super) fn places(filter: &PacketFilter) -> Vec<(Layer, Vec<Place>)> {
             _ => place.where_translated(filter),
         })
         .collect();
-    if filter.marks().is_some() {
-        inet.push(Place {
+    if filter.nat_marks().is_some() {
+        inet.push(HookedChain {
             harm: MARKING,
             harm_of_answers: MARKING,
-            by: By::Original,
-            ..Place::new("translated", Hook::Postrouting, AFTER_FILTERS)
+            by: MatchBy::Original,
+            ..HookedChain::new("translated", Hook::Postrouting, AFTER_FILTERS)
         });
     }
-    let mut places = vec![(Layer::Inet, inet), (Layer::Netdev, netdev)];
-    places.retain(|(_, chains)| !chains.is_empty());
-    places
+    let mut hooked_chains = vec![(TableFamily::Inet, inet), (TableFamily::Netdev, netdev)];
+    hooked_chains.retain(|(_, chains)| !chains.is_empty());
+    hooked_chains
 }
 
 /// As many chains as so many devices want.
@@ -154,12 +152,12 @@ fn at_devices(
     devices: &[String],
     hook: fn(Vec<String>) -> Hook,
     priority: i32,
-) -> Vec<Place> {
-    let chunks = devices.chunks(DEVICES).enumerate();
+) -> Vec<HookedChain> {
+    let chunks = devices.chunks(MAX_CHAIN_DEVICES).enumerate();
     chunks
         .map(|(number, devices)| {
             let name = format!("{name}-{number}");
-            Place::new(name, hook(devices.to_vec()), priority)
+            HookedChain::new(name, hook(devices.to_vec()), priority)
         })
         .collect()
 }
@@ -194,7 +192,7 @@ pub(super) fn ported(has_port: bool, protocol: Protocol) -> Vec<Option<u8>> {
 }
 
 pub(super) fn accept() -> Expression {
-    Expression::Verdict(Verdict::Accept)
+    Expression::Verdict(RuleVerdict::Accept)
 }
 
 pub(super) fn field(base: Base, offset: u32, length: u32) -> Expression {

@@ -1,34 +1,32 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
-mod address;
 mod bursts;
-mod control_link;
-mod device;
-mod display;
-mod distribution;
-mod dns_refresh;
-mod drift;
 mod effects;
+mod device;
+mod distribution;
+mod drift;
 mod established;
-mod expressions;
-mod nat;
 mod packet_effect;
-mod packet_marks;
+mod control_link;
+mod dns_refresh;
+mod address;
+mod nat;
 mod rules;
+mod packet_marks;
+mod expressions;
+mod display;
 
-pub use address::{Network, PortRange};
-pub use control_link::Connection;
 pub use device::Shapers;
 pub use distribution::Delays;
-pub use dns_refresh::{Name, NewEnds};
+pub use packet_effect::{BurstLoss, Delay, Distribution, PacketEffect, Overtake, Shaping, Share, RejectWith};
+pub use control_link::ControlConnection;
+pub use dns_refresh::{RefreshedName, NewEndpoints};
+pub use address::{IpNetwork, PortRange};
 pub use nat::marks_held;
-pub use packet_effect::{
-    BurstLoss, Delay, Distribution, Overtake, PacketEffect, RejectWith, Shape, Share,
-};
 
 use crate::dns::Viewpoint;
-use crate::netlink::{self, Count, Layer, Message, Namespace, Socket, Table};
+use crate::netlink::{self, RuleCounter, TableFamily, Message, Namespace, Socket, Table};
 use crate::processes::Cgroup;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,7 +35,7 @@ use std::time::Duration;
 
 /// What the comments of counting rules say: every packet of the chosen flows, and those that harm came to.
 const CHOSEN: &str = "chosen";
-const HARMED: &str = "harmed";
+const AFFECTED: &str = "harmed";
 /// What the comment and the chain of the rule say that only keeps how many connections were closed.
 const CLOSED: &str = "closed";
 /// The same for how many addresses were added.
@@ -53,7 +51,7 @@ pub struct PacketFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
     /// Which packets.
-    pub flows: Flows,
+    pub flows: FlowMatch,
     /// What is done to them.
     pub harm: PacketEffect,
     /// The devices at which leaving packets are looked at.
@@ -73,19 +71,19 @@ pub struct PacketFilter {
     pub viewpoint: Option<Viewpoint>,
     /// The names among the ends, where they are looked up again while it acts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<Name>,
+    pub names: Vec<RefreshedName>,
 }
 
 /// Which packets: those of flows from here to there, and their answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Flows {
+pub struct FlowMatch {
     /// Where they go, e.g. a service. Anywhere where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub to: Vec<End>,
+    pub to: Vec<Endpoint>,
     /// Where they come from, e.g. clients. Anywhere where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub from: Vec<End>,
+    pub from: Vec<Endpoint>,
     /// The ports that they go to. Any where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortRange>,
@@ -104,21 +102,21 @@ pub struct Flows {
     pub cgroups: Vec<Cgroup>,
     /// Not those that have one of these ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub except: Vec<End>,
+    pub except: Vec<Endpoint>,
     /// Ports that are never touched, at either end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_ports: Vec<PortRange>,
     /// The connection that is never touched: the agent's link to its controller, where that is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spare_link: Option<Connection>,
+    pub spare_link: Option<ControlConnection>,
 }
 
 /// One end of flows: addresses, and maybe the port there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct End {
+pub struct Endpoint {
     /// The addresses, sorted.
-    pub networks: Vec<Network>,
+    pub networks: Vec<IpNetwork>,
     /// The port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortRange>,
@@ -175,13 +173,13 @@ impl Direction {
 
 /// What the kernel counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct PacketCounts {
     /// Packets of the chosen flows.
     pub chosen: u64,
     /// Those that harm came to.
-    pub harmed: u64,
+    pub affected: u64,
     /// The bytes of those.
-    pub harmed_bytes: u64,
+    pub affected_bytes: u64,
     /// Those that its devices dropped, for want of room or by chance.
     pub dropped: u64,
     /// Packets that its devices have been given: sent, dropped, or waiting. The pieces of a batch count each.
@@ -206,7 +204,7 @@ impl PacketFilter {
     }
 
     fn means(&self, socket: &Socket, queue: u16, shapers: Shapers) -> Capabilities {
-        let (layer, name) = (Layer::Inet, self.table.as_str());
+        let (layer, name) = (TableFamily::Inet, self.table.as_str());
         let table = Table { layer, name };
         let step = netlink::Expression::Queue {
             number: queue,
@@ -218,7 +216,7 @@ impl PacketFilter {
             table.chain("trial"),
             table.rule("trial", &[step], ""),
         ];
-        let queues = self.harm.queues() || self.swallows();
+        let queues = self.harm.queues() || self.drops_in_queue();
         Capabilities {
             queue,
             by_target: queues && socket.check(&trial).is_err(),
@@ -235,10 +233,10 @@ impl PacketFilter {
         );
         let (into, out) = match self.harm {
             PacketEffect::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
-            PacketEffect::Answer { .. } => ((2, rules::AS_ASKED), (5, 0)),
-            _ if self.swallows() => ((1, self.early()), (3, rules::AFTER_FILTERS)),
+            PacketEffect::Answer { .. } => ((2, rules::AFTER_NAT), (5, 0)),
+            _ if self.drops_in_queue() => ((1, self.early_priority()), (3, rules::AFTER_FILTERS)),
             PacketEffect::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
-            _ => ((1, self.early()), (5, 0)),
+            _ => ((1, self.early_priority()), (5, 0)),
         };
         let arriving = arrives.then_some((true, into));
         arriving
@@ -260,18 +258,15 @@ impl PacketFilter {
 
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
     /// only, and a plain drop there would tell a UDP sender.
-    pub fn swallows(&self) -> bool {
-        let loses = matches!(
-            self.harm,
-            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. }
-        );
+    pub fn drops_in_queue(&self) -> bool {
+        let loses = matches!(self.harm, PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. });
         loses && !self.flows.cgroups.is_empty()
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
-        LOW | (display::fold(&self.table) as u16 & (LOW - 1))
+        LOW | (display::short_hash(&self.table) as u16 & (LOW - 1))
     }
 
     /// Asks the kernel in the namespace whether it would do this; nothing is made.
@@ -280,13 +275,13 @@ impl PacketFilter {
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
         if let PacketEffect::Shape { shape } = &self.harm {
-            shape.try_out()?;
+            shape.try_on_kernel()?;
         }
         netlink::within(self.namespace.as_ref(), || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
             let means = self.means(&socket, self.first_queue(), Shapers::default());
             // Whatever is in a queue is lost when a hook goes, even one that was only tried.
-            let hooked = !netlink::queues_are_used();
+            let hooked = !netlink::any_queue_in_use();
             socket.check(&rules::messages(
                 self,
                 Duration::from_secs(1),
@@ -305,7 +300,7 @@ impl PacketFilter {
         let look = || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
             let mut there = Vec::new();
-            for layer in Layer::ALL {
+            for layer in TableFamily::ALL {
                 let table = Table {
                     layer,
                     name: &self.table,
@@ -314,7 +309,7 @@ impl PacketFilter {
                     there.push(format!("table {layer} {}", self.table));
                 }
             }
-            let devices = self.shapers_there()?.into_iter();
+            let devices = self.existing_shapers()?.into_iter();
             there.extend(devices.map(|device| format!("device {}", device.name)));
             Ok(there)
         };
@@ -323,18 +318,18 @@ impl PacketFilter {
     }
 
     /// Deletes its tables by the socket that owns them: traffic is whole in microseconds, where closing that socket takes the
-    /// kernel milliseconds. `let_go` is done when no packet comes to a harm any more and before the tables go, which would
+    /// kernel milliseconds. `accept_up_to` is done when no packet comes to a harm any more and before the tables go, which would
     /// lose those that are held.
     ///
     /// # Errors
     /// What the kernel said; closing the socket still takes them back.
-    pub fn take_back(
+    pub fn delete_tables(
         &self,
         owner: &Socket,
-        let_go: Option<impl FnOnce() -> io::Result<()>>,
+        accept_up_to: Option<impl FnOnce() -> io::Result<()>>,
     ) -> io::Result<()> {
         let mut tables = Vec::new();
-        for layer in Layer::ALL {
+        for layer in TableFamily::ALL {
             let table = Table {
                 layer,
                 name: &self.table,
@@ -343,13 +338,13 @@ impl PacketFilter {
                 tables.push(table);
             }
         }
-        if let Some(let_go) = let_go {
+        if let Some(accept_up_to) = accept_up_to {
             let over: Vec<Message> = tables
                 .iter()
                 .map(|table| table.empty(rules::LEASE))
                 .collect();
             owner.transact(&over)?;
-            let_go()?;
+            accept_up_to()?;
         }
         let gone: Vec<Message> = tables.iter().map(Table::delete).collect();
         owner.transact(&gone)
@@ -359,16 +354,16 @@ impl PacketFilter {
     ///
     /// # Errors
     /// That can't be looked at.
-    pub fn counted(&self) -> io::Result<Counted> {
+    pub fn counted(&self) -> io::Result<PacketCounts> {
         let look = || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
-            let mut counted = Counted::default();
-            for layer in Layer::ALL {
+            let mut counted = PacketCounts::default();
+            for layer in TableFamily::ALL {
                 let table = Table {
                     layer,
                     name: &self.table,
                 };
-                for Count {
+                for RuleCounter {
                     comment,
                     packets,
                     bytes,
@@ -378,15 +373,15 @@ impl PacketFilter {
                         CHOSEN => counted.chosen += packets,
                         CLOSED => counted.closed += packets,
                         ADDED => counted.added += packets,
-                        HARMED => {
-                            counted.harmed += packets;
-                            counted.harmed_bytes += bytes;
+                        AFFECTED => {
+                            counted.affected += packets;
+                            counted.affected_bytes += bytes;
                         }
                         _ => {}
                     }
                 }
             }
-            for device in self.shapers_there()? {
+            for device in self.existing_shapers()? {
                 if let Some(root) = netlink::root(device.index)? {
                     counted.dropped += root.dropped;
                     counted.taken += root.sent + root.dropped + root.waiting;
@@ -402,11 +397,11 @@ impl PacketFilter {
     ///
     /// # Errors
     /// That can't be looked at.
-    pub fn disturbed(&self) -> io::Result<Vec<String>> {
+    pub fn drift(&self) -> io::Result<Vec<String>> {
         let look = || {
-            let mut disturbed = self.disturbed_chains()?;
-            disturbed.extend(self.disturbed_shapers()?);
-            Ok(disturbed)
+            let mut drift = self.chain_drift()?;
+            drift.extend(self.shaper_drift()?);
+            Ok(drift)
         };
         let gone = || vec!["the network namespace is gone".to_owned()];
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_else(gone))

@@ -2,10 +2,10 @@
 //! list of connections knows it, in the IP layers and after tracking. At the devices that packets leave by it is not to be had; so those
 //! packets are marked just before, by a bit of their mark that is taken away again at the device.
 
+use super::rules::{RulesetBuilder, EARLY, TRACKED};
 use super::expressions::{Side, accept};
-use super::rules::{EARLY, RulesetBuilder, TRACKED};
-use super::{PacketEffect, PacketFilter};
-use crate::netlink::{Compare, Expression, Meta, Original, Verdict};
+use super::{PacketFilter, PacketEffect};
+use crate::netlink::{Compare, Expression, Meta, Original, RuleVerdict};
 
 /// The chain that marks packets.
 pub(super) const MARKING: &str = "marking";
@@ -20,7 +20,7 @@ const MARKS: [(u32, u32); 4] = [
 
 /// Where a field is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum HeaderOf {
     /// In the packet.
     Packet,
     /// In its connection, as that was before translation.
@@ -32,9 +32,9 @@ impl PacketFilter {
     pub const MARKS: usize = MARKS.len();
 
     /// The bits of marks for packets that are chosen and for those that are spared, where packets are marked.
-    pub(super) fn marks(&self) -> Option<(u32, u32)> {
+    pub(super) fn nat_marks(&self) -> Option<(u32, u32)> {
         let at_devices = match self.harm {
-            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => !self.swallows(),
+            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => !self.drops_in_queue(),
             PacketEffect::Duplicate { .. } | PacketEffect::Shape { .. } => true,
             _ => false,
         };
@@ -43,13 +43,13 @@ impl PacketFilter {
     }
 
     /// What it holds alone of packets' marks, where it marks some.
-    pub fn holds_marks(&self) -> Option<String> {
-        self.marks()?;
+    pub fn held_marks(&self) -> Option<String> {
+        self.nat_marks()?;
         Some(marks_held(self.inode(), self.marks?))
     }
 
     /// The priority of what is done to arriving packets before it is known for whom they are.
-    pub(super) fn early(&self) -> i32 {
+    pub(super) fn early_priority(&self) -> i32 {
         if self.translated { TRACKED } else { EARLY }
     }
 }
@@ -84,7 +84,7 @@ fn taken(bits: u32) -> [Expression; 6] {
 impl RulesetBuilder<'_> {
     /// The chain that marks what is chosen.
     pub(super) fn marking(&mut self, filter: &PacketFilter) {
-        if let Some((chosen, _)) = filter.marks() {
+        if let Some((chosen, _)) = filter.nat_marks() {
             let steps = [&set(chosen)[..], &[accept()]].concat();
             self.rule(MARKING, &steps, "");
         }
@@ -92,10 +92,10 @@ impl RulesetBuilder<'_> {
 
     /// At a device: those that are spared for what they were go on, the chosen ones to their harm, and all without their mark.
     pub(super) fn by_marks(&mut self, chain: &str, harm: &str, filter: &PacketFilter) {
-        if let Some((chosen, spared)) = filter.marks() {
+        if let Some((chosen, spared)) = filter.nat_marks() {
             let steps = [&taken(spared)[..], &[accept()]].concat();
             self.rule(chain, &steps, "spared for what it was");
-            let goto = Expression::Verdict(Verdict::Goto(harm.into()));
+            let goto = Expression::Verdict(RuleVerdict::Goto(harm.into()));
             let steps = [&taken(chosen)[..], &[goto]].concat();
             self.rule(chain, &steps, "");
         }
@@ -103,7 +103,7 @@ impl RulesetBuilder<'_> {
 
     /// What is done to what is spared for what it was: it goes on, and is spared at its device too.
     pub(super) fn spared(&self, filter: &PacketFilter, marking: bool) -> Vec<Expression> {
-        match filter.marks() {
+        match filter.nat_marks() {
             Some((_, spared)) if marking => [&set(spared)[..], &[accept()]].concat(),
             _ => vec![accept()],
         }

@@ -61,7 +61,7 @@ pub enum PacketEffect {
     /// They are sent through a device of ours, whose queueing discipline shapes them.
     Shape {
         /// How.
-        shape: Shape,
+        shape: Shaping,
     },
 }
 
@@ -176,7 +176,7 @@ pub enum Distribution {
 /// What a device of ours does to the packets that go through it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum Shape {
+pub enum Shaping {
     /// It sends no faster than this (`tbf`).
     Bandwidth {
         /// In bytes a second.
@@ -258,12 +258,12 @@ impl fmt::Display for PacketEffect {
                 RejectWith::Prohibited => "reject with `prohibited`",
             }),
             PacketEffect::Shape { shape } => match shape {
-                Shape::Bandwidth { rate, .. } => {
+                Shaping::Bandwidth { rate, .. } => {
                     write!(f, "send at {rate} bytes a second at the most")
                 }
-                Shape::Delay(delay) => write!(f, "{delay} packet of"),
-                Shape::Corrupt(percent) => write!(f, "turn a bit of {percent} % of the packets of"),
-                Shape::Duplicate(percent) => {
+                Shaping::Delay(delay) => write!(f, "{delay} packet of"),
+                Shaping::Corrupt(percent) => write!(f, "turn a bit of {percent} % of the packets of"),
+                Shaping::Duplicate(percent) => {
                     write!(f, "send twice {percent} % of the packets of")
                 }
             },

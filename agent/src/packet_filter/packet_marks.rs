@@ -1,26 +1,26 @@
 //! How the kernel is told which packets harm came to in user space: whoever harms one turns some bits of its mark over, our
 //! sign; a rule right behind the queue counts those that bear it, and turns the bits back.
 
-use super::rules::{AS_ASKED, RulesetBuilder};
-use super::{HARMED, PacketFilter};
-use crate::netlink::{Expression, Hook, Key, Layer, Message, Meta, Table, Verdict};
+use super::rules::{AFTER_NAT, RulesetBuilder};
+use super::{PacketFilter, AFFECTED};
+use crate::netlink::{Expression, Hook, Key, TableFamily, Message, Meta, Table, RuleVerdict};
 
 /// The set of the marks that packets bear with our sign. One that came without a mark has the sign alone.
 const MARKS: &str = "marks";
 
 impl RulesetBuilder<'_> {
     /// The chain to which packets come from the queue, in which those with the sign may be lost.
-    pub(super) fn signed(&mut self, sign: u32, lost: bool, hooked: bool) {
+    pub(super) fn signed_chain(&mut self, sign: u32, lost: bool, hooked: bool) {
         self.sets += 1;
         let signs = [sign.to_ne_bytes().to_vec()];
         let set = self.table.values(MARKS, self.sets, Key::Mark, &signs);
         self.messages.extend(set);
         let chain = "altered";
         self.messages.push(match hooked {
-            true => self.table.base_chain(chain, &Hook::Input, AS_ASKED + 1),
+            true => self.table.base_chain(chain, &Hook::Input, AFTER_NAT + 1),
             false => self.table.chain(chain),
         });
-        let verdict = if lost { Verdict::Drop } else { Verdict::Accept };
+        let verdict = if lost { RuleVerdict::Drop } else { RuleVerdict::Accept };
         let steps = [
             Expression::Meta(Meta::Mark),
             Expression::Lookup {
@@ -32,24 +32,24 @@ impl RulesetBuilder<'_> {
             Expression::SetMark,
             Expression::Verdict(verdict),
         ];
-        self.rule(chain, &steps, HARMED);
+        self.rule(chain, &steps, AFFECTED);
     }
 }
 
 impl PacketFilter {
     /// What the marks of packets are turned over by to say that harm came to them; its own for each injection.
-    pub fn sign(&self) -> u32 {
-        super::display::fold(&self.table) | 1
+    pub fn mark_sign(&self) -> u32 {
+        super::display::short_hash(&self.table) | 1
     }
 
     /// The message by which packets that bore this mark before are known as harmed, too.
-    pub fn knowing(&self, mark: u32) -> Message {
+    pub fn remember_mark(&self, mark: u32) -> Message {
         let table = Table {
-            layer: Layer::Inet,
+            layer: TableFamily::Inet,
             name: &self.table,
         };
-        let signed = (mark ^ self.sign()).to_ne_bytes().to_vec();
+        let signed_chain = (mark ^ self.mark_sign()).to_ne_bytes().to_vec();
         // The set's number is of use only where it is made.
-        table.more(MARKS, 0, &[signed])
+        table.more(MARKS, 0, &[signed_chain])
     }
 }

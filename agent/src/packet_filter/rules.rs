@@ -8,22 +8,22 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
-use super::address::merged;
 use super::effects::copies;
+use super::address::merged;
+use super::nat::{MARKING, HeaderOf, original_address, original_port};
 use super::expressions::{
-    By, ICMPV6, Place, Side, UDP, accept, between, equal, field, kind_of, places, ported, transport,
+    MatchBy, ICMPV6, HookedChain, Side, UDP, accept, between, equal, field, kind_of, hooked_chains, ported, transport,
 };
-use super::nat::{MARKING, Of, original_address, original_port};
-use super::{Capabilities, End, Flows, PacketEffect, PacketFilter, PortRange, Protocol};
+use super::{Endpoint, PacketFilter, FlowMatch, PacketEffect, Capabilities, PortRange, Protocol};
 use crate::netlink::{
-    Base, Compare, Expression, Hook, Key, LOOPBACK, Layer, Message, Meta, Table, Verdict,
+    Base, Compare, Expression, Hook, Key, LOOPBACK, TableFamily, Message, Meta, Table, RuleVerdict,
 };
 use std::time::Duration;
 
 /// The chain that does what is to be done.
-pub(super) const HARM: &str = "harm";
+pub(super) const EFFECT: &str = "harm";
 /// The chain for what leaves, where that is done in another way than for what arrives.
-pub(super) const HARM_LEAVING: &str = "harm-leaving";
+pub(super) const EFFECT_LEAVING: &str = "harm-leaving";
 /// The set that runs out.
 pub(super) const LEASE: &str = "lease";
 /// `ETH_P_IP` and `ETH_P_IPV6`.
@@ -38,7 +38,7 @@ pub(super) const TRACKED: i32 = -190;
 /// Just before where a host's own rules usually are.
 pub(super) const BEFORE_FILTERS: i32 = -10;
 /// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
-pub(super) const AS_ASKED: i32 = 110;
+pub(super) const AFTER_NAT: i32 = 110;
 /// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
 pub(super) const AFTER_FILTERS: i32 = 1000;
 /// After all that others do at a device, as what is forwarded comes back behind it.
@@ -60,7 +60,7 @@ pub(super) fn messages(
     hooked: bool,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
-    for (layer, chains) in places(filter) {
+    for (layer, chains) in hooked_chains(filter) {
         let table = Table {
             layer,
             name: &filter.table,
@@ -71,8 +71,8 @@ pub(super) fn messages(
             sets: 0,
         };
         draft.lease(deadline);
-        for harm in [HARM, HARM_LEAVING] {
-            let leads_there = |place: &Place| place.harm == harm || place.harm_of_answers == harm;
+        for harm in [EFFECT, EFFECT_LEAVING] {
+            let leads_there = |place: &HookedChain| place.harm == harm || place.harm_of_answers == harm;
             if chains.iter().any(leads_there) {
                 draft.messages.push(table.chain(harm));
                 draft.harm(harm, filter, means);
@@ -94,7 +94,7 @@ pub(super) fn messages(
             draft.choose(place, filter, &filter.flows);
         }
         if let PacketEffect::Answer { lost } = filter.harm {
-            draft.signed(filter.sign(), lost, hooked);
+            draft.signed_chain(filter.mark_sign(), lost, hooked);
         }
         messages.extend(draft.messages);
     }
@@ -102,9 +102,9 @@ pub(super) fn messages(
 }
 
 /// The rules that choose these flows as well, after those that are there.
-pub(super) fn more(filter: &PacketFilter, flows: &[Flows], sets: u32) -> Vec<Message> {
+pub(super) fn more(filter: &PacketFilter, flows: &[FlowMatch], sets: u32) -> Vec<Message> {
     let mut messages = Vec::new();
-    for (layer, chains) in places(filter) {
+    for (layer, chains) in hooked_chains(filter) {
         let name = &filter.table;
         let mut draft = RulesetBuilder {
             table: Table { layer, name },
@@ -140,7 +140,7 @@ impl RulesetBuilder<'_> {
     }
 
     /// The rules that let through what is never touched.
-    fn spare(&mut self, place: &Place, filter: &PacketFilter) {
+    fn spare(&mut self, place: &HookedChain, filter: &PacketFilter) {
         let (chain, hook) = (place.name.as_str(), &place.hook);
         let flows = &filter.flows;
         if let PacketEffect::Duplicate { .. } = filter.harm {
@@ -193,16 +193,16 @@ impl RulesetBuilder<'_> {
             let steps = [transport(ICMPV6), kinds, vec![accept()]];
             self.rule(chain, &steps.concat(), "neighbours");
         }
-        self.spare_ends(chain, flows, Of::Packet, &[accept()]);
-        if place.by != By::Packet {
-            let spared = self.spared(filter, place.by == By::Original);
-            self.spare_ends(chain, flows, Of::Original, &spared);
+        self.spare_ends(chain, flows, HeaderOf::Packet, &[accept()]);
+        if place.by != MatchBy::Packet {
+            let spared = self.spared(filter, place.by == MatchBy::Original);
+            self.spare_ends(chain, flows, HeaderOf::Original, &spared);
         }
     }
 
     /// The rules for what is spared because of an end that it has, or had.
-    fn spare_ends(&mut self, chain: &str, flows: &Flows, of: Of, spared: &[Expression]) {
-        self.spare_link(chain, flows, of, spared);
+    fn spare_ends(&mut self, chain: &str, flows: &FlowMatch, of: HeaderOf, spared: &[Expression]) {
+        self.spare_control_link(chain, flows, of, spared);
         for end in [Side::Source, Side::Destination] {
             for protocol in [TCP, UDP] {
                 if flows.spare_ports.is_empty() {
@@ -233,9 +233,9 @@ impl RulesetBuilder<'_> {
     }
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
-    fn choose(&mut self, place: &Place, filter: &PacketFilter, flows: &Flows) {
+    fn choose(&mut self, place: &HookedChain, filter: &PacketFilter, flows: &FlowMatch) {
         let only_back = matches!(filter.harm, PacketEffect::Answer { .. });
-        fn any(ends: &[End]) -> Vec<Option<&End>> {
+        fn any(ends: &[Endpoint]) -> Vec<Option<&Endpoint>> {
             match ends {
                 [] => vec![None],
                 ends => ends.iter().map(Some).collect(),
@@ -249,10 +249,10 @@ impl RulesetBuilder<'_> {
             if only_back && source == Side::Source {
                 continue;
             }
-            let looked_at: &[Of] = match place.by {
-                By::Packet => &[Of::Packet],
-                By::Both => &[Of::Packet, Of::Original],
-                By::Original => &[Of::Original],
+            let looked_at: &[HeaderOf] = match place.by {
+                MatchBy::Packet => &[HeaderOf::Packet],
+                MatchBy::Both => &[HeaderOf::Packet, HeaderOf::Original],
+                MatchBy::Original => &[HeaderOf::Original],
             };
             for of in looked_at {
                 for from in any(&flows.from) {
@@ -267,10 +267,10 @@ impl RulesetBuilder<'_> {
     fn pair(
         &mut self,
         (chain, harm): (&str, &str),
-        flows: &Flows,
-        (source, from): (Side, Option<&End>),
-        (destination, to): (Side, Option<&End>),
-        of: Of,
+        flows: &FlowMatch,
+        (source, from): (Side, Option<&Endpoint>),
+        (destination, to): (Side, Option<&Endpoint>),
+        of: HeaderOf,
     ) {
         let has_address = from.is_some() || to.is_some();
         let families: &[Option<([u8; 2], bool)>] = match has_address {
@@ -280,7 +280,7 @@ impl RulesetBuilder<'_> {
         let has_port = !flows.ports.is_empty()
             || from.is_some_and(|end| end.port.is_some())
             || to.is_some_and(|end| end.port.is_some());
-        if of == Of::Original && !has_address && !has_port {
+        if of == HeaderOf::Original && !has_address && !has_port {
             // What is chosen by neither is chosen by what the packet is.
             return;
         }
@@ -311,7 +311,7 @@ impl RulesetBuilder<'_> {
                 if !flows.ports.is_empty() {
                     steps.extend(self.ports(destination, &flows.ports, of));
                 }
-                let goto = Expression::Verdict(Verdict::Goto(harm.into()));
+                let goto = Expression::Verdict(RuleVerdict::Goto(harm.into()));
                 if flows.cgroups.is_empty() {
                     self.rule(chain, &[&steps[..], &[goto]].concat(), "");
                     continue;
@@ -328,10 +328,10 @@ impl RulesetBuilder<'_> {
     /// That a packet is of IPv4, or of IPv6.
     pub(super) fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
         match (self.table.layer, family) {
-            (Layer::Netdev, family) => vec![Expression::Meta(Meta::Protocol), equal(&family)],
+            (TableFamily::Netdev, family) => vec![Expression::Meta(Meta::Protocol), equal(&family)],
             // `NFPROTO_IPV4` and `NFPROTO_IPV6`.
-            (Layer::Inet, IPV4) => vec![Expression::Meta(Meta::Family), equal(&[2])],
-            (Layer::Inet, _) => vec![Expression::Meta(Meta::Family), equal(&[10])],
+            (TableFamily::Inet, IPV4) => vec![Expression::Meta(Meta::Family), equal(&[2])],
+            (TableFamily::Inet, _) => vec![Expression::Meta(Meta::Family), equal(&[10])],
         }
     }
 
@@ -339,9 +339,9 @@ impl RulesetBuilder<'_> {
     pub(super) fn address(
         &mut self,
         side: Side,
-        end: &End,
+        end: &Endpoint,
         v4: bool,
-        of: Of,
+        of: HeaderOf,
     ) -> Option<Vec<Expression>> {
         let networks = end.networks.iter().filter(|network| network.is_v4() == v4);
         let ranges = merged(networks.map(|network| network.range()).collect());
@@ -352,17 +352,17 @@ impl RulesetBuilder<'_> {
             (false, Side::Destination) => (24, 16, Key::V6),
         };
         let field = match of {
-            Of::Packet => field(Base::Network, offset, length),
-            Of::Original => original_address(side, v4),
+            HeaderOf::Packet => field(Base::Network, offset, length),
+            HeaderOf::Original => original_address(side, v4),
         };
         (!ranges.is_empty()).then(|| self.among(field, key, &ranges))
     }
 
-    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange], of: Of) -> Vec<Expression> {
+    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange], of: HeaderOf) -> Vec<Expression> {
         let offset = if side == Side::Source { 0 } else { 2 };
         let field = match of {
-            Of::Packet => field(Base::Transport, offset, 2),
-            Of::Original => original_port(side),
+            HeaderOf::Packet => field(Base::Transport, offset, 2),
+            HeaderOf::Original => original_port(side),
         };
         let bytes = |port: u16| port.to_be_bytes().to_vec();
         let ranges = ports

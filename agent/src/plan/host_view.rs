@@ -2,10 +2,10 @@
 //! behind. The real host is [`LocalHost`](super::LocalHost); tests make one up.
 
 use crate::dns::Viewpoint;
-use crate::helpers::NotHeld;
+use crate::helpers::NotTraceable;
 use crate::metrics::MetricUnavailable;
-use crate::netlink::{ForeignChain, Link, Listening, Namespace};
-use crate::packet_filter::{PacketFilter, Shape};
+use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
+use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, ProcessId, ProcessTable};
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ pub trait HostView: fmt::Debug {
     ///
     /// # Errors
     /// Why it could not.
-    fn check_freezable(&self, process: ProcessId) -> Result<(), NotHeld>;
+    fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable>;
 
     /// The control group of version 2 that a process is in; none where that is the root of all.
     ///
@@ -104,7 +104,7 @@ pub trait HostView: fmt::Debug {
     ///
     /// # Errors
     /// It is gone, cannot be entered, or the kernel refused.
-    fn interfaces(&self, namespace: Option<&Namespace>) -> io::Result<Vec<Link>>;
+    fn interfaces(&self, namespace: Option<&Namespace>) -> io::Result<Vec<Interface>>;
 
     /// The addresses of a network namespace, but for the loopback's; empty where it is gone.
     ///
@@ -119,7 +119,7 @@ pub trait HostView: fmt::Debug {
     ///
     /// # Errors
     /// It cannot: what the kernel said.
-    fn check_shaping(&self, shape: &Shape) -> io::Result<()>;
+    fn check_shaping(&self, shape: &Shaping) -> io::Result<()>;
 
     /// Asks the kernel whether it would take the rules of a packet filter.
     ///
@@ -173,7 +173,7 @@ pub struct NetworkSnapshot {
     /// How many live TCP connections the fault would close; 0 where it closes none.
     pub live_connections: usize,
     /// The interfaces; read only where the fault names one.
-    pub interfaces: Vec<Link>,
+    pub interfaces: Vec<Interface>,
     /// The tables of legacy iptables, each with the kind (`iptables` or `ip6tables`).
     pub legacy_tables: Vec<(&'static str, Vec<String>)>,
     /// The chains of others that drop or reject packets.
@@ -187,5 +187,5 @@ pub struct NetworkSnapshot {
     /// Those of the destinations that are addresses of the namespace itself.
     pub own_destinations: Vec<IpAddr>,
     /// The sockets that listen; read only where there are destinations of the namespace itself.
-    pub listening: Vec<Listening>,
+    pub listening: Vec<ListeningSocket>,
 }

@@ -2,10 +2,10 @@
 
 use super::host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
 use crate::dns::{Resolver, Viewpoint, read_own};
-use crate::helpers::{self, NotHeld};
+use crate::helpers::{self, NotTraceable};
 use crate::metrics::{self, MetricUnavailable};
-use crate::netlink::{self, Link, Namespace};
-use crate::packet_filter::{PacketFilter, Shape};
+use crate::netlink::{self, Interface, Namespace};
+use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, ProcessId, ProcessTable};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -26,8 +26,8 @@ impl HostView for LocalHost {
         rustix::process::geteuid().as_raw()
     }
 
-    fn check_freezable(&self, process: ProcessId) -> Result<(), NotHeld> {
-        helpers::may_hold(&self.table, process)
+    fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {
+        helpers::check_traceable(&self.table, process)
     }
 
     fn cgroup(&self, pid: i32) -> io::Result<Option<Cgroup>> {
@@ -104,8 +104,8 @@ impl HostView for LocalHost {
         Box::new(move |name| resolver.addresses(name))
     }
 
-    fn interfaces(&self, namespace: Option<&Namespace>) -> io::Result<Vec<Link>> {
-        netlink::within(namespace, netlink::links)?
+    fn interfaces(&self, namespace: Option<&Namespace>) -> io::Result<Vec<Interface>> {
+        netlink::within(namespace, netlink::interfaces)?
             .ok_or_else(|| io::Error::other("the namespace is gone"))
     }
 
@@ -115,13 +115,13 @@ impl HostView for LocalHost {
 
     fn translates_addresses(&self, namespace: Option<&Namespace>) -> bool {
         matches!(
-            netlink::within(namespace, netlink::translates),
+            netlink::within(namespace, netlink::has_nat),
             Ok(Some(true))
         )
     }
 
-    fn check_shaping(&self, shape: &Shape) -> io::Result<()> {
-        shape.try_out()
+    fn check_shaping(&self, shape: &Shaping) -> io::Result<()> {
+        shape.try_on_kernel()
     }
 
     fn check_filter(&self, filter: &PacketFilter) -> io::Result<()> {
@@ -152,10 +152,10 @@ fn snapshot(filter: &PacketFilter, destinations: &[IpAddr]) -> io::Result<Networ
         false => 0,
     };
     let interfaces = match filter.flows.interface {
-        Some(_) => netlink::links().unwrap_or_default(),
+        Some(_) => netlink::interfaces().unwrap_or_default(),
         None => Vec::new(),
     };
-    let own = |address: &&IpAddr| netlink::is_ours(**address);
+    let own = |address: &&IpAddr| netlink::is_own_address(**address);
     let own_destinations: Vec<IpAddr> = destinations.iter().filter(own).copied().collect();
     let listening = match own_destinations.is_empty() {
         true => Vec::new(),

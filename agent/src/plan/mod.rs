@@ -10,7 +10,7 @@ pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub use plan_context::PlanContext;
 
-pub use crate::netlink::{ForeignChain, Link, Listening, NAMED, Namespace};
+pub use crate::netlink::{ForeignChain, Interface, ListeningSocket, NAMED_NAMESPACES, Namespace};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};

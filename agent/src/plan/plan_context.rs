@@ -1,7 +1,7 @@
 //! What a fault is planned from, besides its arguments.
 
 use super::HostView;
-use crate::packet_filter::Connection;
+use crate::packet_filter::ControlConnection;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
 
@@ -15,7 +15,7 @@ pub struct PlanContext<'a> {
     /// Ports whose packets are never touched, at either end.
     pub protected_ports: &'a [u16],
     /// The connection over which the agent hears its controller, where that is one: never touched either.
-    pub control_connection: Option<Connection>,
+    pub control_connection: Option<ControlConnection>,
     /// The injection's id: what is made for it bears a name that begins with it.
     pub injection: &'a str,
     /// What other injections hold, as changes name it, each with the injection's id.

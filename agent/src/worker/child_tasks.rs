@@ -21,7 +21,10 @@ const EXAMINE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum ChildPurpose {
     /// The controller's probe with this request number; `timed_out` is its outcome if the child does not answer in time.
-    Probe { request: u64, timed_out: ProbeOutcome },
+    Probe {
+        request: u64,
+        timed_out: ProbeOutcome,
+    },
     /// A metric of the host that the controller requested.
     Metric { request: u64 },
     /// A metric of the host that an abort rule of a run watches.
@@ -100,7 +103,9 @@ impl Worker {
                 let purpose = ChildPurpose::Probe { request, timed_out };
                 self.start_task(&ChildTask::Measure(Box::new(job)), timeout, purpose);
             }
-            Err(why) => self.probe_results.push_back((request, ProbeOutcome::Broken(why))),
+            Err(why) => self
+                .probe_results
+                .push_back((request, ProbeOutcome::Broken(why))),
         }
     }
 
@@ -109,7 +114,9 @@ impl Worker {
     pub(super) fn examine(&mut self, request: u64) {
         if !self.engine.is_idle() {
             let why = "faults are active on this host; try again when none is".into();
-            return self.probe_results.push_back((request, ProbeOutcome::Broken(why)));
+            return self
+                .probe_results
+                .push_back((request, ProbeOutcome::Broken(why)));
         }
         let late = format!("it took more than {}", HumanDuration(EXAMINE_TIMEOUT));
         let timed_out = ProbeOutcome::Broken(late);

@@ -1,15 +1,15 @@
-//! What a controller may say, and what is done about it.
+//! The controller's commands, and what the worker does for each.
 
 use super::Worker;
-use crate::probes::ProbeJob;
 use crate::local_abort_rules::LocalAbortRules;
+use crate::probes::ProbeJob;
 use backburn_experiments::wire::{Cause, Command, Report};
 use std::time::Instant;
 
 impl Worker {
-    /// Does what a controller says. Nothing here waits.
+    /// Carries out a command of the controller. Nothing here waits.
     pub(super) fn handle_command(&mut self, command: Command) {
-        // We hear our controller.
+        // The controller is heard, so the last injection has not cut the connection.
         self.proof_deadline = None;
         if !matches!(command, Command::Heartbeat { .. }) {
             self.last_command_at = Instant::now();
@@ -54,7 +54,7 @@ impl Worker {
             Command::Watch { run, rules } => {
                 drop(self.watches.insert(run, LocalAbortRules::new(rules)))
             }
-            // Taken by the caller: it ends the loop.
+            // Handled by the caller, whose loop it ends.
             Command::Shutdown => {}
         }
     }

@@ -4,11 +4,11 @@
 
 use crate::made::Made;
 use backburn_agent::dns::Viewpoint;
-use backburn_agent::helpers::NotHeld;
+use backburn_agent::helpers::NotTraceable;
 use backburn_agent::metrics::MetricUnavailable;
-use backburn_agent::packet_filter::{PacketFilter, Shape};
+use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, HostView, Link, Memory, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, HostView, Interface, Memory, NameResolver, Namespace, NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, ProcessId, ProcessTable};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub struct MadeHost {
     pub max_file_bytes: Option<u64>,
     /// The only name that has addresses.
     pub names: BTreeMap<String, Vec<IpAddr>>,
-    pub interfaces: Vec<Link>,
+    pub interfaces: Vec<Interface>,
     pub addresses: Vec<IpAddr>,
     pub translates: bool,
     pub has_netem: bool,
@@ -48,7 +48,7 @@ const GIB: u64 = 1 << 30;
 
 impl MadeHost {
     pub fn new(made: &Made) -> Self {
-        let link = |index, name: &str, loopback| Link {
+        let link = |index, name: &str, loopback| Interface {
             index,
             name: name.into(),
             kind: String::new(),
@@ -107,7 +107,7 @@ impl HostView for MadeHost {
         self.user_id
     }
 
-    fn check_freezable(&self, _: ProcessId) -> Result<(), NotHeld> {
+    fn check_freezable(&self, _: ProcessId) -> Result<(), NotTraceable> {
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl HostView for MadeHost {
         })
     }
 
-    fn interfaces(&self, _: Option<&Namespace>) -> io::Result<Vec<Link>> {
+    fn interfaces(&self, _: Option<&Namespace>) -> io::Result<Vec<Interface>> {
         Ok(self.interfaces.clone())
     }
 
@@ -205,7 +205,7 @@ impl HostView for MadeHost {
         self.translates
     }
 
-    fn check_shaping(&self, _: &Shape) -> io::Result<()> {
+    fn check_shaping(&self, _: &Shaping) -> io::Result<()> {
         match self.has_netem {
             true => Ok(()),
             false => Err(missing("netem")),

@@ -152,7 +152,7 @@ pub async fn revoke(
 ) -> Result<Json<AgentInfo>, ApiProblem> {
     let retired = match force {
         true => DrainGuard::of(api.service.fleet(), &name),
-        false => api.service.retire(&name).await?,
+        false => api.service.drain(&name).await?,
     };
     let detail = json!({"force": force, "runs": retired.runs()});
     let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));

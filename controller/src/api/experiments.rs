@@ -43,8 +43,8 @@ pub struct ControlsQuery {
     ignore_controls: bool,
 }
 
-impl From<store::StoredExperiment> for ExperimentInfo {
-    fn from(kept: store::StoredExperiment) -> Self {
+impl From<store::ExperimentRecord> for ExperimentInfo {
+    fn from(kept: store::ExperimentRecord) -> Self {
         ExperimentInfo {
             name: kept.name,
             version: kept.version,
@@ -97,7 +97,7 @@ pub async fn put(
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
         service
-            .understand(&document, &Map::new())
+            .load_experiment(&document, &Map::new())
             .map_err(ApiProblem::invalid)?;
         let store = service.store();
         let before = match store.experiment(&name, None) {

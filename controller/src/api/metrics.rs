@@ -73,7 +73,7 @@ impl Collector for ServiceCollector {
         let Some(service) = self.0.upgrade() else {
             return Ok(());
         };
-        let going_on = service.going_on();
+        let going_on = service.active_runs();
         let gauges = [
             (
                 "agents_connected",

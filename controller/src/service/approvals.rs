@@ -1,54 +1,30 @@
-//! Runs that a second person has to approve: what waits, and starting it.
+//! Runs that wait for approval, and starting them.
 
-use super::requested_document::RequestedDocument;
-use super::runs::{RunSpec, StartError};
-use super::{Actor, Service, lock};
+use super::{Actor, PendingApproval, RequestedDocument, RunSpec, Service, StartError, lock};
 use crate::runner;
-use crate::store::{ExperimentRef, StoreError, StoredExperiment, Trigger};
+use crate::store::{ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
-/// The setting in which what waits is kept.
+/// The setting that holds the pending approvals.
 const APPROVALS: &str = "approvals";
 
-/// Something that waits for a second person.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PendingApproval {
-    /// Its name, and the id of the run that begins with the approval.
-    pub id: String,
-    /// The experiment.
-    pub experiment: String,
-    /// Its version.
-    pub version: u64,
-    /// What every pick comes from.
-    pub seed: u64,
-    /// Configuration values that go before the document's.
-    #[serde(default)]
-    pub variables: Map<String, Value>,
-    /// Who asked.
-    pub who: String,
-    /// When.
-    pub at: Timestamp,
-    /// The rule that wants a second person.
-    pub rule: String,
-}
-
 impl Service {
-    /// What waits for a second person.
+    /// The runs that wait for approval.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn approvals(&self) -> Result<Vec<PendingApproval>, StoreError> {
-        let kept = self.store.setting(APPROVALS)?.unwrap_or_default();
-        Ok(serde_json::from_value(kept).unwrap_or_default())
+        let stored = self.store.setting(APPROVALS)?.unwrap_or_default();
+        Ok(serde_json::from_value(stored).unwrap_or_default())
     }
 
-    pub(super) fn wait(
+    /// Records that a run waits for approval by this rule.
+    pub(super) fn await_approval(
         &self,
-        ask: &RunSpec,
+        spec: &RunSpec,
         reference: &ExperimentRef,
         seed: u64,
         rule: String,
@@ -58,22 +34,22 @@ impl Service {
             experiment: reference.name.clone(),
             version: reference.version,
             seed,
-            variables: ask.variables.clone(),
-            who: ask.who.clone(),
+            variables: spec.variables.clone(),
+            who: spec.who.clone(),
             at: Timestamp::now(),
             rule,
         };
-        let _held = lock(&self.approving);
+        let _guard = lock(&self.approving);
         let mut all = self.approvals()?;
         all.push(approval.clone());
         self.store.set(APPROVALS, &json!(all))?;
         Ok(approval)
     }
 
-    /// Starts what waited, approved by somebody who is not who asked. Returns the run's id.
+    /// Approves a waiting run and starts it. Returns its id.
     ///
     /// # Errors
-    /// There is no such thing, the same person asks, or why the run did not begin.
+    /// No run waits under this id, the same token asked for it, or the run did not start.
     pub fn approve(self: &Arc<Self>, id: &str, who: &Actor) -> Result<String, StartError> {
         let (approval, experiment) = self.take(id, who)?;
         self.start(RunSpec {
@@ -90,22 +66,23 @@ impl Service {
             id: Some(approval.id),
         })
     }
-    /// Uses up what waits, before it is used: nothing is started twice.
+
+    /// Removes a pending approval before it is used, so that nothing is started twice.
     fn take(
         &self,
         id: &str,
         who: &Actor,
-    ) -> Result<(PendingApproval, StoredExperiment), StartError> {
-        let _held = lock(&self.approving);
+    ) -> Result<(PendingApproval, ExperimentRecord), StartError> {
+        let _guard = lock(&self.approving);
         let all = self.approvals()?;
         let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {
-            let refusal = Refusal::new("not-there", format!("nothing waits under the name `{id}`"))
-                .hint("`backburn approvals` lists what does");
+            let refusal = Refusal::new("not-there", format!("no run `{id}` waits for approval"))
+                .hint("`backburn approvals` lists those that do");
             return Err(refusal.into());
         };
         if approval.who == who.name {
-            let refusal = Refusal::new("policy", format!("`{}` asked for it", who.name))
-                .hint("somebody else has to approve");
+            let refusal = Refusal::new("policy", format!("`{}` asked for this run", who.name))
+                .hint("somebody else must approve it");
             return Err(refusal.into());
         }
         let experiment = self

@@ -1,22 +1,22 @@
-//! Where a test kills the controller: around the n-th time that it writes down something of a run. Set from outside,
-//! by `BACKBURN_FAILPOINT=controller:WHEN:N`, since what is tested is what ships; WHEN is `before` or `after`, and the
-//! recovery of runs that a crash cut short counts as `recovery:WHEN:N`.
+//! Where a test kills the controller: before or after its n-th write about a run. The environment sets it, because the tests
+//! run the program that is shipped: `BACKBURN_FAILPOINT=controller:WHEN:N`, where WHEN is `before` or `after`. Writes by the
+//! recovery of interrupted runs are counted by `recovery:WHEN:N`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Who writes.
+/// The part of the controller that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JournalWriter {
-    /// A run that goes on.
+pub(super) enum WriteSource {
+    /// A run.
     Run,
-    /// Who closes runs that a crash left open.
+    /// The recovery of runs that a crash interrupted.
     Recovery,
 }
 
-/// What is to happen at which write.
+/// The write at which the controller is to die, if any.
 #[derive(Debug, Default)]
 pub(super) struct WriteFailpoint {
-    strike: Option<(JournalWriter, Moment, u64)>,
+    target: Option<(WriteSource, Moment, u64)>,
     writes: AtomicU64,
 }
 
@@ -27,25 +27,25 @@ enum Moment {
 }
 
 impl WriteFailpoint {
-    /// What the environment says.
+    /// The failpoint that the environment sets.
     pub(super) fn from_environment() -> Self {
         let text = std::env::var("BACKBURN_FAILPOINT").unwrap_or_default();
         WriteFailpoint {
-            strike: text.split(',').find_map(parse),
+            target: text.split(',').find_map(parse),
             writes: AtomicU64::default(),
         }
     }
 
-    /// Writes something down, unless that is where we are to die.
-    pub(super) fn write<T>(&self, writer: JournalWriter, deed: impl FnOnce() -> T) -> T {
-        let Some((_, when, at)) = self.strike.filter(|(who, ..)| *who == writer) else {
-            return deed();
+    /// Runs `write`, and kills the controller before or after it if this is the write.
+    pub(super) fn write<T>(&self, source: WriteSource, write: impl FnOnce() -> T) -> T {
+        let Some((_, when, at)) = self.target.filter(|(from, ..)| *from == source) else {
+            return write();
         };
         let is_here = self.writes.fetch_add(1, Ordering::Relaxed) + 1 == at;
         if is_here && when == Moment::Before {
             die();
         }
-        let done = deed();
+        let done = write();
         if is_here && when == Moment::After {
             die();
         }
@@ -53,11 +53,11 @@ impl WriteFailpoint {
     }
 }
 
-fn parse(text: &str) -> Option<(JournalWriter, Moment, u64)> {
+fn parse(text: &str) -> Option<(WriteSource, Moment, u64)> {
     let mut parts = text.split(':');
     let writer = match parts.next()? {
-        "controller" => JournalWriter::Run,
-        "recovery" => JournalWriter::Recovery,
+        "controller" => WriteSource::Run,
+        "recovery" => WriteSource::Recovery,
         _ => return None,
     };
     let when = match parts.next()? {
@@ -68,9 +68,9 @@ fn parse(text: &str) -> Option<(JournalWriter, Moment, u64)> {
     Some((writer, when, parts.next()?.parse().ok()?))
 }
 
-/// As `kill -9` would have it: nothing of ours is asked.
+/// Ends the process as `kill -9` would: without any cleanup.
 fn die() {
-    // Nobody is there to be told that it failed.
+    // If this fails, there is nobody to report it to.
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
 }
 
@@ -79,10 +79,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_meant_for_us_is_left_alone() {
-        let known = Some((JournalWriter::Run, Moment::After, 3));
+    fn parse_failpoint_of_another_program_is_ignored() {
+        let known = Some((WriteSource::Run, Moment::After, 3));
         assert_eq!(parse("controller:after:3"), known);
-        let known = Some((JournalWriter::Recovery, Moment::Before, 1));
+        let known = Some((WriteSource::Recovery, Moment::Before, 1));
         assert_eq!(parse("recovery:before:1"), known);
         for other in [
             "",

@@ -1,5 +1,5 @@
-//! The lever. What acts is told to end before anything else happens, and least of all before anything is written: it
-//! works with the store unavailable. Then it is written down, so that a restart does not let go of it.
+//! Halting the fleet. Every fault is told to end before anything else happens, and before anything is written: a halt works
+//! while the store does not. Then the halt is stored, so that it outlives a restart of the controller.
 
 use super::{Service, lock};
 use crate::fleet::AgentReverted;
@@ -13,63 +13,63 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The setting in which it is remembered.
-const HALTED: &str = "halted";
+/// The setting that holds the halt in force.
+const HALT_SETTING: &str = "halted";
 
-/// How long agents may take to say that everything is gone.
-const WITHIN: Duration = Duration::from_secs(30);
+/// How long agents may take to report that everything is gone.
+const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a run may take to take in what its agents have said.
-const PAPER_WITHIN: Duration = Duration::from_secs(1);
+/// How long a run may take to record what its agents have reported.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The lever is pulled.
+/// A halt that is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveHalt {
-    /// By whom.
+    /// The name of the token that halted the fleet.
     pub who: String,
-    /// When.
+    /// When the fleet was halted.
     pub at: Timestamp,
-    /// Why, where it was said.
+    /// The reason, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What a pull of the lever did.
+/// What a halt did.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HaltReport {
-    /// The runs that were ended.
+    /// The runs that were told to end.
     pub runs: Vec<String>,
-    /// What each agent did, the slowest first.
+    /// What each agent did, slowest first.
     pub agents: Vec<HaltedAgent>,
-    /// From the command until everything was observed gone, or we stopped waiting, in milliseconds.
+    /// The time from the command until everything was observed gone or the wait was over, in milliseconds.
     pub took_ms: f64,
     /// Whether everything is observed gone.
     pub clean: bool,
-    /// Runs some of whose faults are not known to be over.
+    /// The runs with faults that are not known to be over.
     pub unknown: Vec<String>,
-    /// Whether the store remembers it; where it does not, a restart of the controller lets go of the lever.
+    /// Whether the halt is stored. If it is not, a restart of the controller ends it.
     pub remembered: bool,
 }
 
-/// What an agent did when the lever was pulled.
+/// What an agent did in a halt.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HaltedAgent {
     /// Its name.
     pub agent: String,
-    /// From the command until it said that everything is observed gone, in milliseconds; none where it has not.
+    /// The time from the command until it reported that everything is observed gone, in milliseconds. None if it did not.
     pub took_ms: Option<f64>,
-    /// What it could not put back.
+    /// What it could not revert.
     pub owed: Vec<UnrevertedInjection>,
     /// Whether it is connected and does not answer.
     pub unresponsive: bool,
-    /// What its guardian put back for it, because its worker died or hung.
+    /// What its guardian reverted because its worker died or hung.
     pub guardian: Vec<EndedInjection>,
 }
 
 impl HaltedAgent {
-    /// Whether everything of it is observed gone: by itself, or by its guardian, who knows all that its worker owed.
+    /// Whether everything is observed gone: by its worker, or by its guardian, which knows all that its worker owed.
     fn is_clean(&self) -> bool {
         match self.took_ms {
             Some(_) => self.owed.is_empty(),
@@ -79,11 +79,11 @@ impl HaltedAgent {
 }
 
 impl ActiveHalt {
-    /// Why nothing starts.
+    /// Why no run may start.
     pub fn refusal(&self) -> Refusal {
         let why = self.why.as_deref().map(|why| format!(": {why}"));
         let what = format!(
-            "`{}` has pulled the halt lever at {}{}",
+            "`{}` halted the fleet at {}{}",
             self.who,
             self.at.strftime("%F %T UTC"),
             why.unwrap_or_default()
@@ -92,29 +92,27 @@ impl ActiveHalt {
     }
 }
 
-/// Whether the lever was pulled when the controller ended.
-pub(super) fn remembered(store: &dyn Store) -> Result<Option<ActiveHalt>, StoreError> {
-    let kept = store.setting(HALTED)?.unwrap_or_default();
+/// The halt that was in force when the controller ended, if any.
+pub(super) fn stored(store: &dyn Store) -> Result<Option<ActiveHalt>, StoreError> {
+    let kept = store.setting(HALT_SETTING)?.unwrap_or_default();
     match serde_json::from_value(kept.clone()) {
         Ok(halted) => Ok(halted),
-        // What can't be understood is no reason to start.
+        // A setting that cannot be read is no reason to start runs.
         Err(error) => Ok(Some(ActiveHalt {
             who: "unknown".into(),
             at: Timestamp::UNIX_EPOCH,
-            why: Some(format!(
-                "what the store remembers of it can't be understood: {error}"
-            )),
+            why: Some(format!("the stored halt could not be read: {error}")),
         })),
     }
 }
 
 impl Service {
-    /// Whether the lever is pulled, and by whom.
+    /// The halt in force, if any.
     pub fn halted(&self) -> Option<ActiveHalt> {
         lock(&self.halted).clone()
     }
 
-    /// Stops every run, has every agent put everything back, and lets nothing new start until [`resume`](Service::resume).
+    /// Ends every run, has every agent revert everything, and lets no run start until [`resume`](Service::resume).
     pub async fn halt(self: &Arc<Self>, who: &str, why: Option<String>) -> HaltReport {
         let began = Instant::now();
         let halted = ActiveHalt {
@@ -122,8 +120,8 @@ impl Service {
             at: Timestamp::now(),
             why,
         };
-        // From here on nothing starts; then who goes on is told, before the agents are: what an agent says of its
-        // faults' ends must not be taken for their ends in time.
+        // From here on nothing starts. The runs are told before the agents are: that a fault ended early because of the halt
+        // must not be taken for its regular end.
         *lock(&self.halted) = Some(halted.clone());
         self.fleet.halt();
         let runs: Vec<_> = (lock(&self.runs).iter())
@@ -134,7 +132,9 @@ impl Service {
         }
         let mut agents = Vec::new();
         self.fleet
-            .revert_all(WITHIN, |reverted| agents.push(told(reverted)))
+            .revert_all(REVERT_TIMEOUT, |reverted| {
+                agents.push(HaltedAgent::from(reverted))
+            })
             .await;
         let silent = agents
             .iter()
@@ -147,9 +147,9 @@ impl Service {
         for (run, running) in &runs {
             let mut open = running.open.subscribe();
             let left = match silent.contains(run) {
-                // What others have said is about to be taken in; for who says nothing nobody waits.
-                true => PAPER_WITHIN.saturating_sub(answered.elapsed()),
-                false => WITHIN.saturating_sub(began.elapsed()),
+                // The run only records what other agents have reported; silent agents are not waited for.
+                true => RECORD_TIMEOUT.saturating_sub(answered.elapsed()),
+                false => REVERT_TIMEOUT.saturating_sub(began.elapsed()),
             };
             let over = tokio::time::timeout(left, open.wait_for(|open| open.is_empty())).await;
             if over.is_err() {
@@ -164,13 +164,10 @@ impl Service {
         let clean = unknown.is_empty() && agents.iter().all(HaltedAgent::is_clean);
         let store = Arc::clone(&self.store);
         let kept = json!(halted);
-        let remember = tokio::task::spawn_blocking(move || store.set(HALTED, &kept)).await;
+        let remember = tokio::task::spawn_blocking(move || store.set(HALT_SETTING, &kept)).await;
         let remembered = matches!(&remember, Ok(Ok(())));
         if !remembered {
-            tracing::error!(
-                ?remember,
-                "the halt lever is pulled, and the store does not remember it"
-            );
+            tracing::error!(?remember, "the halt is in force, but could not be stored");
         }
         HaltReport {
             runs: runs.into_iter().map(|(run, _)| run).collect(),
@@ -182,12 +179,12 @@ impl Service {
         }
     }
 
-    /// Lets runs start again. What was stopped stays stopped. Whether the lever was pulled.
+    /// Ends the halt: runs may start again. Runs that were ended stay so. Returns whether a halt was in force.
     ///
     /// # Errors
-    /// The store's: it stays pulled, since a restart would find it so.
+    /// The store failed; the halt stays in force, as it would after a restart.
     pub fn resume(&self) -> Result<bool, StoreError> {
-        self.store.set(HALTED, &json!(null))?;
+        self.store.set(HALT_SETTING, &json!(null))?;
         let was = lock(&self.halted).take().is_some();
         self.fleet.resume();
         self.schedules.send_modify(|count| *count += 1);
@@ -195,12 +192,14 @@ impl Service {
     }
 }
 
-fn told(reverted: AgentReverted) -> HaltedAgent {
-    HaltedAgent {
-        agent: reverted.agent,
-        took_ms: reverted.took.map(|took| super::runs::millis(HumanDuration(took))),
-        owed: reverted.owed,
-        unresponsive: reverted.unresponsive,
-        guardian: reverted.guardian,
+impl From<AgentReverted> for HaltedAgent {
+    fn from(reverted: AgentReverted) -> Self {
+        HaltedAgent {
+            agent: reverted.agent,
+            took_ms: reverted.took.map(|took| super::runs::millis(HumanDuration(took))),
+            owed: reverted.owed,
+            unresponsive: reverted.unresponsive,
+            guardian: reverted.guardian,
+        }
     }
 }

@@ -1,12 +1,12 @@
-//! What an experiment would have run on the controller's own host: whatever names a program and is not measured by
-//! agents. Every place that a provider can stand in is looked at, since one that is not would be a way around the policy.
+//! The programs that an experiment would run on the controller's own host: those of every provider that agents do not
+//! measure. Every place that can hold a provider is checked, because one that is missed would bypass the policy.
 
 use backburn_experiments::Problem;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Provider;
 use backburn_experiments::places::{Placed, providers};
 
-/// Each of them, with its place.
+/// A problem for each program that the experiment would run on the controller's host.
 pub(super) fn problems(experiment: &Experiment) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for Placed {
@@ -17,16 +17,16 @@ pub(super) fn problems(experiment: &Experiment) -> Vec<Problem> {
     } in providers(experiment)
     {
         let is_program = matches!(provider, Provider::Process(_) | Provider::Python(_));
-        // What comes back is judged here, whoever measured it.
+        // Tolerances are evaluated here, whoever measured the value.
         let runs_here = judges || activity.from.is_none();
         let known = problems.last().is_some_and(|problem| problem.at == at);
         if is_program && runs_here && !known {
             let what = format!(
-                "`{}` would run a program on the controller's host, which its policy does not allow",
+                "`{}` would run a program on the controller's host, which the controller's policy does not allow",
                 activity.name
             );
             problems.push(Problem::new(at, what).hint(
-                "measure it with `from` on agents, or set `allow-programs` in the controller's policy",
+                "measure it on agents, with `from`, or set `allow-programs` in the controller's policy",
             ));
         }
     }

@@ -1,11 +1,10 @@
-//! The controller as a daemon: it starts runs on the fleet, on demand and by schedule, keeps what it must remember in
-//! the store, and pulls the halt lever. The API, and whoever else commands it, calls the methods of [`Service`].
+//! What the controller does: it starts runs on the fleet, on demand and by schedule, records everything in the store, and
+//! halts the fleet. The API calls the methods of [`Service`].
 //!
-//! A run has a thread and a runtime of its own, since it blocks until each of its events is durable; what all share
-//! (the fleet, the store) may be used from any thread.
+//! Each run has a thread and a runtime of its own, because it blocks until each of its events is durable. The fleet and the
+//! store, which all runs share, may be used from any thread.
 
 mod approvals;
-
 mod failpoint;
 mod halt;
 mod local_program_policy;
@@ -15,15 +14,14 @@ mod recovery;
 mod requested_document;
 mod retention;
 mod revocation;
+mod run_spec;
 mod runs;
 mod schedules;
-
-pub use approvals::PendingApproval;
 
 pub use halt::{ActiveHalt, HaltReport};
 pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
 pub use requested_document::RequestedDocument;
-pub use runs::{RunSpec, StartError};
+pub use run_spec::{PendingApproval, RunSpec, StartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
@@ -32,27 +30,28 @@ use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
-use failpoint::{JournalWriter, WriteFailpoint};
+use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Checks an experiment's text against the faults that this program knows.
-pub type Check = Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
+/// Parses an experiment's text and checks it against the faults that this program knows.
+pub type ParseExperiment =
+    Box<dyn Fn(&str, &Sources<'_>) -> Result<Experiment, Vec<Problem>> + Send + Sync>;
 
-/// What a service is made of.
+/// The parts of a service.
 pub struct ServiceConfig {
-    /// What it remembers.
+    /// Its store.
     pub store: Arc<dyn Store>,
     /// Its agents.
     pub fleet: Arc<Fleet>,
-    /// What its owner allows.
+    /// The controller's policy.
     pub policy: FleetPolicy,
-    /// Checks documents.
-    pub check: Check,
-    /// The faults that this program knows, for people.
+    /// Parses and checks documents.
+    pub check: ParseExperiment,
+    /// Descriptions of the faults that this program knows.
     pub catalogue: Vec<FaultDescription>,
     /// Where an OpenTelemetry collector takes traces of runs: a URL without `/v1/otlp`.
     pub collector: Option<String>,
@@ -63,35 +62,35 @@ pub struct Service {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
     policy: FleetPolicy,
-    check: Check,
+    check: ParseExperiment,
     catalogue: Vec<FaultDescription>,
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
-    /// Held while what waits for a second person is read and written anew: two who approve at once start it once.
+    /// Held while the pending approvals are changed, so that two approvals at once start a run once.
     approving: Mutex<()>,
     failpoint: WriteFailpoint,
-    /// Changes when a schedule may have.
+    /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
 }
 
-/// Who asks.
+/// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The token's name.
     pub name: String,
-    /// What it may do.
+    /// The token's role.
     pub role: Role,
 }
 
 impl Service {
-    /// A service of these parts, halted if it was when it last ended.
+    /// A service of these parts. A halt that was in force when the controller ended is in force again.
     ///
     /// # Errors
-    /// The store can't be read.
+    /// The store cannot be read.
     pub fn new(parts: ServiceConfig) -> Result<Arc<Self>, StoreError> {
-        let halted = halt::remembered(parts.store.as_ref())?;
+        let halted = halt::stored(parts.store.as_ref())?;
         if halted.is_some() {
             parts.fleet.halt();
         }
@@ -111,43 +110,38 @@ impl Service {
         }))
     }
 
-    /// What it remembers.
+    /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// Its agents.
+    /// The fleet.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }
 
-    /// The faults that it knows.
+    /// Descriptions of the faults that this program knows.
     pub fn catalogue(&self) -> &[FaultDescription] {
         &self.catalogue
     }
 
-    /// Writes events of a run down, all or none. They are durable when this returns.
-    fn append(
-        &self,
-        writer: JournalWriter,
-        run: &str,
-        entries: &[JournalEntry],
-    ) -> Result<(), StoreError> {
+    /// Appends events to a run's journal, all or none. They are durable when this returns.
+    fn append(&self, writer: WriteSource, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),
             entries => self.store.append_all(run, entries),
         })
     }
 
-    /// How many runs ended how, since the start.
+    /// How many runs have ended since the start, by outcome.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.outcomes).clone()
     }
 
-    /// Writes down who did what. What cannot be written down must not be done.
+    /// Records in the audit log who did what. What cannot be recorded must not be done.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn audit(
         &self,
         who: &Actor,

@@ -1,5 +1,5 @@
-//! Traces of runs, for an OpenTelemetry collector: made from the journal when a run is closed, and sent once. Nobody waits for
-//! a collector, and a run is what its journal says, whether or not one listens.
+//! Traces of runs for an OpenTelemetry collector: derived from the journal when a run is closed, and sent once. Nothing
+//! waits for a collector, and a run does not depend on one.
 
 use super::Service;
 use crate::providers::{ProbeContext, measure};
@@ -13,21 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How many events are read at a time.
-const PAGE: u32 = 1000;
+const EVENTS_PER_PAGE: u32 = 1000;
 /// How long a collector may take.
-const WITHIN: HumanDuration = HumanDuration::seconds(10);
-/// How long until it is tried again, and once more.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+const COLLECTOR_TIMEOUT: HumanDuration = HumanDuration::seconds(10);
+/// How long to wait before the second and the third attempt.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 impl Service {
-    /// A run as a trace, in OTLP's JSON; none where its journal is empty.
+    /// A run as a trace in OTLP's JSON encoding. None if its journal is empty.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn trace(&self, run: &str) -> Result<Option<Value>, StoreError> {
         let mut entries: Vec<JournalEntry> = Vec::new();
         loop {
-            let page = self.store.events(run, entries.len() as u64, PAGE)?;
+            let page = self
+                .store
+                .events(run, entries.len() as u64, EVENTS_PER_PAGE)?;
             if page.is_empty() {
                 return Ok(trace(&entries));
             }
@@ -35,7 +37,7 @@ impl Service {
         }
     }
 
-    /// Sends the trace of a run that is closed, where somebody listens, from a thread of its own.
+    /// Sends the trace of a closed run to the collector, if there is one, on a thread of its own.
     pub(super) fn send_trace(self: &Arc<Self>, run: &str) {
         let Some(collector) = self.collector.clone() else {
             return;
@@ -47,7 +49,12 @@ impl Service {
                 .map_err(|error| error.to_string())
                 .and_then(|trace| trace.map_or(Ok(()), |trace| post(&collector, &trace)));
             if let Err(why) = sent {
-                tracing::warn!(run, collector, why, "a run's trace was not taken");
+                tracing::warn!(
+                    run,
+                    collector,
+                    why,
+                    "the collector did not accept the trace of a run"
+                );
             }
         };
         let thread = std::thread::Builder::new().name("trace".to_owned());
@@ -57,7 +64,7 @@ impl Service {
     }
 }
 
-/// Gives a collector this trace (OTLP over HTTP, the JSON encoding).
+/// Posts a trace to a collector (OTLP over HTTP, JSON encoding).
 fn post(collector: &str, trace: &Value) -> Result<(), String> {
     let provider: Provider = serde_json::from_value(json!({
         "type": "http",
@@ -65,24 +72,27 @@ fn post(collector: &str, trace: &Value) -> Result<(), String> {
         "method": "POST",
         "headers": {"Content-Type": "application/json"},
         "arguments": trace,
-        "timeout": WITHIN,
+        "timeout": COLLECTOR_TIMEOUT,
     }))
     .map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let mut breaks = AGAIN.into_iter();
+    let mut delays = RETRY_DELAYS.into_iter();
     loop {
-        let why = match runtime.block_on(measure(&provider, Some(WITHIN), &ProbeContext::default()))
-        {
+        let why = match runtime.block_on(measure(
+            &provider,
+            Some(COLLECTOR_TIMEOUT),
+            &ProbeContext::default(),
+        )) {
             ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
                 Some(200..=299) => return Ok(()),
-                _ => format!("it said status {}", answer["status"]),
+                _ => format!("it answered with status {}", answer["status"]),
             },
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => why,
         };
-        match breaks.next() {
+        match delays.next() {
             Some(length) => std::thread::sleep(length),
             None => return Err(why),
         }

@@ -1,5 +1,5 @@
-//! What the controller's owner allows: who may run which faults on which agents, how much of them, and when. The
-//! agents' own policies have the last word after this one.
+//! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
+//! applies as well, and has the last word.
 
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What the controller's owner allows. Without a file: everything that needs nothing of the controller's own host.
+/// What the controller's owner allows. Without a policy file, everything is allowed that uses nothing of the controller's own host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Policy")]
@@ -21,58 +21,58 @@ pub struct FleetPolicy {
     /// Whether experiments may run programs on the controller's host: `process` and `python` providers without `from`.
     #[serde(default)]
     pub allow_programs: bool,
-    /// Variables of the controller's environment that experiments may read. A `*` at the end stands for anything.
+    /// The variables of the controller's environment that experiments may read. A `*` at the end matches anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<String>,
-    /// Folders of the controller's host whose files experiments may read as secrets or values.
+    /// The folders of the controller's host whose files experiments may read as secrets or values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<PathBuf>,
-    /// Limits, for some agents or for all. Every rule that concerns a run must allow it.
+    /// Limits for some agents or for all. Every rule that applies to a run must allow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
 }
 
-/// A limit.
+/// A limit on runs that target certain agents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Rule")]
 pub struct PolicyRule {
-    /// What a refusal calls it.
+    /// The name of the rule, which refusals mention.
     pub name: String,
-    /// The agents that it is about: all that have these labels. Left out: every agent.
+    /// The agents that the rule applies to: those with all of these labels. Left out: every agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, LabelMatch>,
-    /// The only tokens, by name, that may run anything there. Left out: everybody whose role allows it.
+    /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Vec<String>>,
-    /// The only faults. A `*` at the end stands for anything. Left out: all.
+    /// The faults that may be injected there. A `*` at the end matches anything. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Vec<String>>,
-    /// The longest that a fault may last.
+    /// The longest duration of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<HumanDuration>,
-    /// The most agents of one run.
+    /// The most agents that one run may target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_agents: Option<u32>,
-    /// The most agents of one run, in percent of those connected that the rule is about; rounds down.
+    /// The most agents that one run may target, in percent of the connected agents that the rule applies to, rounded down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: Option<f64>,
-    /// Hours of the week in which nothing runs there.
+    /// The hours of the week in which no run may target these agents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quiet: Vec<Window>,
-    /// Dates on which nothing runs there: `2026-12-24`, or from one to another, `2026-12-20/2027-01-02`.
+    /// The dates on which no run may target these agents: `2026-12-24`, or from one to another, `2026-12-20/2027-01-02`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blackouts: Vec<String>,
-    /// The zone of hours and dates. Left out: UTC.
+    /// The time zone of these hours and dates. Left out: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
-    /// Whether a second person has to approve.
+    /// Whether a run requires the approval of somebody who did not ask for it.
     #[serde(default)]
     pub approval: bool,
 }
 
-/// A policy that can't be used.
+/// A policy file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("policy {}: {}", path.display(), problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
 pub struct FleetPolicyError {
@@ -80,39 +80,39 @@ pub struct FleetPolicyError {
     problems: Vec<Problem>,
 }
 
-/// A run that somebody wants.
+/// A run that the policy is asked about.
 #[derive(Debug)]
 pub struct PolicyRequest<'a> {
-    /// What.
+    /// The experiment.
     pub experiment: &'a Experiment,
-    /// By whom: the token's name.
+    /// The name of the token that asks for the run.
     pub who: &'a str,
-    /// Who else has approved of it.
+    /// The name of the token that approved it.
     pub approved_by: Option<&'a str>,
-    /// On whom, with their labels.
+    /// The agents that it targets, with their labels.
     pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
-    /// Everybody who is connected.
+    /// All connected agents.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
-    /// When.
+    /// When it would start.
     pub at: Timestamp,
 }
 
-/// What a policy says to a run.
+/// What a policy decides about a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyDecision {
-    /// It may be.
+    /// The run may start.
     Allow,
-    /// It may be, when somebody other than who wants it approves: the rule's name.
+    /// The run may start once somebody else approves it. Has the rule's name.
     RequireApproval(String),
-    /// It may not be.
+    /// The run may not start.
     Refuse(Refusal),
 }
 
 impl FleetPolicy {
-    /// The policy in this file.
+    /// Loads the policy in this file.
     ///
     /// # Errors
-    /// It can't be read, or all that is wrong with it.
+    /// The file cannot be read, or all problems of the policy.
     pub fn load(path: &Path) -> Result<Self, FleetPolicyError> {
         let wrong = |problems| FleetPolicyError {
             path: path.to_owned(),
@@ -123,10 +123,10 @@ impl FleetPolicy {
         FleetPolicy::of(&text).map_err(wrong)
     }
 
-    /// The policy in this text.
+    /// Parses a policy.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// All problems of the policy.
     pub fn of(text: &str) -> Result<Self, Vec<Problem>> {
         let unread = |error: serde_json::Error| vec![Problem::new("$", error.to_string())];
         let value = json::read(text)?;
@@ -154,7 +154,7 @@ impl FleetPolicy {
         any(&self.environment, name)
     }
 
-    /// Whether an experiment may read this file of the controller's host: no way out of the folders, by `..` or by a link.
+    /// Whether an experiment may read this file of the controller's host. Neither `..` nor a link leads out of the folders.
     pub fn may_read_file(&self, path: &Path) -> bool {
         let Ok(path) = path.canonicalize() else {
             return false;
@@ -165,11 +165,11 @@ impl FleetPolicy {
             .any(|folder| path.starts_with(folder))
     }
 
-    /// What every rule together says to this run.
-    pub fn judge(&self, wanted: &PolicyRequest<'_>) -> PolicyDecision {
+    /// What all rules together decide about this run.
+    pub fn judge(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
         let mut approval = None;
         for rule in &self.rules {
-            match rule.judge(wanted) {
+            match rule.judge(request) {
                 PolicyDecision::Allow => {}
                 PolicyDecision::RequireApproval(rule) => approval = approval.or(Some(rule)),
                 refused @ PolicyDecision::Refuse(_) => return refused,
@@ -179,7 +179,7 @@ impl FleetPolicy {
     }
 }
 
-/// Whether one of these patterns is meant.
+/// Whether one of these patterns matches.
 fn any(patterns: &[String], name: &str) -> bool {
     patterns
         .iter()
@@ -194,7 +194,7 @@ impl PolicyRule {
         Quiet::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
     }
 
-    fn is_about(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn applies_to(&self, labels: &BTreeMap<String, String>) -> bool {
         self.labels.iter().all(|(name, wanted)| {
             labels.get(name).is_some_and(|value| match wanted {
                 LabelMatch::Is(wanted) => value == wanted,
@@ -203,33 +203,36 @@ impl PolicyRule {
         })
     }
 
-    fn judge(&self, wanted: &PolicyRequest<'_>) -> PolicyDecision {
-        let hit: BTreeSet<&str> = (wanted.agents.iter())
-            .filter(|(_, labels)| self.is_about(labels))
+    fn judge(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
+        let hit: BTreeSet<&str> = (request.agents.iter())
+            .filter(|(_, labels)| self.applies_to(labels))
             .map(|(name, _)| name.as_str())
             .collect();
         if hit.is_empty() {
             return PolicyDecision::Allow;
         }
         let refused = |what: String, hint: String| {
-            let what = format!("{what}, by the controller's rule `{}`", self.name);
+            let what = format!("{what} by the controller's rule `{}`", self.name);
             PolicyDecision::Refuse(Refusal::new("policy", what).hint(hint))
         };
         if let Some(allowed) = &self.who
-            && !allowed.iter().any(|name| name == wanted.who)
+            && !allowed.iter().any(|name| name == request.who)
         {
             return refused(
-                format!("`{}` may run nothing there", wanted.who),
-                format!("ask one of: {}", allowed.join(", ")),
+                format!("token `{}` may not target these agents", request.who),
+                format!("allowed are the tokens: {}", allowed.join(", ")),
             );
         }
-        for (_, action, fault) in wanted.experiment.faults() {
+        for (_, action, fault) in request.experiment.faults() {
             let name = &fault.fault;
             if let Some(allowed) = &self.faults
                 && !any(allowed, name)
             {
                 return refused(
-                    format!("action `{}`: `{name}` is not allowed there", action.name),
+                    format!(
+                        "action `{}`: fault `{name}` is not allowed on these agents",
+                        action.name
+                    ),
                     format!("allowed are: {}", allowed.join(", ")),
                 );
             }
@@ -237,38 +240,41 @@ impl PolicyRule {
                 && duration > most
             {
                 return refused(
-                    format!("action `{}` would last {duration}", action.name),
-                    format!("at the most {most}"),
+                    format!(
+                        "action `{}`: a duration of {duration} is too long for these agents",
+                        action.name
+                    ),
+                    format!("at most {most} is allowed"),
                 );
             }
         }
-        let most = self.most(wanted);
+        let most = self.max_agents(request);
         if let Some(most) = most.filter(|most| hit.len() > *most) {
             return refused(
-                format!("{} agents would be hit", hit.len()),
-                format!("at the most {most}; lower `select`"),
+                format!("targeting {} of these agents is not allowed", hit.len()),
+                format!("at most {most} are allowed; lower `select`"),
             );
         }
-        // A file that can't be understood was refused when it was read.
-        if self.quiet().is_ok_and(|quiet| quiet.at(wanted.at)) {
+        // A policy with invalid hours or dates was refused when it was loaded.
+        if self.quiet().is_ok_and(|quiet| quiet.at(request.at)) {
             return refused(
-                "nothing runs there at this time".into(),
-                "quiet hours and blackout dates are in the controller's policy".into(),
+                "no run may target these agents at this time".into(),
+                "the controller's policy has the quiet hours and blackout dates".into(),
             );
         }
-        match (self.approval, wanted.approved_by) {
+        match (self.approval, request.approved_by) {
             (true, None) => PolicyDecision::RequireApproval(self.name.clone()),
-            (true, Some(other)) if other == wanted.who => {
+            (true, Some(other)) if other == request.who => {
                 PolicyDecision::RequireApproval(self.name.clone())
             }
             _ => PolicyDecision::Allow,
         }
     }
 
-    fn most(&self, wanted: &PolicyRequest<'_>) -> Option<usize> {
+    fn max_agents(&self, request: &PolicyRequest<'_>) -> Option<usize> {
         let share = self.max_percent.map(|percent| {
-            let all = wanted.inventory.iter();
-            let all = all.filter(|(_, labels)| self.is_about(labels)).count();
+            let all = request.inventory.iter();
+            let all = all.filter(|(_, labels)| self.applies_to(labels)).count();
             (all as f64 * percent / 100.0 + 1e-9).floor() as usize
         });
         let count = self.max_agents.map(|count| count as usize);

@@ -1,7 +1,7 @@
-//! After a crash of the controller: what it left open is looked into and closed. A method is never resumed: agents have
-//! put everything back by themselves when their link closed, and are asked whether they have.
+//! After a crash of the controller, the runs that it left open are closed. A method is never resumed: agents have reverted
+//! everything by themselves when their connection closed, and are asked whether they have.
 
-use super::failpoint::JournalWriter;
+use super::failpoint::WriteSource;
 use super::runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::Reservation;
@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How many events are read at a time.
-const PAGE: u32 = 1000;
-/// How many are written at a time.
-const AT_ONCE: usize = 512;
+const EVENTS_PER_PAGE: u32 = 1000;
+/// How many events are written at a time.
+const EVENTS_PER_WRITE: usize = 512;
 
 impl Service {
-    /// Closes every run that a crash left open, each on a thread of its own: its agents have to come again first. They are
-    /// claimed before this returns, so that nobody else gets them in between.
+    /// Closes every run that a crash left open, each on a thread of its own, because its agents have to reconnect first. They
+    /// are reserved before this returns, so that no other run gets them in between.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn recover(self: &Arc<Self>) -> Result<usize, StoreError> {
         let open = self.store.open_runs()?;
         let count = open.len();
@@ -40,7 +40,7 @@ impl Service {
             let service = Arc::clone(self);
             std::thread::spawn(move || {
                 if let Err(error) = service.close_interrupted(journal, reservation) {
-                    tracing::error!(run = id, %error, "a run that a crash left open could not be closed; the next start tries again");
+                    tracing::error!(run = id, %error, "a run that a crash left open could not be closed; the controller tries again when it next starts");
                     lock(&service.runs).remove(&id);
                 }
                 drop(stopped);
@@ -49,24 +49,26 @@ impl Service {
         Ok(count)
     }
 
-    /// A journal, as far as it goes.
-    fn read(&self, id: &str) -> Result<Continued, StoreError> {
-        let mut journal = Continued {
+    /// Reads a journal up to its end, or up to its first illegal event.
+    fn read(&self, id: &str) -> Result<ContinuedJournal, StoreError> {
+        let mut journal = ContinuedJournal {
             id: id.to_owned(),
             run: Run::default(),
             last: None,
-            stands: true,
+            is_legal: true,
         };
         loop {
-            let page = self.store.events(id, journal.run.events as u64, PAGE)?;
+            let page = self
+                .store
+                .events(id, journal.run.events as u64, EVENTS_PER_PAGE)?;
             if page.is_empty() {
                 return Ok(journal);
             }
             for numbered in page {
                 if let Err(illegal) = journal.run.apply(&numbered.entry) {
-                    // An older program's, or a tampered one: what can be said of it is said.
-                    tracing::error!(run = id, %illegal, "a journal does not stand");
-                    journal.stands = false;
+                    // An older program wrote it, or somebody changed it: the legal part counts.
+                    tracing::error!(run = id, %illegal, "a journal has an illegal event");
+                    journal.is_legal = false;
                     return Ok(journal);
                 }
                 journal.last = Some(numbered.entry);
@@ -76,7 +78,7 @@ impl Service {
 
     fn close_interrupted(
         self: &Arc<Self>,
-        mut journal: Continued,
+        mut journal: ContinuedJournal,
         reservation: Reservation,
     ) -> Result<(), StoreError> {
         if journal.run.events == 0 {
@@ -85,20 +87,20 @@ impl Service {
                 "the controller died before the run began".into(),
                 None,
             ));
-        } else if journal.stands && !journal.run.ended {
-            let reason = "the controller died while the run went on".into();
+        } else if journal.is_legal && !journal.run.ended {
+            let reason = "the controller died during the run".into();
             self.put(&mut journal, [Event::Interrupted { reason }])?;
             self.settle(&mut journal, reservation)?;
             self.put(&mut journal, [Event::RunEnded])?;
         }
-        self.close(JournalWriter::Recovery, &journal.id, &verdict(&journal.run));
+        self.close(WriteSource::Recovery, &journal.id, &verdict(&journal.run));
         Ok(())
     }
 
-    /// Asks every agent that may owe something, as soon as it comes again.
+    /// Asks every agent that may owe something, as soon as it reconnects.
     fn settle(
         &self,
-        journal: &mut Continued,
+        journal: &mut ContinuedJournal,
         mut reservation: Reservation,
     ) -> Result<(), StoreError> {
         let mut open: BTreeMap<String, Vec<InjectionId>> = BTreeMap::new();
@@ -115,54 +117,54 @@ impl Service {
         {
             Ok(runtime) => runtime,
             Err(error) => {
-                tracing::error!(%error, "no runtime could be built; the run's faults are not asked after");
+                tracing::error!(%error, "no runtime could be built; the agents of the run are not asked what they owe");
                 return Ok(());
             }
         };
         let began = std::time::Instant::now();
-        let mut told_of = Vec::new();
-        // Its ledger says it all; what it would say later concerns nobody.
-        let (ear, _) = tokio::sync::mpsc::unbounded_channel();
+        let mut ends = Vec::new();
+        // An agent's introduction has its whole ledger; later events do not matter.
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
         for (name, injections) in open {
-            // Who never comes again leaves its injections open, and the run not clean.
-            let hello = match runtime.block_on(reservation.reconnect(&name, began, None, &ear)) {
+            // If an agent never reconnects, its injections stay open and the run is not clean.
+            let hello = match runtime.block_on(reservation.reconnect(&name, began, None, &events)) {
                 Ok(joined) => joined.hello,
                 Err(why) => {
-                    tracing::error!(run = journal.id, why, "what an agent owes is not known");
+                    tracing::error!(run = journal.id, why, "it is not known what an agent owes");
                     continue;
                 }
             };
             for injection in &injections {
-                let ended = told(&hello, injection, began.elapsed().into());
-                told_of.push(Event::InjectionEnded(ended));
+                let ended = end_of(&hello, injection, began.elapsed().into());
+                ends.push(Event::InjectionEnded(ended));
             }
-            if told_of.len() >= AT_ONCE {
-                self.put(journal, std::mem::take(&mut told_of))?;
+            if ends.len() >= EVENTS_PER_WRITE {
+                self.put(journal, std::mem::take(&mut ends))?;
             }
         }
-        self.put(journal, told_of)
+        self.put(journal, ends)
     }
 
-    /// Writes these down, together.
+    /// Appends these events to the journal, in one write.
     fn put(
         &self,
-        journal: &mut Continued,
+        journal: &mut ContinuedJournal,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), StoreError> {
         let entries = events.into_iter().filter_map(|event| journal.take(event));
         let entries: Vec<JournalEntry> = entries.collect();
         match entries.is_empty() {
             true => Ok(()),
-            false => self.append(JournalWriter::Recovery, &journal.id, &entries),
+            false => self.append(WriteSource::Recovery, &journal.id, &entries),
         }
     }
 }
 
-impl Continued {
-    /// Takes an event in, as of now. None where it does not stand.
+impl ContinuedJournal {
+    /// Applies an event, as of now. None if it would be illegal.
     fn take(&mut self, event: Event) -> Option<JournalEntry> {
         let now = Timestamp::now();
-        // No clock of ours went on in between: the wall's has to do, and never goes back.
+        // The run's monotonic clock ended with the controller: the wall clock stands in, and never goes back.
         let elapsed = self.last.as_ref().map_or(0.0, |last| {
             last.elapsed + last.at.duration_until(now).as_secs_f64().max(0.0)
         });
@@ -172,7 +174,7 @@ impl Continued {
             event,
         };
         if let Err(illegal) = self.run.apply(&entry) {
-            tracing::error!(run = self.id, %illegal, "an event of the recovery does not stand");
+            tracing::error!(run = self.id, %illegal, "an event of the recovery is illegal");
             return None;
         }
         self.last = Some(entry.clone());
@@ -180,12 +182,12 @@ impl Continued {
     }
 }
 
-/// What an agent that has come again says of an injection: what its ledger does not hold is gone.
-fn told(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection {
+/// The end of an injection, by the introduction of an agent that has reconnected: what its ledger does not hold is gone.
+fn end_of(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection {
     let owed = hello.owed.iter().find(|owed| owed.injection == injection);
     let mut residue = owed.map(|owed| owed.residue.clone()).unwrap_or_default();
     if hello.held.iter().any(|held| held == injection) {
-        residue.push("another agent of the host still answers for it".into());
+        residue.push("another agent of the host still holds it".into());
     }
     EndedInjection {
         injection: injection.to_owned(),
@@ -197,11 +199,11 @@ fn told(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection {
     }
 }
 
-/// A journal that goes on after its writer died.
-struct Continued {
+/// A journal that is continued after its writer died.
+struct ContinuedJournal {
     id: String,
     run: Run,
     last: Option<JournalEntry>,
-    /// Whether every event could follow the one before.
-    stands: bool,
+    /// Whether every event is legal after those before it.
+    is_legal: bool,
 }

@@ -1,20 +1,20 @@
-//! Experiments that come with a request and are kept under no name: what they may not read, and what is recorded of them.
+//! The document of a requested run. One that comes with the request may not read anything on the controller's host.
 
 use backburn_experiments::Problem;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-/// The document that a run is asked for.
+/// The document of a requested run.
 #[derive(Debug, Clone)]
 pub enum RequestedDocument {
-    /// One that is kept, or was.
+    /// A stored experiment.
     Stored(Value),
-    /// One that came with the request, as text: so that it is read and hashed as its author wrote it.
+    /// The text of an experiment that came with the request, so that it is parsed and hashed as its author wrote it.
     Inline(String),
 }
 
 impl RequestedDocument {
-    /// The text that is read as an experiment.
+    /// The text to parse as an experiment.
     pub(super) fn text(&self) -> String {
         match self {
             RequestedDocument::Stored(document) => document.to_string(),
@@ -22,8 +22,8 @@ impl RequestedDocument {
         }
     }
 
-    /// Of one that came with the request, the SHA-256 of its bytes in hexadecimal, as `sha256sum` prints it. None for one
-    /// that is kept: its name and version say which it is.
+    /// The SHA-256 of the text in hexadecimal digits, as `sha256sum` prints it. None for a stored experiment, which has a name
+    /// and a version.
     pub fn sha256(&self) -> Option<String> {
         match self {
             RequestedDocument::Stored(_) => None,
@@ -34,7 +34,7 @@ impl RequestedDocument {
         }
     }
 
-    /// The title, for people; empty where it has none.
+    /// The experiment's title; empty if it has none.
     pub fn title(&self) -> String {
         let parsed = match self {
             RequestedDocument::Stored(document) => document.clone(),
@@ -44,8 +44,8 @@ impl RequestedDocument {
         title.unwrap_or_default().to_owned()
     }
 
-    /// Each place where a document that came with the request would read the controller's environment or files. Whoever sends
-    /// it may start runs, which is not to say that the controller's secrets are theirs.
+    /// A problem for each place where an inline document would read the controller's environment or files: the right to start
+    /// runs is not the right to read the controller's secrets.
     pub(super) fn foreign_sources(&self, variables: &Map<String, Value>) -> Vec<Problem> {
         let RequestedDocument::Inline(text) = self else {
             return Vec::new();
@@ -54,7 +54,7 @@ impl RequestedDocument {
         let mut problems = Vec::new();
         let configuration = parsed.get("configuration").and_then(Value::as_object);
         for (name, written) in configuration.into_iter().flatten() {
-            // A variable of the request goes before it.
+            // A variable of the request takes precedence.
             if !variables.contains_key(name) {
                 refuse(written, &format!("$.configuration.{name}"), &mut problems);
             }
@@ -69,7 +69,7 @@ impl RequestedDocument {
     }
 }
 
-/// Refuses what says that its value is in the environment or in a file, at any depth.
+/// Adds a problem for each value, at any depth, that would come from the environment or from a file.
 fn refuse(written: &Value, at: &str, problems: &mut Vec<Problem>) {
     let Value::Object(fields) = written else {
         return;
@@ -85,10 +85,9 @@ fn refuse(written: &Value, at: &str, problems: &mut Vec<Problem>) {
             return;
         }
     };
-    let what = format!(
-        "an experiment that the controller does not keep reads nothing of the controller's {what}"
+    let what = format!("an experiment that is not stored may not read the controller's {what}");
+    problems.push(
+        Problem::new(at, what)
+            .hint("pass the value with `--var`, or store the experiment with `backburn apply`"),
     );
-    problems.push(Problem::new(at, what).hint(
-        "hand a configuration value over with `--var`, or keep the experiment with `backburn apply`",
-    ));
 }

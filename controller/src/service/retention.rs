@@ -1,4 +1,4 @@
-//! Runs that are over are not kept for ever, where the owner says for how long.
+//! Deleting runs that ended longer ago than the owner wants to keep them.
 
 use super::Service;
 use crate::store::{AuditRecord, StoreError};
@@ -8,38 +8,38 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether something is old enough.
-const LOOK: Duration = Duration::from_secs(3600);
+/// How often old runs are searched for.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Service {
-    /// Forgets runs that have been over for longer than this, for as long as the controller lives.
+    /// Deletes runs that ended longer ago than this, for as long as the controller runs.
     pub async fn keep_runs_for(self: Arc<Self>, keep: HumanDuration) {
         let keep = SignedDuration::try_from(keep.0).unwrap_or(SignedDuration::MAX);
         loop {
             let service = Arc::clone(&self);
             let forgotten = tokio::task::spawn_blocking(move || {
-                // Longer than there have been times is for ever.
+                // A time before the earliest representable one means that everything is kept.
                 let before = Timestamp::now().checked_sub(keep);
                 before.map_or(Ok(0), |before| service.forget_runs(before))
             });
             match forgotten.await {
                 Ok(Ok(0)) => {}
-                Ok(Ok(runs)) => tracing::info!(runs, "old runs are forgotten"),
-                Ok(Err(error)) => tracing::error!(%error, "old runs can't be forgotten"),
+                Ok(Ok(runs)) => tracing::info!(runs, "deleted old runs"),
+                Ok(Err(error)) => tracing::error!(%error, "old runs could not be deleted"),
                 Err(_) => return,
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(SEARCH_INTERVAL).await;
         }
     }
 
-    /// Forgets runs that were over before this time, with their journals. The audit log stays, and says that it was done. How
-    /// many they were.
+    /// Deletes the runs that ended before this time, with their journals, and records that in the audit log. Returns their
+    /// number.
     ///
     /// # Errors
-    /// The store's; what was forgotten before is.
+    /// The store failed; runs deleted before that stay deleted.
     pub fn forget_runs(&self, before: Timestamp) -> Result<usize, StoreError> {
         let mut forgotten = 0;
-        // One at a time: who writes down what goes on must not wait for all of them.
+        // One at a time, so that active runs, which write to the store, do not wait for all of them.
         let ended = loop {
             match self.store.forget_run(before) {
                 Ok(Some(_)) => forgotten += 1,

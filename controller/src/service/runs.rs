@@ -1,16 +1,14 @@
-//! Starting a run, following it, ending it.
+//! Starting, following and ending runs.
 
-use super::approvals::PendingApproval;
-use super::failpoint::JournalWriter;
+use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
-use super::requested_document::RequestedDocument;
-use super::{Service, lock};
+use super::{RequestedDocument, RunSpec, Service, StartError, lock};
 use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
-use crate::store::{ExperimentRef, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger};
+use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{JournalEntry, Event, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
@@ -25,68 +23,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long until a run that could not be closed is tried to be closed again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait before another attempt to close a run in the store.
+const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A run that somebody asks for.
-#[derive(Debug, Clone)]
-pub struct RunSpec {
-    /// The experiment.
-    pub document: RequestedDocument,
-    /// Which one of those that are kept, where it is.
-    pub reference: Option<ExperimentRef>,
-    /// What every pick comes from; a random one where left out.
-    pub seed: Option<u64>,
-    /// Configuration values that go before the document's.
-    pub variables: Map<String, Value>,
-    /// Who asks: a token's name.
-    pub who: String,
-    /// Why.
-    pub because: Trigger,
-    /// Who else has approved.
-    pub approved_by: Option<String>,
-    /// The run's id, where it was given one before it began: what waited for approval keeps its id.
-    pub id: Option<String>,
-}
-
-/// Why a run did not begin.
-#[derive(Debug)]
-pub enum StartError {
-    /// The document is wrong.
-    Invalid(Vec<Problem>),
-    /// A rule says so.
-    Refusal(Refusal),
-    /// It waits for a second person.
-    Waits(Box<PendingApproval>),
-    /// The store's.
-    Store(StoreError),
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> Self {
-        StartError::Store(error)
-    }
-}
-
-impl From<Refusal> for StartError {
-    fn from(refusal: Refusal) -> Self {
-        StartError::Refusal(refusal)
-    }
-}
-
-/// A run that goes on.
+/// A run that is not closed yet.
 #[derive(Debug)]
 pub(super) struct ActiveRun {
     pub(super) stop: mpsc::UnboundedSender<String>,
-    /// How many events are in its journal; closed when the run is.
+    /// The number of events in its journal. Dropped when the run is closed.
     pub(super) events: watch::Sender<u64>,
-    /// What was asked for and is not known to be over.
+    /// The injections that were requested and are not known to be over.
     pub(super) open: watch::Sender<BTreeSet<InjectionId>>,
-    /// Whether it is being ended before its time: nothing new is injected.
+    /// Whether it was aborted: nothing new is injected.
     ending: AtomicBool,
 }
 
-/// A run's journal in the store.
+/// The journal of a run in the store.
 struct StoreJournal {
     service: Arc<Service>,
     run: String,
@@ -95,7 +47,7 @@ struct StoreJournal {
 impl Journal for StoreJournal {
     fn append(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
         self.service
-            .append(JournalWriter::Run, &self.run, entries)
+            .append(WriteSource::Run, &self.run, entries)
             .map_err(io::Error::other)
     }
 
@@ -116,8 +68,8 @@ impl ActiveRun {
         (Arc::new(running), stopped)
     }
 
-    /// Takes note of an event that is in the journal.
-    fn note(&self, event: &Event) {
+    /// Follows an event that is in the journal.
+    fn follow(&self, event: &Event) {
         match event {
             Event::InjectionRequested { injection, .. } => self.open.send_modify(|open| {
                 open.insert(injection.clone());
@@ -138,7 +90,7 @@ impl ActiveRun {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Whoever waits does so for the last one.
+    /// An injection is over. Those who wait are woken by the last one.
     fn closed(&self, injection: &str) {
         self.open
             .send_if_modified(|open| open.remove(injection) && open.is_empty());
@@ -146,12 +98,12 @@ impl ActiveRun {
 }
 
 impl Service {
-    /// The experiment of this document, as the controller understands it: what it may read of this host is the policy's
-    /// to say, and so is whether it may run programs here.
+    /// Parses a stored document. The policy decides what it may read on the controller's host, and whether it may run
+    /// programs there.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    pub fn understand(
+    /// All problems of the document.
+    pub fn load_experiment(
         &self,
         document: &Value,
         variables: &Map<String, Value>,
@@ -165,7 +117,7 @@ impl Service {
             },
             file: &|path| {
                 if !self.policy.may_read_file(Path::new(path)) {
-                    return Err("the controller's policy does not let experiments read it; `folders` says which they may".into());
+                    return Err("the controller's policy does not allow experiments to read this file; allowed are the files in its `folders`".into());
                 }
                 crate::files::read_text(Path::new(path)).map_err(|error| error.to_string())
             },
@@ -175,7 +127,7 @@ impl Service {
         self.permitted(self.checked(&document.to_string(), &sources)?)
     }
 
-    /// Checks a document. Who asks over the API has no command line, so problems of variables name the API's own place.
+    /// Checks a document. A request over the API has no command line, so problems of variables name the request's field.
     fn checked(&self, text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
         (self.check)(text, sources).map_err(|mut problems| {
             for problem in &mut problems {
@@ -187,25 +139,25 @@ impl Service {
         })
     }
 
-    /// The experiment of a request. One that is not kept reads nothing of this host.
-    fn understand_ask(&self, ask: &RunSpec) -> Result<Experiment, Vec<Problem>> {
-        if let RequestedDocument::Stored(document) = &ask.document {
-            return self.understand(document, &ask.variables);
+    /// Parses the document of a request. One that is not stored may read nothing on the controller's host.
+    fn load_requested(&self, spec: &RunSpec) -> Result<Experiment, Vec<Problem>> {
+        if let RequestedDocument::Stored(document) = &spec.document {
+            return self.load_experiment(document, &spec.variables);
         }
-        let refused = ask.document.foreign_sources(&ask.variables);
+        let refused = spec.document.foreign_sources(&spec.variables);
         if !refused.is_empty() {
             return Err(refused);
         }
         let sources = Sources {
             environment: &|_| None,
-            file: &|_| Err("it is the controller's".into()),
-            variables: &ask.variables,
+            file: &|_| Err("it is a file of the controller's host".into()),
+            variables: &spec.variables,
             secrets: &Map::new(),
         };
-        self.permitted(self.checked(&ask.document.text(), &sources)?)
+        self.permitted(self.checked(&spec.document.text(), &sources)?)
     }
 
-    /// The same experiment, where the policy allows the programs that it would have run on this host.
+    /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
         let problems = match self.policy.allow_programs {
             true => Vec::new(),
@@ -220,68 +172,69 @@ impl Service {
     /// Starts a run. Returns its id.
     ///
     /// # Errors
-    /// Why it did not begin.
-    pub fn start(self: &Arc<Self>, ask: RunSpec) -> Result<String, StartError> {
+    /// Why it did not start.
+    pub fn start(self: &Arc<Self>, spec: RunSpec) -> Result<String, StartError> {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
-        let experiment = self.understand_ask(&ask).map_err(StartError::Invalid)?;
-        let seed = ask.seed.unwrap_or_else(runner::random);
-        self.ask_policy(&ask, &experiment, seed)?;
-        let run = ask.id.clone().unwrap_or_else(runner::run_id);
+        let experiment = self.load_requested(&spec).map_err(StartError::Invalid)?;
+        let seed = spec.seed.unwrap_or_else(runner::random);
+        self.ask_policy(&spec, &experiment, seed)?;
+        let run = spec.id.clone().unwrap_or_else(runner::run_id);
         let new = NewRun {
             id: run.clone(),
-            experiment: ask.reference.clone(),
+            experiment: spec.reference.clone(),
             title: experiment.redactor.text(&experiment.document.title).into(),
             seed,
-            who: ask.who.clone(),
-            because: ask.because,
+            who: spec.who.clone(),
+            because: spec.because,
             started: Timestamp::now(),
         };
-        (self.failpoint).write(JournalWriter::Run, || self.store.open_run(&new))?;
+        (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
-        // Whoever pulled the lever in between has not seen this run.
+        // A halt in between has not seen this run.
         if let Some(halted) = self.halted() {
             running.stop.send(halted.refusal().what).ok();
         }
         let service = Arc::clone(self);
         let id = run.clone();
-        let go = move || service.go(&id, seed, experiment, &ask, &running, stopped);
+        let go = move || service.execute(&id, seed, experiment, &spec, &running, stopped);
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {
             let why = format!("no thread could be started: {error}");
-            self.close(JournalWriter::Run, &run, &not_begun(why.clone()));
+            self.close(WriteSource::Run, &run, &not_begun(why.clone()));
             return Err(Refusal::new("host", why).into());
         }
         Ok(run)
     }
 
-    fn go(
+    /// Executes a run to its end, on a thread of its own.
+    fn execute(
         self: Arc<Self>,
         run: &str,
         seed: u64,
         experiment: Experiment,
-        ask: &RunSpec,
+        spec: &RunSpec,
         running: &Arc<ActiveRun>,
         stop: mpsc::UnboundedReceiver<String>,
     ) {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
-            .permitted_by(self.permit(&experiment, ask))
+            .permitted_by(self.permit(&experiment, spec))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
             seed,
             frequency: check::EVERY,
-            sha256: ask.document.sha256(),
+            sha256: spec.document.sha256(),
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
                 service: Arc::clone(&self),
                 run: run.to_owned(),
             }),
-            observers: vec![Box::new(move |entry| note.note(&entry.event))],
+            observers: vec![Box::new(move |entry| note.follow(&entry.event))],
             stop,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -292,7 +245,7 @@ impl Service {
                 let finished = runtime.block_on(runner::run(experiment, settings));
                 runtime.shutdown_background();
                 if let Some(illegal) = &finished.illegal {
-                    tracing::error!(run, %illegal, "a bug of ours ended a run");
+                    tracing::error!(run, %illegal, "a run ended because of a bug: it recorded an illegal event");
                 }
                 finished.verdict
             }
@@ -301,11 +254,11 @@ impl Service {
                 not_begun(format!("no runtime could be built: {error}"))
             }
         };
-        self.close(JournalWriter::Run, run, &verdict);
+        self.close(WriteSource::Run, run, &verdict);
     }
 
-    /// Closes a run in the store, however long that takes, and forgets it.
-    pub(super) fn close(self: &Arc<Self>, writer: JournalWriter, run: &str, verdict: &Verdict) {
+    /// Closes a run in the store, however long that takes, and drops it from memory.
+    pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
         let end = RunEnd {
             ended: Timestamp::now(),
             outcome: verdict.outcome,
@@ -320,7 +273,7 @@ impl Service {
             ) {
                 break;
             }
-            std::thread::sleep(AGAIN);
+            std::thread::sleep(CLOSE_RETRY_DELAY);
         }
         *lock(&self.outcomes)
             .entry(verdict.outcome.word())
@@ -330,10 +283,10 @@ impl Service {
         self.send_trace(run);
     }
 
-    /// What a run may hold, as the policy says when it is about to.
-    fn permit(self: &Arc<Self>, experiment: &Experiment, ask: &RunSpec) -> AdmissionPolicy {
+    /// What the policy says when the run is about to reserve agents.
+    fn permit(self: &Arc<Self>, experiment: &Experiment, spec: &RunSpec) -> AdmissionPolicy {
         let (service, experiment) = (Arc::clone(self), experiment.clone());
-        let (who, approved_by) = (ask.who.clone(), ask.approved_by.clone());
+        let (who, approved_by) = (spec.who.clone(), spec.approved_by.clone());
         Box::new(move |agents, inventory| {
             let wanted = PolicyRequest {
                 experiment: &experiment,
@@ -346,15 +299,15 @@ impl Service {
             match service.policy.judge(&wanted) {
                 PolicyDecision::Allow => Ok(()),
                 PolicyDecision::Refuse(refusal) => Err(refusal),
-                PolicyDecision::RequireApproval(rule) => Err(second_person(&rule)),
+                PolicyDecision::RequireApproval(rule) => Err(approval_required(&rule)),
             }
         })
     }
 
-    /// Asks the policy before anything is opened. What needs a second person is kept until one approves.
+    /// Asks the policy before the run is opened. A run that requires approval is recorded until somebody approves it.
     fn ask_policy(
         &self,
-        ask: &RunSpec,
+        spec: &RunSpec,
         experiment: &Experiment,
         seed: u64,
     ) -> Result<(), StartError> {
@@ -363,14 +316,14 @@ impl Service {
         }
         let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
         let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
-            // The run says why, in its journal.
+            // The run records the reason in its journal.
             return Ok(());
         };
         let agents = named(&inventory, &names);
         let wanted = PolicyRequest {
             experiment,
-            who: &ask.who,
-            approved_by: ask.approved_by.as_deref(),
+            who: &spec.who,
+            approved_by: spec.approved_by.as_deref(),
             agents: &agents,
             inventory: &inventory,
             at: Timestamp::now(),
@@ -378,24 +331,24 @@ impl Service {
         match self.policy.judge(&wanted) {
             PolicyDecision::Allow => Ok(()),
             PolicyDecision::Refuse(refusal) => Err(refusal.into()),
-            PolicyDecision::RequireApproval(rule) => match &ask.reference {
-                Some(reference) if ask.because == Trigger::Asked => Err(StartError::Waits(
-                    Box::new(self.wait(ask, reference, seed, rule)?),
+            PolicyDecision::RequireApproval(rule) => match &spec.reference {
+                Some(reference) if spec.because == Trigger::Asked => Err(StartError::Waits(
+                    Box::new(self.await_approval(spec, reference, seed, rule)?),
                 )),
-                _ => Err(second_person(&rule).into()),
+                _ => Err(approval_required(&rule).into()),
             },
         }
     }
 
-    /// What a run of this document would hit now. Nothing is touched, and nobody is held.
+    /// Previews what a run of this document would do now. Nothing is touched, and no agent is reserved.
     ///
     /// # Errors
-    /// Why nothing would be.
-    pub async fn plan(self: &Arc<Self>, ask: RunSpec) -> Result<(u64, Preview), StartError> {
-        let experiment = self.understand_ask(&ask).map_err(StartError::Invalid)?;
-        let seed = ask.seed.unwrap_or_else(runner::random);
+    /// Why the run would not start.
+    pub async fn plan(self: &Arc<Self>, spec: RunSpec) -> Result<(u64, Preview), StartError> {
+        let experiment = self.load_requested(&spec).map_err(StartError::Invalid)?;
+        let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
-            .permitted_by(self.permit(&experiment, &ask));
+            .permitted_by(self.permit(&experiment, &spec));
         let preview = runner::preview(
             &experiment,
             seed,
@@ -406,7 +359,7 @@ impl Service {
         Ok((seed, preview))
     }
 
-    /// Ends a run; whatever it injected is put back. Whether it goes on.
+    /// Asks a run to end, with this reason; everything it injected is reverted. Whether there is such a run.
     pub fn stop(&self, run: &str, why: String) -> bool {
         let runs = lock(&self.runs);
         runs.get(run)
@@ -416,8 +369,8 @@ impl Service {
             .is_some()
     }
 
-    /// The runs that go on, and how many faults of each are not known to be over.
-    pub fn going_on(&self) -> BTreeMap<String, usize> {
+    /// The runs that are not closed, and how many injections of each are not known to be over.
+    pub fn active_runs(&self) -> BTreeMap<String, usize> {
         let runs = lock(&self.runs);
         let open = |running: &Arc<ActiveRun>| running.open.borrow().len();
         runs.iter()
@@ -425,19 +378,19 @@ impl Service {
             .collect()
     }
 
-    /// Changes with each event of a run that goes on; none where it does not.
+    /// Changes with each event of a run. None if the run is closed.
     pub fn follow(&self, run: &str) -> Option<watch::Receiver<u64>> {
         lock(&self.runs)
             .get(run)
             .map(|running| running.events.subscribe())
     }
 
-    /// Ends every run in peace, and waits until all are closed, at the most this long. Returns those that were not.
-    pub async fn end(&self, within: Duration) -> Vec<String> {
+    /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
+    pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
         for running in lock(&self.runs).values() {
             running.stop.send("the controller ends".to_owned()).ok();
         }
-        let until = tokio::time::Instant::now() + within;
+        let until = tokio::time::Instant::now() + timeout;
         loop {
             let left: Vec<String> = lock(&self.runs).keys().cloned().collect();
             if left.is_empty() || tokio::time::Instant::now() >= until {
@@ -448,7 +401,7 @@ impl Service {
     }
 }
 
-/// What a run comes to that this host could not begin.
+/// The verdict on a run that this host could not start.
 fn not_begun(why: String) -> Verdict {
     let nothing = backburn_experiments::journal::Run {
         not_started: Some(("host".into(), why, None)),
@@ -457,10 +410,10 @@ fn not_begun(why: String) -> Verdict {
     backburn_experiments::journal::verdict(&nothing)
 }
 
-fn second_person(rule: &str) -> Refusal {
-    let what = format!("a second person has to approve, by the controller's rule `{rule}`");
+fn approval_required(rule: &str) -> Refusal {
+    let what = format!("the run requires approval by the controller's rule `{rule}`");
     Refusal::new("approval", what)
-        .hint("apply it first, with `backburn apply FILE`: a run by its name waits for `backburn approve`")
+        .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
 }
 
 fn named(

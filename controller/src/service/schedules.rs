@@ -1,12 +1,10 @@
-//! Runs that come by themselves. What is due is reckoned from the experiments' own schedules; what was dealt with is in
-//! the store before it is done, so that nothing fires twice, whoever dies in between.
+//! Scheduled runs. What is due follows from the experiments' own schedules. Each due time is recorded in the store before it is
+//! acted on, so that nothing starts twice, whatever dies in between.
 
-use super::requested_document::RequestedDocument;
-use super::runs::{RunSpec, StartError};
-use super::{Service, lock};
+use super::{RequestedDocument, RunSpec, Service, StartError, lock};
 use crate::providers::{ProbeContext, measure};
-use crate::store::{AuditRecord, ExperimentRef, StoreError, StoredExperiment, Trigger};
 use backburn_experiments::wire::ProbeOutcome;
+use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
 use backburn_experiments::tolerance::Judge;
@@ -16,38 +14,38 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is later than this was missed.
+/// A time that is overdue by more than this was missed.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
-/// How often the clock is looked at, at the least: it may be set, and hosts may sleep.
-const LOOK: Duration = Duration::from_secs(30);
-/// How long until a store that failed is asked again.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How long agents may take to come back after a restart: they take breaks of half a minute at the most, and dial.
-const GATHER: Duration = Duration::from_secs(50);
-/// How many experiments, or agents, are read at a time.
-const PAGE: u32 = 500;
-/// Who runs what comes by itself.
-const WHO: &str = "schedule";
+/// How often the clock is checked, at least: it may be set, and hosts may sleep.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long to wait after the store failed.
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// How long agents may take to reconnect after a restart: they wait half a minute at most between attempts.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(50);
+/// How many experiments or agents are read at a time.
+const PAGE_SIZE: u32 = 500;
+/// The name that scheduled runs have in place of a token's.
+const SCHEDULE_NAME: &str = "schedule";
 
-/// A schedule, with its next times.
+/// An experiment's schedule, with its next times.
 #[derive(Debug, Clone)]
 pub struct ScheduledExperiment {
     /// The experiment's name.
     pub experiment: String,
-    /// Its version.
+    /// The experiment's version.
     pub version: u64,
-    /// As the document says.
+    /// The schedule in the document.
     pub schedule: Schedule,
-    /// Its zone.
+    /// The schedule's time zone.
     pub zone: String,
-    /// When it comes next.
+    /// The next times, earliest first.
     pub times: Vec<Due>,
 }
 
-/// What is due, and when to look again.
-type DueWork = (Vec<(StoredExperiment, DueAction)>, Option<Timestamp>);
+/// What is due, and when the next time is due.
+type DueWork = (Vec<(ExperimentRecord, DueAction)>, Option<Timestamp>);
 
-/// What is to be done about a time, or about several in a row that were missed.
+/// What to do about a due time, or about several in a row that were missed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct DueAction {
     call: Call,
@@ -55,20 +53,20 @@ struct DueAction {
 }
 
 impl Service {
-    /// Something about the schedules may have changed.
+    /// Checks the schedules again, because they may have changed.
     pub fn reschedule(&self) {
         self.schedules.send_modify(|count| *count += 1);
     }
 
-    /// Every experiment that is kept.
+    /// All stored experiments.
     ///
     /// # Errors
-    /// The store's.
-    pub fn experiments(&self) -> Result<Vec<StoredExperiment>, StoreError> {
-        let mut all: Vec<StoredExperiment> = Vec::new();
+    /// The store failed.
+    pub fn experiments(&self) -> Result<Vec<ExperimentRecord>, StoreError> {
+        let mut all: Vec<ExperimentRecord> = Vec::new();
         loop {
             let after = all.last().map(|last| last.name.clone());
-            let page = self.store.experiments(after.as_deref(), PAGE)?;
+            let page = self.store.experiments(after.as_deref(), PAGE_SIZE)?;
             if page.is_empty() {
                 return Ok(all);
             }
@@ -76,10 +74,10 @@ impl Service {
         }
     }
 
-    /// Every schedule, with its next times after this one.
+    /// All schedules, with their next `count` times after this one.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn scheduled(
         &self,
         after: Timestamp,
@@ -107,31 +105,32 @@ impl Service {
         Ok(found)
     }
 
-    /// Starts what is due, for as long as the controller lives.
+    /// Starts due runs, for as long as the controller runs.
     pub async fn keep_schedules(self: Arc<Self>) {
         let mut changed = self.schedules.subscribe();
-        // The last run of each schedule: of those that a crash cut short, some are still being closed.
-        let mut last = self.cut_short();
-        self.until_gathered().await;
+        // The last run of each schedule. Some that a crash interrupted are still being closed.
+        let mut last = self.open_scheduled_runs();
+        self.until_reconnected().await;
         loop {
             changed.borrow_and_update();
             let service = Arc::clone(&self);
             let known = last.clone();
-            let turned = tokio::task::spawn_blocking(move || service.turn_all(&known)).await;
+            let turned = tokio::task::spawn_blocking(move || service.take_due(&known)).await;
             let wait = match turned {
                 Ok(Ok((due, wakes))) => {
-                    for (experiment, answer) in due {
-                        if let Some(run) = self.answer(&experiment, answer).await {
+                    for (experiment, action) in due {
+                        if let Some(run) = self.act(&experiment, action).await {
                             last.insert(experiment.name, run);
                         }
                     }
                     let left = wakes.map(|at| Timestamp::now().duration_until(at));
                     let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
-                    left.unwrap_or(LOOK).min(LOOK)
+                    left.unwrap_or(CLOCK_CHECK_INTERVAL)
+                        .min(CLOCK_CHECK_INTERVAL)
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "schedules can't be read");
-                    AGAIN
+                    tracing::error!(%error, "the schedules could not be read");
+                    STORE_RETRY_DELAY
                 }
                 Err(_) => return,
             };
@@ -142,10 +141,10 @@ impl Service {
         }
     }
 
-    /// The runs by schedule that nobody has closed yet, by their experiments.
-    fn cut_short(&self) -> BTreeMap<String, String> {
+    /// The scheduled runs that are not closed yet, by their experiments.
+    fn open_scheduled_runs(&self) -> BTreeMap<String, String> {
         let open = self.store.open_runs().unwrap_or_else(|error| {
-            tracing::error!(%error, "the open runs can't be read");
+            tracing::error!(%error, "the open runs could not be read");
             Vec::new()
         });
         let scheduled = open
@@ -156,27 +155,27 @@ impl Service {
             .collect()
     }
 
-    /// Waits until every agent that may come has come, but not for long. What is due at a restart would find nobody, and a
-    /// time that was missed is made up for once only.
-    async fn until_gathered(self: &Arc<Self>) {
+    /// Waits until every agent has reconnected, but not for long. A run that is due at a restart would find no agents, and a
+    /// missed time is made up for only once.
+    async fn until_reconnected(self: &Arc<Self>) {
         let service = Arc::clone(self);
         let expected = tokio::task::spawn_blocking(move || service.expected()).await;
         let expected = match expected {
             Ok(Ok(expected)) => expected,
-            Ok(Err(error)) => return tracing::error!(%error, "the agents can't be read"),
+            Ok(Err(error)) => return tracing::error!(%error, "the agents could not be read"),
             Err(_) => return,
         };
         let mut changes = self.fleet.changes();
         let come = changes.wait_for(|_| self.fleet.count() >= expected);
-        // Who has not come by then may never.
-        tokio::time::timeout(GATHER, come).await.ok();
+        // An agent that has not reconnected by then may never do so.
+        tokio::time::timeout(RECONNECT_TIMEOUT, come).await.ok();
     }
 
-    /// How many agents may come.
+    /// The number of agents that may connect.
     fn expected(&self) -> Result<usize, StoreError> {
         let (mut count, mut after) = (0, None::<String>);
         loop {
-            let page = self.store.agents(after.as_deref(), PAGE)?;
+            let page = self.store.agents(after.as_deref(), PAGE_SIZE)?;
             let Some(end) = page.last() else {
                 return Ok(count);
             };
@@ -185,11 +184,11 @@ impl Service {
         }
     }
 
-    /// How far an experiment's schedule was dealt with. One that is new, or was changed, or was removed and put again, comes
-    /// into force when that was done.
+    /// How far an experiment's schedule was acted on. A schedule that is new, was changed, or was removed and stored again is
+    /// in force from then on.
     fn progress(
         &self,
-        experiment: &StoredExperiment,
+        experiment: &ExperimentRecord,
         kept: &Value,
     ) -> Result<Progress, StoreError> {
         let anew = Progress {
@@ -215,8 +214,8 @@ impl Service {
         })
     }
 
-    /// What is due now, written down as dealt with, and when to look again.
-    fn turn_all(&self, last: &BTreeMap<String, String>) -> Result<DueWork, StoreError> {
+    /// What is due now, recorded as acted on, and when the next time is due.
+    fn take_due(&self, last: &BTreeMap<String, String>) -> Result<DueWork, StoreError> {
         let now = Timestamp::now();
         let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {
@@ -238,35 +237,43 @@ impl Service {
                 self.store.set(&name, &now_kept)?;
             }
             wakes = wakes.into_iter().chain(table.wakes(progress)).min();
-            calls.extend(answers(due).map(|answer| (experiment.clone(), answer)));
+            calls.extend(due_actions(due).map(|action| (experiment.clone(), action)));
         }
         Ok((calls, wakes))
     }
 
-    /// Does what is to be done about a time. The run's id, where one began.
-    async fn answer(
+    /// Acts on a due time. Returns the id of the run that started, if one did.
+    async fn act(
         self: &Arc<Self>,
-        experiment: &StoredExperiment,
-        answer: DueAction,
+        experiment: &ExperimentRecord,
+        action: DueAction,
     ) -> Option<String> {
-        let (due, outcome, detail) = match answer.call {
+        let (due, outcome, detail) = match action.call {
             Call::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
                 Err(why) => (due, "refused", json!({"why": why})),
             },
-            Call::Overlapped(due) => (due, "skipped", json!({"why": "the last run goes on"})),
-            Call::Missed(due) => (due, "skipped", json!({"why": "nobody was there in time"})),
-            Call::Waits(due) => (due, "waits", json!({"why": "the last run goes on"})),
+            Call::Overlapped(due) => (
+                due,
+                "skipped",
+                json!({"why": "the last run is still active"}),
+            ),
+            Call::Missed(due) => (
+                due,
+                "skipped",
+                json!({"why": "the controller was not running at that time"}),
+            ),
+            Call::Waits(due) => (due, "waits", json!({"why": "the last run is still active"})),
         };
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
         detail["due"] = json!(due.nominal);
-        if answer.times > 1 {
-            detail["times"] = json!(answer.times);
+        if action.times > 1 {
+            detail["times"] = json!(action.times);
         }
         let deed = AuditRecord {
             at: Timestamp::now(),
-            who: WHO.into(),
+            who: SCHEDULE_NAME.into(),
             role: None,
             what: "scheduled run".into(),
             about: experiment.name.clone(),
@@ -278,15 +285,15 @@ impl Service {
         if !matches!(written, Ok(Ok(_))) {
             tracing::error!(
                 experiment = experiment.name,
-                "a scheduled run is not in the audit log"
+                "a scheduled run could not be recorded in the audit log"
             );
         }
         run
     }
 
-    async fn begin(self: &Arc<Self>, kept: &StoredExperiment) -> Result<String, String> {
+    async fn begin(self: &Arc<Self>, kept: &ExperimentRecord) -> Result<String, String> {
         self.guarded(kept).await?;
-        let ask = RunSpec {
+        let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document.clone()),
             reference: Some(ExperimentRef {
                 name: kept.name.clone(),
@@ -294,13 +301,13 @@ impl Service {
             }),
             seed: None,
             variables: Map::new(),
-            who: WHO.into(),
+            who: SCHEDULE_NAME.into(),
             because: Trigger::Schedule,
             approved_by: None,
             id: None,
         };
         let service = Arc::clone(self);
-        let started = tokio::task::spawn_blocking(move || service.start(ask)).await;
+        let started = tokio::task::spawn_blocking(move || service.start(spec)).await;
         match started {
             Ok(Ok(run)) => Ok(run),
             Ok(Err(StartError::Refusal(refusal))) => Err(refusal.to_string()),
@@ -309,17 +316,19 @@ impl Service {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("; ")),
-            Ok(Err(StartError::Waits(approval))) => Err(format!("waits: {}", approval.id)),
+            Ok(Err(StartError::Waits(approval))) => {
+                Err(format!("waits for approval: {}", approval.id))
+            }
             Ok(Err(StartError::Store(error))) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// The guard has to pass. What can't be measured does not.
-    async fn guarded(&self, kept: &StoredExperiment) -> Result<(), String> {
+    /// Checks that the schedule's guard passes. A guard that cannot be measured does not.
+    async fn guarded(&self, kept: &ExperimentRecord) -> Result<(), String> {
         let experiment = self
-            .understand(&kept.document, &Map::new())
-            .map_err(|problems| format!("the experiment is wrong: {}", problems.len()))?;
+            .load_experiment(&kept.document, &Map::new())
+            .map_err(|problems| format!("the experiment has {} problems", problems.len()))?;
         let Some(guard) =
             (experiment.document.schedule.as_ref()).and_then(|schedule| schedule.guard.clone())
         else {
@@ -351,23 +360,23 @@ impl Service {
     }
 }
 
-/// What was missed in a row is one answer, about the last of them: there may be very many.
-fn answers(calls: Vec<Call>) -> impl Iterator<Item = DueAction> {
-    let mut answers: Vec<DueAction> = Vec::new();
+/// Combines the times that were missed in a row into one action about the last of them: there may be very many.
+fn due_actions(calls: Vec<Call>) -> impl Iterator<Item = DueAction> {
+    let mut actions: Vec<DueAction> = Vec::new();
     for call in calls {
-        match (answers.last_mut(), call) {
+        match (actions.last_mut(), call) {
             (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
                 last.call = call;
                 last.times += 1;
             }
-            _ => answers.push(DueAction { call, times: 1 }),
+            _ => actions.push(DueAction { call, times: 1 }),
         }
     }
-    answers.into_iter()
+    actions.into_iter()
 }
 
-/// The schedule of an experiment, where it has one that can be understood: that is checked when it is applied.
-fn timetable(experiment: &StoredExperiment) -> Option<(Schedule, Timetable)> {
+/// The schedule of an experiment, if it has one. Whether it is valid was checked when the experiment was stored.
+fn timetable(experiment: &ExperimentRecord) -> Option<(Schedule, Timetable)> {
     let schedule: Schedule =
         serde_json::from_value(experiment.document.get("schedule")?.clone()).ok()?;
     let table = Timetable::of(&schedule, 0, &experiment.name).ok()?;
@@ -379,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_missed_in_a_row_is_told_once() {
+    fn answers_to_times_missed_in_a_row_are_combined() {
         let due = |second| {
             let at = Timestamp::new(second, 0).unwrap();
             Due { nominal: at, at }
@@ -392,8 +401,8 @@ mod tests {
             Call::Overlapped(due(4)),
             Call::Missed(due(5)),
         ];
-        let told: Vec<(Call, usize)> = answers(calls)
-            .map(|answer| (answer.call, answer.times))
+        let told: Vec<(Call, usize)> = due_actions(calls)
+            .map(|action| (action.call, action.times))
             .collect();
         let wanted = [
             (Call::Run(due(0)), 1),

@@ -1,19 +1,19 @@
-//! The audit log's chain: each entry's hash covers what it says and the hash of the one before, so
-//! that none can be altered, put in or taken out without every later one showing it.
+//! The hash chain of the audit log: the hash of each entry covers its content and the hash of the entry before, so that no
+//! entry can be changed, inserted or removed without a mismatch in all later ones.
 
-use super::records::{AuditHead, AuditMismatch, AuditVerification, Hash};
+use super::records::{AuditHead, AuditMismatch, ChainVerification, Hash};
 use sha2::{Digest, Sha256};
 
-/// What each hash begins with, so that it is one of ours and of this encoding.
+/// The prefix of all hashed data, which separates it from other uses of SHA-256 and from other encodings.
 const DOMAIN: &[u8] = b"backburn audit 1\n";
 
-/// Before the first entry.
-pub(super) const START: AuditHead = AuditHead {
+/// The head of an empty log.
+pub(super) const EMPTY_HEAD: AuditHead = AuditHead {
     number: 0,
     hash: Hash([0; 32]),
 };
 
-/// An entry, each part as the text that is stored.
+/// An entry, with each part as the text that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AuditRow {
     pub(super) number: u64,
@@ -27,8 +27,8 @@ pub(super) struct AuditRow {
 }
 
 impl AuditRow {
-    /// Its hash after `previous`. Each part goes in with its length before it, and an absent one as
-    /// a length that none has, so that two different entries are never the same bytes.
+    /// The entry's hash after `previous`. Each part is preceded by its length, and an absent part has a length that no text
+    /// has, so that two different entries never have the same bytes.
     pub(super) fn hash(&self, previous: &Hash) -> Hash {
         let mut hash = Sha256::new();
         hash.update(DOMAIN);
@@ -51,37 +51,40 @@ impl AuditRow {
     }
 }
 
-/// A walk along the log, one entry after the other.
+/// Verifies the log, one entry after the other.
 #[derive(Debug)]
 pub(super) struct ChainVerifier<'a> {
-    chain: AuditVerification,
+    chain: ChainVerification,
     known: Option<&'a AuditHead>,
 }
 
 impl<'a> ChainVerifier<'a> {
     pub(super) fn new(known: Option<&'a AuditHead>) -> Self {
-        let chain = AuditVerification {
-            head: START,
+        let chain = ChainVerification {
+            head: EMPTY_HEAD,
             broken: None,
         };
         ChainVerifier { chain, known }
     }
 
-    /// Looks at the next entry, with the two hashes as they are stored. Whether to go on.
+    /// Verifies the next entry, given with both hashes as they are stored. Whether to continue.
     pub(super) fn step(&mut self, link: &AuditRow, previous: &str, hash: &str) -> bool {
         let head = &mut self.chain.head;
         let should = link.hash(&head.hash);
         let wrong = if link.number != head.number + 1 {
-            Some(format!("it is missing, and {} comes next", link.number))
+            Some(format!(
+                "it is missing, and entry {} comes next",
+                link.number
+            ))
         } else if previous != head.hash.to_string() {
-            Some("it does not follow from the one before".to_owned())
+            Some("it does not follow from the entry before".to_owned())
         } else if hash != should.to_string() {
-            Some("it was altered".to_owned())
+            Some("it was changed".to_owned())
         } else if self
             .known
             .is_some_and(|known| known.number == link.number && known.hash != should)
         {
-            Some("it is not the one whose hash is known".to_owned())
+            Some("its hash is not the known one".to_owned())
         } else {
             None
         };
@@ -101,14 +104,14 @@ impl<'a> ChainVerifier<'a> {
         }
     }
 
-    /// What was found.
-    pub(super) fn end(mut self) -> AuditVerification {
+    /// The result.
+    pub(super) fn end(mut self) -> ChainVerification {
         if let (None, Some(known)) = (&self.chain.broken, self.known)
             && known.number > self.chain.head.number
         {
             self.chain.broken = Some(AuditMismatch {
                 number: self.chain.head.number + 1,
-                why: format!("the log ends before the known number {}", known.number),
+                why: format!("the log ends before the known entry {}", known.number),
             });
         }
         self.chain
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_entries_are_the_same_bytes() {
+    fn different_entries_have_different_hashes() {
         let links = [
             link(1, "ab", "c", None),
             link(1, "a", "bc", None),
@@ -142,18 +145,18 @@ mod tests {
         ];
         let hashes: std::collections::BTreeSet<String> = links
             .iter()
-            .flat_map(|link| [link.hash(&START.hash), link.hash(&Hash([1; 32]))])
+            .flat_map(|link| [link.hash(&EMPTY_HEAD.hash), link.hash(&Hash([1; 32]))])
             .map(|hash| hash.to_string())
             .collect();
         assert_eq!(hashes.len(), 2 * links.len());
     }
 
     #[test]
-    fn the_encoding_stays_what_it_is() {
-        // Made by Python's hashlib from the same parts; old logs must go on to verify.
+    fn hash_of_a_known_entry_stays_the_same() {
+        // Computed with Python's hashlib from the same parts: old logs must stay valid.
         assert_eq!(
             link(1, "ada", "halt", Some("admin"))
-                .hash(&START.hash)
+                .hash(&EMPTY_HEAD.hash)
                 .to_string(),
             "11323777fa83d1e70e0b504398e499407248e05fd7ac071b0009e074ce640448"
         );

@@ -1,40 +1,40 @@
-//! What can go wrong with a store: of what kind, in words for people, with what lay beneath.
+//! Errors of a store: a kind for programs, a message for people, and the cause.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// What kind of thing went wrong, for whoever decides what follows.
+/// The kind of a store's error, which decides how callers react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
-    /// No room on the disk. Works again once there is.
+    /// The disk is full. The store works again once it is not.
     Full,
-    /// Somebody else holds the store.
+    /// Another process has locked the store.
     Locked,
     /// The store's files are damaged, or are not a store.
     Corrupt,
-    /// The store was written by a newer program.
+    /// A newer program wrote the store.
     Newer,
-    /// What was asked for is not there.
+    /// There is no such record.
     NotThere,
-    /// It can't be done as things are: a name is taken, a run is closed.
+    /// It conflicts with what is stored, e.g. a name is taken or a run is closed.
     Conflict,
-    /// The disk or its rights do not let us read or write.
+    /// The disk or its permissions do not allow reading or writing.
     Io,
     /// The store was closed, or its writer has died.
     Ended,
-    /// SQLite refused a statement of ours, which is a bug.
+    /// SQLite refused a statement, which is a bug.
     Bug,
 }
 
-/// What went wrong. The same error may be told to everybody who waited for one commit.
+/// An error of a store. Everybody who waited for the same commit gets the same error.
 #[derive(Debug, Clone)]
 pub struct StoreError {
-    /// Of what kind.
+    /// Its kind.
     pub kind: StoreErrorKind,
-    /// What, in one line.
+    /// What went wrong, in one line.
     pub what: String,
-    /// What would do.
+    /// What to do about it.
     pub hint: Option<String>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -49,7 +49,7 @@ impl StoreError {
         }
     }
 
-    pub(super) fn not_there(what: impl Into<String>) -> Self {
+    pub(super) fn not_found(what: impl Into<String>) -> Self {
         StoreError::new(StoreErrorKind::NotThere, what)
     }
 
@@ -62,25 +62,25 @@ impl StoreError {
         self
     }
 
-    pub(super) fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+    pub(super) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// Says what was being done. An answer to a question that was asked says so itself.
+    /// Adds what was being done. Errors about the request itself already say that.
     pub(super) fn while_doing(mut self, what: &str) -> Self {
         if !matches!(
             self.kind,
             StoreErrorKind::NotThere | StoreErrorKind::Conflict
         ) {
-            self.what = format!("can't {what}: {}", self.what);
+            self.what = format!("could not {what}: {}", self.what);
         }
         self
     }
 
-    /// A stored text that is not what it must be.
+    /// The error for a stored text that cannot be parsed.
     pub(super) fn unreadable(what: &str, source: impl Error + Send + Sync + 'static) -> Self {
-        damaged(format!("the store is damaged: {what} can't be read")).because(source)
+        damaged(format!("the store is damaged: {what} cannot be read")).caused_by(source)
     }
 }
 
@@ -110,16 +110,16 @@ impl From<rusqlite::Error> for StoreError {
         let found = match &error {
             rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
                 Code::DiskFull => full(),
-                // The index of the log could not grow.
+                // The shared-memory index of the write-ahead log could not grow.
                 _ if failure.extended_code == SQLITE_IOERR_SHMSIZE => full(),
                 Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
                     StoreError::new(StoreErrorKind::Locked, "another program holds the database")
-                        .hint("end what else has the store's files open")
+                        .hint("end the other program that has the store's files open")
                 }
                 Code::DatabaseCorrupt => damaged("the store is damaged".into()),
                 Code::NotADatabase => damaged("the file is not a database".into()),
                 Code::ConstraintViolation => {
-                    StoreError::conflict("it contradicts what is in the store")
+                    StoreError::conflict("it conflicts with what is in the store")
                 }
                 Code::SystemIoFailure
                 | Code::CannotOpen
@@ -127,23 +127,23 @@ impl From<rusqlite::Error> for StoreError {
                 | Code::PermissionDenied
                 | Code::OutOfMemory => StoreError::new(
                     StoreErrorKind::Io,
-                    "the store's files can't be read or written",
+                    "the store's files cannot be read or written",
                 )
-                .hint("look at the disk, and at who may write to the store's folder"),
+                .hint("check the disk and the permissions of the store's folder"),
                 _ => StoreError::new(StoreErrorKind::Bug, "a statement was refused"),
             },
-            // A column holds what this program never writes.
+            // A column has a value that this program never writes.
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..) => damaged("the store is damaged".into()),
             _ => StoreError::new(StoreErrorKind::Bug, "a statement was refused"),
         };
-        found.because(error)
+        found.caused_by(error)
     }
 }
 
 fn full() -> StoreError {
     StoreError::new(StoreErrorKind::Full, "the disk is full")
-        .hint("make room on the store's disk; nothing has to be started again")
+        .hint("make room on the store's disk; no restart is needed")
 }

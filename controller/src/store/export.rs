@@ -1,4 +1,4 @@
-//! What an export is, whatever the store: lines of JSON, a header first and a count last.
+//! The format of an export, whatever the store: lines of JSON, with a header first and a count last.
 //!
 //! ```text
 //! {"kind":"backburn-export","format":1}
@@ -7,29 +7,29 @@
 //! {"kind":"end","records":1}
 //! ```
 //!
-//! A record's fields are the columns of the store's tables, and JSON in them is written as it is.
+//! A record's fields are the columns of the store's tables. JSON in a column is written as it is stored.
 
 use super::error::StoreError;
 use std::fmt;
 
-/// The version of the lines that this program writes, and the latest that it reads.
+/// The version of the format that this program writes, and the latest that it reads.
 pub const FORMAT: u64 = 1;
 
-/// What is wrong with a line of an export.
+/// A problem of one line of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineProblem {
-    /// Which line, from 1.
+    /// The line's number, from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// What is wrong with the line.
     pub what: String,
 }
 
-/// Why an export was not taken in. Nothing of it is in the store.
+/// Why an export was not imported. Nothing of it is in the store.
 #[derive(Debug)]
 pub enum ImportError {
-    /// What is wrong with it, in the order of its lines.
+    /// The problems of the export, in the order of its lines.
     Problems(Vec<LineProblem>),
-    /// What the store does.
+    /// The store failed.
     Store(StoreError),
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for ImportError {
         match self {
             ImportError::Store(error) => error.fmt(f),
             ImportError::Problems(problems) => {
-                f.write_str("the export is not whole or not right")?;
+                f.write_str("the export is incomplete or has invalid lines")?;
                 problems
                     .iter()
                     .try_for_each(|problem| write!(f, "\nline {}: {}", problem.line, problem.what))

@@ -1,8 +1,8 @@
-//! What a controller remembers: experiments, runs and their journals, agents, tokens, settings and
-//! the audit log. Whatever a method wrote is durable when it returns; its caller acts only then.
+//! The controller's store: experiments, runs and their journals, agents, tokens, settings and the audit log. Whatever a
+//! method wrote is durable when it returns; its caller acts only then.
 //!
-//! [`Store`] is what the controller asks for, [`SqliteStore`] what it gets on a disk of its own.
-//! Methods block, for as long as the disk takes: async code calls them from threads that may.
+//! [`Store`] is the interface, [`SqliteStore`] its implementation on a local disk. Methods block for as long as the disk
+//! takes: async code calls them on threads that may block.
 
 mod audit;
 mod error;
@@ -20,17 +20,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::io::{BufRead, Write};
 
-/// What a controller remembers.
+/// A controller's store.
 ///
-/// Every method may fail with what the disk does ([`StoreErrorKind::Full`], [`StoreErrorKind::Io`], [`StoreErrorKind::Corrupt`],
-/// [`StoreErrorKind::Locked`]); only what else it may say is told below. After a failed write the store is as
-/// it was before, and the next one is tried afresh.
+/// Every method may fail because of the disk ([`StoreErrorKind::Full`], [`StoreErrorKind::Io`], [`StoreErrorKind::Corrupt`],
+/// [`StoreErrorKind::Locked`]); only further errors are listed at each. A failed write changes nothing, and does not keep
+/// later ones from succeeding.
 pub trait Store: Send + Sync {
-    /// Puts a document under a name. The same text, white space apart, makes no new version. The order
-    /// of an object's keys counts: a process's arguments may be given as one.
+    /// Stores a document under a name. The same text, apart from white space, makes no new version. The order of an object's
+    /// keys counts, because a process's arguments may be given as an object.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn put_experiment(
         &self,
         name: &str,
@@ -39,29 +39,29 @@ pub trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<PutResult, StoreError>;
 
-    /// An experiment, in this version or in its latest.
+    /// An experiment, in this version or in the latest.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is none of this name or version, or it was removed (by this version, or by the latest).
-    fn experiment(&self, name: &str, version: Option<u64>) -> Result<StoredExperiment, StoreError>;
+    /// [`StoreErrorKind::NotThere`]: there is none of this name or version, or this version (or the latest) removed it.
+    fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError>;
 
-    /// The latest versions of those that were not removed, by name, after this name, at the most so many.
+    /// The latest versions of experiments that were not removed, by name, after the name `after`, at most `limit`.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn experiments(
         &self,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<StoredExperiment>, StoreError>;
+    ) -> Result<Vec<ExperimentRecord>, StoreError>;
 
-    /// An experiment's history, oldest first.
+    /// An experiment's versions, oldest first.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there never was one.
-    fn experiment_versions(&self, name: &str) -> Result<Vec<ExperimentVersion>, StoreError>;
+    /// [`StoreErrorKind::NotThere`]: there never was an experiment of this name.
+    fn experiment_versions(&self, name: &str) -> Result<Vec<ExperimentVersionRecord>, StoreError>;
 
-    /// Removes an experiment. Its history stays, and it can be put again. Gives the version that says so.
+    /// Removes an experiment. Its versions stay, and it can be stored again. Returns the version that records the removal.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none.
@@ -73,40 +73,40 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::Conflict`]: its id is taken. [`StoreErrorKind::NotThere`]: there is no such version of its experiment.
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError>;
 
-    /// Appends to the journal of an open run. Gives the entry's number in it, from 1.
+    /// Appends an entry to the journal of an open run. Returns its number in the journal, from 1.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run. [`StoreErrorKind::Conflict`]: it is closed.
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError>;
 
-    /// Appends to the journal of an open run, in this order: all of it or nothing, with one sync.
+    /// Appends entries to the journal of an open run in this order, all or none, with one sync.
     ///
     /// # Errors
     /// As [`append`](Store::append).
     fn append_all(&self, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError>;
 
-    /// A run's events after this number (0 for all), at the most so many.
+    /// A run's events after the number `after` (0 for all), at most `limit`.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run.
     fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
 
-    /// Closes a run: nothing is appended to it any more.
+    /// Closes a run: nothing can be appended to its journal any more.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run. [`StoreErrorKind::Conflict`]: it is closed already.
     fn close_run(&self, run: &str, end: &RunEnd) -> Result<(), StoreError>;
 
-    /// A run.
+    /// The run of this id.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run.
     fn run(&self, run: &str) -> Result<RunRecord, StoreError>;
 
-    /// Runs, the one opened last first, from those opened before this one, at the most so many.
+    /// Runs that match the filter, opened before the run `before`, latest first, at most `limit`.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is no run to begin before.
+    /// [`StoreErrorKind::NotThere`]: there is no run `before`.
     fn runs(
         &self,
         filter: &RunFilter,
@@ -114,54 +114,55 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// The runs that nobody closed, the one opened first first: after a start, what a crash cut short.
+    /// The runs that are not closed, earliest first. After a start of the controller these are the ones that a crash
+    /// interrupted.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// Forgets the run that was opened first of those that were closed before this time, to the second, with its journal. Gives
-    /// its id; none where there is no such run.
+    /// Deletes the earliest run of those closed before this time (to the second), with its journal. Returns its id; none if
+    /// there is no such run.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError>;
 
-    /// Writes an agent down, in place of what was known of it.
+    /// Stores an agent, in place of what was known of it.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn put_agent(&self, agent: &EnrolledAgent) -> Result<(), StoreError>;
 
-    /// An agent.
+    /// The agent of this name.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none of this name.
     fn agent(&self, name: &str) -> Result<EnrolledAgent, StoreError>;
 
-    /// Agents by name, revoked ones too, after this name, at the most so many.
+    /// Agents by name, including revoked ones, after the name `after`, at most `limit`.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn agents(&self, after: Option<&str>, limit: u32) -> Result<Vec<EnrolledAgent>, StoreError>;
 
-    /// Keeps an agent from coming back. One that was revoked before stays revoked since then.
+    /// Revokes an agent. One that was revoked before keeps the earlier time.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none of this name.
     fn revoke_agent(&self, name: &str, at: Timestamp) -> Result<(), StoreError>;
 
-    /// Writes a join token down.
+    /// Stores a join token.
     ///
     /// # Errors
     /// [`StoreErrorKind::Conflict`]: its id is taken.
     fn put_join_token(&self, token: &JoinTokenRecord) -> Result<(), StoreError>;
 
-    /// Uses a join token up. Of many who try at once, one gets it. A wrong secret does not use it up.
+    /// Uses up a join token. Of several callers at once, one gets it. A wrong secret does not use it up.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is none, or it was used, or has expired, or the secret is another.
-    /// It is not told which.
+    /// [`StoreErrorKind::NotThere`]: there is none, it was used or has expired, or the secret is wrong. The error
+    /// does not say which.
     fn take_join_token(
         &self,
         id: &str,
@@ -169,10 +170,10 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<JoinTokenRecord, StoreError>;
 
-    /// All join tokens that were neither used nor removed, expired ones too, by id.
+    /// All join tokens that were neither used nor removed, including expired ones, by id.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>, StoreError>;
 
     /// Removes a join token.
@@ -181,13 +182,13 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::NotThere`]: there is none.
     fn remove_join_token(&self, id: &str) -> Result<(), StoreError>;
 
-    /// Writes an API token down.
+    /// Stores an API token.
     ///
     /// # Errors
     /// [`StoreErrorKind::Conflict`]: its id is taken.
     fn put_api_token(&self, token: &ApiTokenRecord) -> Result<(), StoreError>;
 
-    /// An API token, whether or not it may still be used.
+    /// The API token of this id, whether or not it is still valid.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none.
@@ -196,55 +197,54 @@ pub trait Store: Send + Sync {
     /// All API tokens, by id.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn api_tokens(&self) -> Result<Vec<ApiTokenRecord>, StoreError>;
 
-    /// Makes an API token useless. One that was revoked before stays revoked since then.
+    /// Revokes an API token. One that was revoked before keeps the earlier time.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none.
     fn revoke_api_token(&self, id: &str, at: Timestamp) -> Result<(), StoreError>;
 
-    /// A named value of the controller's own; none where it was never set.
+    /// The value of a setting of the controller. None if it was never set.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn setting(&self, name: &str) -> Result<Option<Value>, StoreError>;
 
-    /// Sets a named value.
+    /// Sets a setting.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn set(&self, name: &str, value: &Value) -> Result<(), StoreError>;
 
-    /// Appends to the audit log. Gives its new end.
+    /// Appends to the audit log. Returns its new head.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn audit(&self, record: &AuditRecord) -> Result<AuditHead, StoreError>;
 
-    /// The audit log after this number (0 for all), at the most so many.
+    /// The audit log after the number `after` (0 for all), at most `limit` entries.
     ///
     /// # Errors
-    /// What the disk does.
+    /// The disk.
     fn audited(&self, after: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// Walks along the audit log. With an end that the caller has kept elsewhere, a log that was cut short
-    /// or written anew is found, too.
+    /// Verifies the audit log. A head that the caller has kept elsewhere also reveals a log that was cut short or rewritten.
     ///
     /// # Errors
-    /// What the disk does.
-    fn verify_audit(&self, known: Option<&AuditHead>) -> Result<AuditVerification, StoreError>;
+    /// The disk.
+    fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError>;
 
-    /// Writes everything, as it is at this moment, as lines of JSON.
+    /// Exports everything, as of one moment, as lines of JSON.
     ///
     /// # Errors
-    /// What the disk does; [`StoreErrorKind::Io`] where it can't be written to `to`.
+    /// The disk; [`StoreErrorKind::Io`] if writing to `to` fails.
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError>;
 
-    /// Takes in an export, all of it or nothing. Gives the number of its records.
+    /// Imports an export, all or nothing. Returns the number of its records.
     ///
     /// # Errors
-    /// All that is wrong with it, or what the store does; [`StoreErrorKind::Conflict`] where it is not empty.
+    /// All problems of the export, or the store failed; [`StoreErrorKind::Conflict`] if the store is not empty.
     fn import(&self, from: &mut dyn BufRead) -> Result<u64, ImportError>;
 }

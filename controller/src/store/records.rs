@@ -1,4 +1,4 @@
-//! What a store keeps. Times are the caller's: a store has no clock.
+//! The records of a store. All times come from the caller: a store has no clock.
 
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// A SHA-256 hash; 64 hexadecimal digits where it is shown or sent.
+/// A SHA-256 hash. It is shown and sent as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// The hash of these bytes.
+    /// Hashes these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Hash(Sha256::digest(bytes).into())
     }
@@ -80,54 +80,54 @@ impl From<Hash> for String {
     }
 }
 
-/// What came of putting an experiment's document.
+/// The result of storing an experiment's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutResult {
-    /// The version that holds the document.
+    /// The version with this document.
     pub version: u64,
-    /// Whether it is a new one.
+    /// Whether it is a new version.
     pub changed: bool,
 }
 
-/// An experiment's document under its name.
+/// A stored experiment, in one version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StoredExperiment {
+pub struct ExperimentRecord {
     /// Its name.
     pub name: String,
-    /// Which version of it, from 1.
+    /// The version, from 1.
     pub version: u64,
-    /// The document.
+    /// The experiment's document.
     pub document: Value,
-    /// Who put it.
+    /// The name of the token that stored it.
     pub who: String,
-    /// When.
+    /// When it was stored.
     pub at: Timestamp,
 }
 
-/// One step in an experiment's history.
+/// One version in an experiment's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ExperimentVersion {
-    /// Which version, from 1.
+pub struct ExperimentVersionRecord {
+    /// The version, from 1.
     pub version: u64,
-    /// Who put it or removed it.
+    /// The name of the token that stored or removed it.
     pub who: String,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Whether this step removed the experiment; then it has no document.
+    /// Whether this version removed the experiment; it has no document then.
     pub removed: bool,
 }
 
-/// Why a run began.
+/// Why a run started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     /// Somebody asked for it.
     Asked,
-    /// Its experiment's schedule.
+    /// Its experiment's schedule was due.
     Schedule,
 }
 
-/// Which version of which experiment.
+/// A version of a stored experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExperimentRef {
     /// Its name.
@@ -136,100 +136,100 @@ pub struct ExperimentRef {
     pub version: u64,
 }
 
-/// A run that begins.
+/// The start of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewRun {
     /// Its id.
     pub id: String,
-    /// What it executes; none for a document that was never put.
+    /// The experiment; none if its document was not stored.
     pub experiment: Option<ExperimentRef>,
     /// The experiment's title.
     pub title: String,
-    /// What every pick comes from.
+    /// The seed for random selection.
     pub seed: u64,
-    /// Who asked for it, or put the schedule.
+    /// The name of the token that asked for it, or `schedule`.
     pub who: String,
-    /// Why it began.
+    /// Why it started.
     pub because: Trigger,
-    /// When.
+    /// When it started.
     pub started: Timestamp,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunEnd {
-    /// When.
+    /// When it ended.
     pub ended: Timestamp,
-    /// What it came to; the exit code follows from it.
+    /// The outcome, which decides the exit code.
     pub outcome: Outcome,
     /// The whole verdict, as JSON.
     pub verdict: Value,
 }
 
-/// A run.
+/// A run, from its start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunRecord {
-    /// How it began.
+    /// Its start.
     #[serde(flatten)]
     pub new: NewRun,
-    /// How it ended; none while it is open.
+    /// Its end; none while the run is open.
     #[serde(flatten)]
     pub end: Option<RunEnd>,
-    /// How many events its journal has: the last one's number.
+    /// The number of events in its journal, which is the number of the last one.
     pub events: u64,
 }
 
-/// Which runs. The default is all of them.
+/// Selects runs. The default selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// Of this experiment only.
+    /// Only runs of this experiment.
     pub experiment: Option<String>,
-    /// With this outcome only.
+    /// Only runs with this outcome.
     pub outcome: Option<Outcome>,
-    /// Open ones only, or closed ones only.
+    /// Only open runs (`true`) or only closed ones (`false`).
     pub open: Option<bool>,
 }
 
 /// An event in a run's journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NumberedEvent {
-    /// Its place in the journal, from 1, without gaps.
+    /// Its number in the journal, from 1, without gaps.
     pub number: u64,
-    /// The entry.
+    /// The journal's entry.
     pub entry: JournalEntry,
 }
 
-/// An agent that was enrolled.
+/// An agent that has joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnrolledAgent {
     /// Its name.
     pub name: String,
-    /// The serial numbers of the certificates that it may use, in hexadecimal.
+    /// The serial numbers of its valid certificates, in hexadecimal digits.
     pub serials: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// When it joined.
     pub enrolled: Timestamp,
-    /// Since when it may not come back.
+    /// When it was revoked.
     pub revoked: Option<Timestamp>,
 }
 
-/// What lets an agent join, once.
+/// A join token, with which one agent may join once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinTokenRecord {
-    /// The part of it that is no secret.
+    /// The public part of the token.
     pub id: String,
     /// The hash of the secret.
     pub hash: Hash,
-    /// Who made it.
+    /// The name of the API token that created it.
     pub who: String,
-    /// Until when it may be used.
+    /// When it expires.
     pub expires: Timestamp,
-    /// The only agent that may use it; none means any.
+    /// The only agent that may use it; none means any agent.
     pub agent: Option<String>,
 }
 
-/// What somebody may do. A later one may do all that an earlier one may.
+/// What a token allows. A later role includes all earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -244,74 +244,74 @@ pub enum Role {
 /// What lets somebody use the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiTokenRecord {
-    /// The part of it that is no secret.
+    /// The public part of the token.
     pub id: String,
     /// The hash of the secret.
     pub hash: Hash,
-    /// Whose it is.
+    /// The name of its bearer.
     pub name: String,
-    /// What its bearer may do.
+    /// Its role.
     pub role: Role,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// Until when it may be used; none means for ever.
+    /// When it expires; none means never.
     pub expires: Option<Timestamp>,
-    /// Since when it may not.
+    /// When it was revoked.
     pub revoked: Option<Timestamp>,
 }
 
-/// Who did what.
+/// An action for the audit log: who did what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditRecord {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Who.
+    /// The name of the token.
     pub who: String,
-    /// In which role; none for one whom nobody knows.
+    /// The role of the token; none if there was no valid token.
     pub role: Option<Role>,
-    /// What was done, or tried.
+    /// What was done or attempted.
     pub what: String,
-    /// To what.
+    /// The object of the action.
     pub about: String,
-    /// What came of it.
+    /// The result.
     pub outcome: String,
-    /// More about it.
+    /// Further details.
     pub detail: Value,
 }
 
-/// A deed in the audit log.
+/// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditEntry {
-    /// Its place, from 1, without gaps.
+    /// Its number, from 1, without gaps.
     pub number: u64,
-    /// What was done.
+    /// The action.
     #[serde(flatten)]
     pub record: AuditRecord,
-    /// The hash of the one before; zeros for the first.
+    /// The hash of the entry before; zeros for the first.
     pub previous: Hash,
-    /// The hash of this one, and with it of all before.
+    /// The hash of this entry, which covers all entries before it.
     pub hash: Hash,
 }
 
-/// The end of the audit log. Whoever keeps one elsewhere can tell whether the log was cut short.
+/// The last entry of the audit log. A copy kept elsewhere reveals whether the log was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
-    /// The last entry's number; 0 where there is none.
+    /// Its number; 0 if the log is empty.
     pub number: u64,
-    /// The last entry's hash; zeros where there is none.
+    /// Its hash; zeros if the log is empty.
     pub hash: Hash,
 }
 
-/// What a walk along the audit log found.
+/// The result of verifying the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AuditVerification {
-    /// The end of what is whole.
+pub struct ChainVerification {
+    /// The last entry that is intact.
     pub head: AuditHead,
-    /// The first entry that is not as it was written.
+    /// The first entry that is not as it was written, if any.
     pub broken: Option<AuditMismatch>,
 }
 
-/// Where the audit log is not as it was written.
+/// An entry of the audit log that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditMismatch {
     /// The entry's number.
@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_read_as_it_is_shown() {
+    fn hash_parses_as_it_is_displayed() {
         // FIPS 180-4's example.
         let shown = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Hash::of(b"abc").to_string(), shown);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_in_order() {
+    fn roles_are_ordered_by_what_they_allow() {
         assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
     }
 }

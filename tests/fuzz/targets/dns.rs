@@ -2,13 +2,13 @@
 //! files that say which server to ask.
 #![no_main]
 
-use backburn_agent::dns::{self, Answers, Decision, ResolvConf};
+use backburn_agent::dns::{self, AnswerFilter, Decision, ResolvConf};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use std::sync::LazyLock;
 
 /// The faults whose packets are looked at: one for each way to alter an answer.
-static FAULTS: LazyLock<Vec<Answers>> = LazyLock::new(|| {
+static FAULTS: LazyLock<Vec<AnswerFilter>> = LazyLock::new(|| {
     let entry = include_str!("../../../agent/tests/ledger_entries/dns-fail.json");
     let entry: serde_json::Value = serde_json::from_str(entry).expect("a ledger entry is JSON");
     let alterations = [

@@ -165,7 +165,7 @@ fn wrong_options_and_arguments_are_refused() {
         &place,
         &["revert", "nothing"],
         3,
-        &["nothing is owed under `nothing`"],
+        &["no injection `nothing` is owed"],
     );
     refuses(&place, &["faults", "cpu-stres"], 2, &["cpu-stress"]);
 }

@@ -390,7 +390,7 @@ fn join_refused_says_why_and_what_to_do() {
                 "no-such-host.invalid:1",
                 &fresh,
                 "a",
-                "no address of `no-such-host.invalid`",
+                "`no-such-host.invalid` could not be resolved",
             ),
             ("host:port", &fresh, "a", "HOST[:PORT]"),
             (&speaks_plainly, &fresh, "a", "does not speak TLS"),

@@ -129,11 +129,11 @@ fn entry_writable_by_others_is_not_believed() {
         let elsewhere = trap.folder.path().join("planted.json");
         std::fs::write(&elsewhere, entry(&trap.file()).to_string()).expect("it can be written");
         symlink(&elsewhere, trap.path()).expect("a link can be made");
-        trap.is_not_believed("a link", "it is a link");
+        trap.is_not_believed("a link", "it is a symbolic link");
 
         let trap = Trap::new();
         symlink("/nowhere", trap.path()).expect("a link can be made");
-        trap.is_not_believed("a dangling link", "it is a link");
+        trap.is_not_believed("a dangling link", "it is a symbolic link");
 
         let trap = Trap::new();
         let made = std::process::Command::new("mkfifo")
@@ -144,7 +144,7 @@ fn entry_writable_by_others_is_not_believed() {
 
         let trap = Trap::new();
         symlink("/dev/zero", trap.path()).expect("a link can be made");
-        trap.is_not_believed("a link to a device", "it is a link");
+        trap.is_not_believed("a link to a device", "it is a symbolic link");
 
         let trap = Trap::new();
         let huge = std::fs::File::create(trap.path()).expect("it can be made");
@@ -356,7 +356,7 @@ fn membership_writable_by_others_is_not_obeyed() {
         chown(&path, NOBODY, NOBODY).expect("root may");
         refused("another's", "belongs to user 65534");
         symlink("/dev/zero", &path).expect("a link can be made");
-        refused("a link", "it is a link");
+        refused("a link", "it is a symbolic link");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.expect("`mkfifo` starts").success());
         refused("a FIFO", "not a regular file");

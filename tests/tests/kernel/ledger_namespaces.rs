@@ -25,7 +25,7 @@ fn stays_owed(place: &Place, victim: &Victim, around: &[&str], hint: &str) {
             "{around:?} {words:?}: {said}"
         );
         assert!(
-            !said.contains("is put back"),
+            !said.contains("reverted in "),
             "{around:?} {words:?}: {said}"
         );
         assert_eq!(place.ledger(), ["one.json"], "{around:?} {words:?}: {said}");
@@ -37,7 +37,7 @@ fn is_put_back(place: &Place, victim: &Victim, around: &[&str]) {
     let output = run(place, around, &["revert", "--all"]);
     let said = said(&output);
     assert_eq!(output.status.code(), Some(0), "{around:?}: {said}");
-    assert!(said.contains("one is put back, seen gone"), "{said}");
+    assert!(said.contains("one reverted in "), "{said}");
     assert!(place.ledger().is_empty(), "{said}");
     wait_until("the victim runs on", || !victim.is_stopped());
 }
@@ -80,7 +80,7 @@ fn inject_from_another_pid_namespace_leaves_what_it_cannot_see() {
         let output = run(&place, &OTHER_PIDS, &words);
         assert_eq!(output.status.code(), Some(6), "{}", said(&output));
         assert!(
-            said(&output).contains("one (process-pause) is not put back"),
+            said(&output).contains("one (process-pause) is not reverted"),
             "{}",
             said(&output)
         );
@@ -122,7 +122,7 @@ fn revert_with_a_hidden_victim_is_refused_and_stays_owed() {
             let said = said(&output);
             assert_eq!(output.status.code(), Some(6), "{script}: {said}");
             assert!(
-                said.contains(hint) && !said.contains("is put back"),
+                said.contains(hint) && !said.contains("reverted in "),
                 "{script}: {said}"
             );
             assert_eq!(place.ledger(), ["one.json"], "{script}: {said}");

@@ -66,7 +66,7 @@ fn spoiled(how: &str, spoil: impl FnOnce(&Path), named: &str) {
         "{how}: {text}"
     );
     assert!(
-        !text.contains("what it had done was put back"),
+        !text.contains("everything that it had done was reverted"),
         "{how}: {text}"
     );
     wait_until("the victim runs on", || !victim.is_stopped());
@@ -81,7 +81,7 @@ fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
         spoiled(
             "garbage",
             |ledger| write(&entry(ledger), "\0nonsense"),
-            "can't be read",
+            "cannot be read",
         );
         spoiled(
             "truncated",
@@ -92,7 +92,7 @@ fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
                     text.get(..text.len() / 2).expect("it is ASCII"),
                 );
             },
-            "can't be read",
+            "cannot be read",
         );
         spoiled(
             "a folder",
@@ -100,7 +100,7 @@ fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
                 std::fs::remove_file(entry(ledger)).expect("it is there");
                 std::fs::create_dir(entry(ledger)).expect("a folder can be made");
             },
-            "can't be read",
+            "cannot be read",
         );
         spoiled(
             "an entry deleted",

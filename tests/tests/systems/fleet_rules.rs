@@ -103,7 +103,7 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         assert_eq!(id, told);
         let same = fleet.says(&["approve", &id]);
         assert_eq!(same.code, 3, "{same:?}");
-        assert!(same.err.contains("`admin` asked for it"), "{same:?}");
+        assert!(same.err.contains("`admin` asked for this run"), "{same:?}");
         let viewer = fleet.token("eve", "viewer");
         assert_eq!(fleet.says_as(&viewer, &["approve", &id]).code, 3);
         let begun = fleet.says_as(&ops, &["approve", &id]);

@@ -1,10 +1,10 @@
 //! One connection through a proxy, on a thread of its own: both of its ways, its deadlines and its
 //! end. One `poll` for whatever comes next.
 
-use super::counters::Tally;
-use super::relay::Passage;
-use super::{Chosen, Proxy};
-use crate::helpers::precise_timer::nap;
+use super::counters::ConnectionCounter;
+use super::relay::StreamRelay;
+use super::{ConnectionPlan, Proxy};
+use crate::helpers::precise_timer::poll_timeout;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
@@ -13,11 +13,11 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// How long an upstream may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum ConnectionEnd {
     /// Both sides have all that was meant for them.
     Closed,
     /// By a reset, at both ends.
@@ -28,8 +28,8 @@ enum End {
 pub(super) fn pass_on(
     client: &TcpStream,
     proxy: &Proxy,
-    chosen: Chosen,
-    tally: &Tally<'_>,
+    chosen: ConnectionPlan,
+    counter: &ConnectionCounter<'_>,
 ) -> io::Result<()> {
     let accepted = Instant::now();
     let upstream = connect(proxy)?;
@@ -39,7 +39,7 @@ pub(super) fn pass_on(
         end.set_nodelay(true)?;
         end.set_nonblocking(true)?;
     }
-    let connection = Connection {
+    let connection = ProxiedConnection {
         client,
         upstream: &upstream,
         reset: chosen.reset.map(|after| accepted + after.0),
@@ -48,18 +48,18 @@ pub(super) fn pass_on(
             .flatten()
             .min()
             .map(|after| accepted + after.0),
-        tally,
+        counter,
     };
     if connection.close.is_some() {
-        tally.harmed();
+        counter.affected();
     }
     let [up, down] = chosen.rngs;
     let now = Instant::now();
-    let mut up = Passage::new(chosen.to_upstream, up, now)?;
-    let mut down = Passage::new(chosen.to_client, down, now)?;
+    let mut up = StreamRelay::new(chosen.to_upstream, up, now)?;
+    let mut down = StreamRelay::new(chosen.to_client, down, now)?;
     match connection.serve(&mut up, &mut down)? {
-        End::Reset => Ok(()),
-        End::Closed => {
+        ConnectionEnd::Reset => Ok(()),
+        ConnectionEnd::Closed => {
             for end in [client, &upstream] {
                 // It may have been closed there already.
                 drop(end.shutdown(std::net::Shutdown::Write));
@@ -80,7 +80,7 @@ pub(super) fn resets_when_dropped(end: &TcpStream) -> io::Result<()> {
 fn connect(proxy: &Proxy) -> io::Result<TcpStream> {
     let mut last = io::Error::other("it has no address");
     for address in &proxy.upstream {
-        match TcpStream::connect_timeout(address, PATIENCE) {
+        match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
             Ok(upstream) => return Ok(upstream),
             Err(error) => last = error,
         }
@@ -88,35 +88,35 @@ fn connect(proxy: &Proxy) -> io::Result<TcpStream> {
     Err(last)
 }
 
-struct Connection<'a> {
+struct ProxiedConnection<'a> {
     client: &'a TcpStream,
     upstream: &'a TcpStream,
     /// When it is reset.
     reset: Option<Instant>,
     /// When it is closed.
     close: Option<Instant>,
-    tally: &'a Tally<'a>,
+    counter: &'a ConnectionCounter<'a>,
 }
 
-impl Connection<'_> {
-    fn serve(&self, up: &mut Passage, down: &mut Passage) -> io::Result<End> {
+impl ProxiedConnection<'_> {
+    fn serve(&self, up: &mut StreamRelay, down: &mut StreamRelay) -> io::Result<ConnectionEnd> {
         loop {
             let now = Instant::now();
             if self.reset.is_some_and(|at| at <= now) {
-                self.tally.harmed();
-                return Ok(End::Reset);
+                self.counter.affected();
+                return Ok(ConnectionEnd::Reset);
             }
             if self.close.is_some_and(|at| at <= now) {
-                return Ok(End::Closed);
+                return Ok(ConnectionEnd::Closed);
             }
-            let moved = up.turn(self.client, self.upstream, now, self.tally)
-                | down.turn(self.upstream, self.client, now, self.tally);
-            let at_limit = |way: &Passage| way.is_ended() && way.is_at_its_limit();
+            let moved = up.advance(self.client, self.upstream, now, self.counter)
+                | down.advance(self.upstream, self.client, now, self.counter);
+            let at_limit = |way: &StreamRelay| way.is_ended() && way.is_at_its_limit();
             if (up.is_ended() && down.is_ended()) || at_limit(up) || at_limit(down) {
-                return Ok(End::Closed);
+                return Ok(ConnectionEnd::Closed);
             }
             if (up.is_broken(now) || down.is_broken(now)) && up.is_empty() && down.is_empty() {
-                return Ok(End::Reset);
+                return Ok(ConnectionEnd::Reset);
             }
             if !moved {
                 self.wait(up, down, now)?;
@@ -125,10 +125,10 @@ impl Connection<'_> {
     }
 
     /// Until one end has something or takes something that is wanted, or something is due.
-    fn wait(&self, up: &mut Passage, down: &mut Passage, now: Instant) -> io::Result<()> {
+    fn wait(&self, up: &mut StreamRelay, down: &mut StreamRelay, now: Instant) -> io::Result<()> {
         let (ups, downs) = (up.wants(now), down.wants(now));
         let due = [self.reset, self.close, ups.due, downs.due];
-        let timeout = nap(due.into_iter().flatten().min(), now);
+        let timeout = poll_timeout(due.into_iter().flatten().min(), now);
         let client = wanted(ups.input, downs.output);
         let upstream = wanted(downs.input, ups.output);
         // An end of which nothing is wanted is left out: that it hung up would wake us for ever.

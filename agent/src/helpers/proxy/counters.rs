@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The counters of a proxy. They are its first eventfds, in this order.
 pub(super) struct Counters {
     connections: OwnedFd,
-    harmed: OwnedFd,
+    affected: OwnedFd,
     bytes: OwnedFd,
 }
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct ProxyCounts {
     /// Connections that were accepted.
     pub(crate) connections: u64,
     /// Those to which some harm was done.
-    pub(crate) harmed: u64,
+    pub(crate) affected: u64,
     /// What was passed on, both ways together.
     pub(crate) bytes: u64,
 }
@@ -31,7 +31,7 @@ impl Counters {
         let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         Ok(Counters {
             connections: counter()?,
-            harmed: counter()?,
+            affected: counter()?,
             bytes: counter()?,
         })
     }
@@ -52,23 +52,23 @@ fn add(counter: &OwnedFd, count: u64) {
 }
 
 /// The counters, as one connection sees them: it is harmed once.
-pub(super) struct Tally<'a> {
+pub(super) struct ConnectionCounter<'a> {
     counters: &'a Counters,
-    harmed: AtomicBool,
+    affected: AtomicBool,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> ConnectionCounter<'a> {
     pub(super) fn new(counters: &'a Counters) -> Self {
-        Tally {
+        ConnectionCounter {
             counters,
-            harmed: AtomicBool::new(false),
+            affected: AtomicBool::new(false),
         }
     }
 
     /// Some harm was done to the connection.
-    pub(super) fn harmed(&self) {
-        if !self.harmed.swap(true, Ordering::Relaxed) {
-            add(&self.counters.harmed, 1);
+    pub(super) fn affected(&self) {
+        if !self.affected.swap(true, Ordering::Relaxed) {
+            add(&self.counters.affected, 1);
         }
     }
 
@@ -79,7 +79,7 @@ impl<'a> Tally<'a> {
 }
 
 /// What the proxy with this process id has counted, read from outside.
-pub(crate) fn counted(id: ProcessId, table: &ProcessTable) -> Option<Counted> {
+pub(crate) fn counted(id: ProcessId, table: &ProcessTable) -> Option<ProxyCounts> {
     let mut descriptors = table.entries(id.pid, "fdinfo").ok()?;
     descriptors.sort_unstable();
     let mut counts = descriptors.into_iter().filter_map(|descriptor| {
@@ -90,9 +90,9 @@ pub(crate) fn counted(id: ProcessId, table: &ProcessTable) -> Option<Counted> {
             .find_map(|line| line.strip_prefix("eventfd-count:"))?;
         u64::from_str_radix(count.trim(), 16).ok()
     });
-    Some(Counted {
+    Some(ProxyCounts {
         connections: counts.next()?,
-        harmed: counts.next()?,
+        affected: counts.next()?,
         bytes: counts.next()?,
     })
 }

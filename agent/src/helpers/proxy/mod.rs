@@ -10,11 +10,11 @@ mod throttle;
 pub(crate) use counters::counted;
 pub use stream_effects::{Slicer, StreamEffects};
 
-use super::Failed;
-use super::bootstrap::Life;
-use super::precise_timer::be_timely;
+use super::HelperError;
+use super::bootstrap::HelperProcess;
+use super::precise_timer::use_precise_timers;
 use backburn_experiments::HumanDuration;
-use counters::{Counters, Tally};
+use counters::{Counters, ConnectionCounter};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::io::Errno;
@@ -30,9 +30,9 @@ use std::time::Duration;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// What a connection's thread has for itself; it needs a few pages.
-const STACK: usize = 128 << 10;
+const THREAD_STACK_BYTES: usize = 128 << 10;
 /// How long is waited where there is nothing left to accept a connection with.
-const BREATH: Duration = Duration::from_millis(10);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A proxy, as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub struct Proxy {
 }
 
 /// What is to be done to one connection.
-struct Chosen {
+struct ConnectionPlan {
     to_upstream: StreamEffects,
     to_client: StreamEffects,
     reset: Option<HumanDuration>,
@@ -95,7 +95,7 @@ impl Proxy {
     }
 
     /// What the n-th connection gets.
-    fn choose(&self, number: u64) -> Chosen {
+    fn choose(&self, number: u64) -> ConnectionPlan {
         let numbers = |which: u64| {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             // A stream of its own for each use, so that none depends on how far another came.
@@ -103,15 +103,15 @@ impl Proxy {
             rng
         };
         let draw = (numbers(0).next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let harmed = 100.0 * draw < self.share;
-        let harm = |harm: &StreamEffects| match harmed {
+        let affected = 100.0 * draw < self.share;
+        let harm = |harm: &StreamEffects| match affected {
             true => harm.clone(),
             false => StreamEffects::default(),
         };
-        Chosen {
+        ConnectionPlan {
             to_upstream: harm(&self.to_upstream),
             to_client: harm(&self.to_client),
-            reset: self.reset.filter(|_| harmed),
+            reset: self.reset.filter(|_| affected),
             rngs: [numbers(1), numbers(2)],
         }
     }
@@ -134,8 +134,8 @@ pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) fn run(proxy: &Proxy, life: &Life) -> Result<(), Failed> {
-    let failed = |what: &str, error: io::Error| Failed::new(format!("{what}: {error}"));
+pub(super) fn run(proxy: &Proxy, life: &HelperProcess) -> Result<(), HelperError> {
+    let failed = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     // Before anything else that is an eventfd: they are found by their order.
     let counters = Counters::new().map_err(|error| failed("counters", error.into()))?;
     life.first_to_be_killed()?;
@@ -149,7 +149,7 @@ pub(super) fn run(proxy: &Proxy, life: &Life) -> Result<(), Failed> {
         },
     )
     .map_err(|error| failed("the limit of open files", error.into()))?;
-    be_timely().map_err(|error| failed("the timer's slack", error))?;
+    use_precise_timers().map_err(|error| failed("the timer's slack", error))?;
     let at = format!("listening on {}", proxy.listen);
     let socket = bound(proxy.listen).map_err(|error| failed(&at, error))?;
     listen(&socket, BACKLOG).map_err(|error| failed(&at, error.into()))?;
@@ -169,7 +169,7 @@ fn serve(listener: &TcpListener, proxy: &Arc<Proxy>, counters: &Arc<Counters>) -
                 match Errno::from_io_error(&error) {
                     // Nothing to accept it with: others have to end first.
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        std::thread::sleep(BREATH);
+                        std::thread::sleep(ACCEPT_RETRY_DELAY);
                     }
                     Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Err(error),
                     // Errors of the connection that is accepted are told here, too: accept(2).
@@ -192,9 +192,9 @@ fn start(client: TcpStream, proxy: &Arc<Proxy>, number: u64, counters: &Arc<Coun
     }
     let (proxy, counters) = (Arc::clone(proxy), Arc::clone(counters));
     let started = std::thread::Builder::new()
-        .stack_size(STACK)
+        .stack_size(THREAD_STACK_BYTES)
         .spawn(move || {
-            let tally = Tally::new(&counters);
+            let tally = ConnectionCounter::new(&counters);
             let chosen = proxy.choose(number);
             if let Err(error) = connection::pass_on(&client, &proxy, chosen, &tally) {
                 tracing::debug!(%error, "a connection could not be passed on");
@@ -222,15 +222,15 @@ mod tests {
             share,
             seed,
         };
-        let harmed = |proxy: &Proxy| -> Vec<u64> {
+        let affected = |proxy: &Proxy| -> Vec<u64> {
             (0..10_000)
                 .filter(|number| proxy.choose(*number).reset.is_some())
                 .collect()
         };
-        let third = harmed(&proxy(30.0, 7));
+        let third = affected(&proxy(30.0, 7));
         assert!((2850..=3150).contains(&third.len()), "{}", third.len());
-        assert_eq!(third, harmed(&proxy(30.0, 7)));
-        assert_ne!(third, harmed(&proxy(30.0, 8)));
-        assert_eq!(harmed(&proxy(100.0, 7)).len(), 10_000);
+        assert_eq!(third, affected(&proxy(30.0, 7)));
+        assert_ne!(third, affected(&proxy(30.0, 8)));
+        assert_eq!(affected(&proxy(100.0, 7)).len(), 10_000);
     }
 }

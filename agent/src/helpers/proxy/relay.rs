@@ -2,9 +2,9 @@
 //! other. Never blocks. What is not held is spliced from socket to socket through a pipe: its
 //! bytes stay in the kernel, uncopied.
 
-use super::counters::Tally;
+use super::counters::ConnectionCounter;
 use super::stream_effects::StreamEffects;
-use super::throttle::Pace;
+use super::throttle::Throttle;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 use rustix::io::Errno;
@@ -17,31 +17,31 @@ use std::time::Instant;
 
 /// The most that is held of what is late: a little more than the widest TCP window by Linux'
 /// defaults (`tcp_rmem`), so that a connection is as fast as over a real line of this length.
-const HELD: usize = 8 << 20;
+const MAX_HELD_BYTES: usize = 8 << 20;
 /// The most that is read at once of what is to be late.
-const PIECE: usize = 128 << 10;
+const MAX_READ_BYTES: usize = 128 << 10;
 /// What a pipe holds, 16 pages at first, and when it was seen to be filled: the most that a user
 /// may ask for by Linux' defaults.
-const PIPE: [usize; 2] = [64 << 10, 1 << 20];
+const PIPE_BYTES: [usize; 2] = [64 << 10, 1 << 20];
 /// What a piece that is held costs besides its bytes.
-const EACH: usize = 64;
+const PIECE_OVERHEAD_BYTES: usize = 64;
 
 /// One way through a connection.
-pub(super) struct Passage {
+pub(super) struct StreamRelay {
     harm: StreamEffects,
-    pace: Pace,
-    store: Store,
+    throttle: Throttle,
+    buffer: Buffer,
     rng: ChaCha8Rng,
     /// What may still be taken.
     left: u64,
-    state: State,
+    state: RelayState,
     /// Whether the one end may have something, and the other may take something: so until it is seen not to be.
     pub(super) readable: bool,
     pub(super) writable: bool,
 }
 
 /// What is on its way.
-enum Store {
+enum Buffer {
     /// In the kernel.
     Pipe {
         out: OwnedFd,
@@ -61,7 +61,7 @@ enum Store {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RelayState {
     Open,
     /// Nothing more comes; that is told at this time, when all has gone.
     Ending(Instant),
@@ -77,22 +77,18 @@ pub(super) struct Wants {
     pub(super) due: Option<Instant>,
 }
 
-impl Passage {
-    pub(super) fn new(
-        harm: StreamEffects,
-        mut rng: ChaCha8Rng,
-        now: Instant,
-    ) -> rustix::io::Result<Self> {
-        let store = if harm.latency.is_some() {
-            Store::Late {
+impl StreamRelay {
+    pub(super) fn new(harm: StreamEffects, mut rng: ChaCha8Rng, now: Instant) -> rustix::io::Result<Self> {
+        let buffer = if harm.latency.is_some() {
+            Buffer::Late {
                 pieces: VecDeque::new(),
                 gone: 0,
                 held: 0,
-                room: vec![0; PIECE],
+                room: vec![0; MAX_READ_BYTES],
             }
         } else {
             let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            Store::Pipe {
+            Buffer::Pipe {
                 out,
                 into,
                 filled: 0,
@@ -102,31 +98,31 @@ impl Passage {
         let paced = rng.clone();
         // Two users of one stream of numbers, the second far behind the first.
         rng.set_word_pos(1 << 40);
-        Ok(Passage {
-            pace: Pace::new(&harm, paced, now),
+        Ok(StreamRelay {
+            throttle: Throttle::new(&harm, paced, now),
             left: harm.limit_data.map_or(u64::MAX, |size| size.0),
             harm,
-            store,
+            buffer,
             rng,
-            state: State::Open,
+            state: RelayState::Open,
             readable: true,
             writable: true,
         })
     }
 
     /// Takes and gives what it can. Whether anything came of it.
-    pub(super) fn turn(
+    pub(super) fn advance(
         &mut self,
         from: &TcpStream,
         to: &TcpStream,
         now: Instant,
-        tally: &Tally<'_>,
+        counter: &ConnectionCounter<'_>,
     ) -> bool {
-        self.take(from, now, tally) | self.give(to, now, tally) | self.end(to, now)
+        self.take(from, now, counter) | self.give(to, now, counter) | self.end(to, now)
     }
 
     pub(super) fn is_ended(&self) -> bool {
-        self.state == State::Ended
+        self.state == RelayState::Ended
     }
 
     /// Whether it was closed because so much had passed.
@@ -136,14 +132,14 @@ impl Passage {
 
     /// Whether an end has failed, and its time to be told has come.
     pub(super) fn is_broken(&self, now: Instant) -> bool {
-        matches!(self.state, State::Broken(at) if at <= now)
+        matches!(self.state, RelayState::Broken(at) if at <= now)
     }
 
     /// Whether nothing is on its way.
     pub(super) fn is_empty(&self) -> bool {
-        match &self.store {
-            Store::Pipe { filled, .. } => *filled == 0,
-            Store::Late { pieces, .. } => pieces.is_empty(),
+        match &self.buffer {
+            Buffer::Pipe { filled, .. } => *filled == 0,
+            Buffer::Late { pieces, .. } => pieces.is_empty(),
         }
     }
 
@@ -152,7 +148,7 @@ impl Passage {
         let at = self.ready_at();
         let ready = at.is_some_and(|at| at <= now);
         let told = match self.state {
-            State::Ending(at) | State::Broken(at) if self.is_empty() => Some(at),
+            RelayState::Ending(at) | RelayState::Broken(at) if self.is_empty() => Some(at),
             _ => None,
         };
         Wants {
@@ -164,68 +160,68 @@ impl Passage {
 
     /// Whether it would take something.
     fn takes(&self) -> bool {
-        self.state == State::Open
+        self.state == RelayState::Open
             && self.harm.timeout.is_none()
-            && match &self.store {
+            && match &self.buffer {
                 // An empty one only: a full pipe and an empty socket say the same.
-                Store::Pipe { filled, .. } => *filled == 0,
-                Store::Late { held, .. } => *held < HELD,
+                Buffer::Pipe { filled, .. } => *filled == 0,
+                Buffer::Late { held, .. } => *held < MAX_HELD_BYTES,
             }
     }
 
     /// When something may go on, if there is something.
     fn ready_at(&self) -> Option<Instant> {
-        match &self.store {
-            Store::Pipe { filled: 0, .. } => None,
-            Store::Pipe { .. } => Some(self.pace.next()),
-            Store::Late { pieces, .. } => {
+        match &self.buffer {
+            Buffer::Pipe { filled: 0, .. } => None,
+            Buffer::Pipe { .. } => Some(self.throttle.next()),
+            Buffer::Late { pieces, .. } => {
                 let (due, _) = pieces.front()?;
-                Some(self.pace.next().max(*due))
+                Some(self.throttle.next().max(*due))
             }
         }
     }
 
-    fn take(&mut self, from: &TcpStream, now: Instant, tally: &Tally<'_>) -> bool {
+    fn take(&mut self, from: &TcpStream, now: Instant, counter: &ConnectionCounter<'_>) -> bool {
         if !self.readable || !self.takes() {
             return false;
         }
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let taken = match &mut self.store {
-            Store::Pipe {
+        let taken = match &mut self.buffer {
+            Buffer::Pipe {
                 into,
                 filled,
                 grown,
                 ..
             } => {
-                let most = PIPE[1].min(left).min(self.pace.portion());
+                let most = PIPE_BYTES[1].min(left).min(self.throttle.portion());
                 let taken = splice(from, None, &*into, None, most, SpliceFlags::NONBLOCK);
                 *filled += taken.unwrap_or(0);
-                if *filled >= PIPE[0] && !*grown {
+                if *filled >= PIPE_BYTES[0] && !*grown {
                     *grown = true;
                     // Where a user has too many pipes already, this one stays as it is.
-                    fcntl_setpipe_size(&*into, PIPE[1]).ok();
+                    fcntl_setpipe_size(&*into, PIPE_BYTES[1]).ok();
                 }
                 taken
             }
-            Store::Late { room, .. } => {
-                let most = PIECE.min(left);
+            Buffer::Late { room, .. } => {
+                let most = MAX_READ_BYTES.min(left);
                 rustix::io::read(from, &mut room[..most])
             }
         };
         match taken {
             Ok(0) => {
                 if self.harm.slow_close.is_some() {
-                    tally.harmed();
+                    counter.affected();
                 }
                 let slow = self.harm.slow_close.unwrap_or_default().0;
-                self.state = State::Ending(self.late(now) + slow);
+                self.state = RelayState::Ending(self.late(now) + slow);
             }
             Ok(count) => {
                 self.left -= count as u64;
-                self.hold(count, now, tally);
+                self.hold(count, now, counter);
                 if self.left == 0 {
-                    tally.harmed();
-                    self.state = State::Ending(now);
+                    counter.affected();
+                    self.state = RelayState::Ending(now);
                 }
             }
             Err(Errno::AGAIN) => {
@@ -233,24 +229,24 @@ impl Passage {
                 return false;
             }
             Err(Errno::INTR) => {}
-            Err(_) => self.state = State::Broken(self.late(now)),
+            Err(_) => self.state = RelayState::Broken(self.late(now)),
         }
         true
     }
 
     /// Keeps what was read until its time.
-    fn hold(&mut self, count: usize, now: Instant, tally: &Tally<'_>) {
+    fn hold(&mut self, count: usize, now: Instant, counter: &ConnectionCounter<'_>) {
         if self.harm.latency.is_none() {
             return;
         }
         let due = self.late(now);
-        if let Store::Late {
+        if let Buffer::Late {
             pieces, held, room, ..
-        } = &mut self.store
+        } = &mut self.buffer
         {
-            *held += count + EACH;
+            *held += count + PIECE_OVERHEAD_BYTES;
             pieces.push_back((due, room[..count].to_vec()));
-            tally.harmed();
+            counter.affected();
         }
     }
 
@@ -263,25 +259,25 @@ impl Passage {
         // From 0 to 1, of which either end is as likely as what lies between.
         let chance = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let due = now + latency.0.saturating_sub(jitter) + jitter.mul_f64(2.0 * chance);
-        match &self.store {
-            Store::Late { pieces, .. } => pieces.back().map_or(due, |(last, _)| due.max(*last)),
-            Store::Pipe { .. } => due,
+        match &self.buffer {
+            Buffer::Late { pieces, .. } => pieces.back().map_or(due, |(last, _)| due.max(*last)),
+            Buffer::Pipe { .. } => due,
         }
     }
 
-    fn give(&mut self, to: &TcpStream, now: Instant, tally: &Tally<'_>) -> bool {
+    fn give(&mut self, to: &TcpStream, now: Instant, counter: &ConnectionCounter<'_>) -> bool {
         if !self.writable || self.ready_at().is_none_or(|at| at > now) {
             return false;
         }
-        let most = self.pace.portion();
-        let given = match &mut self.store {
-            Store::Pipe { out, filled, .. } => {
+        let most = self.throttle.portion();
+        let given = match &mut self.buffer {
+            Buffer::Pipe { out, filled, .. } => {
                 let most = most.min(*filled);
                 let given = splice(out, None, to, None, most, SpliceFlags::NONBLOCK);
                 *filled -= given.unwrap_or(0);
                 given
             }
-            Store::Late {
+            Buffer::Late {
                 pieces, gone, held, ..
             } => {
                 let Some((_, piece)) = pieces.front() else {
@@ -291,7 +287,7 @@ impl Passage {
                 let given = rustix::io::write(to, &piece[*gone..end]);
                 *gone += given.unwrap_or(0);
                 if *gone == piece.len() {
-                    *held -= piece.len() + EACH;
+                    *held -= piece.len() + PIECE_OVERHEAD_BYTES;
                     *gone = 0;
                     pieces.pop_front();
                 }
@@ -300,10 +296,10 @@ impl Passage {
         };
         match given {
             Ok(count) => {
-                tally.bytes(count);
-                if self.pace.limits() {
-                    tally.harmed();
-                    self.pace.passed(count, now);
+                counter.bytes(count);
+                if self.throttle.limits() {
+                    counter.affected();
+                    self.throttle.passed(count, now);
                 }
             }
             Err(Errno::AGAIN) => {
@@ -313,11 +309,11 @@ impl Passage {
             Err(Errno::INTR) => {}
             Err(_) => {
                 // Nobody is there to take it.
-                match &mut self.store {
-                    Store::Pipe { filled, .. } => *filled = 0,
-                    Store::Late { pieces, .. } => pieces.clear(),
+                match &mut self.buffer {
+                    Buffer::Pipe { filled, .. } => *filled = 0,
+                    Buffer::Late { pieces, .. } => pieces.clear(),
                 }
-                self.state = State::Broken(now);
+                self.state = RelayState::Broken(now);
             }
         }
         true
@@ -325,12 +321,12 @@ impl Passage {
 
     /// Tells the other end that nothing more comes, when it is time.
     fn end(&mut self, to: &TcpStream, now: Instant) -> bool {
-        if !matches!(self.state, State::Ending(at) if at <= now) || !self.is_empty() {
+        if !matches!(self.state, RelayState::Ending(at) if at <= now) || !self.is_empty() {
             return false;
         }
         self.state = match shutdown(to, Shutdown::Write) {
-            Ok(()) => State::Ended,
-            Err(_) => State::Broken(now),
+            Ok(()) => RelayState::Ended,
+            Err(_) => RelayState::Broken(now),
         };
         true
     }

@@ -47,7 +47,7 @@ pub struct Slicer {
 }
 
 /// What is longer would not be seen to end.
-const LONGEST: HumanDuration = HumanDuration::seconds(3600);
+const MAX_DELAY: HumanDuration = HumanDuration::seconds(3600);
 
 impl StreamEffects {
     /// Whether nothing is done.
@@ -79,7 +79,7 @@ impl StreamEffects {
             ),
         ] {
             if let Some(span) = span
-                && (span.0.is_zero() || span > LONGEST)
+                && (span.0.is_zero() || span > MAX_DELAY)
             {
                 wrong(
                     key,

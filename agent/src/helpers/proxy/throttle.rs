@@ -6,10 +6,10 @@ use rand_chacha::rand_core::Rng as _;
 use std::time::{Duration, Instant};
 
 /// What passes at once where there is a bandwidth: as much as it allows for in this time.
-const PORTION: Duration = Duration::from_millis(10);
+const RATE_WINDOW: Duration = Duration::from_millis(10);
 
 /// How fast one way of one connection goes.
-pub(super) struct Pace {
+pub(super) struct Throttle {
     /// Bytes per second.
     rate: Option<f64>,
     /// When the bandwidth is free again.
@@ -22,9 +22,9 @@ pub(super) struct Pace {
     rng: ChaCha8Rng,
 }
 
-impl Pace {
+impl Throttle {
     pub(super) fn new(harm: &StreamEffects, rng: ChaCha8Rng, now: Instant) -> Self {
-        let mut pace = Pace {
+        let mut throttle = Throttle {
             rate: harm.bandwidth.map(|size| size.0 as f64),
             free: now,
             slicer: harm.slicer.clone(),
@@ -32,8 +32,8 @@ impl Pace {
             next_piece: now,
             rng,
         };
-        pace.cut();
-        pace
+        throttle.cut();
+        throttle
     }
 
     /// Whether it is any other than: as fast as it goes.
@@ -49,7 +49,7 @@ impl Pace {
     /// The most that passes at once.
     pub(super) fn portion(&self) -> usize {
         let of_rate = self.rate.map_or(usize::MAX, |rate| {
-            ((rate * PORTION.as_secs_f64()) as usize).max(1)
+            ((rate * RATE_WINDOW.as_secs_f64()) as usize).max(1)
         });
         match self.slicer {
             Some(_) => of_rate.min(self.piece),
@@ -61,7 +61,7 @@ impl Pace {
     pub(super) fn passed(&mut self, count: usize, now: Instant) {
         if let Some(rate) = self.rate {
             // A late waking is made good; a long silence is not.
-            let since = now.checked_sub(PORTION).unwrap_or(now);
+            let since = now.checked_sub(RATE_WINDOW).unwrap_or(now);
             self.free = self.free.max(since) + Duration::from_secs_f64(count as f64 / rate);
         }
         self.piece = self.piece.saturating_sub(count);
@@ -94,14 +94,14 @@ mod tests {
     use backburn_experiments::HumanDuration;
     use rand_chacha::rand_core::SeedableRng as _;
 
-    fn pace(harm: StreamEffects, now: Instant) -> Pace {
-        Pace::new(&harm, ChaCha8Rng::seed_from_u64(1), now)
+    fn throttle(harm: StreamEffects, now: Instant) -> Throttle {
+        Throttle::new(&harm, ChaCha8Rng::seed_from_u64(1), now)
     }
 
     #[test]
     fn bandwidth_comes_to_its_rate_and_makes_lateness_good() {
         let start = Instant::now();
-        let mut pace = pace(
+        let mut throttle = throttle(
             StreamEffects {
                 bandwidth: Some(Size(100_000)),
                 ..StreamEffects::default()
@@ -110,18 +110,18 @@ mod tests {
         );
         let (mut now, mut passed) = (start, 0);
         while now < start + Duration::from_secs(2) {
-            assert_eq!(pace.portion(), 1000);
-            pace.passed(pace.portion(), now);
+            assert_eq!(throttle.portion(), 1000);
+            throttle.passed(throttle.portion(), now);
             passed += 1000;
             // Woken a little late, each time.
-            now = now.max(pace.next()) + Duration::from_micros(300);
+            now = now.max(throttle.next()) + Duration::from_micros(300);
         }
         assert!((198_000..=203_000).contains(&passed), "{passed}");
         // A second of silence is no credit for a second.
         now += Duration::from_secs(1);
         let mut burst = 0;
-        while pace.next() <= now {
-            pace.passed(pace.portion(), now);
+        while throttle.next() <= now {
+            throttle.passed(throttle.portion(), now);
             burst += 1000;
         }
         assert!(burst <= 3000, "{burst}");
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn pieces_are_spread_about_their_size() {
         let start = Instant::now();
-        let mut pace = pace(
+        let mut throttle = throttle(
             StreamEffects {
                 slicer: Some(Slicer {
                     size: Size(100),
@@ -144,10 +144,10 @@ mod tests {
         let mut now = start;
         let mut sizes = Vec::new();
         for _ in 0..1000 {
-            sizes.push(pace.portion());
-            pace.passed(pace.portion(), now);
-            assert_eq!(pace.next(), now + Duration::from_millis(3));
-            now = pace.next();
+            sizes.push(throttle.portion());
+            throttle.passed(throttle.portion(), now);
+            assert_eq!(throttle.next(), now + Duration::from_millis(3));
+            now = throttle.next();
         }
         assert!(sizes.iter().all(|size| (60..=140).contains(size)));
         assert!(sizes.iter().any(|size| *size < 70) && sizes.iter().any(|size| *size > 130));

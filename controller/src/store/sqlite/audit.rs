@@ -1,9 +1,9 @@
-//! The audit log's rows.
+//! The rows of the audit log.
 
-use super::codec::{all, alter, from_json, from_word_or_none, json, one, parsed, word};
-use crate::store::audit::{AuditRow, ChainVerifier, START};
+use super::codec::{all, change, from_json, from_word_or_none, json, one, parsed, word};
+use crate::store::audit::{AuditRow, ChainVerifier, EMPTY_HEAD};
 use crate::store::error::StoreError;
-use crate::store::records::{AuditEntry, AuditHead, AuditRecord, AuditVerification};
+use crate::store::records::{AuditEntry, AuditHead, AuditRecord, ChainVerification};
 use rusqlite::{Connection, Row, params};
 
 pub(super) fn append(
@@ -17,7 +17,7 @@ pub(super) fn append(
             hash: parsed(row, "hash")?,
         })
     })?;
-    let last = last.unwrap_or(START);
+    let last = last.unwrap_or(EMPTY_HEAD);
     let link = AuditRow {
         number: last.number + 1,
         at: record.at.to_string(),
@@ -43,7 +43,7 @@ pub(super) fn append(
         last.hash.to_string(),
         hash.to_string(),
     ];
-    alter(connection, statement, parameters)?;
+    change(connection, statement, parameters)?;
     let number = link.number;
     Ok(AuditHead { number, hash })
 }
@@ -89,7 +89,7 @@ fn link(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
 pub(super) fn verify(
     connection: &Connection,
     known: Option<&AuditHead>,
-) -> Result<AuditVerification, StoreError> {
+) -> Result<ChainVerification, StoreError> {
     let mut walk = ChainVerifier::new(known);
     let mut statement = connection.prepare_cached("SELECT * FROM audit ORDER BY number")?;
     let mut rows = statement.query([])?;

@@ -1,4 +1,4 @@
-//! Between columns and what they mean. A text that is not what it must be says that the store is damaged.
+//! Encoding and decoding of columns. A text that cannot be decoded means that the store is damaged.
 
 use crate::store::error::StoreError;
 use rusqlite::types::FromSqlError;
@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::str::FromStr;
 
-/// JSON as it is stored, on one line.
+/// Encodes a value as JSON on one line.
 pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value)
-        .map_err(|error| StoreError::conflict("it can't be written as JSON").because(error))
+        .map_err(|error| StoreError::conflict("it cannot be written as JSON").caused_by(error))
 }
 
-/// What is one word as JSON (an outcome, a role, a reason), without the quotes.
+/// Encodes a value that is a single JSON string (an outcome, a role, a reason) without the quotes.
 pub(super) fn word(value: &impl Serialize) -> Result<String, StoreError> {
     Ok(json(value)?.trim_matches('"').to_owned())
 }
 
 fn wrong(column: &str, why: impl Error + Send + Sync + 'static) -> rusqlite::Error {
-    tracing::warn!(column, %why, "a column of the store can't be read");
+    tracing::warn!(column, %why, "a column of the store could not be decoded");
     rusqlite::Error::FromSqlConversionFailure(
         0,
         rusqlite::types::Type::Text,
@@ -28,19 +28,19 @@ fn wrong(column: &str, why: impl Error + Send + Sync + 'static) -> rusqlite::Err
     )
 }
 
-/// A column of JSON.
+/// Decodes a column of JSON.
 pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str()?;
     serde_json::from_str(text).map_err(|error| wrong(column, error))
 }
 
-/// A column that is one word.
+/// Decodes a column that is a single word.
 pub(super) fn from_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     serde_json::from_value(row.get_ref(column)?.as_str()?.into())
         .map_err(|error| wrong(column, error))
 }
 
-/// The same where it may be null.
+/// Decodes a column that is a single word or null.
 pub(super) fn from_word_or_none<T: DeserializeOwned>(
     row: &Row<'_>,
     column: &str,
@@ -51,7 +51,7 @@ pub(super) fn from_word_or_none<T: DeserializeOwned>(
     }
 }
 
-/// A column whose text is parsed: a time, a hash, a number of 64 bits.
+/// Parses a column's text: a time, a hash, or a 64-bit number.
 pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
@@ -60,7 +60,7 @@ where
     text.parse().map_err(|error| wrong(column, error))
 }
 
-/// The same where it may be null.
+/// Parses a column's text, which may be null.
 pub(super) fn parsed_or_none<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
@@ -71,7 +71,7 @@ where
     }
 }
 
-/// All rows that a query finds.
+/// Returns all rows that a query finds.
 pub(super) fn all<T>(
     connection: &Connection,
     query: &str,
@@ -83,7 +83,7 @@ pub(super) fn all<T>(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The one row that a query finds, or none.
+/// Returns the first row that a query finds, if any.
 pub(super) fn one<T>(
     connection: &Connection,
     query: &str,
@@ -98,8 +98,8 @@ pub(super) fn one<T>(
     }
 }
 
-/// Alters rows. Gives how many.
-pub(super) fn alter(
+/// Executes a statement that changes rows. Returns their number.
+pub(super) fn change(
     connection: &Connection,
     statement: &str,
     parameters: impl Params,

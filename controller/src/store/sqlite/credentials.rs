@@ -1,26 +1,26 @@
-//! Who may come: agents, join tokens, API tokens.
+//! Agents, join tokens and API tokens.
 
-use super::codec::{all, alter, from_json, from_word, json, one, parsed, parsed_or_none, word};
+use super::codec::{all, change, from_json, from_word, json, one, parsed, parsed_or_none, word};
 use crate::store::error::StoreError;
 use crate::store::records::{ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
-fn none(what: &str, name: &str) -> StoreError {
-    StoreError::not_there(format!("there is no {what} `{name}`"))
+fn not_found(what: &str, name: &str) -> StoreError {
+    StoreError::not_found(format!("there is no {what} `{name}`"))
 }
 
-fn altered(rows: usize, what: &str, name: &str) -> Result<(), StoreError> {
+fn found_or(rows: usize, what: &str, name: &str) -> Result<(), StoreError> {
     match rows {
-        0 => Err(none(what, name)),
+        0 => Err(not_found(what, name)),
         _ => Ok(()),
     }
 }
 
-fn taken(inserted: usize, what: &str, name: &str) -> Result<(), StoreError> {
+fn inserted_or(inserted: usize, what: &str, name: &str) -> Result<(), StoreError> {
     match inserted {
         0 => Err(StoreError::conflict(format!(
-            "there is {what} `{name}` already"
+            "there already is {what} `{name}`"
         ))),
         _ => Ok(()),
     }
@@ -36,7 +36,7 @@ pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Resul
         agent.enrolled.to_string(),
         agent.revoked.map(|at| at.to_string()),
     ];
-    alter(connection, statement, parameters).map(|_| ())
+    change(connection, statement, parameters).map(|_| ())
 }
 
 fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
@@ -51,7 +51,7 @@ fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
 
 pub(super) fn agent(connection: &Connection, name: &str) -> Result<EnrolledAgent, StoreError> {
     let query = "SELECT * FROM agents WHERE name = ?1";
-    one(connection, query, [name], read_agent)?.ok_or_else(|| none("agent", name))
+    one(connection, query, [name], read_agent)?.ok_or_else(|| not_found("agent", name))
 }
 
 pub(super) fn agents(
@@ -69,8 +69,8 @@ pub(super) fn revoke_agent(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let statement = "UPDATE agents SET revoked = COALESCE(revoked, ?2) WHERE name = ?1";
-    altered(
-        alter(connection, statement, [name, &at.to_string()])?,
+    found_or(
+        change(connection, statement, [name, &at.to_string()])?,
         "agent",
         name,
     )
@@ -89,8 +89,8 @@ pub(super) fn put_join_token(
         token.expires.to_string(),
         token.agent,
     ];
-    taken(
-        alter(connection, statement, parameters)?,
+    inserted_or(
+        change(connection, statement, parameters)?,
         "a join token",
         &token.id,
     )
@@ -113,12 +113,12 @@ pub(super) fn take_join_token(
     now: Timestamp,
 ) -> Result<JoinTokenRecord, StoreError> {
     let query = "SELECT * FROM join_tokens WHERE id = ?1";
-    // What is compared are hashes: how soon they differ tells nothing about the secret.
+    // Hashes are compared: the time until they differ reveals nothing about the secret.
     let token = one(connection, query, [id], read_join_token)?
         .filter(|token| token.hash == *secret && now < token.expires)
         .ok_or_else(|| {
-            StoreError::not_there("the join token is not valid")
-                .hint("join tokens are used once and expire: ask for a new one")
+            StoreError::not_found("the join token is not valid")
+                .hint("a join token can be used once, and expires: create a new one")
         })?;
     remove_join_token(connection, id)?;
     Ok(token)
@@ -134,8 +134,8 @@ pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinTokenRecord
 }
 
 pub(super) fn remove_join_token(connection: &Connection, id: &str) -> Result<(), StoreError> {
-    let rows = alter(connection, "DELETE FROM join_tokens WHERE id = ?1", [id])?;
-    altered(rows, "join token", id)
+    let rows = change(connection, "DELETE FROM join_tokens WHERE id = ?1", [id])?;
+    found_or(rows, "join token", id)
 }
 
 pub(super) fn put_api_token(
@@ -153,8 +153,8 @@ pub(super) fn put_api_token(
         token.expires.map(|at| at.to_string()),
         token.revoked.map(|at| at.to_string()),
     ];
-    taken(
-        alter(connection, statement, parameters)?,
+    inserted_or(
+        change(connection, statement, parameters)?,
         "an API token",
         &token.id,
     )
@@ -174,7 +174,7 @@ fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiTokenRecord> {
 
 pub(super) fn api_token(connection: &Connection, id: &str) -> Result<ApiTokenRecord, StoreError> {
     let query = "SELECT * FROM api_tokens WHERE id = ?1";
-    one(connection, query, [id], read_api_token)?.ok_or_else(|| none("API token", id))
+    one(connection, query, [id], read_api_token)?.ok_or_else(|| not_found("API token", id))
 }
 
 pub(super) fn api_tokens(connection: &Connection) -> Result<Vec<ApiTokenRecord>, StoreError> {
@@ -192,8 +192,8 @@ pub(super) fn revoke_api_token(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let statement = "UPDATE api_tokens SET revoked = COALESCE(revoked, ?2) WHERE id = ?1";
-    altered(
-        alter(connection, statement, [id, &at.to_string()])?,
+    found_or(
+        change(connection, statement, [id, &at.to_string()])?,
         "API token",
         id,
     )

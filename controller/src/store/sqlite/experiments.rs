@@ -1,8 +1,8 @@
-//! Experiments: each change is a version of its own, and so is a removal.
+//! Experiments. Each change makes a new version, and so does a removal.
 
-use super::codec::{all, alter, from_json, one, parsed};
+use super::codec::{all, change, from_json, one, parsed};
 use crate::store::error::StoreError;
-use crate::store::records::{ExperimentVersion, PutResult, StoredExperiment};
+use crate::store::records::{ExperimentRecord, ExperimentVersionRecord, PutResult};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -28,7 +28,7 @@ fn insert(
     let statement =
         "INSERT INTO experiments (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)";
     let parameters = params![name, version, document, who, at.to_string()];
-    alter(connection, statement, parameters).map(|_| ())
+    change(connection, statement, parameters).map(|_| ())
 }
 
 pub(super) fn put(
@@ -51,8 +51,8 @@ pub(super) fn put(
     Ok(PutResult { version, changed })
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<StoredExperiment> {
-    Ok(StoredExperiment {
+fn read(row: &Row<'_>) -> rusqlite::Result<ExperimentRecord> {
+    Ok(ExperimentRecord {
         name: row.get("name")?,
         version: row.get("version")?,
         document: from_json(row, "document")?,
@@ -65,11 +65,11 @@ pub(super) fn get(
     connection: &Connection,
     name: &str,
     version: Option<u64>,
-) -> Result<StoredExperiment, StoreError> {
+) -> Result<ExperimentRecord, StoreError> {
     let query = "SELECT * FROM experiments WHERE name = ?1 AND document IS NOT NULL \
         AND version = COALESCE(?2, (SELECT MAX(version) FROM experiments WHERE name = ?1))";
     one(connection, query, params![name, version], read)?.ok_or_else(|| match version {
-        Some(version) => StoreError::not_there(format!(
+        Some(version) => StoreError::not_found(format!(
             "there is no version {version} of experiment `{name}`"
         )),
         None => unknown(name),
@@ -77,14 +77,14 @@ pub(super) fn get(
 }
 
 fn unknown(name: &str) -> StoreError {
-    StoreError::not_there(format!("there is no experiment `{name}`"))
+    StoreError::not_found(format!("there is no experiment `{name}`"))
 }
 
 pub(super) fn list(
     connection: &Connection,
     after: Option<&str>,
     limit: u32,
-) -> Result<Vec<StoredExperiment>, StoreError> {
+) -> Result<Vec<ExperimentRecord>, StoreError> {
     let query = "SELECT * FROM experiments AS this \
         WHERE name > COALESCE(?1, '') AND document IS NOT NULL \
         AND version = (SELECT MAX(version) FROM experiments WHERE name = this.name) \
@@ -95,11 +95,11 @@ pub(super) fn list(
 pub(super) fn versions(
     connection: &Connection,
     name: &str,
-) -> Result<Vec<ExperimentVersion>, StoreError> {
+) -> Result<Vec<ExperimentVersionRecord>, StoreError> {
     let query = "SELECT version, who, at, document IS NULL AS removed FROM experiments \
         WHERE name = ?1 ORDER BY version";
     let found = all(connection, query, [name], |row| {
-        Ok(ExperimentVersion {
+        Ok(ExperimentVersionRecord {
             version: row.get("version")?,
             who: row.get("who")?,
             at: parsed(row, "at")?,

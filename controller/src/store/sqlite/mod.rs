@@ -1,4 +1,4 @@
-//! The store on a disk of its own: SQLite, one thread that writes, as many as like that read.
+//! A store in SQLite on a local disk: one thread writes, and any number of threads read.
 
 mod audit;
 mod codec;
@@ -14,9 +14,9 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, AuditVerification, EnrolledAgent,
-    ExperimentVersion, Hash, JoinTokenRecord, NewRun, NumberedEvent, PutResult, RunEnd, RunFilter,
-    RunRecord, StoredExperiment,
+    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification, EnrolledAgent,
+    ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun, NumberedEvent,
+    PutResult, RunEnd, RunFilter, RunRecord,
 };
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
@@ -28,33 +28,32 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use writer::{Atomicity, WriterThread};
 
-/// How many connections that read are kept for the next who reads.
+/// How many idle reading connections are kept.
 const MAX_IDLE_READERS: usize = 8;
 
 /// A store in a folder.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // In the order in which they end: the lock last.
+    // In the order in which they are dropped: the lock last.
     writer: WriterThread,
     readers: Mutex<Vec<Connection>>,
     folder: StoreFolder,
 }
 
 impl SqliteStore {
-    /// Opens the store in this folder; makes both where they are not there. Only the folder's owner may
-    /// read what is in it.
+    /// Opens the store in this folder, and creates both if they do not exist. Only the folder's owner may read its content.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Locked`]: another controller holds it. [`StoreErrorKind::Newer`]: a newer program wrote it.
-    /// [`StoreErrorKind::Corrupt`]: it is damaged, or is no store. And what the disk does.
+    /// [`StoreErrorKind::Locked`]: another controller has locked it. [`StoreErrorKind::Newer`]: a newer program wrote it.
+    /// [`StoreErrorKind::Corrupt`]: it is damaged, or is not a store. And errors of the disk.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let folder = StoreFolder::hold(path)?;
+        let folder = StoreFolder::lock(path)?;
         let what = format!("open the store in {}", path.display());
         let open = || {
-            let mut connection = folder.writing()?;
+            let mut connection = folder.open_writer()?;
             schema::migrate(&mut connection)?;
             WriterThread::start(connection).map_err(|error| {
-                StoreError::new(StoreErrorKind::Io, "no thread can be started").because(error)
+                StoreError::new(StoreErrorKind::Io, "no thread could be started").caused_by(error)
             })
         };
         let writer = open().map_err(|error: StoreError| error.while_doing(&what))?;
@@ -86,9 +85,9 @@ impl SqliteStore {
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
         let found = kept
-            .map_or_else(|| self.folder.reading(), Ok)
+            .map_or_else(|| self.folder.open_reader(), Ok)
             .and_then(|connection| {
-                // What is read by several statements is of one moment.
+                // Several statements read the data of one moment.
                 connection.execute_batch("BEGIN")?;
                 let found = read(&connection);
                 connection.execute_batch("ROLLBACK")?;
@@ -117,7 +116,7 @@ impl Store for SqliteStore {
         })
     }
 
-    fn experiment(&self, name: &str, version: Option<u64>) -> Result<StoredExperiment, StoreError> {
+    fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
         })
@@ -127,13 +126,13 @@ impl Store for SqliteStore {
         &self,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<StoredExperiment>, StoreError> {
+    ) -> Result<Vec<ExperimentRecord>, StoreError> {
         self.read("list the experiments", |connection| {
             experiments::list(connection, after, limit)
         })
     }
 
-    fn experiment_versions(&self, name: &str) -> Result<Vec<ExperimentVersion>, StoreError> {
+    fn experiment_versions(&self, name: &str) -> Result<Vec<ExperimentVersionRecord>, StoreError> {
         self.read("read an experiment's history", |connection| {
             experiments::versions(connection, name)
         })
@@ -153,7 +152,7 @@ impl Store for SqliteStore {
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
         let run = run.to_owned();
-        // Made here: the one thread that writes has enough to do.
+        // Encoded here, because the only writing thread has enough to do.
         let entry = codec::json(entry)?;
         self.writer
             .write(Atomicity::SingleStatement, move |connection| {
@@ -303,7 +302,7 @@ impl Store for SqliteStore {
         let (name, value) = (name.to_owned(), codec::json(value)?);
         self.write("write a setting", move |connection| {
             let statement = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
-            codec::alter(connection, statement, [name, value]).map(|_| ())
+            codec::change(connection, statement, [name, value]).map(|_| ())
         })
     }
 
@@ -320,7 +319,7 @@ impl Store for SqliteStore {
         })
     }
 
-    fn verify_audit(&self, known: Option<&AuditHead>) -> Result<AuditVerification, StoreError> {
+    fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError> {
         self.read("verify the audit log", |connection| {
             audit::verify(connection, known)
         })
@@ -334,7 +333,7 @@ impl Store for SqliteStore {
 
     fn import(&self, from: &mut dyn BufRead) -> Result<u64, ImportError> {
         // Not by the thread that writes: that must not wait for a file from somewhere. It finds the store locked meanwhile.
-        let mut connection = self.folder.writing()?;
+        let mut connection = self.folder.open_writer()?;
         transfer::import(&mut connection, from)
     }
 }

@@ -1,4 +1,4 @@
-//! Where a store is: a folder for its owner only, a lock for one controller only, and connections.
+//! Opening a store: a folder that only its owner may enter, a lock for one controller, and connections.
 
 use crate::store::error::{StoreError, StoreErrorKind};
 use nix::fcntl::{Flock, FlockArg};
@@ -9,20 +9,20 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a connection waits for another one's lock. Only an import holds one for long.
+/// How long a connection waits for another's lock. Only an import holds one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A store's folder, held.
+/// A store's folder, locked.
 #[derive(Debug)]
 pub(super) struct StoreFolder {
     file: PathBuf,
-    // The kernel lets go of it when its holder dies.
+    // The kernel releases it when its holder dies.
     _lock: Flock<File>,
 }
 
 impl StoreFolder {
-    /// Makes the folder where it is not there, and holds it.
-    pub(super) fn hold(folder: &Path) -> Result<Self, StoreError> {
+    /// Creates the folder if there is none, and locks it.
+    pub(super) fn lock(folder: &Path) -> Result<Self, StoreError> {
         let cannot = |error: io::Error| {
             let kind = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Full,
@@ -30,12 +30,12 @@ impl StoreFolder {
             };
             StoreError::new(
                 kind,
-                format!("can't open the store in {}: {error}", folder.display()),
+                format!("could not open the store in {}: {error}", folder.display()),
             )
-            .because(error)
+            .caused_by(error)
         };
-        make_durably(folder).map_err(cannot)?;
-        let lock = own(&folder.join("lock")).map_err(cannot)?;
+        create_durably(folder).map_err(cannot)?;
+        let lock = open_private(&folder.join("lock")).map_err(cannot)?;
         let lock =
             Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(
                 |(_, error)| {
@@ -43,42 +43,42 @@ impl StoreFolder {
                 nix::errno::Errno::EWOULDBLOCK => StoreError::new(
                     StoreErrorKind::Locked,
                     format!(
-                        "the store in {} is held by another process: a store has one controller",
+                        "the store in {} is locked by another process: only one controller may use a store",
                         folder.display()
                     ),
                 )
-                .hint("end the other controller, or give this one a folder of its own"),
+                .hint("end the other controller, or give this one its own folder"),
                 other => cannot(other.into()),
             }
                 },
             )?;
         let file = folder.join("store.db");
-        // Closed again before SQLite opens it: to close any descriptor of it later would undo SQLite's locks.
-        drop(own(&file).map_err(cannot)?);
+        // Closed before SQLite opens it: closing any descriptor of the file later would release SQLite's locks.
+        drop(open_private(&file).map_err(cannot)?);
         Ok(StoreFolder { file, _lock: lock })
     }
 
-    /// A connection that may write. Each commit is synced.
-    pub(super) fn writing(&self) -> Result<Connection, StoreError> {
+    /// Opens a connection that may write. Each commit is synced.
+    pub(super) fn open_writer(&self) -> Result<Connection, StoreError> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mode: String =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
             return Err(StoreError::new(
                 StoreErrorKind::Io,
-                "the file system has no shared memory for a log that is written ahead",
+                "the file system does not support the shared memory of a write-ahead log",
             )
             .hint("put the store's folder on a local disk"));
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // Of a log that was long once, so much stays: 16 MiB.
+        // A log that has grown is truncated to this size, in bytes.
         connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
         Ok(connection)
     }
 
-    /// A connection that reads what is committed, and waits for nobody.
-    pub(super) fn reading(&self) -> Result<Connection, StoreError> {
+    /// Opens a connection that reads what is committed, without waiting for writers.
+    pub(super) fn open_reader(&self) -> Result<Connection, StoreError> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
@@ -88,7 +88,7 @@ impl StoreFolder {
         let connection =
             Connection::open_with_flags(&self.file, credentials | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A file that somebody prepared runs nothing, and a damaged page is noticed where it is read.
+        // A prepared file must not run anything, and a damaged page is to be noticed when it is read.
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -96,8 +96,8 @@ impl StoreFolder {
     }
 }
 
-/// Makes a folder that only its owner may enter, so that it is still there after a crash of the host.
-fn make_durably(folder: &Path) -> io::Result<()> {
+/// Creates a folder that only its owner may enter, and syncs its parent so that it survives a crash of the host.
+fn create_durably(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -109,8 +109,8 @@ fn make_durably(folder: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Opens a file that only its owner may read, and makes it where it is not there.
-fn own(path: &Path) -> io::Result<File> {
+/// Opens a file that only its owner may read, and creates it if there is none.
+fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -127,16 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_is_synced_and_a_reader_writes_nothing() {
+    fn connections_sync_commits_and_readers_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = StoreFolder::hold(folder.path()).unwrap();
-        let writing = folder.writing().unwrap();
+        let folder = StoreFolder::lock(folder.path()).unwrap();
+        let writing = folder.open_writer().unwrap();
         let pragma = |name| writing.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         assert_eq!(pragma("synchronous"), Ok(2), "FULL");
         assert_eq!(pragma("foreign_keys"), Ok(1));
         writing.execute_batch("CREATE TABLE a (x)").unwrap();
         let refused = folder
-            .reading()
+            .open_reader()
             .unwrap()
             .execute_batch("INSERT INTO a VALUES (1)");
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Runs and their journals.
 
 use super::codec::{
-    all, alter, from_json, from_word, from_word_or_none, one, parsed, parsed_or_none, word,
+    all, change, from_json, from_word, from_word_or_none, one, parsed, parsed_or_none, word,
 };
 use crate::store::error::StoreError;
 use crate::store::records::{ExperimentRef, NewRun, NumberedEvent, RunEnd, RunFilter, RunRecord};
@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, ToSql, params};
 
 fn unknown(run: &str) -> StoreError {
-    StoreError::not_there(format!("there is no run `{run}`"))
+    StoreError::not_found(format!("there is no run `{run}`"))
 }
 
 fn closed(run: &str) -> StoreError {
     StoreError::conflict(format!("run `{run}` is closed"))
 }
 
-/// Why nothing could be done to an open run of this id.
+/// Why there is no open run of this id.
 fn not_open(connection: &Connection, run: &str) -> StoreError {
     match ordinal(connection, run) {
         Ok(_) => closed(run),
@@ -24,7 +24,7 @@ fn not_open(connection: &Connection, run: &str) -> StoreError {
     }
 }
 
-/// A run's number in the order in which they were opened.
+/// The number of a run in the order in which runs were opened.
 fn ordinal(connection: &Connection, run: &str) -> Result<i64, StoreError> {
     let query = "SELECT number FROM runs WHERE id = ?1";
     one(connection, query, [run], |row| row.get(0))?.ok_or_else(|| unknown(run))
@@ -33,7 +33,7 @@ fn ordinal(connection: &Connection, run: &str) -> Result<i64, StoreError> {
 pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreError> {
     if ordinal(connection, &run.id).is_ok() {
         return Err(StoreError::conflict(format!(
-            "there is a run `{}` already",
+            "there already is a run `{}`",
             run.id
         )));
     }
@@ -53,7 +53,7 @@ pub(super) fn open(connection: &Connection, run: &NewRun) -> Result<(), StoreErr
         word(&run.because)?,
         run.started.to_string(),
     ];
-    alter(connection, statement, parameters).map(|_| ())
+    change(connection, statement, parameters).map(|_| ())
 }
 
 /// An open run's ordinal, and the number of the next entry in its journal.
@@ -68,11 +68,11 @@ fn next(connection: &Connection, run: &str) -> Result<(i64, u64), StoreError> {
 
 const INSERT: &str = "INSERT INTO events (run, number, entry) VALUES (?1, ?2, ?3)";
 
-/// Alters by one statement, so that it needs no savepoint. An `INSERT … SELECT … RETURNING` would do all in
-/// one, by way of two temporary tables.
+/// Changes data with one statement, so that no savepoint is needed. An `INSERT … SELECT … RETURNING` would do everything in
+/// one statement, but uses two temporary tables.
 pub(super) fn append(connection: &Connection, run: &str, entry: &str) -> Result<u64, StoreError> {
     let (ordinal, number) = next(connection, run)?;
-    alter(connection, INSERT, params![ordinal, number, entry])?;
+    change(connection, INSERT, params![ordinal, number, entry])?;
     Ok(number)
 }
 
@@ -83,7 +83,7 @@ pub(super) fn append_all(
 ) -> Result<(), StoreError> {
     let (ordinal, first) = next(connection, run)?;
     for (number, entry) in (first..).zip(entries) {
-        alter(connection, INSERT, params![ordinal, number, entry])?;
+        change(connection, INSERT, params![ordinal, number, entry])?;
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ pub(super) fn events(
     let ordinal = ordinal(connection, run)?;
     let query =
         "SELECT number, entry FROM events WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
-    // There is no number that a signed one has no room for.
+    // SQLite's integers are signed: larger numbers do not exist in it.
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     all(connection, query, params![ordinal, after, limit], |row| {
         Ok(NumberedEvent {
@@ -116,7 +116,7 @@ pub(super) fn close(
     let statement =
         "UPDATE runs SET ended = ?2, outcome = ?3, verdict = ?4 WHERE id = ?1 AND ended IS NULL";
     let parameters = params![run, end.ended.to_string(), word(&end.outcome)?, verdict];
-    match alter(connection, statement, parameters)? {
+    match change(connection, statement, parameters)? {
         0 => Err(not_open(connection, run)),
         _ => Ok(()),
     }
@@ -199,8 +199,8 @@ pub(super) fn open_ones(connection: &Connection) -> Result<Vec<RunRecord>, Store
     all(connection, &query, [], read)
 }
 
-/// Forgets the first of those that were closed before this time. Times are text with as many digits as they need, so that
-/// they are compared as numbers.
+/// Deletes the earliest run that was closed before this time. Times are texts of varying length, so they are compared as
+/// numbers.
 pub(super) fn forget(
     connection: &Connection,
     before: Timestamp,
@@ -213,7 +213,7 @@ pub(super) fn forget(
     let Some((number, id)) = found else {
         return Ok(None);
     };
-    alter(connection, "DELETE FROM events WHERE run = ?1", [number])?;
-    alter(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    change(connection, "DELETE FROM events WHERE run = ?1", [number])?;
+    change(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
     Ok(Some(id))
 }

@@ -1,15 +1,15 @@
-//! The schema, step by step. A store of any earlier version is brought to the latest when it is opened.
+//! The schema, as a list of migrations. A store of an earlier version is migrated when it is opened.
 
 use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 
-/// What makes version n of version n - 1. A step that has shipped is never altered.
+/// The migrations: each makes a version from the one before. A migration that was released is never changed.
 const STEPS: &[&str] = &[include_str!("1.sql")];
 
-/// Marks the file as ours: `BkBn`.
+/// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;
 
-/// Brings a store to the latest version.
+/// Migrates a store to the latest version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     step_by_step(connection, STEPS)
 }

@@ -1,5 +1,5 @@
-//! Export and import, by one list of the tables. JSON goes out and comes in as the text that is
-//! stored, so that an export of an import is the same bytes.
+//! Export and import, by one list of the tables. JSON is exported and imported as the text that is stored, so that the
+//! export of an import has the same bytes.
 
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
@@ -13,21 +13,21 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
-/// What an export begins with.
+/// The kind of the first line.
 const HEADER: &str = "backburn-export";
-/// What it ends with.
+/// The kind of the last line.
 const END: &str = "end";
-/// The most problems that are told.
+/// The most problems that are reported.
 const MAX_PROBLEMS: usize = 100;
 
-/// What a column means, which is looked at before it is taken in.
+/// The meaning of a column, which is checked before it is imported.
 #[derive(Debug, Clone, Copy)]
 enum Column {
     Text,
     Number,
     Time,
     Hash,
-    /// 64 bits, as text.
+    /// A 64-bit number, stored as text.
     Seed,
     Word(fn(&str) -> bool),
     Json(fn(&str) -> Result<(), serde_json::Error>),
@@ -36,7 +36,7 @@ enum Column {
 /// A table in an export.
 struct ExportTable {
     kind: &'static str,
-    /// In the order in which they are written, and whether each may be null.
+    /// The columns in the order in which they are exported, and whether each may be null.
     columns: &'static [(&'static str, Column, bool)],
     select: &'static str,
     insert: &'static str,
@@ -50,7 +50,7 @@ fn word<T: DeserializeOwned>(text: &str) -> bool {
     serde_json::from_value::<T>(text.into()).is_ok()
 }
 
-/// Every table, and each after those that it refers to.
+/// All tables, each after those that it refers to.
 const TABLES: &[ExportTable] = &[
     ExportTable {
         kind: "experiment",
@@ -170,7 +170,7 @@ const TABLES: &[ExportTable] = &[
 /// Writes everything. The caller has begun to read, so that it is of one moment.
 pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| {
-        StoreError::new(StoreErrorKind::Io, "the export can't be written").because(error)
+        StoreError::new(StoreErrorKind::Io, "the export can't be written").caused_by(error)
     };
     writeln!(to, r#"{{"kind":"{HEADER}","format":{FORMAT}}}"#).map_err(unwritten)?;
     let mut records = 0_u64;
@@ -247,7 +247,7 @@ pub(super) fn import(
     };
     import.lines(from)?;
     if import.problems.is_empty() {
-        import.whole()?;
+        import.check_gaps()?;
     }
     let (problems, records) = (import.problems, import.records);
     if !problems.is_empty() {
@@ -280,7 +280,7 @@ impl Import<'_> {
         loop {
             bytes.clear();
             let length = from.read_until(b'\n', &mut bytes).map_err(|error| {
-                StoreError::new(StoreErrorKind::Io, "the export can't be read").because(error)
+                StoreError::new(StoreErrorKind::Io, "the export cannot be read").caused_by(error)
             })?;
             if length == 0 || self.problems.len() >= MAX_PROBLEMS {
                 break;
@@ -293,7 +293,7 @@ impl Import<'_> {
                         self.problem(backburn_experiments::json::in_one_line(&problems))
                     }
                 },
-                Err(error) => self.problem(format!("it is no JSON object: {error}")),
+                Err(error) => self.problem(format!("it is not a JSON object: {error}")),
             }
             if self.line == 1 && !self.problems.is_empty() {
                 return Ok(());
@@ -302,7 +302,7 @@ impl Import<'_> {
         if self.line == 0 {
             self.problem("it is empty");
         } else if !self.ended && self.problems.len() < MAX_PROBLEMS {
-            self.problem("the last line is missing, so that it was cut short");
+            self.problem("the last line is missing: the export was cut short");
         }
         Ok(())
     }
@@ -320,9 +320,9 @@ impl Import<'_> {
             match (kind.as_str(), number("format")) {
                 (HEADER, Some(1..=FORMAT)) => {}
                 (HEADER, Some(format)) => self.problem(format!(
-                    "its format is {format}, and this program knows {FORMAT} at the most"
+                    "its format is {format}; this program reads formats up to {FORMAT}"
                 )),
-                _ => self.problem("it is no export of a store"),
+                _ => self.problem("it is not an export of a store"),
             }
             return Ok(());
         }
@@ -330,7 +330,7 @@ impl Import<'_> {
             self.problem("it comes after the last line");
         } else if kind == END {
             self.ended = true;
-            // Lines that were not taken in have said so.
+            // Lines that could not be imported have problems of their own.
             let records = number("records");
             if records != Some(self.line - 2) {
                 self.problem(format!("there are {} records before it", self.line - 2));
@@ -371,7 +371,7 @@ impl Import<'_> {
             Err(error) if error.kind == StoreErrorKind::Conflict => {
                 let why = std::error::Error::source(&error).map(ToString::to_string);
                 self.problem(format!(
-                    "it contradicts the lines before it: {}",
+                    "it conflicts with the lines before it: {}",
                     why.unwrap_or_default()
                 ));
             }
@@ -380,8 +380,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// What can only be seen when all is there: nothing is missing in the middle.
-    fn whole(&mut self) -> Result<(), StoreError> {
+    /// Checks for gaps, which can only be seen once all lines are imported.
+    fn check_gaps(&mut self) -> Result<(), StoreError> {
         let gaps = "SELECT runs.id FROM events JOIN runs ON runs.number = events.run \
             GROUP BY events.run HAVING MAX(events.number) <> COUNT(*)";
         let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
@@ -397,14 +397,14 @@ impl Import<'_> {
     }
 }
 
-/// A column's value, from the JSON that a line has for it.
+/// The value of a column, from its JSON in a line.
 fn value(column: Column, raw: &str) -> Result<Value, String> {
     if let Column::Number = column {
         let number: Option<i64> = serde_json::from_str(raw).ok();
         let number = number.filter(|number| *number > 0);
         return number
             .map(Value::Integer)
-            .ok_or_else(|| "it must be a whole number from 1".into());
+            .ok_or_else(|| "it must be a positive whole number".into());
     }
     if let Column::Json(check) = column {
         return match check(raw) {
@@ -412,16 +412,17 @@ fn value(column: Column, raw: &str) -> Result<Value, String> {
             Err(error) => Err(error.to_string()),
         };
     }
-    let text: String = serde_json::from_str(raw).map_err(|_| String::from("it must be a text"))?;
+    let text: String =
+        serde_json::from_str(raw).map_err(|_| String::from("it must be a string"))?;
     let (right, must) = match column {
         Column::Time => (
             text.parse::<Timestamp>().is_ok(),
-            "a time, as RFC 3339 has it",
+            "a time in RFC 3339 format",
         ),
         Column::Hash => (text.parse::<Hash>().is_ok(), "64 hexadecimal digits"),
-        Column::Seed => (text.parse::<u64>().is_ok(), "a whole number of 64 bits"),
-        Column::Word(known) => (known(&text), "one of the words for it"),
-        Column::Text | Column::Number | Column::Json(_) => (true, "a text"),
+        Column::Seed => (text.parse::<u64>().is_ok(), "a 64-bit whole number"),
+        Column::Word(known) => (known(&text), "one of the allowed words"),
+        Column::Text | Column::Number | Column::Json(_) => (true, "a string"),
     };
     match right {
         true => Ok(Value::Text(text)),

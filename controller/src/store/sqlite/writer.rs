@@ -1,5 +1,5 @@
-//! The one thread that writes. It takes all writes that wait, does them in one transaction, and
-//! answers each after the commit is on the disk: many who wait share one sync.
+//! The only thread that writes. It takes all pending writes, does them in one transaction, and answers each after the commit
+//! is on the disk: concurrent writers share one sync.
 
 use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
@@ -7,30 +7,30 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The longest that a commit is put off for those who waited for the last one and are about to come again.
+/// How long a commit is delayed at most for the writers of the last one, who are about to write again.
 const GATHER_TIMEOUT: Duration = Duration::from_micros(100);
 
-/// What is to be written, and somebody who waits for it.
+/// A write, and the caller that waits for it.
 trait PendingWrite: Send {
-    /// Does it, within the transaction. An error is why the transaction is no more; one that only
-    /// this write met is kept for its answer.
+    /// Does the write within the transaction. Returns an error only if the transaction has ended because of it; an error of
+    /// the write alone is kept for its answer.
     fn write(&mut self, connection: &Connection) -> Result<(), StoreError>;
-    /// Answers: with what came of it, or with why nothing of the transaction is in the store.
+    /// Answers with the result of the write, or with the reason that nothing of the transaction is in the store.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
-/// How a write is kept whole by itself within the transaction that it shares.
+/// How a write is made atomic within the transaction that it shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Atomicity {
-    /// By a savepoint: it may fail after a part of it was done.
+    /// By a savepoint, because the write may fail after a part of it was done.
     Savepoint,
-    /// It alters something by one statement only, which SQLite does whole or not at all.
+    /// By itself, because it changes data with one statement only.
     SingleStatement,
 }
 
 struct WriteJob<T, F> {
     write: Option<F>,
-    whole: Atomicity,
+    atomicity: Atomicity,
     result: Option<Result<T, StoreError>>,
     answer: SyncSender<Result<T, StoreError>>,
 }
@@ -44,11 +44,11 @@ where
         let Some(write) = self.write.take() else {
             return Ok(());
         };
-        let result = match self.whole {
+        let result = match self.atomicity {
             Atomicity::SingleStatement => write(connection),
             Atomicity::Savepoint => within_savepoint(connection, write),
         };
-        // SQLite may end the whole transaction by itself when the disk is full or fails.
+        // SQLite may end the whole transaction when the disk is full or fails.
         let lost = connection
             .is_autocommit()
             .then(|| result.as_ref().err().cloned());
@@ -65,7 +65,7 @@ where
             (Ok(()), None) => Err(ended()),
             (Err(error), _) => Err(error),
         };
-        // Whoever waited may have died.
+        // The caller may have gone.
         self.answer.try_send(result).ok();
     }
 }
@@ -90,7 +90,7 @@ fn ended() -> StoreError {
     StoreError::new(StoreErrorKind::Ended, "the store was closed")
 }
 
-/// The way to the thread. It ends, with all that was handed in before, when this is dropped.
+/// Hands writes to the thread. When this is dropped, the thread finishes them and ends.
 #[derive(Debug)]
 pub(super) struct WriterThread {
     queue: Option<Sender<Box<dyn PendingWrite>>>,
@@ -109,8 +109,8 @@ impl WriterThread {
         })
     }
 
-    /// Hands a write in and waits until it is on the disk.
-    pub(super) fn write<T, F>(&self, whole: Atomicity, write: F) -> Result<T, StoreError>
+    /// Does a write on the thread, and waits until it is on the disk.
+    pub(super) fn write<T, F>(&self, atomicity: Atomicity, write: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -118,7 +118,7 @@ impl WriterThread {
         let (answer, answered) = sync_channel(1);
         let job = WriteJob {
             write: Some(write),
-            whole,
+            atomicity,
             result: None,
             answer,
         };
@@ -134,7 +134,7 @@ impl Drop for WriterThread {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the store's writer died");
+            tracing::error!("the store's writer thread panicked");
         }
     }
 }
@@ -151,8 +151,8 @@ fn write_all(connection: &Connection, waiting: &Receiver<Box<dyn PendingWrite>>)
     }
 }
 
-/// All that wait. Those who waited for the last commit come again at about the same time: a commit
-/// for the first of them alone would make the others wait for two.
+/// Collects all pending writes. The writers of the last commit write again at about the same time: a commit for the first of
+/// them alone would make the others wait for two.
 fn gather(
     first: Box<dyn PendingWrite>,
     waiting: &Receiver<Box<dyn PendingWrite>>,
@@ -181,7 +181,7 @@ fn commit(connection: &Connection, jobs: &mut [Box<dyn PendingWrite>]) -> Result
         Ok(())
     })();
     if done.is_err() && !connection.is_autocommit() {
-        // What can't be rolled back now is when the next transaction can't begin.
+        // If this fails, the next transaction cannot begin, and fails.
         run("ROLLBACK").ok();
     }
     done

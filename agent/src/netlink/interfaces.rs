@@ -1,6 +1,6 @@
 //! The interfaces of the namespace that the thread is in, over rtnetlink.
 
-use super::message::{self, Body, Message, flags};
+use super::message::{self, Message, Payload, flags};
 use super::socket::{Family, Socket};
 use std::io;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub const LOOPBACK: u16 = 772;
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub struct Interface {
     /// Its number.
     pub index: u32,
     /// Its name.
@@ -46,7 +46,7 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
         what: "list the addresses".into(),
         kind: GET_ADDRESS,
         flags: flags::REQUEST | flags::DUMP,
-        body: Body::of(&[0; ADDRESS_HEADER]),
+        body: Payload::of(&[0; ADDRESS_HEADER]),
     };
     let found = Socket::open(Family::Route)?.ask(&question, |address| {
         let attributes = address.body.get(ADDRESS_HEADER..)?;
@@ -67,12 +67,12 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn links() -> io::Result<Vec<Link>> {
+pub fn interfaces() -> io::Result<Vec<Interface>> {
     let question = Message {
         what: "list the interfaces".into(),
         kind: GET_LINK,
         flags: flags::REQUEST | flags::DUMP,
-        body: Body::of(&[0; LINK_HEADER]),
+        body: Payload::of(&[0; LINK_HEADER]),
     };
     Socket::open(Family::Route)?.ask(&question, |link| {
         let kind = link.body.get(2..4)?;
@@ -87,7 +87,7 @@ pub fn links() -> io::Result<Vec<Link>> {
         let mtu = message::attribute(link.body.get(LINK_HEADER..)?, 4);
         // `IFLA_QDISC`.
         let discipline = message::attribute(link.body.get(LINK_HEADER..)?, 6);
-        Some(Link {
+        Some(Interface {
             index: message::long_at(link.body, 4)?,
             name: message::text(name),
             kind: made.map(message::text).unwrap_or_default(),
