@@ -171,6 +171,7 @@ impl Driver {
         let mut journal_failed = false;
         for command in commands {
             if journal_failed && command.needs_journal() {
+                events.extend(command.left_out());
                 continue;
             }
             match command {

@@ -2,11 +2,11 @@
 
 use super::events::ActivityResult;
 use crate::providers::{ProbeContext, measure};
-use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{ActivityStatus, Judgement};
 use backburn_experiments::probes::within;
 use backburn_experiments::tolerance::Judge;
+use backburn_experiments::wire::ProbeOutcome;
 use serde_json::Value;
 use std::time::Duration;
 

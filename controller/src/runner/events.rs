@@ -2,8 +2,10 @@
 
 use crate::agent_connection::Inventory;
 use backburn_experiments::journal::{ActivityStatus, JournalEntry, Judgement, Phase};
-use backburn_experiments::wire::{self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::wire::{
+    self, EndedInjection, Hello, InjectionId, InjectionRequest, UnrevertedInjection,
+};
+use backburn_experiments::{HumanDuration, Problem};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,9 +67,15 @@ pub(super) enum RunnerEvent {
         /// The agent that came back, or why none did.
         outcome: Result<JoiningAgent, String>,
     },
-    /// Journal entries could not be written, and why. Injections and activities that were to follow in the same batch of
-    /// commands were not started.
+    /// Journal entries could not be written, and why.
     JournalFailed(String),
+    /// An injection was not sent, because its request could not be written to the journal.
+    InjectionLeftOut {
+        /// The agent's name.
+        agent: String,
+        /// The injection.
+        injection: InjectionId,
+    },
 }
 
 /// An agent that takes part, without its connection.
@@ -188,8 +196,8 @@ impl ActivityResult {
 /// What the driver is to do, in this order.
 #[derive(Debug, Clone)]
 pub(super) enum RunnerCommand {
-    /// Write these entries to the journal, then show them to observers. After a failure, commands that
-    /// [need the journal](RunnerCommand::needs_journal) in the same batch must be left out.
+    /// Write these entries to the journal, then show them to observers. After a failure, commands of the same batch that
+    /// [need the journal](RunnerCommand::needs_journal) must be [left out](RunnerCommand::left_out).
     Append(Vec<JournalEntry>),
     /// Look whether every program that the experiment will run is there.
     CheckPrograms,
@@ -273,5 +281,23 @@ impl RunnerCommand {
             self,
             RunnerCommand::Inject { .. } | RunnerCommand::StartActivity { .. }
         )
+    }
+
+    /// What comes of a command that is left out because the journal failed.
+    pub(super) fn left_out(self) -> Option<RunnerEvent> {
+        match self {
+            RunnerCommand::Inject { agent, request } => Some(RunnerEvent::InjectionLeftOut {
+                agent,
+                injection: request.id,
+            }),
+            RunnerCommand::StartActivity { phase, index } => Some(RunnerEvent::ActivityFinished {
+                phase,
+                index,
+                result: ActivityResult::failed(
+                    "it was not started: the journal could not be written",
+                ),
+            }),
+            _ => None,
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::providers;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::forecast::{ExpectedSamples, expected_samples, warnings};
 use backburn_experiments::wire::{PlanView, Refusal};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 
 /// What would be hit now.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]

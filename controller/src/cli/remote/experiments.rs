@@ -6,9 +6,9 @@ use super::{ControllerOptions, columns};
 use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
+use imara_diff::{Algorithm, Diff, InternedInput};
 use serde::Deserialize;
 use serde_json::Value;
-use similar::{ChangeTag, TextDiff};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -152,18 +152,30 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure
 
 /// The differences line by line, with three lines of context.
 fn diff(before: &Value, after: &Value) -> String {
+    const CONTEXT_LINES: u32 = 3;
     let (before, after) = (pretty(before), pretty(after));
-    let diff = TextDiff::from_lines(&before, &after);
+    let input = InternedInput::new(before.as_str(), after.as_str());
+    let mut diff = Diff::compute(Algorithm::Histogram, &input);
+    diff.postprocess_lines(&input);
     let mut out = String::new();
-    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
-        for change in hunk.iter_changes() {
-            let sign = match change.tag() {
-                ChangeTag::Delete => '-',
-                ChangeTag::Insert => '+',
-                ChangeTag::Equal => ' ',
-            };
-            out.push_str(&format!("  {sign} {}\n", change.value().trim_end()));
+    let mut show = |sign, lines: &[imara_diff::Token]| {
+        for line in lines {
+            out.push_str(&format!("  {sign} {}\n", input.interner[*line].trim_end()));
         }
+    };
+    let lines = |range: std::ops::Range<u32>| range.start as usize..range.end as usize;
+    let total = u32::try_from(input.before.len()).unwrap_or(u32::MAX);
+    let mut hunks = diff.hunks().peekable();
+    let mut shown = 0;
+    while let Some(hunk) = hunks.next() {
+        let (start, end) = (hunk.before.start, hunk.before.end);
+        let next = hunks.peek().map_or(total, |next| next.before.start);
+        let lead = start.saturating_sub(CONTEXT_LINES).max(shown);
+        shown = end.saturating_add(CONTEXT_LINES).min(next);
+        show(' ', &input.before[lines(lead..start)]);
+        show('-', &input.before[lines(hunk.before)]);
+        show('+', &input.after[lines(hunk.after)]);
+        show(' ', &input.before[lines(end..shown)]);
     }
     out
 }
@@ -217,6 +229,7 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
     Ok(0)
 }
 
+<<<<<<< HEAD
 fn row(experiment: ExperimentInfo) -> Vec<String> {
     // The document is the author's: what is listed of it are its title and whether it has a schedule.
     let document: DocumentSummary = serde_json::from_value(experiment.document).unwrap_or_default();
@@ -238,4 +251,24 @@ fn row(experiment: ExperimentInfo) -> Vec<String> {
 struct DocumentSummary {
     title: String,
     schedule: Option<serde::de::IgnoredAny>,
+=======
+#[cfg(test)]
+mod tests {
+    use super::diff;
+    use serde_json::json;
+
+    #[test]
+    fn diff_changed_lines_have_three_lines_around_each() {
+        let before = json!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        let after = json!([1, 20, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        let wanted = "    [\n      1,\n  -   2,\n  +   20,\n      3,\n      4,\n      5,\n      9,\n      10,\n      11,\n  -   12\n  +   12,\n  +   13\n    ]\n";
+        assert_eq!(diff(&before, &after), wanted);
+        assert_eq!(diff(&before, &before), "");
+        assert_eq!(diff(&json!(null), &json!([1])), "  + [\n  +   1\n  + ]\n");
+        assert_eq!(
+            diff(&json!([1, 2, 3]), &json!([7, 2, 9])),
+            "    [\n  -   1,\n  +   7,\n      2,\n  -   3\n  +   9\n    ]\n"
+        );
+    }
+>>>>>>> main
 }

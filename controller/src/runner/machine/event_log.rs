@@ -2,9 +2,9 @@
 //! before, and loses the secrets that it quotes. Events that come together, from many agents, are written together.
 
 use crate::runner::events::StepTime;
-use backburn_experiments::journal::{JournalEntry, Event, IllegalEvent, Run};
+use backburn_experiments::journal::{Event, IllegalEvent, JournalEntry, Run};
 use backburn_experiments::redact::Redactor;
-use backburn_experiments::wire::{Effect, EndedInjection, UnrevertedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{Effect, EndedInjection, PlanView, Refusal, UnrevertedInjection};
 use serde_json::Value;
 
 /// The longest text within an output that a journal keeps, in bytes.

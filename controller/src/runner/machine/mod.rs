@@ -26,6 +26,7 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::Provider;
 use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Judgement, Phase, Run};
+use backburn_experiments::wire::Refusal;
 use event_log::EventLog;
 use injections::{Deadline, Injections};
 use sampling::Sampling;
@@ -39,6 +40,10 @@ const INJECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an injection whose time is over may take to be reverted and reported.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a one-shot fault, which has no duration, may take to end: it may wait for a supervisor to restart its victim, for
+/// as long as its author allows.
+const ONE_SHOT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The most characters of a value that an abort's reason quotes.
 const MAX_QUOTED_CHARACTERS: usize = 80;
@@ -194,6 +199,10 @@ impl Machine {
             }
             RunnerEvent::Reconnected { agent, outcome } => self.reconnected(&agent, outcome),
             RunnerEvent::JournalFailed(why) => self.abort(AbortBy::Journal, "journal", why),
+            RunnerEvent::InjectionLeftOut { agent, injection } => {
+                let what = "it was not sent: the journal could not be written";
+                self.refused(&agent, &injection, Refusal::new("journal", what));
+            }
         }
     }
 
@@ -427,15 +436,20 @@ impl Machine {
         let why = match is_end {
             false => format!("no answer within {}", HumanDuration(INJECT_TIMEOUT)),
             true => {
-                let active = self.injections.get(injection);
-                let lasts = active.and_then(|active| active.duration);
-                let lasts = lasts.unwrap_or_default();
+                let lasts = HumanDuration(self.longest(injection));
                 let within = HumanDuration(lasts.0 + END_TIMEOUT);
                 format!("it should have ended after {lasts}, and has not after {within}")
             }
         };
         let reason = format!("injection `{injection}`: {why}");
         self.abort(AbortBy::Agent, "agent", reason);
+    }
+
+    /// How long an injection may act at the most.
+    fn longest(&self, injection: &str) -> Duration {
+        let active = self.injections.get(injection);
+        let duration = active.and_then(|active| active.duration);
+        duration.map_or(ONE_SHOT_TIMEOUT, |HumanDuration(duration)| duration)
     }
 
     fn sampled(&mut self, sample: Sample) {

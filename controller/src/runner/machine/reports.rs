@@ -5,7 +5,9 @@ use super::agents::is_open_on;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
-use backburn_experiments::wire::{Cause, Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{
+    Cause, Effect, EndedInjection, InjectionId, PlanView, Refusal, UnrevertedInjection,
+};
 use serde_json::json;
 use std::time::Duration;
 
@@ -53,21 +55,15 @@ impl Machine {
             injection: injection.clone(),
             plan,
         });
-        let active = self.injections.get(injection);
-        let end = active
-            .and_then(|active| active.duration)
-            .and_then(|HumanDuration(duration)| {
-                self.now
-                    .elapsed
-                    .checked_add(duration)?
-                    .checked_add(END_TIMEOUT)
-            });
+        let end = (self.now.elapsed)
+            .checked_add(self.longest(injection))
+            .and_then(|end| end.checked_add(END_TIMEOUT));
         if let Some(end) = end {
             (self.injections).add_deadline(end, Deadline::End(injection.clone()));
         }
     }
 
-    fn refused(&mut self, agent: &str, injection: &InjectionId, refusal: Refusal) {
+    pub(super) fn refused(&mut self, agent: &str, injection: &InjectionId, refusal: Refusal) {
         if !self.agents.was_asked(agent, injection) {
             return;
         }

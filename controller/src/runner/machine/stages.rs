@@ -11,7 +11,7 @@ use backburn_experiments::document::RollbackStrategy;
 use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::{Command, PlanView, Refusal, WatchRule};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use std::time::Duration;
 
 /// How often the hypothesis is sampled, at the least, until it holds again.
@@ -453,7 +453,7 @@ impl Machine {
             return self.replace_next_lost();
         };
         let lost = before.lost.unwrap_or(self.now.elapsed);
-        self.commands.push(RunnerCommand::Reconnect {
+        self.command_after_journal(RunnerCommand::Reconnect {
             agent: name.clone(),
             lost,
             hung: before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT),
@@ -546,7 +546,10 @@ impl Machine {
 
     /// The hypothesis after everything is reverted; until it holds again, where it has a time for that.
     fn enter_after(&mut self) {
-        if !self.experiment.hypothesis_timing.after || self.experiment.hypothesis.is_empty() || self.stops > 1 {
+        if !self.experiment.hypothesis_timing.after
+            || self.experiment.hypothesis.is_empty()
+            || self.stops > 1
+        {
             return self.after_after();
         }
         let phase = Phase::After;
