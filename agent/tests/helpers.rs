@@ -4,7 +4,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, HelperSpec};
+use backburn_agent::helpers::{self, Freeze, HelperSpec, Terminate};
 use backburn_agent::processes::{ProcessId, ProcessTable};
 use common::{Helper, Victim, python, until};
 use nix::sys::signal::{Signal, kill};
@@ -23,9 +23,9 @@ print('ready', flush=True)
 spin()";
 
 fn hold(victims: &[&Victim]) -> HelperSpec {
-    HelperSpec::Hold {
+    HelperSpec::from(Freeze {
         victims: victims.iter().map(|victim| victim.id).collect(),
-    }
+    })
 }
 
 fn signal(id: ProcessId, signal: Signal) {
@@ -63,7 +63,7 @@ fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_
         before,
         "it ran while it was held"
     );
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(effect.acts, "{effect:?}");
     assert_eq!(effect.seen, "1 of 1 processes stopped");
 
@@ -73,11 +73,11 @@ fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_
         table.state(victim.id) == Some('R') && table.tracer(victim.id.pid).is_none()
     });
     println!("released after {:?}", begin.elapsed());
-    assert!(!helpers::evidence(&role, helper.id.pid, &table).acts);
+    assert!(!role.helper().effect(helper.id.pid, &table).acts);
     until("it uses time again", || {
         table.cpu_seconds(victim.id) > before
     });
-    assert_eq!(role.residue(&table).unwrap(), None);
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 }
 
 #[test]
@@ -106,7 +106,9 @@ fn a_process_killed_while_it_is_held_reaches_its_own_parent() {
         victim.child.try_wait().unwrap().is_some()
     });
     let table = ProcessTable::default();
-    let effect = helpers::evidence(&hold(&[&victim, &other]), helper.id.pid, &table);
+    let effect = hold(&[&victim, &other])
+        .helper()
+        .effect(helper.id.pid, &table);
     assert_eq!(effect.seen, "1 of 2 processes stopped, 1 gone");
     helper.kill();
 }
@@ -184,7 +186,7 @@ while True:
         helper.ready();
         let threads = table.threads(victim.id.pid);
         assert_eq!(
-            helpers::evidence(&role, helper.id.pid, &table).seen,
+            role.helper().effect(helper.id.pid, &table).seen,
             "1 of 1 processes stopped"
         );
         std::thread::sleep(Duration::from_millis(10));
@@ -219,7 +221,7 @@ ctypes.CDLL(None).pthread_exit(None)",
         "{}",
         helper.said
     );
-    assert!(helpers::evidence(&role, helper.id.pid, &table).acts);
+    assert!(role.helper().effect(helper.id.pid, &table).acts);
     let before = table.cpu_seconds(victim.id);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(table.cpu_seconds(victim.id), before);
@@ -239,9 +241,9 @@ fn a_recycled_id_is_never_hit() {
     assert!(table.open_pidfd_checked(stranger.id).unwrap().is_some());
 
     let helper = Helper::start(
-        &HelperSpec::Hold {
+        &HelperSpec::from(Freeze {
             victims: vec![meant],
-        },
+        }),
         LONG,
     );
     assert!(
@@ -252,10 +254,10 @@ fn a_recycled_id_is_never_hit() {
     assert_eq!(table.tracer(stranger.id.pid), None);
 
     let mut helper = Helper::start(
-        &HelperSpec::Terminate {
+        &HelperSpec::from(Terminate {
             victims: vec![meant],
             grace_ms: 0,
-        },
+        }),
         LONG,
     );
     helper.ready();
@@ -357,10 +359,10 @@ fn terminating_asks_first_and_kills_those_left() {
     let mut deaf = python(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
-    let role = HelperSpec::Terminate {
+    let role = HelperSpec::from(Terminate {
         victims: vec![polite.id, deaf.id],
         grace_ms: 300,
-    };
+    });
     let mut helper = Helper::start(&role, LONG);
     helper.ready();
     until("the polite one ends", || {
@@ -368,7 +370,7 @@ fn terminating_asks_first_and_kills_those_left() {
     });
     assert!(deaf.child.try_wait().unwrap().is_none());
     assert_eq!(
-        helpers::evidence(&role, helper.id.pid, &table).seen,
+        role.helper().effect(helper.id.pid, &table).seen,
         "1 of 2 processes gone"
     );
     until("the deaf one is killed", || {
@@ -376,7 +378,7 @@ fn terminating_asks_first_and_kills_those_left() {
     });
     assert!(helper.child.wait().unwrap().success());
     assert_eq!(
-        helpers::evidence(&role, 0, &table).seen,
+        role.helper().effect(0, &table).seen,
         "2 of 2 processes gone"
     );
 }
@@ -387,10 +389,10 @@ fn nobody_is_killed_when_the_helper_dies_within_the_grace() {
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
     let mut helper = Helper::start(
-        &HelperSpec::Terminate {
+        &HelperSpec::from(Terminate {
             victims: vec![deaf.id],
             grace_ms: 200,
-        },
+        }),
         LONG,
     );
     helper.ready();

@@ -77,11 +77,11 @@ fn entry_of_every_program_is_read_and_written_back_unchanged() {
 #[test]
 fn deadline_of_more_than_a_century_is_read_as_the_longest() {
     let entry = parse(&fixture("old-century")).expect("it is read");
-    let [Change::Helper(ProcessHelper { deadline, role, .. })] = entry.changes.as_slice() else {
+    let [Change::Helper(ProcessHelper { deadline, spec, .. })] = entry.changes.as_slice() else {
         panic!("{:?}", entry.changes);
     };
     assert_eq!(*deadline, HumanDuration::LONGEST);
-    assert!(matches!(role, HelperSpec::Memory { .. }), "{role:?}");
+    assert!(matches!(spec, HelperSpec::MemoryBallast(_)), "{spec:?}");
 }
 
 #[test]

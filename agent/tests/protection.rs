@@ -5,7 +5,7 @@
 
 mod common;
 
-use backburn_agent::helpers::HelperSpec;
+use backburn_agent::helpers::{HelperSpec, MemoryBallast};
 use backburn_agent::processes::{ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::wire::Refusal;
 use common::{AGENT, Victim, is_root, until};
@@ -41,11 +41,11 @@ fn copy(program: &str, folder: &Path, name: &str) -> PathBuf {
 
 /// The words of a helper that does next to nothing for a minute.
 fn quiet_helper(parent: &str) -> Vec<String> {
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 4096,
         reserve_bytes: 0,
         ramp: None,
-    };
+    });
     let role = serde_json::to_string(&role).unwrap();
     ["helper", "test-mark", parent, "60000", &role]
         .map(String::from)

@@ -5,7 +5,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, HelperSpec};
+use backburn_agent::helpers::{DiskBallast, HelperSpec, MemoryBallast};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -30,17 +30,17 @@ fn resident(helper: &Helper) -> u64 {
 fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 300 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: None,
-    };
+    });
     let mut helper = Helper::start(&role, LONG);
     helper.ready();
     until("it is all taken", || resident(&helper) >= 300 * MIB);
     let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", helper.id.pid)).unwrap();
     assert_eq!(score.trim(), "1000");
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(
         effect.acts && effect.figures["resident-bytes"] >= (300 * MIB) as f64,
         "{effect:?}"
@@ -53,11 +53,11 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
     const ROUNDS: u64 = 16;
     let before = memory_available().unwrap();
     for _ in 0..ROUNDS {
-        let role = HelperSpec::Memory {
+        let role = HelperSpec::from(MemoryBallast {
             bytes: 800 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
-        };
+        });
         let mut helper = Helper::start(&role, LONG);
         until("it is all taken", || resident(&helper) >= 800 * MIB);
         helper.kill();
@@ -75,11 +75,11 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
 #[test]
 fn memory_grows_over_the_ramp() {
     let _alone = alone();
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 400 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: Some(HumanDuration::seconds(4)),
-    };
+    });
     let helper = Helper::start(&role, LONG);
     helper.ready();
     assert!(resident(&helper) < 200 * MIB, "{}", helper.said);
@@ -91,11 +91,11 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
     let _alone = alone();
     in_one_of_twenty("the reserve is left and given back", || {
         let reserve = memory_available().unwrap() - 800 * MIB;
-        let greedy = HelperSpec::Memory {
+        let greedy = HelperSpec::from(MemoryBallast {
             bytes: 8192 * MIB,
             reserve_bytes: reserve,
             ramp: None,
-        };
+        });
         let first = Helper::start(&greedy, LONG);
         std::thread::sleep(Duration::from_millis(700));
         let left = || memory_available().unwrap() as i64 / MIB as i64 - (reserve / MIB) as i64;
@@ -108,11 +108,11 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
             return false;
         }
         // Others come to need some.
-        let modest = HelperSpec::Memory {
+        let modest = HelperSpec::from(MemoryBallast {
             bytes: 500 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
-        };
+        });
         let second = Helper::start(&modest, LONG);
         std::thread::sleep(Duration::from_millis(700));
         let still = resident(&first) / MIB;
@@ -123,11 +123,11 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
         resident(&second) / MIB >= 500 && still < taken - 200 && left() >= -8
     });
 
-    let none = HelperSpec::Memory {
+    let none = HelperSpec::from(MemoryBallast {
         bytes: MIB,
         reserve_bytes: 1 << 50,
         ramp: None,
-    };
+    });
     let third = Helper::start(&none, LONG);
     assert!(third.failed().contains("no memory taken"), "{}", third.said);
 }
@@ -188,12 +188,12 @@ fn free(folder: &Path) -> u64 {
 }
 
 fn disk(folder: &Path, bytes: u64, reserve_bytes: u64) -> HelperSpec {
-    HelperSpec::Disk {
+    HelperSpec::from(DiskBallast {
         directory: folder.to_owned(),
         bytes,
         reserve_bytes,
         name: ".backburn-test-0".into(),
-    }
+    })
 }
 
 /// Fills up to the reserve, is seen to, gives back to others, and frees it all when it is killed.
@@ -212,12 +212,12 @@ fn fill_up_to_the_reserve(folder: &Path) {
             .count(),
         0
     );
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(
         effect.acts && effect.figures["filled-bytes"] > (20 * MIB) as f64,
         "{effect:?}"
     );
-    assert_eq!(role.residue(&table).unwrap(), None);
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 
     let theirs = folder.join("theirs");
     std::fs::write(&theirs, vec![1; 5 * MIB as usize]).unwrap();
@@ -279,7 +279,11 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
             let table = ProcessTable::default();
             let helper = Helper::start(&disk(folder, 3 * MIB, 0), LONG);
             helper.ready();
-            let seen = |asked| helpers::evidence(&disk(folder, asked, 0), helper.id.pid, &table);
+            let seen = |asked| {
+                disk(folder, asked, 0)
+                    .helper()
+                    .effect(helper.id.pid, &table)
+            };
             assert!(seen(3 * MIB).acts, "{:?}", seen(3 * MIB));
             assert!(seen(5 * MIB).acts, "{:?}", seen(5 * MIB));
             let short = seen(7 * MIB);
@@ -296,14 +300,16 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
 fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = |bytes| HelperSpec::Memory {
-        bytes,
-        reserve_bytes: 0,
-        ramp: None,
+    let role = |bytes| {
+        HelperSpec::from(MemoryBallast {
+            bytes,
+            reserve_bytes: 0,
+            ramp: None,
+        })
     };
     let helper = Helper::start(&role(50 * MIB), LONG);
     helper.ready();
-    let seen = |bytes| helpers::evidence(&role(bytes), helper.id.pid, &table);
+    let seen = |bytes| role(bytes).helper().effect(helper.id.pid, &table);
     until("it is all taken", || {
         seen(50 * MIB).seen.starts_with("50 MiB of 50 MiB")
     });
@@ -344,16 +350,17 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
     let folder = tempfile::tempdir().unwrap();
     let role = disk(folder.path(), MIB, 0);
     let table = ProcessTable::default();
-    role.remove_leftovers().unwrap();
+    role.helper().remove_leftovers().unwrap();
     std::fs::write(folder.path().join(".backburn-test-0"), "x").unwrap();
     assert!(
-        role.residue(&table)
+        role.helper()
+            .residue(&table)
             .unwrap()
             .unwrap()
             .ends_with("is still there")
     );
-    role.remove_leftovers().unwrap();
-    assert_eq!(role.residue(&table).unwrap(), None);
+    role.helper().remove_leftovers().unwrap();
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl AnswerFilter {
     }
 
     /// What it holds alone: names in a namespace, whoever answers for them.
-    pub fn holds(&self) -> Vec<String> {
+    pub fn held_names(&self) -> Vec<String> {
         let place = self.filter.inode();
         let names = self.names.iter();
         names

@@ -2,7 +2,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, CpuLoad};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
@@ -70,12 +70,12 @@ impl FaultKind for CpuStress {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Cpu {
+                spec: HelperSpec::from(CpuLoad {
                     workers,
                     load_percent,
                     cpus: self.cpus.clone(),
                     ramp: self.ramp,
-                },
+                }),
             })],
             notes,
             ..Plan::default()

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, DiskBallast};
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration};
@@ -104,12 +104,12 @@ impl FaultKind for DiskFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Disk {
+                spec: HelperSpec::from(DiskBallast {
                     directory: self.path.clone(),
                     bytes,
                     reserve_bytes: reserve,
                     name: format!(".backburn-{}", context.mark(0)),
-                },
+                }),
             })],
             notes,
             ..Plan::default()

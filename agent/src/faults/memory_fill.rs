@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, MemoryBallast};
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{Problem, HumanDuration};
@@ -85,11 +85,11 @@ impl FaultKind for MemoryFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Memory {
+                spec: HelperSpec::from(MemoryBallast {
                     bytes,
                     reserve_bytes: reserve,
                     ramp: self.ramp,
-                },
+                }),
             })],
             notes,
             ..Plan::default()

@@ -3,7 +3,7 @@
 
 use super::{Expectation, FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, Terminate};
 use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
@@ -103,10 +103,10 @@ impl FaultKind for ProcessKill {
             Some(grace) => vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(grace),
-                role: HelperSpec::Terminate {
+                spec: HelperSpec::from(Terminate {
                     victims: ids,
                     grace_ms: grace.0.as_millis() as u64,
-                },
+                }),
             })],
         };
         Ok(Plan {

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, Freeze};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{Problem, HumanDuration};
@@ -76,7 +76,7 @@ impl FaultKind for ProcessPause {
             changes.push(Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Hold { victims: hold },
+                spec: HelperSpec::from(Freeze { victims: hold }),
             }));
         }
         if !stop.is_empty() {

@@ -169,7 +169,7 @@ impl FaultKind for TcpProxy {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Proxy(Box::new(proxy)),
+                spec: HelperSpec::from(proxy),
             })],
             notes,
             ..Plan::default()

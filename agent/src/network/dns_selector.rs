@@ -163,13 +163,13 @@ impl DnsSelector {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Answers(Box::new(AnswerFilter {
+                spec: HelperSpec::from(AnswerFilter {
                     filter,
                     names,
                     change,
                     percent: self.percent.filter(|percent| *percent < 100.0),
                     seed: context.seed,
-                })),
+                }),
             })],
             ..Plan::default()
         })

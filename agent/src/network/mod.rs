@@ -43,7 +43,7 @@ pub(crate) fn plan_for_filter(
     let Preflight { notes, warnings } =
         Preflight::of(&filter, context.host).map_err(|error| kernel_refusal(&error))?;
     let place = filter.place();
-    let id = filter.holds();
+    let id = filter.held_flows();
     Ok(Plan {
         victims: vec![Victim {
             kind: "flows".into(),
@@ -53,7 +53,7 @@ pub(crate) fn plan_for_filter(
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
             deadline: context.deadline(HumanDuration::default()),
-            role: HelperSpec::PacketFilter(Box::new(filter)),
+            spec: HelperSpec::from(filter),
         })],
         notes,
         warnings,

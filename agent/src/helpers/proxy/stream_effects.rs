@@ -1,7 +1,7 @@
 //! What is done to what goes one way through a proxy, as people write it.
 
 use crate::units::Size;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

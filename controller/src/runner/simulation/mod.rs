@@ -1,7 +1,7 @@
 //! Whole runs without I/O, on a made-up clock and from a seed: random experiments, agents, probes, operators and failures
 //! against the state machine, and what must hold in each of them.
 //!
-//! `BACKBURN_SIMULATION_RUNS` says how many runs (default 2,000), `BACKBURN_SIMULATION_SEED` from which seed on. With the seed
+//! `BACKBURN_SIMULATION_RUNS` says how many runs (default 10,000), `BACKBURN_SIMULATION_SEED` from which seed on. With the seed
 //! alone that one run is simulated, and its journal printed.
 
 mod agents;
@@ -41,7 +41,7 @@ fn simulated_runs_keep_every_invariant() {
     let is_alone = first.is_some() && runs.is_none();
     let (first, runs) = (
         first.unwrap_or(1),
-        runs.unwrap_or(if is_alone { 1 } else { 2_000 }),
+        runs.unwrap_or(if is_alone { 1 } else { 10_000 }),
     );
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut injections = 0;

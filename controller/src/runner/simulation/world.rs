@@ -23,6 +23,8 @@ use std::time::Duration;
 const MAX_STEPS: usize = 200_000;
 /// The longest that a run may take, in its own time: longer than all its waits together.
 const MAX_LENGTH: Duration = Duration::from_secs(4 * 3600);
+/// How long an agent may take to revert everything.
+const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an agent is silent before it counts as unresponsive.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -82,6 +84,11 @@ pub(super) struct World {
     hung_up: BTreeSet<String>,
     /// The connections that were reported as closed or unresponsive.
     closed: BTreeSet<(String, u64)>,
+    /// When the run began to revert.
+    reverting_since: Option<Duration>,
+    recovery_within: HumanDuration,
+    /// The injections of faults that have no duration.
+    one_shots: BTreeSet<InjectionId>,
     /// The activity that the next one has to wait for.
     foreground: Option<usize>,
     /// The phase in which each sample was started; samples carry their number.
@@ -140,6 +147,9 @@ impl World {
             told_to_revert: BTreeSet::new(),
             hung_up: BTreeSet::new(),
             closed: BTreeSet::new(),
+            reverting_since: None,
+            recovery_within: HumanDuration::default(),
+            one_shots: BTreeSet::new(),
             foreground: None,
             samples: Vec::new(),
             random,
@@ -414,6 +424,14 @@ impl World {
     }
 
     fn hang_up(&mut self, name: &str) {
+        let waited = self
+            .reverting_since
+            .is_some_and(|since| self.now >= since + REVERT_TIMEOUT);
+        let connection = (name.to_owned(), self.agents[name].connection);
+        assert!(
+            waited || self.closed.contains(&connection),
+            "{name} is hung up on, and is there"
+        );
         self.hung_up.insert(name.to_owned());
         let Some(agent) = self.agents.get_mut(name) else {
             return;
@@ -439,7 +457,7 @@ impl World {
             true => Err(format!("agent `{name}` did not come back")),
             false => {
                 // The ledger of this host may be lost. Whoever connects to a fleet has its own.
-                let forgets = !self.is_fleet && self.random.chance(10);
+                let forgets = !self.is_fleet && self.random.chance(30);
                 let hello = agent.introduction(&name, &mut self.random, forgets);
                 agent.connection += 1;
                 agent.is_alive = true;
@@ -640,6 +658,9 @@ impl World {
             let injection = id.clone();
             self.report(name, AgentReport::Effect { injection, effect });
         }
+        if request.duration.is_none() {
+            self.one_shots.insert(id.clone());
+        }
         let lasts = request
             .duration
             .map_or(Duration::ZERO, |HumanDuration(lasts)| lasts);
@@ -667,7 +688,7 @@ impl World {
         ];
         let cause = self.random.pick(&causes).unwrap();
         self.report(&name, AgentReport::Ended(ended(&id, cause, is_gone)));
-        if self.queue.len() == queued {
+        if self.queue.len() == queued && self.one_shots.contains(&id) {
             // The run waits for a one-shot fault's end for a day; an operator does not.
             let by = RunnerEvent::StopRequested("it takes too long".into());
             self.event_in(Duration::from_secs(60), by);
@@ -708,6 +729,10 @@ impl World {
             return;
         }
         self.agents.get_mut(name).unwrap().is_alive = false;
+        if self.random.chance(5) {
+            // The guardian hangs, and nobody is told.
+            return;
+        }
         if self.random.chance(20) {
             // The guardian dies, too: what acts, acts.
             self.connection_event(name, AgentReport::Closed("the link broke".into()));
@@ -729,7 +754,16 @@ impl World {
         if agent.is_alive || agent.connection != connection {
             return;
         }
-        self.revert_everything(name, Cause::AgentDied);
+        match self.random.chance(70) {
+            true => self.revert_everything(name, Cause::AgentDied),
+            // It reports nothing of what it does.
+            false => {
+                let agent = self.agents.get_mut(name).unwrap();
+                for id in agent.acting.clone() {
+                    agent.revert(&id, &mut self.random);
+                }
+            }
+        }
         let code = match self.agents[name].residue.is_empty() {
             true => 0,
             false => 6,
@@ -813,7 +847,17 @@ impl World {
             Event::InjectionRequested { injection, .. } if !fails => {
                 self.requested.insert(injection.clone());
             }
+            Event::RunStarted {
+                recovery_within, ..
+            } => self.recovery_within = recovery_within.unwrap_or_default(),
+            Event::Recovered { after } => {
+                let within = self.recovery_within;
+                assert!(*after <= within, "{after} is later than {within}");
+            }
             Event::PhaseStarted { phase } => {
+                if *phase == Phase::Revert {
+                    self.reverting_since = Some(self.now);
+                }
                 self.phase = Some(*phase);
                 self.foreground = None;
             }
