@@ -229,7 +229,6 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
     Ok(0)
 }
 
-<<<<<<< HEAD
 fn row(experiment: ExperimentInfo) -> Vec<String> {
     // The document is the author's: what is listed of it are its title and whether it has a schedule.
     let document: DocumentSummary = serde_json::from_value(experiment.document).unwrap_or_default();
@@ -251,7 +250,8 @@ fn row(experiment: ExperimentInfo) -> Vec<String> {
 struct DocumentSummary {
     title: String,
     schedule: Option<serde::de::IgnoredAny>,
-=======
+}
+
 #[cfg(test)]
 mod tests {
     use super::diff;
@@ -270,5 +270,4 @@ mod tests {
             "    [\n  -   1,\n  +   7,\n      2,\n  -   3\n  +   9\n    ]\n"
         );
     }
->>>>>>> main
 }
