@@ -1,11 +1,11 @@
 //! A client of the controller's HTTP API: its address, its token, and its problems as failures of a command.
 
 use super::super::{CommandFailure, EXIT_INVALID, runtime};
-use backburn::api::Token;
 use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::token::{ApiToken, InvalidToken};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -48,7 +48,7 @@ pub(in crate::cli) struct ControllerOptions {
 pub(in crate::cli) struct Client {
     host: String,
     port: u16,
-    token: Token,
+    token: ApiToken,
 }
 
 impl ControllerOptions {
@@ -90,7 +90,9 @@ impl ControllerOptions {
                 )
             })?,
         };
-        let token = text.parse().map_err(CommandFailure::invalid)?;
+        let token = text
+            .parse()
+            .map_err(|error: InvalidToken| CommandFailure::invalid(error.to_string()))?;
         Ok(Client {
             host: host.to_owned(),
             port,
