@@ -187,7 +187,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
 }
 
 /// This host as the Chaos Toolkit's journal describes it.
-fn host() -> Host {
+fn host() -> ToolkitHost {
     let Ok(system) = nix::sys::utsname::uname() else {
         return ToolkitHost {
             platform: std::env::consts::OS.into(),
