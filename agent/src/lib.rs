@@ -32,6 +32,7 @@ pub mod netlink;
 pub mod network;
 pub mod plan;
 pub mod policy;
+mod precise_timer;
 pub mod probes;
 pub mod processes;
 pub mod units;

@@ -4,9 +4,11 @@ use super::network_latency::{DELAY_NOTE, wrong_delay};
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shaping};
+use crate::packet_filter::{
+    Delay, DelayInQueue, Direction, Distribution, Overtake, PacketEffect, Shaping,
+};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -93,10 +95,10 @@ impl FaultKind for NetworkReorder {
         };
         let ways = ShapingMethods {
             shape: Shaping::Delay(delay),
-            other: PacketEffect::Delay {
+            other: PacketEffect::from(DelayInQueue {
                 delay,
                 seed: context.seed,
-            },
+            }),
             only: Direction::Ingress,
             note: DELAY_NOTE,
         };

@@ -219,7 +219,7 @@ impl FlowSelector {
     /// There is no such host, interface or namespace; or the kernel would not do it.
     pub(crate) fn filter(
         &self,
-        harm: PacketEffect,
+        effect: PacketEffect,
         context: &PlanContext<'_>,
     ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
@@ -280,7 +280,8 @@ impl FlowSelector {
         let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
             ports.all(|port| port.within(&spare_ports))
         };
-        let of_ends = |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
+        let of_ends =
+            |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
         let spared = [Some(ports.clone()), of_ends(&to), of_ends(&from)]
             .into_iter()
             .flatten()
@@ -297,7 +298,7 @@ impl FlowSelector {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
         };
-        let loopback = matches!(harm, PacketEffect::Answer { .. })
+        let loopback = effect.only_answers()
             || to
                 .iter()
                 .chain(&from)
@@ -315,8 +316,7 @@ impl FlowSelector {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
-        {
+        if !cgroups.is_empty() && !effect.can_see_sockets() {
             let what = "it is not known whose a packet at a device is";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
@@ -326,19 +326,19 @@ impl FlowSelector {
             });
         }
         // What can't be looked at is as if there were nothing of it.
-        let translated = !matches!(harm, PacketEffect::Answer { .. })
-            && context.host.translates_addresses(namespace.as_ref());
+        let translated =
+            !effect.only_answers() && context.host.translates_addresses(namespace.as_ref());
         let mut filter = PacketFilter {
             table: format!("backburn-{}", context.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
-                && harm.leaves_by_devices()
+                && effect.leaves_at_devices()
                 && direction != Direction::Ingress
             {
                 true => devices(&leaves_by),
                 false => Vec::new(),
             },
-            inlets: match harm.shapes() && direction != Direction::Egress {
+            inlets: match effect.shaping().is_some() && direction != Direction::Egress {
                 true => devices(&arrives_by),
                 false => Vec::new(),
             },
@@ -355,7 +355,7 @@ impl FlowSelector {
                 spare_ports,
                 spare_link: context.control_connection,
             },
-            harm,
+            effect,
             viewpoint,
             translated,
             marks: translated.then_some(0),

@@ -3,7 +3,7 @@
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
-use crate::packet_filter::{Direction, PacketEffect, Shaping};
+use crate::packet_filter::{Direction, PacketEffect, Shape, Shaping};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -69,21 +69,23 @@ impl ShapingBackend {
         let flows = flows.with_direction(direction);
         let missing = match backend.unwrap_or_default() {
             ShapingBackend::Nfqueue => None,
-            ShapingBackend::Auto | ShapingBackend::Netem => match context
-                .host
-                .check_shaping(&ways.shape)
-            {
-                Ok(()) => {
-                    let mut plan =
-                        plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;
-                    plan.notes.extend(left_out);
-                    plan.notes.push(
+            ShapingBackend::Auto | ShapingBackend::Netem => {
+                match context.host.check_shaping(&ways.shape) {
+                    Ok(()) => {
+                        let mut plan = plan_for_flows(
+                            &flows,
+                            PacketEffect::from(Shape { shape: ways.shape }),
+                            context,
+                        )?;
+                        plan.notes.extend(left_out);
+                        plan.notes.push(
                         "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
                     );
-                    return Ok(plan);
+                        return Ok(plan);
+                    }
+                    Err(error) => Some(error),
                 }
-                Err(error) => Some(error),
-            },
+            }
         };
         let hint = "`backburn-agent doctor` tells what this kernel has; the `sch_netem` and `ifb` modules are wanted";
         match (backend, missing) {
