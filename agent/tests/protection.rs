@@ -64,10 +64,10 @@ fn renamed_copy_of_the_program_is_spared() {
             .args(quiet_helper(&us)),
     );
     copied.line();
-    assert_spared(json!({"pid": copied.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": copied.id.pid}), "a process of Backburn");
     // Its file removed, as an update does, it is still ours.
     std::fs::remove_file(&program).unwrap();
-    assert_spared(json!({"pid": copied.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": copied.id.pid}), "a process of Backburn");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn deleted_program_of_the_same_name_is_spared_unless_it_is_the_demos_service() {
     };
     let (agent, service) = (waiting("agent"), waiting("demo-service"));
     std::fs::remove_file(&program).unwrap();
-    assert_spared(json!({"pid": agent.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": agent.id.pid}), "a process of Backburn");
     assert_eq!(
         find(json!({"pid": service.id.pid})).unwrap().0,
         [service.id.pid]
@@ -135,7 +135,7 @@ fn ancestors_of_another_backburn_process_are_spared() {
     let (beside, notes) = find(json!({"children-of": shell.id.pid, "select": "all"})).unwrap();
     assert_eq!(beside.len(), 1);
     assert!(
-        notes.iter().any(|note| note.contains("Backburn's own")),
+        notes.iter().any(|note| note.contains("a process of Backburn")),
         "{notes:?}"
     );
     for pid in beside {
@@ -182,7 +182,7 @@ fn kernel_threads_are_spared() {
     let table = ProcessTable::default();
     for pid in table.pids().unwrap() {
         if table.stat(pid).is_some_and(|stat| stat.is_kernel_thread()) {
-            return assert_spared(json!({"pid": pid}), "the kernel's own threads");
+            return assert_spared(json!({"pid": pid}), "it is a kernel thread");
         }
     }
     eprintln!("no thread of the kernel's is in sight");

@@ -161,13 +161,13 @@ fn some_are_never_hit() {
     let made = Made::new();
     for (selector, reason) in [
         (json!({"pid": 1}), "the first process"),
-        (json!({"name": "kthreadd"}), "the kernel's own threads"),
-        (json!({"pid": 9}), "the kernel's own threads"),
-        (json!({"name": "late"}), "already dead"),
+        (json!({"name": "kthreadd"}), "it is a kernel thread"),
+        (json!({"pid": 9}), "it is a kernel thread"),
+        (json!({"name": "late"}), "it is dead"),
         (json!({"name": "sshd"}), "protects the name `sshd`"),
         (json!({"pid": 21}), "protects the name `systemd-*`"),
-        (json!({"name": "backburn-agent"}), "Backburn's own"),
-        (json!({"name": "backburn-helper"}), "Backburn's own"),
+        (json!({"name": "backburn-agent"}), "a process of Backburn"),
+        (json!({"name": "backburn-helper"}), "a process of Backburn"),
     ] {
         let refusal = made.find(selector.clone()).unwrap_err();
         assert_eq!(refusal.rule, "protected", "{selector}");
@@ -227,7 +227,7 @@ fn those_spared_are_told_beside_those_found() {
     let notes = found.notes();
     assert!(
         notes
-            .contains(&"spared kthreadd (2), kworker/0:1 (9): the kernel's own threads".to_owned()),
+            .contains(&"spared kthreadd (2), kworker/0:1 (9): it is a kernel thread".to_owned()),
         "{notes:?}"
     );
     assert!(
@@ -245,12 +245,12 @@ fn no_match_says_who_was_probably_meant_and_which_part_found_nobody() {
     assert_eq!(refusal.what, "no process matches name `ngnix`");
     assert_eq!(
         refusal.hint.unwrap(),
-        "`nginx` is running; did you mean that?"
+        "did you mean `nginx`?"
     );
     let refusal = made.find(json!({"name": "nginx", "user": 70})).unwrap_err();
     assert_eq!(
         refusal.what,
-        "no process matches everything that is given: name `nginx` matches 4, user `70` matches 1"
+        "no process matches all criteria: name `nginx` matches 4, user `70` matches 1"
     );
 }
 

@@ -1,4 +1,5 @@
-//! A process of ours that is about to wait, for days maybe, gives back what it needed to start. It touches nothing but itself.
+//! Returns memory to the kernel: a process of the agent that is about to wait, maybe for days, gives back what it needed to start. This
+//! affects nothing but the process itself.
 
 use rustix::mm::{Advice, madvise};
 

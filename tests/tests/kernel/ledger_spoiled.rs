@@ -3,8 +3,9 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
-use backburn_tests::paused_victim::{Victim, kill, pause, run, said, wait_until};
+use backburn_tests::paused_victim::{Victim, kill, pause, run, said};
 use backburn_tests::processes;
+use backburn_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 use serde_json::json;
