@@ -106,12 +106,12 @@ fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
         spoiled(
             "an entry deleted",
             |ledger| std::fs::remove_file(entry(ledger)).expect("it is there"),
-            "vanished",
+            "has disappeared",
         );
         spoiled(
             "all deleted",
             |ledger| std::fs::remove_dir_all(ledger).expect("it is there"),
-            "vanished",
+            "has disappeared",
         );
         spoiled(
             "a file in the ledger's place",
@@ -142,7 +142,7 @@ fn status_of_a_vanished_ledger_says_so() {
                 said(&output)
             );
             assert!(
-                said(&output).contains("vanished"),
+                said(&output).contains("has disappeared"),
                 "{words:?}: {}",
                 said(&output)
             );
