@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_of_a_cloud_in_kubernetes() {
+    fn labels_of_a_cloud_machine_in_kubernetes_are_found() {
         let root = root(&[
             ("proc/sys/kernel/hostname", "db-1\n"),
             ("proc/sys/kernel/osrelease", "6.12.1\n"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn labels_unknown_are_left_out() {
         let root = root(&[
             ("sys/class/dmi/id/sys_vendor", "Microsoft Corporation\n"),
             ("sys/class/dmi/id/chassis_asset_tag", AZURE),

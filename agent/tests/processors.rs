@@ -8,14 +8,14 @@ use backburn_agent::helpers::{CpuLoad, HelperSpec};
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
-use common::{Helper, Victim, alone, in_one_of_twenty};
+use common::{Helper, VictimProcess, alone, in_one_of_twenty};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const LONG: u64 = 60_000;
 
 #[test]
-fn processors_are_kept_busy_for_no_more_than_the_share() {
+fn cpu_stress_load_stays_below_its_share() {
     let _alone = alone();
     let table = ProcessTable::default();
     let role = HelperSpec::from(CpuLoad {
@@ -41,7 +41,7 @@ fn processors_are_kept_busy_for_no_more_than_the_share() {
 }
 
 /// Processes that keep one processor busy.
-fn hogs(processor: usize, count: usize) -> Vec<Victim> {
+fn hogs(processor: usize, count: usize) -> Vec<VictimProcess> {
     let hog = |_| {
         let words = [
             "-c",
@@ -50,7 +50,7 @@ fn hogs(processor: usize, count: usize) -> Vec<Victim> {
             "-c",
             "while :; do :; done",
         ];
-        Victim::start(Command::new("taskset").args(words))
+        VictimProcess::start(Command::new("taskset").args(words))
     };
     (0..count).map(hog).collect()
 }
@@ -78,7 +78,7 @@ fn load_among(others: usize, load_percent: f64, seconds: u64) -> (Effect, f64) {
 }
 
 #[test]
-fn cpu_load_reaches_its_share_of_a_busy_processor() {
+fn cpu_stress_on_a_busy_processor_reaches_its_share() {
     let _alone = alone();
     in_one_of_twenty("a busy processor gives what is asked", || {
         // Where a crowd leaves less than what is asked, it is as much as another gets that never sleeps.
@@ -89,7 +89,7 @@ fn cpu_load_reaches_its_share_of_a_busy_processor() {
 }
 
 #[test]
-fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
+fn cpu_stress_below_half_of_the_request_has_no_effect() {
     let _alone = alone();
     let (effect, _) = load_among(15, 80.0, 3);
     assert!(!effect.acts, "{effect:?}");
@@ -101,7 +101,7 @@ fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn workers_stay_on_the_processors_they_were_given() {
+fn cpu_stress_workers_stay_on_their_processors() {
     let table = ProcessTable::default();
     let role = HelperSpec::from(CpuLoad {
         workers: 2,

@@ -27,7 +27,7 @@ fn resident(helper: &Helper) -> u64 {
 }
 
 #[test]
-fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
+fn memory_fill_helper_killed_frees_the_memory() {
     let _alone = alone();
     let table = ProcessTable::default();
     let role = HelperSpec::from(MemoryBallast {
@@ -73,7 +73,7 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
 }
 
 #[test]
-fn memory_grows_over_the_ramp() {
+fn memory_fill_grows_over_the_ramp() {
     let _alone = alone();
     let role = HelperSpec::from(MemoryBallast {
         bytes: 400 * MIB,
@@ -87,7 +87,7 @@ fn memory_grows_over_the_ramp() {
 }
 
 #[test]
-fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
+fn memory_fill_never_takes_the_reserve_and_gives_it_back() {
     let _alone = alone();
     in_one_of_twenty("the reserve is left and given back", || {
         let reserve = memory_available().unwrap() - 800 * MIB;
@@ -243,7 +243,7 @@ fn fill_up_to_the_reserve(folder: &Path) {
 }
 
 #[test]
-fn a_tmpfs_is_filled_up_to_the_reserve_and_freed() {
+fn disk_fill_tmpfs_up_to_the_reserve_is_freed() {
     with_file_system(
         "a_tmpfs_is_filled_up_to_the_reserve_and_freed",
         "tmpfs",
@@ -252,7 +252,7 @@ fn a_tmpfs_is_filled_up_to_the_reserve_and_freed() {
 }
 
 #[test]
-fn an_ext4_is_filled_up_to_the_reserve_and_freed() {
+fn disk_fill_ext4_up_to_the_reserve_is_freed() {
     with_file_system(
         "an_ext4_is_filled_up_to_the_reserve_and_freed",
         "ext4",
@@ -261,7 +261,7 @@ fn an_ext4_is_filled_up_to_the_reserve_and_freed() {
 }
 
 #[test]
-fn an_ext2_that_can_reserve_nothing_is_written_full() {
+fn disk_fill_ext2_without_fallocate_is_written_full() {
     // Its fallocate says that it is not supported, so this is the way of writing.
     with_file_system(
         "an_ext2_that_can_reserve_nothing_is_written_full",
@@ -271,7 +271,7 @@ fn an_ext2_that_can_reserve_nothing_is_written_full() {
 }
 
 #[test]
-fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
+fn disk_fill_below_half_of_the_request_has_no_effect() {
     with_file_system(
         "disk_fill_below_half_of_what_was_asked_is_no_effect",
         "tmpfs",
@@ -297,7 +297,7 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
+fn memory_fill_below_half_of_the_request_has_no_effect() {
     let _alone = alone();
     let table = ProcessTable::default();
     let role = |bytes| {
@@ -322,7 +322,7 @@ fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn limit_of_a_files_size_fails_a_disk_fill_and_says_so() {
+fn disk_fill_beyond_the_file_size_limit_fails_with_reason() {
     let folder = tempfile::tempdir().unwrap();
     let role = serde_json::to_string(&disk(folder.path(), 64 * MIB, 0)).unwrap();
     let words = [
@@ -346,7 +346,7 @@ fn limit_of_a_files_size_fails_a_disk_fill_and_says_so() {
 }
 
 #[test]
-fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
+fn disk_fill_leftover_file_is_residue_and_is_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let role = disk(folder.path(), MIB, 0);
     let table = ProcessTable::default();
@@ -364,7 +364,7 @@ fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_filled_says_so() {
+fn disk_fill_unusable_folder_is_refused_with_reason() {
     let helper = Helper::start(&disk(Path::new("/nonexistent"), MIB, 0), LONG);
     assert!(
         helper

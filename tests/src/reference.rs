@@ -10,8 +10,7 @@ use std::process::{Command, Stdio};
 const WIDTH: &str = "100";
 
 /// What stands at the head of each page.
-pub(crate) const MADE: &str =
-    "<!-- Made from the programs by tests/tests/quick/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
+pub(crate) const MADE: &str = "<!-- Made from the programs by tests/tests/quick/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
 
 /// The page of faults, from `backburn faults --json`.
 pub fn faults(faults: &[Value]) -> String {

@@ -194,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_wrong_has_its_place() {
+    fn dns_selector_problems_have_their_path() {
         let problems = |json: serde_json::Value| -> Vec<String> {
             let answers: DnsSelector = serde_json::from_value(json).expect("it has the form");
             let problems = answers.problems().into_iter();

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_read_as_people_write_them() {
+    fn endpoint_usual_notations_are_parsed() {
         let network = |text: &str| EndpointHost::Network(text.parse().expect("a network"));
         for (text, host, port) in [
             ("10.0.0.7", network("10.0.0.7/32"), None),

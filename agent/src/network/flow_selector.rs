@@ -468,7 +468,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn something_must_be_chosen_and_be_right() {
+    fn flow_selector_empty_or_invalid_is_refused() {
         let problems = |json: serde_json::Value| -> Vec<String> {
             let flows: FlowSelector = serde_json::from_value(json).expect("it has the form");
             flows

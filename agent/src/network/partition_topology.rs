@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_as_they_are_called() {
+    fn partition_topology_names_match_their_shapes() {
         let cuts = |count, shape| -> Vec<Vec<usize>> {
             let between = between(count, shape, false);
             assert!(between.problems().is_empty());
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_a_cut_agree() {
+    fn partition_topology_both_sides_of_a_cut_agree() {
         for shape in [
             PartitionShape::Isolate,
             PartitionShape::Halves,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_are_no_partition() {
+    fn partition_topology_too_few_members_is_an_error() {
         assert_eq!(between(3, PartitionShape::Ring, false).problems().len(), 1);
         assert_eq!(
             between(2, PartitionShape::Bridge, false).problems().len(),

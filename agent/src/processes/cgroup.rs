@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_is_found_among_others() {
+    fn cgroup_mount_is_found_among_others() {
         let line = "31 23 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
         assert_eq!(mounted(line), Some("/sys/fs/cgroup/unified".into()));
         for other in [

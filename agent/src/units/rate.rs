@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_as_people_write_them() {
+    fn rate_usual_notations_are_parsed() {
         for (text, bytes) in [
             ("10Mbit/s", 1_250_000),
             ("10mbit", 1_250_000),

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn size_usual_notations_are_parsed() {
         for (text, bytes) in [
             ("100MiB", 100 << 20),
             ("1.5 GiB", 3 << 29),

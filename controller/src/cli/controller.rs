@@ -1,11 +1,12 @@
 //! `backburn controller`: the daemon; and what is done with its data while it does not run.
 
 use super::{CommandError, print_stderr};
-use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
-use backburn::server::{Server, FIRST_TOKEN_FILE, create_first_token};
 use backburn::fleet::Fleet;
 use backburn::pki::agent_registry::AgentRegistry;
-use backburn::service::{ServiceConfig, FleetPolicy, Service};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
+use backburn::pki::tokens::{FIRST_TOKEN_FILE, create_first_token};
+use backburn::server::Server;
+use backburn::service::{FleetPolicy, Service, ServiceConfig};
 use backburn::store::{SqliteStore, Store};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;

@@ -1,7 +1,7 @@
 //! The events of a run's journal, in the order in which they may come (see `fold`).
 
 use crate::HumanDuration;
-use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView, Refusal};
+use crate::wire::{Effect, EndedInjection, InjectionId, PlanView, Refusal, UnrevertedInjection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

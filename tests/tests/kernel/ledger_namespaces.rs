@@ -3,8 +3,9 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace, skip};
-use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said, wait_until};
+use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said};
 use backburn_tests::programs;
+use backburn_tests::wait::wait_until;
 use serde_json::Value;
 use std::process::{Command, Stdio};
 

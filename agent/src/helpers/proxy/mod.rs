@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seed_chooses_connections_in_their_share() {
+    fn proxy_seed_selects_connections_by_share() {
         let proxy = |share: f64, seed: u64| Proxy {
             listen: "127.0.0.1:1".parse().expect("an address"),
             upstream_name: String::new(),

@@ -1,10 +1,10 @@
 //! Speaks to a controller: which one, with which token, and what its problems are in words.
 
 use super::super::{CommandError, EXIT_INVALID, runtime};
-use backburn::api::Token;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::token::{ApiToken, InvalidToken};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -45,7 +45,7 @@ pub(in crate::cli) struct ControllerOptions {
 pub(in crate::cli) struct Client {
     host: String,
     port: u16,
-    token: Token,
+    token: ApiToken,
 }
 
 impl ControllerOptions {
@@ -85,7 +85,9 @@ impl ControllerOptions {
                 )
             })?,
         };
-        let token = text.parse().map_err(CommandError::invalid)?;
+        let token = text
+            .parse()
+            .map_err(|error: InvalidToken| CommandError::invalid(error.to_string()))?;
         Ok(Client {
             host: host.to_owned(),
             port,
