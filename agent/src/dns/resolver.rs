@@ -206,7 +206,9 @@ fn ask_both(
                     continue;
                 }
                 Ok(Response::NoSuchName) => {}
-                Ok(Response::CutShort) => failed = Some(io::Error::other("its answer is cut short")),
+                Ok(Response::CutShort) => {
+                    failed = Some(io::Error::other("its answer is cut short"))
+                }
                 Ok(Response::Failed(code)) => {
                     failed = Some(io::Error::other(match code {
                         2 => "it cannot find out (SERVFAIL)".to_owned(),
