@@ -289,8 +289,8 @@ fn report_that_cannot_be_written_keeps_the_run_from_starting() {
     .assert()
     .code(2)
     .stderr_eq(str![[r#"
-error: the journal cannot be written below /proc/nowhere: [..]
-hint: name a folder that you may write to with `--state`
+error: the journal cannot be written to /proc/nowhere: [..]
+hint: give a writable directory with `--state`
 
 "#]]);
 }

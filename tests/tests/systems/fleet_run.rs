@@ -124,7 +124,7 @@ fn stored_experiments_are_listed_and_planned_without_injecting() {
         assert!(
             says(0, &["apply", &file])
                 .out
-                .contains("version 1, as it was")
+                .contains("version 1, unchanged")
         );
         document["title"] = "Pause for long".into();
         fleet.file("pause", &document);
