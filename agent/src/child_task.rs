@@ -33,7 +33,7 @@ pub enum ChildTask {
     Engine(EngineTask),
     /// Measure a metric of the host that is read from a path. The answer is a `Result<f64, String>`.
     Figure {
-        /// The metric.
+        /// The metric to measure.
         metric: HostMetric,
         /// The path that it is read from.
         path: Option<String>,

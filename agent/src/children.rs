@@ -45,7 +45,7 @@ pub enum ChildAnswer {
 }
 
 impl ChildAnswer {
-    /// The child's output.
+    /// Everything that the child wrote.
     ///
     /// # Errors
     /// The child gave no usable answer; says why.

@@ -22,7 +22,7 @@ pub struct ControllerSocket<F> {
     closed: bool,
 }
 
-/// What was received.
+/// What one attempt to receive a command yields.
 #[derive(Debug)]
 pub enum IncomingCommand {
     /// No complete line has arrived.

@@ -1,6 +1,6 @@
 //! Reading files whose paths a document or a person names. Such a path may lead to anything: a FIFO on which an open waits for
-//! ever, a device that acts when it is opened, a folder, a file without end. It is looked at before it is opened, and what is no
-//! regular file is never opened.
+//! ever, a device that acts when it is opened, a folder, a file without end. Its type is checked before it is opened, and only
+//! regular files are opened.
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-/// The content of a regular file of at most this many bytes. Links are followed.
+/// Reads a regular file of at most this many bytes. Links are followed.
 ///
 /// # Errors
-/// There is no such file, it is not a regular one, it is longer, or it can't be read; says which. A file system that does not
-/// answer makes this wait, so it belongs into a child that may hang (see `children`).
+/// There is no such file, or it is not a regular one, is longer, or cannot be read. A file system that does not
+/// answer makes this wait, so call it in a child process that may hang (see `children`).
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the way to read a file that somebody named"
@@ -23,10 +23,10 @@ pub fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     read_handle(&handle, max_bytes)
 }
 
-/// The same for what a handle (`O_PATH`) stands for.
+/// Reads the regular file that a handle (`O_PATH`) stands for.
 ///
 /// # Errors
-/// As [`read_regular`].
+/// The same as those of [`read_regular`].
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the way to read a file that somebody named"

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn guardian_of_a_silent_start_gives_it_up() {
+    fn guardian_silent_start_gives_the_worker_up() {
         let (guardian, _worker) = UnixStream::pair().unwrap();
         let start = Instant::now();
         let mut watch = HeartbeatMonitor::for_started_worker(start);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn guardian_of_a_worker_at_rest_waits_for_ever_unless_it_is_to_end() {
+    fn guardian_idle_worker_waits_until_it_is_to_end() {
         let (guardian, worker) = UnixStream::pair().unwrap();
         let start = Instant::now();
         let mut watch = HeartbeatMonitor::for_started_worker(start);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_that_leaves_knows_whether_its_guardian_answers() {
+    fn worker_leaving_knows_whether_its_guardian_answers() {
         let (guardian, worker) = UnixStream::pair().unwrap();
         assert!(!Heartbeat::default().is_answered(&worker));
         let answering = std::thread::spawn(move || {

@@ -1,10 +1,10 @@
 //! Labels that an agent finds by itself: what its host is, from files and the environment. Nothing
-//! is asked over the network, so a cloud is known by its firmware's words alone.
+//! is asked over the network: a cloud is recognized by what its firmware says.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a maker of machines says of itself (DMI `sys_vendor`), by the beginning, and the cloud that it means.
+/// Vendors of machines (DMI `sys_vendor`) by the beginning of the text, each with the cloud that it means.
 const CLOUDS: [(&str, &str); 10] = [
     ("Alibaba Cloud", "alibaba"),
     ("Amazon EC2", "aws"),
@@ -17,10 +17,10 @@ const CLOUDS: [(&str, &str); 10] = [
     ("Scaleway", "scaleway"),
     ("Vultr", "vultr"),
 ];
-/// What every machine of Azure has as its asset tag; its maker says no more than Microsoft Corporation.
+/// The asset tag of every machine of Azure, whose vendor is only Microsoft Corporation.
 const AZURE: &str = "7783-7084-3265-9085-8269-3286-77";
 
-/// What is found below this root (`/`), with a reader of the environment. What is not known is left out.
+/// Finds labels below this root (`/`) and in the environment. Labels that are not known are left out.
 pub fn found(
     root: &Path,
     environment: impl Fn(&str) -> Option<String>,
@@ -52,7 +52,7 @@ pub fn found(
     let cloud = cloud.or((tag == AZURE).then_some("azure"));
     add("cloud", cloud.map(str::to_owned));
     if cloud == Some("aws") {
-        // There, the product is the type of instance.
+        // On AWS, the product is the type of the instance.
         add("instance-type", file("sys/class/dmi/id/product_name"));
     }
     if environment("KUBERNETES_SERVICE_HOST").is_some() {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_of_a_cloud_in_kubernetes() {
+    fn labels_of_a_cloud_machine_in_kubernetes_are_found() {
         let root = root(&[
             ("proc/sys/kernel/hostname", "db-1\n"),
             ("proc/sys/kernel/osrelease", "6.12.1\n"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn labels_unknown_are_left_out() {
         let root = root(&[
             ("sys/class/dmi/id/sys_vendor", "Microsoft Corporation\n"),
             ("sys/class/dmi/id/chassis_asset_tag", AZURE),

@@ -83,7 +83,7 @@ impl Ledger {
         })
     }
 
-    /// The ledger's folder.
+    /// The folder that contains the entries.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -1,6 +1,5 @@
-//! What touches a host. A fault is a pure function from arguments and a look at the host to a
-//! plan; a plan is a list of changes; the engine is the only caller of their deeds, and writes
-//! what it will owe into the ledger first.
+//! The part of Backburn that changes a host. A fault is a pure function from arguments and a read-only view of the host to a plan, and a
+//! plan is a list of reversible changes. Only the engine applies and undoes changes, and it writes what it will owe to the ledger first.
 //!
 //! ```text
 //! arguments ──fault──▶ plan ──ledger──▶ apply ──▶ observe ──▶ … ──▶ undo ──▶ observe ──▶ gone
@@ -18,7 +17,6 @@ pub mod engine;
 pub mod exit_code;
 pub mod faults;
 pub mod files;
-pub mod packet_filter;
 pub mod guardian;
 pub mod heartbeat;
 pub mod helpers;
@@ -30,6 +28,7 @@ pub mod local_abort_rules;
 pub mod metrics;
 pub mod netlink;
 pub mod network;
+pub mod packet_filter;
 pub mod plan;
 pub mod policy;
 pub mod probes;

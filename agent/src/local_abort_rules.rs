@@ -1,12 +1,12 @@
-//! Abort rules about the host's own figures, which the agent watches by itself: they work when
-//! the controller can't be reached, which is when they are needed most.
+//! Abort rules about metrics of the host, which the agent evaluates by itself: they work even when
+//! the controller cannot be reached, which is when they are needed most.
 
-use crate::metrics::Metrics;
 use crate::child_task::ChildTask;
+use crate::metrics::Metrics;
 use backburn_experiments::wire::WatchRule;
 use std::time::Instant;
 
-/// The rules and how they stand.
+/// The abort rules of a run, with their states.
 #[derive(Debug, Default)]
 pub struct LocalAbortRules {
     watched: Vec<LocalAbortRule>,
@@ -17,14 +17,14 @@ struct LocalAbortRule {
     rule: WatchRule,
     due: Instant,
     failures: u32,
-    /// Whether a child is looking, for a figure that is read from a path.
+    /// Whether a child process is measuring, for a metric that is read from a path.
     is_looked_at: bool,
-    /// What a child has found, until it is judged.
+    /// What a child process has measured, until it is evaluated.
     found: Option<f64>,
 }
 
 impl LocalAbortRules {
-    /// Watches these from now on.
+    /// Evaluates these rules from now on.
     pub fn new(rules: Vec<WatchRule>) -> Self {
         let due = Instant::now();
         LocalAbortRules {
@@ -41,13 +41,13 @@ impl LocalAbortRules {
         }
     }
 
-    /// When the next figure is to be looked at.
+    /// When the next metric is to be measured.
     pub fn next_due(&self) -> Option<Instant> {
         let waiting = self.watched.iter().filter(|watched| !watched.is_looked_at);
         waiting.map(|watched| watched.due).min()
     }
 
-    /// What children are to look at now: the figures that are due and are read from a path, each with its rule's name. Their
+    /// What child processes are to measure now: the metrics that are due and are read from a path, each with the name of its rule. Their
     /// answers are for [`LocalAbortRules::take`].
     pub fn due_from_paths(&mut self, now: Instant) -> Vec<(String, ChildTask)> {
         let due = self.watched.iter_mut().filter(|watched| {
@@ -66,7 +66,7 @@ impl LocalAbortRules {
         .collect()
     }
 
-    /// Takes what a child has found for a rule; nothing where it could not be measured.
+    /// Takes what a child process has measured for a rule; none where it could not be measured.
     pub fn take(&mut self, rule: &str, figure: Option<f64>, now: Instant) {
         let asked = self.watched.iter_mut();
         for watched in asked.filter(|watched| watched.rule.name == rule && watched.is_looked_at) {
@@ -80,7 +80,7 @@ impl LocalAbortRules {
         }
     }
 
-    /// Judges what is due. The first rule that strikes, with what was seen.
+    /// Evaluates the rules that are due. Returns the name of the first that is triggered, with what was measured.
     pub fn strike(&mut self, metrics: &mut Metrics, now: Instant) -> Option<(String, String)> {
         let due = self.watched.iter_mut();
         for watched in due.filter(|watched| watched.due <= now && !watched.is_looked_at) {

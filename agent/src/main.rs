@@ -1,4 +1,4 @@
-//! The slim binary: the agent alone.
+//! The slim program `backburn-agent`: the agent without the controller.
 
 use std::process::ExitCode;
 

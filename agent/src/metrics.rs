@@ -1,10 +1,10 @@
-//! The figures of a host that probes and abort rules ask for, straight from the kernel.
+//! The metrics of a host that probes and abort rules ask for, read from the kernel.
 
 use backburn_experiments::document::HostMetric;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A figure that can't be had: where it was looked for, what was wrong, what would do.
+/// A metric that is not available: where it was read from, what is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {what}\nhint: {hint}")]
 pub struct MetricUnavailable {
@@ -12,7 +12,7 @@ pub struct MetricUnavailable {
     pub at: String,
     /// What was wrong.
     pub what: String,
-    /// What would do.
+    /// What to do.
     pub hint: String,
 }
 
@@ -26,14 +26,14 @@ impl MetricUnavailable {
     }
 }
 
-/// Processor time since boot, in ticks: busy, and all.
+/// Processor time since boot, in ticks: the busy part, and all of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct CpuTime {
     busy: u64,
     all: u64,
 }
 
-/// Measures a host. It remembers the last look, from which the processors' busy share counts.
+/// Measures a host. It remembers the last measurement, from which the busy share of the processors counts.
 #[derive(Debug)]
 pub struct Metrics {
     root: PathBuf,
@@ -41,7 +41,7 @@ pub struct Metrics {
     share: Option<f64>,
 }
 
-/// The host that we run on.
+/// The host that the agent runs on.
 impl Default for Metrics {
     fn default() -> Self {
         Self::at("/proc")
@@ -49,7 +49,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// From another folder that looks like `/proc`. The first look at the processors is now.
+    /// Measures from another folder that looks like `/proc`. The busy share of the processors counts from now on.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let mut metrics = Metrics {
             root: root.into(),
@@ -60,10 +60,10 @@ impl Metrics {
         metrics
     }
 
-    /// A figure. `path` is for `disk-free-percent`; `/` where left out.
+    /// Measures a metric. `path` is for `disk-free-percent`; default: `/`.
     ///
     /// # Errors
-    /// Where this host has no such figure, or does not show it.
+    /// This host does not have the metric, or does not show it.
     pub fn measure(
         &mut self,
         metric: HostMetric,
@@ -160,7 +160,7 @@ impl Metrics {
     }
 
     fn pressure(&self, of: &str) -> Result<f64, MetricUnavailable> {
-        let hint = "pressure stall information wants Linux 4.20 with CONFIG_PSI, and `psi=1` on the kernel's command line where it is off by default";
+        let hint = "pressure stall information requires Linux 4.20 with CONFIG_PSI, and `psi=1` on the kernel's command line where it is off by default";
         let path = self.root.join("pressure").join(of);
         let text = read(&path, hint)?;
         let line = text.lines().find_map(|line| line.strip_prefix("some "));
@@ -174,10 +174,10 @@ impl Metrics {
     }
 }
 
-/// Memory that others could have now, in bytes (`MemAvailable`).
+/// Memory that is available without swapping, in bytes (`MemAvailable`).
 ///
 /// # Errors
-/// Where `/proc/meminfo` does not say.
+/// `/proc/meminfo` cannot be read or does not have it.
 pub fn memory_available() -> Result<u64, MetricUnavailable> {
     meminfo(Path::new("/proc"), "MemAvailable:")
 }
@@ -185,7 +185,7 @@ pub fn memory_available() -> Result<u64, MetricUnavailable> {
 /// All memory, in bytes (`MemTotal`).
 ///
 /// # Errors
-/// Where `/proc/meminfo` does not say.
+/// `/proc/meminfo` cannot be read or does not have it.
 pub fn memory_total() -> Result<u64, MetricUnavailable> {
     meminfo(Path::new("/proc"), "MemTotal:")
 }

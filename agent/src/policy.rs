@@ -1,54 +1,54 @@
-//! What the owner of this host allows. The agent's own policy has the last word: whatever a
-//! controller, an experiment or a person at the command line asks for, is held against it.
+//! The policy of a host: what its owner allows. It has the last word: whatever a controller, an
+//! experiment or a person at the command line asks for is checked against it.
 
 use crate::processes::Protection;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
-use backburn_experiments::{Problem, HumanDuration, json, schema};
+use backburn_experiments::{HumanDuration, Problem, json, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Where the policy is, where nothing else is said.
+/// Default path of the policy.
 pub const POLICY_PATH: &str = "/etc/backburn/agent.json";
 
-/// What the owner of this host allows.
+/// The policy of a host: what its owner allows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HostPolicy {
-    /// The only faults that may be injected here. Every fault where left out.
+    /// The only faults that may be injected on this host. Default: all faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_faults: Option<Vec<String>>,
-    /// Faults that may not be injected here.
+    /// Faults that may not be injected on this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny_faults: Vec<String>,
-    /// The only programs that a controller may have run here, by `process` probes with a `from`: absolute paths, or names that are
-    /// found along the agent's `PATH`. They run as the agent's user, with whatever arguments the probe says. None where left out.
+    /// The only programs that a controller may run on this host, by `process` probes with a `from`: absolute paths, or names that are
+    /// found in the agent's `PATH`. They run as the agent's user, with any arguments that the probe gives. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_programs: Vec<String>,
-    /// The longest that a fault may last.
+    /// Longest duration of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<HumanDuration>,
-    /// The most victims of one fault.
+    /// Most victims of one fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_victims: Option<u32>,
-    /// The most faults at a time.
+    /// Most faults that may act at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_faults: Option<u32>,
-    /// Who is never a victim, besides process 1, kernel threads and Backburn itself.
+    /// Processes that are never victims, besides process 1, kernel threads and Backburn itself.
     #[serde(default)]
     pub protect: Protection,
-    /// Ports whose packets no network fault touches, at either end. Left out: 22.
+    /// Ports whose packets no network fault affects, at either end. Default: 22.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect_ports: Option<Vec<u16>>,
 }
 
-/// A policy that can't be used. Nothing is injected without one that can.
+/// A policy that cannot be used. Without a usable policy, nothing is injected.
 #[derive(Debug, thiserror::Error)]
 pub enum HostPolicyError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error(
-        "policy {path} can't be read: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
+        "cannot read policy {path}: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
     )]
     Unreadable {
         /// The file.
@@ -56,12 +56,12 @@ pub enum HostPolicyError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is wrong.
+    /// The content of the file is wrong.
     #[error("policy {path} is wrong:{}", listed(problems))]
     Wrong {
         /// The file.
         path: PathBuf,
-        /// All that is wrong with it.
+        /// All problems of the file.
         problems: Vec<Problem>,
     },
 }
@@ -74,15 +74,15 @@ fn listed(problems: &[Problem]) -> String {
 }
 
 impl HostPolicy {
-    /// The ports whose packets no network fault touches.
+    /// The ports whose packets no network fault affects.
     pub fn protected_ports(&self) -> &[u16] {
         self.protect_ports.as_deref().unwrap_or(&[22])
     }
 
-    /// The policy at `path`; else at its usual place, if there is one; else the default.
+    /// Loads the policy from `path`; without a path, from its default path; where nothing is there, the default policy.
     ///
     /// # Errors
-    /// It is there and can't be used.
+    /// The file cannot be read, or is wrong.
     pub fn load(path: Option<&Path>) -> Result<Self, HostPolicyError> {
         let at = path.unwrap_or(Path::new(POLICY_PATH));
         let text = match std::fs::read_to_string(at) {
@@ -116,7 +116,7 @@ impl HostPolicy {
         }
     }
 
-    /// What its schema does not see: names that mean nothing here would protect nobody.
+    /// Problems that the schema does not show: unknown names would protect nothing.
     fn problems(&self) -> Vec<Problem> {
         let lists = [
             ("allow-faults", self.allow_faults.as_deref()),
@@ -135,8 +135,8 @@ impl HostPolicy {
                 let known = crate::faults::FAULTS.iter().map(|fault| fault.name);
                 let problem = Problem::new(at, format!("there is no fault `{name}`"));
                 match nearest(name, known) {
-                    Some(near) => problem.hint(format!("`{near}`?")),
-                    None => problem.hint("`faults` lists them"),
+                    Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                    None => problem.hint("the subcommand `faults` lists them"),
                 }
             });
         let programs = self.allow_programs.iter().enumerate();
@@ -149,7 +149,7 @@ impl HostPolicy {
                     format!("$.allow-programs[{index}]"),
                     format!("`{program}` is neither an absolute path nor a name"),
                 )
-                .hint("e.g. `/usr/bin/curl`, or `curl` to have it found along `PATH`")
+                .hint("give e.g. `/usr/bin/curl`, or `curl` to find it in `PATH`")
             });
         unknown
             .chain(relative)
@@ -157,16 +157,16 @@ impl HostPolicy {
             .collect()
     }
 
-    /// The file of a program that a controller may have run here; `found` tells where a name or a path leads.
+    /// The file of a program that a controller may run on this host; `found` finds the file of a name or a path.
     ///
     /// # Errors
-    /// It may not.
+    /// The policy does not allow it.
     pub fn permits_program(
         &self,
         wanted: &str,
         found: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<PathBuf, Refusal> {
-        // Files are not followed further: where many programs are one file, allowing one must not allow them all.
+        // Links are not followed: where many programs are one file, allowing one must not allow them all.
         let file = found(wanted).filter(|file| {
             let mut allowed = self.allow_programs.iter();
             allowed.any(|allowed| found(allowed).as_ref() == Some(file))
@@ -179,10 +179,10 @@ impl HostPolicy {
         })
     }
 
-    /// Whether a plan may be carried out here, beside the faults that act already.
+    /// Whether a plan may be carried out on this host. `acting` is the number of faults that act already.
     ///
     /// # Errors
-    /// The rule that is against it, and what would do.
+    /// The policy, or the blast radius of the run, does not allow it: the refusal names the rule.
     pub fn permits(
         &self,
         request: &InjectionRequest,

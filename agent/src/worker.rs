@@ -51,7 +51,7 @@ pub struct WorkerConfig {
     pub state: PathBuf,
     /// The policy file, if it is not at its usual place.
     pub policy: Option<PathBuf>,
-    /// The agent's name.
+    /// The name that the agent reports to the controller.
     pub name: String,
     /// The labels that were given.
     pub labels: BTreeMap<String, String>,
@@ -182,7 +182,7 @@ struct Worker {
     probe_results: VecDeque<(u64, ProbeOutcome)>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
-    /// The state folder.
+    /// The state folder, for examining the host.
     state: PathBuf,
 }
 

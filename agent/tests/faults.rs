@@ -56,7 +56,7 @@ fn properties(schema: &Value, path: &str, found: &mut Vec<(String, Value)>) {
 }
 
 #[test]
-fn every_fault_is_told_of_in_full() {
+fn fault_descriptions_are_complete() {
     let mut names = BTreeSet::new();
     for Fault {
         name,
@@ -100,7 +100,7 @@ fn every_fault_is_told_of_in_full() {
 }
 
 #[test]
-fn every_example_is_right_and_every_wrong_key_is_not() {
+fn fault_examples_pass_and_unknown_keys_fail_the_check() {
     for fault in FAULTS {
         let example = object((fault.example)());
         assert_eq!(fault.check(&example), [], "{}", fault.name);
@@ -126,7 +126,7 @@ fn every_example_is_right_and_every_wrong_key_is_not() {
 }
 
 #[test]
-fn one_is_hit_where_nothing_is_said() {
+fn selector_without_select_hits_one_victim() {
     let made = made::Made::new();
     let host = MadeHost::new(&made);
     let workers = json!({"name": "nginx", "children-of": 30});
@@ -148,7 +148,7 @@ fn one_is_hit_where_nothing_is_said() {
 }
 
 #[test]
-fn the_same_seed_hits_the_same() {
+fn selection_with_the_same_seed_is_the_same() {
     let made = made::Made::new();
     let host = MadeHost::new(&made);
     let two = json!({"process": {"name": "nginx", "select": {"count": 2}}});
@@ -158,7 +158,7 @@ fn the_same_seed_hits_the_same() {
 }
 
 #[test]
-fn asking_first_is_a_helpers_work() {
+fn kill_with_grace_is_planned_as_a_helper() {
     let made = made::Made::new();
     let host = MadeHost::new(&made);
     let asked = plan(
@@ -176,7 +176,7 @@ fn asking_first_is_a_helpers_work() {
 }
 
 #[test]
-fn what_takes_things_says_how_much_is_left() {
+fn plan_that_takes_resources_names_what_is_left() {
     let host = LocalHost::default();
     let memory = plan(
         "memory-fill",

@@ -4,9 +4,9 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, HelperSpec};
+use backburn_agent::helpers::{self, Freeze, HelperSpec, Terminate};
 use backburn_agent::processes::{ProcessId, ProcessTable};
-use common::{Helper, Victim, python, until};
+use common::{Helper, VictimProcess, python, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -22,10 +22,10 @@ for _ in range(3): threading.Thread(target=spin, daemon=True).start()
 print('ready', flush=True)
 spin()";
 
-fn hold(victims: &[&Victim]) -> HelperSpec {
-    HelperSpec::Hold {
+fn hold(victims: &[&VictimProcess]) -> HelperSpec {
+    HelperSpec::from(Freeze {
         victims: victims.iter().map(|victim| victim.id).collect(),
-    }
+    })
 }
 
 fn signal(id: ProcessId, signal: Signal) {
@@ -33,7 +33,7 @@ fn signal(id: ProcessId, signal: Signal) {
 }
 
 #[test]
-fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_is_killed() {
+fn freeze_process_with_threads_stops_all_and_ends_with_the_helper() {
     let table = ProcessTable::default();
     let victim = python(BUSY);
     let role = hold(&[&victim]);
@@ -63,7 +63,7 @@ fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_
         before,
         "it ran while it was held"
     );
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(effect.acts, "{effect:?}");
     assert_eq!(effect.seen, "1 of 1 processes stopped");
 
@@ -73,17 +73,17 @@ fn a_held_process_stands_still_with_all_its_threads_and_runs_on_when_the_helper_
         table.state(victim.id) == Some('R') && table.tracer(victim.id.pid).is_none()
     });
     println!("released after {:?}", begin.elapsed());
-    assert!(!helpers::evidence(&role, helper.id.pid, &table).acts);
+    assert!(!role.helper().effect(helper.id.pid, &table).acts);
     until("it uses time again", || {
         table.cpu_seconds(victim.id) > before
     });
-    assert_eq!(role.residue(&table).unwrap(), None);
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 }
 
 #[test]
-fn what_was_stopped_before_is_stopped_after() {
+fn freeze_stopped_process_leaves_it_stopped() {
     let table = ProcessTable::default();
-    let victim = Victim::sleep();
+    let victim = VictimProcess::sleep();
     signal(victim.id, Signal::SIGSTOP);
     until("it stops", || table.state(victim.id) == Some('T'));
     let mut helper = Helper::start(&hold(&[&victim]), LONG);
@@ -96,9 +96,9 @@ fn what_was_stopped_before_is_stopped_after() {
 }
 
 #[test]
-fn a_process_killed_while_it_is_held_reaches_its_own_parent() {
+fn freeze_victim_killed_meanwhile_is_reaped_by_its_parent() {
     let mut victim = python(BUSY);
-    let other = Victim::sleep();
+    let other = VictimProcess::sleep();
     let mut helper = Helper::start(&hold(&[&victim, &other]), LONG);
     helper.ready();
     signal(victim.id, Signal::SIGKILL);
@@ -106,13 +106,15 @@ fn a_process_killed_while_it_is_held_reaches_its_own_parent() {
         victim.child.try_wait().unwrap().is_some()
     });
     let table = ProcessTable::default();
-    let effect = helpers::evidence(&hold(&[&victim, &other]), helper.id.pid, &table);
+    let effect = hold(&[&victim, &other])
+        .helper()
+        .effect(helper.id.pid, &table);
     assert_eq!(effect.seen, "1 of 2 processes stopped, 1 gone");
     helper.kill();
 }
 
 #[test]
-fn no_signal_is_lost_by_holding_and_letting_go() {
+fn freeze_and_release_loses_no_signal() {
     // Real-time signals queue, and the interpreter's own handler writes a byte for each delivery,
     // so every single one must be counted.
     const ROUNDS: usize = 30;
@@ -152,8 +154,8 @@ for _ in range({EACH}): os.kill({}, signal.SIGRTMIN + 3)",
 }
 
 #[test]
-fn a_signal_sent_to_a_held_process_arrives_when_it_is_let_go() {
-    let mut victim = Victim::sleep();
+fn freeze_signal_sent_meanwhile_arrives_on_release() {
+    let mut victim = VictimProcess::sleep();
     let mut helper = Helper::start(&hold(&[&victim]), LONG);
     helper.ready();
     signal(victim.id, Signal::SIGTERM);
@@ -167,7 +169,7 @@ fn a_signal_sent_to_a_held_process_arrives_when_it_is_let_go() {
 }
 
 #[test]
-fn a_process_that_forks_threads_all_the_time_is_held_whole() {
+fn freeze_process_that_keeps_starting_threads_stops_all() {
     let table = ProcessTable::default();
     let victim = python(
         "
@@ -184,7 +186,7 @@ while True:
         helper.ready();
         let threads = table.threads(victim.id.pid);
         assert_eq!(
-            helpers::evidence(&role, helper.id.pid, &table).seen,
+            role.helper().effect(helper.id.pid, &table).seen,
             "1 of 1 processes stopped"
         );
         std::thread::sleep(Duration::from_millis(10));
@@ -195,7 +197,7 @@ while True:
 }
 
 #[test]
-fn a_process_whose_first_thread_has_ended_is_no_zombie_and_is_held() {
+fn freeze_process_without_first_thread_succeeds() {
     let table = ProcessTable::default();
     let victim = python(
         "
@@ -219,7 +221,7 @@ ctypes.CDLL(None).pthread_exit(None)",
         "{}",
         helper.said
     );
-    assert!(helpers::evidence(&role, helper.id.pid, &table).acts);
+    assert!(role.helper().effect(helper.id.pid, &table).acts);
     let before = table.cpu_seconds(victim.id);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(table.cpu_seconds(victim.id), before);
@@ -228,9 +230,9 @@ ctypes.CDLL(None).pthread_exit(None)",
 }
 
 #[test]
-fn a_recycled_id_is_never_hit() {
+fn helper_with_recycled_process_id_hits_nobody() {
     let table = ProcessTable::default();
-    let mut stranger = Victim::sleep();
+    let mut stranger = VictimProcess::sleep();
     let meant = ProcessId {
         start: stranger.id.start + 1,
         ..stranger.id
@@ -239,9 +241,9 @@ fn a_recycled_id_is_never_hit() {
     assert!(table.open_pidfd_checked(stranger.id).unwrap().is_some());
 
     let helper = Helper::start(
-        &HelperSpec::Hold {
+        &HelperSpec::from(Freeze {
             victims: vec![meant],
-        },
+        }),
         LONG,
     );
     assert!(
@@ -252,10 +254,10 @@ fn a_recycled_id_is_never_hit() {
     assert_eq!(table.tracer(stranger.id.pid), None);
 
     let mut helper = Helper::start(
-        &HelperSpec::Terminate {
+        &HelperSpec::from(Terminate {
             victims: vec![meant],
             grace_ms: 0,
-        },
+        }),
         LONG,
     );
     helper.ready();
@@ -265,16 +267,16 @@ fn a_recycled_id_is_never_hit() {
 }
 
 #[test]
-fn a_process_that_is_traced_already_is_refused_and_says_by_whom() {
+fn freeze_traced_process_is_refused_with_its_tracer() {
     let table = ProcessTable::default();
-    let victim = Victim::sleep();
+    let victim = VictimProcess::sleep();
     let mut first = Helper::start(&hold(&[&victim]), LONG);
     first.ready();
     assert_eq!(
         helpers::check_traceable(&table, victim.id),
         Err(helpers::NotTraceable::Traced(first.id.pid))
     );
-    let other = Victim::sleep();
+    let other = VictimProcess::sleep();
     let second = Helper::start(&hold(&[&other, &victim]), LONG);
     assert!(
         second
@@ -291,9 +293,9 @@ fn a_process_that_is_traced_already_is_refused_and_says_by_whom() {
 }
 
 #[test]
-fn the_deadline_ends_a_helper_even_when_it_is_stopped() {
+fn helper_stopped_at_its_deadline_is_killed() {
     let table = ProcessTable::default();
-    let victim = Victim::sleep();
+    let victim = VictimProcess::sleep();
     let mut helper = Helper::start(&hold(&[&victim]), 300);
     helper.ready();
     signal(helper.id, Signal::SIGSTOP);
@@ -307,8 +309,8 @@ fn the_deadline_ends_a_helper_even_when_it_is_stopped() {
 }
 
 #[test]
-fn a_helper_whose_parent_is_another_does_nothing() {
-    let victim = Victim::sleep();
+fn helper_with_another_parent_does_nothing() {
+    let victim = VictimProcess::sleep();
     let mut helper = Helper::start_as_child_of(1, &hold(&[&victim]), LONG);
     assert_eq!(helper.said, "");
     assert!(!helper.child.wait().unwrap().success());
@@ -316,9 +318,9 @@ fn a_helper_whose_parent_is_another_does_nothing() {
 }
 
 #[test]
-fn a_helper_dies_with_its_parent_and_is_found_by_its_mark() {
+fn helper_dies_with_its_parent_and_is_found_by_its_mark() {
     let table = ProcessTable::default();
-    let victim = Victim::sleep();
+    let victim = VictimProcess::sleep();
     let mark = format!("mark-{}", victim.id.pid);
     let role = serde_json::to_string(&hold(&[&victim])).unwrap();
     let parent = python(&format!(
@@ -342,8 +344,8 @@ time.sleep(60)",
 }
 
 #[test]
-fn a_control_c_at_the_terminal_does_not_reach_a_helper() {
-    let victim = Victim::sleep();
+fn helper_is_not_reached_by_control_c() {
+    let victim = VictimProcess::sleep();
     let helper = Helper::start(&hold(&[&victim]), LONG);
     helper.ready();
     let group = nix::unistd::getpgid(Some(Pid::from_raw(helper.id.pid))).unwrap();
@@ -351,16 +353,16 @@ fn a_control_c_at_the_terminal_does_not_reach_a_helper() {
 }
 
 #[test]
-fn terminating_asks_first_and_kills_those_left() {
+fn terminate_sends_term_first_and_kills_the_rest() {
     let table = ProcessTable::default();
-    let mut polite = Victim::sleep();
+    let mut polite = VictimProcess::sleep();
     let mut deaf = python(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
-    let role = HelperSpec::Terminate {
+    let role = HelperSpec::from(Terminate {
         victims: vec![polite.id, deaf.id],
         grace_ms: 300,
-    };
+    });
     let mut helper = Helper::start(&role, LONG);
     helper.ready();
     until("the polite one ends", || {
@@ -368,7 +370,7 @@ fn terminating_asks_first_and_kills_those_left() {
     });
     assert!(deaf.child.try_wait().unwrap().is_none());
     assert_eq!(
-        helpers::evidence(&role, helper.id.pid, &table).seen,
+        role.helper().effect(helper.id.pid, &table).seen,
         "1 of 2 processes gone"
     );
     until("the deaf one is killed", || {
@@ -376,21 +378,21 @@ fn terminating_asks_first_and_kills_those_left() {
     });
     assert!(helper.child.wait().unwrap().success());
     assert_eq!(
-        helpers::evidence(&role, 0, &table).seen,
+        role.helper().effect(0, &table).seen,
         "2 of 2 processes gone"
     );
 }
 
 #[test]
-fn nobody_is_killed_when_the_helper_dies_within_the_grace() {
+fn terminate_helper_dead_within_grace_kills_nobody() {
     let mut deaf = python(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
     );
     let mut helper = Helper::start(
-        &HelperSpec::Terminate {
+        &HelperSpec::from(Terminate {
             victims: vec![deaf.id],
             grace_ms: 200,
-        },
+        }),
         LONG,
     );
     helper.ready();

@@ -46,7 +46,7 @@ fn host() -> Host {
 }
 
 #[test]
-fn entry_of_every_program_is_read_and_written_back_unchanged() {
+fn ledger_entry_of_every_version_is_read_and_written_back_unchanged() {
     let fixtures = fixtures();
     assert!(fixtures.len() >= 20, "{}", fixtures.len());
     for (name, text) in &fixtures {
@@ -75,17 +75,17 @@ fn entry_of_every_program_is_read_and_written_back_unchanged() {
 }
 
 #[test]
-fn deadline_of_more_than_a_century_is_read_as_the_longest() {
+fn ledger_entry_deadline_beyond_a_century_is_read_as_the_longest() {
     let entry = parse(&fixture("old-century")).expect("it is read");
-    let [Change::Helper(ProcessHelper { deadline, role, .. })] = entry.changes.as_slice() else {
+    let [Change::Helper(ProcessHelper { deadline, spec, .. })] = entry.changes.as_slice() else {
         panic!("{:?}", entry.changes);
     };
     assert_eq!(*deadline, HumanDuration::LONGEST);
-    assert!(matches!(role, HelperSpec::Memory { .. }), "{role:?}");
+    assert!(matches!(spec, HelperSpec::MemoryBallast(_)), "{spec:?}");
 }
 
 #[test]
-fn change_with_an_unreadable_part_is_undone_by_what_can_be_read() {
+fn change_with_unreadable_part_is_undone_by_the_rest() {
     // Its tables are looked for by their name, although what it did to packets is not understood.
     let entry = parse(&fixture("old-latency")).expect("it is read");
     let change = entry.changes.first().expect("it has one");
@@ -125,7 +125,7 @@ fn change_with_an_unreadable_part_is_undone_by_what_can_be_read() {
 }
 
 #[test]
-fn entry_for_people_only_in_part_is_undone_all_the_same() {
+fn ledger_entry_with_damaged_text_is_undone_all_the_same() {
     let mut value = fixture("pause-stop");
     value["run"] = json!(7);
     value["victims"] = json!([{"kind": 1}]);
@@ -138,7 +138,7 @@ fn entry_for_people_only_in_part_is_undone_all_the_same() {
 }
 
 #[test]
-fn entry_of_a_later_version_is_left_and_said() {
+fn ledger_entry_of_a_later_version_is_left_and_reported() {
     let mut value = fixture("pause-stop");
     value["version"] = json!(VERSION + 1);
     let why = parse(&value).expect_err("it is of another program");
@@ -155,7 +155,7 @@ fn entry_of_a_later_version_is_left_and_said() {
 }
 
 #[test]
-fn entry_that_could_not_be_read_back_is_not_written() {
+fn ledger_entry_that_cannot_be_read_back_is_not_written() {
     let mut entry = parse(&fixture("cpu")).expect("it is read");
     entry.to_json().expect("it is read back");
     if let Some(Change::Helper(helper)) = entry.changes.first_mut() {

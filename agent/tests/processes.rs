@@ -9,7 +9,7 @@ use backburn_agent::metrics::Metrics;
 use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::document::HostMetric;
 use backburn_experiments::wire::Refusal;
-use common::{Victim, is_root, python, until};
+use common::{VictimProcess, is_root, python, until};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use std::net::{TcpListener, UdpSocket};
@@ -40,9 +40,9 @@ fn all(mut selector: Value) -> Vec<i32> {
 }
 
 #[test]
-fn a_real_process_is_found_by_what_it_is() {
+fn selector_finds_a_real_process_by_each_criterion() {
     let name = format!("victim-{}", std::process::id());
-    let victim = Victim::start(Command::new("sleep").arg0(&name).arg("61.5"));
+    let victim = VictimProcess::start(Command::new("sleep").arg0(&name).arg("61.5"));
     let own = std::process::id();
     let pid = victim.id.pid;
     for selector in [
@@ -63,11 +63,11 @@ fn a_real_process_is_found_by_what_it_is() {
 }
 
 #[test]
-fn a_name_longer_than_the_kernel_keeps_is_found_whole() {
+fn selector_long_name_matches_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("a-name-of-more-than-fifteen-bytes");
     std::fs::copy("/bin/sleep", &program).unwrap();
-    let victim = Victim::start(Command::new(&program).arg("60"));
+    let victim = VictimProcess::start(Command::new(&program).arg("60"));
     assert_eq!(
         all(json!({"name": "a-name-of-more-than-fifteen-bytes", "pid": victim.id.pid})),
         [victim.id.pid]
@@ -85,7 +85,7 @@ fn a_name_longer_than_the_kernel_keeps_is_found_whole() {
 }
 
 #[test]
-fn whoever_listens_on_a_port_is_found_and_nobody_else() {
+fn selector_listening_finds_only_the_listeners() {
     const LISTEN: &str = "
 import os, socket, sys, time
 kind, family = sys.argv[1:]
@@ -100,7 +100,7 @@ time.sleep(60)";
         ("SOCK_STREAM", "AF_INET6"),
         ("SOCK_DGRAM", "AF_INET"),
     ] {
-        let mut victim = Victim::start(Command::new("python3").args(["-c", LISTEN, kind, family]));
+        let mut victim = VictimProcess::start(Command::new("python3").args(["-c", LISTEN, kind, family]));
         let port: u16 = victim.line().parse().unwrap();
         // Somebody who is only connected to the port does not listen on it.
         let client = format!(
@@ -150,13 +150,13 @@ time.sleep(60)",
 }
 
 #[test]
-fn a_port_in_another_network_is_found_there() {
+fn selector_listening_in_another_network_finds_the_process() {
     if !is_root("a_port_in_another_network_is_found_there") {
         return;
     }
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let mut victim = Victim::start(Command::new("python3").args([
+        let mut victim = VictimProcess::start(Command::new("python3").args([
             "-c",
             "import socket, time\ns = socket.create_server(('0.0.0.0', 7))\nprint('ready', flush=True)\ntime.sleep(60)",
         ]));
@@ -168,7 +168,7 @@ fn a_port_in_another_network_is_found_there() {
 }
 
 #[test]
-fn port_is_looked_for_in_the_own_network_unless_something_says_where() {
+fn selector_listening_without_place_searches_the_own_network() {
     if !is_root("port_is_looked_for_in_the_own_network_unless_something_says_where") {
         return;
     }
@@ -177,7 +177,7 @@ fn port_is_looked_for_in_the_own_network_unless_something_says_where() {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let server = "import socket, time\ns = socket.create_server(('0.0.0.0', 7))\nprint('ready', flush=True)\ntime.sleep(60)";
         let start = |command: &mut Command| {
-            let mut victim = Victim::start(command);
+            let mut victim = VictimProcess::start(command);
             assert_eq!(victim.line(), "ready");
             victim
         };
@@ -196,7 +196,7 @@ fn port_is_looked_for_in_the_own_network_unless_something_says_where() {
                 notes.iter().any(|note| note.starts_with(begin) && note.contains(who))
             };
             assert!(has("listening in the agent's own network", "python3"), "{notes:?}");
-            assert!(has("not meant", &name), "{notes:?}");
+            assert!(has("not selected", &name), "{notes:?}");
         }
         let mut both = vec![own_pid, other_pid];
         both.sort_unstable();
@@ -234,8 +234,8 @@ fn port_is_looked_for_in_the_own_network_unless_something_says_where() {
 }
 
 #[test]
-fn a_zombie_and_this_process_are_spared() {
-    let mut victim = Victim::start(&mut Command::new("true"));
+fn selector_spares_zombies_and_this_process() {
+    let mut victim = VictimProcess::start(&mut Command::new("true"));
     until("it is a zombie", || {
         ProcessTable::default().state(victim.id) == Some('Z')
     });
@@ -251,7 +251,7 @@ fn a_zombie_and_this_process_are_spared() {
     );
 
     let own = find(json!({"pid": std::process::id()})).unwrap_err();
-    assert!(own.what.contains("Backburn's own"), "{own}");
+    assert!(own.what.contains("a process of Backburn"), "{own}");
     assert_eq!(find(json!({"pid": 1})).unwrap_err().rule, "protected");
     assert!(
         all(json!({"user": "root", "except": {"name": "sleep"}}))
@@ -261,7 +261,7 @@ fn a_zombie_and_this_process_are_spared() {
 }
 
 #[test]
-fn every_figure_of_this_host_can_be_had() {
+fn metrics_of_this_host_are_all_measured() {
     let mut metrics = Metrics::default();
     for metric in [
         HostMetric::CpuBusyPercent,
@@ -295,7 +295,7 @@ fn every_figure_of_this_host_can_be_had() {
 }
 
 #[test]
-fn a_busy_processor_shows_since_the_last_look() {
+fn metrics_busy_processor_shows_since_the_last_measurement() {
     let mut metrics = Metrics::default();
     let _busy = python("print('ready', flush=True)\nwhile True: pass");
     metrics.measure(HostMetric::CpuBusyPercent, None).unwrap();
@@ -306,7 +306,7 @@ fn a_busy_processor_shows_since_the_last_look() {
 }
 
 #[test]
-fn figures_are_read_as_the_kernel_writes_them() {
+fn metrics_kernel_formats_are_parsed() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("stat", "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 1 1 1\n");
@@ -344,7 +344,7 @@ fn figures_are_read_as_the_kernel_writes_them() {
 }
 
 #[test]
-fn the_doctor_looks_at_everything_and_hints_at_what_is_missing() {
+fn doctor_reports_everything_and_hints_at_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let findings = doctor::examine(folder.path());
     assert!(findings.len() >= 10);

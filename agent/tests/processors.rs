@@ -4,26 +4,26 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, HelperSpec};
+use backburn_agent::helpers::{CpuLoad, HelperSpec};
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
-use common::{Helper, Victim, alone, in_one_of_twenty};
+use common::{Helper, VictimProcess, alone, in_one_of_twenty};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const LONG: u64 = 60_000;
 
 #[test]
-fn processors_are_kept_busy_for_no_more_than_the_share() {
+fn cpu_stress_load_stays_below_its_share() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = HelperSpec::Cpu {
+    let role = HelperSpec::from(CpuLoad {
         workers: 1,
         load_percent: 30.0,
         cpus: None,
         ramp: None,
-    };
+    });
     let helper = Helper::start(&role, LONG);
     helper.ready();
     let (begin, before) = (Instant::now(), table.cpu_seconds(helper.id).unwrap());
@@ -32,7 +32,7 @@ fn processors_are_kept_busy_for_no_more_than_the_share() {
     println!("30% wanted, {:.1}% used", share * 100.0);
     // A crowded machine gives less, and what it gave less before the look is made up for within it.
     assert!((0.05..0.41).contains(&share), "{share}");
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert_eq!(
         effect.acts,
         effect.figures["cpu-percent"] >= 15.0,
@@ -41,7 +41,7 @@ fn processors_are_kept_busy_for_no_more_than_the_share() {
 }
 
 /// Processes that keep one processor busy.
-fn hogs(processor: usize, count: usize) -> Vec<Victim> {
+fn hogs(processor: usize, count: usize) -> Vec<VictimProcess> {
     let hog = |_| {
         let words = [
             "-c",
@@ -50,7 +50,7 @@ fn hogs(processor: usize, count: usize) -> Vec<Victim> {
             "-c",
             "while :; do :; done",
         ];
-        Victim::start(Command::new("taskset").args(words))
+        VictimProcess::start(Command::new("taskset").args(words))
     };
     (0..count).map(hog).collect()
 }
@@ -60,25 +60,25 @@ fn hogs(processor: usize, count: usize) -> Vec<Victim> {
 fn load_among(others: usize, load_percent: f64, seconds: u64) -> (Effect, f64) {
     let table = ProcessTable::default();
     let hogs = hogs(0, others);
-    let role = HelperSpec::Cpu {
+    let role = HelperSpec::from(CpuLoad {
         workers: 1,
         load_percent,
         cpus: Some(vec![0]),
         ramp: None,
-    };
+    });
     let helper = Helper::start(&role, LONG);
     helper.ready();
     let used = || table.cpu_seconds(hogs[0].id).unwrap();
     let (begin, before) = (Instant::now(), used());
     std::thread::sleep(Duration::from_secs(seconds));
     let share = (used() - before) / begin.elapsed().as_secs_f64();
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     println!("{}; another got {:.0}%", effect.seen, share * 100.0);
     (effect, share * 100.0)
 }
 
 #[test]
-fn cpu_load_reaches_its_share_of_a_busy_processor() {
+fn cpu_stress_on_a_busy_processor_reaches_its_share() {
     let _alone = alone();
     in_one_of_twenty("a busy processor gives what is asked", || {
         // Where a crowd leaves less than what is asked, it is as much as another gets that never sleeps.
@@ -89,7 +89,7 @@ fn cpu_load_reaches_its_share_of_a_busy_processor() {
 }
 
 #[test]
-fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
+fn cpu_stress_below_half_of_the_request_has_no_effect() {
     let _alone = alone();
     let (effect, _) = load_among(15, 80.0, 3);
     assert!(!effect.acts, "{effect:?}");
@@ -101,14 +101,14 @@ fn cpu_load_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn workers_stay_on_the_processors_they_were_given() {
+fn cpu_stress_workers_stay_on_their_processors() {
     let table = ProcessTable::default();
-    let role = HelperSpec::Cpu {
+    let role = HelperSpec::from(CpuLoad {
         workers: 2,
         load_percent: 5.0,
         cpus: Some(vec![0]),
         ramp: Some(HumanDuration::seconds(1)),
-    };
+    });
     let helper = Helper::start(&role, LONG);
     assert!(
         helper.ready().starts_with("2 threads used"),
@@ -125,12 +125,12 @@ fn workers_stay_on_the_processors_they_were_given() {
                 .unwrap();
         assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     }
-    let role = HelperSpec::Cpu {
+    let role = HelperSpec::from(CpuLoad {
         workers: 1,
         load_percent: 5.0,
         cpus: Some(vec![1000]),
         ramp: None,
-    };
+    });
     let helper = Helper::start(&role, LONG);
     assert!(
         helper.failed().contains("processor 1000"),

@@ -5,10 +5,10 @@
 
 mod common;
 
-use backburn_agent::helpers::HelperSpec;
+use backburn_agent::helpers::{HelperSpec, MemoryBallast};
 use backburn_agent::processes::{ProcessSelector, ProcessTable, Protection};
 use backburn_experiments::wire::Refusal;
-use common::{AGENT, Victim, is_root, until};
+use common::{AGENT, VictimProcess, is_root, until};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,11 +41,11 @@ fn copy(program: &str, folder: &Path, name: &str) -> PathBuf {
 
 /// The words of a helper that does next to nothing for a minute.
 fn quiet_helper(parent: &str) -> Vec<String> {
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 4096,
         reserve_bytes: 0,
         ramp: None,
-    };
+    });
     let role = serde_json::to_string(&role).unwrap();
     ["helper", "test-mark", parent, "60000", &role]
         .map(String::from)
@@ -53,28 +53,28 @@ fn quiet_helper(parent: &str) -> Vec<String> {
 }
 
 #[test]
-fn renamed_copy_of_the_program_is_spared() {
+fn protection_renamed_copy_of_the_program_is_spared() {
     let folder = tempfile::tempdir().unwrap();
     let program = copy(AGENT, folder.path(), "paymentsvc");
     let us = std::process::id().to_string();
     // Neither its file nor its first argument tells.
-    let mut copied = Victim::start(
+    let mut copied = VictimProcess::start(
         Command::new(&program)
             .arg0("paymentsvc")
             .args(quiet_helper(&us)),
     );
     copied.line();
-    assert_spared(json!({"pid": copied.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": copied.id.pid}), "a process of Backburn");
     // Its file removed, as an update does, it is still ours.
     std::fs::remove_file(&program).unwrap();
-    assert_spared(json!({"pid": copied.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": copied.id.pid}), "a process of Backburn");
 }
 
 #[test]
-fn another_program_of_the_same_name_is_hit() {
+fn protection_other_program_of_the_same_name_is_hit() {
     let folder = tempfile::tempdir().unwrap();
     let program = copy("/bin/sleep", folder.path(), "backburn");
-    let other = Victim::start(Command::new(&program).arg("60"));
+    let other = VictimProcess::start(Command::new(&program).arg("60"));
     assert_eq!(
         find(json!({"pid": other.id.pid})).unwrap().0,
         [other.id.pid]
@@ -82,7 +82,7 @@ fn another_program_of_the_same_name_is_hit() {
 }
 
 #[test]
-fn deleted_program_of_the_same_name_is_spared_unless_it_is_the_demos_service() {
+fn protection_deleted_program_is_spared_unless_demo_service() {
     let folder = tempfile::tempdir().unwrap();
     let program = copy("/bin/cat", folder.path(), "backburn");
     let waiting = |argument: &str| {
@@ -90,11 +90,11 @@ fn deleted_program_of_the_same_name_is_spared_unless_it_is_the_demos_service() {
         let fifo = folder.path().join(format!("fifo-{argument}"));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut command = Command::new(&program);
-        Victim::start(command.current_dir(&folder).arg(argument).arg(fifo))
+        VictimProcess::start(command.current_dir(&folder).arg(argument).arg(fifo))
     };
     let (agent, service) = (waiting("agent"), waiting("demo-service"));
     std::fs::remove_file(&program).unwrap();
-    assert_spared(json!({"pid": agent.id.pid}), "Backburn's own");
+    assert_spared(json!({"pid": agent.id.pid}), "a process of Backburn");
     assert_eq!(
         find(json!({"pid": service.id.pid})).unwrap().0,
         [service.id.pid]
@@ -102,7 +102,7 @@ fn deleted_program_of_the_same_name_is_spared_unless_it_is_the_demos_service() {
 }
 
 #[test]
-fn ancestors_of_this_process_are_spared() {
+fn protection_ancestors_of_this_process_are_spared() {
     let table = ProcessTable::default();
     let mut parent = std::os::unix::process::parent_id() as i32;
     let mut climbed = 0;
@@ -122,20 +122,20 @@ fn ancestors_of_this_process_are_spared() {
 }
 
 #[test]
-fn ancestors_of_another_backburn_process_are_spared() {
+fn protection_ancestors_of_another_backburn_process_are_spared() {
     // The helper wants its parent's id, which only the shell knows.
     let words = quiet_helper("$PARENT")
         .join("' '")
         .replace("'$PARENT'", "$$");
     let script = format!("sleep 60 & {AGENT} '{words}' & wait");
-    let mut shell = Victim::start(Command::new("sh").args(["-c", &script]));
+    let mut shell = VictimProcess::start(Command::new("sh").args(["-c", &script]));
     assert!(shell.line().contains("ready"));
     assert_spared(json!({"pid": shell.id.pid}), "Backburn was started from it");
     // Those beside it are not.
     let (beside, notes) = find(json!({"children-of": shell.id.pid, "select": "all"})).unwrap();
     assert_eq!(beside.len(), 1);
     assert!(
-        notes.iter().any(|note| note.contains("Backburn's own")),
+        notes.iter().any(|note| note.contains("a process of Backburn")),
         "{notes:?}"
     );
     for pid in beside {
@@ -145,7 +145,7 @@ fn ancestors_of_another_backburn_process_are_spared() {
 }
 
 #[test]
-fn second_process_of_a_pid_namespace_is_no_kernel_thread() {
+fn protection_second_process_of_a_pid_namespace_is_no_kernel_thread() {
     if !is_root("second_process_of_a_pid_namespace_is_no_kernel_thread") {
         return;
     }
@@ -177,25 +177,25 @@ fn second_process_of_a_pid_namespace_is_no_kernel_thread() {
 }
 
 #[test]
-fn kernel_threads_are_spared() {
+fn protection_kernel_threads_are_spared() {
     // In a container there may be none to be seen.
     let table = ProcessTable::default();
     for pid in table.pids().unwrap() {
         if table.stat(pid).is_some_and(|stat| stat.is_kernel_thread()) {
-            return assert_spared(json!({"pid": pid}), "the kernel's own threads");
+            return assert_spared(json!({"pid": pid}), "it is a kernel thread");
         }
     }
     eprintln!("no thread of the kernel's is in sight");
 }
 
 #[test]
-fn first_process_of_a_namespace_drops_signals_without_a_handler() {
+fn namespace_init_drops_signals_without_a_handler() {
     if !is_root("first_process_of_a_namespace_drops_signals_without_a_handler") {
         return;
     }
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWPID).unwrap();
-        let first = Victim::sleep();
+        let first = VictimProcess::sleep();
         let table = ProcessTable::default();
         let state = |signal: rustix::process::Signal| {
             table.signal_state(first.id, signal.as_raw()).unwrap()

@@ -5,7 +5,7 @@
 
 mod common;
 
-use backburn_agent::helpers::{self, HelperSpec};
+use backburn_agent::helpers::{DiskBallast, HelperSpec, MemoryBallast};
 use backburn_agent::metrics::memory_available;
 use backburn_agent::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -27,20 +27,20 @@ fn resident(helper: &Helper) -> u64 {
 }
 
 #[test]
-fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
+fn memory_fill_helper_killed_frees_the_memory() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 300 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: None,
-    };
+    });
     let mut helper = Helper::start(&role, LONG);
     helper.ready();
     until("it is all taken", || resident(&helper) >= 300 * MIB);
     let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", helper.id.pid)).unwrap();
     assert_eq!(score.trim(), "1000");
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(
         effect.acts && effect.figures["resident-bytes"] >= (300 * MIB) as f64,
         "{effect:?}"
@@ -53,11 +53,11 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
     const ROUNDS: u64 = 16;
     let before = memory_available().unwrap();
     for _ in 0..ROUNDS {
-        let role = HelperSpec::Memory {
+        let role = HelperSpec::from(MemoryBallast {
             bytes: 800 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
-        };
+        });
         let mut helper = Helper::start(&role, LONG);
         until("it is all taken", || resident(&helper) >= 800 * MIB);
         helper.kill();
@@ -73,13 +73,13 @@ fn memory_is_taken_and_comes_back_when_the_helper_is_killed() {
 }
 
 #[test]
-fn memory_grows_over_the_ramp() {
+fn memory_fill_grows_over_the_ramp() {
     let _alone = alone();
-    let role = HelperSpec::Memory {
+    let role = HelperSpec::from(MemoryBallast {
         bytes: 400 * MIB,
         reserve_bytes: 100 * MIB,
         ramp: Some(HumanDuration::seconds(4)),
-    };
+    });
     let helper = Helper::start(&role, LONG);
     helper.ready();
     assert!(resident(&helper) < 200 * MIB, "{}", helper.said);
@@ -87,15 +87,15 @@ fn memory_grows_over_the_ramp() {
 }
 
 #[test]
-fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
+fn memory_fill_never_takes_the_reserve_and_gives_it_back() {
     let _alone = alone();
     in_one_of_twenty("the reserve is left and given back", || {
         let reserve = memory_available().unwrap() - 800 * MIB;
-        let greedy = HelperSpec::Memory {
+        let greedy = HelperSpec::from(MemoryBallast {
             bytes: 8192 * MIB,
             reserve_bytes: reserve,
             ramp: None,
-        };
+        });
         let first = Helper::start(&greedy, LONG);
         std::thread::sleep(Duration::from_millis(700));
         let left = || memory_available().unwrap() as i64 / MIB as i64 - (reserve / MIB) as i64;
@@ -108,11 +108,11 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
             return false;
         }
         // Others come to need some.
-        let modest = HelperSpec::Memory {
+        let modest = HelperSpec::from(MemoryBallast {
             bytes: 500 * MIB,
             reserve_bytes: 100 * MIB,
             ramp: None,
-        };
+        });
         let second = Helper::start(&modest, LONG);
         std::thread::sleep(Duration::from_millis(700));
         let still = resident(&first) / MIB;
@@ -123,11 +123,11 @@ fn the_reserve_of_memory_is_never_taken_and_given_back_to_others() {
         resident(&second) / MIB >= 500 && still < taken - 200 && left() >= -8
     });
 
-    let none = HelperSpec::Memory {
+    let none = HelperSpec::from(MemoryBallast {
         bytes: MIB,
         reserve_bytes: 1 << 50,
         ramp: None,
-    };
+    });
     let third = Helper::start(&none, LONG);
     assert!(third.failed().contains("no memory taken"), "{}", third.said);
 }
@@ -188,12 +188,12 @@ fn free(folder: &Path) -> u64 {
 }
 
 fn disk(folder: &Path, bytes: u64, reserve_bytes: u64) -> HelperSpec {
-    HelperSpec::Disk {
+    HelperSpec::from(DiskBallast {
         directory: folder.to_owned(),
         bytes,
         reserve_bytes,
         name: ".backburn-test-0".into(),
-    }
+    })
 }
 
 /// Fills up to the reserve, is seen to, gives back to others, and frees it all when it is killed.
@@ -212,12 +212,12 @@ fn fill_up_to_the_reserve(folder: &Path) {
             .count(),
         0
     );
-    let effect = helpers::evidence(&role, helper.id.pid, &table);
+    let effect = role.helper().effect(helper.id.pid, &table);
     assert!(
         effect.acts && effect.figures["filled-bytes"] > (20 * MIB) as f64,
         "{effect:?}"
     );
-    assert_eq!(role.residue(&table).unwrap(), None);
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 
     let theirs = folder.join("theirs");
     std::fs::write(&theirs, vec![1; 5 * MIB as usize]).unwrap();
@@ -243,7 +243,7 @@ fn fill_up_to_the_reserve(folder: &Path) {
 }
 
 #[test]
-fn a_tmpfs_is_filled_up_to_the_reserve_and_freed() {
+fn disk_fill_tmpfs_up_to_the_reserve_is_freed() {
     with_file_system(
         "a_tmpfs_is_filled_up_to_the_reserve_and_freed",
         "tmpfs",
@@ -252,7 +252,7 @@ fn a_tmpfs_is_filled_up_to_the_reserve_and_freed() {
 }
 
 #[test]
-fn an_ext4_is_filled_up_to_the_reserve_and_freed() {
+fn disk_fill_ext4_up_to_the_reserve_is_freed() {
     with_file_system(
         "an_ext4_is_filled_up_to_the_reserve_and_freed",
         "ext4",
@@ -261,7 +261,7 @@ fn an_ext4_is_filled_up_to_the_reserve_and_freed() {
 }
 
 #[test]
-fn an_ext2_that_can_reserve_nothing_is_written_full() {
+fn disk_fill_ext2_without_fallocate_is_written_full() {
     // Its fallocate says that it is not supported, so this is the way of writing.
     with_file_system(
         "an_ext2_that_can_reserve_nothing_is_written_full",
@@ -271,7 +271,7 @@ fn an_ext2_that_can_reserve_nothing_is_written_full() {
 }
 
 #[test]
-fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
+fn disk_fill_below_half_of_the_request_has_no_effect() {
     with_file_system(
         "disk_fill_below_half_of_what_was_asked_is_no_effect",
         "tmpfs",
@@ -279,7 +279,11 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
             let table = ProcessTable::default();
             let helper = Helper::start(&disk(folder, 3 * MIB, 0), LONG);
             helper.ready();
-            let seen = |asked| helpers::evidence(&disk(folder, asked, 0), helper.id.pid, &table);
+            let seen = |asked| {
+                disk(folder, asked, 0)
+                    .helper()
+                    .effect(helper.id.pid, &table)
+            };
             assert!(seen(3 * MIB).acts, "{:?}", seen(3 * MIB));
             assert!(seen(5 * MIB).acts, "{:?}", seen(5 * MIB));
             let short = seen(7 * MIB);
@@ -293,17 +297,19 @@ fn disk_fill_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
+fn memory_fill_below_half_of_the_request_has_no_effect() {
     let _alone = alone();
     let table = ProcessTable::default();
-    let role = |bytes| HelperSpec::Memory {
-        bytes,
-        reserve_bytes: 0,
-        ramp: None,
+    let role = |bytes| {
+        HelperSpec::from(MemoryBallast {
+            bytes,
+            reserve_bytes: 0,
+            ramp: None,
+        })
     };
     let helper = Helper::start(&role(50 * MIB), LONG);
     helper.ready();
-    let seen = |bytes| helpers::evidence(&role(bytes), helper.id.pid, &table);
+    let seen = |bytes| role(bytes).helper().effect(helper.id.pid, &table);
     until("it is all taken", || {
         seen(50 * MIB).seen.starts_with("50 MiB of 50 MiB")
     });
@@ -316,7 +322,7 @@ fn memory_fill_below_half_of_what_was_asked_is_no_effect() {
 }
 
 #[test]
-fn limit_of_a_files_size_fails_a_disk_fill_and_says_so() {
+fn disk_fill_beyond_the_file_size_limit_fails_with_reason() {
     let folder = tempfile::tempdir().unwrap();
     let role = serde_json::to_string(&disk(folder.path(), 64 * MIB, 0)).unwrap();
     let words = [
@@ -340,24 +346,25 @@ fn limit_of_a_files_size_fails_a_disk_fill_and_says_so() {
 }
 
 #[test]
-fn a_file_whose_name_was_left_is_a_residue_and_is_cleared_away() {
+fn disk_fill_leftover_file_is_residue_and_is_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let role = disk(folder.path(), MIB, 0);
     let table = ProcessTable::default();
-    role.remove_leftovers().unwrap();
+    role.helper().remove_leftovers().unwrap();
     std::fs::write(folder.path().join(".backburn-test-0"), "x").unwrap();
     assert!(
-        role.residue(&table)
+        role.helper()
+            .residue(&table)
             .unwrap()
             .unwrap()
             .ends_with("is still there")
     );
-    role.remove_leftovers().unwrap();
-    assert_eq!(role.residue(&table).unwrap(), None);
+    role.helper().remove_leftovers().unwrap();
+    assert_eq!(role.helper().residue(&table).unwrap(), None);
 }
 
 #[test]
-fn a_folder_that_can_not_be_filled_says_so() {
+fn disk_fill_unusable_folder_is_refused_with_reason() {
     let helper = Helper::start(&disk(Path::new("/nonexistent"), MIB, 0), LONG);
     assert!(
         helper

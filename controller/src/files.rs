@@ -1,5 +1,5 @@
-//! Reading files that a document names. Such a path may lead to anything: it is looked at before it is opened, and what is no
-//! regular file is never opened.
+//! Reading files that a document names. Such a path may lead to anything: its type is checked before it is opened, and only
+//! regular files are opened.
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -11,13 +11,13 @@ use std::path::Path;
 /// The most that is read of a file that a document names, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The text of a regular file of at most [`MAX_FILE_BYTES`]. Links are followed.
+/// Reads the text of a regular file of at most [`MAX_FILE_BYTES`]. Links are followed.
 ///
 /// # Errors
-/// There is no such file, it is not a regular one, it is longer, it is not text, or it can't be read; says which.
+/// There is no such file, or it is not a regular file, too long, not text, or not readable. The message says which.
 pub fn read_text(path: &Path) -> io::Result<String> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
-    // Opens nothing yet: no FIFO is waited for, no device is told.
+    // O_PATH does not open the file yet: it neither waits for a FIFO nor affects a device.
     let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let kind = SFlag::from_bits_truncate(fstat(&handle)?.st_mode & SFlag::S_IFMT.bits());
     if kind != SFlag::S_IFREG {

@@ -1,5 +1,5 @@
-//! What decides: it drives a run from an experiment's document to its verdict. It speaks to
-//! agents over links and never names the agent's crate; only the binary puts the two together.
+//! The controller: it drives a run from an experiment's document to its verdict. It talks to agents over connections and does
+//! not depend on the agent's crate; only the binary combines the two.
 
 pub mod agent_connection;
 pub mod agent_pool;

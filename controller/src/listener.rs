@@ -1,14 +1,14 @@
-//! The controller's one port. TLS says who comes and what for: the protocol is chosen by name
-//! (ALPN), an agent shows a certificate of our authority, everybody else is asked for what their
-//! protocol asks for.
+//! The controller's port. TLS decides what a connection is for: the client selects a protocol by name (ALPN), and an agent
+//! shows a certificate of the controller's authority.
 //!
-//! Nobody holds the door: a handshake has a deadline, so many go on at a time, and while others
-//! wait, the oldest that is slow makes room. No session is resumed, since a resumed one shows no
-//! certificate and so could not be refused any more.
+//! Slow clients cannot block the port: a handshake has a deadline, the number of concurrent handshakes is limited, and while
+//! others wait, the oldest slow one is dropped. No TLS session is resumed, because a resumed session shows no certificate and
+//! could not be refused any more.
 
 use crate::pki::ca::{
     AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
 };
+use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
@@ -31,22 +31,22 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// What is spoken with people and programs: the interface, and later the page.
+/// The protocol of people and programs.
 const HTTP: &[u8] = b"http/1.1";
 
-/// What the door puts up with.
+/// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
-    /// How long a handshake may take, from the connection on.
+    /// How long a handshake may take from when the connection is accepted.
     pub handshake: Duration,
-    /// How long it may while others wait.
+    /// How long a handshake may take while others wait.
     pub handshake_when_full: Duration,
-    /// How many go on at a time.
+    /// How many handshakes may be under way at a time.
     pub handshakes: usize,
-    /// How many may be joining at a time.
+    /// How many agents may be joining at a time.
     pub joining: usize,
-    /// How long what was sent may go unacknowledged before the kernel gives a connection up. Somebody who has vanished
-    /// without a word is known by nothing else, and beats are sent all the time (RFC 5482; tcp(7), `TCP_USER_TIMEOUT`).
+    /// How long sent data may stay unacknowledged before the kernel closes a connection. Nothing else reveals a peer that has
+    /// silently vanished, and heartbeats are sent all the time (RFC 5482; tcp(7), `TCP_USER_TIMEOUT`).
     pub unacknowledged: Duration,
 }
 
@@ -62,58 +62,45 @@ impl Default for ListenerLimits {
     }
 }
 
-/// Who has come in.
+/// An accepted connection.
 #[derive(Debug)]
 pub enum Connection {
-    /// An agent, over its link.
+    /// An agent that connects.
     Agent(AuthenticatedAgent),
-    /// Somebody who asks for a certificate; see [`crate::pki::enrolment::serve`].
+    /// An agent that asks for a certificate; see [`crate::pki::enrolment::serve`].
     Joining(JoiningConnection),
-    /// Somebody who speaks HTTP/1.1, and has shown nothing yet.
+    /// A client that uses HTTP/1.1, and has shown no token yet.
     Http {
-        /// The connection.
+        /// The TLS stream.
         stream: TlsStream<TcpStream>,
-        /// From where.
+        /// The client's address.
         peer: SocketAddr,
     },
 }
 
-/// An agent, over its link.
+/// A connection of an agent that has shown a valid certificate.
 #[derive(Debug)]
 pub struct AuthenticatedAgent {
-    /// Who it is.
+    /// The agent.
     pub identity: AgentIdentity,
-    /// The link, in a place of its own: it is handed on many times, and each task that waits would keep room for it at each.
+    /// The TLS stream. It is boxed because it is moved many times, and each waiting task would reserve space for it each time.
     pub stream: Box<TlsStream<TcpStream>>,
-    /// From where.
+    /// The agent's address.
     pub peer: SocketAddr,
 }
 
-/// Somebody who asks for a certificate.
-#[derive(Debug)]
-pub struct JoiningConnection {
-    /// Who it is, where it has shown a certificate that is to be renewed.
-    pub identity: Option<AgentIdentity>,
-    /// The connection.
-    pub stream: TlsStream<TcpStream>,
-    /// From where.
-    pub peer: SocketAddr,
-    /// One of [`ListenerLimits::joining`], as long as this lives.
-    _place: OwnedSemaphorePermit,
-}
-
-/// The controller's one port.
+/// The controller's port.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     protocols: Arc<Protocols>,
     limits: ListenerLimits,
     handshakes: JoinSet<Option<Connection>>,
-    /// The handshakes by age, finished ones among them.
+    /// The handshakes by age, including finished ones.
     oldest: VecDeque<(Instant, AbortHandle)>,
 }
 
-/// What TLS is like, by protocol.
+/// The TLS configuration of each protocol.
 #[derive(Debug)]
 struct Protocols {
     link: Arc<ServerConfig>,
@@ -123,11 +110,11 @@ struct Protocols {
 }
 
 impl Listener {
-    /// Opens the door on this listener, with a certificate for these host names and addresses.
-    /// `is_revoked` is asked for every certificate that is shown, within the handshake: it is to be fast.
+    /// Serves TLS on this socket, with a certificate for these host names and addresses. `is_revoked` is called in the
+    /// handshake for every certificate that is shown, and must be fast.
     ///
     /// # Errors
-    /// A name can't be in a certificate.
+    /// A name cannot be in a certificate.
     pub fn open(
         listener: TcpListener,
         authority: &Arc<CertificateAuthority>,
@@ -158,12 +145,12 @@ impl Listener {
     /// The address it listens on.
     ///
     /// # Errors
-    /// What the socket said.
+    /// The socket's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// The next one who has come in. May be dropped and asked again; nobody comes in while nobody asks.
+    /// Waits for the next connection. Cancelling it loses nothing; no connections are accepted while nobody waits.
     pub async fn next_connection(&mut self) -> Connection {
         loop {
             while self
@@ -173,7 +160,7 @@ impl Listener {
             {
                 self.oldest.pop_front();
             }
-            // Those that finished behind a slow one go when they are many.
+            // Handshakes that finished behind a slow one are removed once there are many.
             if self.oldest.len() > 2 * self.limits.handshakes {
                 self.oldest
                     .retain(|(_, handshake)| !handshake.is_finished());
@@ -214,21 +201,21 @@ impl Listener {
                     match connection {
                         Ok(Ok(connection)) => Some(connection),
                         Ok(Err(error)) => {
-                            tracing::info!(%peer, %error, "not let in");
+                            tracing::info!(%peer, %error, "refused a connection");
                             None
                         }
                         Err(_) => {
-                            tracing::info!(%peer, "not let in: the handshake took too long");
+                            tracing::info!(%peer, "refused a connection: the handshake took too long");
                             None
                         }
                     }
                 });
                 self.oldest.push_back((Instant::now(), handshake));
             }
-            // Whoever has gone before we came to the door is not our trouble.
+            // The client disconnected before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of descriptors, mostly: whoever leaves gives one back.
+                // Mostly out of file descriptors: connections that close free some.
                 tracing::error!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -257,7 +244,7 @@ async fn handshake(
     if offers(LINK_PROTOCOL) {
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
         let identity = client_identity(&stream)?
-            .ok_or_else(|| io::Error::other("an agent that shows no certificate"))?;
+            .ok_or_else(|| io::Error::other("the agent shows no certificate"))?;
         return Ok(Connection::Agent(AuthenticatedAgent {
             identity,
             stream: Box::new(stream),
@@ -265,22 +252,22 @@ async fn handshake(
         }));
     }
     if offers(JOIN_PROTOCOL) {
-        let place = Arc::clone(&protocols.joining)
+        let slot = Arc::clone(&protocols.joining)
             .try_acquire_owned()
-            .map_err(|_| io::Error::other("too many are joining at a time"))?;
+            .map_err(|_| io::Error::other("too many agents are joining at a time"))?;
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
         return Ok(Connection::Joining(JoiningConnection {
             identity: client_identity(&stream)?,
             stream,
             peer,
-            _place: place,
+            _slot: slot,
         }));
     }
     let stream = start.into_stream(Arc::clone(&protocols.http)).await?;
     Ok(Connection::Http { stream, peer })
 }
 
-/// The agent whose certificate was shown, if any.
+/// The agent whose certificate the client has shown, if any.
 fn client_identity(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIdentity>> {
     let (_, connection) = stream.get_ref();
     connection
@@ -292,7 +279,8 @@ fn client_identity(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIden
 
 type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 
-/// TLS for one protocol: who has to show a certificate (`Some(true)`), may (`Some(false)`), or is not asked.
+/// The TLS configuration of one protocol. Clients must show a certificate (`Some(true)`), may show one (`Some(false)`), or are
+/// not asked for one (`None`).
 fn config(
     authority: &CertificateAuthority,
     own: &Arc<ControllerCertificate>,
@@ -324,8 +312,8 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// Who shows a certificate of our authority that names an agent and is not revoked. What is wrong
-/// is told by TLS itself, so that an agent can say it.
+/// Accepts certificates of the controller's authority that name an agent and are not revoked. TLS itself reports what is wrong,
+/// so that an agent can show it.
 struct AgentCertificateVerifier {
     certificates: Arc<dyn ClientCertVerifier>,
     is_mandatory: bool,
@@ -334,7 +322,7 @@ struct AgentCertificateVerifier {
 
 impl std::fmt::Debug for AgentCertificateVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agents")
+        f.debug_struct("AgentCertificateVerifier")
             .field("is_mandatory", &self.is_mandatory)
             .finish_non_exhaustive()
     }

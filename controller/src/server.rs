@@ -1,63 +1,57 @@
-//! The controller's daemon: one port, behind which agents have their links, newcomers join, and people and jobs speak
-//! HTTP. Whoever calls brings the listener and the end.
+//! The controller's daemon: one port, on which agents connect and join, and people and programs use HTTP. The caller provides
+//! the listener and the signal to end.
 
-use crate::api::{self, Api, Token};
+use crate::api::{self, Api};
 use crate::listener::{Connection, Listener, ListenerLimits};
 use crate::pki::agent_registry::AgentRegistry;
 use crate::pki::ca::CertificateAuthority;
 use crate::pki::enrolment;
 use crate::service::Service;
-use crate::store::{ApiTokenRecord, Role, Store, StoreError};
-use jiff::Timestamp;
 use std::future::Future;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-/// The file of the first token, in the data folder.
-pub const FIRST_TOKEN_FILE: &str = "admin-token";
-/// How long runs may take to put everything back when the controller ends.
+/// How long runs may take to revert everything when the controller ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is seen whether there is memory to give back: what runs and answers about them took. It takes tens of milliseconds with ten
+/// How often freed memory is returned to the host, if runs or requests have used some. That takes tens of milliseconds with ten
 /// thousand agents.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// How many HTTP connections at a time; more wait.
+/// How many HTTP connections are served at a time; more wait.
 const MAX_HTTP_CONNECTIONS: usize = 512;
 
-/// What the daemon is made of.
+/// The daemon's parts.
 pub struct Server {
-    /// Where it listens.
+    /// The socket to listen on.
     pub listener: TcpListener,
-    /// What the controller's own certificate names.
+    /// The host names and addresses in the controller's certificate.
     pub names: Vec<String>,
-    /// Who signs certificates.
+    /// Signs certificates.
     pub authority: Arc<CertificateAuthority>,
-    /// What does the work.
+    /// Does the work.
     pub service: Arc<Service>,
-    /// Who may join.
+    /// Decides which agents may join.
     pub registry: Arc<AgentRegistry>,
-    /// How long an agent's certificate is good.
+    /// How long an agent's certificate is valid.
     pub lifetime: Duration,
-    /// Gives back to the host what was freed. Called when no run is on and something was done since the last time.
+    /// Returns freed memory to the host. Called while no run is active, if something was done since the last call.
     pub trim_memory: fn(),
 }
 
 impl Server {
-    /// Serves until `ending` comes; then every run is ended and put back. Returns the runs that were not closed by then.
+    /// Serves until `ending` completes, and then ends every run, which reverts its faults. Returns the runs that could not be
+    /// closed in time.
     ///
     /// # Errors
-    /// The door can't be opened, or the store can't be read.
+    /// The listener cannot be set up, or the store cannot be read.
     pub async fn run(
         self,
         ending: impl Future<Output = ()>,
     ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
         let known = Arc::clone(&self.registry);
-        // Who does not take a lease's beats has let go of its faults by then, and can't tell us.
+        // An agent that received no heartbeat during a lease has reverted its faults, and cannot report that.
         let limits = ListenerLimits {
             unacknowledged: self.service.fleet().lease().0,
             ..ListenerLimits::default()
@@ -80,7 +74,7 @@ impl Server {
         if interrupted > 0 {
             tracing::warn!(
                 interrupted,
-                "runs were cut short when the controller ended; they are being closed"
+                "closing runs that were interrupted when the controller ended"
             );
         }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
@@ -104,7 +98,7 @@ impl Server {
                     tokio::spawn(async move {
                         let name = agent.identity.name;
                         let why = fleet.serve(&name, agent.peer, agent.stream).await;
-                        tracing::info!(agent = name, why, "an agent's link is closed");
+                        tracing::info!(agent = name, why, "an agent's connection closed");
                     });
                 }
                 Connection::Joining(connection) => {
@@ -113,11 +107,11 @@ impl Server {
                     tokio::spawn(async move {
                         match enrolment::serve(connection, &authority, lifetime, &registry).await {
                             Ok(Some(agent)) => {
-                                tracing::info!(agent = agent.name, "an agent has its certificate")
+                                tracing::info!(agent = agent.name, "an agent got its certificate")
                             }
                             Ok(None) => {}
                             Err(error) => {
-                                tracing::info!(%error, "somebody who wanted to join has gone")
+                                tracing::info!(%error, "a join request failed")
                             }
                         }
                     });
@@ -126,11 +120,11 @@ impl Server {
                     let (router, mut ended) = (router.clone(), ended.clone());
                     let (clients, served) = (Arc::clone(&clients), Arc::clone(&served));
                     tokio::spawn(async move {
-                        let Ok(_place) = Arc::clone(&clients).acquire_owned().await else {
+                        let Ok(_slot) = Arc::clone(&clients).acquire_owned().await else {
                             return;
                         };
                         let ending = async move {
-                            // No sender is no end, but of everything.
+                            // If the sender is dropped, everything ends anyway.
                             ended.wait_for(|ended| *ended).await.ok();
                         };
                         let is_crowded = clients.available_permits() < MAX_HTTP_CONNECTIONS / 4;
@@ -141,7 +135,7 @@ impl Server {
             }
         }
         schedules.abort();
-        // Agents and clients are served on while the runs end: that is what it takes.
+        // Agents and clients are served while the runs end, because that needs both.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);
             tokio::pin!(ends);
@@ -157,7 +151,7 @@ impl Server {
     }
 }
 
-/// Gives memory back, for as long as the controller lives.
+/// Returns freed memory to the host from time to time, for as long as the controller runs.
 async fn trim_memory_when_idle(service: Arc<Service>, served: Arc<AtomicU64>, trim_memory: fn()) {
     let mut before = (0, 0);
     loop {
@@ -169,55 +163,4 @@ async fn trim_memory_when_idle(service: Arc<Service>, served: Arc<AtomicU64>, tr
             tokio::task::spawn_blocking(trim_memory).await.ok();
         }
     }
-}
-
-/// Makes the first token, for whoever can read the data folder: without one nobody could make any. Returns whether it was made.
-///
-/// # Errors
-/// The store's, or the file can't be written.
-pub fn create_first_token(
-    store: &dyn Store,
-    authority: &CertificateAuthority,
-    data: &Path,
-) -> Result<bool, FirstTokenError> {
-    if !store.api_tokens()?.is_empty() {
-        return Ok(false);
-    }
-    let token = Token::new(authority.fingerprint())
-        .map_err(|_| io::Error::other("the system has no random numbers"))?;
-    let path = data.join(FIRST_TOKEN_FILE);
-    // What a crash left here may be anybody's to read.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    // The file first: a token that nobody has would keep this from being done again.
-    store.put_api_token(&ApiTokenRecord {
-        id: token.id.clone(),
-        hash: token.hash(),
-        name: "admin".into(),
-        role: Role::Admin,
-        created: Timestamp::now(),
-        expires: None,
-        revoked: None,
-    })?;
-    Ok(true)
-}
-
-/// The first token could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum FirstTokenError {
-    /// The store's.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The file's.
-    #[error("the file of the first token can't be written: {0}")]
-    File(#[from] io::Error),
 }

@@ -20,7 +20,7 @@ fn request(key: &KeyPair, params: &CertificateParams) -> String {
 }
 
 #[test]
-fn an_authority_stays_the_same_and_its_files_are_nobody_elses() {
+fn authority_reopened_is_the_same_and_its_files_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("controller");
     let first = CertificateAuthority::open(&folder).unwrap().fingerprint();
@@ -59,7 +59,7 @@ fn an_authority_stays_the_same_and_its_files_are_nobody_elses() {
 }
 
 #[test]
-fn of_a_request_only_the_key_is_taken() {
+fn certificate_request_contributes_only_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let authority = CertificateAuthority::open(folder.path()).unwrap();
     let key = KeyPair::generate().unwrap();
@@ -111,7 +111,7 @@ fn of_a_request_only_the_key_is_taken() {
 }
 
 #[test]
-fn what_can_not_be_signed_is_refused() {
+fn certificate_request_that_is_invalid_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let authority = CertificateAuthority::open(folder.path()).unwrap();
     let key = KeyPair::generate().unwrap();

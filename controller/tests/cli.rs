@@ -39,7 +39,7 @@ fn pause(more: Value) -> Value {
 }
 
 #[test]
-fn an_unknown_fault_is_named_with_the_nearest() {
+fn fault_that_is_unknown_is_refused_with_the_nearest_name() {
     validate(&pause(json!({"fault": "process-paus"})))
         .code(2)
         .stdout_eq("")
@@ -52,7 +52,7 @@ error: x.json: 1 problem
 }
 
 #[test]
-fn wrong_types_and_unknown_keys_are_shown_all_at_once() {
+fn document_problems_are_shown_all_at_once() {
     let mut document = pause(json!({"duratoin": "1s"}));
     document["title"] = json!(3);
     validate(&document)
@@ -68,7 +68,7 @@ error: x.json: 2 problems
 }
 
 #[test]
-fn a_duration_that_is_missing_is_asked_for() {
+fn duration_that_is_missing_is_refused() {
     let mut document = pause(json!({}));
     document["method"][0]["provider"]
         .as_object_mut()
@@ -83,7 +83,7 @@ error: x.json: 1 problem
 }
 
 #[test]
-fn a_missing_variable_is_a_problem_of_the_document() {
+fn variable_that_is_missing_is_a_problem_of_the_document() {
     let mut document = pause(json!({}));
     document["configuration"] = json!({"a": {"type": "env", "key": "NO_SUCH_VARIABLE_HERE"}});
     document["method"][0]["name"] = json!("pause ${b}");
@@ -98,7 +98,7 @@ error: x.json: 2 problems
 }
 
 #[test]
-fn what_is_no_json_or_no_file_is_said_in_a_line() {
+fn document_that_is_not_json_or_not_a_file_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("broken.json"), "{\"title\": ").unwrap();
     backburn(folder.path(), &["validate", "broken.json"])
@@ -123,7 +123,7 @@ error: missing.json: no such file or directory
 }
 
 #[test]
-fn validate_says_valid_and_has_json() {
+fn validate_prints_valid_and_json() {
     let folder = folder_with(&pause(json!({})));
     backburn(folder.path(), &["validate", "x.json"])
         .assert()
@@ -147,7 +147,7 @@ x.json: valid
 }
 
 #[test]
-fn words_that_are_wrong_are_refused_by_name() {
+fn command_line_mistakes_are_refused_by_name() {
     let folder = folder_with(&pause(json!({})));
     for words in [
         &["rnu"] as &[&str],
@@ -171,7 +171,7 @@ fn words_that_are_wrong_are_refused_by_name() {
 }
 
 #[test]
-fn no_victim_means_not_started() {
+fn run_without_a_victim_is_not_started() {
     let folder = folder_with(&pause(json!({})));
     backburn(folder.path(), &["plan", "x.json", "--seed", "1"])
         .assert()
@@ -196,7 +196,7 @@ not started: t
 }
 
 #[test]
-fn a_percentage_that_picks_nobody_says_what_would_do() {
+fn percentage_that_selects_nothing_is_refused_with_a_hint() {
     let mut document = pause(json!({"targets": "here"}));
     document["targets"] = json!({"here": {"labels": {"role": "web"}, "select": {"percent": 10}}});
     let folder = folder_with(&document);
@@ -214,7 +214,7 @@ hint: [..]
 }
 
 #[test]
-fn a_run_without_a_fault_holds_and_reports_in_every_shape() {
+fn run_without_a_fault_holds_and_is_reported_in_every_format() {
     let folder = folder_with(&json!({
         "title": "all is well", "description": "d",
         "secrets": {"api": {"token": {"type": "file", "path": "secret"}}},
@@ -273,7 +273,7 @@ fn a_run_without_a_fault_holds_and_reports_in_every_shape() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_stops_the_run_before_it_begins() {
+fn report_that_cannot_be_written_keeps_the_run_from_starting() {
     let folder = folder_with(&pause(json!({})));
     backburn(
         folder.path(),
@@ -289,8 +289,8 @@ fn a_report_that_cannot_be_written_stops_the_run_before_it_begins() {
     .assert()
     .code(2)
     .stderr_eq(str![[r#"
-error: the journal cannot be written below /proc/nowhere: [..]
-hint: name a folder that you may write to with `--state`
+error: the journal cannot be written to /proc/nowhere: [..]
+hint: give a writable directory with `--state`
 
 "#]]);
 }
@@ -348,7 +348,7 @@ fn kill(child: &std::process::Child, signal: nix::sys::signal::Signal) {
 }
 
 #[test]
-fn sigterm_ends_a_run_and_its_children() {
+fn run_that_gets_sigterm_ends_with_its_children() {
     let folder = sleeping();
     let (child, pid) = sleeper(folder.path());
     kill(&child, nix::sys::signal::Signal::SIGTERM);
@@ -362,7 +362,7 @@ fn sigterm_ends_a_run_and_its_children() {
 }
 
 #[test]
-fn sigkill_leaves_the_journal_so_far_and_no_child() {
+fn run_that_gets_sigkill_leaves_its_journal_and_no_child() {
     let folder = sleeping();
     let (child, pid) = sleeper(folder.path());
     kill(&child, nix::sys::signal::Signal::SIGKILL);
@@ -380,7 +380,7 @@ fn sigkill_leaves_the_journal_so_far_and_no_child() {
 }
 
 #[test]
-fn a_closed_stdout_does_not_end_a_run_early() {
+fn stdout_that_is_closed_does_not_end_the_run() {
     let folder = folder_with(&json!({"title": "t", "description": "d", "method": [
         {"type": "action", "name": "wait", "provider": {"type": "process", "path": "sleep", "arguments": ["0.3"]}},
         {"type": "action", "name": "touch", "provider": {"type": "process", "path": "touch", "arguments": ["done"]}}]}));
@@ -392,7 +392,7 @@ fn a_closed_stdout_does_not_end_a_run_early() {
 }
 
 #[test]
-fn help_and_lists_go_to_stdout() {
+fn help_and_lists_are_printed_to_stdout() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
         &["--help"] as &[&str],
@@ -413,7 +413,7 @@ fn help_and_lists_go_to_stdout() {
 }
 
 #[test]
-fn schedules_are_shown_with_their_next_times() {
+fn schedules_are_listed_with_their_next_times() {
     let mut document = pause(json!({}));
     document["schedule"] = json!({"cron": "30 2 * * SAT,SUN", "time-zone": "Europe/Amsterdam",
         "blackouts": ["2027-04-03"], "guard": {"type": "probe", "name": "calm", "tolerance": true,

@@ -56,7 +56,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn report_that_cannot_be_written_is_said_and_costs_the_exit_code_zero() {
+fn report_that_cannot_be_written_is_an_error() {
     let folder = folder();
     for (file, wanted) in [("held.json", 7), ("deviated.json", 1)] {
         for flag in ["--junit", "--journal"] {
@@ -100,7 +100,7 @@ fn report_that_cannot_be_written_is_said_and_costs_the_exit_code_zero() {
 }
 
 #[test]
-fn report_to_a_closed_pipe_costs_the_exit_code_zero() {
+fn report_to_a_closed_pipe_is_an_error() {
     let folder = folder();
     for (file, wanted) in [("held.json", 7), ("deviated.json", 1)] {
         let mut child = command(folder.path(), &["run", file, "--json"])
@@ -114,7 +114,7 @@ fn report_to_a_closed_pipe_costs_the_exit_code_zero() {
 }
 
 #[test]
-fn report_file_keeps_what_it_had_until_the_run_is_over() {
+fn report_file_keeps_its_content_until_the_run_is_over() {
     let folder = folder();
     let path = folder.path().join("report.xml");
     // A run that is refused at the last moment leaves the old report, and makes no new one.
@@ -171,7 +171,7 @@ fn report_file_keeps_what_it_had_until_the_run_is_over() {
 }
 
 #[test]
-fn run_that_only_acts_says_that_nothing_was_measured() {
+fn run_without_probes_reports_that_nothing_was_measured() {
     let folder = folder();
     let output = ran(folder.path(), &["run", "acts.json"]);
     assert_eq!(code(&output), 0);
@@ -204,7 +204,7 @@ fn run_that_only_acts_says_that_nothing_was_measured() {
 }
 
 #[test]
-fn verdict_says_what_so_many_looks_are_worth() {
+fn verdict_reports_the_confidence_of_its_samples() {
     let folder = folder();
     let output = ran(
         folder.path(),
@@ -235,7 +235,7 @@ fn verdict_says_what_so_many_looks_are_worth() {
 }
 
 #[test]
-fn help_ends_with_every_exit_code() {
+fn help_lists_every_exit_code() {
     let folder = folder();
     let help = text(&ran(folder.path(), &["--help"]).stdout);
     // It is wrapped at the terminal's width.

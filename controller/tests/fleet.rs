@@ -8,7 +8,7 @@ use backburn::agent_pool::AgentPool;
 use backburn::fleet::{Fleet, Reservation};
 use backburn::runner::{self, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{AbortBy, JournalEntry, Event, Judgement, Outcome};
+use backburn_experiments::journal::{AbortBy, Event, JournalEntry, Judgement, Outcome};
 use backburn_experiments::wire::{Command, ProbeOutcome, Refusal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -186,7 +186,7 @@ fn judged(done: &Done) -> Vec<(Judgement, Option<String>)> {
 }
 
 #[tokio::test]
-async fn a_probe_measured_by_agents_holds_where_every_one_is_within() {
+async fn probe_of_agents_holds_if_all_are_in_tolerance() {
     let world = World::new(well(3)).await;
     // Who is hit is none of those who measure.
     let mut document = experiment("a", "300ms", json!({}));
@@ -209,7 +209,7 @@ async fn a_probe_measured_by_agents_holds_where_every_one_is_within() {
 }
 
 #[tokio::test]
-async fn one_agent_outside_is_a_deviation_unless_the_quorum_allows_it() {
+async fn probe_of_agents_with_one_out_of_tolerance_deviates_unless_the_quorum_allows_it() {
     let world = World::new(well(2)).await;
     let done = world.run(&experiment("a", "300ms", json!({}))).await;
     assert_eq!(done.finished.verdict.outcome, Outcome::Deviated);
@@ -232,9 +232,12 @@ async fn one_agent_outside_is_a_deviation_unless_the_quorum_allows_it() {
 }
 
 #[tokio::test]
-async fn what_an_agent_cannot_measure_is_unknown_and_an_answer_that_does_not_come_is_outside() {
+async fn probe_of_agents_that_breaks_is_unknown_and_one_without_answer_deviates() {
     for (probed, rule) in [
-        (ProbeOutcome::Broken("no Python".into()), "could not be measured"),
+        (
+            ProbeOutcome::Broken("no Python".into()),
+            "could not be measured",
+        ),
         (ProbeOutcome::NoAnswer("refused".into()), "on `b`: refused"),
     ] {
         let mut manners = well(2);
@@ -256,7 +259,7 @@ async fn what_an_agent_cannot_measure_is_unknown_and_an_answer_that_does_not_com
 }
 
 #[tokio::test]
-async fn who_is_not_picked_takes_no_part() {
+async fn agent_that_is_not_selected_takes_no_part() {
     let world = World::new(well(3)).await;
     let mut document = experiment("a", "200ms", json!({"from": "victim"}));
     document["targets"]["victim"] = json!({"labels": {"role": "web"}, "select": {"count": 2}});
@@ -270,7 +273,7 @@ async fn who_is_not_picked_takes_no_part() {
 }
 
 #[tokio::test]
-async fn a_fault_without_a_target_is_not_started() {
+async fn fault_without_a_target_is_not_started() {
     let world = World::new(well(2)).await;
     let mut document = experiment("a", "300ms", json!({}));
     let provider = document["method"][0]["provider"].as_object_mut().unwrap();
@@ -284,7 +287,7 @@ async fn a_fault_without_a_target_is_not_started() {
 }
 
 #[tokio::test]
-async fn two_runs_never_hold_the_same_agent() {
+async fn agent_is_never_reserved_by_two_runs() {
     let world = World::new(well(2)).await;
     let hypothesis = json!({"quorum": 1});
     let (first, stop) = world.start("first", &experiment("a", "50s", hypothesis.clone()));
@@ -321,7 +324,7 @@ fn all_hit(duration: &str) -> Value {
 }
 
 #[tokio::test]
-async fn when_one_agent_refuses_the_others_put_everything_back() {
+async fn injection_refused_by_one_agent_reverts_the_others() {
     let mut manners = well(3);
     manners[1].refuse_inject = Some(Refusal::new("policy", "not here"));
     let world = World::new(manners).await;
@@ -336,7 +339,7 @@ async fn when_one_agent_refuses_the_others_put_everything_back() {
 }
 
 #[tokio::test]
-async fn a_lost_agent_ends_the_run_and_is_believed_when_it_comes_again() {
+async fn agent_that_is_lost_ends_the_run_and_is_believed_when_it_reconnects() {
     let mut manners = well(2);
     manners[1].vanish = true;
     let mut world = World::new(manners).await;
@@ -360,7 +363,7 @@ async fn a_lost_agent_ends_the_run_and_is_believed_when_it_comes_again() {
 }
 
 #[tokio::test]
-async fn a_lost_agent_stays_with_its_run_until_it_comes_again() {
+async fn agent_that_is_lost_stays_reserved_until_it_reconnects() {
     let mut manners = well(2);
     manners[1].vanish = true;
     let mut world = World::new(manners).await;

@@ -239,7 +239,7 @@ fn welcome(mut fleet: Fleet, store: Arc<Store>) -> Arc<Fleet> {
 }
 
 #[tokio::test]
-async fn an_agent_is_who_its_certificate_says() {
+async fn agent_is_identified_by_its_certificate() {
     let mut fleet = Fleet::new(ListenerLimits::default()).await;
     let (papers, serial) = Papers::of(&fleet.authority, "db-1", AGENT_CERTIFICATE_LIFETIME);
     let mut stream = papers.connect(&fleet, LINK_PROTOCOL).await.unwrap();
@@ -255,7 +255,7 @@ async fn an_agent_is_who_its_certificate_says() {
 }
 
 #[tokio::test]
-async fn who_has_no_good_certificate_is_no_agent() {
+async fn agent_without_a_valid_certificate_is_refused() {
     let mut fleet = Fleet::new(ListenerLimits::default()).await;
     let elsewhere = tempfile::tempdir().unwrap();
     let elsewhere = CertificateAuthority::open(elsewhere.path()).unwrap();
@@ -286,7 +286,7 @@ async fn who_has_no_good_certificate_is_no_agent() {
 }
 
 #[tokio::test]
-async fn a_slow_handshake_is_ended() {
+async fn handshake_that_is_slow_is_ended() {
     let limits = ListenerLimits {
         handshake: Duration::from_millis(300),
         ..ListenerLimits::default()
@@ -305,7 +305,7 @@ async fn a_slow_handshake_is_ended() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_says_nothing_does_not_hold_the_door() {
+async fn silent_connections_do_not_block_the_port() {
     let limits = ListenerLimits {
         handshake: Duration::from_secs(3600),
         handshake_when_full: Duration::from_millis(20),
@@ -325,7 +325,7 @@ async fn a_crowd_that_says_nothing_does_not_hold_the_door() {
 }
 
 #[tokio::test]
-async fn so_many_join_at_a_time() {
+async fn joining_connections_are_limited() {
     let limits = ListenerLimits {
         joining: 2,
         ..ListenerLimits::default()
@@ -346,7 +346,7 @@ async fn so_many_join_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_token_lets_one_agent_in_once_and_a_certificate_renews_itself() {
+async fn join_token_admits_one_agent_once_and_its_certificate_can_be_renewed() {
     let store = Arc::new(Store::default());
     store.tokens.lock().unwrap().insert("one".into());
     let fleet = welcome(
@@ -403,7 +403,7 @@ async fn a_token_lets_one_agent_in_once_and_a_certificate_renews_itself() {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_and_nothing_is_used_up() {
+async fn join_request_that_is_invalid_is_answered_and_uses_up_no_token() {
     let store = Arc::new(Store::default());
     store.tokens.lock().unwrap().insert("one".into());
     let fleet = welcome(

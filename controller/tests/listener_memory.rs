@@ -28,7 +28,7 @@ fn resident() -> usize {
 }
 
 #[tokio::test]
-async fn a_thousand_idle_agents_cost_little_each() {
+async fn idle_agents_use_little_memory() {
     // Two descriptors each: both ends are here.
     use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(RLIMIT_NOFILE).unwrap();

@@ -34,13 +34,13 @@ fn victim(folder: &Path) -> Child {
 }
 
 #[test]
-fn whoever_of_the_agent_dies_the_victim_runs_on_and_the_run_knows() {
+fn agent_process_that_is_killed_leaves_the_victim_running_and_ends_the_run() {
     // Stopped first: the second would otherwise see the first one's end, and act on it.
     lose(&[Signal::SIGSTOP, Signal::SIGKILL], Duration::from_secs(20));
 }
 
 #[test]
-fn run_whose_agent_is_stopped_ends_within_a_lease_and_puts_everything_back() {
+fn agent_that_is_stopped_ends_the_run_within_a_lease_and_everything_is_reverted() {
     let lease = Duration::from_secs(5);
     lose(&[Signal::SIGSTOP], lease + Duration::from_secs(5));
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::providers::{ProbeContext, measure};
-use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::document::Provider;
+use backburn_experiments::wire::ProbeOutcome;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ async fn pid_in(file: &Path) -> i32 {
 }
 
 #[tokio::test]
-async fn process_that_leaves_a_daemon_ends_with_its_own_exit() {
+async fn process_probe_that_leaves_a_daemon_ends_with_its_own_exit() {
     let folder = tempfile::tempdir().unwrap();
     let (pid, marks) = (folder.path().join("pid"), folder.path().join("marks"));
     for prefix in ["", "setsid "] {
@@ -99,7 +99,7 @@ async fn process_that_leaves_a_daemon_ends_with_its_own_exit() {
 }
 
 #[tokio::test]
-async fn process_that_takes_too_long_is_killed_and_its_children_are_left() {
+async fn process_probe_that_takes_too_long_is_killed_without_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let (own, child) = (folder.path().join("own"), folder.path().join("child"));
     let script = format!(
@@ -125,7 +125,7 @@ async fn process_that_takes_too_long_is_killed_and_its_children_are_left() {
 }
 
 #[tokio::test]
-async fn process_that_writes_without_end_is_a_broken_check() {
+async fn process_probe_that_writes_without_end_is_broken() {
     let measured = ask(json!({"type": "process", "path": "yes"})).await;
     match measured {
         ProbeOutcome::Broken(why) => assert!(why.contains("16 MiB"), "{why}"),
@@ -134,7 +134,7 @@ async fn process_that_writes_without_end_is_a_broken_check() {
 }
 
 #[tokio::test]
-async fn process_that_opens_its_streams_anew_is_heard() {
+async fn process_probe_that_reopens_its_streams_is_read() {
     let value = output(ask(shell("echo one > /dev/stderr; echo two >> /dev/stdout")).await);
     assert_eq!(
         value,

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::providers::{ProbeContext, measure};
-use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
+use backburn_experiments::wire::ProbeOutcome;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ async fn closed_port() -> u16 {
 }
 
 #[tokio::test]
-async fn http_gives_status_headers_and_body() {
+async fn http_probe_returns_status_headers_and_body() {
     let (url, seen) = server().await;
     let arguments = json!({"q": "a b&c", "n": 1, "yes": true, "many": [1, 2], "none": null});
     let value = output(
@@ -142,7 +142,7 @@ async fn http_gives_status_headers_and_body() {
 }
 
 #[tokio::test]
-async fn http_sends_forms_json_and_text() {
+async fn http_probe_sends_forms_json_and_text() {
     let (url, seen) = server().await;
     for (headers, arguments) in [
         (json!({}), json!({"a": "x y"})),
@@ -164,7 +164,7 @@ async fn http_sends_forms_json_and_text() {
 }
 
 #[tokio::test]
-async fn http_follows_redirects_but_not_for_ever() {
+async fn http_probe_follows_a_limited_number_of_redirects() {
     let (url, _) = server().await;
     let value = output(ask(json!({"type": "http", "url": format!("{url}/moved")})).await);
     assert_eq!(value["body"]["a"][0], 1);
@@ -174,7 +174,7 @@ async fn http_follows_redirects_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn http_tells_no_answer_from_a_broken_check() {
+async fn http_probe_distinguishes_no_answer_from_broken() {
     let (url, _) = server().await;
     let closed = format!("http://127.0.0.1:{}/", closed_port().await);
     for (url, timeout) in [
@@ -206,7 +206,7 @@ async fn http_tells_no_answer_from_a_broken_check() {
 }
 
 #[tokio::test]
-async fn https_checks_the_certificate_unless_told_not_to() {
+async fn https_probe_checks_the_certificate_unless_disabled() {
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let certificate = CertificateDer::from(include_bytes!("fixtures/loopback-cert.der").as_slice());
@@ -247,7 +247,7 @@ async fn https_checks_the_certificate_unless_told_not_to() {
 }
 
 #[tokio::test]
-async fn a_process_gives_status_and_output() {
+async fn process_probe_returns_status_and_output() {
     let value = output(ask(json!({"type": "process", "path": "sh", "arguments": ["-c", "echo out; echo err >&2; echo $X; exit 3"],
         "env": {"X": 7}})).await);
     assert_eq!(
@@ -272,7 +272,7 @@ async fn a_process_gives_status_and_output() {
 }
 
 #[tokio::test]
-async fn tcp_connects_or_is_not_answered() {
+async fn tcp_probe_connects_or_gets_no_answer() {
     let (url, _) = server().await;
     let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
     let value = output(ask(json!({"type": "tcp", "host": "127.0.0.1", "port": port})).await);
@@ -287,7 +287,7 @@ async fn tcp_connects_or_is_not_answered() {
 }
 
 #[tokio::test]
-async fn prometheus_gives_a_number_and_its_own_failure_is_unknown() {
+async fn prometheus_probe_returns_a_number_and_its_failure_is_unknown() {
     let (url, seen) = server().await;
     let value = output(
         ask(json!({"type": "prometheus", "url": format!("{url}/"), "query": "up{a=\"b\"}"})).await,
@@ -302,7 +302,7 @@ async fn prometheus_gives_a_number_and_its_own_failure_is_unknown() {
 }
 
 #[tokio::test]
-async fn python_calls_the_function_and_its_prints_spoil_nothing() {
+async fn python_probe_calls_the_function_and_ignores_its_prints() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("extension.py"),
@@ -362,7 +362,7 @@ def leaves(): os._exit(3)
 }
 
 #[tokio::test]
-async fn host_needs_an_agent() {
+async fn host_probe_requires_an_agent() {
     assert!(matches!(
         ask(json!({"type": "host", "metric": "load1"})).await,
         ProbeOutcome::Broken(_)
@@ -419,7 +419,7 @@ async fn name_server() -> String {
 }
 
 #[tokio::test]
-async fn dns_asks_one_server_or_the_system() {
+async fn dns_probe_asks_one_server_or_the_system() {
     let server = name_server().await;
     for name in ["here.test", "long.test"] {
         let value = output(ask(json!({"type": "dns", "server": &server, "name": name})).await);
@@ -447,10 +447,15 @@ async fn dns_asks_one_server_or_the_system() {
 }
 
 #[tokio::test]
-async fn the_activity_s_own_limit_holds_where_the_provider_has_none() {
+async fn probe_timeout_is_the_activity_s_if_the_provider_has_none() {
     let provider: Provider =
         serde_json::from_value(json!({"type": "process", "path": "sleep", "arguments": ["20"]}))
             .unwrap();
-    let measured = measure(&provider, Some(HumanDuration::millis(100)), &ProbeContext::default()).await;
+    let measured = measure(
+        &provider,
+        Some(HumanDuration::millis(100)),
+        &ProbeContext::default(),
+    )
+    .await;
     assert!(no_answer(&measured));
 }

@@ -15,7 +15,7 @@ fn impatient() -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn a_gate_that_fails_lets_nothing_happen() {
+async fn gate_that_fails_keeps_everything_from_starting() {
     let mut world = World::new(Manners::default());
     std::fs::remove_file(world.healthy()).unwrap();
     let rolled_back = world.folder.path().join("rolled-back");
@@ -36,7 +36,7 @@ async fn a_gate_that_fails_lets_nothing_happen() {
 }
 
 #[tokio::test]
-async fn a_hypothesis_that_fails_ends_the_run_and_reverts_before_anything_else() {
+async fn hypothesis_that_fails_ends_the_run_and_reverts_first() {
     let mut world = World::new(Manners::default());
     let (rolled_back, after) = (
         world.folder.path().join("rolled-back"),
@@ -92,7 +92,7 @@ async fn a_hypothesis_that_fails_ends_the_run_and_reverts_before_anything_else()
 }
 
 #[tokio::test]
-async fn an_outage_that_is_over_is_reported_with_its_length() {
+async fn outage_that_is_over_is_reported_with_its_duration() {
     let mut world = World::new(Manners::default());
     let done = world
         .run(world.experiment("400ms", json!({"recovery": {"within": "5s"}, "abort": []})))
@@ -108,7 +108,7 @@ async fn an_outage_that_is_over_is_reported_with_its_length() {
 }
 
 #[tokio::test]
-async fn recovery_is_timed_and_missed() {
+async fn recovery_is_timed_or_reported_as_missed() {
     let slow = || Manners {
         slow_recovery: Some(Duration::from_millis(300)),
         ..Manners::default()
@@ -133,7 +133,7 @@ async fn recovery_is_timed_and_missed() {
 }
 
 #[tokio::test]
-async fn rollbacks_are_played_by_their_strategy() {
+async fn rollbacks_run_by_their_strategy() {
     // Strategy; whether they are played in a run that held, that deviated, and that was aborted.
     for (strategy, plays) in [
         ("default", [true, true, false]),
@@ -177,7 +177,7 @@ async fn rollbacks_are_played_by_their_strategy() {
 }
 
 #[tokio::test]
-async fn a_slow_probe_delays_no_other() {
+async fn probe_that_is_slow_does_not_delay_others() {
     let mut world = World::new(Manners::default());
     let slow = json!({"type": "probe", "name": "slow", "tolerance": 0,
         "provider": {"type": "process", "path": "sleep", "arguments": ["0.4"]}});
@@ -193,7 +193,7 @@ async fn a_slow_probe_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_run_without_a_fault_starts_no_agent() {
+async fn run_without_a_fault_starts_no_agent() {
     let mut world = World::new(Manners::default());
     let done = world
         .run(world.experiment(
@@ -211,7 +211,7 @@ async fn a_run_without_a_fault_starts_no_agent() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_not_this_host_says_what_would_do() {
+async fn target_that_is_not_this_host_is_refused_with_a_hint() {
     let target = json!({"db": {"labels": {"role": "db"}}});
     let mut action = fault("pause", "50ms");
     action["provider"]["targets"] = json!("db");
@@ -246,7 +246,7 @@ async fn a_target_that_is_not_this_host_says_what_would_do() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_event() {
+async fn secrets_are_redacted_in_all_events() {
     // From a file, as the environment is shared with other tests.
     let mut world = World::new(Manners::default());
     let file = world.folder.path().join("secret");
@@ -281,7 +281,7 @@ async fn secrets_are_in_no_event() {
 }
 
 #[tokio::test]
-async fn the_journal_alone_gives_the_verdict() {
+async fn verdict_follows_from_the_journal_alone() {
     let mut world = World::new(Manners::default());
     let done = world
         .run(world.experiment("100ms", json!({"abort": []})))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use support::{Manners, World, fault, touch};
 
 #[tokio::test]
-async fn a_lost_agent_is_started_again_to_learn_what_was_put_back() {
+async fn agent_that_is_lost_is_restarted_to_learn_what_was_reverted() {
     let manners = Manners {
         vanish: true,
         recovers: true,
@@ -36,7 +36,7 @@ async fn a_lost_agent_is_started_again_to_learn_what_was_put_back() {
 }
 
 #[tokio::test]
-async fn a_lost_agent_of_which_nothing_is_learnt_is_not_clean() {
+async fn agent_that_is_lost_without_a_successor_is_not_clean() {
     let mut world = World::new(Manners {
         vanish: true,
         ..Manners::default()
@@ -47,7 +47,7 @@ async fn a_lost_agent_of_which_nothing_is_learnt_is_not_clean() {
 }
 
 #[tokio::test]
-async fn a_revert_that_fails_is_not_clean() {
+async fn revert_that_fails_is_not_clean() {
     let mut world = World::new(Manners {
         unclean: true,
         ..Manners::default()
@@ -60,7 +60,7 @@ async fn a_revert_that_fails_is_not_clean() {
 }
 
 #[tokio::test]
-async fn a_journal_that_cannot_be_written_stops_the_run_before_anything_is_injected() {
+async fn journal_that_cannot_be_written_keeps_the_run_from_injecting() {
     let mut world = World::new(Manners::default());
     world.journal = Some("/dev/full".into());
     let done = world.run(world.experiment("1s", json!({}))).await;
@@ -70,7 +70,7 @@ async fn a_journal_that_cannot_be_written_stops_the_run_before_anything_is_injec
 }
 
 #[tokio::test]
-async fn a_journal_that_fails_under_way_reverts_everything() {
+async fn journal_that_fails_during_the_run_reverts_everything() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("journal");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -113,7 +113,7 @@ async fn a_journal_that_fails_under_way_reverts_everything() {
 }
 
 #[tokio::test]
-async fn an_operator_ends_a_run_and_everything_is_put_back() {
+async fn run_that_an_operator_stops_is_reverted() {
     for (strategy, played) in [("default", false), ("always", true)] {
         let mut world = World::new(Manners::default());
         let rolled_back = world.folder.path().join("rolled-back");
@@ -140,7 +140,7 @@ async fn an_operator_ends_a_run_and_everything_is_put_back() {
 }
 
 #[tokio::test]
-async fn a_refused_plan_means_that_nothing_was_started() {
+async fn plan_that_is_refused_keeps_the_run_from_starting() {
     let refusal = Refusal::new("no-match", "no process is called `nobody`").hint("`ps` lists them");
     let mut world = World::new(Manners {
         refuse_plan: Some(refusal),
@@ -160,7 +160,7 @@ async fn a_refused_plan_means_that_nothing_was_started() {
 }
 
 #[tokio::test]
-async fn an_injection_refused_after_its_plan_was_fine_aborts() {
+async fn injection_refused_after_its_plan_was_accepted_aborts() {
     let refusal = Refusal::new("overlap", "somebody holds it");
     let mut world = World::new(Manners {
         refuse_inject: Some(refusal),
@@ -178,7 +178,7 @@ async fn an_injection_refused_after_its_plan_was_fine_aborts() {
 }
 
 #[tokio::test]
-async fn a_fault_without_effect_is_inconclusive() {
+async fn fault_without_effect_is_inconclusive() {
     let mut world = World::new(Manners {
         no_effect: true,
         ..Manners::default()
@@ -196,7 +196,7 @@ async fn a_fault_without_effect_is_inconclusive() {
 }
 
 #[tokio::test]
-async fn run_of_what_is_missing_is_not_started_and_names_all_of_it() {
+async fn run_with_missing_programs_is_not_started_and_names_all_of_them() {
     let mut world = World::new(Manners::default());
     let no_program = world.healthy().display().to_string();
     let program = |path: &str| json!({"type": "process", "path": path});
@@ -255,7 +255,7 @@ async fn run_of_what_is_missing_is_not_started_and_names_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_broken_check_is_neither_false_nor_fine() {
+async fn probe_that_breaks_is_inconclusive() {
     let mut world = World::new(Manners::default());
     let mut document = world.experiment("100ms", json!({}));
     document["steady-state-hypothesis"]["probes"][0]["provider"] =
@@ -272,7 +272,7 @@ async fn a_broken_check_is_neither_false_nor_fine() {
 }
 
 #[tokio::test]
-async fn more_faults_at_a_time_than_allowed_are_refused_before_or_aborted() {
+async fn concurrent_faults_beyond_the_limit_are_refused_or_aborted() {
     let background = |name: &str| {
         let mut action = fault(name, "5s");
         action["background"] = json!(true);
@@ -313,7 +313,7 @@ async fn more_faults_at_a_time_than_allowed_are_refused_before_or_aborted() {
 }
 
 #[tokio::test]
-async fn the_blast_radius_ends_a_run_that_takes_too_long() {
+async fn blast_radius_ends_a_run_that_takes_too_long() {
     let mut world = World::new(Manners::default());
     let slow = json!({"type": "action", "name": "wait", "provider": {"type": "process", "path": "sleep", "arguments": ["20"]}});
     let mut first = fault("pause", "150ms");

@@ -59,7 +59,7 @@ fn reason(entry: &JournalEntry) -> String {
 }
 
 #[test]
-fn experiments_have_versions_and_a_removal_is_one() {
+fn experiment_changes_and_removals_make_versions() {
     let (_folder, store) = opened();
     let first = json!({"title": "One", "method": []});
     let second = json!({"title": "Two", "method": []});
@@ -111,7 +111,7 @@ fn experiments_have_versions_and_a_removal_is_one() {
 
 /// A process's arguments may be an object, and are then its keys and values in turn.
 #[test]
-fn another_order_of_keys_is_another_version() {
+fn experiment_with_another_order_of_keys_is_another_version() {
     let (_folder, store) = opened();
     for (text, version) in [
         (r#"{"a":1,"b":2}"#, 1),
@@ -125,7 +125,7 @@ fn another_order_of_keys_is_another_version() {
 }
 
 #[test]
-fn experiments_are_listed_by_pages() {
+fn experiments_are_listed_in_pages() {
     let (_folder, store) = opened();
     for name in ["d", "a", "c", "b"] {
         for title in ["old", "new"] {
@@ -148,7 +148,7 @@ fn experiments_are_listed_by_pages() {
 }
 
 #[test]
-fn a_run_is_opened_written_and_closed() {
+fn run_is_opened_written_and_closed() {
     let (_folder, store) = opened();
     store
         .put_experiment("db", &json!({}), "ada", at(0))
@@ -227,7 +227,7 @@ fn a_run_is_opened_written_and_closed() {
 }
 
 #[test]
-fn runs_are_filtered_and_listed_by_pages() {
+fn runs_are_filtered_and_listed_in_pages() {
     let (_folder, store) = opened();
     store
         .put_experiment("db", &json!({}), "ada", at(0))
@@ -288,7 +288,7 @@ fn runs_are_filtered_and_listed_by_pages() {
 }
 
 #[test]
-fn runs_that_were_closed_long_ago_are_forgotten_one_by_one() {
+fn runs_closed_long_ago_are_deleted_one_by_one() {
     let (_folder, store) = opened();
     // The last two digits of a second are left out where they are none: text is in another order than time.
     let ends = [
@@ -332,7 +332,7 @@ fn runs_that_were_closed_long_ago_are_forgotten_one_by_one() {
 }
 
 #[test]
-fn agents_are_written_listed_and_revoked() {
+fn agents_are_stored_listed_and_revoked() {
     let (_folder, store) = opened();
     let agent = |name: &str, zone: &str| EnrolledAgent {
         name: name.into(),
@@ -361,7 +361,7 @@ fn agents_are_written_listed_and_revoked() {
 }
 
 #[test]
-fn a_join_token_is_taken_once() {
+fn join_token_is_used_up_once() {
     let (_folder, store) = opened();
     let token = |id: &str| JoinTokenRecord {
         id: id.into(),
@@ -404,7 +404,7 @@ fn a_join_token_is_taken_once() {
 }
 
 #[test]
-fn api_tokens_are_kept_and_revoked() {
+fn api_tokens_are_stored_and_revoked() {
     let (_folder, store) = opened();
     let token = |id: &str, role| ApiTokenRecord {
         id: id.into(),
@@ -440,7 +440,7 @@ fn api_tokens_are_kept_and_revoked() {
 }
 
 #[test]
-fn settings_are_there_after_a_new_start() {
+fn settings_survive_a_restart() {
     let (folder, store) = opened();
     assert_eq!(store.setting("halt").unwrap(), None);
     for value in [json!({"halted": true}), Value::Null, json!([1.5])] {
@@ -453,7 +453,7 @@ fn settings_are_there_after_a_new_start() {
 }
 
 #[test]
-fn many_append_at_once_and_each_gets_its_own_number() {
+fn concurrent_appends_get_distinct_numbers() {
     const THREADS: usize = 16;
     const EACH: usize = 60;
     let (_folder, store) = opened();

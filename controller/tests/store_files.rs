@@ -20,7 +20,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn only_the_owner_may_read_it() {
+fn store_files_are_readable_by_the_owner_only() {
     let (folder, store) = opened();
     store.set("a", &json!(1)).unwrap();
     let store_folder = folder.path().join("state/store");
@@ -40,7 +40,7 @@ fn only_the_owner_may_read_it() {
 }
 
 #[test]
-fn a_second_controller_is_refused() {
+fn store_in_use_refuses_a_second_controller() {
     let (folder, store) = opened();
     let path = folder.path().join("state/store");
     let refused = SqliteStore::open(&path).unwrap_err();
@@ -55,7 +55,7 @@ fn a_second_controller_is_refused() {
 }
 
 #[test]
-fn a_damaged_file_is_said_to_be_one() {
+fn store_that_is_damaged_is_reported_as_damaged() {
     let (folder, store) = opened();
     let file = folder.path().join("state/store/store.db");
     let run = NewRun {
@@ -107,7 +107,7 @@ fn a_damaged_file_is_said_to_be_one() {
 
 /// Written by the first version of the program; what comes after must go on reading it.
 #[test]
-fn a_store_of_version_1_is_read() {
+fn store_of_version_1_is_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = include_str!("fixtures/store-1.sql");
     rusqlite::Connection::open(folder.path().join("store.db"))
@@ -135,7 +135,7 @@ fn a_store_of_version_1_is_read() {
 }
 
 #[test]
-fn a_newer_store_is_refused() {
+fn store_of_a_newer_version_is_refused() {
     let (folder, store) = opened();
     let path = folder.path().join("state/store");
     drop(store);

@@ -48,7 +48,7 @@ fn tampered(with: &str) -> (TempDir, SqliteStore, Vec<AuditHead>) {
 }
 
 #[test]
-fn a_log_that_nobody_touched_is_whole() {
+fn audit_log_that_is_unchanged_verifies() {
     let (_folder, store) = opened();
     let empty = store.verify_audit(None).unwrap();
     assert_eq!((empty.head.number, empty.broken), (0, None));
@@ -73,7 +73,7 @@ fn a_log_that_nobody_touched_is_whole() {
 }
 
 #[test]
-fn whoever_alters_the_log_is_found_out() {
+fn audit_log_that_was_changed_fails_at_the_entry() {
     let cases = [
         (
             "UPDATE audit SET who = 'eve' WHERE number = 3",
@@ -133,7 +133,7 @@ fn whoever_alters_the_log_is_found_out() {
 }
 
 #[test]
-fn a_log_that_was_cut_short_is_found_by_whoever_knows_its_end() {
+fn audit_log_that_was_cut_short_fails_against_a_known_head() {
     let (_folder, store, heads) = tampered("DELETE FROM audit WHERE number > 3");
     let unknown = store.verify_audit(None).unwrap();
     assert_eq!((unknown.head, unknown.broken), (heads[2], None));
@@ -303,7 +303,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_imported_is_exported_to_the_byte(steps in steps()) {
+    fn export_of_an_import_has_the_same_bytes(steps in steps()) {
         let (_one, store) = opened();
         for step in steps {
             play(&store, step);
@@ -338,7 +338,7 @@ const WHOLE: &str = r#"{"kind":"backburn-export","format":1}
 "#;
 
 #[test]
-fn an_export_is_these_lines() {
+fn export_has_these_lines() {
     let (_folder, store) = opened();
     assert_eq!(store.import(&mut WHOLE.as_bytes()).unwrap(), 4);
     assert_eq!(exported(&store), WHOLE);
@@ -348,7 +348,7 @@ fn an_export_is_these_lines() {
 }
 
 #[test]
-fn a_store_that_has_something_takes_nothing_in() {
+fn import_into_a_store_that_is_not_empty_is_refused() {
     let (_folder, store) = opened();
     store.set("a", &json!(1)).unwrap();
     let before = exported(&store);
@@ -362,7 +362,7 @@ fn a_store_that_has_something_takes_nothing_in() {
 }
 
 #[test]
-fn all_that_is_wrong_with_an_export_is_told_at_once() {
+fn import_problems_are_reported_all_at_once() {
     let (_folder, store) = opened();
     let empty = exported(&store);
     let wrong = WHOLE
@@ -398,7 +398,7 @@ fn all_that_is_wrong_with_an_export_is_told_at_once() {
 }
 
 #[test]
-fn an_export_that_is_not_whole_is_refused() {
+fn import_that_is_incomplete_is_refused() {
     let (_folder, store) = opened();
     let cases = [
         (String::new(), 0, "it is empty"),

@@ -43,7 +43,7 @@ async fn link(answers_heartbeats: bool) -> (AgentConnection, Agent) {
 }
 
 #[tokio::test]
-async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits_for_it() {
+async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_requests_fail() {
     let (mut link, mut agent) = link(true).await;
     let handle = link.handle();
     let asked = {
@@ -81,7 +81,7 @@ async fn agent_that_falls_silent_is_unresponsive_within_a_lease_and_nobody_waits
 }
 
 #[tokio::test]
-async fn agent_that_answers_each_beat_is_never_unresponsive() {
+async fn agent_that_answers_every_heartbeat_is_never_unresponsive() {
     let (mut link, mut agent) = link(true).await;
     for _ in 0..12 {
         let beat = agent.hears().await;
@@ -106,7 +106,7 @@ async fn agent_that_answers_each_beat_is_never_unresponsive() {
 }
 
 #[tokio::test]
-async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
+async fn agent_that_cannot_answer_heartbeats_is_never_unresponsive_or_asked() {
     let (mut link, mut agent) = link(false).await;
     // Four leases long.
     for _ in 0..12 {
@@ -129,7 +129,7 @@ async fn agent_too_old_to_answer_is_not_called_unresponsive_and_not_asked() {
 }
 
 #[test]
-fn beat_that_asks_nothing_is_what_older_agents_know() {
+fn heartbeat_without_a_question_is_what_older_agents_know() {
     let beat = Command::Heartbeat {
         lease: HumanDuration::seconds(5),
         answer: false,

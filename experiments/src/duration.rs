@@ -128,7 +128,9 @@ impl<'de> Deserialize<'de> for HumanDuration {
             Text(String),
         }
         match Written::deserialize(deserializer) {
-            Ok(Written::Number(seconds)) => HumanDuration::from_seconds(seconds).map_err(de::Error::custom),
+            Ok(Written::Number(seconds)) => {
+                HumanDuration::from_seconds(seconds).map_err(de::Error::custom)
+            }
             Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
             Err(_) => Err(de::Error::custom(
                 "a duration is wanted: `1m30s`, `250ms`, `PT90S` or a number of seconds",
@@ -179,7 +181,10 @@ mod tests {
         assert_eq!(written(0), "0s");
         assert_eq!(written(412), "412us");
         assert_eq!(written(1_412), "1ms");
-        assert_eq!("412us".parse(), Ok(HumanDuration(Duration::from_micros(412))));
+        assert_eq!(
+            "412us".parse(),
+            Ok(HumanDuration(Duration::from_micros(412)))
+        );
     }
 
     #[test]
@@ -193,7 +198,9 @@ mod tests {
             "[]",
             "\"5 apples\"",
         ] {
-            let error = serde_json::from_str::<HumanDuration>(text).unwrap_err().to_string();
+            let error = serde_json::from_str::<HumanDuration>(text)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("duration"), "{text}: {error}");
         }
     }
@@ -201,7 +208,11 @@ mod tests {
     #[test]
     fn a_day_is_24_hours() {
         for text in ["2d", "P2D", "48h", "1d 24h"] {
-            assert_eq!(text.parse::<HumanDuration>(), Ok(HumanDuration::seconds(172_800)), "{text}");
+            assert_eq!(
+                text.parse::<HumanDuration>(),
+                Ok(HumanDuration::seconds(172_800)),
+                "{text}"
+            );
         }
         assert!("1mo".parse::<HumanDuration>().is_err() && "P1Y".parse::<HumanDuration>().is_err());
     }
@@ -232,7 +243,11 @@ mod tests {
             HumanDuration(Duration::from_nanos(1_500)),
         ] {
             let text = serde_json::to_string(&span).unwrap();
-            assert_eq!(serde_json::from_str::<HumanDuration>(&text).unwrap(), span, "{text}");
+            assert_eq!(
+                serde_json::from_str::<HumanDuration>(&text).unwrap(),
+                span,
+                "{text}"
+            );
         }
     }
 }

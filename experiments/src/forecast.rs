@@ -3,7 +3,7 @@
 
 use crate::HumanDuration;
 use crate::check::{Experiment, Watch};
-use crate::confidence::{samples_to_exclude, percent, upper_bound};
+use crate::confidence::{percent, samples_to_exclude, upper_bound};
 use crate::document::{Activity, Provider};
 use crate::journal::SamplePeriod;
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,10 @@ pub fn expected_samples(experiment: &Experiment, frequency: HumanDuration) -> Ve
             Some(every) => {
                 let every = every.max(SHORTEST);
                 let count = length.as_nanos().div_ceil(every.as_nanos()).max(1);
-                (SamplePeriod::During, u64::try_from(count).unwrap_or(u64::MAX))
+                (
+                    SamplePeriod::During,
+                    u64::try_from(count).unwrap_or(u64::MAX),
+                )
             }
             None => (SamplePeriod::After, u64::from(timing.after)),
         };

@@ -5,12 +5,13 @@
 //! Certificates and requests travel as PEM (RFC 7468); the life of a certificate as a length,
 //! since no two machines' clocks are compared.
 
+pub use crate::token::{InvalidToken, JoinToken};
+
 use crate::HumanDuration;
 use crate::wire::Refusal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 /// The link: the lines of [`crate::wire`]. Whoever speaks it shows a certificate.
 pub const LINK_PROTOCOL: &str = "backburn-agent/1";
@@ -42,93 +43,6 @@ pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
         _ => (controller, PORT),
     };
     bare(host).then_some((host, port))
-}
-
-const VERSION: &str = "bbj1";
-/// SHA-256, in hexadecimal digits.
-const DIGEST_DIGITS: usize = 64;
-
-/// What a person carries from the controller to a host: leave to join once, and by which
-/// certificate authority the controller is known. Written `bbj1.ID.SECRET.AUTHORITY`, in
-/// lower-case hexadecimal digits.
-#[derive(Clone, PartialEq, Eq)]
-pub struct JoinToken {
-    /// Names the token in the controller's store; no secret.
-    pub id: String,
-    /// Proves it; 256 random bits.
-    pub secret: String,
-    /// SHA-256 of the authority's certificate in DER.
-    pub authority: String,
-}
-
-/// What a token is not.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0}\nhint: a token reads `bbj1.ID.SECRET.AUTHORITY`; copy it whole from what the controller printed"
-)]
-pub struct NoToken(String);
-
-impl fmt::Display for JoinToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let JoinToken {
-            id,
-            secret,
-            authority,
-        } = self;
-        write!(f, "{VERSION}.{id}.{secret}.{authority}")
-    }
-}
-
-impl fmt::Debug for JoinToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken")
-            .field("id", &self.id)
-            .field("authority", &self.authority)
-            .finish_non_exhaustive()
-    }
-}
-
-impl FromStr for JoinToken {
-    type Err = NoToken;
-
-    fn from_str(text: &str) -> Result<Self, NoToken> {
-        let parts: Vec<&str> = text.trim().split('.').collect();
-        let &[version, id, secret, authority] = parts.as_slice() else {
-            let count = parts.len();
-            return Err(NoToken(format!(
-                "a token has 4 parts with dots between, and this has {count}"
-            )));
-        };
-        if version != VERSION {
-            return Err(NoToken("the token does not begin with `bbj1`".into()));
-        }
-        // What is wrong with a secret is said without it.
-        let wrong = |part: &str, lengths: std::ops::RangeInclusive<usize>, text: &str| {
-            let digits = text
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            (!digits || !lengths.contains(&text.len())).then(|| {
-                NoToken(format!(
-                    "the token's {part} has {} characters; it is to have {lengths:?} hexadecimal digits in lower case",
-                    text.chars().count()
-                ))
-            })
-        };
-        let digest = DIGEST_DIGITS..=DIGEST_DIGITS;
-        let wrongs = [
-            wrong("id", 1..=DIGEST_DIGITS, id),
-            wrong("secret", digest.clone(), secret),
-            wrong("authority", digest, authority),
-        ];
-        match wrongs.into_iter().flatten().next() {
-            Some(wrong) => Err(wrong),
-            None => Ok(JoinToken {
-                id: id.into(),
-                secret: secret.into(),
-                authority: authority.into(),
-            }),
-        }
-    }
 }
 
 /// The part of a token that is shown to the controller.
@@ -206,14 +120,6 @@ pub fn problem_with_name(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn token() -> JoinToken {
-        JoinToken {
-            id: "0123abcd".into(),
-            secret: "5e".repeat(32),
-            authority: "ca".repeat(32),
-        }
-    }
-
     #[test]
     fn a_controller_is_found_by_its_host_with_a_port_or_without() {
         for (text, found) in [
@@ -233,45 +139,6 @@ mod tests {
             ("https://host", None),
         ] {
             assert_eq!(host_and_port(text), found, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_read_as_it_was_written() {
-        let text = token().to_string();
-        assert_eq!(text.parse(), Ok(token()));
-        assert_eq!(format!(" {text}\n").parse(), Ok(token()));
-    }
-
-    #[test]
-    fn secrets_are_never_shown() {
-        let secret = token().secret;
-        assert!(!format!("{:?}", token()).contains(&secret));
-        let shown = ShownToken {
-            id: "1".into(),
-            secret: secret.clone(),
-        };
-        assert!(!format!("{shown:?}").contains(&secret));
-        let wrong = format!("bbj1.0123.{secret}zz.{}", "ca".repeat(32));
-        let wrong = wrong.parse::<JoinToken>().unwrap_err().to_string();
-        assert!(!wrong.contains(&secret), "{wrong}");
-        assert!(wrong.contains("secret has 66 characters"), "{wrong}");
-    }
-
-    #[test]
-    fn what_is_no_token_is_told_why() {
-        for (text, why) in [
-            ("", "4 parts"),
-            ("bbj1.a.b", "4 parts"),
-            ("bbj2.a.b.c", "`bbj1`"),
-            ("bbj1..b.c", "id"),
-            ("bbj1.a.b.c", "secret"),
-        ] {
-            let said = text.parse::<JoinToken>().unwrap_err().to_string();
-            assert!(
-                said.contains(why) && said.contains("hint:"),
-                "{text}: {said}"
-            );
         }
     }
 

@@ -20,6 +20,7 @@ pub mod schema;
 pub mod select;
 pub mod substitute;
 pub mod timetable;
+pub mod token;
 pub mod tolerance;
 pub mod wire;
 

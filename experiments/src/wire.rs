@@ -4,7 +4,7 @@
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
 use crate::document::{HostProvider, HostRule, Provider};
-use crate::{Problem, HumanDuration};
+use crate::{HumanDuration, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -247,7 +247,11 @@ pub struct Hello {
     #[serde(default)]
     pub held: Vec<InjectionId>,
     /// Whether it answers beats that ask for it. Of one that does not, silence means nothing.
-    #[serde(default, rename = "answers_beats", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        rename = "answers_beats",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub answers_heartbeats: bool,
 }
 

@@ -134,11 +134,11 @@ impl Controller {
             .lock()
             .expect("a lock")
             .insert(id.to_owned());
-        let token = JoinToken {
-            id: id.to_owned(),
-            secret: Self::SECRET.repeat(32),
-            authority: self.authority.fingerprint(),
-        };
+        let token = JoinToken::new(
+            id.to_owned(),
+            Self::SECRET.repeat(32),
+            self.authority.fingerprint(),
+        );
         token.to_string()
     }
 

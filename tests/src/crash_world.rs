@@ -5,6 +5,7 @@
 use crate::canary;
 use crate::network::Wire;
 use crate::processes::{self, Process};
+use crate::wait::wait_within;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -68,7 +69,9 @@ impl World {
             ],
         );
         // Attaching stops it for a moment.
-        wait_until(|| tracer_of(traced.id()) == Some(tracer.id()) && asleep(traced.id()));
+        wait_within("it is traced", std::time::Duration::from_secs(10), || {
+            tracer_of(traced.id()) == Some(tracer.id()) && asleep(traced.id())
+        });
         World {
             threaded,
             traced,
@@ -289,15 +292,4 @@ fn wait_for_line(child: &mut Child) {
         .read_line(&mut line)
         .expect("it says that it is ready");
     assert!(!line.is_empty(), "it died before it was ready");
-}
-
-fn wait_until(mut done: impl FnMut() -> bool) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !done() {
-        assert!(
-            std::time::Instant::now() < until,
-            "it did not come to be within 10 s"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
 }

@@ -1,22 +1,10 @@
 //! A victim that only we let go again, for tests of what becomes of it when the ledger is spoiled or can't be seen.
 
 use crate::crash::Place;
+use crate::wait::wait_until;
 use crate::{processes, programs};
 use serde_json::json;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// Waits until something holds, at the most half a minute.
-///
-/// # Panics
-/// That does not come about.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A process that is traced, so that it is paused by signals, which nothing in the kernel takes back.
 pub struct Victim {

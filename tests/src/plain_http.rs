@@ -1,8 +1,8 @@
 //! A plain client of a controller's API: HTTP/1.0 over TLS, whose answers end with their connection, so that what
 //! was read of a stream is exactly what the controller had sent.
 
-use backburn::api::Token;
 use backburn_agent::controller_link::verify;
+use backburn_experiments::token::ApiToken;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn send(
     head: &str,
     body: &str,
 ) -> std::io::Result<Answer> {
-    let known: Token = token.parse().expect("a token");
+    let known: ApiToken = token.parse().expect("a token");
     let config = verify::config_from_token(&known.authority, "http/1.1").expect("TLS can be had");
     let (host, _) = address.rsplit_once(':').expect("HOST:PORT");
     let name = ServerName::try_from(host.to_owned()).expect("a host's name");

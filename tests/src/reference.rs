@@ -10,8 +10,7 @@ use std::process::{Command, Stdio};
 const WIDTH: &str = "100";
 
 /// What stands at the head of each page.
-pub(crate) const MADE: &str =
-    "<!-- Made from the programs by tests/tests/quick/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
+pub(crate) const MADE: &str = "<!-- Made from the programs by tests/tests/quick/docs.rs; BACKBURN_BLESS=1 makes it anew. -->\n";
 
 /// The page of faults, from `backburn faults --json`.
 pub fn faults(faults: &[Value]) -> String {
@@ -50,7 +49,7 @@ pub fn faults(faults: &[Value]) -> String {
     if let Some(selector) = selector {
         write(
             &mut page,
-            "\n## ProcessSelector\n\nWhich processes. Everything that is given must match; something must be given. Process 1, the kernel's threads, Backburn's own processes, those that it was started from, and whom the [policy](policy.md) protects are never hit.\n\n",
+            "\n## ProcessSelector\n\nSelects processes. All criteria that are given must match, and at least one must be given. Process 1, kernel threads, Backburn's own processes, those that it was started from, and those that the [policy](policy.md) protects are never hit.\n\n",
         );
         keys(&mut page, &selector);
     }

@@ -1,8 +1,9 @@
 //! Real software that a test starts for itself, on loopback, and ends whatever happens.
 
+use crate::wait::wait_within;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A program that ends with the test.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Software {
     /// Not within 20 seconds, or the program has ended.
     pub fn wait_for_port(&mut self, port: u16) {
         let name = self.name.clone();
-        wait_until(
+        wait_within(
             &format!("{name} takes connections on port {port}"),
             Duration::from_secs(20),
             || {
@@ -72,16 +73,4 @@ pub fn free_port() -> u16 {
         .local_addr()
         .expect("a listener has an address")
         .port()
-}
-
-/// Waits until something is so.
-///
-/// # Panics
-/// It is not so in time.
-pub fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < within, "not within {within:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -3,7 +3,7 @@
 //! with the thread that started it, at its own deadline, or by our hand. It is found by its mark.
 
 use super::{Observed, ReversibleChange};
-use crate::helpers::{self, HelperSpec};
+use crate::helpers::HelperSpec;
 use crate::host::{Host, HostError};
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
@@ -26,7 +26,8 @@ pub struct ProcessHelper {
     #[serde(deserialize_with = "within_reach")]
     pub deadline: HumanDuration,
     /// What it does.
-    pub role: HelperSpec,
+    #[serde(rename = "role")]
+    pub spec: HelperSpec,
 }
 
 /// A deadline that no clock reaches is the longest one. Some were written so before durations had a limit; undoing does not need it.
@@ -53,16 +54,20 @@ impl ReversibleChange for ProcessHelper {
     fn view(&self) -> ChangeView {
         ChangeView {
             kind: "helper".into(),
-            apply: format!("start helper `{}`: {}", self.mark, self.role.describe()),
+            apply: format!(
+                "start helper `{}`: {}",
+                self.mark,
+                self.spec.helper().describe()
+            ),
             undo: format!(
                 "{} helper `{}`; {}",
-                if self.role.ends_when_asked() {
+                if self.spec.helper().ends_on_sigterm() {
                     "end"
                 } else {
                     "kill"
                 },
                 self.mark,
-                self.role.describe_end()
+                self.spec.helper().describe_end()
             ),
             if_agent_dies: format!(
                 "the kernel kills it with the agent, and {} after its start in any case",
@@ -72,18 +77,18 @@ impl ReversibleChange for ProcessHelper {
     }
 
     fn holds(&self) -> Vec<String> {
-        self.role.holds()
+        self.spec.helper().holds()
     }
 
     fn apply(&self, host: &Host) -> Result<(), HostError> {
-        host.spawn_helper(&self.mark, self.deadline.0, &self.role)
+        host.spawn_helper(&self.mark, self.deadline.0, &self.spec)
             .map(|_| ())
     }
 
     fn observe(&self, host: &Host) -> io::Result<Observed> {
         let found = self.find(host)?;
         if let Some(id) = found.first() {
-            let drift = self.role.drift();
+            let drift = self.spec.helper().drift();
             if !drift.is_empty() {
                 return Ok(Observed::Contested(contested(&drift)));
             }
@@ -92,14 +97,14 @@ impl ReversibleChange for ProcessHelper {
                 self.mark, id.pid
             )));
         }
-        Ok(match self.role.residue(&host.table)? {
+        Ok(match self.spec.helper().residue(&host.table)? {
             None => Observed::Absent,
             Some(residue) => Observed::Present(residue),
         })
     }
 
     fn undo(&self, host: &Host) -> Result<(), HostError> {
-        let asked = self.role.ends_when_asked().then_some(TERM_TIMEOUT);
+        let asked = self.spec.helper().ends_on_sigterm().then_some(TERM_TIMEOUT);
         if let Some(id) = host.child(&self.mark) {
             host.kill_and_wait(id, asked, KILL_TIMEOUT)?;
             host.reap();
@@ -112,24 +117,23 @@ impl ReversibleChange for ProcessHelper {
             host.kill_and_wait(id, asked, KILL_TIMEOUT)?;
         }
         host.effect(&format!("clear away after helper {}", self.mark), || {
-            self.role.remove_leftovers()
+            self.spec.helper().remove_leftovers()
         })
     }
 
     fn effect(&self, host: &Host) -> Effect {
         match self.known(host) {
             Some(id) => {
-                let mut effect = helpers::evidence(&self.role, id.pid, &host.table);
-                let drift = self.role.drift();
+                let mut effect = self.spec.helper().effect(id.pid, &host.table);
+                let drift = self.spec.helper().drift();
                 if !drift.is_empty() {
                     effect.acts = false;
-                    effect.seen =
-                        format!("{}; before that, {}", contested(&drift), effect.seen);
+                    effect.seen = format!("{}; before that, {}", contested(&drift), effect.seen);
                 }
                 effect
             }
-            None if matches!(self.role, HelperSpec::Terminate { .. }) => {
-                helpers::evidence(&self.role, 0, &host.table)
+            None if self.spec.helper().effect_outlasts_helper() => {
+                self.spec.helper().effect(0, &host.table)
             }
             None => Effect {
                 acts: false,
@@ -144,8 +148,8 @@ impl ReversibleChange for ProcessHelper {
         // One that is stopped does not do what was asked for, and with packets in its hands something worse.
         self.known(host)
             .is_none_or(|helper| host.table.state(helper) == Some('T'))
-            || self.role.has_nobody_to_hold(&host.table)
-            || !self.role.drift().is_empty()
+            || self.spec.helper().is_idle(&host.table)
+            || !self.spec.helper().drift().is_empty()
     }
 }
 

@@ -121,8 +121,8 @@ impl ReversibleChange for Stop {
             kind: "stop".into(),
             apply: format!("SIGSTOP to {}", listed(&self.victims)),
             undo: "SIGCONT to those of them that are stopped".into(),
-            if_agent_dies: "the guardian sends SIGCONT; without it, the next start or `revert --all`"
-                .into(),
+            if_agent_dies:
+                "the guardian sends SIGCONT; without it, the next start or `revert --all`".into(),
         }
     }
 

@@ -2,13 +2,12 @@
 //! would. It keeps what was written, as it was, and undoes what its readable parts are enough for; the rest stays owed.
 
 use super::{Change, Observed, ProcessHelper, ReversibleChange, Stop};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, field};
 use crate::host::{Host, HostError};
-use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io;
 
 /// What was written.
@@ -21,12 +20,12 @@ impl UnreadableChange {
     fn substitute(&self) -> Option<Change> {
         match self.0.get("change")?.as_str()? {
             "stop" => Some(Change::Stop(Stop {
-                victims: victims(&self.0)?,
+                victims: field(&self.0, "victims")?,
             })),
             "helper" => Some(Change::Helper(ProcessHelper {
                 mark: self.mark()?.to_owned(),
                 deadline: HumanDuration::LONGEST,
-                role: role(self.0.get("role")?)?,
+                spec: HelperSpec::substitute(self.0.get("role")?)?,
             })),
             _ => None,
         }
@@ -48,46 +47,6 @@ impl UnreadableChange {
 
     fn is_signal(&self) -> bool {
         self.kind() == "kill"
-    }
-}
-
-fn victims(of: &Value) -> Option<Vec<ProcessId>> {
-    serde_json::from_value(of.get("victims")?.clone()).ok()
-}
-
-/// A role that leaves behind all that this one may leave.
-fn role(of: &Value) -> Option<HelperSpec> {
-    let filter = |filter: &Value| {
-        // Whatever it does to packets, it made its tables and at the most a device for each direction.
-        let mut most = json!({
-            "role": "filter", "table": filter.get("table")?,
-            "flows": {"protocol": "any", "direction": "both"},
-            "harm": {"harm": "shape", "shape": {"corrupt": 0.0}},
-        });
-        if let Some(namespace) = filter.get("namespace") {
-            most["namespace"] = namespace.clone();
-        }
-        serde_json::from_value(most).ok()
-    };
-    match of.get("role")?.as_str()? {
-        "hold" => Some(HelperSpec::Hold {
-            victims: victims(of)?,
-        }),
-        // They leave nothing.
-        "cpu" | "memory" | "proxy" | "terminate" => Some(HelperSpec::Memory {
-            bytes: 0,
-            reserve_bytes: 0,
-            ramp: None,
-        }),
-        "disk" => Some(HelperSpec::Disk {
-            directory: of.get("directory")?.as_str()?.into(),
-            bytes: 0,
-            reserve_bytes: 0,
-            name: of.get("name")?.as_str()?.to_owned(),
-        }),
-        "filter" => filter(of),
-        "answers" => filter(of.get("filter")?),
-        _ => None,
     }
 }
 
@@ -138,11 +97,7 @@ impl ReversibleChange for UnreadableChange {
         ProcessHelper {
             mark: mark.to_owned(),
             deadline: HumanDuration::LONGEST,
-            role: HelperSpec::Memory {
-                bytes: 0,
-                reserve_bytes: 0,
-                ramp: None,
-            },
+            spec: HelperSpec::leaves_nothing(),
         }
         .undo(host)
     }

@@ -53,7 +53,7 @@ pub(super) fn join(
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let token: JoinToken = text("token")
         .parse()
-        .map_err(|error: backburn_experiments::join::NoToken| wrong(error.to_string()))?;
+        .map_err(|error: backburn_experiments::join::InvalidToken| wrong(error.to_string()))?;
     let name = matches
         .get_one::<String>("name")
         .cloned()

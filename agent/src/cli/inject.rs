@@ -354,7 +354,7 @@ impl InjectSession<'_> {
         })
     }
 
-    /// Prints a report.
+    /// Prints a report, as text or as a line of JSON.
     fn show(&self, report: &Report) -> std::io::Result<()> {
         if self.request.json {
             output::print(&(serde_json::to_string(report)? + "\n"));

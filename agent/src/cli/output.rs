@@ -121,7 +121,7 @@ fn schema_arguments(schema: &Value, depth: usize) {
     }
 }
 
-/// Prints a plan.
+/// Prints a plan: victims, changes with their undo, warnings and notes.
 pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, CommandError> {
     if as_json {
         return json(plan);

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 pub struct Credentials {
     /// The controller's address, as `HOST[:PORT]`.
     pub controller: String,
-    /// The agent's name.
+    /// The name under which the agent has joined.
     pub name: String,
     /// The labels that were given when it joined.
     pub labels: BTreeMap<String, String>,
@@ -51,7 +51,7 @@ pub enum CredentialsError {
     /// The file cannot be used.
     #[error("{}: {what}\nhint: join again; that replaces the file", path.display())]
     Unreadable {
-        /// The file.
+        /// The path of the credentials.
         path: PathBuf,
         /// Why it cannot be used.
         what: String,

@@ -22,7 +22,7 @@ pub enum JoinError {
     /// There was no conversation with the controller.
     #[error(transparent)]
     Dial(#[from] ConnectError),
-    /// The controller refused.
+    /// The controller refused, with its reason.
     #[error("the controller refused: {0}")]
     Refused(Refusal),
     /// The key or the certificate request could not be created.

@@ -25,7 +25,7 @@ pub enum ConnectError {
     /// This process was asked to end.
     #[error("cancelled by a signal")]
     Cancelled,
-    /// The connection failed.
+    /// The connection could not be made, or broke.
     #[error("{what}\nhint: {hint}")]
     Failed {
         /// Where it failed, and why.
@@ -47,7 +47,7 @@ impl ConnectError {
 /// A limit for waiting.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline<'a> {
-    /// When waiting ends.
+    /// When waiting ends at the latest.
     pub until: Instant,
     /// A descriptor that is readable when this process is asked to end.
     pub cancelled: Option<BorrowedFd<'a>>,
@@ -91,7 +91,7 @@ pub(super) fn timespec(length: Duration) -> Timespec {
 /// A TLS connection to a controller, over a socket that never blocks.
 #[derive(Debug)]
 pub struct TlsConnection {
-    /// The TCP socket.
+    /// The TCP socket, which never blocks.
     pub stream: TcpStream,
     /// The state of TLS on this socket.
     pub connection: ClientConnection,

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resolv_conf_is_read_as_the_c_library_reads_it() {
+    fn resolv_conf_is_parsed_as_by_the_c_library() {
         let read = ResolvConf::parse(
             "# nameserver 9.9.9.9\n;nameserver 9.9.9.9\nsearch a.test b.test\nnameserver 127.0.0.53 \n nameserver fe80::1%eth0\nnameserver x\noptions ndots:3 timeout:2 attempts:9 edns0 trust-ad\nnameserver 10.0.0.1\nnameserver 10.0.0.2\n",
         );

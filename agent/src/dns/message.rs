@@ -197,7 +197,7 @@ pub(super) mod tests {
     ];
 
     #[test]
-    fn the_question_is_read() {
+    fn dns_message_question_is_parsed() {
         let message = answer(A);
         let question = question(&message).expect("there is one");
         assert_eq!(question.labels, [&b"WWW"[..], b"example", b"org"]);
@@ -214,7 +214,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_failure_has_its_code_and_nothing_but_the_servers_own() {
+    fn dns_failure_has_its_code_and_keeps_only_the_servers_record() {
         let message = answer(A);
         let question = question(&message).expect("there is one");
         let failed = rewritten(&message, &question, Code::ServerFailure, &[]).expect("it is made");
@@ -228,7 +228,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn addresses_are_those_of_the_type_that_was_asked_for() {
+    fn dns_spoofed_addresses_match_the_queried_type() {
         let both: [IpAddr; 2] = [[192, 0, 2, 9].into(), "2001:db8::9".parse().expect("one")];
         for (kind, wanted) in [
             (A, Some(&both[..1])),

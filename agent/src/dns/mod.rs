@@ -167,7 +167,7 @@ impl AnswerFilter {
     }
 
     /// What it holds alone: names in a namespace, whoever answers for them.
-    pub fn holds(&self) -> Vec<String> {
+    pub fn held_names(&self) -> Vec<String> {
         let place = self.filter.inode();
         let names = self.names.iter();
         names
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_chosen_answers_are_altered() {
+    fn dns_rules_change_only_selected_answers() {
         let bytes = packet::tests::datagram(true, &message::tests::answer(1));
         let hold = Alteration::Hold {
             by: HumanDuration::seconds(1),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_over_tcp_is_held_or_lost_but_never_rewritten() {
+    fn dns_answer_over_tcp_is_delayed_or_dropped_never_rewritten() {
         let message = message::tests::answer(1);
         let mut segment = packet::tests::datagram(false, &[])[..40].to_vec();
         segment[6] = 6;

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_means_what_it_says() {
+    fn dns_pattern_matches_as_documented() {
         for (pattern, name, means) in [
             ("db.example.org", "DB.Example.ORG", true),
             ("DB.example.org.", "db.example.org", true),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_tell_what_overlaps() {
+    fn dns_pattern_paths_show_overlaps() {
         let path = |text: &str| text.parse::<NamePattern>().expect("a pattern").path();
         assert_eq!(path("*"), "");
         assert_eq!(path("*.Example.org"), ":org:example");

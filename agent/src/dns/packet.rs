@@ -170,7 +170,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_known_checksum() {
+    fn packet_checksum_matches_a_known_one() {
         // RFC 1071's own example, section 3.
         assert_eq!(
             checksum(&[&[0, 1, 0xf2, 3, 0xf4, 0xf5, 0xf6, 0xf7]]),
@@ -199,7 +199,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn tcp_has_a_payload_and_stays_as_it_is() {
+    fn packet_tcp_payload_is_found_and_unchanged() {
         let mut segment = datagram(true, &[]);
         segment[9] = TCP;
         segment.truncate(20);
@@ -214,7 +214,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn another_payload_has_right_checksums(
+        fn packet_replaced_payload_has_valid_checksums(
             v4 in any::<bool>(),
             before in proptest::collection::vec(any::<u8>(), 0..40),
             after in proptest::collection::vec(any::<u8>(), 0..700),

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_is_read_through_its_aliases() {
+    fn dns_answer_with_aliases_is_followed() {
         let asked = question(7, "WWW.test", RecordType::A).expect("a name");
         let own = [0xc0, 12];
         let db = b"\x02db\x04test\0";

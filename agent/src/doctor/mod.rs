@@ -34,7 +34,7 @@ pub struct HostFinding {
     pub name: &'static str,
     /// Whether the host supports it.
     pub ok: Availability,
-    /// What was found.
+    /// What was found, for people to read.
     pub seen: String,
     /// What a missing facility means for faults, and what to do about it; none if nothing is missing.
     pub hint: Option<String>,

@@ -21,14 +21,14 @@ use std::time::Instant;
 pub(super) enum Completion {
     /// The executor has applied an injection, or failed to.
     Applied {
-        /// The injection's id.
+        /// The id of the injection.
         injection: InjectionId,
         /// The ledger entry and when the effect began, or why the injection failed.
         outcome: Result<(LedgerEntry, Instant), InjectionFailure>,
     },
     /// The observer has observed an active injection.
     Looked {
-        /// The injection's id.
+        /// The id of the injection.
         injection: InjectionId,
         /// The observed effect of its changes.
         effect: Effect,
@@ -39,7 +39,7 @@ pub(super) enum Completion {
     },
     /// An injection was reverted, or reverting it failed.
     Ended {
-        /// How reverting ended.
+        /// The outcome, without the effect.
         ended: EndedInjection,
         /// The last observed effect before reverting; none if it could not be observed in time.
         effect: Option<Effect>,

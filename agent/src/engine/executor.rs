@@ -26,7 +26,7 @@ pub(super) struct ApplyJob {
     pub(super) plan: Option<Plan>,
     /// The entry of the round before, which is undone first; none for the first round.
     pub(super) before: Option<LedgerEntry>,
-    /// Cancels the job.
+    /// Cancels the job when it is raised.
     pub(super) interrupt: Arc<Interrupt>,
 }
 

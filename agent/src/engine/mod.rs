@@ -101,17 +101,17 @@ pub enum EnginePurpose {
     },
     /// The plan of an injection that is to be applied.
     Inject {
-        /// The injection's id.
+        /// The id of the injection.
         injection: InjectionId,
     },
     /// The plan for the next round of a repeated injection.
     Round {
-        /// The injection's id.
+        /// The id of the injection.
         injection: InjectionId,
     },
     /// Whether a supervisor restarts what was killed.
     Await {
-        /// The injection's id.
+        /// The id of the injection.
         injection: InjectionId,
         /// The number of the round whose victims are awaited.
         round: u64,
@@ -146,7 +146,7 @@ struct PendingRevertAll {
 /// An injection that failed. What it had already done is reverted or owed.
 #[derive(Debug)]
 pub struct InjectionFailure {
-    /// Why it failed.
+    /// The reason, as it is reported to the controller.
     pub refusal: Refusal,
     /// How reverting ended, if anything had been applied.
     pub ended: Option<Box<EndedInjection>>,

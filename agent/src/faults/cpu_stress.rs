@@ -1,8 +1,8 @@
-//! `cpu-stress`: processors are kept busy, as by a runaway job or a noisy neighbour.
+//! `cpu-stress`: keeps processors busy, as a runaway job or a noisy neighbour would.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, CpuLoad};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
@@ -13,26 +13,26 @@ use serde_json::{Value, json};
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct CpuStress {
-    /// How many threads. One for each processor where left out.
+    /// Number of threads. Default: one for each processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     workers: Option<u32>,
-    /// How busy each of them is, in percent. 100 where left out.
+    /// How busy each thread is, in percent. Default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     load_percent: Option<f64>,
-    /// Only these processors, by number.
+    /// Numbers of the processors to use. Default: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     cpus: Option<Vec<usize>>,
-    /// Grows evenly from nothing over this time.
+    /// Time over which the load grows evenly from zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramp: Option<HumanDuration>,
 }
 
 impl FaultKind for CpuStress {
     const NAME: &'static str = "cpu-stress";
-    const SUMMARY: &'static str = "Processors are kept busy";
+    const SUMMARY: &'static str = "Keep processors busy";
 
     fn example() -> Value {
         json!({"workers": 2, "load-percent": 80})
@@ -45,7 +45,7 @@ impl FaultKind for CpuStress {
         {
             return Err(
                 Refusal::new("no-match", format!("there is no processor {missing}")).hint(format!(
-                    "this host has {processors}, from 0 to {}",
+                    "this host has {processors} processors, numbered 0 to {}",
                     processors - 1
                 )),
             );
@@ -56,7 +56,7 @@ impl FaultKind for CpuStress {
         let mut notes = Vec::new();
         if workers as f64 * load_percent > on as f64 * 100.0 {
             notes.push(format!(
-                "{workers} threads at {load_percent} % are more than {on} processors can give: all of their time is taken"
+                "{workers} threads at {load_percent} % are more than {on} processors can give: they take all of its time"
             ));
         }
         let name =
@@ -70,12 +70,12 @@ impl FaultKind for CpuStress {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Cpu {
+                spec: HelperSpec::from(CpuLoad {
                     workers,
                     load_percent,
                     cpus: self.cpus.clone(),
                     ramp: self.ramp,
-                },
+                }),
             })],
             notes,
             ..Plan::default()

@@ -1,38 +1,38 @@
-//! `disk-fill`: a file system is filled, as by logs that nobody rotates. The file has no name,
+//! `disk-fill`: fills a file system, as logs that nobody rotates would. The file has no name,
 //! so the kernel frees it with the process that holds it.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, DiskBallast};
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Fills a file system. At most one of `size` and `percent`; neither: all but the reserve.
+/// Fills a file system. Give at most one of `size` and `percent`; with neither, everything but the reserve is taken.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DiskFill {
-    /// A folder on the file system.
+    /// Folder on the file system to fill; an absolute path.
     path: PathBuf,
-    /// How much is taken.
+    /// How much to take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<Size>,
-    /// How much of the file system is taken, in percent of its size.
+    /// How much to take, in percent of the file system's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     percent: Option<f64>,
-    /// What is left to others in any case. A hundredth of the file system where left out.
+    /// Free space that is always left to others. Default: 1 % of the file system's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reserve: Option<Size>,
 }
 
 impl FaultKind for DiskFill {
     const NAME: &'static str = "disk-fill";
-    const SUMMARY: &'static str = "A file system is filled, down to a reserve";
+    const SUMMARY: &'static str = "Fill a file system, down to a reserve";
 
     fn example() -> Value {
         json!({"path": "/var/lib/postgresql", "reserve": "64MiB"})
@@ -46,7 +46,7 @@ impl FaultKind for DiskFill {
         let path = self.path.display();
         let refuse = |what: String| {
             Refusal::new("no-match", what)
-                .hint("`path` is a folder on the file system that is filled")
+                .hint("`path` must be a folder on the file system to fill")
         };
         if !self.path.is_absolute() {
             return Err(refuse(format!("`{path}` is not an absolute path")));
@@ -64,7 +64,7 @@ impl FaultKind for DiskFill {
             return Err(Refusal::new(
                 "reserve",
                 format!(
-                    "{} is free on {path}, and {} of it is the reserve",
+                    "{} is free on {path}, but the reserve is {}",
                     Size(system.available),
                     Size(reserve)
                 ),
@@ -75,7 +75,7 @@ impl FaultKind for DiskFill {
         let mut notes = Vec::new();
         if possible < wanted {
             notes.push(format!(
-                "{} would go below the reserve: {} is taken",
+                "{} would go below the reserve: taking {} instead",
                 Size(wanted),
                 Size(possible)
             ));
@@ -84,7 +84,7 @@ impl FaultKind for DiskFill {
         let largest = context.host.max_file_bytes();
         if let Some(largest) = largest.filter(|largest| *largest < bytes) {
             notes.push(format!(
-                "a file of this agent's can't be larger than {} (`ulimit -f`), so {} can't be filled",
+                "this agent may not write a file larger than {} (`ulimit -f`), so it cannot take {}",
                 Size(largest),
                 Size(bytes)
             ));
@@ -104,12 +104,12 @@ impl FaultKind for DiskFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Disk {
+                spec: HelperSpec::from(DiskBallast {
                     directory: self.path.clone(),
                     bytes,
                     reserve_bytes: reserve,
                     name: format!(".backburn-{}", context.mark(0)),
-                },
+                }),
             })],
             notes,
             ..Plan::default()

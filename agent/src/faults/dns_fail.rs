@@ -1,4 +1,4 @@
-//! `dns-fail`: some names are not found, as when a name server is broken, forgetful, forbidding or dead.
+//! `dns-fail`: name servers fail to answer for selected names, as when they are broken, misconfigured, closed to the client or down.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::dns::{Alteration, AnswerFailure};
@@ -9,22 +9,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Turns the answers of name servers for some names into failures as they arrive over UDP, or loses them, over UDP and TCP. The failures
-/// have nothing in them that says how long they may be kept.
+/// Turns the answers of name servers for selected names into failures as they arrive over UDP, or drops them, over UDP and TCP. The failures
+/// do not say how long they may be cached.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct DnsFail {
     #[serde(flatten)]
     answers: DnsSelector,
-    /// How they fail. `servfail` where left out.
+    /// How the answers fail. Default: `servfail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<AnswerFailure>,
 }
 
 impl FaultKind for DnsFail {
     const NAME: &'static str = "dns-fail";
-    const SUMMARY: &'static str = "Name servers fail to answer for chosen names";
+    const SUMMARY: &'static str = "Make name servers fail to answer for selected names";
 
     fn example() -> Value {
         json!({"names": ["db.example.org", "*.cache.example.org"], "with": "servfail"})

@@ -1,32 +1,32 @@
-//! `dns-slow`: answers for some names come late, as from a name server that is far away or crowded.
+//! `dns-slow`: answers for selected names arrive late, as from a name server that is far away or overloaded.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
 use crate::network::DnsSelector;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Holds the answers of name servers for some names as they arrive, over UDP and TCP. What is longer than an asker's patience, mostly
-/// 5 s, is no answer.
+/// Delays the answers of name servers for selected names as they arrive, over UDP and TCP. A delay beyond the client's timeout, usually
+/// 5 s, is like no answer.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct DnsSlow {
     #[serde(flatten)]
     answers: DnsSelector,
-    /// How long each answer is held.
+    /// How long each answer is delayed.
     delay: HumanDuration,
 }
 
-/// Nobody waits longer.
+/// Longest delay; no client waits longer.
 const MAX_DELAY: HumanDuration = HumanDuration::seconds(60);
 
 impl FaultKind for DnsSlow {
     const NAME: &'static str = "dns-slow";
-    const SUMMARY: &'static str = "Answers of name servers for chosen names come late";
+    const SUMMARY: &'static str = "Delay the answers of name servers for selected names";
 
     fn example() -> Value {
         json!({"names": "db.example.org", "delay": "2s"})
@@ -36,8 +36,8 @@ impl FaultKind for DnsSlow {
         let mut problems = self.answers.problems();
         if self.delay.0.is_zero() || self.delay > MAX_DELAY {
             problems.push(
-                Problem::new("$.delay", format!("{} is no delay for answers", self.delay))
-                    .hint(format!("more than nothing, and {MAX_DELAY} at the most")),
+                Problem::new("$.delay", format!("{} is not a valid delay", self.delay))
+                    .hint(format!("give more than zero and at most {MAX_DELAY}")),
             );
         }
         problems

@@ -1,4 +1,4 @@
-//! `dns-spoof`: some names have other addresses, as after a wrong change of a zone, or a takeover.
+//! `dns-spoof`: name servers answer with other addresses for selected names, as after a wrong change of a zone or a takeover.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
@@ -12,20 +12,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Puts other addresses into the answers of name servers for some names as they arrive over UDP. Where only addresses of one family are given,
-/// the answers about the other have none. `HTTPS` and `SVCB` answers, which would tell the true addresses, have nothing in them; answers
-/// about other types of records go on as they came. What is made up may be kept for 1 s; whoever proves answers by DNSSEC takes it for broken.
+/// Replaces the addresses in the answers of name servers for selected names as they arrive over UDP. Where addresses of only one family are given,
+/// answers about the other family are empty. `HTTPS` and `SVCB` answers, which would reveal the true addresses, are emptied; answers
+/// about other record types pass unchanged. False answers may be cached for 1 s. A client that validates DNSSEC rejects them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct DnsSpoof {
     #[serde(flatten)]
     answers: DnsSelector,
-    /// The addresses: one of IPv4 or IPv6, or a list of up to 16.
+    /// The addresses to answer with: one IPv4 or IPv6 address, or a list of up to 16.
     addresses: OneOrMany<String>,
 }
 
-/// What fits into the smallest answer, about.
+/// Most addresses; about as many as fit into the smallest answer.
 const MAX_ADDRESSES: usize = 16;
 
 impl DnsSpoof {
@@ -33,7 +33,7 @@ impl DnsSpoof {
         let addresses = Some(self.addresses.clone());
         let read = |text: &String| {
             let wrong = |_| format!("`{text}` is not an address");
-            // What is written as IPv6 but is of IPv4 would be found by nobody.
+            // An IPv4 address that is written as one of IPv6 would be of no use to a client.
             text.parse::<IpAddr>()
                 .map(|address| address.to_canonical())
                 .map_err(wrong)
@@ -48,7 +48,8 @@ impl DnsSpoof {
 
 impl FaultKind for DnsSpoof {
     const NAME: &'static str = "dns-spoof";
-    const SUMMARY: &'static str = "Name servers answer with other addresses for chosen names";
+    const SUMMARY: &'static str =
+        "Make name servers answer with other addresses for selected names";
 
     fn example() -> Value {
         json!({"names": "db.example.org", "addresses": ["192.0.2.66", "2001:db8::66"]})
@@ -58,8 +59,12 @@ impl FaultKind for DnsSpoof {
         let mut problems = self.answers.problems();
         let addresses = self.addresses();
         if !(1..=MAX_ADDRESSES).contains(&addresses.len()) {
-            let what = format!("{} addresses", addresses.len());
-            problems.push(Problem::new("$.addresses", what).hint(format!("1 to {MAX_ADDRESSES}")));
+            let what = format!(
+                "expected 1 to {MAX_ADDRESSES} addresses, got {}",
+                addresses.len()
+            );
+            problems
+                .push(Problem::new("$.addresses", what).hint("give an address or a list of them"));
         }
         for (at, address) in addresses {
             if let Err(what) = address {

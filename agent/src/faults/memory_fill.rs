@@ -1,38 +1,38 @@
-//! `memory-fill`: memory is taken, as by a leak. What is taken is the kernel's first choice when
-//! memory runs out, so that it is not somebody else's process that dies of it.
+//! `memory-fill`: takes memory, as a leak would. The process that takes it is the kernel's first victim when
+//! memory runs out, so that no other process is killed for it.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, MemoryBallast};
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Takes memory. Exactly one of `size` and `percent`.
+/// Takes memory. Give exactly one of `size` and `percent`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MemoryFill {
-    /// How much.
+    /// How much to take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<Size>,
-    /// How much of all memory, in percent.
+    /// How much to take, in percent of all memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     percent: Option<f64>,
-    /// What is left to others in any case: available memory is never taken below this. A twentieth of all memory where left out.
+    /// Available memory that is always left to others. Default: 5 % of all memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reserve: Option<Size>,
-    /// Grows evenly from nothing over this time.
+    /// Time over which the amount grows evenly from zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramp: Option<HumanDuration>,
 }
 
 impl FaultKind for MemoryFill {
     const NAME: &'static str = "memory-fill";
-    const SUMMARY: &'static str = "Memory is taken, down to a reserve";
+    const SUMMARY: &'static str = "Take memory, down to a reserve";
 
     fn example() -> Value {
         json!({"size": "256MiB", "reserve": "512MiB", "ramp": "10s"})
@@ -54,7 +54,7 @@ impl FaultKind for MemoryFill {
             return Err(Refusal::new(
                 "reserve",
                 format!(
-                    "{} of memory is available, and {} of it is the reserve",
+                    "{} of memory is available, but the reserve is {}",
                     Size(memory.available),
                     Size(reserve)
                 ),
@@ -64,7 +64,7 @@ impl FaultKind for MemoryFill {
         let mut notes = Vec::new();
         if possible < wanted {
             notes.push(format!(
-                "{} would go below the reserve: {} is taken",
+                "{} would go below the reserve: taking {} instead",
                 Size(wanted),
                 Size(possible)
             ));
@@ -85,11 +85,11 @@ impl FaultKind for MemoryFill {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Memory {
+                spec: HelperSpec::from(MemoryBallast {
                     bytes,
                     reserve_bytes: reserve,
                     ramp: self.ramp,
-                },
+                }),
             })],
             notes,
             ..Plan::default()

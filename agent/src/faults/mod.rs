@@ -1,7 +1,7 @@
-//! The faults: one file each, one list of them all. A fault is a pure function from its
-//! arguments and a look at the host to a plan; it cannot touch the host, so whoever writes one
-//! cannot leave anything behind. Command line, schemas, reference and the conformance suite are
-//! derived from `FAULTS`.
+//! The faults: one file each, and one list of all. A fault is a pure function from its arguments
+//! and a read-only view of the host to a plan; it cannot change the host, so it cannot leave
+//! anything behind. Command line, schemas, reference and the conformance suite are derived from
+//! [`FAULTS`].
 
 mod cpu_stress;
 mod disk_fill;
@@ -30,7 +30,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Every fault that there is. Adding one is adding its file and its line here.
+/// All faults, sorted by name. A new fault is its file and its line here.
 pub const FAULTS: &[Fault] = &[
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
@@ -51,47 +51,47 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
 
-/// The fault of this name.
+/// Finds a fault by its name.
 pub fn find(name: &str) -> Option<&'static Fault> {
     FAULTS.iter().find(|fault| fault.name == name)
 }
 
-/// What somebody writes to make a new fault. Implemented by its arguments.
+/// A kind of fault: implemented by the struct of its arguments.
 pub trait FaultKind: DeserializeOwned + JsonSchema {
-    /// Its name: `noun-verb` or `noun-noun`.
+    /// The fault's name: `noun-verb` or `noun-noun`.
     const NAME: &'static str;
-    /// What it does, in one line.
+    /// What the fault does: one imperative line without a full stop.
     const SUMMARY: &'static str;
-    /// Whether it is over once done. Else it has a duration.
+    /// Whether the fault is over as soon as it is applied. Any other fault has a duration.
     const ONE_SHOT: bool = false;
 
-    /// Arguments that make sense, for the reference; checked by a test.
+    /// Arguments that make sense, for the reference. A test checks them.
     fn example() -> Value;
 
-    /// What is wrong with them beyond what their schema says; paths start at `$`.
+    /// What is wrong with the arguments beyond what their schema says. Paths start at `$`.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
     }
 
-    /// What would be done with these arguments on the host that is looked at.
+    /// Plans what would be done with these arguments on the host of the context.
     ///
     /// # Errors
-    /// It can't or may not be done: which rule, and what would do.
+    /// The fault cannot or may not be injected: the refusal names the rule and what would be allowed.
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal>;
 }
 
-/// A fault, as the rest of the agent sees it.
+/// A fault as the rest of the agent sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// Its name.
+    /// The fault's name.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// What the fault does, in one line.
     pub summary: &'static str,
-    /// Whether it is over once done.
+    /// Whether the fault is over as soon as it is applied.
     pub one_shot: bool,
-    /// The JSON Schema of its arguments.
+    /// Makes the JSON Schema of the arguments.
     pub schema: fn() -> Value,
-    /// Arguments that make sense.
+    /// Makes arguments that make sense.
     pub example: fn() -> Value,
     problems: fn(Value) -> Vec<Problem>,
     plan: fn(Value, &PlanContext<'_>) -> Result<Plan, Refusal>,
@@ -117,7 +117,7 @@ impl Fault {
         }
     }
 
-    /// All that is wrong with these arguments; paths start at their own root, `$`.
+    /// All problems of these arguments. Paths start at their own root, `$`.
     pub fn check(&self, arguments: &Map<String, Value>) -> Vec<Problem> {
         let arguments = Value::Object(arguments.clone());
         let problems = schema::check(&(self.schema)(), &arguments, "$");
@@ -128,10 +128,10 @@ impl Fault {
         }
     }
 
-    /// What would be done.
+    /// Plans what would be done with these arguments.
     ///
     /// # Errors
-    /// The arguments are wrong, or it can't or may not be done.
+    /// The arguments are wrong, or the fault cannot or may not be injected.
     pub fn plan(
         &self,
         arguments: &Map<String, Value>,
@@ -145,7 +145,7 @@ impl Fault {
         }
     }
 
-    /// The fault, for people and controllers.
+    /// Describes the fault for people and controllers.
     pub fn describe(&self) -> FaultDescription {
         FaultDescription {
             name: self.name.into(),
@@ -168,7 +168,7 @@ fn wrong(problems: Vec<Problem>) -> Refusal {
     }
 }
 
-/// A process as a victim.
+/// Describes a process as a victim.
 fn process_victim(process: &Process) -> Victim {
     Victim {
         kind: "process".into(),
@@ -177,7 +177,7 @@ fn process_victim(process: &Process) -> Victim {
     }
 }
 
-/// The processes that a selector means, with notes about those that were spared.
+/// The processes that a selector finds, with notes about those that are protected.
 fn select(
     selector: &ProcessSelector,
     context: &PlanContext<'_>,

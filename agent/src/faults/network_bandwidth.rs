@@ -1,4 +1,4 @@
-//! `network-bandwidth`: flows get only so much of their link, as over a slow line.
+//! `network-bandwidth`: limits the rate of selected flows, as a slow link does.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::{FlowSelector, plan_for_filter};
@@ -11,38 +11,39 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Sends packets of flows no faster than a rate, which all of them share; each direction has it by itself. What comes faster waits, and
-/// is lost where too much waits.
+/// Limits packets of flows to a rate that all of these flows share, separately for each direction. Packets beyond the rate wait in a queue,
+/// and are dropped when it is full.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkBandwidth {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// How fast, with the packets' headers.
+    /// The rate, counting the packets' headers.
     rate: Rate,
-    /// How much is sent at once after a pause. What is sent in 10 ms where left out, and at least 10 kB and one and a half packets as
-    /// long as the devices of the flows take (64 KiB on the loopback). Packets that are longer than the burst are lost, but for batches of TCP
-    /// segments, which are cut into their segments.
+    /// How much may be sent at once after a pause. Default: what the rate sends in 10 ms, but at least 10 kB and one and a half of the
+    /// longest packets that the flows' devices take (64 KiB on the loopback). Packets longer than the burst are dropped, except batches of TCP
+    /// segments, which are split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     burst: Option<Size>,
-    /// How much may wait. Where left out, what is sent in 100 ms, and at least what TCP sends before it hears of a loss: 256 kB (or what
-    /// is sent in two seconds, where that is less) and 16 packets as long as the devices of the flows take (or what is sent in ten seconds).
+    /// How much may wait in the queue. Default: what the rate sends in 100 ms, but at least what TCP sends before it notices a loss: 256 kB (or what
+    /// the rate sends in 2 s, if less) and 16 of the longest packets that the flows' devices take (or what the rate sends in 10 s, if less).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     queue: Option<Size>,
 }
 
-/// The slowest and the fastest, in bytes a second.
+/// Lowest rate, in bytes per second.
 const MIN_RATE: Rate = Rate(125);
+/// Highest rate, in bytes per second.
 const MAX_RATE: Rate = Rate(125_000_000_000);
-/// The least burst: a packet of Ethernet with its header.
+/// Smallest burst and queue: one Ethernet packet with its header.
 const MIN_BURST: Size = Size(1514);
-/// What the kernel takes for a burst and for a queue.
+/// Largest burst and queue that the kernel accepts.
 const MAX_QUEUE_BYTES: Size = Size(1 << 30);
 
 impl FaultKind for NetworkBandwidth {
     const NAME: &'static str = "network-bandwidth";
-    const SUMMARY: &'static str = "Chosen flows get only so much of their link";
+    const SUMMARY: &'static str = "Limit the rate of selected flows";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10:5432", "rate": "10Mbit/s"})
@@ -52,18 +53,16 @@ impl FaultKind for NetworkBandwidth {
         let mut problems = self.flows.problems();
         if self.rate < MIN_RATE || self.rate > MAX_RATE {
             problems.push(
-                Problem::new("$.rate", format!("{} is no rate for packets", self.rate)).hint(
-                    format!(
-                        "from {MIN_RATE} to {MAX_RATE}; `network-partition` lets nothing through"
-                    ),
-                ),
+                Problem::new("$.rate", format!("{} is not a valid rate", self.rate)).hint(format!(
+                    "give {MIN_RATE} to {MAX_RATE}; `network-partition` lets nothing through"
+                )),
             );
         }
         for (key, size) in [("burst", self.burst), ("queue", self.queue)] {
             if size.is_some_and(|size| size < MIN_BURST || size > MAX_QUEUE_BYTES) {
                 problems.push(
-                    Problem::new(format!("$.{key}"), "that is no size for it").hint(format!(
-                        "from {MIN_BURST}, one packet, to {MAX_QUEUE_BYTES}"
+                    Problem::new(format!("$.{key}"), "the size is out of range").hint(format!(
+                        "give {MIN_BURST}, one packet, to {MAX_QUEUE_BYTES}"
                     )),
                 );
             }
@@ -72,7 +71,7 @@ impl FaultKind for NetworkBandwidth {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        // The kernel has the same room for any size: it is asked with these, and which devices there are decides about those.
+        // The kernel takes any size or none, so it is asked with the smallest; the real sizes depend on the devices.
         let trial = self.shape(MIN_BURST.0);
         let mut filter = self
             .flows
@@ -86,19 +85,19 @@ impl FaultKind for NetworkBandwidth {
         filter.harm = PacketEffect::Shape { shape };
         let mut plan = plan_for_filter(filter, context)?;
         plan.notes.push(
-            "backend tbf: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
+            "backend tbf: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),
         );
         if let Shaping::Bandwidth { burst, queue, .. } = shape {
             for (key, given, size) in [("burst", self.burst, burst), ("queue", self.queue, queue)] {
                 if given.is_some() && u64::from(size) < longest {
                     plan.warnings.push(format!(
-                        "packets of up to {longest} bytes go over the devices of these flows, and those of more than {size} bytes are lost: `{key}` is smaller than a packet"
+                        "the devices of these flows carry packets of up to {longest} bytes; those of more than {size} bytes are dropped: `{key}` is smaller than a packet"
                     ));
                 }
             }
             if queue < burst {
                 plan.warnings.push(format!(
-                    "batches of TCP segments of more than {queue} bytes are lost: `queue` is smaller than `burst`"
+                    "batches of TCP segments of more than {queue} bytes are dropped: `queue` is smaller than `burst`"
                 ));
             }
         }
@@ -107,9 +106,9 @@ impl FaultKind for NetworkBandwidth {
 }
 
 impl NetworkBandwidth {
-    /// The sizes that are meant where the longest packet, with its header, has this many bytes.
+    /// The shape with the sizes that are meant where the longest packet has this many bytes, header included.
     fn shape(&self, longest: u64) -> Shaping {
-        // All are below `MAX_QUEUE_BYTES`, but for a queue that was given.
+        // Only a queue that was given can be above the limit.
         let bytes = |size: u64| u32::try_from(size.min(MAX_QUEUE_BYTES.0)).unwrap_or(u32::MAX);
         let burst = self.burst.map_or_else(
             || {
@@ -130,9 +129,9 @@ impl NetworkBandwidth {
         }
     }
 
-    /// How much may wait where nothing is said, in bytes. What a TCP connection sends before it first hears that something was lost must
-    /// fit: of much that is lost at once it sends some again only after a pause, and the rate is not reached. That is the first window of a
-    /// receiver (128 kB with Linux, which grows), and the first ten packets of a sender. What waits is not to wait for minutes either.
+    /// The default queue, in bytes. What a TCP connection sends before it first notices a loss must
+    /// fit: after many losses at once it repeats some packets only after a pause, and the rate is not reached. That is the first window of a
+    /// receiver (128 kB with Linux, which grows), and the first ten packets of a sender. Packets should not wait for minutes either.
     fn usual_queue(&self, longest: u64) -> u64 {
         let in_millis = |millis: u64| self.rate.0.saturating_mul(millis) / 1000;
         let window = in_millis(2000).min(256_000);

@@ -1,4 +1,4 @@
-//! `network-corrupt`: a bit of some packets is turned, as by a bad cable; whoever gets them finds it out by their sums.
+//! `network-corrupt`: flips a bit in some packets, as a bad cable does; the receiver notices by the checksum.
 
 use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
@@ -11,24 +11,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Turns one bit of some packets of flows and leaves their sums as they were. What arrives is meant, unless `direction` says otherwise.
+/// Flips one bit in some packets of flows and leaves their checksums unchanged. Affects arriving packets unless `direction` says otherwise.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkCorrupt {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// The chance of each packet to have a bit turned, in percent.
+    /// Chance of each packet to be corrupted, in percent.
     #[schemars(range(min = 0, max = 100))]
     percent: f64,
-    /// What turns it. Without netem only arriving packets can be had.
+    /// What corrupts the packets. Without netem, only arriving packets can be corrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkCorrupt {
     const NAME: &'static str = "network-corrupt";
-    const SUMMARY: &'static str = "A bit of some packets of chosen flows is turned";
+    const SUMMARY: &'static str = "Flip a bit in some packets of selected flows";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10:5432", "percent": 1})
@@ -36,7 +36,7 @@ impl FaultKind for NetworkCorrupt {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
-        problems.extend(wrong_percent(self.percent, "nothing would be turned"));
+        problems.extend(wrong_percent(self.percent, "no packet would be corrupted"));
         problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,
@@ -53,7 +53,7 @@ impl FaultKind for NetworkCorrupt {
                 seed: context.seed,
             },
             only: Direction::Ingress,
-            note: "backend nfqueue: a process of ours turns the bits as the packets arrive; when it ends, all flow as they are",
+            note: "backend nfqueue: a helper process corrupts packets as they arrive; when it ends, packets pass unchanged",
         };
         ShapingBackend::plan(self.backend, &self.flows, ways, context)
     }

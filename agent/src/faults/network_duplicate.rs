@@ -1,4 +1,4 @@
-//! `network-duplicate`: some packets come twice, as over a link that sends again what had arrived.
+//! `network-duplicate`: sends some packets twice, as a link that repeats what had already arrived.
 
 use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
@@ -11,24 +11,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Sends some packets of flows twice. What leaves is meant, unless `direction` says otherwise.
+/// Sends some packets of flows twice. Affects leaving packets unless `direction` says otherwise.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkDuplicate {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// The chance of each packet to be sent twice, in percent.
+    /// Chance of each packet to be sent twice, in percent.
     #[schemars(range(min = 0, max = 100))]
     percent: f64,
-    /// What sends them. Without netem only leaving packets can be sent twice.
+    /// What duplicates the packets. Without netem, only leaving packets can be duplicated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkDuplicate {
     const NAME: &'static str = "network-duplicate";
-    const SUMMARY: &'static str = "Some packets of chosen flows are sent twice";
+    const SUMMARY: &'static str = "Send some packets of selected flows twice";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10", "protocol": "udp", "percent": 5})
@@ -36,7 +36,7 @@ impl FaultKind for NetworkDuplicate {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.flows.problems();
-        problems.extend(wrong_percent(self.percent, "nothing would be sent twice"));
+        problems.extend(wrong_percent(self.percent, "no packet would be sent twice"));
         problems.extend(ShapingBackend::problems(
             self.backend,
             &self.flows,

@@ -1,59 +1,60 @@
-//! `network-latency`: packets take longer, as from another continent or through a crowded router.
+//! `network-latency`: delays packets, as a distant continent or a congested router does.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Delays packets of flows. They are held as they arrive, unless `direction` says otherwise, so that the time from a request to its
-/// answer grows by the delay; with `both` it grows by twice that.
+/// Delays packets of flows as they arrive, unless `direction` says otherwise, so that a round trip takes longer by the delay; with `both`,
+/// by twice the delay.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkLatency {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// How long each packet is held; the mean where it varies.
+    /// How long each packet is delayed; the mean where the delay varies.
     delay: HumanDuration,
-    /// How much it varies: the most of it where uniform, else the standard deviation. Not above `delay`; what would be below nothing is cut off.
+    /// How much the delay varies: the largest deviation where uniform, else the standard deviation. At most `delay`; a negative delay counts as zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jitter: Option<HumanDuration>,
-    /// How much each delay is like the one before, in percent. 0 where left out.
+    /// How much each delay depends on the one before, in percent. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 99))]
     correlation: Option<f64>,
-    /// How it varies. Uniform where left out. None goes beyond four times the jitter.
+    /// Distribution of the delay. Default: uniform. None deviates by more than four times the jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     distribution: Option<Distribution>,
-    /// Whether a packet waits for those before it, as in a router's queue. True where left out; false lets packets overtake each other,
-    /// as netem by itself does.
+    /// Whether packets keep their order, as in a router's queue. Default: true. With false, packets may overtake each other,
+    /// as with plain netem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keep_order: Option<bool>,
-    /// What holds them. Without netem only arriving packets can be held.
+    /// What delays the packets. Without netem, only arriving packets can be delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<ShapingBackend>,
 }
 
-/// What is longer is a partition.
+/// Longest delay; anything longer is a partition.
 pub(super) const MAX_DELAY: HumanDuration = HumanDuration::seconds(60);
-pub(super) const DELAY_NOTE: &str = "backend nfqueue: a process of ours holds the packets as they arrive; those it holds when it ends are lost, and later ones flow";
+/// What people should know of a delay by a packet queue.
+pub(super) const DELAY_NOTE: &str = "backend nfqueue: a helper process delays packets as they arrive; when it ends, the packets that it holds are lost and later ones pass";
 
-/// What is wrong with a delay.
+/// The problem of a delay that is out of range.
 pub(super) fn wrong_delay(delay: HumanDuration) -> Option<Problem> {
     (delay.0.is_zero() || delay > MAX_DELAY).then(|| {
-        Problem::new("$.delay", format!("{delay} is no delay for packets"))
-            .hint(format!("more than nothing, and {MAX_DELAY} at the most"))
+        Problem::new("$.delay", format!("{delay} is not a valid delay"))
+            .hint(format!("give more than zero and at most {MAX_DELAY}"))
     })
 }
 
 impl FaultKind for NetworkLatency {
     const NAME: &'static str = "network-latency";
-    const SUMMARY: &'static str = "Packets of chosen flows arrive later";
+    const SUMMARY: &'static str = "Delay packets of selected flows";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10:5432", "delay": "100ms", "jitter": "20ms", "distribution": "normal"})
@@ -64,14 +65,16 @@ impl FaultKind for NetworkLatency {
         problems.extend(wrong_delay(self.delay));
         match self.jitter {
             Some(jitter) if jitter.0.is_zero() => problems.push(
-                Problem::new("$.jitter", "it would not vary")
-                    .hint("leave it out, or more than nothing"),
+                Problem::new("$.jitter", "a jitter of zero has no effect")
+                    .hint("leave it out, or give more than zero"),
             ),
             Some(jitter) if jitter > self.delay => problems.push(
-                Problem::new("$.jitter", format!("{jitter} is more than the delay")).hint(format!(
-                    "{} at the most: no packet arrives before it was sent",
-                    self.delay
-                )),
+                Problem::new("$.jitter", format!("{jitter} is longer than the delay")).hint(
+                    format!(
+                        "give at most {}: no packet arrives before it was sent",
+                        self.delay
+                    ),
+                ),
             ),
             Some(_) => {}
             None => {
@@ -82,8 +85,8 @@ impl FaultKind for NetworkLatency {
                 ];
                 for (key, _) in without.iter().filter(|(_, given)| *given) {
                     problems.push(
-                        Problem::new(format!("$.{key}"), "without `jitter` all delays are alike")
-                            .hint("give a `jitter`, or leave this out"),
+                        Problem::new(format!("$.{key}"), "it has no effect without `jitter`")
+                            .hint("give `jitter`, or leave this out"),
                     );
                 }
             }

@@ -1,4 +1,4 @@
-//! `network-loss`: some packets are lost, as over bad radio or a crowded link.
+//! `network-loss`: drops some packets, as bad radio or a congested link does.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
@@ -10,32 +10,32 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Loses some packets of flows. Exactly one of `percent`, `every-nth` and `gilbert-elliott`; each counts for each direction by itself.
+/// Drops some packets of flows. Give exactly one of `percent`, `every-nth` and `gilbert-elliott`; each direction counts separately.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkLoss {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// The chance of each packet to be lost, in percent.
+    /// Chance of each packet to be dropped, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     percent: Option<f64>,
-    /// Each n-th packet is lost, exactly.
+    /// Drops exactly every n-th packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 1_000_000))]
     every_nth: Option<u32>,
-    /// Packets are lost in bursts. Which ones comes from the seed.
+    /// Drops packets in bursts, which the seed determines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gilbert_elliott: Option<BurstLoss>,
 }
 
-/// What the kernel can still tell from nothing, in percent.
+/// Smallest chance that the kernel can tell from zero, in percent.
 const MIN_PERCENT: f64 = 0.0001;
 
 impl FaultKind for NetworkLoss {
     const NAME: &'static str = "network-loss";
-    const SUMMARY: &'static str = "Some packets of chosen flows are lost";
+    const SUMMARY: &'static str = "Drop some packets of selected flows";
 
     fn example() -> Value {
         json!({"to": "192.0.2.0/24", "percent": 30})
@@ -58,7 +58,7 @@ impl FaultKind for NetworkLoss {
             problems.push(Problem::new("$", what).hint("give one of them"));
         }
         if let Some(percent) = self.percent {
-            problems.extend(wrong_percent(percent, "nothing would be lost"));
+            problems.extend(wrong_percent(percent, "no packet would be dropped"));
         }
         if let Some(bursts) = self.gilbert_elliott {
             for (key, chance) in [("p", bursts.p), ("r", bursts.r)] {
@@ -66,9 +66,9 @@ impl FaultKind for NetworkLoss {
                     problems.push(
                         Problem::new(
                             format!("$.gilbert-elliott.{key}"),
-                            "the path would never change",
+                            "the path would never change its state",
                         )
-                        .hint(format!("{MIN_PERCENT} at the least")),
+                        .hint(format!("give at least {MIN_PERCENT}")),
                     );
                 }
             }
@@ -76,9 +76,11 @@ impl FaultKind for NetworkLoss {
                 problems.push(
                     Problem::new(
                         "$.gilbert-elliott.loss-when-bad",
-                        "a bad path would be no worse than a good one",
+                        "the bad state would lose no more packets than the good one",
                     )
-                    .hint("more than `loss-when-good`; for losses without bursts give `percent`"),
+                    .hint(
+                        "give more than `loss-when-good`, or `percent` for losses without bursts",
+                    ),
                 );
             }
         }
@@ -102,8 +104,8 @@ impl FaultKind for NetworkLoss {
     }
 }
 
-/// What is wrong with a chance that has to be above nothing.
+/// The problem of a percentage that is too small to have an effect.
 pub(super) fn wrong_percent(percent: f64, what: &str) -> Option<Problem> {
     (percent < MIN_PERCENT)
-        .then(|| Problem::new("$.percent", what).hint(format!("{MIN_PERCENT} at the least")))
+        .then(|| Problem::new("$.percent", what).hint(format!("give at least {MIN_PERCENT}")))
 }

@@ -1,4 +1,4 @@
-//! `network-partition`: packets are lost without a word, as over a cut cable or a firewall that drops.
+//! `network-partition`: silently drops packets, as a cut cable or a dropping firewall does.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
@@ -11,21 +11,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Loses all packets of flows, or those between the parts of a set of members.
+/// Silently drops all packets of flows, or those between the parts of a set of members.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkPartition {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// Between the parts of a set of members.
+    /// Partitions a set of members: packets between its parts are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     between: Option<PartitionMembers>,
 }
 
 impl FaultKind for NetworkPartition {
     const NAME: &'static str = "network-partition";
-    const SUMMARY: &'static str = "Packets of chosen flows are lost without a word";
+    const SUMMARY: &'static str = "Silently drop packets of selected flows";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10:5432"})
@@ -53,7 +53,7 @@ impl FaultKind for NetworkPartition {
             return Err(Refusal::new(
                 "no-match",
                 format!(
-                    "{} is the bridge between the parts, and is cut off from nobody",
+                    "{} is the bridge between the parts, and is not cut off from any member",
                     between.members[place]
                 ),
             )
@@ -74,7 +74,7 @@ impl FaultKind for NetworkPartition {
     }
 }
 
-/// `1st`, `2nd`, `3rd`, `11th`.
+/// A number as an English ordinal: `1st`, `2nd`, `3rd`, `11th`.
 fn ordinal(number: usize) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",

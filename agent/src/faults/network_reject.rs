@@ -1,6 +1,5 @@
-//! `network-reject`: packets are not let through and their sender is told, as by a service that
-//! is down or a firewall that rejects. Whoever is this side hears of what leaves, whoever is the
-//! other side of what arrives.
+//! `network-reject`: rejects packets and tells their sender, as a service that is down or a rejecting
+//! firewall does. Programs on this host are told of leaving packets, the other side of arriving ones.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
@@ -19,28 +18,28 @@ use serde_json::{Value, json};
 pub struct NetworkReject {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// What the sender hears. A TCP reset where left out; for what is not TCP, that the port is unreachable.
+    /// What the sender is told. Default: a TCP reset; for protocols other than TCP, that the port is unreachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<RejectWith>,
-    /// What becomes of TCP connections that are live already. Their packets are rejected where left out, so that one that says nothing
-    /// lives on. With `kill` they are closed at once, for good.
+    /// What happens to TCP connections that exist already. Default: their packets are rejected, so that an idle connection
+    /// survives. With `kill`, they are closed at once, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     established: Option<Established>,
 }
 
-/// What becomes of live connections.
+/// What happens to TCP connections that exist already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Established {
-    /// Their packets are rejected.
+    /// Their packets are rejected like all others.
     Keep,
-    /// They are closed; whoever holds one is told that it was aborted. That is not undone.
+    /// They are closed; their programs see them as aborted. This is not reverted.
     Kill,
 }
 
 impl FaultKind for NetworkReject {
     const NAME: &'static str = "network-reject";
-    const SUMMARY: &'static str = "Packets of chosen flows are rejected, by TCP reset or ICMP";
+    const SUMMARY: &'static str = "Reject packets of selected flows, by TCP reset or ICMP";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10:5432", "with": "reset"})

@@ -1,4 +1,4 @@
-//! `network-reorder`: some packets overtake others, as where a route has several ways.
+//! `network-reorder`: lets some packets overtake others, as a route with several paths does.
 
 use super::network_latency::{DELAY_NOTE, wrong_delay};
 use super::{FaultKind, Plan, PlanContext};
@@ -6,41 +6,41 @@ use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Lets some packets of flows overtake others: these are held for `delay`, those are not. At least one of `percent` and `gap` must be given.
-/// What arrives is meant, unless `direction` says otherwise.
+/// Delays packets of flows by `delay`, except some, which overtake the others. At least one of `percent` and `gap` must be given.
+/// Affects arriving packets unless `direction` says otherwise.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct NetworkReorder {
     #[serde(flatten)]
     flows: FlowSelector,
-    /// How long the others are held. More than the time between packets, or none is overtaken.
+    /// How long the other packets are delayed. Must be longer than the time between packets, or none is overtaken.
     delay: HumanDuration,
-    /// The chance of each packet to overtake, in percent; with `gap`, of each packet that may. 100 where left out.
+    /// Chance of each packet to overtake, in percent; with `gap`, of each packet that may. Default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     percent: Option<f64>,
-    /// How much each chance is like the one before, in percent. 0 where left out.
+    /// How much each chance depends on the one before, in percent. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 99))]
     correlation: Option<f64>,
-    /// Only each packet of this number since the last one that overtook may do so.
+    /// Only every packet of this number, counted from the last one that overtook, may overtake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 1_000_000))]
     gap: Option<u32>,
-    /// What holds them. Without netem only arriving packets can be held.
+    /// What delays the packets. Without netem, only arriving packets can be delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<ShapingBackend>,
 }
 
 impl FaultKind for NetworkReorder {
     const NAME: &'static str = "network-reorder";
-    const SUMMARY: &'static str = "Some packets of chosen flows overtake others";
+    const SUMMARY: &'static str = "Let some packets of selected flows overtake others";
 
     fn example() -> Value {
         json!({"to": "192.0.2.10", "protocol": "udp", "delay": "10ms", "percent": 25})
@@ -54,19 +54,22 @@ impl FaultKind for NetworkReorder {
                 Problem::new("$", "neither `percent` nor `gap` is given")
                     .hint("give at least one of them"),
             ),
-            (Some(0.0), _) => {
-                problems.push(Problem::new("$.percent", "none would overtake").hint("more than 0"))
-            }
+            (Some(0.0), _) => problems.push(
+                Problem::new("$.percent", "no packet would overtake").hint("give more than 0"),
+            ),
             (Some(100.0), None) => problems.push(
                 Problem::new(
                     "$.percent",
-                    "all would be let through, and none is overtaken",
+                    "all packets would pass at once, and none would be overtaken",
                 )
-                .hint("less than 100, or give a `gap`"),
+                .hint("give less than 100, or a `gap`"),
             ),
             (None | Some(100.0), Some(_)) if self.correlation.is_some() => problems.push(
-                Problem::new("$.correlation", "nothing is left to chance")
-                    .hint("give a `percent`, or leave this out"),
+                Problem::new(
+                    "$.correlation",
+                    "it has no effect where nothing is left to chance",
+                )
+                .hint("give a `percent`, or leave this out"),
             ),
             _ => {}
         }

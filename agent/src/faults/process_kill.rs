@@ -1,13 +1,13 @@
-//! `process-kill`: a process gets a signal, as when it crashes or the kernel's memory killer
-//! chooses it. What brings it back is its supervisor, and whether that works is what one learns.
+//! `process-kill`: sends a signal to processes, as when one crashes or the kernel's OOM killer
+//! selects it. Restarting it is up to its supervisor, and the experiment shows whether that works.
 
 use super::{Expectation, FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, Terminate};
 use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
 use backburn_experiments::document::Select;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,39 +17,39 @@ use std::collections::BTreeMap;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ProcessKill {
-    /// Who. One at random of those that match, unless `select` says otherwise.
+    /// Which processes to hit: one of those that match, at random, unless `select` says otherwise.
     process: ProcessSelector,
-    /// The signal, e.g. `TERM` or `HUP`. `KILL` where left out.
+    /// Name of the signal, e.g. `TERM` or `HUP`. Default: `KILL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = SIGNALS))]
     signal: Option<String>,
-    /// Asks first: TERM, and the signal only to those that are still there after this time.
+    /// Sends TERM first, and the signal only to processes that are still there after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grace: Option<HumanDuration>,
-    /// Records whether a supervisor brought the process back, and how soon; not in time is a deviation.
+    /// Records whether a supervisor restarts the process, and how soon. A restart that does not come in time is a deviation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expect_restart: Option<ExpectRestart>,
 }
 
-/// That a supervisor brings a process back.
+/// The restart that is expected of a supervisor.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExpectRestart {
-    /// How soon.
+    /// Time within which the process must be restarted.
     within: HumanDuration,
 }
 
-/// The signals that end a process, or that daemons give a meaning to. Not STOP: nothing would undo it.
+/// Signals that end a process, or that daemons give a meaning to. STOP is not among them: nothing would undo it.
 const SIGNALS: [&str; 10] = [
     "KILL", "TERM", "INT", "HUP", "QUIT", "ABRT", "SEGV", "BUS", "USR1", "USR2",
 ];
 
-/// Those of them that are sent so that a process ends; the others daemons give a meaning to.
+/// Those of [`SIGNALS`] that are sent to end a process; daemons give a meaning to the others.
 const TERMINATING: [&str; 7] = ["KILL", "TERM", "INT", "QUIT", "ABRT", "SEGV", "BUS"];
 
 impl FaultKind for ProcessKill {
     const NAME: &'static str = "process-kill";
-    const SUMMARY: &'static str = "Processes get a signal, KILL unless told otherwise";
+    const SUMMARY: &'static str = "Send a signal to processes, KILL by default";
     const ONE_SHOT: bool = true;
 
     fn example() -> Value {
@@ -103,10 +103,10 @@ impl FaultKind for ProcessKill {
             Some(grace) => vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(grace),
-                role: HelperSpec::Terminate {
+                spec: HelperSpec::from(Terminate {
                     victims: ids,
                     grace_ms: grace.0.as_millis() as u64,
-                },
+                }),
             })],
         };
         Ok(Plan {
@@ -119,7 +119,7 @@ impl FaultKind for ProcessKill {
     }
 }
 
-/// What keeps a signal other than KILL from doing what it is sent for, as it shows beforehand.
+/// What would keep a signal other than KILL from having its effect, as far as that shows beforehand.
 fn signal_notes(
     victims: &[Process],
     name: &str,

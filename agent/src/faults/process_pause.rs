@@ -1,27 +1,27 @@
-//! `process-pause`: processes stand still, as in a long garbage collection, a stalled disk or an
-//! overcommitted host: they hold their connections and answer nothing.
+//! `process-pause`: pauses processes, as a long garbage collection, a stalled disk or an
+//! overcommitted host does: they keep their connections and answer nothing.
 
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
-use crate::helpers::HelperSpec;
+use crate::helpers::{HelperSpec, Freeze};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Stops processes for a while.
+/// Pauses processes until the fault ends.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ProcessPause {
-    /// Who. One at random of those that match, unless `select` says otherwise.
+    /// Which processes to hit: one of those that match, at random, unless `select` says otherwise.
     process: ProcessSelector,
 }
 
 impl FaultKind for ProcessPause {
     const NAME: &'static str = "process-pause";
-    const SUMMARY: &'static str = "Processes stand still, then run on as if nothing had been";
+    const SUMMARY: &'static str = "Pause processes, then let them continue";
 
     fn example() -> Value {
         json!({"process": {"name": "redis-server"}})
@@ -33,7 +33,7 @@ impl FaultKind for ProcessPause {
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let (found, mut notes) = select(&self.process, context)?;
-        // What was stopped stays stopped: letting it go would not be putting back what was. Whom
+        // A process that was stopped before stays stopped: continuing it would not restore what was. One that
         // another injection holds is refused as held, not left alone as stopped.
         let (still, victims): (Vec<_>, Vec<_>) = found.into_iter().partition(|process| {
             !context.is_held(process.id) && is_stopped(context.host.processes(), process.id)
@@ -42,9 +42,9 @@ impl FaultKind for ProcessPause {
             let tracer = context.host.processes().tracer(process.id.pid);
             let tracer = tracer.and_then(|tracer| context.host.processes().process(tracer));
             match tracer {
-                Some(tracer) => format!(
-                    "{process} stands still, held by its tracer {tracer}, and is left alone"
-                ),
+                Some(tracer) => {
+                    format!("{process} is stopped by its tracer {tracer} and is left alone")
+                }
                 None => format!("{process} is stopped already and is left alone"),
             }
         }));
@@ -65,7 +65,7 @@ impl FaultKind for ProcessPause {
                 Ok(()) => hold.push(process.id),
                 Err(why) => {
                     notes.push(format!(
-                        "{process} is paused by signals, which only we undo: {why}"
+                        "{process} is paused by signals, which only the agent and its guardian revert: {why}"
                     ));
                     stop.push(process.id);
                 }
@@ -76,7 +76,7 @@ impl FaultKind for ProcessPause {
             changes.push(Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Hold { victims: hold },
+                spec: HelperSpec::from(Freeze { victims: hold }),
             }));
         }
         if !stop.is_empty() {

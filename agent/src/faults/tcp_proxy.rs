@@ -1,41 +1,41 @@
-//! `tcp-proxy`: connections go through a proxy of ours that harms them, as a bad line or a tired
-//! server would. Wants no rights at all.
+//! `tcp-proxy`: connections pass through a proxy of the agent that degrades them, as a bad line or an
+//! overloaded server would. It needs no privileges.
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, Proxy, StreamEffects};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use core::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Listens, passes each connection on to an upstream, and harms it on the way. Point a client to `listen`: nothing else is touched.
+/// Listens, forwards each connection to an upstream, and degrades it on the way. Point a client to `listen`: nothing else is affected.
 /// At least one of `to-upstream`, `to-client` and `reset` must be given.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TcpProxy {
-    /// Where clients are to connect to while the fault lasts: an address of this host with a port, as `127.0.0.1:15432` or `[::1]:15432`.
+    /// Where clients connect to while the fault lasts: an address of this host with a port, such as `127.0.0.1:15432` or `[::1]:15432`.
     listen: String,
-    /// Where connections are passed on to: an address or a host's name, with a port. Of several addresses, the first that answers.
+    /// Where connections are forwarded to: an address or a host name, with a port. Of several addresses, the first that answers is used.
     upstream: String,
-    /// What is done to what clients send.
+    /// Effects on the data that clients send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to_upstream: Option<StreamEffects>,
-    /// What is done to what upstream sends.
+    /// Effects on the data that the upstream sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to_client: Option<StreamEffects>,
-    /// Connections are reset, at both ends, so long after they were accepted. `0s`: at once.
+    /// Time after which an accepted connection is reset, at both ends. `0s` resets it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reset: Option<HumanDuration>,
-    /// The chance of each connection to be harmed, in percent, drawn from the seed; others pass unharmed. All where left out.
+    /// Chance of each connection to be affected, in percent, drawn from the seed; the others pass unchanged. Default: all connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     share: Option<f64>,
 }
 
-/// What is less is nothing, in percent.
+/// Smallest share that has an effect, in percent.
 const MIN_PERCENT: f64 = 0.0001;
 
 impl TcpProxy {
@@ -49,7 +49,7 @@ impl TcpProxy {
 
 impl FaultKind for TcpProxy {
     const NAME: &'static str = "tcp-proxy";
-    const SUMMARY: &'static str = "Connections through a proxy are slowed, cut or broken";
+    const SUMMARY: &'static str = "Slow down, cut or break connections that pass through a proxy";
 
     fn example() -> Value {
         json!({
@@ -66,7 +66,7 @@ impl FaultKind for TcpProxy {
             problems.push(
                 Problem::new(
                     "$.listen",
-                    format!("`{}` is no address with a port", self.listen),
+                    format!("`{}` is not an address with a port", self.listen),
                 )
                 .hint("`127.0.0.1:15432`, `[::1]:15432`, or `0.0.0.0:15432` for every address"),
             );
@@ -79,8 +79,8 @@ impl FaultKind for TcpProxy {
         }
         if self.reset.is_none() && self.to_upstream.is_none() && self.to_client.is_none() {
             problems.push(
-                Problem::new("$", "no harm is chosen")
-                    .hint("at least one of `to-upstream`, `to-client` and `reset`"),
+                Problem::new("$", "no effect is given")
+                    .hint("give at least one of `to-upstream`, `to-client` and `reset`"),
             );
         }
         for (at, harm) in self.ways() {
@@ -88,8 +88,8 @@ impl FaultKind for TcpProxy {
         }
         if self.share.is_some_and(|share| share < MIN_PERCENT) {
             problems.push(
-                Problem::new("$.share", "no connection would be harmed")
-                    .hint(format!("{MIN_PERCENT} at the least")),
+                Problem::new("$.share", "no connection would be affected")
+                    .hint(format!("give at least {MIN_PERCENT}")),
             );
         }
         problems
@@ -98,12 +98,12 @@ impl FaultKind for TcpProxy {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let none = |at: &str, what: String, hint: &str| Refusal {
             problems: vec![Problem::new(at, what).hint(hint)],
-            ..Refusal::new("no-match", "there is no way through a proxy here")
+            ..Refusal::new("no-match", "the proxy cannot run here")
         };
         let listen = listening(&self.listen).ok_or_else(|| {
             none(
                 "$.listen",
-                format!("`{}` is no address", self.listen),
+                format!("`{}` is not an address", self.listen),
                 "give an address with a port",
             )
         })?;
@@ -136,8 +136,8 @@ impl FaultKind for TcpProxy {
         context.host.check_listen(listen).map_err(|error| {
             none(
                 "$.listen",
-                format!("{listen} can't be listened on: {error}"),
-                "a free port at an address of this host; `ss -ltn` shows those that are taken",
+                format!("cannot listen on {listen}: {error}"),
+                "give a free port at an address of this host; `ss -ltn` shows those that are taken",
             )
         })?;
         let proxy = Proxy {
@@ -151,12 +151,12 @@ impl FaultKind for TcpProxy {
             seed: context.seed,
         };
         let mut notes = vec![
-            format!("clients must be pointed to {listen}: nothing else is touched"),
-            "connections through it are reset when the fault ends".into(),
+            format!("point clients to {listen}: nothing else is affected"),
+            "connections through the proxy are reset when the fault ends".into(),
         ];
         if !listen.ip().is_loopback() {
             notes.push(format!(
-                "whoever reaches {listen} is let through to {} meanwhile",
+                "meanwhile, whoever can reach {listen} can reach {} through it",
                 self.upstream
             ));
         }
@@ -164,12 +164,12 @@ impl FaultKind for TcpProxy {
             victims: vec![Victim {
                 kind: "connections".into(),
                 id: listen.to_string(),
-                name: format!("connections to {listen}, passed on to {}", self.upstream),
+                name: format!("connections to {listen}, forwarded to {}", self.upstream),
             }],
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Proxy(Box::new(proxy)),
+                spec: HelperSpec::from(proxy),
             })],
             notes,
             ..Plan::default()
@@ -177,21 +177,21 @@ impl FaultKind for TcpProxy {
     }
 }
 
-/// Where it is to listen, if that is an address with a port that can be named.
+/// The address to listen at; none where the text is not one with a port above 0.
 fn listening(text: &str) -> Option<SocketAddr> {
     text.parse()
         .ok()
         .filter(|address: &SocketAddr| address.port() > 0)
 }
 
-/// The port of a host with a port.
+/// The port of `host:port`; none where there is none.
 fn port(text: &str) -> Option<u16> {
     let (host, port) = text.rsplit_once(':')?;
     let whole = !host.is_empty() && (!host.contains(':') || host.starts_with('['));
     port.parse().ok().filter(|port| whole && *port > 0)
 }
 
-/// Whether what goes to `upstream` would come to `listen`.
+/// Whether a connection to `upstream` would arrive at `listen`.
 fn meets(listen: SocketAddr, upstream: SocketAddr) -> bool {
     let every = listen.ip().is_unspecified() && upstream.ip().is_loopback();
     listen.port() == upstream.port() && (listen.ip() == upstream.ip() || every)

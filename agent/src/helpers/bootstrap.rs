@@ -13,11 +13,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// A helper that will end.
-pub(super) struct HelperProcess {
+pub struct HelperProcess {
     /// What it is for.
-    pub role: HelperSpec,
+    pub(super) spec: HelperSpec,
     /// When it ends by itself, from its start.
-    pub deadline: Duration,
+    pub(super) deadline: Duration,
     /// Kills it when it runs out; dropping it would disarm it.
     _deadline: Timer,
 }
@@ -39,9 +39,11 @@ impl From<HelperError> for StartError {
 /// Ties this process to its parent and to its deadline, then reads what it is for.
 pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
     let usage = || {
-        HelperError::new("`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this")
+        HelperError::new(
+            "`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this",
+        )
     };
-    let [_mark, parent, deadline, role] = args else {
+    let [_mark, parent, deadline, spec] = args else {
         return Err(usage().into());
     };
     let number = |text: &OsString| text.to_str().and_then(|text| text.parse::<u64>().ok());
@@ -68,12 +70,12 @@ pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
     let name =
         CString::new(HELPER_NAME).map_err(|error| no("could not name itself", error.into()))?;
     rustix::thread::set_name(&name).map_err(|error| no("could not name itself", error.into()))?;
-    let role = role
+    let spec = spec
         .to_str()
         .and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(usage)?;
     Ok(HelperProcess {
-        role,
+        spec,
         deadline,
         _deadline: timer,
     })

@@ -2,7 +2,7 @@
 //! sum the kernel has looked at by then, so that the sum of TCP, UDP or ICMP is what finds it out.
 
 use super::HelperError;
-use crate::netlink::{PacketVerdict, PacketQueue};
+use crate::netlink::{PacketQueue, PacketVerdict};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -3,10 +3,17 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::evidence::{age, effect, effect_of_living};
+use super::spec::{AlteredPlace, Helper, HelperSpec, growing};
+use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::Effect;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::hint::black_box;
+use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +24,89 @@ const MAX_OWED: Duration = Duration::from_millis(200);
 /// How long is watched before the load is called ready.
 const MEASURED_FOR: Duration = Duration::from_millis(40);
 
-pub(super) fn run(
+/// Keeps processors busy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CpuLoad {
+    /// The number of threads.
+    pub workers: usize,
+    /// The share of a processor that each thread takes, in percent.
+    pub load_percent: f64,
+    /// The processors, by number, over which the threads are spread and on which they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Vec<usize>>,
+    /// The time in which the load grows from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<HumanDuration>,
+}
+
+impl Helper for CpuLoad {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        let cpus = self.cpus.as_deref();
+        run(self.workers, self.load_percent, cpus, self.ramp, process)
+    }
+
+    fn describe(&self) -> String {
+        let threads = if self.workers == 1 {
+            "thread"
+        } else {
+            "threads"
+        };
+        let mut text = format!(
+            "{} {threads}, each busy for {}% of the time",
+            self.workers, self.load_percent
+        );
+        if let Some(cpus) = &self.cpus {
+            let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+            text += &format!(", on processors {}", cpus.join(", "));
+        }
+        text + &growing(self.ramp)
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "its threads end with it"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        match &self.cpus {
+            None => vec!["cpu".into()],
+            Some(cpus) => cpus.iter().map(|cpu| format!("cpu:{cpu}")).collect(),
+        }
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Nowhere
+    }
+
+    fn effect(&self, helper: i32, table: &ProcessTable) -> Effect {
+        let processors = self.cpus.as_ref().map_or_else(processors, Vec::len);
+        let asked = (self.workers as f64 * self.load_percent).min(processors as f64 * 100.0);
+        effect_of_living(helper, table, |id, table| busy(id, table, asked, self.ramp))
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn substitute(_: &Value) -> Option<HelperSpec> {
+        Some(HelperSpec::leaves_nothing())
+    }
+}
+
+fn run(
     workers: usize,
     load_percent: f64,
     cpus: Option<&[usize]>,
     ramp: Option<HumanDuration>,
-    life: &HelperProcess,
+    process: &HelperProcess,
 ) -> Result<(), HelperError> {
     if workers == 0
         || !(load_percent > 0.0 && load_percent <= 100.0)
@@ -61,12 +145,12 @@ pub(super) fn run(
     std::thread::sleep(MEASURED_FOR);
     let used = process_time().saturating_sub(before);
     let threads = if workers == 1 { "thread" } else { "threads" };
-    life.ready(format!(
+    process.ready(format!(
         "{workers} {threads} used {} ms of processor time in {} ms",
         used.as_millis(),
         MEASURED_FOR.as_millis()
     ))?;
-    life.wait_for_ever()
+    process.wait_for_ever()
 }
 
 fn pin(cpu: Option<usize>) -> Result<(), HelperError> {
@@ -140,4 +224,48 @@ fn process_time() -> Duration {
 
 fn reading(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}
+
+/// How long a helper must have lived until the processor time that it got is held against what was asked: before, its start and
+/// the coarse ticks in which it is counted weigh too much.
+const JUDGED_AFTER_SECONDS: f64 = 1.0;
+
+/// `asked` is in percent of one processor.
+fn busy(
+    id: ProcessId,
+    table: &ProcessTable,
+    asked: f64,
+    ramp: Option<HumanDuration>,
+) -> Option<Effect> {
+    let used = table.cpu_seconds(id)?;
+    let lived = age(id, table)?;
+    let percent = if lived > 0.0 {
+        100.0 * used / lived
+    } else {
+        0.0
+    };
+    // What the load comes to on average, where it grows evenly at first.
+    let ramp = ramp.map_or(0.0, |ramp| ramp.0.as_secs_f64());
+    let average = if lived < ramp {
+        lived / (2.0 * ramp)
+    } else {
+        1.0 - ramp / (2.0 * lived.max(f64::MIN_POSITIVE))
+    };
+    let asked = asked * average;
+    let is_short = lived >= JUDGED_AFTER_SECONDS && percent < asked / 2.0;
+    let mut seen = format!(
+        "{used:.2} s of processor time used, {percent:.0}% of one processor since it began, of {asked:.0}% asked"
+    );
+    if is_short {
+        seen += ": less than half, others or a limit keep it from more";
+    }
+    Some(effect(
+        used > 0.0 && !is_short,
+        seen,
+        &[("cpu-seconds", used), ("cpu-percent", percent)],
+    ))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

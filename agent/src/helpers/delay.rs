@@ -2,9 +2,9 @@
 //! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
 use super::HelperError;
-use super::precise_timer::{use_precise_timers, poll_timeout};
+use super::precise_timer::{poll_timeout, use_precise_timers};
+use crate::netlink::{PacketQueue, PacketVerdict};
 use crate::packet_filter::{Delay, Delays};
-use crate::netlink::{PacketVerdict, PacketQueue};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::cmp::Reverse;

@@ -3,7 +3,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
-use super::spec::size;
+use super::evidence::{Taken, effect, effect_of_living};
+use super::spec::{AlteredPlace, Helper, HelperSpec, field, size};
+use crate::processes::ProcessTable;
+use backburn_experiments::wire::Effect;
 use nix::sys::signal::{SigSet, Signal};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -11,6 +14,8 @@ use rustix::fs::{
     FallocateFlags, FileType, Mode, OFlags, fallocate, fstatvfs, ftruncate, lstat, open, unlink,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,14 +36,118 @@ const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-pub(super) fn run(
+/// Fills a file system with a file that has no name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DiskBallast {
+    /// A folder on the file system.
+    pub directory: PathBuf,
+    /// The amount, in bytes.
+    pub bytes: u64,
+    /// What must stay free to everyone, in bytes.
+    pub reserve_bytes: u64,
+    /// The name that the file bears for a moment on a file system without nameless files.
+    pub name: String,
+}
+
+impl Helper for DiskBallast {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        let (directory, name) = (&self.directory, &self.name);
+        run(directory, self.bytes, self.reserve_bytes, name, process)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "fill {} in a nameless file in {}, with {} always left free",
+            size(self.bytes),
+            self.directory.display(),
+            size(self.reserve_bytes)
+        )
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "the kernel frees the file, which has no name"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        // Two folders of one file system are one thing to fill.
+        let device = rustix::fs::stat(&self.directory).map(|folder| folder.st_dev);
+        vec![device.map_or_else(
+            |_| format!("disk:{}", self.directory.display()),
+            |device| format!("disk:{device}"),
+        )]
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Folder(&self.directory)
+    }
+
+    fn effect(&self, helper: i32, table: &ProcessTable) -> Effect {
+        effect_of_living(helper, table, |id, table| {
+            let taken = Taken {
+                bytes: filled(id.pid, table)?,
+                asked: self.bytes,
+                reserve: self.reserve_bytes,
+            };
+            let free = || {
+                let system = rustix::fs::statvfs(&self.directory).ok()?;
+                Some(system.f_bavail.saturating_mul(system.f_frsize))
+            };
+            let seen = format!(
+                "{} of {} filled in {}{}",
+                size(taken.bytes),
+                size(self.bytes),
+                self.directory.display(),
+                taken.shortfall(free)
+            );
+            let figures = [("filled-bytes", taken.bytes as f64)];
+            Some(effect(taken.acts(free), seen, &figures))
+        })
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        let file = left_over(&self.directory, &self.name)?;
+        Ok(file.map(|file| format!("{} is still there", file.display())))
+    }
+
+    /// Removes the file's name, in case the helper died in the moment that the file had one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only called as an effect of the change that made the file"
+    )]
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let Some(file) = left_over(&self.directory, &self.name)? else {
+            return Ok(());
+        };
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn substitute(written: &Value) -> Option<HelperSpec> {
+        let ballast = DiskBallast {
+            directory: field(written, "directory")?,
+            bytes: 0,
+            reserve_bytes: 0,
+            name: field(written, "name")?,
+        };
+        Some(ballast.into())
+    }
+}
+
+fn run(
     directory: &Path,
     bytes: u64,
     reserve: u64,
     name: &str,
-    life: &HelperProcess,
+    process: &HelperProcess,
 ) -> Result<(), HelperError> {
-    life.first_to_be_killed()?;
+    process.first_to_be_killed()?;
     // A file that reaches the limit of its size (`ulimit -f`) would end us without a word (setrlimit(2), `RLIMIT_FSIZE`);
     // blocked, the signal leaves the error to be seen.
     let mut too_large = SigSet::empty();
@@ -109,7 +218,7 @@ pub(super) fn run(
                 );
             }
             said = true;
-            life.ready(format!(
+            process.ready(format!(
                 "{} of {} filled, {} free",
                 size(filling.length),
                 size(bytes),
@@ -232,7 +341,9 @@ impl Filling {
                 self.limit = Some(limit);
                 return Ok(false);
             }
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => self.step = (step / 2).max(MIN_STEP_BYTES),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+                self.step = (step / 2).max(MIN_STEP_BYTES)
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -244,7 +355,28 @@ impl Filling {
         reason = "the nameless file of this process"
     )]
     fn give_back(&mut self, bytes: u64) -> Result<(), Errno> {
-        self.length = self.length.saturating_sub(bytes.next_multiple_of(MIN_STEP_BYTES));
+        self.length = self
+            .length
+            .saturating_sub(bytes.next_multiple_of(MIN_STEP_BYTES));
         ftruncate(&self.file, self.length)
     }
+}
+
+/// The blocks of the nameless files that a process holds open, in bytes.
+fn filled(pid: i32, table: &ProcessTable) -> Option<u64> {
+    let descriptors = table.entries(pid, "fd").ok()?;
+    let files = descriptors.into_iter().filter_map(|descriptor| {
+        let file = table.metadata(pid, &format!("fd/{descriptor}")).ok()?;
+        let regular = rustix::fs::FileType::from_raw_mode(file.st_mode).is_file();
+        (regular && file.st_nlink == 0).then_some((
+            file.st_dev,
+            file.st_ino,
+            file.st_blocks as u64 * 512,
+        ))
+    });
+    // A file that is open twice is one file.
+    let mut files: Vec<_> = files.collect();
+    files.sort_unstable();
+    files.dedup();
+    Some(files.into_iter().map(|(_, _, bytes)| bytes).sum())
 }

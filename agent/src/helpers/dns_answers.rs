@@ -2,15 +2,20 @@
 //! came; when this process dies, everything does.
 
 use super::bootstrap::HelperProcess;
-use super::precise_timer::{use_precise_timers, poll_timeout};
+use super::evidence::effect;
+use super::precise_timer::{poll_timeout, use_precise_timers};
+use super::spec::{AlteredPlace, Helper, HelperSpec};
 use super::{HelperError, packet_filter};
 use crate::dns::{Alteration, AnswerFilter, Decision};
-use crate::packet_filter::Shapers;
-use crate::netlink::{Family, PacketVerdict, PacketQueue, Socket};
+use crate::netlink::{Family, PacketQueue, PacketVerdict, Socket};
+use crate::packet_filter::{PacketFilter, Shapers};
+use crate::processes::ProcessTable;
+use backburn_experiments::wire::Effect;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,7 +23,70 @@ use std::time::{Duration, Instant};
 /// The most different marks that packets may bear as they come; what has yet another one is left alone.
 const MAX_MARKS: usize = 1024;
 
-pub(super) fn run(answers: &AnswerFilter, life: &HelperProcess) -> Result<(), HelperError> {
+impl Helper for AnswerFilter {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(self, process)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{self}{}, read as they arrive by a queue of tables `{}` that it owns",
+            self.filter.place(),
+            self.filter.table
+        )
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "the kernel removes the tables that it owned, and answers go on as they come"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        self.held_names()
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Network(self.filter.namespace.as_ref())
+    }
+
+    /// The helper marks what it alters, and the kernel counts what bears the mark as it goes on.
+    fn effect(&self, _: i32, _: &ProcessTable) -> Effect {
+        let counted = match self.filter.counted() {
+            Ok(counted) => counted,
+            Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
+        };
+        let done = self.change.done();
+        effect(
+            counted.affected > 0,
+            format!(
+                "{} packets from name servers, {} of them answers that were {done}",
+                counted.chosen, counted.affected
+            ),
+            &[
+                ("answer-packets", counted.chosen as f64),
+                (&format!("{done}-answers"), counted.affected as f64),
+            ],
+        )
+    }
+
+    fn drift(&self) -> Vec<String> {
+        self.filter.find_drift().unwrap_or_default()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        packet_filter::still_there(&self.filter)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It leaves what its filter leaves.
+    fn substitute(written: &Value) -> Option<HelperSpec> {
+        PacketFilter::substitute(written.get("filter")?)
+    }
+}
+
+fn run(answers: &AnswerFilter, process: &HelperProcess) -> Result<(), HelperError> {
     packet_filter::enter(&answers.filter)?;
     let queue = packet_filter::listen(&answers.filter, PacketQueue::read)?;
     // Kept until the end: closing it is the undo.
@@ -26,12 +94,12 @@ pub(super) fn run(answers: &AnswerFilter, life: &HelperProcess) -> Result<(), He
     owner
         .transact(&answers.filter.messages(
             &owner,
-            life.deadline,
+            process.deadline,
             queue.number(),
             Shapers::default(),
         ))
         .map_err(|error| packet_filter::refused(&error))?;
-    life.ready(format!(
+    process.ready(format!(
         "tables `{}` made{}",
         answers.filter.table,
         answers.filter.place()
@@ -94,12 +162,15 @@ impl AnswerRewriter<'_> {
                 let onward = match (decision, signed) {
                     (Decision::Hold, Some(signed)) => {
                         let due = Instant::now() + by;
-                        self.held.push_back((due, number, PacketVerdict::Marked(signed)));
+                        self.held
+                            .push_back((due, number, PacketVerdict::Marked(signed)));
                         continue;
                     }
                     // The rule that counts it loses it.
                     (Decision::Lose, Some(signed)) => PacketVerdict::Marked(signed),
-                    (Decision::Replace(bytes), Some(signed)) => PacketVerdict::Replaced(signed, bytes),
+                    (Decision::Replace(bytes), Some(signed)) => {
+                        PacketVerdict::Replaced(signed, bytes)
+                    }
                     (Decision::Leave, _) | (_, None) => PacketVerdict::Unchanged,
                 };
                 self.queue.send_verdict(number, &onward)?;

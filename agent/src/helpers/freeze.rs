@@ -8,14 +8,20 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::evidence::effect;
+use super::spec::{AlteredPlace, Helper, HelperSpec, field, listed};
 use crate::processes::{ProcessId, ProcessTable};
+use backburn_experiments::wire::Effect;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How long a thread that is not waiting for a device may take to stop.
@@ -92,7 +98,111 @@ pub(crate) fn has_capability(capability: u32) -> bool {
     set.is_some_and(|set| set >> capability & 1 == 1)
 }
 
-pub(super) fn run(victims: &[ProcessId], life: &HelperProcess) -> Result<(), HelperError> {
+/// Freezes processes by tracing them (ptrace). They run on when the helper dies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Freeze {
+    /// The processes.
+    pub victims: Vec<ProcessId>,
+}
+
+impl Helper for Freeze {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(&self.victims, process)
+    }
+
+    fn describe(&self) -> String {
+        format!("hold {} by tracing", listed(&self.victims))
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "the kernel lets the held processes run on"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        self.victims
+            .iter()
+            .map(|id| format!("process:{id}"))
+            .collect()
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Nowhere
+    }
+
+    fn effect(&self, helper: i32, table: &ProcessTable) -> Effect {
+        let victims = &self.victims;
+        let alive: Vec<&ProcessId> = victims.iter().filter(|id| table.alive(**id)).collect();
+        let stopped = alive
+            .iter()
+            .filter(|id| is_held(id.pid, helper, table))
+            .count();
+        let gone = victims.len() - alive.len();
+        let mut seen = format!("{stopped} of {} processes stopped", victims.len());
+        if gone > 0 {
+            seen += &format!(", {gone} gone");
+        }
+        effect(
+            stopped > 0,
+            seen,
+            &[
+                ("stopped-processes", stopped as f64),
+                ("gone-processes", gone as f64),
+            ],
+        )
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A tracer's death and its tracees' release are one step of the kernel's, so a victim that a helper still traces is not released.
+    fn residue(&self, table: &ProcessTable) -> io::Result<Option<String>> {
+        // A process that is hidden from the agent is not gone.
+        for id in &self.victims {
+            table.find(*id)?;
+        }
+        let held = |id: &&ProcessId| {
+            table.state(**id) == Some('t')
+                && table
+                    .tracer(id.pid)
+                    .and_then(|tracer| table.name(tracer))
+                    .as_deref()
+                    == Some(crate::processes::HELPER_NAME)
+        };
+        let held: Vec<ProcessId> = self.victims.iter().filter(held).copied().collect();
+        Ok((!held.is_empty()).then(|| format!("{} still held", listed(&held))))
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn substitute(written: &Value) -> Option<HelperSpec> {
+        let victims = field(written, "victims")?;
+        Some(Freeze { victims }.into())
+    }
+
+    fn is_idle(&self, table: &ProcessTable) -> bool {
+        !self.victims.iter().any(|id| table.alive(*id))
+    }
+}
+
+/// Whether every thread of a process is held by the helper, and none of them runs.
+fn is_held(pid: i32, helper: i32, table: &ProcessTable) -> bool {
+    let threads = table.threads(pid);
+    let mut held = 0;
+    for thread in threads {
+        match table.thread_stat(pid, thread).map(|stat| stat.state) {
+            None | Some('Z' | 'X') => {}
+            Some('t' | 'D') if table.thread_tracer(pid, thread) == Some(helper) => held += 1,
+            Some(_) => return false,
+        }
+    }
+    held > 0
+}
+
+fn run(victims: &[ProcessId], process: &HelperProcess) -> Result<(), HelperError> {
     let mut tracer = Tracer {
         table: ProcessTable::default(),
         threads: BTreeMap::new(),
@@ -153,10 +263,10 @@ pub(super) fn run(victims: &[ProcessId], life: &HelperProcess) -> Result<(), Hel
     if gone > 0 {
         seen += &format!("; {gone} ended before");
     }
-    life.ready(seen)?;
+    process.ready(seen)?;
     // A held process that is killed reaches its own parent only after its tracer took notice.
     while !matches!(waitid(WaitId::All, ENDED), Err(rustix::io::Errno::CHILD)) {}
-    life.wait_for_ever()
+    process.wait_for_ever()
 }
 
 /// `__WALL`: threads and processes alike.

@@ -3,9 +3,15 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
-use super::spec::size;
+use super::evidence::{Taken, age, effect, effect_of_living};
+use super::spec::{AlteredPlace, Helper, HelperSpec, growing, size};
 use crate::metrics::memory_available;
+use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::Effect;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Taken between two looks at what is available.
@@ -17,8 +23,93 @@ const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &HelperProcess) -> Result<(), HelperError> {
-    life.first_to_be_killed()?;
+/// Takes memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MemoryBallast {
+    /// The amount, in bytes.
+    pub bytes: u64,
+    /// What must stay available to others (`MemAvailable`), in bytes: never taken, and given back when others need it.
+    pub reserve_bytes: u64,
+    /// The time over which taking it is spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<HumanDuration>,
+}
+
+impl Helper for MemoryBallast {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(self.bytes, self.reserve_bytes, self.ramp, process)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "take {} of memory{}, with {} always left available",
+            size(self.bytes),
+            growing(self.ramp),
+            size(self.reserve_bytes)
+        )
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "the kernel frees the memory"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        vec!["memory".into()]
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Nowhere
+    }
+
+    fn effect(&self, helper: i32, table: &ProcessTable) -> Effect {
+        effect_of_living(helper, table, |id, table| {
+            let resident = table.resident_bytes(id)?;
+            let grown = self.ramp.map_or(1.0, |ramp| {
+                (age(id, table).unwrap_or_default() / ramp.0.as_secs_f64()).min(1.0)
+            });
+            let available = || memory_available().ok();
+            let taken = Taken {
+                bytes: table.taken_bytes(id).unwrap_or(resident),
+                asked: (self.bytes as f64 * grown) as u64,
+                reserve: self.reserve_bytes,
+            };
+            let seen = format!(
+                "{} of {} of memory taken{}",
+                // What the helper itself needs comes on top.
+                size(taken.bytes.min(self.bytes)),
+                size(self.bytes),
+                taken.shortfall(available)
+            );
+            let figures = [("resident-bytes", resident as f64)];
+            Some(effect(taken.acts(available), seen, &figures))
+        })
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn substitute(_: &Value) -> Option<HelperSpec> {
+        Some(HelperSpec::leaves_nothing())
+    }
+}
+
+fn run(
+    bytes: u64,
+    reserve: u64,
+    ramp: Option<HumanDuration>,
+    process: &HelperProcess,
+) -> Result<(), HelperError> {
+    process.first_to_be_killed()?;
     let available = || memory_available().map_err(|error| HelperError::new(error.to_string()));
     let before = available()?;
     if before <= reserve.saturating_add(STEP_BYTES as u64) {
@@ -63,7 +154,7 @@ pub(super) fn run(bytes: u64, reserve: u64, ramp: Option<HumanDuration>, life: &
         filling &= taken.len() < wanted;
         if !said && (!filling || start.elapsed() >= READY_AFTER) {
             said = true;
-            life.ready(format!(
+            process.ready(format!(
                 "{} of {} taken, {} available",
                 size(taken.len() as u64),
                 size(bytes),

@@ -24,12 +24,19 @@ mod proxy;
 mod spec;
 mod terminate;
 
-pub use evidence::evidence;
-pub use freeze::{NotTraceable, check_traceable};
+pub use crate::dns::AnswerFilter;
+pub use crate::packet_filter::PacketFilter;
+pub use bootstrap::HelperProcess;
+pub use cpu::CpuLoad;
+pub use disk::DiskBallast;
+pub use freeze::{Freeze, NotTraceable, check_traceable};
 pub(crate) use freeze::{has_capability, yama_scope};
+pub use memory::MemoryBallast;
 pub(crate) use proxy::bound;
 pub use proxy::{Proxy, Slicer, StreamEffects};
-pub use spec::HelperSpec;
+pub(crate) use spec::field;
+pub use spec::{AlteredPlace, Helper, HelperSpec};
+pub use terminate::Terminate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,30 +75,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(bootstrap::StartError::Orphan) => return ExitCode::FAILURE,
         Err(bootstrap::StartError::Wrong(failed)) => return bootstrap::fail(&failed),
     };
-    let ended = match &life.role {
-        HelperSpec::Hold { victims } => freeze::run(victims, &life),
-        HelperSpec::Cpu {
-            workers,
-            load_percent,
-            cpus,
-            ramp,
-        } => cpu::run(*workers, *load_percent, cpus.as_deref(), *ramp, &life),
-        HelperSpec::Memory {
-            bytes,
-            reserve_bytes,
-            ramp,
-        } => memory::run(*bytes, *reserve_bytes, *ramp, &life),
-        HelperSpec::Disk {
-            directory,
-            bytes,
-            reserve_bytes,
-            name,
-        } => disk::run(directory, *bytes, *reserve_bytes, name, &life),
-        HelperSpec::Terminate { victims, grace_ms } => terminate::run(victims, *grace_ms, &life),
-        HelperSpec::PacketFilter(filter) => packet_filter::run(filter, &life),
-        HelperSpec::Answers(answers) => dns_answers::run(answers, &life),
-        HelperSpec::Proxy(proxy) => proxy::run(proxy, &life),
-    };
+    let ended = life.spec.helper().run(&life);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => bootstrap::fail(&failed),

@@ -3,11 +3,16 @@
 //! them first, which is sooner.
 
 use super::bootstrap::HelperProcess;
+use super::evidence::effect;
+use super::spec::{AlteredPlace, Helper, HelperSpec};
 use super::{HelperError, corrupt, delay};
-use crate::packet_filter::{PacketFilter, PacketEffect};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
+use crate::packet_filter::{PacketEffect, PacketFilter};
+use crate::processes::ProcessTable;
+use backburn_experiments::wire::Effect;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +23,121 @@ const LONG_FAULT: Duration = Duration::from_secs(30);
 /// so often.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) fn run(filter: &PacketFilter, life: &HelperProcess) -> Result<(), HelperError> {
+impl Helper for PacketFilter {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(self, process)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{} {}{}, by tables `{}` that it owns{}",
+            self.harm,
+            self.flows,
+            self.place(),
+            self.table,
+            match self.closes_established() {
+                true => "; and close their live TCP connections",
+                false => "",
+            }
+        )
+    }
+
+    fn describe_end(&self) -> &'static str {
+        if self.closes_established() {
+            "the kernel removes the tables that it owned; connections that it closed stay closed"
+        } else if self.harm.shapes() {
+            "the kernel removes the tables that it owned, and the agent the devices that nothing goes to any more"
+        } else {
+            "the kernel removes the tables that it owned"
+        }
+    }
+
+    fn holds(&self) -> Vec<String> {
+        let flows = std::iter::once(self.held_flows());
+        flows.chain(self.held_marks()).collect()
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Network(self.namespace.as_ref())
+    }
+
+    fn effect(&self, _: i32, _: &ProcessTable) -> Effect {
+        let counted = match self.counted() {
+            Ok(counted) => counted,
+            Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
+        };
+        let done = self.harm.done();
+        let mut seen = format!(
+            "{} packets of the chosen flows, {} of them {done}",
+            counted.chosen, counted.affected
+        );
+        let mut figures = vec![
+            ("chosen-packets".to_owned(), counted.chosen as f64),
+            (format!("{done}-packets"), counted.affected as f64),
+            (format!("{done}-bytes"), counted.affected_bytes as f64),
+        ];
+        if self.closes_established() {
+            seen += &format!(", {} live connections closed", counted.closed);
+            figures.push(("closed-connections".to_owned(), counted.closed as f64));
+        }
+        if self.harm.shapes() {
+            seen += &format!(", of which {} dropped", counted.dropped);
+            figures.push(("dropped-packets".to_owned(), counted.dropped as f64));
+        }
+        if counted.added > 0 {
+            seen += &format!(", {} addresses added since", counted.added);
+            figures.push(("added-addresses".to_owned(), counted.added as f64));
+        }
+        Effect {
+            // Rules count what they send to a device; the device counts what has come.
+            acts: (counted.affected > 0 && (counted.taken > 0 || !self.harm.shapes()))
+                || counted.closed > 0,
+            seen,
+            figures: figures.into_iter().collect(),
+            ..Effect::default()
+        }
+    }
+
+    fn drift(&self) -> Vec<String> {
+        self.find_drift().unwrap_or_default()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        still_there(self)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        self.remove_shapers()
+    }
+
+    /// Whatever it does to packets, it made its tables and at the most a device for each direction.
+    fn substitute(written: &Value) -> Option<HelperSpec> {
+        let mut most = json!({
+            "role": "filter", "table": written.get("table")?,
+            "flows": {"protocol": "any", "direction": "both"},
+            "harm": {"harm": "shape", "shape": {"corrupt": 0.0}},
+        });
+        if let Some(namespace) = written.get("namespace") {
+            most["namespace"] = namespace.clone();
+        }
+        serde_json::from_value(most).ok()
+    }
+
+    fn ends_on_sigterm(&self) -> bool {
+        true
+    }
+}
+
+/// What is still there of a filter, for people.
+pub(super) fn still_there(filter: &PacketFilter) -> io::Result<Option<String>> {
+    let there = filter.leftovers()?;
+    Ok((!there.is_empty()).then(|| format!("{} still there", there.join(" and "))))
+}
+
+fn run(filter: &PacketFilter, process: &HelperProcess) -> Result<(), HelperError> {
     hold_off_the_end()?;
     // From here: the resolver is asked in the network that the agent is in.
-    let follow = follow_names(filter, life.deadline)?;
+    let follow = follow_names(filter, process.deadline)?;
     enter(filter)?;
     // Kept until the end: closing it is the undo.
     let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
@@ -46,7 +162,7 @@ pub(super) fn run(filter: &PacketFilter, life: &HelperProcess) -> Result<(), Hel
     let shapers = filter.make_shapers().map_err(|error| refused(&error))?;
     {
         let owner = locked(&owner);
-        owner.transact(&filter.messages(&owner, life.deadline, number, shapers))
+        owner.transact(&filter.messages(&owner, process.deadline, number, shapers))
     }
     .map_err(|error| refused(&error))?;
     let mut seen = format!("tables `{}` made{}", filter.table, filter.place());
@@ -61,11 +177,11 @@ pub(super) fn run(filter: &PacketFilter, life: &HelperProcess) -> Result<(), Hel
         // A thread that has ended follows nothing.
         follow.send(Arc::clone(&owner)).ok();
     }
-    life.ready(seen)?;
+    process.ready(seen)?;
     match (queue, filter.harm) {
         (Some(queue), PacketEffect::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
         (Some(queue), PacketEffect::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
-        _ => life.wait_for_ever(),
+        _ => process.wait_for_ever(),
     }
 }
 
@@ -129,7 +245,10 @@ fn end_when_asked(
 }
 
 /// Has a thread look names up again while a long fault acts, once it is given the owner's socket.
-fn follow_names(filter: &PacketFilter, deadline: Duration) -> Result<Option<Sender<Owner>>, HelperError> {
+fn follow_names(
+    filter: &PacketFilter,
+    deadline: Duration,
+) -> Result<Option<Sender<Owner>>, HelperError> {
     if filter.names.is_empty() || deadline <= LONG_FAULT {
         return Ok(None);
     }

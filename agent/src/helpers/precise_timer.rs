@@ -16,6 +16,10 @@ pub(super) fn use_precise_timers() -> io::Result<()> {
 pub(super) fn poll_timeout(due: Option<Instant>, now: Instant) -> Option<Timespec> {
     const FINAL_WAIT: Duration = Duration::from_millis(1);
     let left = due?.saturating_duration_since(now);
-    let wait = if left > 3 * FINAL_WAIT { left - FINAL_WAIT } else { left };
+    let wait = if left > 3 * FINAL_WAIT {
+        left - FINAL_WAIT
+    } else {
+        left
+    };
     Timespec::try_from(wait).ok()
 }

@@ -3,14 +3,90 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::evidence::effect;
+use super::spec::{AlteredPlace, Helper, HelperSpec, listed};
 use crate::processes::{ProcessId, ProcessTable};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::Effect;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &HelperProcess) -> Result<(), HelperError> {
+/// Asks processes to end, and kills those that have not done so in time. If the helper dies first, nobody is killed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Terminate {
+    /// The processes.
+    pub victims: Vec<ProcessId>,
+    /// The time between SIGTERM and SIGKILL, in milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Helper for Terminate {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(&self.victims, self.grace_ms, process)
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "SIGTERM to {}, and SIGKILL to those left after {}",
+            listed(&self.victims),
+            HumanDuration::millis(self.grace_ms)
+        )
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "those not dead yet are not killed"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        self.victims
+            .iter()
+            .map(|id| format!("process:{id}"))
+            .collect()
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Nowhere
+    }
+
+    fn effect(&self, _: i32, table: &ProcessTable) -> Effect {
+        let victims = &self.victims;
+        let gone = victims.iter().filter(|id| !table.alive(**id)).count();
+        effect(
+            gone > 0,
+            format!("{gone} of {} processes gone", victims.len()),
+            &[("gone-processes", gone as f64)],
+        )
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn substitute(_: &Value) -> Option<HelperSpec> {
+        Some(HelperSpec::leaves_nothing())
+    }
+
+    fn effect_outlasts_helper(&self) -> bool {
+        true
+    }
+}
+
+fn run(victims: &[ProcessId], grace_ms: u64, process: &HelperProcess) -> Result<(), HelperError> {
     let table = ProcessTable::default();
     let mut open = Vec::new();
     for victim in victims {
@@ -28,7 +104,7 @@ pub(super) fn run(victims: &[ProcessId], grace_ms: u64, life: &HelperProcess) ->
     for (victim, descriptor) in &open {
         signal(*victim, descriptor, Signal::TERM)?;
     }
-    life.ready(format!(
+    process.ready(format!(
         "SIGTERM sent to {there} of {} processes",
         victims.len()
     ))?;

@@ -1,5 +1,5 @@
-//! Where a test makes the n-th effect fail, or kills or stops a process of ours around it. Set from
-//! outside, by `BACKBURN_FAILPOINT=ROLE:WHEN:N[:WHO][,…]`, since the processes under test are the
+//! Failpoints: a test makes the n-th effect fail, or kills or stops a process of the agent around it. They are
+//! set from outside, by `BACKBURN_FAILPOINT=ROLE:WHEN:N[:WHO][,…]`, since the processes under test are the
 //! shipped ones: whoever can set an agent's environment can kill it anyway.
 //!
 //! ROLE is `worker`, `guardian` or `hand`: whose effects count. WHEN is `fail`, `before` or
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-/// What is to happen at which effect.
+/// What happens at which effect.
 #[derive(Debug, Clone, Default)]
 pub struct Failpoint {
     strike: Option<PlannedFailure>,
@@ -24,7 +24,7 @@ pub struct Failpoint {
 #[derive(Debug, Clone, Copy)]
 struct PlannedFailure {
     when: FailpointMoment,
-    /// The number of the effect.
+    /// The number of the effect, counting from 1.
     at: u64,
     signal: Signal,
     who: FailpointVictim,
@@ -47,7 +47,7 @@ enum FailpointVictim {
 }
 
 impl Failpoint {
-    /// What the environment says, if it speaks of this role.
+    /// The failpoint that the environment sets for this role, if any.
     pub fn from_environment(role: HostRole) -> Self {
         let name = match role {
             HostRole::Worker => "worker",
@@ -62,7 +62,7 @@ impl Failpoint {
         }
     }
 
-    /// To be called before an effect. `helper` is the newest helper that lives.
+    /// To be called before an effect. `helper` finds the newest helper that is alive.
     pub(super) fn before(
         &self,
         number: u64,

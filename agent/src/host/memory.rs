@@ -1,4 +1,5 @@
-//! A process of ours that is about to wait, for days maybe, gives back what it needed to start. It touches nothing but itself.
+//! Returns memory to the kernel: a process of the agent that is about to wait, maybe for days, gives back what it needed to start. This
+//! affects nothing but the process itself.
 
 use rustix::mm::{Advice, madvise};
 
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_can_have_written_to_is_given_back() {
+    fn memory_only_untouched_pages_are_released() {
         for (line, found) in [
             (
                 "1000-3000 r-xp 00001000 fe:00 7 /bin/agent",
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_goes_on_after_it_and_is_smaller() {
+    fn memory_released_process_continues_and_is_smaller() {
         let before = resident("RssFile:");
         settle();
         let after = resident("RssFile:");

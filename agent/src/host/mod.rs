@@ -1,6 +1,6 @@
 //! The one door to the machine. Every effect on a host, the ledger's own writes included, passes
-//! `Host::effect`, which can be told to fail or to kill a process of ours before or after the
-//! n-th of them: that is how the crash conformance suite reaches every line between two effects,
+//! `Host::effect`, which can be told to fail, or to kill a process of the agent before or after the
+//! n-th effect: that is how the crash conformance suite reaches every line between two effects,
 //! in the very binary that is shipped.
 
 #![allow(
@@ -27,52 +27,52 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An effect that could not be had.
+/// An effect on the host that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {what}: {source}")]
 pub struct HostError {
-    /// The effect, as `verb object`.
+    /// The effect as `verb object`.
     pub what: String,
     /// What the kernel said.
     #[source]
     pub source: io::Error,
 }
 
-/// Which process of ours this is; failpoints are meant for one of them.
+/// The role of an agent's process. Failpoints are meant for one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostRole {
-    /// It injects.
+    /// The worker, which injects faults.
     Worker,
-    /// It waits for the worker to die.
+    /// The guardian, which waits for the worker to die.
     Guardian,
-    /// A person at a terminal.
+    /// A command of a person at a terminal.
     Hand,
 }
 
 /// The machine, for whoever may change it. One for each thread: see [`Host::for_thread`].
 #[derive(Debug)]
 pub struct Host {
-    /// The process table, for looking.
+    /// The process table, for reading.
     pub table: ProcessTable,
-    /// How to start ourselves again.
+    /// How this program is started again.
     pub invocation: Invocation,
     shared: Arc<Shared>,
-    /// What ends the wait for a helper that is not ready.
+    /// Calls off the wait for a helper that is not ready.
     interrupt: Option<Arc<Interrupt>>,
 }
 
-/// What all threads of a process have in common.
+/// The state that all threads of a process share.
 #[derive(Debug)]
 struct Shared {
     failpoint: Failpoint,
-    /// How many effects there have been.
+    /// Number of effects so far.
     effects: AtomicU64,
     /// The helpers that this process started, so that they are found without a scan.
     children: Mutex<BTreeMap<String, ProcessId>>,
 }
 
 impl Host {
-    /// The machine that we run on.
+    /// The machine that this process runs on.
     pub fn new(role: HostRole, invocation: Invocation) -> Self {
         Host {
             table: ProcessTable::default(),
@@ -118,19 +118,21 @@ impl Host {
         living.max_by_key(|id| id.start).copied()
     }
 
-    /// Does something to the machine.
+    /// Has an effect on the machine. `what` names it as `verb object`.
     ///
     /// # Errors
-    /// What the deed itself said, with `what` before it.
+    /// The error of the effect, with `what` before it.
     pub fn effect<T>(
         &self,
         what: &str,
-        deed: impl FnOnce() -> io::Result<T>,
+        action: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, HostError> {
         let number = self.shared.effects.fetch_add(1, Ordering::Relaxed) + 1;
         let failpoint = &self.shared.failpoint;
         let helper = || self.newest_helper();
-        let outcome = failpoint.before(number, what, helper).and_then(|()| deed());
+        let outcome = failpoint
+            .before(number, what, helper)
+            .and_then(|()| action());
         failpoint.after(number, helper);
         outcome.map_err(|source| HostError {
             what: what.to_owned(),
@@ -200,7 +202,7 @@ impl Host {
     /// the folder: after a crash the old or the new content is there, never a part.
     ///
     /// # Errors
-    /// What the file system said; the file is then as it was.
+    /// The error of the file system; the file is then unchanged.
     pub fn write_durably(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         self.stage_file(path, content)?;
         self.commit_file(path, ())
@@ -209,7 +211,7 @@ impl Host {
     /// The slow half of [`Host::write_durably`]: the content is beside its final place, and synced.
     ///
     /// # Errors
-    /// What the file system said; the file is then as it was.
+    /// The error of the file system; the file is then unchanged.
     pub fn stage_file(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         use std::io::Write as _;
         let beside = path.with_extension("new");
@@ -218,7 +220,7 @@ impl Host {
             file.write_all(content)
                 .and_then(|()| file.sync_all())
                 .inspect_err(|_| {
-                    // A part of an entry is no entry; what cannot be removed is passed over when the ledger is read.
+                    // A part of an entry is no entry; a file that cannot be removed is skipped when the ledger is read.
                     std::fs::remove_file(&beside).ok();
                 })
         })
@@ -228,7 +230,7 @@ impl Host {
     /// folder is synced, so that nobody waits for the disk behind it.
     ///
     /// # Errors
-    /// What the file system said; where only the sync failed, the new content is there.
+    /// The error of the file system; where only the sync failed, the new content is there.
     pub fn commit_file<L>(&self, path: &Path, lock: L) -> Result<(), HostError> {
         let beside = path.with_extension("new");
         self.effect(&format!("rename to {}", path.display()), || {
@@ -238,16 +240,16 @@ impl Host {
         })
     }
 
-    /// Removes what was staged and will not be committed.
+    /// Removes a staged file that will not be committed.
     pub fn discard_staged(&self, path: &Path) {
-        // What cannot be removed is passed over when the ledger is read.
+        // A file that cannot be removed is skipped when the ledger is read.
         std::fs::remove_file(path.with_extension("new")).ok();
     }
 
     /// Removes a file, durably. One that is not there is removed already.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn remove_durably(&self, path: &Path) -> Result<(), HostError> {
         self.effect(
             &format!("remove {}", path.display()),
@@ -259,10 +261,10 @@ impl Host {
         )
     }
 
-    /// Makes a folder and those above it, for us alone.
+    /// Makes a folder and those above it, which only this user may enter.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn make_folder(&self, path: &Path) -> Result<(), HostError> {
         use std::os::unix::fs::DirBuilderExt as _;
         if path.is_dir() {

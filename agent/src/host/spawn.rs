@@ -1,4 +1,4 @@
-//! Starting ourselves again: the guardian's worker, and the helpers that do harm as long as they
+//! Starting this program again: the guardian's worker, and the helpers that cause an effect as long as they
 //! live. A helper bears its mark on its command line, so that it is found after any crash; it
 //! dies with the thread that started it and knows its own deadline (see `helpers`).
 
@@ -30,7 +30,7 @@ impl Invocation {
     }
 }
 
-/// What a helper says once, on its standard output.
+/// What a helper reports once, on its standard output.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum HelperAnswer {
@@ -38,10 +38,10 @@ enum HelperAnswer {
     Failed(String),
 }
 
-/// How long a helper may take to say that it is ready.
+/// How long a helper may take to report that it is ready.
 const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a child that was killed may take to leave before it is left to itself.
+/// How long a killed child may take to end before it is left to itself.
 const CHILD_EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Host {

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_holds_what_is_owed_and_forgets_what_is_settled() {
+    fn ledger_copy_keeps_the_owed_and_forgets_the_settled() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
         assert!(names(&copy).is_empty());
         let worker = reopen(&copy);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_written_for_long_stays_small_and_whole() {
+    fn ledger_copy_after_many_writes_stays_small_and_complete() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
         let worker = reopen(&copy);
         worker.stage(&entry("one"));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_torn_by_a_death_keeps_what_was_whole() {
+    fn ledger_copy_with_torn_line_keeps_complete_ones() {
         let copy = LedgerCopy::create().expect("the kernel has memory");
         let worker = reopen(&copy);
         worker.stage(&entry("one"));

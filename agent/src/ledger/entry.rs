@@ -65,7 +65,7 @@ pub struct Owner {
     pub boot: String,
     /// The worker, which applied the changes.
     pub worker: ProcessId,
-    /// The worker's guardian.
+    /// The guardian, which reverts them if the worker dies.
     pub guardian: ProcessId,
 }
 
@@ -73,7 +73,7 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 #[error("ledger entry {path} cannot be read: {why}")]
 pub struct UnreadableEntry {
-    /// The entry's file.
+    /// The path of the entry.
     pub path: PathBuf,
     /// Why it cannot be read.
     pub why: String,

@@ -4,7 +4,7 @@
 
 use super::{LedgerEntry, boot_id};
 use crate::changes::Change;
-use crate::helpers::HelperSpec;
+use crate::helpers::AlteredPlace;
 use crate::netlink::Namespace;
 use crate::processes::{ClockShift, ProcessTable};
 use rustix::io::Errno;
@@ -261,24 +261,23 @@ fn where_to_revert(
 
 /// The folders that the changes name.
 fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
-    roles(changes).filter_map(|role| match role {
-        HelperSpec::Disk { directory, .. } => Some(directory.as_path()),
-        _ => None,
+    altered_places(changes).filter_map(|place| match place {
+        AlteredPlace::Folder(folder) => Some(folder),
+        AlteredPlace::Nowhere | AlteredPlace::Network(_) => None,
     })
 }
 
 /// The network namespaces that the changes name.
 fn networks(changes: &[Change]) -> impl Iterator<Item = &Namespace> {
-    roles(changes).filter_map(|role| match role {
-        HelperSpec::PacketFilter(filter) => filter.namespace.as_ref(),
-        HelperSpec::Answers(answers) => answers.filter.namespace.as_ref(),
-        _ => None,
+    altered_places(changes).filter_map(|place| match place {
+        AlteredPlace::Network(namespace) => namespace,
+        AlteredPlace::Nowhere | AlteredPlace::Folder(_) => None,
     })
 }
 
-fn roles(changes: &[Change]) -> impl Iterator<Item = &HelperSpec> {
+fn altered_places(changes: &[Change]) -> impl Iterator<Item = AlteredPlace<'_>> {
     changes.iter().filter_map(|change| match change {
-        Change::Helper(helper) => Some(&helper.role),
+        Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
         Change::Stop(_) | Change::Kill(_) | Change::Unreadable(_) => None,
     })
 }
@@ -288,9 +287,5 @@ fn alters_own_network(change: &Change) -> bool {
     let Change::Helper(helper) = change else {
         return false;
     };
-    match &helper.role {
-        HelperSpec::PacketFilter(filter) => filter.namespace.is_none(),
-        HelperSpec::Answers(answers) => answers.filter.namespace.is_none(),
-        _ => false,
-    }
+    helper.spec.helper().altered_place() == AlteredPlace::Network(None)
 }

@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn attributes_come_back_as_they_were_put() {
+    fn netlink_attributes_round_trip() {
         let inner = Payload::default().number(2, 7).text(3, "drop");
         let body = Payload::of(&[1, 0, 0, 0]).text(1, "table").nest(4, &inner);
         let found = attributes(&body.bytes()[4..]);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_back_as_it_was_sent() {
+    fn netlink_message_round_trips() {
         let message = Message {
             what: "nothing".into(),
             kind: 0x0a01,
@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn netlink_arbitrary_bytes_are_read_to_the_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for message in messages(&bytes) {
                 prop_assert!(message.body.len() <= bytes.len());
             }

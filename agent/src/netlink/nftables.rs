@@ -418,13 +418,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_value_after_carries() {
+    fn nftables_successor_of_a_value_carries() {
         assert_eq!(next(&[10, 0, 0, 255]), Some(vec![10, 0, 1, 0]));
         assert_eq!(next(&[255, 255]), None);
     }
 
     #[test]
-    fn a_verdict_is_written_as_nft_writes_it() {
+    fn nftables_verdict_is_encoded_as_by_nft() {
         use super::super::expression::RuleVerdict;
         // As `strace` showed it of `nft add rule … drop`: immediate, register 0, a verdict of 0.
         let encoded = Expression::Verdict(RuleVerdict::Drop).encode();

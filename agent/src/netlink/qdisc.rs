@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_module_has_made_and_nobody_uses_is_its_own() {
+    fn qdisc_unused_default_devices_of_the_module_are_recognized() {
         let before = [link(3, "theirs")];
         let made = |more: &[Interface]| {
             let after = [&before[..], more].concat();

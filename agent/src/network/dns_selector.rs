@@ -1,4 +1,4 @@
-//! Which answers a DNS fault is about, as people write it, and what that comes to on this host.
+//! Which answers of name servers a DNS fault affects, as people write it, and the plan for them.
 
 use super::endpoint::{placed, read};
 use super::flow_selector::FlowSelector;
@@ -10,39 +10,39 @@ use crate::packet_filter::{PacketEffect, Protocol};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use core::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The most names; what is longer would not fit on a helper's command line.
+/// Most names; a longer list would not fit on a helper's command line.
 const MAX_NAMES: usize = 256;
-/// Where name servers listen.
+/// Port at which name servers listen by default.
 const DNS_PORT: u16 = 53;
 
-/// Which answers: those that name servers give to this host, or to a namespace, when they are asked for some names.
+/// Which answers to affect: those that name servers give to this host, or to a network namespace, for selected names.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct DnsSelector {
-    /// The names that are asked for: `db.example.org`; `*.example.org` for all below that one; `*` for all there are. A list means any
-    /// of them. The name in the question counts, in full: not a short one that a `search` makes longer, nor an alias that it leads to.
+    /// The names that clients ask for: `db.example.org`; `*.example.org` for all names below that one; `*` for all names. A list means any
+    /// of them. The full name in the question counts, not a short one that a `search` domain completes, nor an alias that it leads to.
     names: OneOrMany<String>,
-    /// Only the answers of these name servers: addresses, networks as `10.0.0.0/8`, or hosts' names. Left out: where `resolv.conf`
-    /// names a resolver on the loopback, the servers that it names, so that what such a resolver asks and keeps for others stays whole;
-    /// else every server.
+    /// Only answers of these name servers: addresses, networks such as `10.0.0.0/8`, or host names. Default: where `resolv.conf`
+    /// names a resolver on the loopback, the servers that it names, so that the questions and the cache of that resolver are not affected;
+    /// else all servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<OneOrMany<String>>,
-    /// The port of the name servers. 53 where left out.
+    /// Port of the name servers. Default: 53.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     port: Option<u16>,
-    /// The answers to the network namespace of this process, e.g. of a container.
+    /// Only answers to the network namespace of this process, e.g. of a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<ProcessSelector>,
-    /// The answers to this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
+    /// Only answers to this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
-    /// The chance of each answer to be hit, in percent. All are hit where left out.
+    /// Chance of each answer to be affected, in percent. Default: all answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     percent: Option<f64>,
@@ -55,7 +55,7 @@ impl DnsSelector {
         FlowSelector::answers(servers, port, protocol, of, namespace)
     }
 
-    /// Every problem that shows without a look at the host.
+    /// All problems that show without a look at the host.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let names = Some(self.names.clone());
         let names = placed("names", &names);
@@ -64,21 +64,21 @@ impl DnsSelector {
             problems.push(
                 Problem::new(
                     "$.names",
-                    "no name is given: nothing is everything by default",
+                    "no name is given: no fault affects everything by default",
                 )
-                .hint("a name, or `*` for all"),
+                .hint("give a name, or `*` for all"),
             );
         }
         if names.len() > MAX_NAMES {
             problems.push(
                 Problem::new("$.names", format!("more than {MAX_NAMES} names"))
-                    .hint("`*.example.org` means all names below that one"),
+                    .hint("use `*.example.org` for all names below that one"),
             );
         }
         for (at, name) in names {
             if let Err(what) = name.parse::<NamePattern>() {
                 problems.push(Problem::new(at, what).hint(
-                    "`db.example.org`, `*.example.org` or `*`; other letters as resolvers write them, `xn--…`",
+                    "write `db.example.org`, `*.example.org` or `*`; other letters as in DNS, `xn--…`",
                 ));
             }
         }
@@ -93,13 +93,17 @@ impl DnsSelector {
         }
         if self.percent == Some(0.0) {
             problems.push(
-                Problem::new("$.percent", "no answer would be hit").hint("a share above zero"),
+                Problem::new("$.percent", "no answer would be affected")
+                    .hint("give a percentage above zero"),
             );
         }
         problems
     }
 
-    /// The plan of a fault that does this to them.
+    /// Plans an alteration of these answers.
+    ///
+    /// # Errors
+    /// The servers or the namespace are not found, or the kernel refuses.
     pub(crate) fn plan(
         &self,
         change: Alteration,
@@ -118,7 +122,7 @@ impl DnsSelector {
             None => resolution.local_resolver().map(|servers| {
                 let servers: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
                 notes.push(format!(
-                    "only answers of {}, as resolv.conf says: what a resolver on the loopback itself asks is not touched, unless `server` says so",
+                    "only answers of {}, as in resolv.conf: the questions of a resolver on the loopback are not affected unless `server` names its servers",
                     servers.join(", ")
                 ));
                 OneOrMany::Many(servers)
@@ -140,15 +144,15 @@ impl DnsSelector {
                 refusal
             })?;
         notes.push(format!(
-            "backend nfqueue: a process of ours reads the answers as they arrive{}",
+            "backend nfqueue: a helper process reads the answers as they arrive{}",
             match change {
                 Alteration::Hold { .. } =>
-                    "; those it holds when it ends are lost, and later ones flow",
-                _ => ", and they go on untouched when it ends",
+                    "; when it ends, the answers that it holds are lost and later ones pass",
+                _ => "; when it ends, answers pass unchanged",
             }
         ));
         notes.push(format!(
-            "not touched: answers by {}TLS or HTTPS, and what a cache has already and asks nobody for",
+            "not affected: answers over {}TLS or HTTPS, and names that a cache already knows",
             if change.has_tcp() { "" } else { "TCP, " }
         ));
         let place = filter.place();
@@ -163,20 +167,20 @@ impl DnsSelector {
             changes: vec![Change::Helper(ProcessHelper {
                 mark: context.mark(0),
                 deadline: context.deadline(HumanDuration::default()),
-                role: HelperSpec::Answers(Box::new(AnswerFilter {
+                spec: HelperSpec::from(AnswerFilter {
                     filter,
                     names,
                     change,
                     percent: self.percent.filter(|percent| *percent < 100.0),
                     seed: context.seed,
-                })),
+                }),
             })],
             ..Plan::default()
         })
     }
 }
 
-/// The flows' end is called a server here.
+/// Names `server` in a problem of the flows' endpoint `to`.
 fn of_server(mut problem: Problem) -> Problem {
     if let Some(rest) = problem.at.strip_prefix("$.to") {
         problem.at = format!("$.server{rest}");
@@ -190,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_wrong_has_its_place() {
+    fn dns_selector_problems_have_their_path() {
         let problems = |json: serde_json::Value| -> Vec<String> {
             let answers: DnsSelector = serde_json::from_value(json).expect("it has the form");
             let problems = answers.problems().into_iter();

@@ -1,16 +1,16 @@
-//! The ends of flows as people write them, `10.0.0.0/8`, `db.example:5432`, `[fd00::1]:443`, and
-//! the addresses that they come to on this host.
+//! The endpoints of flows as people write them (`10.0.0.0/8`, `db.example:5432`, `[fd00::1]:443`), and
+//! the addresses that they mean on this host.
 
-use crate::packet_filter::{Endpoint, RefreshedName, IpNetwork, PortRange};
+use crate::packet_filter::{Endpoint, IpNetwork, PortRange, RefreshedName};
 use crate::processes::OneOrMany;
 use backburn_experiments::Problem;
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 
-/// The most networks that a fault is about; what is longer would not fit on a helper's command line.
+/// Most networks of one fault; a longer list would not fit on a helper's command line.
 pub(crate) const MAX_NETWORKS: usize = 1024;
 
-/// One end as it is written: a network or a name, and maybe a port.
+/// An endpoint as it is written: a network or a name, and maybe a port.
 #[derive(Debug, PartialEq)]
 pub(crate) struct WrittenEndpoint<'a> {
     pub(crate) host: EndpointHost<'a>,
@@ -21,11 +21,11 @@ pub(crate) struct WrittenEndpoint<'a> {
 pub(crate) enum EndpointHost<'a> {
     Network(IpNetwork),
     Name(&'a str),
-    /// Agents of a fleet: the controller puts their addresses in its place before it asks anybody.
+    /// The agents of a target. A controller replaces it by their addresses before it asks an agent.
     Target(&'a str),
 }
 
-/// Each of these with its place.
+/// Each of these values with its JSON path.
 pub(crate) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(String, &'a T)> {
     match some {
         None => Vec::new(),
@@ -39,7 +39,7 @@ pub(crate) fn placed<'a, T>(key: &str, some: &'a Option<OneOrMany<T>>) -> Vec<(S
     }
 }
 
-/// The ends with their names made addresses by `resolve`, those with the same port together.
+/// The endpoints with their names resolved, those with the same port together. Names without an address become problems.
 pub(crate) fn ends(
     key: &str,
     written: &Option<OneOrMany<String>>,
@@ -48,7 +48,7 @@ pub(crate) fn ends(
 ) -> Vec<Endpoint> {
     let mut found: Vec<(Option<PortRange>, BTreeSet<IpNetwork>)> = Vec::new();
     for (at, text) in placed(key, written) {
-        // What can't be read was told before.
+        // What cannot be parsed was reported by `problems`.
         let Ok(WrittenEndpoint { host, port }) = read(text) else {
             continue;
         };
@@ -59,7 +59,7 @@ pub(crate) fn ends(
                     format!("`@{name}` means the agents of a target, and there is no fleet here");
                 problems.push(
                     Problem::new(at, what)
-                        .hint("run it on a controller's fleet, or give addresses"),
+                        .hint("run it on the fleet of a controller, or give addresses"),
                 );
                 continue;
             }
@@ -89,7 +89,7 @@ pub(crate) fn ends(
         .collect()
 }
 
-/// The names among the ends, to be looked up again later.
+/// The names among the endpoints, which are looked up again while the fault acts.
 pub(crate) fn names<'a>(
     key: &str,
     written: &'a Option<OneOrMany<String>>,
@@ -148,12 +148,12 @@ pub(crate) fn read(text: &str) -> Result<WrittenEndpoint<'_>, String> {
     Ok(WrittenEndpoint { host, port })
 }
 
-/// Whether this could be a target's name.
+/// Whether this can be the name of a target.
 fn is_target(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '@')
 }
 
-/// Whether this could be a host's name (RFC 1123, and `_`, which some use).
+/// Whether this can be a host name (RFC 1123, and `_`, which some use).
 fn is_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_read_as_people_write_them() {
+    fn endpoint_usual_notations_are_parsed() {
         let network = |text: &str| EndpointHost::Network(text.parse().expect("a network"));
         for (text, host, port) in [
             ("10.0.0.7", network("10.0.0.7/32"), None),

@@ -1,6 +1,6 @@
-//! Whose flows a network fault is about, where a process is named: those of its network namespace
-//! where it has one of its own, else those of its control group's sockets. It is exact to the processes that are
-//! chosen, or refused.
+//! Whose flows a network fault affects, where a process is named: those of its network namespace
+//! where it has one of its own, else those of its control group's sockets. The selection is exact to the processes,
+//! or refused.
 
 use crate::plan::{Namespace, PlanContext};
 use crate::processes::{Cgroup, Process, ProcessId, ProcessSelector};
@@ -11,19 +11,19 @@ use std::path::PathBuf;
 
 const BY_PORTS: &str = "name its ports or addresses instead";
 
-/// How processes' packets are told from others'.
+/// How the packets of processes are told from those of others.
 #[derive(Debug)]
 pub(crate) enum FlowOwner {
-    /// All packets of this namespace.
+    /// All packets of this network namespace are theirs.
     Namespace(Namespace),
-    /// In ours, those of the sockets of these; and one of the processes.
+    /// In the agent's own namespace, packets of the sockets of these control groups are theirs; with one of the processes.
     Cgroups(Vec<Cgroup>, ProcessId),
 }
 
-/// How the packets of those that a selector means are told from others'.
+/// How the packets of the processes that a selector finds are told from those of others.
 ///
 /// # Errors
-/// Nobody is meant, or they can't be told from others.
+/// The selector finds no process, or their packets cannot be told from those of others.
 pub(crate) fn flow_owner(
     of: &ProcessSelector,
     own: &Namespace,
@@ -45,7 +45,7 @@ pub(crate) fn flow_owner(
         let namespace = context.host.namespace_at(&path).map_err(|error| {
             refuse(
                 format!("{}: {error}", path.display()),
-                "looking at another user's wants root",
+                "reading another user's namespace requires root",
             )
         })?;
         namespaces.push(namespace);
@@ -58,13 +58,16 @@ pub(crate) fn flow_owner(
             Ok(FlowOwner::Cgroups(cgroups, first.id))
         }
         (many, _) => Err(refuse(
-            format!("the processes are in {many} different networks"),
-            "select those of one",
+            format!("the processes are in {many} different network namespaces"),
+            "select processes of one of them",
         )),
     }
 }
 
-/// The control groups of these processes, where nobody else is in them.
+/// The control groups of these processes.
+///
+/// # Errors
+/// A process has none, or others are in it too.
 fn cgroups(processes: &[Process], context: &PlanContext<'_>) -> Result<Vec<Cgroup>, Refusal> {
     let mut cgroups: Vec<Cgroup> = Vec::new();
     for process in processes {
@@ -89,7 +92,7 @@ fn cgroups(processes: &[Process], context: &PlanContext<'_>) -> Result<Vec<Cgrou
             .filter(|pid| !processes.iter().any(|process| process.id.pid == *pid))
             .map(|pid| match context.host.processes().name(pid) {
                 Some(name) => format!("{name} ({pid})"),
-                None => "one that is out of sight here".into(),
+                None => "a process of another process namespace".into(),
             })
             .collect();
         if let Some(other) = others.first() {
@@ -115,7 +118,7 @@ fn refuse(what: String, hint: &str) -> Refusal {
         problems: vec![Problem::new("$.of", what).hint(hint)],
         ..Refusal::new(
             "no-match",
-            "the processes' packets can't be told from others'",
+            "the packets of these processes cannot be told from those of others",
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Which packets a network fault is about, as people write it, and what that comes to on this
+//! Which packets a network fault affects, as people write it, and the packet filter for them on a
 //! host: names become addresses, a process becomes its network namespace.
 
 use super::endpoint::{MAX_NETWORKS, ends, names, placed, read};
@@ -16,57 +16,57 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Which packets: those of flows from here to there, and their answers. At least one of `to`, `from`, `ports`, `interface`, `of` and
-/// `namespace` must be given. ARP, the finding of neighbours and the policy's protected ports are never touched.
+/// Which packets to affect: those of flows between endpoints, in both directions. At least one of `to`, `from`, `ports`, `interface`, `of` and
+/// `namespace` must be given. ARP, neighbour discovery and the policy's protected ports are never affected.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct FlowSelector {
-    /// Where the flows go: an address, a network as `10.0.0.0/8`, or a host's name, of which all addresses are meant; each with its
-    /// `:port`, if any. Names are found as whoever is hit finds them: by the hosts file and the name servers of the namespace or process. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. A fault of more than 30 seconds looks
-    /// names up again every ten, and means the addresses that they come to then as well. On a fleet `@TARGET`, with a port if any, means the
-    /// agents that were picked for a target.
+    /// Where the flows go: an address, a network such as `10.0.0.0/8`, or a host name, which means all of its addresses; each optionally with
+    /// `:port`. IPv6 with a port is written `[fd00::1]:443`. A list means any of them. Names are resolved as the victim resolves them: by the
+    /// hosts file and the name servers of its namespace or process. A fault of more than 30 s resolves names again every 10 s and adds
+    /// new addresses. On a fleet, `@TARGET`, optionally with a port, means the agents that were selected for a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) to: Option<OneOrMany<String>>,
-    /// Where the flows come from, written as `to`; a port is the one they come from.
+    /// Where the flows come from, written like `to`; a port is the source port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<OneOrMany<String>>,
-    /// The ports that the flows go to: `5432`, `"8000-8010"`, or a list.
+    /// Destination ports of the flows: `5432`, `"8000-8010"`, or a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ports: Option<OneOrMany<Port>>,
-    /// Any where left out; with a port, TCP and UDP.
+    /// Protocol of the flows. Default: any; with a port, TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) protocol: Option<Protocol>,
-    /// Which of their packets, as seen from the host or namespace. Where left out: what arrives, of latency, reordering and corruption;
-    /// what leaves, of duplicates; both, of all others.
+    /// Direction of the packets to affect, as seen from the host or namespace. Default: arriving packets for latency, reordering and
+    /// corruption; leaving packets for duplicates; both for all other faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) direction: Option<Direction>,
-    /// Only over this interface. The loopback is only meant where it, or one of its addresses, is named.
+    /// Only packets over this interface. The loopback is affected only where it, or one of its addresses, is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) interface: Option<String>,
-    /// The flows of this process: of its network namespace, e.g. a container's; where that is the host's own, of the sockets made
-    /// in its control group (version 2), in which nobody else may be. What other processes handed to it, as a socket that
-    /// systemd listens on for it, is not meant; nor is ICMP.
+    /// Only flows of this process: of its network namespace, e.g. a container's; where that is the host's own, of the sockets created
+    /// in its control group (version 2), which must contain no other process. Sockets that other processes created for it, such as those
+    /// that systemd listens on, are not affected; nor is ICMP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) of: Option<ProcessSelector>,
-    /// The flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
+    /// Only flows of this network namespace: a name as `ip netns` knows it, or a path such as `/proc/4711/ns/net`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<String>,
-    /// Not the flows with one of these ends, written as `to`; names are looked up once.
+    /// Except flows with one of these endpoints, written like `to`; names are resolved once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) except: Option<OneOrMany<String>>,
-    /// Whether the fault is refused where this host would do another harm than is asked for, e.g. because its kernel has no netem. Where
-    /// left out, or false, the plan warns.
+    /// Whether to refuse the fault where this host would do something else than is asked for, e.g. because its kernel has no netem.
+    /// Default: false, which makes the plan warn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) strict: Option<bool>,
 }
 
-/// A port, or ports from one to another.
+/// A port, or a range of ports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Port {
-    /// By number.
+    /// A port by its number.
     Number(u16),
-    /// From one to another: `8000-8010`.
+    /// A range of ports: `8000-8010`.
     Text(String),
 }
 
@@ -80,7 +80,7 @@ impl Port {
 }
 
 impl FlowSelector {
-    /// What comes back from this port of these servers, or of any, to the host, or to a namespace told in one of two ways.
+    /// The packets that arrive from this port of these servers, or of any, at the host or at a namespace.
     pub(crate) fn answers(
         servers: Option<OneOrMany<String>>,
         port: u16,
@@ -99,7 +99,7 @@ impl FlowSelector {
         }
     }
 
-    /// Every problem that shows without a look at the host.
+    /// All problems that show without a look at the host.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let chosen = self.to.is_some()
@@ -110,7 +110,11 @@ impl FlowSelector {
             || self.namespace.is_some();
         if !chosen {
             problems.push(
-                Problem::new("$", "no flows are chosen: nothing is everything by default").hint(
+                Problem::new(
+                    "$",
+                    "no flows are selected: no fault affects everything by default",
+                )
+                .hint(
                     "give at least one of `to`, `from`, `ports`, `interface`, `of` and `namespace`",
                 ),
             );
@@ -164,12 +168,12 @@ impl FlowSelector {
         problems
     }
 
-    /// Which of their packets; none where that was left out.
+    /// The direction of the packets; none where it was left out.
     pub(crate) fn direction(&self) -> Option<Direction> {
         self.direction
     }
 
-    /// The same, with these of their packets.
+    /// The same flows with this direction.
     pub(crate) fn with_direction(&self, direction: Direction) -> Self {
         FlowSelector {
             direction: Some(direction),
@@ -177,10 +181,10 @@ impl FlowSelector {
         }
     }
 
-    /// The plan, unless it warns of another harm than is asked for and that is not wanted.
+    /// The plan, unless it has warnings and the flows are `strict`.
     ///
     /// # Errors
-    /// It is not wanted.
+    /// There are warnings, and `strict` is set.
     pub(crate) fn refuse_warnings_if_strict(&self, plan: Plan) -> Result<Plan, Refusal> {
         if plan.warnings.is_empty() || self.strict != Some(true) {
             return Ok(plan);
@@ -192,13 +196,13 @@ impl FlowSelector {
                 .collect(),
             ..Refusal::new(
                 "strict",
-                "this host would do another harm than is asked for",
+                "this host would do something else than is asked for",
             )
         }
-        .hint("change what is asked for, or leave `strict` out to have it with a warning"))
+        .hint("change the arguments, or leave `strict` out to get a warning instead"))
     }
 
-    /// Why their live connections can't be told, where they can't.
+    /// Why the TCP connections of these flows cannot be listed, if so; `at` is the place of the problem.
     pub(crate) fn connection_problem(&self, at: &str) -> Option<Problem> {
         match (&self.interface, self.protocol) {
             (Some(_), _) => Some(
@@ -213,10 +217,10 @@ impl FlowSelector {
         }
     }
 
-    /// What is to be done to them on this host. Looks only: the kernel is asked whether it would, too.
+    /// The packet filter that has an effect on these flows on this host. The kernel is asked whether it would take it.
     ///
     /// # Errors
-    /// There is no such host, interface or namespace; or the kernel would not do it.
+    /// There is no such host, interface or namespace, all ports are protected, or the kernel would not take the filter.
     pub(crate) fn filter(
         &self,
         harm: PacketEffect,
@@ -269,7 +273,7 @@ impl FlowSelector {
         if !problems.is_empty() {
             return Err(Refusal {
                 problems,
-                ..Refusal::new("no-match", "the flows are not to be found on this host")
+                ..Refusal::new("no-match", "the flows do not exist on this host")
             });
         }
         let spare_ports: Vec<PortRange> = context
@@ -280,17 +284,18 @@ impl FlowSelector {
         let all_spared = |mut ports: Box<dyn Iterator<Item = PortRange> + '_>| {
             ports.all(|port| port.within(&spare_ports))
         };
-        let of_ends = |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
+        let of_ends =
+            |ends: &[Endpoint]| ends.iter().map(|end| end.port).collect::<Option<Vec<_>>>();
         let spared = [Some(ports.clone()), of_ends(&to), of_ends(&from)]
             .into_iter()
             .flatten()
             .any(|ports| !ports.is_empty() && all_spared(Box::new(ports.into_iter())));
         if spared {
-            return Err(Refusal::new(
-                "protected",
-                "every port that is named is one that this host protects",
-            )
-            .hint("name others; the owner of this host may change `protect-ports` in its policy"));
+            return Err(
+                Refusal::new("protected", "this host protects every port that is named").hint(
+                    "name others; the owner of this host may change `protect-ports` in its policy",
+                ),
+            );
         }
         let named = |link: &&Interface| {
             self.interface
@@ -305,27 +310,27 @@ impl FlowSelector {
                 .any(|network| network.is_loopback())
             || (self.interface.is_some() && links.iter().filter(named).any(|link| link.loopback));
         let direction = self.direction.unwrap_or_default();
-        // What goes over the loopback arrives where it left: once is enough.
+        // A packet over the loopback arrives where it left: to affect it once is enough.
         let leaves_by =
             |link: &&Interface| !link.loopback || (loopback && direction == Direction::Egress);
         let arrives_by = |link: &&Interface| !link.loopback || loopback;
         let devices = |by: &dyn Fn(&&Interface) -> bool| {
-            // What another injection shapes with is no way out: what comes back from one `ifb` must not go to the next.
+            // The device of another injection leads nowhere: a packet that comes back from one `ifb` must not go to the next.
             let meant = |link: &&Interface| self.interface.is_some() || link.kind != "ifb";
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
         if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
         {
-            let what = "it is not known whose a packet at a device is";
+            let what = "a packet at a device does not show which process it belongs to";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
-                    "name its ports or addresses instead, or for latency, reordering and corruption `\"backend\": \"nfqueue\"`",
+                    "name ports or addresses instead; for latency, reordering and corruption, also `\"backend\": \"nfqueue\"`",
                 )],
-                ..Refusal::new("no-match", "the processes' packets can't be told from others'")
+                ..Refusal::new("no-match", "the packets of these processes cannot be told from those of others")
             });
         }
-        // What can't be looked at is as if there were nothing of it.
+        // What cannot be read is as if there were nothing of it.
         let translated = !matches!(harm, PacketEffect::Answer { .. })
             && context.host.translates_addresses(namespace.as_ref());
         let mut filter = PacketFilter {
@@ -374,7 +379,7 @@ impl FlowSelector {
         Ok(filter)
     }
 
-    /// The network namespace that is meant; none where it is ours.
+    /// The network namespace of the flows; none where it is the agent's own.
     pub(crate) fn find_namespace(
         &self,
         context: &PlanContext<'_>,
@@ -382,7 +387,7 @@ impl FlowSelector {
         self.locate(context).map(|place| place.namespace)
     }
 
-    /// Where the flows are, and whose.
+    /// The namespace and the control groups of the flows.
     pub(super) fn locate(&self, context: &PlanContext<'_>) -> Result<FlowLocation, Refusal> {
         let own = context
             .host
@@ -399,7 +404,7 @@ impl FlowSelector {
                     problems: vec![problem.hint(
                         "`ip netns` lists those with a name; `/proc/PID/ns/net` is a process's",
                     )],
-                    ..Refusal::new("no-match", "the network namespace is not to be had")
+                    ..Refusal::new("no-match", "there is no such network namespace")
                 }
             })?;
             return Ok(match found.inode == own.inode {
@@ -416,13 +421,13 @@ impl FlowSelector {
                 problems: vec![
                     Problem::new(
                         "$.protocol",
-                        "it is not known whose an arriving ICMP packet is",
+                        "an arriving ICMP packet does not show which process it belongs to",
                     )
                     .hint("leave `of` or the protocol out"),
                 ],
                 ..Refusal::new(
                     "no-match",
-                    "the processes' packets can't be told from others'",
+                    "the packets of these processes cannot be told from those of others",
                 )
             }),
             FlowOwner::Cgroups(cgroups, one) => Ok(FlowLocation {
@@ -434,6 +439,7 @@ impl FlowSelector {
     }
 }
 
+/// The inode of the filter's network namespace.
 fn namespace_inode(filter: &PacketFilter, context: &PlanContext<'_>) -> Result<u64, Refusal> {
     match &filter.namespace {
         Some(namespace) => Ok(namespace.inode),
@@ -444,7 +450,7 @@ fn namespace_inode(filter: &PacketFilter, context: &PlanContext<'_>) -> Result<u
     }
 }
 
-/// Which bits of packets' marks no other fault has in this namespace.
+/// The bits of packet marks that no other fault uses in this namespace, as the number of their place.
 fn free_marks(inode: u64, context: &PlanContext<'_>) -> Result<usize, Refusal> {
     let is_free = |number: &usize| {
         let name = marks_held(inode, *number);
@@ -452,8 +458,8 @@ fn free_marks(inode: u64, context: &PlanContext<'_>) -> Result<usize, Refusal> {
     };
     (0..PacketFilter::MARKS).find(is_free).ok_or_else(|| {
         let number = PacketFilter::MARKS;
-        let what = format!("{number} faults mark packets of this network already");
-        Refusal::new("overlap", what).hint("wait for the end of one of them: addresses are translated here, and what packets were before is known by such marks")
+        let what = format!("{number} faults already mark packets of this network");
+        Refusal::new("overlap", what).hint("wait until one of them ends: addresses are translated here (NAT), and such marks tell the original addresses of packets")
     })
 }
 
@@ -462,7 +468,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn something_must_be_chosen_and_be_right() {
+    fn flow_selector_empty_or_invalid_is_refused() {
         let problems = |json: serde_json::Value| -> Vec<String> {
             let flows: FlowSelector = serde_json::from_value(json).expect("it has the form");
             flows

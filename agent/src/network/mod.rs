@@ -1,5 +1,5 @@
-//! Which packets a network fault is about, and what that comes to on this host: flows, endpoints, partitions, the answers of name
-//! servers, and the checks that come before a plan.
+//! Which packets a network fault affects, and what that means on a host: flow selection, endpoints, partitions, answers of name
+//! servers, and the checks before a plan. Like the faults, this reads the host through `HostView` alone.
 
 mod dns_selector;
 mod endpoint;
@@ -26,7 +26,10 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use preflight::Preflight;
 
-/// The plan of a fault that is done to packets by a helper's tables.
+/// Plans an effect on the packets of flows.
+///
+/// # Errors
+/// The flows are not found, the kernel refuses, or the plan has warnings and the flows are `strict`.
 pub(crate) fn plan_for_flows(
     flows: &FlowSelector,
     harm: PacketEffect,
@@ -35,7 +38,10 @@ pub(crate) fn plan_for_flows(
     flows.refuse_warnings_if_strict(plan_for_filter(flows.filter(harm, context)?, context)?)
 }
 
-/// The plan of a helper that owns a filter's tables.
+/// Plans the helper that owns the tables of a packet filter.
+///
+/// # Errors
+/// The filter's namespace cannot be read.
 pub(crate) fn plan_for_filter(
     filter: PacketFilter,
     context: &PlanContext<'_>,
@@ -43,7 +49,7 @@ pub(crate) fn plan_for_filter(
     let Preflight { notes, warnings } =
         Preflight::of(&filter, context.host).map_err(|error| kernel_refusal(&error))?;
     let place = filter.place();
-    let id = filter.holds();
+    let id = filter.held_flows();
     Ok(Plan {
         victims: vec![Victim {
             kind: "flows".into(),
@@ -53,7 +59,7 @@ pub(crate) fn plan_for_filter(
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
             deadline: context.deadline(HumanDuration::default()),
-            role: HelperSpec::PacketFilter(Box::new(filter)),
+            spec: HelperSpec::from(filter),
         })],
         notes,
         warnings,

@@ -1,17 +1,17 @@
-//! How programs of a host or namespace find addresses: whom they ask, and what they find without asking. Looked at only.
+//! How programs of a host or namespace resolve names: by which name servers, and which names they know without asking one.
 
 use crate::dns::{NamePattern, ResolvConf, hosts, sources};
 use crate::plan::{HostView, Namespace};
 use core::net::IpAddr;
 
-/// What its files say; nothing where they can't be read.
+/// What the files of `/etc` say; empty where they cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct NameResolution {
-    /// The name servers of resolv.conf(5).
+    /// The addresses of the name servers in resolv.conf(5).
     servers: Vec<IpAddr>,
-    /// The names of hosts(5), each with all that stands in its line.
+    /// The names in hosts(5).
     hosts: Vec<String>,
-    /// Where nsswitch.conf(5) says that hosts are looked for.
+    /// The sources of host names in nsswitch.conf(5).
     sources: Vec<String>,
 }
 
@@ -40,18 +40,18 @@ impl NameResolution {
         }
     }
 
-    /// The name servers, where one of them is on the loopback.
+    /// All name servers, if one of them is on the loopback.
     pub(super) fn local_resolver(&self) -> Option<&[IpAddr]> {
         let is_local = |server: &IpAddr| server.to_canonical().is_loopback();
         self.servers.iter().any(is_local).then_some(&self.servers)
     }
 
-    /// What people should know of ways around a name server.
+    /// Notes on ways to resolve these names without asking a name server.
     pub(super) fn notes(&self, names: &[NamePattern]) -> Vec<String> {
         let mut notes = Vec::new();
         let known = self.hosts.iter().filter(|host| {
             let labels: Vec<&[u8]> = host.split('.').map(str::as_bytes).collect();
-            // What means everything is not about the machine's own names.
+            // A pattern for all names is not meant for the machine's own.
             names
                 .iter()
                 .any(|name| !name.is_all() && name.matches(&labels))
@@ -60,12 +60,12 @@ impl NameResolution {
         if !known.is_empty() {
             let known = known.join(", ");
             notes.push(format!(
-                "hosts(5) knows {known}: nobody need ask a name server for it"
+                "hosts(5) has {known}: programs need not ask a name server for it"
             ));
         }
         if self.sources.iter().any(|source| source == "resolve") {
             notes.push(
-                "nsswitch.conf has `resolve`: programs may ask systemd-resolved by a socket of its own, and only what that asks is seen here; `server` may name whom it asks".into(),
+                "nsswitch.conf has `resolve`: programs may ask systemd-resolved over its own socket, and only its own questions are affected; name its servers as `server`".into(),
             );
         }
         notes

@@ -1,4 +1,4 @@
-//! Flows between the members of a set, of which this host is one.
+//! Flows between the members of a partition, one of which is this host.
 
 use super::endpoint::{ends, read};
 use super::flow_selector::FlowSelector;
@@ -10,7 +10,7 @@ use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 
 impl FlowSelector {
-    /// The same where they are those between members, which take the place of their ends.
+    /// All problems of flows between these members, which take the place of `to` and `from`.
     pub(crate) fn problems_between(&self, members: &[String]) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (key, given) in [
@@ -28,23 +28,23 @@ impl FlowSelector {
                 Err(what) => what,
                 Ok(read) if read.port.is_some() => format!("`{member}` has a port"),
                 Ok(_) if members[..number].contains(member) => {
-                    format!("`{member}` stands there twice")
+                    format!("`{member}` is given twice")
                 }
                 Ok(_) => continue,
             };
             problems.push(
                 Problem::new(format!("$.between.members[{number}]"), what)
-                    .hint("a member is an address or a name; `ports` narrows to some"),
+                    .hint("a member is an address or a name; use `ports` to select ports"),
             );
         }
         problems.extend(self.problems_of_given_keys());
         problems
     }
 
-    /// The place among members that the host or namespace has by its own addresses.
+    /// The position of this host, or of the namespace, among the members, by its own addresses.
     ///
     /// # Errors
-    /// It is none of them, or several; or one of them has no address.
+    /// It is none of the members, or several of them; or a member has no address.
     pub(crate) fn position_among(
         &self,
         members: &[String],
@@ -77,7 +77,7 @@ impl FlowSelector {
             let own: Vec<String> = own.iter().map(ToString::to_string).collect();
             problems.push(
                 Problem::new("$.between.members", what.clone()).hint(format!(
-                    "exactly one of them is to be of {}",
+                    "exactly one member must have an address of this host: {}",
                     own.join(", ")
                 )),
             );
@@ -88,7 +88,7 @@ impl FlowSelector {
         })
     }
 
-    /// The same flows, but only those with these ends, and of those only what is lost.
+    /// The same flows, but only those to these members, in the direction in which packets are lost.
     pub(crate) fn narrowed_to(&self, others: Vec<String>, lost: LostDirection) -> FlowSelector {
         FlowSelector {
             to: Some(OneOrMany::Many(others)),

@@ -1,41 +1,41 @@
-//! Into which parts a set of members falls, and from whom each of them is cut off: pure, so that
-//! every agent of a set comes to its own piece of the same partition without asking the others.
+//! The parts of a partition, and which members each member is cut off from. This is pure, so that
+//! every agent computes its own piece of the same partition without asking the others.
 
 use backburn_experiments::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A partition between the members of a set. Every agent that gets it finds itself among the members by its own addresses, and cuts
-/// itself off from those that the shape says. In place of `to`, `from` and `direction`.
+/// A partition between members. Every agent finds itself among the members by its own addresses and cuts itself off from the members
+/// that the shape says. Replaces `to`, `from` and `direction`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct PartitionMembers {
-    /// The members, each by an address or a name, in the same order for every agent. On a fleet `@TARGET` means the agents of a target.
+    /// The members, each by an address or a name, in the same order for every agent. On a fleet, `@TARGET` means the agents of a target.
     #[schemars(length(min = 1, max = 256))]
     pub(crate) members: Vec<String>,
-    /// Who is cut off from whom.
+    /// Which members are cut off from which.
     pub(crate) shape: PartitionShape,
-    /// Only the packets from the first part to the second are lost; those the other way come through.
+    /// Whether only packets from the first part to the second are lost. Default: false, both ways.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) one_way: bool,
 }
 
-/// Who is cut off from whom.
+/// Which members are cut off from which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum PartitionShape {
-    /// The first member from all others.
+    /// The first member is cut off from all others.
     Isolate,
-    /// The first half from the second, which has one more where they can't be alike.
+    /// The first half is cut off from the second, which has one member more where the number is odd.
     Halves,
-    /// Each from all but its two neighbours in the list, of which the ends meet.
+    /// Each member is cut off from all but its two neighbours in the list; the first and the last are neighbours.
     Ring,
-    /// The first half from the second, but for one member between them that sees all.
+    /// The first half is cut off from the second, except for one member between them that reaches all.
     Bridge,
 }
 
-/// Which part a member is of.
+/// The part that a member belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     First,
@@ -43,7 +43,7 @@ enum Part {
     PartitionMembers,
 }
 
-/// Which packets between a member and those it is cut off from are lost, as that member sees them.
+/// Which packets between a member and those that it is cut off from are lost, as seen from that member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LostDirection {
     Leaving,
@@ -52,7 +52,7 @@ pub(crate) enum LostDirection {
 }
 
 impl PartitionMembers {
-    /// What is wrong with it, but for the members' names.
+    /// All problems of the partition, except those of the members' names.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let least = match self.shape {
@@ -60,15 +60,15 @@ impl PartitionMembers {
             PartitionShape::Bridge => 3,
             PartitionShape::Ring => 4,
         };
-        // How many agents a target has is known when it is picked; then this is asked again.
+        // The number of agents of a target is known when they are selected; then this is checked again.
         let has_target = self.members.iter().any(|member| member.starts_with('@'));
         if self.members.len() < least && !has_target {
             problems.push(
                 Problem::new(
                     "$.between.members",
-                    format!("of {} members nobody would be cut off", self.members.len()),
+                    format!("with {} members, none would be cut off", self.members.len()),
                 )
-                .hint(format!("this shape wants {least} at the least")),
+                .hint(format!("this shape requires at least {least}")),
             );
         }
         if self.one_way && self.shape == PartitionShape::Ring {
@@ -80,7 +80,7 @@ impl PartitionMembers {
         problems
     }
 
-    /// Whom the member at this place is cut off from, and which way.
+    /// The members that the member at this position is cut off from, and which packets are lost.
     pub(crate) fn cut(&self, place: usize) -> (Vec<usize>, LostDirection) {
         let count = self.members.len();
         let others = (0..count).filter(|other| *other != place);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_as_they_are_called() {
+    fn partition_topology_names_match_their_shapes() {
         let cuts = |count, shape| -> Vec<Vec<usize>> {
             let between = between(count, shape, false);
             assert!(between.problems().is_empty());
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_a_cut_agree() {
+    fn partition_topology_both_sides_of_a_cut_agree() {
         for shape in [
             PartitionShape::Isolate,
             PartitionShape::Halves,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_are_no_partition() {
+    fn partition_topology_too_few_members_is_an_error() {
         assert_eq!(between(3, PartitionShape::Ring, false).problems().len(), 1);
         assert_eq!(
             between(2, PartitionShape::Bridge, false).problems().len(),

@@ -1,5 +1,4 @@
-//! What people should know before packets are harmed: what on this host would keep the fault from being seen, or make it look like
-//! something else.
+//! What people should know before packets are affected: what on this host would hide the fault, or make it look like something else.
 
 use crate::changes::count;
 use crate::packet_filter::{FlowMatch, IpNetwork, PacketFilter, Protocol};
@@ -8,7 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 use std::io;
 
-/// How many things of one kind a note names.
+/// Most things of one kind that a note names.
 const MAX_LISTED_NAMES: usize = 4;
 
 /// What people should know of a packet filter, and what they should be warned of.
@@ -40,7 +39,7 @@ fn notes(filter: &PacketFilter, seen: &NetworkSnapshot) -> Vec<String> {
     let mut notes = Vec::new();
     if filter.closes_established() {
         notes.push(format!(
-            "{} now, and others that come until then, are closed for good: that is not undone",
+            "{} now, and those opened until then, are closed for good: this is not reverted",
             count(seen.live_connections, "live connection", "live connections")
         ));
     }
@@ -62,12 +61,12 @@ fn warnings(filter: &PacketFilter, seen: &NetworkSnapshot) -> Vec<String> {
     let mut warnings = Vec::new();
     if filter.translated && !filter.inlets.is_empty() {
         warnings.push(
-            "addresses are translated here (nat), and arriving packets are shaped as they come in, before it is known what they were: answers from behind a translated address or port are not shaped. Name the addresses that stand behind it as well, or shape at the other side".into(),
+            "addresses are translated here (NAT), and arriving packets are shaped before their original addresses are known: answers from behind a translated address or port are not shaped. Name the addresses behind it as well, or shape at the other side".into(),
         );
     }
     if seen.has_ipvs {
         warnings.push(
-            "IPVS forwards to other addresses here: what goes to its services is chosen only where it is not yet, or no longer, forwarded. Name the addresses of the servers as well".into(),
+            "IPVS forwards to other addresses here: packets to its services are affected only before or after they are forwarded. Name the addresses of the real servers as well".into(),
         );
     }
     warnings
@@ -79,7 +78,7 @@ fn interface_down(filter: &PacketFilter, seen: &NetworkSnapshot) -> Option<Strin
     let mut links = seen.interfaces.iter();
     links
         .any(|link| link.name == *wanted && !link.up)
-        .then(|| format!("interface `{wanted}` is down: no packet goes over it"))
+        .then(|| format!("interface `{wanted}` is down: it carries no packets"))
 }
 
 /// Rules of legacy iptables, which netlink does not show.
@@ -89,7 +88,7 @@ fn legacy_tables(seen: &NetworkSnapshot) -> impl Iterator<Item = String> {
         .map(|(kind, tables)| {
             let tables: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();
             format!(
-                "there are rules of legacy {kind} (tables {}): what they drop is not seen by the fault's rules, and may look like this fault",
+                "there are rules of legacy {kind} (tables {}): packets that they drop do not reach the rules of this fault, and may look like it",
                 tables.join(", ")
             )
         })
@@ -122,7 +121,7 @@ fn earlier_chains(filter: &PacketFilter, seen: &NetworkSnapshot) -> Option<Strin
         .collect();
     (!chains.is_empty()).then(|| {
         format!(
-            "packets come to rules of others first, which drop or reject some: {}",
+            "other rules come first and drop or reject some packets: {}",
             listed(chains.into_iter())
         )
     })
@@ -142,7 +141,7 @@ fn missing_ipv6(flows: &FlowMatch, seen: &NetworkSnapshot) -> Option<String> {
     let mut named = flows.to.iter().chain(&flows.from);
     let wants = named.any(|end| end.networks.iter().any(|network| !network.is_v4()));
     (wants && !seen.has_ipv6 && !flows.loopback).then(|| {
-        "addresses of IPv6 are named, and no interface has one: IPv6 is off here".to_owned()
+        "addresses of IPv6 are named, but no interface has one: IPv6 is off here".to_owned()
     })
 }
 

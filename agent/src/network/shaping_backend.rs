@@ -1,5 +1,5 @@
-//! By what packets are shaped: by netem, on a device of ours, where the kernel has it; else by what is left without it,
-//! which sees packets of one direction only.
+//! What shapes packets: netem, on a device that Backburn adds, where the kernel has it; else something
+//! that affects packets of one direction only.
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
@@ -10,33 +10,33 @@ use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What shapes packets.
+/// What shapes packets: the kernel's netem, or what works without it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShapingBackend {
-    /// netem where the kernel has it, else what works without.
+    /// netem where the kernel has it, else what works without it.
     #[default]
     Auto,
-    /// The kernel's netem, on a device of ours.
+    /// The kernel's netem, on a device that Backburn adds.
     Netem,
-    /// Without netem: a process of ours, by a packet queue; for duplicates the kernel's packet rules.
+    /// Without netem: a helper process that reads a packet queue; for duplicates, the kernel's packet rules.
     Nfqueue,
 }
 
-/// A fault that netem does, and something else as well for one direction.
+/// The ways to cause an effect: by netem, and by something else for one direction.
 pub(crate) struct ShapingMethods {
-    /// With netem.
+    /// The effect by netem.
     pub shape: Shaping,
-    /// Without it.
+    /// The effect without netem.
     pub other: PacketEffect,
-    /// The direction that can be had without it; meant where none is said.
+    /// The only direction without netem, which is also the default.
     pub only: Direction,
-    /// What does it without, for people.
+    /// What people should know of the way without netem.
     pub note: &'static str,
 }
 
 impl ShapingBackend {
-    /// What contradicts itself, whatever the kernel has.
+    /// The contradictions in the arguments, whatever the kernel supports.
     pub(crate) fn problems(
         backend: Option<Self>,
         flows: &FlowSelector,
@@ -49,10 +49,10 @@ impl ShapingBackend {
         }
     }
 
-    /// Plans it by what this host has.
+    /// Plans the effect by what this host supports.
     ///
     /// # Errors
-    /// It has not what is wanted.
+    /// The host does not support what is asked for, or the flows are refused.
     pub(crate) fn plan(
         backend: Option<Self>,
         flows: &FlowSelector,
@@ -62,7 +62,7 @@ impl ShapingBackend {
         let direction = flows.direction().unwrap_or(ways.only);
         let left_out = flows.direction().is_none().then(|| {
             format!(
-                "only {} packets, as `direction` is left out",
+                "only {} packets are affected, since `direction` is left out",
                 which(ways.only).0
             )
         });
@@ -78,24 +78,29 @@ impl ShapingBackend {
                         plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
-                        "backend netem: on a device of ours that the packets are forwarded to; the interfaces keep their disciplines".into(),
+                        "backend netem: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),
                     );
                     return Ok(plan);
                 }
                 Err(error) => Some(error),
             },
         };
-        let hint = "`backburn-agent doctor` tells what this kernel has; the `sch_netem` and `ifb` modules are wanted";
+        let hint = "`backburn-agent doctor` shows what this kernel supports; netem needs the modules `sch_netem` and `ifb`";
         match (backend, missing) {
             (Some(ShapingBackend::Netem), Some(error)) => Err(Refusal {
                 problems: vec![
-                    Problem::new("$.backend", format!("netem can't be had: {error}")).hint(hint),
+                    Problem::new("$.backend", format!("netem is not available: {error}"))
+                        .hint(hint),
                 ],
-                ..Refusal::new("no-backend", "this kernel can't do it by netem")
+                ..Refusal::new("no-backend", "netem is not available on this kernel")
             }),
             (_, Some(error)) if direction != ways.only => Err(Refusal {
                 problems: vec![one_way(ways.only)],
-                ..Refusal::new("no-backend", format!("netem can't be had here: {error}")).hint(hint)
+                ..Refusal::new(
+                    "no-backend",
+                    format!("netem is not available on this kernel: {error}"),
+                )
+                .hint(hint)
             }),
             (_, missing) => {
                 let mut plan = plan_for_flows(&flows, ways.other, context)?;
@@ -103,7 +108,7 @@ impl ShapingBackend {
                 plan.notes.push(ways.note.into());
                 plan.warnings.extend(missing.map(|error| {
                     format!(
-                        "netem is not available on this kernel ({error}): only {} packets are had, and not by netem; another kernel may do another harm",
+                        "netem is not available on this kernel ({error}): only {} packets are affected, without netem; the effect may differ from that of another kernel",
                         which(ways.only).0
                     )
                 }));
@@ -113,7 +118,7 @@ impl ShapingBackend {
     }
 }
 
-/// Which packets, and what `direction` calls them.
+/// What the packets of a direction are called, and its name as an argument.
 fn which(only: Direction) -> (&'static str, &'static str) {
     match only {
         Direction::Egress => ("leaving", "egress"),
@@ -125,9 +130,9 @@ fn one_way(only: Direction) -> Problem {
     let (which, word) = which(only);
     Problem::new(
         "$.direction",
-        format!("without netem only {which} packets can be had"),
+        format!("without netem, only {which} packets can be affected"),
     )
     .hint(format!(
-        "leave it out, or `{word}`; the other way round, inject at the other side"
+        "leave it out, or give `{word}`; for the other direction, inject the fault at the other side"
     ))
 }

@@ -228,7 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn networks_are_read_and_written() {
+    fn address_networks_round_trip() {
         for (text, shown) in [
             ("10.1.2.3/8", "10.0.0.0/8"),
             ("10.1.2.3", "10.1.2.3"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_meet_are_one() {
+    fn address_adjacent_ranges_are_merged() {
         let range = |first: u8, last: u8| (vec![0, first], vec![0, last]);
         assert_eq!(
             merged(vec![range(9, 9), range(1, 3), range(2, 5), range(6, 7)]),
@@ -266,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_network_holds_its_address(bits in any::<u32>(), prefix in 0u8..=32) {
+        fn address_network_contains_its_address(bits in any::<u32>(), prefix in 0u8..=32) {
             let address = Ipv4Addr::from_bits(bits);
             let network = IpNetwork::new(address.into(), prefix).expect("up to 32 bits");
             let (first, last) = network.range();

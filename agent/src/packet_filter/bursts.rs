@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_lost_in_as_long_bursts_as_the_model_says() {
+    fn bursts_loss_and_length_match_the_model() {
         for (model, share, long) in [
             (bursts(5.0, 25.0, 100.0, 0.0), 1.0 / 6.0, 4.0),
             (bursts(1.0, 10.0, 100.0, 0.0), 1.0 / 11.0, 10.0),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_loses_the_same_and_what_is_rare_is_there() {
+    fn bursts_same_seed_loses_the_same_and_rare_bursts_occur() {
         let model = bursts(5.0, 25.0, 100.0, 0.0);
         assert_eq!(model.pattern(7).lost, model.pattern(7).lost);
         assert_ne!(model.pattern(7).lost, model.pattern(8).lost);

@@ -114,7 +114,7 @@ impl PacketFilter {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn remove_leftovers(&self) -> io::Result<()> {
+    pub fn remove_shapers(&self) -> io::Result<()> {
         if !self.harm.shapes() {
             return Ok(());
         }

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_have_the_mean_and_the_spread_that_are_asked_for() {
+    fn distribution_tables_have_the_requested_mean_and_spread() {
         for distribution in ALL {
             let table = distribution.table();
             assert!(table.is_sorted());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn correlation_makes_delays_alike_and_keeps_their_distribution() {
+    fn distribution_correlated_delays_keep_their_distribution() {
         for distribution in ALL {
             let (_, wanted) = moments(&drawn(delay(0.0, distribution), 1));
             for correlation in [0.0, 25.0, 75.0] {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_overtake_are_as_many_as_are_asked_for() {
+    fn distribution_reordered_share_matches_the_request() {
         let overtaking = |percent, gap| {
             let overtake = super::super::packet_effect::Overtake {
                 percent,

@@ -296,7 +296,7 @@ impl PacketFilter {
     ///
     /// # Errors
     /// That can't be looked at.
-    pub fn residue(&self) -> io::Result<Vec<String>> {
+    pub fn leftovers(&self) -> io::Result<Vec<String>> {
         let look = || {
             let socket = Socket::open(netlink::Family::Netfilter)?;
             let mut there = Vec::new();
@@ -397,7 +397,7 @@ impl PacketFilter {
     ///
     /// # Errors
     /// That can't be looked at.
-    pub fn drift(&self) -> io::Result<Vec<String>> {
+    pub fn find_drift(&self) -> io::Result<Vec<String>> {
         let look = || {
             let mut drift = self.chain_drift()?;
             drift.extend(self.shaper_drift()?);
@@ -424,7 +424,7 @@ impl PacketFilter {
     }
 
     /// What it holds alone: the same flows of the same namespace, however they are harmed.
-    pub fn holds(&self) -> String {
+    pub fn held_flows(&self) -> String {
         let inode = self.inode();
         // The end tells the whole from its beginning: one port is not a part of another.
         format!("flows:{inode}:{};", self.flows)

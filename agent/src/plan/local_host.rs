@@ -114,10 +114,7 @@ impl HostView for LocalHost {
     }
 
     fn translates_addresses(&self, namespace: Option<&Namespace>) -> bool {
-        matches!(
-            netlink::within(namespace, netlink::has_nat),
-            Ok(Some(true))
-        )
+        matches!(netlink::within(namespace, netlink::has_nat), Ok(Some(true)))
     }
 
     fn check_shaping(&self, shape: &Shaping) -> io::Result<()> {

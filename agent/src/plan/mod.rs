@@ -1,4 +1,4 @@
-//! What a fault comes to on a host: the plan, and what it is made from. A plan is data; making one changes nothing.
+//! The plan of a fault on a host, and the read-only view of the host that it is made from. A plan is data; making one changes nothing.
 
 mod host_view;
 mod kernel_refusal;
@@ -18,36 +18,36 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{PlanView, Victim};
 use serde::{Deserialize, Serialize};
 
-/// What would be done, exactly, with its undo.
+/// What exactly a fault would do, with its undo.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Who is hit.
+    /// The victims: processes, flows, a file system, ...
     pub victims: Vec<Victim>,
-    /// What is done, in order; undone in the opposite order.
+    /// The changes in the order in which they are applied; they are undone in the opposite order.
     pub changes: Vec<Change>,
-    /// What people should know.
+    /// Notes for people.
     pub notes: Vec<String>,
-    /// Where the host would do another harm than the arguments ask for.
+    /// Where this host would do something else than the arguments ask for.
     pub warnings: Vec<String>,
-    /// What should come after a one-shot fault.
+    /// What a supervisor is expected to do after a one-shot fault.
     pub expect: Option<Expectation>,
 }
 
-/// That a supervisor brings processes back.
+/// The restart of processes that is expected of a supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Expectation {
-    /// How many should come back.
+    /// Number of processes that should be restarted.
     pub number: usize,
-    /// Who would be seen as having come back.
+    /// Selects the processes that count as restarted.
     pub selector: ProcessSelector,
-    /// Those that matched before: they are not newcomers.
+    /// The processes that matched before the fault: they do not count as restarted.
     pub known: Vec<ProcessId>,
-    /// How soon.
+    /// Time within which they should be restarted.
     pub within: HumanDuration,
 }
 
 impl Plan {
-    /// The plan, for people and controllers.
+    /// Describes the plan for people and controllers.
     pub fn view(&self) -> PlanView {
         PlanView {
             victims: self.victims.clone(),

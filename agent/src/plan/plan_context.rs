@@ -12,22 +12,22 @@ pub struct PlanContext<'a> {
     pub host: &'a dyn HostView,
     /// Which processes are never victims.
     pub protection: &'a Protection,
-    /// Ports whose packets are never touched, at either end.
+    /// Ports whose packets no fault touches, at either end.
     pub protected_ports: &'a [u16],
-    /// The connection over which the agent hears its controller, where that is one: never touched either.
+    /// The TCP connection to the controller, if there is one: no fault touches it.
     pub control_connection: Option<ControlConnection>,
-    /// The injection's id: what is made for it bears a name that begins with it.
+    /// The injection's id: whatever is made for the injection has a name that begins with it.
     pub injection: &'a str,
-    /// What other injections hold, as changes name it, each with the injection's id.
+    /// What other injections hold, as their changes name it, each with the injection's id.
     pub held: &'a [(String, String)],
-    /// How long it lasts; nothing for a one-shot fault.
+    /// How long the fault lasts; none for a one-shot fault.
     pub duration: Option<HumanDuration>,
-    /// What random picks come from.
+    /// Seed for random selection.
     pub seed: u64,
 }
 
 impl PlanContext<'_> {
-    /// The name of the n-th thing that is made for the injection.
+    /// The name of the n-th thing that is made for the injection, counting from 0.
     pub fn mark(&self, number: usize) -> String {
         format!("{}-{number}", self.injection)
     }
@@ -38,7 +38,8 @@ impl PlanContext<'_> {
         self.held.iter().any(|(thing, _)| *thing == name)
     }
 
-    /// When the kernel ends a helper: a little after the agent should have.
+    /// The time after which a helper ends by itself: a little after the agent should have ended it. `takes` counts where the fault has no
+    /// duration.
     pub fn deadline(&self, takes: HumanDuration) -> HumanDuration {
         const GRACE: HumanDuration = HumanDuration::seconds(2);
         let takes = self.duration.unwrap_or(takes).0;

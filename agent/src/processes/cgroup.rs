@@ -1,4 +1,4 @@
-//! Control groups of version 2, by which the kernel tells whose a socket is.
+//! Control groups: the paths of a process in them, and those of version 2, by which the kernel tells whose a socket is.
 
 use super::ProcessTable;
 use serde::{Deserialize, Serialize};
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Cgroup {
-    /// Its folder.
+    /// The folder of the control group.
     pub folder: PathBuf,
-    /// How far below the root it is; those just below it are at 1.
+    /// How far below the root the group is, counting from 1.
     pub level: u32,
     /// The kernel's number of it, which no other ever has: its folder's inode.
     pub id: u64,
 }
 
 impl Cgroup {
-    /// The one that a process is in. None where that is the root.
+    /// The control group that a process is in; none where that is the root.
     ///
     /// # Errors
-    /// Version 2 is not mounted, or the process or its group can't be looked at.
+    /// Version 2 is not mounted, or the process or its group cannot be read.
     pub fn of(table: &ProcessTable, pid: i32) -> io::Result<Option<Self>> {
         let paths = cgroup_paths(table, pid)
-            .ok_or_else(|| io::Error::other(format!("process {pid} can't be looked at")))?;
+            .ok_or_else(|| io::Error::other(format!("process {pid} cannot be read")))?;
         let missing = || io::Error::other("there are no control groups of version 2 here");
         let (_, path) = paths
             .into_iter()
@@ -53,18 +53,18 @@ impl Cgroup {
         }))
     }
 
-    /// The processes in it and in those below it; 0 for each that is in none of our process namespaces.
+    /// The ids of the processes in the group and in those below it; 0 for each that is in another process namespace.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The group cannot be read.
     pub fn members(&self) -> io::Result<Vec<i32>> {
         members(&self.folder)
     }
 
-    /// The kernel's numbers of it and of those below it.
+    /// The kernel's numbers of the group and of those below it.
     ///
     /// # Errors
-    /// They can't be read.
+    /// The group cannot be read.
     pub fn numbers(&self) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.clone()];
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_is_found_among_others() {
+    fn cgroup_mount_is_found_among_others() {
         let line = "31 23 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
         assert_eq!(mounted(line), Some("/sys/fs/cgroup/unified".into()));
         for other in [

@@ -1,5 +1,5 @@
-//! A selector made ready to be held against processes: looked up once what can be, then the
-//! cheapest criteria first.
+//! A selector that is ready to be matched against processes: what can be looked up once is, and the
+//! cheapest criteria come first.
 
 use super::cgroup::{cgroup_parts, cgroup_paths, whole_unit};
 use super::selector::{ProcessSelector, Relative, UserOf, exceptions};
@@ -12,14 +12,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The kernel keeps this much of a name.
+/// Longest name that the kernel keeps, in bytes.
 const COMM_BYTES: usize = 15;
 
 fn is_one_of(names: &[String], name: &[u8]) -> bool {
     names.iter().any(|wanted| wanted.as_bytes() == name)
 }
 
-/// A selector, ready.
+/// A selector that is ready to be matched against processes.
 pub(super) struct Matcher<'a> {
     table: &'a ProcessTable,
     names: Option<&'a [String]>,
@@ -32,17 +32,20 @@ pub(super) struct Matcher<'a> {
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
     listening: Option<ListeningSockets>,
-    /// Whether `listening` means any network, since something else says which processes are meant.
+    /// Whether `listening` means any network, since something else tells which processes are meant.
     any_network: bool,
     except: Vec<Matcher<'a>>,
-    /// Who would match if it listened in this process's network, and does in another.
+    /// Processes that match except that they listen in another network than the agent's.
     pub(super) elsewhere: RefCell<BTreeSet<i32>>,
-    /// How many processes could not be looked into for want of rights.
+    /// Number of processes that could not be read for lack of privileges.
     pub(super) unreadable: Cell<usize>,
 }
 
 impl<'a> Matcher<'a> {
-    /// Looks up what can be looked up once: a user's number, the id in a file, who is whose parent.
+    /// Looks up what can be looked up once: the number of a user, the id in a file, parents.
+    ///
+    /// # Errors
+    /// The problems of the selector; their paths begin with `at`.
     pub(super) fn new(
         s: &'a ProcessSelector,
         at: &str,
@@ -53,7 +56,7 @@ impl<'a> Matcher<'a> {
         if problems.is_empty() {
             for (path, exception) in exceptions(s, at) {
                 match Matcher::new(exception, &path, table) {
-                    // Whoever is excepted is so in any network.
+                    // An exception counts in any network.
                     Ok(matcher) => except.push(Matcher {
                         any_network: true,
                         ..matcher
@@ -74,9 +77,11 @@ impl<'a> Matcher<'a> {
         };
         match s.pid_file.as_deref().map(pid_in) {
             Some(Ok(pid)) => narrow(BTreeSet::from([pid])),
-            Some(Err(what)) => problems.push(Problem::new(format!("{at}.pid-file"), what).hint(
-                "the file must hold a process id in its first line; is the service running?",
-            )),
+            Some(Err(what)) => {
+                problems.push(Problem::new(format!("{at}.pid-file"), what).hint(
+                    "the first line of the file must be a process id; is the service running?",
+                ))
+            }
             None => {}
         }
         if let Some(child) = &s.parent_of {
@@ -134,7 +139,7 @@ impl<'a> Matcher<'a> {
         })
     }
 
-    /// Whoever may match at all, of all the processes there are.
+    /// Those of all processes that may match at all.
     pub(super) fn candidates(&self, all: &[i32]) -> Vec<i32> {
         match &self.pids {
             Some(pids) => all
@@ -152,7 +157,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Whether a process is meant. What can't be read does not match.
+    /// Whether a process matches. A process that cannot be read does not.
     pub(super) fn matches(&self, pid: i32) -> bool {
         let table = self.table;
         self.pids.as_ref().is_none_or(|pids| pids.contains(&pid))
@@ -173,7 +178,7 @@ impl<'a> Matcher<'a> {
             && self.listens(pid)
     }
 
-    /// Whether it listens where it should, and is not excepted.
+    /// Whether a process listens where it should, and is not excepted.
     fn listens(&self, pid: i32) -> bool {
         let network = match self.network(pid) {
             Some(Ok(network)) => network,
@@ -195,7 +200,7 @@ impl<'a> Matcher<'a> {
         is_meant
     }
 
-    /// Whose network a process listens in; none where nothing is said of ports.
+    /// The network that a process listens in; none where the selector has no ports.
     pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<ListenerNetwork>>> {
         let listening = self.listening.as_ref()?;
         Some(listening.holds(self.table, pid))
@@ -274,17 +279,17 @@ fn relatives(table: &ProcessTable, of: &Relative) -> BTreeSet<i32> {
     }
 }
 
-/// The most that a pid file may hold, in bytes: a number and a few words beside it.
+/// Longest pid file, in bytes: a number and a few words beside it.
 const MAX_PID_FILE_BYTES: u64 = 4096;
 
 fn pid_in(path: &str) -> Result<i32, String> {
     let text = crate::files::read_regular(Path::new(path), MAX_PID_FILE_BYTES)
-        .map_err(|error| format!("`{path}` can't be read: {error}"))?;
+        .map_err(|error| format!("cannot read `{path}`: {error}"))?;
     let text = String::from_utf8_lossy(&text);
     let first = text.lines().next().unwrap_or_default().trim();
     first
         .parse()
         .ok()
         .filter(|pid| *pid > 0)
-        .ok_or_else(|| format!("`{path}` holds no process id"))
+        .ok_or_else(|| format!("`{path}` contains no process id"))
 }

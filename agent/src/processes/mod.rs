@@ -1,7 +1,7 @@
-//! Reading the process table. Nothing here touches a process: who there is, who a selector means,
-//! who must be spared, and whether a process is still the one that was meant.
+//! Reading the process table: which processes there are, which of them a selector finds, which are
+//! protected, and whether a process is still the same. Nothing here changes a process.
 //!
-//! A process is always its id *and* its start time, since the kernel gives ids out again.
+//! A process is always identified by its id *and* its start time, since the kernel reuses ids.
 
 mod cgroup;
 mod clock_shift;
@@ -35,10 +35,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{borrow::Cow, fmt, str::FromStr};
 
-/// A process that can't be mistaken for a later one with the same id. Written `4711@123456`.
+/// A process that cannot be mistaken for a later one with the same id. Written `4711@123456`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessId {
-    /// The process id.
+    /// The process id (pid).
     pub pid: i32,
     /// When it started, in clock ticks since the machine's boot (`/proc/PID/stat`, field 22, less what the reader's time namespace
     /// adds to it).
@@ -61,7 +61,7 @@ impl FromStr for ProcessId {
                 Some(ProcessId { pid, start: start.parse().ok()? })
             })
             .ok_or_else(|| {
-                format!("`{text}` is not a process: its id and start time are wanted, like `4711@123456`")
+                format!("`{text}` is not a process: expected its id and start time, such as `4711@123456`")
             })
     }
 }
@@ -87,25 +87,25 @@ impl JsonSchema for ProcessId {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A process's id and its start time in ticks since boot, like `4711@123456`",
+            "description": "A process's id and its start time in ticks since boot, such as `4711@123456`",
             "type": "string",
             "pattern": "^[0-9]+@[0-9]+$"
         })
     }
 }
 
-/// A process, as it was when it was looked at.
+/// A process, as it was when the process table was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Which one.
+    /// The id and start time of the process.
     pub id: ProcessId,
     /// Its name: `comm`, or the program's base name where the kernel cut that short at 15 bytes.
     pub name: String,
     /// Its state: `R`, `S`, `D`, `T` stopped, `t` held by a tracer, `Z` dead and not yet waited for.
     pub state: char,
-    /// Its parent's process id.
+    /// The process id of its parent.
     pub parent: i32,
-    /// Its effective user id.
+    /// The effective user id of the process.
     pub uid: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Which processes are Backburn's own, and which it was started from: never a victim, or a fault
-//! could not be put back.
+//! Which processes are Backburn's own, and which Backburn was started from: they are never victims, or a
+//! fault could not be reverted.
 //!
 //! A process is Backburn's own by the program that it runs, not by what that is called: its file
 //! is the one that runs here, or bears the note of [`ProgramNote`](super::ProgramNote).
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// What our programs are called as they ship.
+/// Names of Backburn's programs.
 const PROGRAMS: [&str; 2] = ["backburn", "backburn-agent"];
-/// Started like this, our program is somebody to be hit: the demo's own service.
+/// The subcommand with which Backburn's program is a victim like any other: the service of the demo.
 const DEMO: &str = "demo-service";
 
-/// Tells Backburn's own processes, and those that they were started from, from others.
+/// Tells Backburn's own processes, and those that Backburn was started from, from all others.
 pub(super) struct OwnProcesses<'a> {
     table: &'a ProcessTable,
     /// This process, unless the table is a made-up one, in which its id would be a stranger's.
@@ -30,12 +30,12 @@ pub(super) struct OwnProcesses<'a> {
     origins: OnceCell<Origins>,
 }
 
-/// What Backburn's processes of this host were started from.
+/// The processes that Backburn's processes of this host were started from.
 #[derive(Default)]
 struct Origins {
-    /// Each process that one of them was started from, with the one that was.
+    /// Each process that Backburn was started from, with the process of Backburn that was.
     starters: BTreeMap<i32, i32>,
-    /// The command lines of theirs, each with the process's id.
+    /// The command lines of Backburn's processes, each with the id of its process.
     commands: Vec<(String, i32)>,
 }
 
@@ -52,10 +52,10 @@ impl<'a> OwnProcesses<'a> {
         }
     }
 
-    /// Why this process is none to be hit, where it is Backburn's own or Backburn was started from it.
+    /// Why this process is protected, if it is Backburn's own or Backburn was started from it.
     pub(super) fn reason(&self, pid: i32) -> Option<String> {
         if self.own == Some(pid) || self.is_ours(pid) {
-            return Some("Backburn's own".into());
+            return Some("it is a process of Backburn".into());
         }
         let origins = self.origins();
         if let Some(started) = origins.starters.get(&pid) {
@@ -68,7 +68,7 @@ impl<'a> OwnProcesses<'a> {
         let line = command_of(&self.table.arguments(pid));
         let (_, started) = (origins.commands.iter()).find(|(command, _)| line.contains(command))?;
         Some(format!(
-            "its command line holds the one of {}",
+            "its command line contains that of {}",
             self.named(*started)
         ))
     }

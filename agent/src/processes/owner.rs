@@ -1,24 +1,24 @@
-//! Whether those who answer for a ledger entry can put it back: a process that is stopped or frozen is there and does nothing.
+//! Whether the processes that answer for a ledger entry can revert it: one that is stopped or frozen is there and does nothing.
 
 use super::cgroup::cgroup_paths;
 use super::{ProcessId, ProcessTable};
 use std::path::{Path, PathBuf};
 
-/// What the processes are that answer for an entry.
+/// The state of the processes that answer for a ledger entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerState {
-    /// They run.
+    /// They are running.
     Alive,
     /// One of them is stopped by a signal or a tracer.
     Stopped,
     /// One of them is in a control group that is frozen.
     Frozen,
-    /// They are gone.
+    /// They have ended.
     Dead,
 }
 
 impl OwnerState {
-    /// Its name, for people and scripts.
+    /// The name of the state, for people and scripts.
     pub fn name(self) -> &'static str {
         match self {
             OwnerState::Alive => "alive",
@@ -30,7 +30,7 @@ impl OwnerState {
 }
 
 impl ProcessTable {
-    /// The state of those of these processes that are there, the worst of them. They are taken to be there.
+    /// The worst state of those of these processes that have not ended; at least one is taken to be there.
     pub fn owner_state(&self, owner: &[ProcessId]) -> OwnerState {
         let alive = || owner.iter().filter(|id| self.alive(**id));
         if alive().any(|id| self.is_frozen(id.pid)) {

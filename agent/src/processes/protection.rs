@@ -1,5 +1,5 @@
-//! Who is never a victim, whatever a selector says: pid 1, the kernel's threads, Backburn's own
-//! processes and those that it was started from, the dead, and what the policy protects.
+//! Which processes are never victims, whatever a selector says: pid 1, kernel threads, Backburn's own
+//! processes and those that it was started from, dead processes, and those that the policy protects.
 
 use super::cgroup::{cgroup_paths, whole_unit};
 use super::own_processes::OwnProcesses;
@@ -9,11 +9,11 @@ use backburn_experiments::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the policy protects. A `*` at the end of an entry stands for anything.
+/// The processes that the policy protects. A `*` at the end of an entry stands for anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Protection {
-    /// Processes of these names. Left out: `init`, systemd, sshd, the message bus, the container runtimes, the kubelet and the network's manager.
+    /// Processes with these names. Default: `init`, systemd, sshd, the message bus, the container runtimes, the kubelet and NetworkManager.
     pub names: Vec<String>,
     /// Processes of these systemd units, and of all below them.
     pub units: Vec<String>,
@@ -49,22 +49,22 @@ impl Default for Protection {
 }
 
 impl Protection {
-    /// What would silently protect nobody; `at` is where this stands, e.g. `$.protect`.
+    /// Entries that would protect nothing; `at` is the place of this in the policy, e.g. `$.protect`.
     pub fn problems(&self, at: &str) -> Vec<Problem> {
         let unknown = |(index, user): (usize, &String)| {
             uid_of(user).is_none().then(|| {
                 Problem::new(
                     format!("{at}.users[{index}]"),
-                    format!("this host has no user `{user}`"),
+                    format!("there is no user `{user}` on this host"),
                 )
-                .hint("a name that `getent passwd` knows, or a number")
+                .hint("give a name that `getent passwd` lists, or a number")
             })
         };
         self.users.iter().enumerate().filter_map(unknown).collect()
     }
 }
 
-/// The one place where it is decided who is spared.
+/// Decides which processes are protected.
 pub(super) struct ProtectionCheck<'a> {
     table: &'a ProcessTable,
     protection: &'a Protection,
@@ -86,16 +86,16 @@ impl<'a> ProtectionCheck<'a> {
         }
     }
 
-    /// Why this process is not hit, if so.
+    /// Why this process is protected, if it is.
     pub(super) fn reason(&self, process: &Process, stat: &Stat) -> Option<String> {
         if process.id.pid == 1 {
-            return Some("it is the first process of this system".into());
+            return Some("it is the first process of the system".into());
         }
         if stat.is_kernel_thread() {
-            return Some("the kernel's own threads".into());
+            return Some("it is a kernel thread".into());
         }
         if stat.is_dead() {
-            return Some("already dead, and its parent has not asked for it yet".into());
+            return Some("it is dead and not yet reaped by its parent".into());
         }
         if let Some(reason) = self.ours.reason(process.id.pid) {
             return Some(reason);
@@ -121,7 +121,7 @@ impl<'a> ProtectionCheck<'a> {
     }
 }
 
-/// Whether a pattern, maybe with a `*` at its end, fits a name.
+/// Whether a pattern, which may end with `*`, matches a name.
 fn like(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),

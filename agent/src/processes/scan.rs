@@ -18,22 +18,22 @@ const COMM_BYTES: usize = 15;
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// What our helpers call themselves (`comm`).
+/// The name (`comm`) that helpers of the agent give themselves.
 pub(crate) const HELPER_NAME: &str = "backburn-helper";
 
-/// A read-only view of `/proc`, or of a made-up tree that looks like it.
+/// A read-only view of `/proc`, or of a made-up folder that looks like it.
 #[derive(Debug)]
 pub struct ProcessTable {
     root: PathBuf,
     folder: Result<OwnedFd, Errno>,
     /// A path within `/proc`, and what is read from it: kept so that a scan allocates nothing.
     scratch: RefCell<(String, Vec<u8>)>,
-    /// Whether it shows every process, once that was looked at.
+    /// Whether the table shows every process, once that was checked.
     pub(super) sight: OnceCell<Result<(), String>>,
     shift: ClockShift,
 }
 
-/// The figures of `/proc/PID/stat` that we use.
+/// The figures of `/proc/PID/stat` that the agent uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
     /// The process and its start time.
@@ -80,12 +80,12 @@ impl Stat {
         })
     }
 
-    /// Whether it is a thread of the kernel's.
+    /// Whether this is a kernel thread.
     pub fn is_kernel_thread(&self) -> bool {
         self.flags & PF_KTHREAD != 0
     }
 
-    /// Whether it is dead: nothing can be done to it any more. A process whose first thread has
+    /// Whether the process is dead: nothing can be done to it any more. A process whose first thread has
     /// ended while others go on looks like a zombie and is none.
     pub fn is_dead(&self) -> bool {
         match self.state {
@@ -103,7 +103,7 @@ impl Default for ProcessTable {
 }
 
 impl ProcessTable {
-    /// Another folder that looks like `/proc`. Where it can't be opened, listing it says so.
+    /// The process table in another folder that looks like `/proc`. Where the folder cannot be opened, listing it fails.
     #[expect(clippy::disallowed_methods, reason = "`/proc` is opened for reading")]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
@@ -137,15 +137,15 @@ impl ProcessTable {
             .map_err(|error| *error)
     }
 
-    /// Where it is read from.
+    /// The folder that the table is read from.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Every process id there is, in ascending order.
+    /// All process ids, in ascending order.
     ///
     /// # Errors
-    /// Where the folder can't be listed.
+    /// The folder cannot be listed.
     pub fn pids(&self) -> io::Result<Vec<i32>> {
         self.numbers(".")
     }

@@ -11,21 +11,21 @@ use backburn_experiments::select;
 use backburn_experiments::wire::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whom a selector found.
+/// The processes that a selector found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// Who is to be hit.
+    /// The processes to hit.
     pub victims: Vec<Process>,
-    /// How many matched and may be hit, of which the victims were picked.
+    /// Number of processes that matched and are not protected; the victims were selected from them.
     pub matched: usize,
-    /// Who matched and is never hit, each with the reason.
+    /// Processes that matched and are protected, each with the reason.
     pub spared: Vec<(Process, String)>,
-    /// In which networks processes listen on the ports that were asked for, in lines for people.
+    /// Notes for people on the networks in which processes listen on the ports of the selector.
     pub networks: Vec<String>,
 }
 
 impl Found {
-    /// Who was spared and why, and whose ports are meant, in lines for people; of many, only some are named.
+    /// Notes for people on protected processes, with the reasons, and on networks. Of many processes, only some are named.
     pub fn notes(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (process, reason) in &self.spared {
@@ -41,7 +41,7 @@ impl Found {
     }
 }
 
-/// The names of these, or of some of them where they are many.
+/// The names of these processes, or of some where there are many.
 fn some(who: &[String]) -> String {
     match who.len() {
         0..=8 => who.join(", "),
@@ -50,12 +50,12 @@ fn some(who: &[String]) -> String {
 }
 
 impl ProcessSelector {
-    /// Finds victims. What is random comes from `seed` alone, so the same processes give the same pick.
+    /// Finds victims. Random selection depends on `seed` alone, so the same processes give the same victims.
     ///
     /// # Errors
     /// `arguments` where the selector itself is wrong (paths begin with `at`), `no-match` where
-    /// nobody matches, or fewer than are wanted, `protected` where all who match are spared, and
-    /// `failed` where the process table can't be read.
+    /// no process matches, or fewer than are asked for, `protected` where all that match are protected, and
+    /// `failed` where the process table cannot be read.
     pub fn find(
         &self,
         at: &str,
@@ -66,12 +66,12 @@ impl ProcessSelector {
         let unreadable = |error: std::io::Error| {
             Refusal::new(
                 "failed",
-                format!("{}: can't be read: {error}", table.root().display()),
+                format!("cannot read {}: {error}", table.root().display()),
             )
-            .hint("mount `/proc`, and see that this user may read it")
+            .hint("mount `/proc`, and make sure that this user may read it")
         };
         let matcher = Matcher::new(self, at, table).map_err(|problems| {
-            let what = "the process selector is not usable";
+            let what = "the process selector is wrong";
             Refusal {
                 problems,
                 ..Refusal::new("arguments", what)
@@ -84,7 +84,7 @@ impl ProcessSelector {
             if !matcher.matches(pid) {
                 continue;
             }
-            // Gone since it was listed: then it is nobody's victim.
+            // A process that has ended since it was listed is no victim.
             let Some((process, stat)) = table.process_and_stat(pid) else {
                 continue;
             };
@@ -121,7 +121,7 @@ impl ProcessSelector {
         })
     }
 
-    /// Nobody matches: says which part of the selector that was, and who there is.
+    /// The refusal where no process matches: says how many match each part of the selector, and what would match.
     fn nobody(&self, table: &ProcessTable, matcher: &Matcher, all: &[i32]) -> Refusal {
         let parts: Vec<(String, usize)> = self
             .parts()
@@ -143,17 +143,14 @@ impl ProcessSelector {
                     .iter()
                     .map(|(written, count)| format!("{written} matches {count}"))
                     .collect();
-                format!(
-                    "no process matches everything that is given: {}",
-                    counts.join(", ")
-                )
+                format!("no process matches all criteria: {}", counts.join(", "))
             }
         };
         let refusal = Refusal::new("no-match", what);
         let elsewhere = listed(table, &matcher.elsewhere.borrow());
         if !elsewhere.is_empty() {
             return refusal.hint(format!(
-                "`listening` means the agent's own network; in another, {elsewhere} would match: add `container`, `cgroup`, `unit` or `pid` to mean that"
+                "`listening` means the agent's own network; {elsewhere} would match in another: add `container`, `cgroup`, `unit` or `pid` to select it there"
             ));
         }
         if let Some(names) = &self.name {
@@ -166,21 +163,18 @@ impl ProcessSelector {
                 .map(|name| format!("`{name}`"))
                 .collect();
             if !near.is_empty() {
-                return refusal.hint(format!(
-                    "{} is running; did you mean that?",
-                    near.join(", ")
-                ));
+                return refusal.hint(format!("did you mean {}?", near.join(", ")));
             }
         }
         match matcher.unreadable.get() {
-            0 => refusal.hint("see who is running with `ps -eo pid,user,comm,args`, and start it first"),
+            0 => refusal.hint("list running processes with `ps -eo pid,user,comm,args`, and start the process first"),
             count => refusal.hint(format!(
-                "{count} processes could not be looked into without more rights; run the agent as root, or name the process"
+                "{count} processes could not be read for lack of privileges; run the agent as root, or select by `name`"
             )),
         }
     }
 
-    /// Each criterion alone, with the way it is written.
+    /// Each criterion as a selector of its own, with the way it is written.
     fn parts(&self) -> Vec<(String, ProcessSelector)> {
         let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else {
             return Vec::new();
@@ -200,7 +194,7 @@ impl ProcessSelector {
     }
 }
 
-/// In whose networks the victims listen, and who else listens in another, in lines for people.
+/// Notes for people on the networks in which the victims listen, and on processes that listen elsewhere.
 fn networks(table: &ProcessTable, matcher: &Matcher, victims: &[Process]) -> Vec<String> {
     let is_in = |network: ListenerNetwork| move |process: &&Process| matches!(matcher.network(process.id.pid), Some(Ok(Some(seen))) if seen == network);
     let (mut lines, names) = (Vec::new(), |process: &Process| process.to_string());
@@ -229,7 +223,7 @@ fn networks(table: &ProcessTable, matcher: &Matcher, victims: &[Process]) -> Vec
     let elsewhere = listed(table, &matcher.elsewhere.borrow());
     if !elsewhere.is_empty() {
         lines.push(format!(
-            "not meant, since they listen in a network other than the agent's: {elsewhere}"
+            "not selected, since they listen in a network other than the agent's: {elsewhere}"
         ));
     }
     lines
@@ -249,7 +243,10 @@ fn all_spared(spared: Vec<(Process, String)>) -> Refusal {
     };
     Refusal::new(
         "protected",
-        format!("all who match are never hit: {}", found.notes().join("; ")),
+        format!(
+            "all processes that match are protected: {}",
+            found.notes().join("; ")
+        ),
     )
-    .hint("choose another process; what the policy protects is for the owner of the host to change")
+    .hint("select other processes; the owner of this host may change `protect` in its policy")
 }

@@ -10,68 +10,68 @@ use serde::{Deserialize, Serialize};
 /// The shortest container id, in characters: as `docker ps` and its like show it.
 const SHORT_CONTAINER_ID: usize = 12;
 
-/// Which processes. Everything that is given must match; something must be given.
+/// Selects processes. All criteria that are given must match, and at least one must be given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ProcessSelector {
-    /// The program's name as `ps -o comm` shows it, whole; a list means any of them.
+    /// The full name of the program, as `ps -o comm` shows it. A list means any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<OneOrMany<String>>,
-    /// A regular expression that matches somewhere in the command line, its arguments joined by spaces.
+    /// A regular expression that matches anywhere in the command line, whose arguments are joined by spaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_line: Option<String>,
-    /// A process id; a list means any of them.
+    /// The process id. A list means any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<OneOrMany<i32>>,
-    /// A file that holds the process id.
+    /// A file whose first line is the process id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_file: Option<String>,
-    /// The effective user, by name or number.
+    /// The effective user of the process, by name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserOf>,
-    /// A systemd unit, e.g. `nginx.service`; without a suffix, `.service` is meant.
+    /// A systemd unit, e.g. `nginx.service`. Default suffix: `.service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// A control group and all below it: its path in `/proc/PID/cgroup`, or its folder under `/sys/fs/cgroup`.
+    /// A control group and all groups below it: its path in `/proc/PID/cgroup`, or its folder under `/sys/fs/cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
-    /// A container's id, or its first 12 characters or more. Names are the container runtime's and not known here.
+    /// The id of a container, or at least its first 12 characters. Names of containers are not known to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// A port that the process listens on, TCP or UDP; a list means any of them. In the agent's own network, unless `container`,
-    /// `cgroup`, `unit`, `pid`, `pid-file`, `parent-of` or `children-of` says where else: then in the network of the process.
-    /// Every process that holds the listening socket matches, so workers match as their master does.
+    /// A TCP or UDP port that the process listens on. A list means any of them. The port is one of the agent's own network, or, with
+    /// `container`, `cgroup`, `unit`, `pid`, `pid-file`, `parent-of` or `children-of`, one of the network of the process.
+    /// Every process that holds the listening socket matches, so workers match as well as their master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listening: Option<OneOrMany<u16>>,
-    /// The parent of this process, given by id or name.
+    /// The process is the parent of this one, given by id or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_of: Option<Relative>,
-    /// The children of this process, given by id or name; not their children.
+    /// The process is a child, but not a grandchild, of this one, given by id or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub children_of: Option<Relative>,
-    /// Not these: a selector without `select` and `order`, or a list of them.
+    /// Processes to leave out: a selector without `select` and `order`, or a list of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub except: Option<OneOrMany<Box<ProcessSelector>>>,
-    /// How many of those that match. One where left out.
+    /// How many of the matching processes to select. Default: one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<Select>,
-    /// Which of those that match come first. Random, from the run's seed, where left out.
+    /// Which of the matching processes come first. Default: random, from the run's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
 }
 
-/// One, or a list of which any will do.
+/// One value, or a list of values any of which will do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
-    /// One.
+    /// One value.
     One(T),
-    /// Any of these.
+    /// Any of these values.
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
-    /// All of them.
+    /// All of the values.
     pub fn as_slice(&self) -> &[T] {
         match self {
             OneOrMany::One(one) => std::slice::from_ref(one),
@@ -84,37 +84,37 @@ impl<T> OneOrMany<T> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum UserOf {
-    /// By number.
+    /// The user by its number.
     Id(u32),
-    /// By name.
+    /// By its name.
     Name(String),
 }
 
-/// A process that another is found by.
+/// A process by which its parent or its children are found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Relative {
-    /// By process id.
+    /// The process by its id.
     Pid(i32),
-    /// By name.
+    /// By its name.
     Name(String),
 }
 
-/// Which come first.
+/// The order in which processes are selected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Drawn from the run's seed.
+    /// In random order, from the run's seed.
     #[default]
     Random,
-    /// Those that started first.
+    /// Those that started first come first.
     Oldest,
-    /// Those that started last.
+    /// Those that started last come first.
     Newest,
 }
 
 impl ProcessSelector {
-    /// Whether something besides names and users says which processes are meant, so that they may be in any network.
+    /// Whether a criterion other than names and users tells where the processes are, so that they may be in any network.
     pub(super) fn says_where(&self) -> bool {
         self.pid.is_some()
             || self.pid_file.is_some()
@@ -125,13 +125,13 @@ impl ProcessSelector {
             || self.children_of.is_some()
     }
 
-    /// Every problem that shows without a look at the host; `at` is the selector's own path, e.g. `$.process`.
+    /// All problems that show without a look at the host; `at` is the selector's own path, e.g. `$.process`.
     pub fn problems(&self, at: &str) -> Vec<Problem> {
         problems_of(self, at)
     }
 }
 
-/// Every problem of a selector that shows without a look at the host.
+/// All problems of a selector that show without a look at the host.
 fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |key: &str, what: String, hint: &str| {
@@ -152,8 +152,8 @@ fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
         s.children_of.is_some(),
     ];
     if !given.contains(&true) {
-        let hint = "give a criterion, e.g. `name`; nothing ever means every process";
-        wrong("", "the selector says of no process which".into(), hint);
+        let hint = "give at least one criterion, e.g. `name`; no selector means every process";
+        wrong("", "the process selector is empty".into(), hint);
     }
     let names = s.name.iter().flat_map(OneOrMany::as_slice);
     if s.name
@@ -218,7 +218,7 @@ fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
     {
         wrong(
             ".cgroup",
-            "that is every process".into(),
+            "this means every process".into(),
             "name a control group below the root",
         );
     }
@@ -234,27 +234,31 @@ fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
         .is_some_and(|id| id.len() < SHORT_CONTAINER_ID)
     {
         let hint = "write at least the first 12 characters of its id, as `docker ps` shows it";
-        wrong(".container", "too short to mean one container".into(), hint);
+        wrong(
+            ".container",
+            "too short to identify a container".into(),
+            hint,
+        );
     }
     match s.select {
         Some(Select::Count(0)) => wrong(
             ".select.count",
-            "that selects nobody".into(),
+            "this selects no process".into(),
             "select 1 or more",
         ),
         Some(Select::Percent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
             wrong(
                 ".select.percent",
-                format!("`{percent}` is no share"),
-                "more than 0 and up to 100 will do",
+                format!("`{percent}` is not a percentage"),
+                "give more than 0 and up to 100",
             );
         }
         Some(Select::RandomMaxPercent(percent)) if !(percent > 0.0 && percent <= 100.0) => {
-            let what = format!("`{percent}` is no share");
+            let what = format!("`{percent}` is not a percentage");
             wrong(
                 ".select.random-max-percent",
                 what,
-                "more than 0 and up to 100 will do",
+                "give more than 0 and up to 100",
             );
         }
         _ => {}
@@ -263,7 +267,7 @@ fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
         if except.select.is_some() || except.order.is_some() {
             problems.push(
                 Problem::new(&path, "`select` and `order` mean nothing here")
-                    .hint("everyone that matches is excepted"),
+                    .hint("all processes that match are left out"),
             );
         }
         problems.extend(problems_of(except, &path));

@@ -1,4 +1,4 @@
-//! What a process does about a signal, as far as the kernel tells: proc_pid_status(5), `SigPnd` to
+//! How a process handles a signal, as far as the kernel tells: proc_pid_status(5), `SigPnd` to
 //! `SigCgt`.
 
 use super::{ProcessId, ProcessTable};
@@ -13,7 +13,7 @@ pub fn signal_number(name: &str) -> Option<i32> {
     Some(signal as i32)
 }
 
-/// What one signal comes to at one process, at the moment of the look.
+/// How one process handles one signal, at the moment of the look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalState {
     /// It was sent and not taken yet, by the process (`ShdPnd`) or its first thread (`SigPnd`).
@@ -38,7 +38,7 @@ impl SignalState {
 }
 
 impl ProcessTable {
-    /// What this signal comes to at exactly this process; none where it has ended or the kernel does not tell.
+    /// How exactly this process handles a signal; none where it has ended or the kernel does not tell.
     pub fn signal_state(&self, id: ProcessId, signal: i32) -> Option<SignalState> {
         let bit = u32::try_from(signal - 1)
             .ok()

@@ -1,5 +1,5 @@
-//! Who listens on a port, and in whose network: the sockets of this process's network and of each
-//! process's own, found again among its descriptors.
+//! Which processes listen on a port, and in which network: the listening sockets of the agent's network and
+//! of each process's own, found again among the descriptors of the process.
 
 use super::ProcessTable;
 use std::cell::RefCell;
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 /// them. A UDP socket that is bound and not connected is in the latter.
 const STATES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
-/// Whose network a process listens in.
+/// The network that a process listens in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerNetwork {
-    /// The one that this process is in too.
+    /// The network of the agent.
     Own,
-    /// Another that the process is in, e.g. a container's.
+    /// Another network that the process is in, e.g. a container's.
     Other,
 }
 
-/// The listening sockets of these ports, per network, found out once each.
+/// The listening sockets of some ports, for each network; each network is read once.
 pub(super) struct ListeningSockets {
     ports: Vec<u16>,
-    /// This thread's network, as the link of it reads; none in a made-up table, in which there is none of ours.
+    /// The network of this thread, as its link reads; none with a made-up process table.
     own: Option<PathBuf>,
     networks: RefCell<BTreeMap<PathBuf, BTreeSet<u64>>>,
 }
@@ -44,11 +44,11 @@ impl ListeningSockets {
         listening
     }
 
-    /// In whose network the process listens on one of the ports, where it holds a socket that does. What another has handed to it
-    /// counts where it was made: a socket of our network's in the hands of a process of another.
+    /// The network in which a process listens on one of the ports; none where it does not. A socket that another process has handed to
+    /// it counts where it was created, which may be the agent's network.
     ///
     /// # Errors
-    /// Where we may not look.
+    /// The agent may not read the process.
     pub(super) fn holds(
         &self,
         table: &ProcessTable,
@@ -86,7 +86,7 @@ impl ListeningSockets {
         Ok(found)
     }
 
-    /// The inodes of the sockets in the network of the process with this folder.
+    /// The inodes of the listening sockets in the network of the process with this folder.
     fn sockets(&self, process: &Path) -> BTreeSet<u64> {
         let mut inodes = BTreeSet::new();
         for (file, state) in STATES {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_process_is_read_back_as_it_was_written() {
+fn process_id_round_trips() {
     let id = ProcessId {
         pid: 4711,
         start: 123_456,
@@ -19,7 +19,7 @@ fn a_process_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
+fn process_stat_name_with_brackets_keeps_the_fields() {
     let line = "77 (evil) S 1 ) R 12 77 77 0 -1 2097152 0 0 0 0 7 5 0 0 20 0 1 0 9876 1000 42 0";
     let stat = Stat::parse(line).unwrap();
     assert_eq!(
@@ -38,7 +38,7 @@ fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
 }
 
 #[test]
-fn second_process_of_a_pid_namespace_is_no_kernel_thread() {
+fn protection_second_process_of_a_pid_namespace_is_no_kernel_thread() {
     // As in a container; the kernel's own say so themselves.
     let line = |pid: i32, parent: i32, flags: u64| {
         format!("{pid} (a) S {parent} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 7 1000 42 0")

@@ -1,5 +1,5 @@
-//! What the process table can be believed about: a process that `/proc` does not show may be gone, or hidden from whoever looks.
-//! Only a process that the kernel itself does not know any more (`pidfd_open`, which needs no `/proc` and no rights) is gone.
+//! Whether the process table shows everything: a process that `/proc` does not show may be gone, or hidden. Only a process that the
+//! kernel itself no longer knows (`pidfd_open`, which needs no `/proc` and no privileges) is gone.
 
 use super::{ProcessId, ProcessTable, Stat};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,7 +12,7 @@ use std::path::Path;
 /// `PROC_SUPER_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
-/// How often a process whose id may just have been given out again is looked at.
+/// How often a process whose id may just have been reused is read.
 const LOOKS: usize = 3;
 
 impl ProcessTable {
@@ -20,10 +20,10 @@ impl ProcessTable {
     /// once: the folder stays the one that was opened, whatever is mounted over `/proc` later.
     ///
     /// # Errors
-    /// It is no process table, one of another pid namespace, or one that hides processes. What it does not show may be there.
+    /// It is not a process table, one of another pid namespace, or one that hides processes: a process that it does not show may exist.
     pub fn check_visibility(&self) -> io::Result<()> {
         let looked = self.sight.get_or_init(|| {
-            // A made-up tree shows what it shows.
+            // A made-up table shows all that there is.
             match self.root() == Path::new("/proc") {
                 true => self.look_at_itself(),
                 false => Ok(()),
@@ -34,11 +34,11 @@ impl ProcessTable {
 
     fn look_at_itself(&self) -> Result<(), String> {
         let folder = self.folder().map_err(|error| {
-            format!("/proc can't be opened ({error}): mount it with `mount -t proc proc /proc`")
+            format!("cannot open /proc ({error}): mount it with `mount -t proc proc /proc`")
         })?;
         let system = rustix::fs::fstatfs(folder).map_err(|error| format!("/proc: {error}"))?;
         if system.f_type != PROC_SUPER_MAGIC {
-            return Err("/proc is not the kernel's table of processes: it is not mounted, or something is mounted over it".into());
+            return Err("/proc is not the kernel's process table: it is not mounted, or something is mounted over it".into());
         }
         let own = std::process::id().to_string();
         // proc(5): the ids of a process from the pid namespace of this mount down to its own. Where `self` leads nowhere, this
@@ -50,13 +50,13 @@ impl ProcessTable {
             line.or_else(|| status.lines().find_map(|line| line.strip_prefix("Pid:")))
         });
         if ids.map(str::trim) != Some(own.as_str()) {
-            return Err("/proc shows another pid namespace than the one that this process is in: start this with a `/proc` of its own, e.g. by `unshare --mount-proc`".into());
+            return Err("/proc shows another pid namespace than that of this process: start it with a `/proc` of its own, e.g. by `unshare --mount-proc`".into());
         }
         let hides = self
             .read_text("self/mountinfo")
             .is_ok_and(|mounts| hides_processes(&mounts));
         if hides && !sees_all_like_itself() {
-            return Err("/proc hides processes (it is mounted with `hidepid`), and this process lacks CAP_SYS_PTRACE to see them all the same".into());
+            return Err("/proc hides processes (it is mounted with `hidepid`), and this process lacks CAP_SYS_PTRACE, which would show them".into());
         }
         Ok(())
     }
@@ -80,12 +80,12 @@ impl ProcessTable {
     /// The figures of exactly this process; none where it is gone, even when its id is in use again.
     ///
     /// # Errors
-    /// It may be there, but can't be seen.
+    /// The process may exist, but cannot be seen.
     pub fn find(&self, id: ProcessId) -> io::Result<Option<Stat>> {
         self.check_visibility()?;
         let hidden = |why: &dyn std::fmt::Display| {
             io::Error::other(format!(
-                "process {} is there, and can't be seen: {why}",
+                "process {} exists but cannot be seen: {why}",
                 id.pid
             ))
         };

@@ -1,4 +1,4 @@
-//! Rates as people write them: `"10Mbit/s"`, `"1MiB/s"`, or a number of bytes a second.
+//! Rates as people write them: `"10Mbit/s"`, `"1MiB/s"`, or a number of bytes per second.
 
 use super::Size;
 use super::size::number_or_text;
@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes a second.
+/// A rate in bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
 
-/// What people write before `bit`, with how many bits it is.
+/// The prefixes of `bit`, each with its factor.
 const BITS: [(&str, f64); 5] = [("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)];
 
 impl FromStr for Rate {
@@ -21,7 +21,7 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is not a rate: write `10Mbit/s`, `1MiB/s` or a number of bytes a second"
+                "`{text}` is not a rate: write `10Mbit/s`, `1MiB/s` or a number of bytes per second"
             )
         };
         let trimmed = text.trim();
@@ -44,7 +44,7 @@ impl FromStr for Rate {
             .ok_or_else(wrong)?;
         let amount: f64 = digits.trim().parse().map_err(|_| wrong())?;
         let bytes = amount * factor / 8.0;
-        // What is below this is counted exactly by such a number.
+        // An `f64` counts exactly up to here.
         const MAX_BYTES_PER_SECOND: f64 = 9e15;
         (0.0..MAX_BYTES_PER_SECOND)
             .contains(&bytes)
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Rate {
         number_or_text(
             deserializer,
             Rate,
-            "a rate is wanted: `10Mbit/s`, `1MiB/s` or a number of bytes a second",
+            "expected a rate: `10Mbit/s`, `1MiB/s` or a number of bytes per second",
         )
     }
 }
@@ -87,7 +87,7 @@ impl JsonSchema for Rate {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A rate: `\"10Mbit/s\"`, `\"1MiB/s\"`, or a number of bytes a second",
+            "description": "A rate: `\"10Mbit/s\"`, `\"1MiB/s\"`, or a number of bytes per second",
             "type": ["string", "integer"],
             "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*([kKmMgGtT]?bit|[KMGT]i?B|kB|[KMG]|B)?(/s)?\\s*$",
             "minimum": 0
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_as_people_write_them() {
+    fn rate_usual_notations_are_parsed() {
         for (text, bytes) in [
             ("10Mbit/s", 1_250_000),
             ("10mbit", 1_250_000),

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes.
+/// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
@@ -78,12 +78,12 @@ impl<'de> Deserialize<'de> for Size {
         number_or_text(
             deserializer,
             Size,
-            "a size is wanted: `100MiB`, `2GB` or a number of bytes",
+            "expected a size: `100MiB`, `2GB` or a number of bytes",
         )
     }
 }
 
-/// What people write as a number of bytes, or as text with a unit.
+/// Reads what people write as a number of bytes, or as text with a unit; `wanted` is the error where it is neither.
 pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
     deserializer: D,
     of_number: fn(u64) -> T,
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn size_usual_notations_are_parsed() {
         for (text, bytes) in [
             ("100MiB", 100 << 20),
             ("1.5 GiB", 3 << 29),

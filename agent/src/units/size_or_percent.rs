@@ -3,7 +3,7 @@
 use super::Size;
 use backburn_experiments::Problem;
 
-/// What is wrong with a size and a share of which one is to be given, or neither where that means something.
+/// The problems of a size and a percentage of which one must be given; with `or_neither`, neither need be.
 pub(crate) fn check_size_or_percent(
     size: Option<Size>,
     percent: Option<f64>,
@@ -17,17 +17,17 @@ pub(crate) fn check_size_or_percent(
             Problem::new("$", "neither `size` nor `percent` is given").hint("give one of them")
         }
         (Some(Size(0)), _) => {
-            Problem::new("$.size", "nothing would be taken").hint("a size above zero")
+            Problem::new("$.size", "nothing would be taken").hint("give a size above zero")
         }
         (_, Some(0.0)) => {
-            Problem::new("$.percent", "nothing would be taken").hint("a share above zero")
+            Problem::new("$.percent", "nothing would be taken").hint("give a percentage above zero")
         }
         _ => return Vec::new(),
     };
     vec![problem]
 }
 
-/// How many bytes are meant by a size or a share of a whole.
+/// The number of bytes that a size, or a percentage of a whole, comes to; `neither` where none of them is given.
 pub(crate) fn bytes_of(size: Option<Size>, percent: Option<f64>, whole: u64, neither: u64) -> u64 {
     match (size, percent) {
         (Some(size), _) => size.0,

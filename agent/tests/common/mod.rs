@@ -23,13 +23,13 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A child to be hit.
-pub struct Victim {
+pub struct VictimProcess {
     pub child: Child,
     pub id: ProcessId,
     out: Option<BufReader<ChildStdout>>,
 }
 
-impl Victim {
+impl VictimProcess {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -43,7 +43,7 @@ impl Victim {
             std::thread::yield_now();
         }
         let out = child.stdout.take().map(BufReader::new);
-        Victim { child, id, out }
+        VictimProcess { child, id, out }
     }
 
     /// A child that sleeps for a minute.
@@ -59,7 +59,7 @@ impl Victim {
     }
 }
 
-impl Drop for Victim {
+impl Drop for VictimProcess {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -67,8 +67,8 @@ impl Drop for Victim {
 }
 
 /// A child that runs a Python program and has said `ready`.
-pub fn python(program: &str) -> Victim {
-    let mut victim = Victim::start(Command::new("python3").args(["-c", program]));
+pub fn python(program: &str) -> VictimProcess {
+    let mut victim = VictimProcess::start(Command::new("python3").args(["-c", program]));
     assert_eq!(victim.line(), "ready");
     victim
 }

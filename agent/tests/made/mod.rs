@@ -16,7 +16,7 @@ pub struct Made {
     folder: tempfile::TempDir,
 }
 
-struct Entry<'a> {
+struct MadeProcess<'a> {
     pid: i32,
     name: &'a str,
     parent: i32,
@@ -26,7 +26,7 @@ struct Entry<'a> {
     cgroup: &'a str,
 }
 
-const PLAIN: Entry<'static> = Entry {
+const PLAIN: MadeProcess<'static> = MadeProcess {
     pid: 0,
     name: "",
     parent: 1,
@@ -44,7 +44,7 @@ impl Made {
         let web = "9:cpu,cpuacct:/system.slice/nginx.service\n0::/system.slice/nginx.service";
         let container = format!("4:memory:/docker/{ID}\n0::/system.slice/docker-{ID}.scope/init");
         let entries = [
-            Entry {
+            MadeProcess {
                 pid: 1,
                 name: "init",
                 parent: 0,
@@ -52,35 +52,35 @@ impl Made {
                 line: "/sbin/init",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 2,
                 name: "kthreadd",
                 parent: 0,
                 uid: 0,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 9,
                 name: "kworker/0:1",
                 parent: 2,
                 uid: 0,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 20,
                 name: "sshd",
                 uid: 0,
                 line: "sshd: /usr/sbin/sshd -D",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 21,
                 name: "systemd-journal",
                 uid: 0,
                 line: "/lib/systemd/systemd-journald",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 30,
                 name: "nginx",
                 uid: 0,
@@ -88,7 +88,7 @@ impl Made {
                 cgroup: web,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 33,
                 name: "nginx",
                 parent: 30,
@@ -97,7 +97,7 @@ impl Made {
                 cgroup: web,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 31,
                 name: "nginx",
                 parent: 30,
@@ -106,7 +106,7 @@ impl Made {
                 cgroup: web,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 32,
                 name: "nginx",
                 parent: 30,
@@ -115,7 +115,7 @@ impl Made {
                 cgroup: web,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 40,
                 name: "postgres",
                 uid: 70,
@@ -123,37 +123,37 @@ impl Made {
                 cgroup: &container,
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 41,
                 name: "a-very-long-nam",
                 line: "/opt/a-very-long-name\0serve",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 42,
                 name: "a-very-long-nam",
                 line: "/opt/a-very-long-namesake",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 50,
                 name: "late",
                 state: 'Z',
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 60,
                 name: "backburn-agent",
                 line: "/usr/bin/backburn-agent\0run",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 61,
                 name: "backburn",
                 line: "/usr/bin/backburn\0demo-service",
                 ..PLAIN
             },
-            Entry {
+            MadeProcess {
                 pid: 62,
                 name: "backburn-helper",
                 line: "/proc/self/exe\0helper\0x",
@@ -166,7 +166,7 @@ impl Made {
         made
     }
 
-    fn add(&self, e: &Entry<'_>) {
+    fn add(&self, e: &MadeProcess<'_>) {
         let folder = self.folder.path().join(e.pid.to_string());
         fs::create_dir_all(&folder).unwrap();
         // In the order of their ids, but the workers of the web server started in another.

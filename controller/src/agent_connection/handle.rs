@@ -5,8 +5,8 @@ use super::requests::{PendingRequests, locked};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostProvider, Provider};
 use backburn_experiments::wire::{
-    Command, FaultDescription, InjectionId, InjectionRequest, UnrevertedInjection, PlanView, ProbeOutcome, Refusal,
-    Report,
+    Command, FaultDescription, InjectionId, InjectionRequest, PlanView, ProbeOutcome, Refusal,
+    Report, UnrevertedInjection,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -140,7 +140,10 @@ impl AgentHandle {
 
     /// Has the agent revert everything of a run, and waits for that. Returns what could not be proved gone, and the
     /// injections that other agents of its host still hold. None if it does not answer.
-    pub async fn revert_run(&self, run: &str) -> Option<(Vec<UnrevertedInjection>, Vec<InjectionId>)> {
+    pub async fn revert_run(
+        &self,
+        run: &str,
+    ) -> Option<(Vec<UnrevertedInjection>, Vec<InjectionId>)> {
         let (request, run) = (self.next_request_id(), Some(run.to_owned()));
         let command = Command::RevertAll { request, run };
         match self.request(request, command).await? {

@@ -162,7 +162,10 @@ impl AgentConnection {
                 Err(format!("it ended at once with exit code {code}"))
             }
             Ok(EventKind::Exited(None)) => Err("it was killed at once".into()),
-            Err(_) => Err(format!("it sent nothing within {}", HumanDuration(HELLO_TIMEOUT))),
+            Err(_) => Err(format!(
+                "it sent nothing within {}",
+                HumanDuration(HELLO_TIMEOUT)
+            )),
         }
     }
 

@@ -4,105 +4,18 @@
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
+use crate::pki::tokens::secret_hash;
 use crate::service::Actor;
-use crate::store::{ApiTokenRecord, Hash, Role, StoreError, StoreErrorKind};
+use crate::store::{ApiTokenRecord, Role, StoreError, StoreErrorKind};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use backburn_experiments::token::ApiToken;
 use jiff::Timestamp;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
-
-/// The credential of a person or a job, with the fingerprint of the certificate authority that proves the controller's identity.
-/// Written `bbt1.ID.SECRET.AUTHORITY`, in lower-case hexadecimal digits.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token {
-    /// The id of the token in the store. It is not secret.
-    pub id: String,
-    /// The secret that proves possession of the token: 256 random bits.
-    pub secret: String,
-    /// The SHA-256 hash of the certificate authority's certificate in DER.
-    pub authority: String,
-}
-
-const VERSION: &str = "bbt1";
-
-impl Token {
-    /// Makes a token with a random id and secret.
-    ///
-    /// # Errors
-    /// The system provides no random numbers.
-    pub fn new(authority: String) -> Result<Self, ring::error::Unspecified> {
-        Ok(Token {
-            id: random::<8>()?,
-            secret: random::<32>()?,
-            authority,
-        })
-    }
-
-    /// The hash of the secret, which the store keeps in its place.
-    pub fn hash(&self) -> Hash {
-        Hash::of(self.secret.as_bytes())
-    }
-}
-
-/// `N` random bytes in hexadecimal digits.
-///
-/// # Errors
-/// The system provides no random numbers.
-pub fn random<const N: usize>() -> Result<String, ring::error::Unspecified> {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Token {
-            id,
-            secret,
-            authority,
-        } = self;
-        write!(f, "{VERSION}.{id}.{secret}.{authority}")
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl FromStr for Token {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = text.trim().split('.').collect();
-        match parts.as_slice() {
-            [VERSION, id, secret, authority] => {
-                let hexadecimal = |part: &&str, length| {
-                    part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit())
-                };
-                if !(hexadecimal(id, 16) && hexadecimal(secret, 64) && hexadecimal(authority, 64)) {
-                    return Err("the token is malformed; copy all of it".into());
-                }
-                Ok(Token {
-                    id: (*id).to_owned(),
-                    secret: (*secret).to_owned(),
-                    authority: (*authority).to_owned(),
-                })
-            }
-            _ => Err("a token has the form `bbt1.ID.SECRET.AUTHORITY`; copy all of it".into()),
-        }
-    }
-}
 
 /// The caller, who has role `viewer` or more: may read.
 pub struct Viewer(pub Actor);
@@ -128,13 +41,13 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor,
     };
     // One message for all causes, so that nobody learns which ids exist.
     let wrong = || none("the token is not valid: it is unknown, expired or revoked");
-    let token: Token = shown.parse().map_err(|_| wrong())?;
+    let token: ApiToken = shown.parse().map_err(|_| wrong())?;
     let kept = match api.token(&token.id).await {
         Ok(kept) => kept,
         Err(error) if error.kind == StoreErrorKind::NotThere => return Err(wrong()),
         Err(error) => return Err(error.into()),
     };
-    let proved: bool = token.hash().0.ct_eq(&kept.hash.0).into();
+    let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
     let over = kept
         .expires
         .is_some_and(|expires| expires <= Timestamp::now());
@@ -253,25 +166,3 @@ macro_rules! roles {
     )*};
 }
 roles!(Viewer, Operator, Admin);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn token_debug_output_hides_secret_and_text_parses_back() {
-        let token = Token::new("ab".repeat(32)).unwrap();
-        assert_eq!(token.to_string().parse(), Ok(token.clone()));
-        assert!(!format!("{token:?}").contains(&token.secret));
-        for wrong in [
-            "",
-            "bbt1",
-            "bbj1.a.b.c",
-            "bbt1.a.b.c",
-            "bbt1...",
-            "bbt1.a.b.c.d",
-        ] {
-            assert!(wrong.parse::<Token>().is_err(), "{wrong}");
-        }
-    }
-}

@@ -21,7 +21,7 @@ mod stream;
 mod tokens;
 pub mod types;
 
-pub use auth::{Token, random, role_name};
+pub use auth::role_name;
 pub use connection::serve;
 use metrics::ApiMetrics;
 pub use problem::ApiProblem;

@@ -1,18 +1,20 @@
 //! Tokens of people and jobs, and join tokens of agents.
 
 use super::Api;
-use super::auth::{Admin, Token, random, role_name};
+use super::auth::{Admin, role_name};
 use super::blocking;
 use super::extract::{JsonBody, PathParam, check_name};
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::{JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest};
-use crate::store::{self, Hash, Role};
+use crate::pki::tokens::{create_token, secret_hash};
+use crate::store::{self, Role};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::join::{JoinToken, problem_with_name};
+use backburn_experiments::token::ApiToken;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::sync::Arc;
@@ -90,14 +92,10 @@ pub async fn make_join_token(
         .lasts
         .unwrap_or_else(|| HumanDuration(DEFAULT_JOIN_TOKEN_LIFETIME).to_string());
     let expires = expiry(&lasts)?;
-    let token = JoinToken {
-        id: random::<8>().map_err(no_randomness)?,
-        secret: random::<32>().map_err(no_randomness)?,
-        authority: api.authority.fingerprint(),
-    };
+    let token: JoinToken = create_token(&api.authority).map_err(no_randomness)?;
     let kept = store::JoinTokenRecord {
         id: token.id.clone(),
-        hash: Hash::of(token.secret.as_bytes()),
+        hash: secret_hash(&token.secret),
         who: who.name.clone(),
         expires,
         agent: wanted.agent,
@@ -152,10 +150,10 @@ pub async fn make(
             .hint("use `viewer`, `operator` or `admin`")
     })?;
     let expires = wanted.lasts.as_deref().map(expiry).transpose()?;
-    let token = Token::new(api.authority.fingerprint()).map_err(no_randomness)?;
+    let token: ApiToken = create_token(&api.authority).map_err(no_randomness)?;
     let kept = store::ApiTokenRecord {
         id: token.id.clone(),
-        hash: token.hash(),
+        hash: secret_hash(&token.secret),
         name: wanted.name,
         role,
         created: Timestamp::now(),

@@ -1,11 +1,12 @@
-//! `backburn controller`: the daemon; and what is done with its data while it does not run.
+//! `backburn controller`: the daemon, and the export and import of its data.
 
-use super::{CommandError, print_stderr};
-use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
-use backburn::server::{Server, FIRST_TOKEN_FILE, create_first_token};
+use super::{CommandFailure, print_stderr};
 use backburn::fleet::Fleet;
 use backburn::pki::agent_registry::AgentRegistry;
-use backburn::service::{ServiceConfig, FleetPolicy, Service};
+use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
+use backburn::pki::tokens::{FIRST_TOKEN_FILE, create_first_token};
+use backburn::server::Server;
+use backburn::service::{FleetPolicy, Service, ServiceConfig};
 use backburn::store::{SqliteStore, Store};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
@@ -17,12 +18,12 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the controller keeps what it has, where nothing else is said.
+/// The default directory of the controller's data.
 const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
 
 #[derive(Debug, Args)]
 pub(super) struct ControllerCommand {
-    /// Where agents, people and jobs call
+    /// Address to listen on for agents, people and jobs
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -30,7 +31,7 @@ pub(super) struct ControllerCommand {
         default_value = "0.0.0.0:7420"
     )]
     listen: String,
-    /// A name or an address by which it is called; may be given again [default: the host's name, localhost, 127.0.0.1]
+    /// Host name or address under which clients reach the controller; may be repeated [default: the host's name, localhost, 127.0.0.1]
     #[arg(
         long = "name",
         value_name = "HOST",
@@ -38,33 +39,33 @@ pub(super) struct ControllerCommand {
         value_delimiter = ','
     )]
     names: Vec<String>,
-    /// What its owner allows
+    /// Policy file: which runs the controller allows
     #[arg(long, value_name = "FILE", env = "BACKBURN_CONTROLLER_POLICY")]
     policy: Option<PathBuf>,
-    /// How long agents keep their faults when they do not hear from it any more
+    /// How long agents keep faults without contact to the controller
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
     lease: HumanDuration,
-    /// How long runs are kept when they are over, with their journals, e.g. 90d; for ever where left out. The audit log stays
+    /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
     keep_runs_for: Option<HumanDuration>,
-    /// Where an OpenTelemetry collector takes traces of runs (OTLP over HTTP), e.g. http://127.0.0.1:4318
+    /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
     #[command(flatten)]
     data: DataOptions,
 }
 
-/// Where the controller keeps what it has.
+/// The directory of the controller's data.
 #[derive(Debug, Args)]
 pub(super) struct DataOptions {
-    /// Where it keeps its store and its keys
+    /// Directory of the controller's store and keys
     #[arg(long, value_name = "DIR", env = "BACKBURN_DATA", default_value = DEFAULT_DATA_DIR)]
     data: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExportCommand {
-    /// Where it is written; `-` is standard output
+    /// File to write; `-` is standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
@@ -73,7 +74,7 @@ pub(super) struct ExportCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct ImportCommand {
-    /// What `backburn export` wrote; `-` is standard input
+    /// File that `backburn export` wrote; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -84,7 +85,7 @@ fn lease(text: &str) -> Result<HumanDuration, String> {
     let span: HumanDuration = text.parse()?;
     match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
-        false => Err("a lease is from 3 seconds to 10 minutes".into()),
+        false => Err("a lease must be from 3 seconds to 10 minutes".into()),
     }
 }
 
@@ -92,13 +93,13 @@ fn keep(text: &str) -> Result<HumanDuration, String> {
     let span: HumanDuration = text.parse()?;
     match span >= HumanDuration::seconds(3600) {
         true => Ok(span),
-        false => Err("runs are kept for an hour at the least".into()),
+        false => Err("runs must be kept for at least an hour".into()),
     }
 }
 
 impl DataOptions {
-    fn store(&self) -> Result<Arc<dyn Store>, CommandError> {
-        make(&self.data)?;
+    fn store(&self) -> Result<Arc<dyn Store>, CommandFailure> {
+        create_directory(&self.data)?;
         match SqliteStore::open(&self.data.join("store")) {
             Ok(store) => Ok(Arc::new(store)),
             Err(error) => Err(failed(&error)),
@@ -106,7 +107,8 @@ impl DataOptions {
     }
 }
 
-fn make(folder: &Path) -> Result<(), CommandError> {
+/// Creates a private directory if it does not exist.
+fn create_directory(folder: &Path) -> Result<(), CommandFailure> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     builder
@@ -115,13 +117,13 @@ fn make(folder: &Path) -> Result<(), CommandError> {
         .create(folder)
         .map_err(|error| {
             let what = format!("{}: {error}", folder.display());
-            CommandError::invalid(format!(
-                "{what}\nhint: name a folder that you may write to with `--data`"
+            CommandFailure::invalid(format!(
+                "{what}\nhint: give a writable directory with `--data`"
             ))
         })
 }
 
-fn failed(error: &dyn std::error::Error) -> CommandError {
+fn failed(error: &dyn std::error::Error) -> CommandFailure {
     let mut what = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -129,12 +131,12 @@ fn failed(error: &dyn std::error::Error) -> CommandError {
         source = inner.source();
     }
     if !what.contains("hint:") {
-        what.push_str("\nhint: `BACKBURN_LOG=debug` says more");
+        what.push_str("\nhint: `BACKBURN_LOG=debug` logs the details");
     }
-    CommandError::invalid(what)
+    CommandFailure::invalid(what)
 }
 
-pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
+pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     backburn_agent::log_to_stderr(tracing::Level::INFO);
     raise_limit();
     let store = command.data.store()?;
@@ -161,24 +163,24 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
     .map_err(|error| failed(&error))?;
     let names = match command.names.is_empty() {
         false => command.names.clone(),
-        true => usual_names(),
+        true => default_names(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| {
-            CommandError::invalid(format!("the runtime could not be started: {error}"))
+            CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
         })?;
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
-            CommandError::invalid(format!(
-                "{} can't be listened on: {error}\nhint: name another address with `--listen`",
+            CommandFailure::invalid(format!(
+                "cannot listen on {}: {error}\nhint: give another address with `--listen`",
                 command.listen
             ))
         })?;
         let address = listener
             .local_addr()
-            .map_err(|error| CommandError::invalid(error.to_string()))?;
+            .map_err(|error| CommandFailure::invalid(error.to_string()))?;
         print_stderr(&format!(
             "listening on {address}, as {}\n",
             names.join(", ")
@@ -188,7 +190,7 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
             print_stderr(&format!("the first token is in {}\n", path.display()));
         }
         if service.halted().is_some() {
-            print_stderr("the halt lever is pulled: nothing starts until `backburn resume`\n");
+            print_stderr("a halt is in force: no run starts until `backburn resume`\n");
         }
         if let Some(keep) = command.keep_runs_for {
             tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
@@ -202,9 +204,8 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
             lifetime: AGENT_CERTIFICATE_LIFETIME,
             trim_memory: backburn_agent::host::return_freed,
         };
-        let ending = ending().map_err(|error| {
-            CommandError::invalid(format!("signals cannot be received: {error}"))
-        })?;
+        let ending = ending()
+            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         daemon
             .run(ending)
             .await
@@ -215,23 +216,23 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandError> {
         return Ok(0);
     }
     print_stderr(&format!(
-        "error: runs that were not over when we had to go: {}\nhint: their agents put everything back by themselves; the next start closes them\n",
+        "error: these runs were not over at shutdown: {}\nhint: their agents revert everything on their own, and the next start closes the runs\n",
         left.join(", ")
     ));
     Ok(Outcome::NotClean.exit_code())
 }
 
-/// Each agent is a descriptor: as many as whoever started us allows at the most, where less is usual.
+/// Raises the limit of open files to its maximum: each connected agent takes one.
 fn raise_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limit = Resource::RLIMIT_NOFILE;
     let raised = getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most));
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files could not be raised");
+        tracing::warn!(%error, "could not raise the limit of open files");
     }
 }
 
-/// Comes with the first signal to end.
+/// Completes at the first SIGTERM or SIGINT.
 fn ending() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -240,11 +241,12 @@ fn ending() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        print_stderr("ending: runs are ended, and everything is put back first\n");
+        print_stderr("shutting down: runs are ended, and their faults are reverted first\n");
     })
 }
 
-fn usual_names() -> Vec<String> {
+/// The names under which the controller is reached by default.
+fn default_names() -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     if let Ok(host) = nix::unistd::gethostname()
         && let Ok(host) = host.into_string()
@@ -255,18 +257,18 @@ fn usual_names() -> Vec<String> {
     names
 }
 
-/// `backburn export`
-pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandError> {
+/// Runs `backburn export`.
+pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
     let unwritten = |error: std::io::Error| {
-        CommandError::invalid(format!("{}: {error}", command.file.display()))
+        CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
     if command.file == Path::new("-") {
         let mut out = std::io::stdout().lock();
         store.export(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     } else {
-        // It holds hashes of tokens, and what probes printed.
+        // The export holds hashes of tokens and the output of probes.
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = std::fs::OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
@@ -278,18 +280,18 @@ pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandError> {
     Ok(0)
 }
 
-/// `backburn import`
-pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandError> {
+/// Runs `backburn import`.
+pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
     let count = if command.file == Path::new("-") {
         store.import(&mut std::io::stdin().lock())
     } else {
         let file = std::fs::File::open(&command.file).map_err(|error| {
-            CommandError::invalid(format!("{}: {error}", command.file.display()))
+            CommandFailure::invalid(format!("{}: {error}", command.file.display()))
         })?;
         store.import(&mut std::io::BufReader::new(file))
     };
     let count = count.map_err(|error| failed(&error))?;
-    print_stderr(&format!("{count} records are taken in\n"));
+    print_stderr(&format!("{count} records imported\n"));
     Ok(0)
 }

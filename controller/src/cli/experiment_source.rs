@@ -1,7 +1,6 @@
-//! Where an experiment comes from: its file, the variables given, the environment; and how what
-//! is wrong with it is shown.
+//! Reads an experiment from its file, with variables from the command line and the environment, and formats its problems.
 
-use super::{CommandError, EXIT_INVALID, print_stderr};
+use super::{CommandFailure, EXIT_INVALID, print_stderr};
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
 use backburn_experiments::substitute::convert;
 use backburn_experiments::{Problem, json};
@@ -10,29 +9,29 @@ use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Values given on the command line.
+/// Configuration values that are given on the command line.
 #[derive(Debug, Default, Args)]
 pub(super) struct Variables {
-    /// A configuration value that goes before the document's, and becomes what the document says that it is. TYPE as in `env_var_type`
+    /// Configuration value that overrides the document's, converted to the type that the document declares or to TYPE (see `env_var_type`)
     #[arg(long = "var", value_name = "NAME[:TYPE]=VALUE")]
     variables: Vec<String>,
-    /// A file of them: JSON with `configuration` and `secrets`, or lines of NAME=VALUE in a `.env` file
+    /// File of configuration values: JSON with `configuration` and `secrets`, or a `.env` file of NAME=VALUE lines
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
     #[command(flatten)]
     controls: ControlsOption,
 }
 
-/// What becomes of the Chaos Toolkit's controls.
+/// How to treat the Chaos Toolkit's controls.
 #[derive(Debug, Default, Args)]
 pub(super) struct ControlsOption {
-    /// Leave the document's Chaos Toolkit controls out: they are not played, and refused without this
+    /// Ignore the document's Chaos Toolkit controls, which are not supported; without this option they are an error
     #[arg(long = "ignore-controls")]
     ignore: bool,
 }
 
 impl ControlsOption {
-    /// Takes the controls out of a document, where that is wanted, and says which. Whether there were any.
+    /// Removes the controls from a document if they are to be ignored, and reports which. Returns whether there were any.
     pub(super) fn leave_out(&self, file: &Path, document: &mut Value) -> bool {
         if !self.ignore {
             return false;
@@ -41,15 +40,15 @@ impl ControlsOption {
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
             print_stderr(&format!(
-                "note: {}: controls are left out: {left_out}\n",
+                "note: {}: ignoring the controls {left_out}\n",
                 file.display()
             ));
         }
         !left_out.is_empty()
     }
 
-    /// The same, of a text. One that has none stays as it is, and so does one that is no JSON, for
-    /// whoever says what is wrong with it.
+    /// Removes the controls from the text of a document. A text without controls stays as it is, and so does one that is not
+    /// JSON: its problems are reported when it is checked.
     fn leave_out_of_text(&self, file: &Path, text: String) -> String {
         let Ok(mut document) = json::read(&text) else {
             return text;
@@ -61,51 +60,57 @@ impl ControlsOption {
     }
 }
 
-/// Values that go before the document's.
+/// Values that override the document's.
 #[derive(Debug, Default)]
 struct VariableValues {
-    /// The configuration's.
+    /// Configuration values by name.
     configuration: Map<String, Value>,
-    /// The secrets', by scope.
+    /// Secrets by scope.
     secrets: Map<String, Value>,
 }
 
-/// Why there is no experiment.
+/// Why an experiment could not be loaded.
 pub(super) enum LoadError {
-    /// It could not be read.
+    /// A file could not be read; the reason.
     Unreadable(String),
-    /// What is wrong with it.
-    Wrong(Vec<Problem>),
+    /// The experiment is invalid; all of its problems.
+    Invalid(Vec<Problem>),
 }
 
 impl Variables {
-    /// The text of a document without its controls, where that is wanted.
+    /// The text of a document, without its controls if they are to be ignored.
     pub(super) fn without_controls(&self, file: &Path, text: String) -> String {
         self.controls.leave_out_of_text(file, text)
     }
 
-    /// Refuses to leave out the controls of an experiment that a controller keeps: it has none.
-    pub(super) fn refuse_controls_of_kept(&self) -> Result<(), CommandError> {
+    /// Refuses `--ignore-controls` for an experiment that a controller stores, since those have no controls.
+    ///
+    /// # Errors
+    /// The option was given.
+    pub(super) fn refuse_ignored_controls_of_stored(&self) -> Result<(), CommandFailure> {
         match self.controls.ignore {
-            true => Err(CommandError::invalid(
-                "`--ignore-controls` is for a file: what a controller keeps has no controls\nhint: `backburn apply --ignore-controls FILE` keeps it without them",
+            true => Err(CommandFailure::invalid(
+                "`--ignore-controls` requires a file: stored experiments have no controls\nhint: `backburn apply --ignore-controls FILE` stores an experiment without its controls",
             )),
             false => Ok(()),
         }
     }
 
-    /// The configuration's values, for a controller.
-    pub(super) fn configuration(&self) -> Result<Map<String, Value>, CommandError> {
+    /// The configuration values, to be sent to a controller.
+    ///
+    /// # Errors
+    /// A file cannot be read, a value is malformed, or secrets are given.
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>, CommandFailure> {
         let given = self.read()?;
         if !given.secrets.is_empty() {
-            return Err(CommandError::invalid(
-                "a controller is handed no secrets by `--var-file`\nhint: the document says where the controller reads them: `{\"type\": \"file\", …}` or `{\"type\": \"env\", …}`",
+            return Err(CommandFailure::invalid(
+                "secrets from `--var-file` are not sent to a controller\nhint: the document names where the controller reads them: `{\"type\": \"file\", …}` or `{\"type\": \"env\", …}`",
             ));
         }
         Ok(given.configuration)
     }
 
-    fn read(&self) -> Result<VariableValues, CommandError> {
+    fn read(&self) -> Result<VariableValues, CommandFailure> {
         let VariableValues {
             mut configuration,
             mut secrets,
@@ -118,12 +123,12 @@ impl Variables {
             {
                 json::read_as::<Map<String, Value>>(&text).map_err(|problems| {
                     let what = json::in_one_line(&problems);
-                    CommandError::invalid(format!("{}: {what}", file.display()))
+                    CommandFailure::invalid(format!("{}: {what}", file.display()))
                 })?
             } else {
                 from_lines(&text).map_err(|line| {
-                    CommandError::invalid(format!(
-                        "{}: line {line} is not NAME=VALUE",
+                    CommandFailure::invalid(format!(
+                        "{}: line {line}: expected NAME=VALUE",
                         file.display()
                     ))
                 })?
@@ -168,46 +173,46 @@ fn from_lines(text: &str) -> Result<Map<String, Value>, usize> {
     Ok(found)
 }
 
-fn one(variable: &str) -> Result<(String, Value), CommandError> {
+fn one(variable: &str) -> Result<(String, Value), CommandFailure> {
     let wrong = |why: &str| {
-        CommandError::invalid(format!(
-            "`--var {variable}`: {why}\nhint: e.g. `--var url=http://127.0.0.1`"
+        CommandFailure::invalid(format!(
+            "`--var {variable}`: {why}\nhint: for example `--var url=http://127.0.0.1`"
         ))
     };
     let (name, text) = variable
         .split_once('=')
-        .ok_or_else(|| wrong("it is not of the form NAME=VALUE"))?;
+        .ok_or_else(|| wrong("expected NAME=VALUE"))?;
     let (name, kind) = name
         .split_once(':')
         .map_or((name, None), |(name, kind)| (name, Some(kind)));
     if name.is_empty() {
-        return Err(wrong("it has no name"));
+        return Err(wrong("the name is missing"));
     }
     let value = match kind {
-        // What it becomes is the document's to say.
+        // The document declares the type.
         None => text.into(),
         Some(kind) => match convert(kind, text.into()) {
-            // In quotes, so that it stays text where the document does not say so.
+            // Quoted, so that it stays text if the document declares no type.
             Some(Value::String(text)) => Value::String(text).to_string().into(),
             Some(value) => value,
-            None => return Err(wrong(&format!("its value does not become `{kind}`"))),
+            None => return Err(wrong(&format!("the value is not a valid `{kind}`"))),
         },
     };
     Ok((name.to_owned(), value))
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> CommandError {
+fn unreadable(file: &Path, error: &std::io::Error) -> CommandFailure {
     let text = error.to_string();
     let why = text
         .split(" (os error")
         .next()
         .unwrap_or(&text)
         .to_lowercase();
-    CommandError::invalid(format!("{}: {why}", file.display()))
+    CommandFailure::invalid(format!("{}: {why}", file.display()))
 }
 
-/// The text of the experiment in this file; `-` is standard input.
-pub(super) fn read(file: &Path) -> Result<String, CommandError> {
+/// Reads the text of an experiment from a file; `-` is standard input.
+pub(super) fn read(file: &Path) -> Result<String, CommandFailure> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
         let read = std::io::stdin().lock().read_to_end(&mut bytes);
@@ -216,21 +221,22 @@ pub(super) fn read(file: &Path) -> Result<String, CommandError> {
         std::fs::read(file)
     };
     let bytes = bytes.map_err(|error| unreadable(file, &error))?;
-    String::from_utf8(bytes)
-        .map_err(|_| CommandError::invalid(format!("{}: it is not text in UTF-8", file.display())))
+    String::from_utf8(bytes).map_err(|_| {
+        CommandFailure::invalid(format!("{}: the file is not valid UTF-8", file.display()))
+    })
 }
 
-/// Reads and checks the experiment in this file; `-` is standard input.
+/// Reads and checks an experiment from a file; `-` is standard input.
 pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, LoadError> {
-    let text = read(file).map_err(|failure| LoadError::Unreadable(failure.what))?;
+    let text = read(file).map_err(|failure| LoadError::Unreadable(failure.message))?;
     let text = variables.without_controls(file, text);
     let given = variables
         .read()
-        .map_err(|failure| LoadError::Unreadable(failure.what))?;
-    check(&text, &given.configuration, &given.secrets).map_err(LoadError::Wrong)
+        .map_err(|failure| LoadError::Unreadable(failure.message))?;
+    check(&text, &given.configuration, &given.secrets).map_err(LoadError::Invalid)
 }
 
-/// Checks an experiment's text against the faults that this program has.
+/// Checks the text of an experiment against the faults that this program has.
 pub(crate) fn check(
     text: &str,
     configuration: &Map<String, Value>,
@@ -253,7 +259,7 @@ pub(crate) fn check(
     check_with(text, &sources)
 }
 
-/// The same, with values from wherever these sources have them.
+/// Checks the text of an experiment, with variables from these sources.
 pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
     let faults: Vec<Fault<'_>> = backburn_agent::faults::FAULTS
         .iter()
@@ -266,19 +272,19 @@ pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment
     check::load(text, sources, &faults)
 }
 
-/// The experiment, or its problems as this command's failure.
-pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, CommandError> {
-    load(file, variables).map_err(|wrong| CommandError {
+/// Reads and checks an experiment; its problems are the failure of the command.
+pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, CommandFailure> {
+    load(file, variables).map_err(|wrong| CommandFailure {
         code: EXIT_INVALID,
-        what: shown(file, &wrong),
+        message: format_load_error(file, &wrong),
     })
 }
 
-/// What is wrong, for people: without `error:` before it.
-pub(super) fn shown(file: &Path, wrong: &LoadError) -> String {
+/// Formats the problems of an experiment for people, without the leading `error:`.
+pub(super) fn format_load_error(file: &Path, wrong: &LoadError) -> String {
     let problems = match wrong {
         LoadError::Unreadable(what) => return what.clone(),
-        LoadError::Wrong(problems) => problems,
+        LoadError::Invalid(problems) => problems,
     };
     let count = if problems.len() == 1 {
         "1 problem".to_owned()

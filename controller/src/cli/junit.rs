@@ -1,11 +1,10 @@
-//! A run as a JUnit report: a test for each hypothesis probe, for each activity and for putting
-//! everything back, and one for the verdict.
+//! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict.
 
 use backburn::runner::FinishedRun;
-use backburn_experiments::journal::{ActivityStatus, JournalEntry, Event, Judgement, Outcome};
+use backburn_experiments::journal::{ActivityStatus, Event, JournalEntry, Judgement, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-/// The report's XML.
+/// The report as XML.
 pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
     let mut suite = TestSuite::new(title);
@@ -18,12 +17,12 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         let unknown = probe.before.unknown + probe.during.unknown + probe.after.unknown;
         let within = probe.before.within + probe.during.within + probe.after.within;
         let status = if outside > 0 {
-            wrong(
+            failed(
                 NonSuccessKind::Failure,
                 &format!("{outside} of {} samples: {why}", outside + unknown + within),
             )
         } else if unknown > 0 {
-            wrong(NonSuccessKind::Error, why)
+            failed(NonSuccessKind::Error, why)
         } else if within == 0 {
             TestCaseStatus::skipped()
         } else {
@@ -47,14 +46,14 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         else {
             continue;
         };
-        let why = why.as_deref().unwrap_or("it was ended with the run");
+        let why = why.as_deref().unwrap_or("it ended with the run");
         let status = match (status, judgement) {
             (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => {
                 TestCaseStatus::success()
             }
-            (_, Some(Judgement::Outside)) => wrong(NonSuccessKind::Failure, why),
+            (_, Some(Judgement::Outside)) => failed(NonSuccessKind::Failure, why),
             (ActivityStatus::Aborted, _) => TestCaseStatus::skipped(),
-            _ => wrong(NonSuccessKind::Error, why),
+            _ => failed(NonSuccessKind::Error, why),
         };
         let mut case = case("method", activity, status);
         case.set_time(took.0);
@@ -68,14 +67,14 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             .iter()
             .map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; ")))
             .collect();
-        wrong(NonSuccessKind::Failure, &residue.join("\n"))
+        failed(NonSuccessKind::Failure, &residue.join("\n"))
     };
-    suite.add_test_case(case("revert", "everything is put back", clean));
+    suite.add_test_case(case("revert", "every injection is reverted", clean));
     let reasons = verdict.reasons.join("\n");
     let outcome = match verdict.outcome {
         Outcome::Held => TestCaseStatus::success(),
-        Outcome::Deviated | Outcome::NotClean => wrong(NonSuccessKind::Failure, &reasons),
-        _ => wrong(NonSuccessKind::Error, &reasons),
+        Outcome::Deviated | Outcome::NotClean => failed(NonSuccessKind::Failure, &reasons),
+        _ => failed(NonSuccessKind::Error, &reasons),
     };
     let mut case = case("verdict", &verdict.outcome.to_string(), outcome);
     if !verdict.notes.is_empty() {
@@ -93,7 +92,7 @@ fn case(class: &str, name: &str, status: TestCaseStatus) -> TestCase {
     case
 }
 
-fn wrong(kind: NonSuccessKind, why: &str) -> TestCaseStatus {
+fn failed(kind: NonSuccessKind, why: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     status.set_message(why);
     status

@@ -1,9 +1,11 @@
-//! The command line: one file for each command. Data goes to stdout, talk to stderr, and the exit
-//! code is the verdict's.
+//! The command line: one file for each command. Data goes to stdout, everything else to stderr, and the exit code of a run
+//! is that of its outcome.
 
 mod controller;
+mod demo;
 mod experiment_source;
 mod junit;
+mod manual;
 mod output;
 mod plan;
 mod progress;
@@ -14,13 +16,8 @@ mod run;
 mod schedules;
 mod validate;
 
-pub(crate) use experiment_source::check;
-pub(crate) use output::{print, print_stderr};
-pub(crate) use progress::OutputStyle;
-pub(crate) use report::shown;
-pub(crate) use run::execute;
+use output::{print, print_stderr};
 
-use crate::demo;
 use backburn::agent_connection::{self, LOCAL_LEASE};
 use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
 use clap::{Args, Parser, Subcommand};
@@ -28,17 +25,17 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The exit code of a command line or a definition that is wrong.
+/// The exit code of an invalid command line or experiment.
 pub(crate) const EXIT_INVALID: u8 = 2;
 
-/// Chaos experiments on Linux hosts: what is broken is put back
+/// Chaos experiments on Linux hosts that revert every fault
 #[derive(Debug, Parser)]
 #[command(
     name = "backburn",
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = exit_codes_shown()
+    after_help = exit_codes_help()
 )]
 struct Cli {
     #[command(subcommand)]
@@ -47,90 +44,107 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Run an experiment on this host, or on a controller's fleet, and say what it comes to
+    /// Run an experiment on this host or on a controller's fleet, and report its verdict
     Run(run::RunCommand),
-    /// Say what an experiment would hit now, exactly, with its undo; touch nothing
+    /// Show what an experiment would affect and how that would be undone, without changing anything
     Plan(plan::PlanCommand),
-    /// Break a small web service of its own, and show it; needs no root and leaves nothing
+    /// Run two experiments against a small web service that comes with the program; requires no root and leaves nothing behind
     Demo,
-    /// Say everything that is wrong with experiments
+    /// Check experiments and report all of their problems
     Validate(validate::ValidateCommand),
-    /// Say when experiments come by themselves: the next times of each schedule
+    /// List upcoming scheduled runs
     Schedules(schedules::SchedulesCommand),
-    /// List the faults, or tell all about one
+    /// List the faults, or describe one
     #[command(disable_help_flag = true)]
     Faults(AgentArguments),
-    /// Print the JSON Schema of the experiment document, or of the controller's policy
+    /// Print the JSON Schema of experiments or of the controller's policy
     Schema(SchemaCommand),
-    /// Print the description of the controller's HTTP API, as OpenAPI
+    /// Print the OpenAPI description of the controller's HTTP API
     Openapi,
-    /// Put back what this host owes, without a run
+    /// Revert injections that are left on this host
     #[command(disable_help_flag = true)]
     Revert(AgentArguments),
-    /// Use the agent by hand: plan, inject, status, revert, doctor
+    /// Use this host's agent without an experiment: plan, inject, status, revert, doctor
     #[command(disable_help_flag = true)]
     Agent(AgentArguments),
-    /// Be the controller of a fleet, until told to end
+    /// Run the controller daemon
     Controller(controller::ControllerCommand),
-    /// Keep experiments at the controller, under their files' names; the same again changes nothing
+    /// Store experiments on the controller
     Apply(remote::experiments::ApplyCommand),
-    /// List the experiments that the controller keeps; show one, its versions, or remove it
+    /// List, show or remove the experiments that the controller stores
     Experiments(remote::experiments::ExperimentsCommand),
     /// List the controller's runs, or show or follow one
     Runs(remote::runs::RunsCommand),
-    /// End a run; everything is put back first
+    /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
-    /// Stop every run, put everything back, and let nothing start until `resume`
+    /// Stop all runs, revert all faults, and let no run start until `resume`
     Halt(remote::halt::HaltCommand),
-    /// Let runs start again
+    /// End a halt, so that runs can start again
     Resume(remote::halt::ResumeCommand),
-    /// List what waits for a second person
+    /// List the runs that wait for an approval
     Approvals(remote::runs::ApprovalsCommand),
-    /// Approve of a run that somebody else asked for, and start it
+    /// Approve a run that another person requested, and start it
     Approve(remote::runs::ApproveCommand),
-    /// List the controller's agents, or keep one out
+    /// List, examine or revoke the controller's agents
     Agents(remote::agents::AgentsCommand),
-    /// Make a token with which one agent may join, once
+    /// Make a token with which one agent can join the fleet, once
     JoinToken(remote::tokens::JoinTokenCommand),
-    /// List the tokens of people and jobs; make or revoke one
+    /// List, make or revoke the tokens of people and jobs
     Tokens(remote::tokens::TokensCommand),
-    /// Print who did what, or look whether that log is whole
+    /// Print or verify the audit log: who did what
     Audit(remote::tokens::AuditCommand),
-    /// Write all that a controller remembers, which must not be running, as lines of JSON
+    /// Export a controller's data as JSON lines (stop it first)
     Export(controller::ExportCommand),
-    /// Take in what `export` wrote, into a controller that remembers nothing yet
+    /// Import exported data into a controller that has no data yet (stop it first)
     Import(controller::ImportCommand),
+    /// Print a completion script for a shell
+    Completions(CompletionsCommand),
+    /// Print the manual page of the program or of one command
+    Man(ManCommand),
     #[command(hide = true)]
     DemoService(demo::DemoServiceCommand),
 }
 
 #[derive(Debug, Args)]
+struct CompletionsCommand {
+    /// Shell to complete commands in
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+struct ManCommand {
+    /// Command to describe, e.g. `run`; without it, the whole program
+    command: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct SchemaCommand {
-    /// Of what
+    /// What the schema describes
     #[arg(value_enum, default_value_t = SchemaKind::Experiment)]
     of: SchemaKind,
 }
 
-/// What has a schema.
+/// A document that has a schema.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum SchemaKind {
     /// The experiment document
     Experiment,
-    /// The file of `backburn controller --policy`
+    /// The policy file of `backburn controller --policy`
     ControllerPolicy,
 }
 
-/// Words for the agent's own command line.
+/// Arguments that are passed to the agent's own command line.
 #[derive(Debug, Args)]
 struct AgentArguments {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     words: Vec<OsString>,
 }
 
-/// Where things are kept, and what this host allows.
+/// The state directory, the policy and the labels of this host.
 #[derive(Debug, Args)]
 pub(crate) struct HostOptions {
-    /// Where journals and the agent's ledger are [default: /var/lib/backburn, or the user's state folder]
+    /// Directory of the journals and of the agent's ledger [default: /var/lib/backburn for root, else ~/.local/state/backburn]
     #[arg(
         long,
         value_name = "DIR",
@@ -138,7 +152,7 @@ pub(crate) struct HostOptions {
         help_heading = "Host"
     )]
     state: Option<PathBuf>,
-    /// What this host allows
+    /// Policy file: what this host allows
     #[arg(
         long,
         value_name = "FILE",
@@ -146,7 +160,7 @@ pub(crate) struct HostOptions {
         help_heading = "Host"
     )]
     policy: Option<PathBuf>,
-    /// A label of this host besides those found
+    /// Label of this host, in addition to the detected ones
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Host")]
     labels: Vec<String>,
 }
@@ -154,33 +168,33 @@ pub(crate) struct HostOptions {
 fn label(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("it is not of the form KEY=VALUE, e.g. `role=checkout`".into()),
+        _ => Err("expected KEY=VALUE, e.g. `role=checkout`".into()),
     }
 }
 
-/// A command that could not do what it was to do, for people.
+/// The failure of a command: its exit code and a message for people.
 #[derive(Debug)]
-pub(crate) struct CommandError {
+pub(crate) struct CommandFailure {
     pub(crate) code: u8,
-    pub(crate) what: String,
+    pub(crate) message: String,
 }
 
-impl CommandError {
-    pub(crate) fn invalid(what: impl Into<String>) -> Self {
-        CommandError {
+impl CommandFailure {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        CommandFailure {
             code: EXIT_INVALID,
-            what: what.into(),
+            message: message.into(),
         }
     }
 }
 
-/// Runs the command that these words mean, the program's name left out.
+/// Runs the command with these arguments, without the program's name.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
-            // Help is data; what is wrong is talk.
+            // Help goes to stdout, and output that is lost must not look like a success.
             let code = match error.print() {
                 Err(_) if code == 0 => REPORT_NOT_WRITTEN,
                 _ => code,
@@ -215,7 +229,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 SchemaKind::ControllerPolicy => {
-                    print_json(&backburn_experiments::schema::of::<backburn::service::FleetPolicy>());
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::service::FleetPolicy,
+                    >());
                 }
             }
             Ok(0)
@@ -227,17 +243,22 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Faults(passed) => return agent("faults", passed),
         CliCommand::Revert(passed) => return agent("revert", passed),
         CliCommand::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
+        CliCommand::Completions(command) => {
+            manual::print_completions(command.shell);
+            Ok(0)
+        }
+        CliCommand::Man(command) => manual::print_page(command.command.as_deref()),
         CliCommand::DemoService(service) => return demo::serve(&service),
     };
-    let code = done.unwrap_or_else(|CommandError { code, what }| {
-        print_stderr(&format!("error: {what}\n"));
+    let code = done.unwrap_or_else(|CommandFailure { code, message }| {
+        print_stderr(&format!("error: {message}\n"));
         code
     });
     ExitCode::from(output::exit_code(code))
 }
 
-/// The exit codes as they stand at the end of the help.
-fn exit_codes_shown() -> String {
+/// The list of exit codes at the end of the help.
+fn exit_codes_help() -> String {
     let mut out = "Exit codes:".to_owned();
     for exit in exit_codes() {
         out.push_str(&format!(
@@ -248,6 +269,7 @@ fn exit_codes_shown() -> String {
     out
 }
 
+/// Runs a command of the agent's own command line.
 fn agent(command: &str, passed: AgentArguments) -> ExitCode {
     backburn_agent::main(
         &["agent"],
@@ -258,7 +280,7 @@ fn agent(command: &str, passed: AgentArguments) -> ExitCode {
 }
 
 impl HostOptions {
-    /// Everything in this folder.
+    /// Keeps all state in this directory, without a policy.
     pub(crate) fn below(state: &Path) -> Self {
         HostOptions {
             state: Some(state.to_owned()),
@@ -267,15 +289,19 @@ impl HostOptions {
         }
     }
 
-    fn state(&self) -> Result<PathBuf, CommandError> {
+    /// The directory of the journals and of the agent's ledger.
+    ///
+    /// # Errors
+    /// None is given, and the environment names none.
+    fn state(&self) -> Result<PathBuf, CommandFailure> {
         match &self.state {
             Some(state) => Ok(state.clone()),
             None => default_state(),
         }
     }
 
-    /// How the local agent is started: this very program, even where its file has been replaced since.
-    fn start(&self) -> Result<agent_connection::AgentStarter, CommandError> {
+    /// How to start the local agent: from this very program, even if its file has been replaced since.
+    fn start(&self) -> Result<agent_connection::AgentStarter, CommandFailure> {
         let mut command: Vec<OsString> = ["/proc/self/exe", "agent", "serve", "--state"]
             .map(OsString::from)
             .into();
@@ -290,7 +316,7 @@ impl HostOptions {
     }
 }
 
-fn default_state() -> Result<PathBuf, CommandError> {
+fn default_state() -> Result<PathBuf, CommandFailure> {
     if nix::unistd::geteuid().is_root() {
         return Ok("/var/lib/backburn".into());
     }
@@ -300,24 +326,33 @@ fn default_state() -> Result<PathBuf, CommandError> {
             .map(|folder| PathBuf::from(folder).join(path))
     };
     below("XDG_STATE_HOME", "backburn").or_else(|| below("HOME", ".local/state/backburn")).ok_or_else(|| {
-        CommandError::invalid(
-            "there is no place for journals: neither XDG_STATE_HOME nor HOME is set\nhint: name a folder with `--state`",
+        CommandFailure::invalid(
+            "no directory for journals: neither XDG_STATE_HOME nor HOME is set\nhint: give a directory with `--state`",
         )
     })
 }
 
-/// The runtime of a command: one thread, since waiting is all it does.
-fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+/// A single-threaded runtime: a command mostly waits.
+fn runtime() -> Result<tokio::runtime::Runtime, CommandFailure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| {
-            CommandError::invalid(format!("the runtime could not be started: {error}"))
+            CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
         })
 }
 
+/// Prints a value as indented JSON.
 fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => print_stderr(&format!("error: {error}\n")),
+    }
+}
+
+/// Prints a value as one line of JSON.
+fn print_json_line(value: &impl serde::Serialize) {
+    match serde_json::to_string(value) {
         Ok(text) => print(&format!("{text}\n")),
         Err(error) => print_stderr(&format!("error: {error}\n")),
     }

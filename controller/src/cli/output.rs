@@ -1,7 +1,7 @@
-//! Where a command's words go: data to standard output, talk to standard error, reports to files. What could not be written
-//! is said, and costs the exit code 0: whoever reads the output of a command that succeeded must be able to rely on it.
+//! The output of commands: data to stdout, everything else to stderr, reports to files. A command whose output could not be
+//! written reports that and does not exit with 0: the output of a command that succeeds is complete.
 
-use super::CommandError;
+use super::CommandFailure;
 use backburn_experiments::journal::REPORT_NOT_WRITTEN;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,13 +9,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether something that was to be written could not be.
+/// Whether any output could not be written.
 static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
-/// Whether standard output takes nothing more: what comes after a hole would be taken for the whole.
+/// Whether a write to stdout has failed. Nothing more is written then: output with a gap would be taken for complete.
 static STDOUT_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// Data, for standard output.
+/// Writes data to stdout.
 pub(crate) fn print(text: &str) {
     if STDOUT_FAILED.load(Ordering::Relaxed) {
         return;
@@ -28,12 +28,12 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// Talk, for standard error.
+/// Writes a message to stderr. A failure to do so is ignored.
 pub(crate) fn print_stderr(text: &str) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
-/// The exit code of a command that would end with this one: 7 instead of 0 where something could not be written.
+/// The exit code of a command that would otherwise exit with `code`: 7 instead of 0 if any output could not be written.
 pub(super) fn exit_code(code: u8) -> u8 {
     match code {
         0 if OUTPUT_LOST.load(Ordering::Relaxed) => REPORT_NOT_WRITTEN,
@@ -47,28 +47,28 @@ fn not_written(what: &str, error: &io::Error) {
     print_stderr(&format!("error: {what} could not be written: {why}\n"));
 }
 
-/// A file for a report, opened before there is anything to report: that it cannot be written is found out before anything is
-/// broken. What is in it stays until the report is written.
+/// A file for a report, opened before the run, so that a path that cannot be written to is found before anything is injected.
+/// The file keeps its content until the report is written.
 #[derive(Debug)]
 pub(super) struct ReportFile {
     file: File,
     path: PathBuf,
-    /// Whether it was made here; then it goes again where no report is written.
+    /// Whether the file was created here. It is removed again if no report is written.
     is_new: bool,
 }
 
 impl ReportFile {
-    /// Opens the file, and makes it where it is not there.
+    /// Opens the file, or creates it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be written to. A named pipe that nobody reads is one of these.
-    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
+    /// The file cannot be written to. That includes a named pipe without a reader.
+    pub(super) fn open(path: &Path) -> Result<Self, CommandFailure> {
         let failed = |error: io::Error| {
             let why = backburn_experiments::probes::plain(&error);
-            CommandError::invalid(format!("{}: {why}", path.display()))
+            CommandFailure::invalid(format!("{}: {why}", path.display()))
         };
         let open = |create_new| {
-            // Not to wait for whoever may read a named pipe some day.
+            // Do not wait for a reader of a named pipe.
             let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
             OpenOptions::new()
                 .write(true)
@@ -96,7 +96,7 @@ impl ReportFile {
         Ok(report)
     }
 
-    /// Whether both are one regular file: the second report would overwrite the first.
+    /// Whether both are the same regular file, so that the second report would overwrite the first.
     pub(super) fn is_same(&self, other: &ReportFile) -> bool {
         let of = |report: &ReportFile| {
             let file = report.file.metadata().ok()?;
@@ -105,7 +105,7 @@ impl ReportFile {
         of(self).is_some_and(|own| of(other) == Some(own))
     }
 
-    /// Writes the report in place of what was there. Says so where it could not be written, which [`exit_code`] knows then.
+    /// Replaces the content of the file by the report. A failure is reported, and counts for [`exit_code`].
     pub(super) fn write(mut self, text: &str) {
         let written = self.replace(text);
         self.is_new = false;
@@ -122,7 +122,7 @@ impl ReportFile {
         self.file.write_all(text.as_bytes())?;
         match kind.is_char_device() || kind.is_fifo() {
             true => Ok(()),
-            // A file system may find out only now that it has no room.
+            // A file system may report only now that it is full.
             false => self.file.sync_all(),
         }
     }
@@ -131,7 +131,7 @@ impl ReportFile {
 impl Drop for ReportFile {
     fn drop(&mut self) {
         if self.is_new {
-            // An empty file of ours is no report; one that cannot be removed does no harm.
+            // The file is still empty. One that cannot be removed does no harm.
             std::fs::remove_file(&self.path).ok();
         }
     }

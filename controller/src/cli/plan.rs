@@ -1,10 +1,11 @@
-//! `backburn plan`: what an experiment would hit on this host now. Nothing is touched.
+//! `backburn plan`: shows what an experiment would affect now, without changing anything.
 
 use super::experiment_source::{self, Variables};
-use super::remote::{self, ControllerOptions};
-use super::run::named;
-use super::{CommandError, HostOptions, print, print_json, print_stderr, runtime};
-use backburn::runner::{self, Preview};
+use super::remote::{self, ControllerOptions, RemoteExperiment};
+use super::run::document_value;
+use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtime};
+use backburn::api::types::RunPlan;
+use backburn::runner;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::EVERY;
 use backburn_experiments::document::HypothesisStrategy;
@@ -17,68 +18,54 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanCommand {
-    /// The experiment's file; `-` is standard input. With a controller it is planned on the fleet and is not kept; a NAME that is
-    /// no file is an experiment that the controller keeps
+    /// Experiment file; `-` reads standard input. With a controller, the file is planned on the fleet without being stored, and a
+    /// NAME that is not a file is a stored experiment
     #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
-    /// Plan the file on this host, although a controller is named
+    /// Plan for this host even if a controller is given
     #[arg(long)]
     local: bool,
-    /// What every pick comes from [default: a random one]
+    /// Seed for random selection [default: random]
     #[arg(long)]
     seed: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// When the hypothesis would be looked at, as for `run`
-    #[arg(long, value_name = "STRATEGY", value_parser = named::<HypothesisStrategy>)]
+    /// When the hypothesis would be checked, as for `run`
+    #[arg(long, value_name = "STRATEGY", value_parser = document_value::<HypothesisStrategy>)]
     hypothesis_strategy: Option<HypothesisStrategy>,
-    /// How often it would be looked at while the method goes on [default: 1s]
+    /// How often the hypothesis would be checked during the method [default: 1s]
     #[arg(long, value_name = "DURATION")]
     hypothesis_frequency: Option<HumanDuration>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    place: HostOptions,
+    host: HostOptions,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// What a controller says that a run on its fleet would hit.
-fn on_fleet(command: &PlanCommand) -> Result<u8, CommandError> {
+/// Asks a controller what a run on its fleet would affect.
+fn on_fleet(command: &PlanCommand) -> Result<u8, CommandFailure> {
     if command.hypothesis_strategy.is_some() || command.hypothesis_frequency.is_some() {
-        return Err(CommandError::invalid(
-            "`--hypothesis-strategy` and `--hypothesis-frequency` are for a run on this host\nhint: write it into the experiment, or plan the file here with `--local`",
+        return Err(CommandFailure::invalid(
+            "`--hypothesis-strategy` and `--hypothesis-frequency` require a run on this host\nhint: write the strategy into the experiment, or plan on this host with `--local`",
         ));
     }
-    let experiment =
-        remote::RemoteExperiment::of(&command.remote, &command.file, &command.variables)?;
+    let controller = &command.controller;
+    let experiment = RemoteExperiment::resolve(controller, &command.file, &command.variables)?;
     let variables = command.variables.configuration()?;
-    let plan = remote::runs::plan(&command.remote, &experiment, command.seed, variables)?;
-    let preview: Preview = serde_json::from_value(plan.clone()).map_err(|error| {
-        CommandError::invalid(format!(
-            "the controller's plan can't be understood: {error}"
-        ))
-    })?;
-    let refused = is_refused(&preview);
-    if command.json {
-        print_json(&plan);
-    } else {
-        let title = plan["title"].as_str().unwrap_or_default();
-        print(&shown(
-            title,
-            plan["seed"].as_u64().unwrap_or_default(),
-            &preview,
-        ));
+    let plan = remote::runs::plan(controller, &experiment, command.seed, variables)?;
+    match command.json {
+        true => print_json(&plan),
+        false => print(&format_plan(&plan)),
     }
-    Ok(match refused {
-        true => Outcome::NotStarted.exit_code(),
-        false => 0,
-    })
+    Ok(exit_code(&plan))
 }
 
-pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandError> {
-    if command.remote.is_named() && !command.local {
+/// Runs `backburn plan`.
+pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
+    if command.controller.is_given() && !command.local {
         return on_fleet(command);
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
@@ -87,42 +74,47 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandError> {
     }
     let frequency = command.hypothesis_frequency.unwrap_or(EVERY);
     let seed = command.seed.unwrap_or_else(runner::random);
-    let start = command.place.start()?;
+    let start = command.host.start()?;
     let preview = runtime()?
         .block_on(runner::preview(&experiment, seed, frequency, start.into()))
-        .map_err(|refusal| CommandError {
+        .map_err(|refusal| CommandFailure {
             code: Outcome::NotStarted.exit_code(),
-            what: refusal.to_string(),
+            message: refusal.to_string(),
         })?;
-    let refused = is_refused(&preview);
+    let title = experiment.document.title;
     if command.json {
-        print_json(&json!({"title": experiment.document.title, "seed": seed, "plan": preview}));
-    } else {
-        print(&shown(&experiment.document.title, seed, &preview));
+        print_json(&json!({"title": title, "seed": seed, "plan": preview}));
     }
-    Ok(if refused {
-        Outcome::NotStarted.exit_code()
-    } else {
-        0
-    })
+    let plan = RunPlan::new(title, seed, preview);
+    if !command.json {
+        print(&format_plan(&plan));
+    }
+    Ok(exit_code(&plan))
 }
 
-/// Whether a run would not be started.
-fn is_refused(preview: &Preview) -> bool {
-    let mut injections = preview.injections.iter();
-    !preview.missing.is_empty() || injections.any(|own| own.refusal.is_some())
+/// The exit code of a plan: 0, or that of a run that would not start.
+fn exit_code(plan: &RunPlan) -> u8 {
+    let is_refused = plan
+        .injections
+        .iter()
+        .any(|injection| injection.refusal.is_some());
+    match is_refused || !plan.missing.is_empty() {
+        true => Outcome::NotStarted.exit_code(),
+        false => 0,
+    }
 }
 
-fn shown(title: &str, seed: u64, preview: &Preview) -> String {
-    let mut out = format!("{title}\n");
-    for warning in &preview.warnings {
+/// Formats a plan; its warnings go to stderr.
+fn format_plan(plan: &RunPlan) -> String {
+    let mut out = format!("{}\n", plan.title);
+    for warning in &plan.warnings {
         print_stderr(&format!("warning: {warning}\n"));
     }
     // Writing to a string cannot fail.
-    for looks in preview.looks.iter().filter(|looks| looks.samples > 0) {
+    for looks in plan.looks.iter().filter(|looks| looks.samples > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
-    for problem in &preview.missing {
+    for problem in &plan.missing {
         writeln!(
             out,
             "  refused: {}: {} (rule: missing)",
@@ -133,16 +125,16 @@ fn shown(title: &str, seed: u64, preview: &Preview) -> String {
             writeln!(out, "  hint: {hint}").ok();
         }
     }
-    if preview.agents.is_empty() {
-        return out + "  the method injects no fault: no agent takes part\n";
+    if plan.agents.is_empty() {
+        return out + "  the method injects no faults: no agent takes part\n";
     }
-    writeln!(out, "  on {}, seed {seed}", preview.agents.join(", ")).ok();
-    for injection in &preview.injections {
+    writeln!(out, "  on {}, seed {}", plan.agents.join(", "), plan.seed).ok();
+    for injection in &plan.injections {
         let length = injection
             .duration
             .map(|duration| format!(" for {duration}"))
             .unwrap_or_default();
-        let on = match preview.agents.len() {
+        let on = match plan.agents.len() {
             0 | 1 => String::new(),
             _ => format!(" on {}", injection.agent),
         };
@@ -153,23 +145,24 @@ fn shown(title: &str, seed: u64, preview: &Preview) -> String {
         )
         .ok();
         match (&injection.plan, &injection.refusal) {
-            (Some(plan), _) => out.push_str(&plan_shown(plan)),
-            (None, Some(refusal)) => out.push_str(&refusal_shown(refusal)),
+            (Some(own), _) => out.push_str(&format_injection_plan(own)),
+            (None, Some(refusal)) => out.push_str(&format_refusal(refusal)),
             (None, None) => {}
         }
     }
     out
 }
 
-fn plan_shown(plan: &PlanView) -> String {
+/// Formats the plan of one injection.
+fn format_injection_plan(plan: &PlanView) -> String {
     let mut out = String::new();
     for victim in &plan.victims {
         writeln!(out, "  hits {}: {}", victim.kind, victim.name).ok();
     }
     for change in &plan.changes {
-        writeln!(out, "  does:      {}", change.apply).ok();
-        writeln!(out, "  undo:      {}", change.undo).ok();
-        writeln!(out, "  if we die: {}", change.if_agent_dies).ok();
+        writeln!(out, "  does:              {}", change.apply).ok();
+        writeln!(out, "  undo:              {}", change.undo).ok();
+        writeln!(out, "  if the agent dies: {}", change.if_agent_dies).ok();
     }
     for warning in &plan.warnings {
         writeln!(out, "  WARNING: {warning}").ok();
@@ -180,7 +173,8 @@ fn plan_shown(plan: &PlanView) -> String {
     out
 }
 
-fn refusal_shown(refusal: &Refusal) -> String {
+/// Formats the refusal of one injection.
+fn format_refusal(refusal: &Refusal) -> String {
     let text = refusal.to_string();
     text.lines()
         .enumerate()

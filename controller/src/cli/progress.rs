@@ -1,5 +1,5 @@
-//! Shows a run while it goes on. A thread of its own does the writing: a terminal that is held
-//! with Ctrl-S, or a pipe that nobody reads, must not hold the run, and above all not its revert.
+//! Shows the progress of a run. A separate thread does the writing: a terminal that is stopped with Ctrl-S, or a pipe that
+//! nobody reads, must not block the run, and least of all its revert.
 
 use super::progress_tty::TtyProgress;
 use super::{print, print_stderr};
@@ -13,22 +13,22 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a live picture is drawn again where nothing happens.
+/// How often the live display is redrawn while nothing happens.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How a run is shown.
+/// How to show the progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputStyle {
-    /// Its events on stdout, as JSON lines.
+    /// The run's events on stdout, as JSON lines.
     Json,
-    /// A picture that changes in place, on stderr.
+    /// A display on stderr that is updated in place.
     Live,
-    /// Lines, on stderr.
+    /// A line on stderr for each event.
     Lines,
 }
 
 impl OutputStyle {
-    /// What suits stderr: a picture on a terminal that can draw one, else lines.
+    /// The style for people: a live display if stderr is a capable terminal, otherwise lines.
     pub(crate) fn for_people() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         if std::io::stderr().is_terminal() && !dumb {
@@ -39,7 +39,7 @@ impl OutputStyle {
     }
 }
 
-/// Colours where stderr has them: `NO_COLOR`, `CLICOLOR` and a dumb terminal are minded.
+/// Colours, if the output supports them: `NO_COLOR`, `CLICOLOR` and dumb terminals are respected.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Palette(bool);
 
@@ -105,14 +105,14 @@ enum ProgressMessage {
     Warning(String),
 }
 
-/// The thread that shows a run.
+/// The thread that shows the progress of a run.
 pub(super) struct ProgressThread {
     to: mpsc::Sender<ProgressMessage>,
     thread: Option<JoinHandle<Vec<JournalEntry>>>,
 }
 
 impl ProgressThread {
-    /// `lengths` says how long each action's fault lasts, by the action's name.
+    /// Starts the thread. `lengths` holds the duration of each action's fault, by the action's name.
     pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, HumanDuration>) -> Self {
         let (to, from) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -126,7 +126,7 @@ impl ProgressThread {
 
     pub(super) fn watcher(&self) -> EventObserver {
         let to = self.to.clone();
-        // A thread that has gone shows nothing; the run goes on.
+        // If the thread is gone, nothing is shown, and the run goes on.
         Box::new(move |entry| drop(to.send(ProgressMessage::Entry(Box::new(entry.clone())))))
     }
 
@@ -135,7 +135,7 @@ impl ProgressThread {
         move |warning| drop(to.send(ProgressMessage::Warning(warning)))
     }
 
-    /// Shows what is left and gives back all that was seen.
+    /// Waits until everything is shown, and returns all events.
     pub(super) fn end(self) -> Vec<JournalEntry> {
         drop(self.to);
         self.thread
@@ -203,10 +203,10 @@ fn show(
     entries
 }
 
-/// Events as lines.
+/// Formats events as lines.
 struct LineFormatter {
     paint: Palette,
-    /// What each probe was judged last: a line for each sample would bury the rest.
+    /// The last judgement of each probe: only changes are shown, since a line for each sample would bury the rest.
     last: BTreeMap<String, Judgement>,
 }
 

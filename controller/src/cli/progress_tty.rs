@@ -1,16 +1,15 @@
-//! The picture of a run on a terminal: each probe with its last judgements, each fault with the
-//! time it has left.
+//! The live display of a run on a terminal: each probe with its last judgements, and each fault with its remaining time.
 
 use super::progress::Palette;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{JournalEntry, Event, Judgement};
+use backburn_experiments::journal::{Event, JournalEntry, Judgement};
 use backburn_experiments::wire::InjectionId;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many of a probe's last judgements are shown.
+/// How many judgements of a probe are shown, the last ones.
 const HISTORY_LENGTH: usize = 40;
 
 pub(super) struct TtyProgress {
@@ -18,7 +17,7 @@ pub(super) struct TtyProgress {
     picture: MultiProgress,
     probes: BTreeMap<String, ProbeBar>,
     faults: BTreeMap<InjectionId, FaultBar>,
-    /// How long each action's fault lasts.
+    /// The duration of each action's fault, by the action's name.
     lengths: BTreeMap<String, HumanDuration>,
 }
 
@@ -86,7 +85,7 @@ impl TtyProgress {
             } => {
                 let bar = self.bar();
                 let what = format!("{activity} ({fault})");
-                bar.set_message(format!("{what}: asked for"));
+                bar.set_message(format!("{what}: requested"));
                 self.faults.insert(
                     injection.clone(),
                     FaultBar {
@@ -109,7 +108,7 @@ impl TtyProgress {
         self.draw();
     }
 
-    /// How long each fault has left; its end is the agent's to tell.
+    /// Updates the remaining time of each fault. Only the agent's report ends a fault.
     pub(super) fn draw(&mut self) {
         for fault in self.faults.values() {
             if let Some(since) = fault.since {
@@ -129,9 +128,9 @@ impl TtyProgress {
         }
     }
 
-    /// A line above the picture.
+    /// Prints a line above the display.
     pub(super) fn line(&self, line: &str) {
-        // A terminal that has gone is nobody's loss here.
+        // A terminal that is gone needs no line.
         self.picture.println(line).ok();
     }
 

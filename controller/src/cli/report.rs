@@ -1,4 +1,4 @@
-//! What a run came to, for people.
+//! The report of a finished run, for people.
 
 use super::progress::Palette;
 use backburn::runner::FinishedRun;
@@ -6,8 +6,8 @@ use backburn_experiments::journal::{InjectionState, Outcome};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The verdict first, then why, then what follows from it, and where the journal is kept.
-pub(crate) fn shown(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
+/// Formats the verdict first, then its reasons and consequences, then where the journal is.
+pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
     let (paint, verdict, run) = (Palette::stdout(), &finished.verdict, &finished.run);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {
@@ -33,13 +33,9 @@ pub(crate) fn shown(title: &str, finished: &FinishedRun, journal: Option<&Path>)
         )
         .ok();
     }
-    // What failed the gate is told as the reason; it was no outage of a run that went on.
+    // A probe that failed the gate is a reason; it was no outage of the run.
     for (probe, outage) in verdict.outages.iter().filter(|_| run.not_started.is_none()) {
-        let end = if outage.over {
-            ""
-        } else {
-            ", and not seen to be over"
-        };
+        let end = if outage.over { "" } else { ", not seen to end" };
         let (from, until) = (outage.from, outage.until);
         writeln!(
             out,
@@ -60,12 +56,12 @@ pub(crate) fn shown(title: &str, finished: &FinishedRun, journal: Option<&Path>)
         .filter(|i| matches!(&i.state, InjectionState::Ended(ended) if ended.clean))
         .count();
     if ended > 0 && verdict.owed.is_empty() {
-        writeln!(out, "  clean: everything that was injected is put back").ok();
+        writeln!(out, "  clean: every injection is reverted").ok();
     }
     if !verdict.owed.is_empty() {
         writeln!(
             out,
-            "  somebody has to look; `backburn revert --all` tries again"
+            "  a person has to check this host; `backburn revert --all` tries again to revert"
         )
         .ok();
     }

@@ -1,15 +1,15 @@
-//! `backburn run`: one experiment on this host, from its file to its verdict.
+//! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
 use super::experiment_source::{self, Variables};
 use super::output::ReportFile;
 use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
-use super::{CommandError, HostOptions, junit, print, print_stderr, report, runtime};
+use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{EVERY, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::{JournalEntry, Host, toolkit_differences, toolkit_journal};
+use backburn_experiments::journal::{Host, JournalEntry, toolkit_differences, toolkit_journal};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,52 +19,52 @@ use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
-    /// The experiment's file; `-` is standard input. With a controller it runs on the fleet and is not kept; a NAME that is no
-    /// file is an experiment that the controller keeps
+    /// Experiment file; `-` reads standard input. With a controller, the file runs on the fleet without being stored, and a NAME
+    /// that is not a file is a stored experiment
     #[arg(value_name = "FILE|NAME")]
     file: PathBuf,
-    /// Run the file on this host, although a controller is named
+    /// Run on this host even if a controller is given
     #[arg(long)]
     local: bool,
-    /// Wait until a run on the fleet is over, show it, and end with its exit code
+    /// Follow a run on the fleet to its end and exit with its exit code
     #[arg(long)]
     wait: bool,
-    /// What every pick comes from [default: a random one]
+    /// Seed for random selection [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Print the journal's events and the verdict as JSON, one object a line
+    /// Print the journal's events and the verdict as JSON lines
     #[arg(long)]
     json: bool,
-    /// Write a journal in the Chaos Toolkit's shape
+    /// Write a journal in the Chaos Toolkit's format
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// When the hypothesis is looked at: default, before-method-only, after-method-only, during-method-only, continuously
-    #[arg(long, value_name = "STRATEGY", value_parser = named::<HypothesisStrategy>)]
+    /// When to check the hypothesis: default, before-method-only, after-method-only, during-method-only, continuously
+    #[arg(long, value_name = "STRATEGY", value_parser = document_value::<HypothesisStrategy>)]
     hypothesis_strategy: Option<HypothesisStrategy>,
-    /// How often it is looked at while the method goes on [default: 1s]
+    /// How often to check the hypothesis during the method [default: 1s]
     #[arg(long, value_name = "DURATION")]
     hypothesis_frequency: Option<HumanDuration>,
-    /// When the rollbacks are played: default, always, never, deviated
-    #[arg(long, value_name = "STRATEGY", value_parser = named::<RollbackStrategy>)]
+    /// When to execute the rollbacks: default, always, never, deviated
+    #[arg(long, value_name = "STRATEGY", value_parser = document_value::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    place: HostOptions,
+    host: HostOptions,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// A word that the document knows, too.
-pub(super) fn named<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+/// Parses a value that is written like in an experiment document.
+pub(super) fn document_value<T: DeserializeOwned>(word: &str) -> Result<T, String> {
     T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }
 
-/// A run on the fleet.
-fn on_fleet(command: &RunCommand) -> Result<u8, CommandError> {
+/// Runs the experiment on a controller's fleet.
+fn on_fleet(command: &RunCommand) -> Result<u8, CommandFailure> {
     let local = [
         (
             command.hypothesis_strategy.is_some(),
@@ -78,13 +78,13 @@ fn on_fleet(command: &RunCommand) -> Result<u8, CommandError> {
         (command.journal.is_some(), "--journal"),
     ];
     if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
-        return Err(CommandError::invalid(format!(
-            "`{flag}` is for a run on this host\nhint: write it into the experiment, or run the file here with `--local`"
+        return Err(CommandFailure::invalid(format!(
+            "`{flag}` requires a run on this host\nhint: write it into the experiment, or run on this host with `--local`"
         )));
     }
-    let wanted = remote::runs::RemoteRunOptions {
-        experiment: remote::RemoteExperiment::of(
-            &command.remote,
+    let options = remote::runs::RemoteRunOptions {
+        experiment: remote::RemoteExperiment::resolve(
+            &command.controller,
             &command.file,
             &command.variables,
         )?,
@@ -94,7 +94,7 @@ fn on_fleet(command: &RunCommand) -> Result<u8, CommandError> {
         json: command.json,
     };
     let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
-    let (code, followed) = remote::runs::run(&command.remote, &wanted)?;
+    let (code, followed) = remote::runs::run(&command.controller, options)?;
     if let (Some(file), Some(followed)) = (junit_file, &followed) {
         file.write(&junit::report(
             &followed.title,
@@ -105,13 +105,14 @@ fn on_fleet(command: &RunCommand) -> Result<u8, CommandError> {
     Ok(code)
 }
 
-pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
-    if command.remote.is_named() && !command.local {
+/// Runs `backburn run`.
+pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
+    if command.controller.is_given() && !command.local {
         return on_fleet(&command);
     }
     if command.wait {
-        return Err(CommandError::invalid(
-            "`--wait` is for a run on a fleet\nhint: name the controller with `--controller` or BACKBURN_CONTROLLER, and leave `--local` out",
+        return Err(CommandFailure::invalid(
+            "`--wait` requires a run on a fleet\nhint: give the controller with `--controller` or BACKBURN_CONTROLLER, without `--local`",
         ));
     }
     let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
@@ -121,7 +122,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
     if let Some(strategy) = command.rollback_strategy {
         experiment.rollback_strategy = strategy;
     }
-    // A report that cannot be written is found out before anything is broken.
+    // A report that cannot be written is found before anything is injected.
     let toolkit_file = command
         .journal
         .as_deref()
@@ -131,22 +132,22 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
     if let (Some(one), Some(other)) = (&toolkit_file, &junit_file)
         && one.is_same(other)
     {
-        return Err(CommandError::invalid(
-            "`--journal` and `--junit` name the same file: one report would overwrite the other",
+        return Err(CommandFailure::invalid(
+            "`--journal` and `--junit` are the same file, and one report would overwrite the other",
         ));
     }
     let title = experiment.document.title.clone();
-    let (looks, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
-    let kept = toolkit_file.is_some().then(|| experiment.clone());
+    let (timing, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
+    let for_toolkit = toolkit_file.is_some().then(|| experiment.clone());
 
     let style = if command.json {
         OutputStyle::Json
     } else {
         OutputStyle::for_people()
     };
-    let told = execute(
+    let completed = execute(
         experiment,
-        &command.place,
+        &command.host,
         command.seed,
         command.hypothesis_frequency.unwrap_or(EVERY),
         style,
@@ -155,20 +156,20 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
         finished,
         entries,
         journal,
-    } = told;
+    } = completed;
     let verdict = &finished.verdict;
     if command.json {
         let line = json!({"verdict": verdict, "run": finished.run.id, "journal": journal});
         print(&format!("{line}\n"));
     } else {
-        print(&report::shown(&title, &finished, Some(&journal)));
+        print(&report::format_report(&title, &finished, Some(&journal)));
         if !has_fault {
-            for difference in toolkit_differences(looks, &finished.run, verdict) {
+            for difference in toolkit_differences(timing, &finished.run, verdict) {
                 print_stderr(&format!("note: {difference}\n"));
             }
         }
     }
-    if let (Some(file), Some(experiment)) = (toolkit_file, &kept) {
+    if let (Some(file), Some(experiment)) = (toolkit_file, &for_toolkit) {
         let shape = toolkit_journal(experiment, &entries, verdict, &host());
         file.write(&format!("{shape:#}\n"));
     }
@@ -177,13 +178,14 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandError> {
     }
     if let Some(illegal) = &finished.illegal {
         print_stderr(&format!(
-            "error: {illegal}\nhint: this is a bug of ours; please report it with the journal {}\n",
+            "error: {illegal}\nhint: this is a bug in Backburn; please report it with the journal {}\n",
             journal.display()
         ));
     }
     Ok(verdict.exit_code)
 }
 
+/// This host as the Chaos Toolkit's journal describes it.
 fn host() -> Host {
     let Ok(system) = nix::sys::utsname::uname() else {
         return Host {
@@ -204,37 +206,40 @@ fn host() -> Host {
     }
 }
 
-/// A run that was shown while it went on.
+/// A run on this host that is over.
 pub(crate) struct CompletedRun {
-    /// How it ended.
+    /// The run's state and verdict.
     pub(crate) finished: FinishedRun,
-    /// Its events.
+    /// The events of the run's journal.
     pub(crate) entries: Vec<JournalEntry>,
-    /// Where its journal is.
+    /// The path of the run's journal.
     pub(crate) journal: PathBuf,
 }
 
-/// Runs an experiment on this host and shows it.
+/// Runs an experiment on this host and shows its progress.
+///
+/// # Errors
+/// The journal, the agent or the runtime could not be started.
 pub(crate) fn execute(
     experiment: Experiment,
-    place: &HostOptions,
+    host: &HostOptions,
     seed: Option<u64>,
     frequency: HumanDuration,
     style: OutputStyle,
-) -> Result<CompletedRun, CommandError> {
+) -> Result<CompletedRun, CommandFailure> {
     let run = runner::run_id();
-    let state = place.state()?;
+    let state = host.state()?;
     let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
         let what = format!(
-            "the journal cannot be written below {}: {error}",
+            "the journal cannot be written to {}: {error}",
             state.display()
         );
-        CommandError::invalid(format!(
-            "{what}\nhint: name a folder that you may write to with `--state`"
+        CommandFailure::invalid(format!(
+            "{what}\nhint: give a writable directory with `--state`"
         ))
     })?;
     let path = journal.path().to_owned();
-    let start = place.start()?;
+    let start = host.start()?;
     let runtime = runtime()?;
     let lengths = experiment
         .faults()
@@ -243,9 +248,8 @@ pub(crate) fn execute(
     let watcher = progress.watcher();
     let warn = progress.warner();
     let finished = runtime.block_on(async {
-        let stop = signals(warn).map_err(|error| {
-            CommandError::invalid(format!("signals cannot be received: {error}"))
-        })?;
+        let stop = signals(warn)
+            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let settings = RunSettings {
             run,
             seed: seed.unwrap_or_else(runner::random),
@@ -258,7 +262,7 @@ pub(crate) fn execute(
         };
         Ok(runner::run(experiment, settings).await)
     });
-    // A name server that does not answer may still hold a thread: nothing is left to wait for.
+    // A lookup at a name server that does not answer may still hold a thread, which nobody waits for.
     runtime.shutdown_background();
     let entries = progress.end();
     Ok(CompletedRun {
@@ -268,7 +272,7 @@ pub(crate) fn execute(
     })
 }
 
-/// An operator's signals: the first ends the run, later ones only leave out what may be left out.
+/// Receives an operator's signals. The first one ends the run; later ones skip what may be skipped, but never the revert.
 fn signals(
     mut warn: impl FnMut(String) + Send + 'static,
 ) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
@@ -290,10 +294,8 @@ fn signals(
             let name = next(&mut received).await;
             times += 1;
             warn(match times {
-                1 => format!("{name}: ending the run; everything is put back first"),
-                _ => format!(
-                    "{name}: what was injected is put back all the same; the rest is left out"
-                ),
+                1 => format!("{name}: ending the run; its faults are reverted first"),
+                _ => format!("{name}: the faults are still reverted; everything else is skipped"),
             });
             if tell.send(format!("{name} received")).is_err() {
                 return;
@@ -303,7 +305,7 @@ fn signals(
     Ok(told)
 }
 
-/// The next signal of any kind.
+/// Waits for the next signal of any kind and returns its name.
 async fn next(signals: &mut [(Signal, &'static str)]) -> &'static str {
     std::future::poll_fn(|context| {
         for (signal, name) in signals.iter_mut() {
@@ -316,7 +318,7 @@ async fn next(signals: &mut [(Signal, &'static str)]) -> &'static str {
     .await
 }
 
-/// Whether `nohup` has us go on without our terminal. Source: proc(5), `SigIgn`.
+/// Whether SIGHUP is ignored, so that the run goes on without its terminal, as after `nohup`. Source: proc(5), `SigIgn`.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,8 +1,9 @@
-//! `backburn schedules`: when experiments come by themselves, by their own schedules.
+//! `backburn schedules`: lists upcoming scheduled runs, of files or of the experiments that a controller stores.
 
 use super::experiment_source::{self, Variables};
 use super::remote::ControllerOptions;
-use super::{CommandError, EXIT_INVALID, print, print_json, print_stderr};
+use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
+use backburn::api::types::UpcomingRuns;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Due, Timetable};
@@ -13,16 +14,16 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct SchedulesCommand {
-    /// Experiments; `-` is standard input. Left out: those that the controller keeps
+    /// Experiment files; `-` reads standard input. Without files, the controller's stored experiments are listed
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How many times of each
+    /// Number of upcoming runs of each experiment
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     count: u16,
-    /// After this time, e.g. `2026-12-01T10:00:00Z`, rather than now
+    /// List runs after this time, e.g. `2026-12-01T10:00:00Z` [default: now]
     #[arg(long, value_name = "TIME")]
     after: Option<Timestamp>,
-    /// What chance is decided by, besides the experiment's title
+    /// Seed for random schedules and jitter, used together with the experiment's title
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Print JSON
@@ -31,40 +32,43 @@ pub(super) struct SchedulesCommand {
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// What the controller says of its schedules.
-fn kept(command: &SchedulesCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+/// Lists the upcoming runs of the experiments that the controller stores.
+fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     let path = format!("/api/v1/schedules?count={}", command.count.min(1000));
-    let (_, schedules) = client.call("GET", &path, None)?;
+    let schedules: Vec<UpcomingRuns> = client.get(&path)?;
     if command.json {
         print_json(&schedules);
         return Ok(0);
     }
-    for schedule in schedules.as_array().into_iter().flatten() {
-        let field = |name: &str| schedule[name].as_str().unwrap_or_default().to_owned();
-        print(&format!(
-            "{} ({})\n",
-            field("experiment"),
-            field("time-zone")
-        ));
-        for time in schedule["times"].as_array().into_iter().flatten() {
-            print(&format!("  {}\n", time.as_str().unwrap_or_default()));
+    for UpcomingRuns {
+        experiment,
+        time_zone,
+        times,
+        ..
+    } in schedules
+    {
+        print(&format!("{experiment} ({time_zone})\n"));
+        for time in times {
+            print(&format!("  {time}\n"));
         }
     }
     Ok(0)
 }
 
-pub(super) fn main(command: &SchedulesCommand) -> Result<u8, CommandError> {
+/// Runs `backburn schedules`.
+pub(super) fn main(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
     if command.files.is_empty() {
-        return kept(command);
+        return list_stored(command);
     }
-    Ok(of_files(command))
+    Ok(list_files(command))
 }
 
-fn of_files(command: &SchedulesCommand) -> u8 {
+/// Lists the upcoming runs of experiment files. Returns the exit code.
+fn list_files(command: &SchedulesCommand) -> u8 {
     let after = command.after.unwrap_or_else(Timestamp::now);
     let mut code = 0;
     let mut found = Vec::new();
@@ -75,13 +79,13 @@ fn of_files(command: &SchedulesCommand) -> u8 {
                 code = EXIT_INVALID;
                 print_stderr(&format!(
                     "error: {}\n",
-                    experiment_source::shown(file, &wrong)
+                    experiment_source::format_load_error(file, &wrong)
                 ));
                 continue;
             }
         };
         let table = document.schedule.as_ref().and_then(|schedule| {
-            // What a whole look would show wrong was shown by the check.
+            // The problems of a schedule were reported when the experiment was checked.
             Timetable::of(schedule, command.seed, &document.title).ok()
         });
         let times = table
@@ -100,10 +104,10 @@ fn of_files(command: &SchedulesCommand) -> u8 {
         print(&format!("{}: {}\n", file.display(), document.title));
         match (&document.schedule, &table) {
             (Some(schedule), Some(table)) => {
-                print(&format!("  {}\n", in_words(schedule)));
+                print(&format!("  {}\n", describe(schedule)));
                 print(&lines(table, &times.unwrap_or_default(), after));
             }
-            _ => print("  no schedule: it runs when somebody runs it\n"),
+            _ => print("  no schedule: it runs only on request\n"),
         }
     }
     if command.json {
@@ -127,12 +131,12 @@ fn as_json(due: &Due) -> Value {
 
 fn lines(table: &Timetable, times: &[Due], after: Timestamp) -> String {
     if times.is_empty() {
-        return "  over: no time of it is left\n".into();
+        return "  over: no further runs\n".into();
     }
     let line = |due: &Due| {
         let local = due.at.to_zoned(table.zone().clone());
         let until = after.duration_until(due.at).unsigned_abs().as_secs();
-        // People ask how many days, not how many milliseconds.
+        // Days or minutes are enough here.
         let away = match until {
             0..60 => "within a minute".to_owned(),
             60..172_800 => format!("in {}", HumanDuration::seconds(until / 60 * 60)),
@@ -146,15 +150,12 @@ fn lines(table: &Timetable, times: &[Due], after: Timestamp) -> String {
     times.iter().map(line).collect()
 }
 
-/// A schedule in one line.
-fn in_words(schedule: &Schedule) -> String {
+/// Describes a schedule in one line.
+fn describe(schedule: &Schedule) -> String {
     let mut words = match (&schedule.cron, &schedule.at, &schedule.random) {
         (Some(cron), ..) => format!("cron {cron}"),
-        (_, Some(at), _) => format!("once, at {at}"),
-        (_, _, Some(random)) => format!(
-            "by chance, {} in between in the mean",
-            random.mean_time_between
-        ),
+        (_, Some(at), _) => format!("once at {at}"),
+        (_, _, Some(random)) => format!("random, every {} on average", random.mean_time_between),
         _ => String::new(),
     };
     if let Some(zone) = &schedule.time_zone {
@@ -181,7 +182,7 @@ fn in_words(schedule: &Schedule) -> String {
         words += &format!(", up to {jitter} later");
     }
     if schedule.guard.is_some() {
-        words += ", where its guard passes";
+        words += ", if its guard passes";
     }
     words
 }

@@ -1,4 +1,4 @@
-//! `backburn validate`: everything that is wrong with experiments, all at once.
+//! `backburn validate`: checks experiments and reports all of their problems.
 
 use super::experiment_source::{self, LoadError, Variables};
 use super::{EXIT_INVALID, print, print_json, print_stderr};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct ValidateCommand {
-    /// Experiments; `-` is standard input
+    /// Experiment files; `-` reads standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print JSON
@@ -19,6 +19,7 @@ pub(super) struct ValidateCommand {
     variables: Variables,
 }
 
+/// Runs `backburn validate`. Returns its exit code.
 pub(super) fn main(command: &ValidateCommand) -> u8 {
     let mut code = 0;
     let mut found = Vec::new();
@@ -43,12 +44,12 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
                     json!({"file": name, "valid": false, "problems": [{"at": "$", "what": what}]}),
                 );
             }
-            (Err(LoadError::Wrong(problems)), true) => {
+            (Err(LoadError::Invalid(problems)), true) => {
                 found.push(json!({"file": name, "valid": false, "problems": problems}));
             }
             (Err(wrong), false) => print_stderr(&format!(
                 "error: {}\n",
-                experiment_source::shown(file, &wrong)
+                experiment_source::format_load_error(file, &wrong)
             )),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use crate::agent_connection::{AgentHandle, EventKind};
-use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection, Report};
+use backburn_experiments::wire::{Cause, EndedInjection, Report, UnrevertedInjection};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;

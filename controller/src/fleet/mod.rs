@@ -14,7 +14,7 @@ use crate::agent_connection::{
     ADDRESS_LABEL, AgentEvent, AgentHandle, EventKind, EventSender, drive,
 };
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{EndedInjection, Hello, UnrevertedInjection, Report};
+use backburn_experiments::wire::{EndedInjection, Hello, Report, UnrevertedInjection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -224,7 +224,8 @@ impl Fleet {
                     ));
                 }
                 // Runs need not know that ten thousand agents are alive.
-                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer)) {
+                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer))
+                {
                     return Ok(());
                 }
                 match fleet.forward(&owner, connection, kind) {

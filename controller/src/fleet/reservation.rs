@@ -189,8 +189,12 @@ impl Reservation {
             }
         };
         let come = tokio::time::timeout_at(deadline, come).await;
-        let mut session =
-            come.map_err(|_| format!("agent `{name}` did not reconnect within {}", HumanDuration(within)))?;
+        let mut session = come.map_err(|_| {
+            format!(
+                "agent `{name}` did not reconnect within {}",
+                HumanDuration(within)
+            )
+        })?;
         self.names.insert(name.to_owned(), session.connection);
         let until = since + hung.unwrap_or(within + RECONNECT_TIMEOUT);
         while !session.hello.held.is_empty() && Instant::now() < until {
@@ -319,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_hangs_has_not_come_again() {
+    async fn reconnect_waits_for_a_newer_connection() {
         let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let hangs = come(&fleet).await;
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_about_to_go_for_good_is_not_held_over_another_link() {
+    async fn agent_that_is_draining_cannot_be_reserved_over_another_connection() {
         let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let _first = come(&fleet).await;
         let retired = DrainGuard::of(&fleet, "a");

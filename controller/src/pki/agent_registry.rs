@@ -1,4 +1,4 @@
-//! Who may join, by the store: join tokens that are good once, and the agents that are known.
+//! The agents that the controller knows, by its store: which may join, and which certificates are valid.
 
 use super::ca::AgentIdentity;
 use super::enrolment::EnrolmentPolicy;
@@ -12,23 +12,23 @@ use std::time::Duration;
 
 /// How many agents are read at a time.
 const PAGE: u32 = 1000;
-/// A renewed certificate and the one before it, which a link may still show.
-const SERIALS: usize = 2;
+/// How many certificates of an agent are valid: the renewed one, and the one before it that a connection may still show.
+const VALID_CERTIFICATES: usize = 2;
 
-/// Lets agents in, and knows which of them are revoked.
+/// Admits agents, and knows which certificates are revoked.
 pub struct AgentRegistry {
     store: Arc<dyn Store>,
-    /// The serial numbers that each agent may show; none for one that is revoked. Asked within every handshake.
+    /// The serial numbers of each agent's valid certificates; none for a revoked agent. Every handshake reads this.
     known: Mutex<BTreeMap<String, BTreeSet<String>>>,
-    /// What those that were let in said of themselves, until their certificate is handed out.
+    /// The labels of agents that were admitted, until their certificates are issued.
     labels: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 impl AgentRegistry {
-    /// What this store knows.
+    /// Loads the registry from this store.
     ///
     /// # Errors
-    /// The store's.
+    /// The store failed.
     pub fn load(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
         let mut known = BTreeMap::new();
         let mut after: Option<String> = None;
@@ -51,17 +51,17 @@ impl AgentRegistry {
         }))
     }
 
-    /// Whether this certificate is no good any more: its agent is revoked, has joined again since, or is not known at all.
+    /// Whether this certificate is invalid: its agent is revoked, has joined again since, or is unknown.
     pub fn is_revoked(&self, client_identity: &AgentIdentity) -> bool {
         !lock(&self.known)
             .get(&client_identity.name)
             .is_some_and(|serials| serials.contains(&client_identity.serial))
     }
 
-    /// Keeps an agent from coming back.
+    /// Revokes an agent: none of its certificates is valid any more.
     ///
     /// # Errors
-    /// There is none of this name, or the store's.
+    /// There is no agent of this name, or the store failed.
     pub fn revoke(&self, name: &str) -> Result<(), StoreError> {
         self.store.revoke_agent(name, Timestamp::now())?;
         lock(&self.known).insert(name.to_owned(), BTreeSet::new());
@@ -76,32 +76,32 @@ impl AgentRegistry {
             Err(error) if error.kind == StoreErrorKind::NotThere => {
                 return Err(Refusal::new(
                     "token",
-                    "the join token is not known: it was used, has expired, or is another controller's",
+                    "the join token is not valid: it was used, has expired, or belongs to another controller",
                 )
-                .hint("`backburn join-token` makes a new one; each is good once"));
+                .hint("`backburn join-token` creates a new one; each can be used once"));
             }
-            Err(error) => return Err(unstored(&error)),
+            Err(error) => return Err(store_refusal(&error)),
         };
         let name = token.agent.clone().unwrap_or_else(|| name.to_owned());
         let is_taken = lock(&self.known)
             .get(&name)
             .is_some_and(|serials| !serials.is_empty());
-        // Who holds a token that was made for a name may take its place; no other may.
+        // Only a token that was created for a name can replace the agent of that name.
         if is_taken && token.agent.is_none() {
-            self.trim_memory(&token);
+            self.restore_token(&token);
             return Err(
-                Refusal::new("name", format!("there is an agent `{name}` already")).hint(
-                    "join under another `--name`, or with a token made for this one: `backburn join-token --agent NAME`",
+                Refusal::new("name", format!("there already is an agent `{name}`")).hint(
+                    "join with another `--name`, or with a token for this one: `backburn join-token --agent NAME`",
                 ),
             );
         }
         Ok(name)
     }
 
-    /// Nobody came in by it.
-    fn trim_memory(&self, token: &JoinTokenRecord) {
+    /// Restores a token that admitted no agent.
+    fn restore_token(&self, token: &JoinTokenRecord) {
         if let Err(error) = self.store.put_join_token(token) {
-            tracing::error!(%error, token = token.id, "a join token that was not used is lost");
+            tracing::error!(%error, token = token.id, "a join token that was not used could not be restored");
         }
     }
 
@@ -120,18 +120,20 @@ impl AgentRegistry {
                 revoked: None,
             },
             Some(replaced) => {
-                let mut agent = (self.store.agent(&issued.name)).map_err(|e| unstored(&e))?;
+                let mut agent = (self.store.agent(&issued.name)).map_err(|e| store_refusal(&e))?;
                 if agent.revoked.is_some() || !agent.serials.contains(&replaced.serial) {
                     return Err(Refusal::new("revoked", "the certificate is revoked")
                         .hint("join again with a new token"));
                 }
                 agent.serials.push(issued.serial.clone());
-                let old = agent.serials.len().saturating_sub(SERIALS);
+                let old = agent.serials.len().saturating_sub(VALID_CERTIFICATES);
                 agent.serials.drain(..old);
                 agent
             }
         };
-        self.store.put_agent(&agent).map_err(|e| unstored(&e))?;
+        self.store
+            .put_agent(&agent)
+            .map_err(|e| store_refusal(&e))?;
         lock(&self.known).insert(agent.name, agent.serials.into_iter().collect());
         Ok(())
     }
@@ -141,13 +143,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unstored(error: &StoreError) -> Refusal {
+fn store_refusal(error: &StoreError) -> Refusal {
     tracing::error!(%error, "an agent could not join");
-    Refusal::new("store", "the controller could not write it down")
-        .hint("try again; its log says more")
+    Refusal::new("store", "the controller could not record the agent")
+        .hint("try again; the controller's log has the reason")
 }
 
-/// The store's work, off the threads that serve.
+/// Runs work of the store on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -155,7 +157,7 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| {
         Err(Refusal::new(
             "store",
-            format!("the controller ends: {error}"),
+            format!("the controller is ending: {error}"),
         ))
     })
 }

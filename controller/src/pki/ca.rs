@@ -1,8 +1,8 @@
-//! The controller's own certificate authority: it says who is an agent of this fleet, and lets an
-//! agent know its controller. Its key never leaves its folder.
+//! The controller's certificate authority. Its certificates prove to the controller which agents belong to the fleet, and to
+//! agents which controller is theirs. Its key never leaves its folder.
 //!
-//! An agent is named by an URI in its certificate and by nothing else; the common name is for
-//! people. Agents' certificates are good for clients only, so that no agent can pass for the controller.
+//! A URI in its certificate names an agent, and nothing else does; the common name is for people. Agents' certificates are
+//! valid for clients only, so that no agent can impersonate the controller.
 
 use backburn_experiments::join::problem_with_name;
 use rcgen::{
@@ -24,55 +24,55 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-/// How long an agent's certificate is good for where nothing else is said.
+/// How long an agent's certificate is valid by default.
 pub const AGENT_CERTIFICATE_LIFETIME: Duration = days(30);
-/// How long the controller's own is; it is made anew when two thirds are over.
+/// How long the controller's certificate is valid. It is regenerated after two thirds of that.
 const CONTROLLER_CERTIFICATE_LIFETIME: Duration = days(90);
-/// How long the authority's is.
+/// How long the authority's certificate is valid.
 const CA_CERTIFICATE_LIFETIME: Duration = days(20 * 365);
-/// How far an agent's clock may be behind ours.
+/// How far an agent's clock may be behind the controller's.
 const CLOCK_SKEW_ALLOWANCE: Duration = days(1);
-/// What comes before an agent's name in its certificate.
+/// The prefix of an agent's name in the URI of its certificate.
 const AGENT_URI: &str = "backburn://agent/";
 
 const fn days(number: u64) -> Duration {
     Duration::from_secs(number * 24 * 60 * 60)
 }
 
-/// Why there is no authority, or no certificate.
+/// Why an authority or a certificate could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// A file.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: io::Error,
     },
-    /// A file's content.
-    #[error("{}: {what}\nhint: put back a copy of it; a new authority, made in an empty folder, means that every agent joins again", path.display())]
+    /// The content of a file is invalid.
+    #[error("{}: {what}\nhint: restore it from a backup; with a new authority, created in an empty folder, every agent has to join again", path.display())]
     Content {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
     },
-    /// A request, or a name, that no certificate can be made for.
+    /// No certificate can be created for this request or name.
     #[error("{0}")]
     Request(String),
 }
 
-/// Who an agent is, as its certificate says.
+/// The identity of an agent, as its certificate has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentIdentity {
-    /// Its name.
+    /// The agent's name.
     pub name: String,
     /// The certificate's serial number, in lower-case hexadecimal digits.
     pub serial: String,
 }
 
-/// A certificate for an agent.
+/// A signed certificate of an agent.
 #[derive(Debug, Clone)]
 pub struct Signed {
     /// The certificate, in PEM.
@@ -81,7 +81,7 @@ pub struct Signed {
     pub serial: String,
 }
 
-/// A certificate authority that lives in a folder.
+/// A certificate authority, stored in a folder.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -97,11 +97,10 @@ impl std::fmt::Debug for CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// The authority of this folder, whose files are `authority.key` and `authority.crt`; made
-    /// where there is none.
+    /// Opens the authority in this folder, with the files `authority.key` and `authority.crt`, and creates it if there is none.
     ///
     /// # Errors
-    /// A file can't be read, written or understood. A certificate whose key is missing is never replaced.
+    /// A file cannot be read, written or parsed. A certificate whose key is missing is never replaced.
     pub fn open(folder: &Path) -> Result<Self, CaError> {
         let (key_file, file) = (folder.join("authority.key"), folder.join("authority.crt"));
         let content = |path: &Path, what: &dyn std::fmt::Display| CaError::Content {
@@ -120,7 +119,7 @@ impl CertificateAuthority {
                 key
             }
         };
-        // A crash between the two files leaves a key that nobody was told of.
+        // A crash between the two files leaves a key that was never used.
         let pem = match pem {
             Some(pem) => pem,
             None => {
@@ -145,7 +144,7 @@ impl CertificateAuthority {
         })
     }
 
-    /// SHA-256 of the certificate in DER, in lower-case hexadecimal digits: what a join token pins.
+    /// The SHA-256 hash of the certificate in DER, in lower-case hexadecimal digits. Tokens pin it.
     pub fn fingerprint(&self) -> String {
         hexadecimal(ring::digest::digest(&ring::digest::SHA256, &self.certificate).as_ref())
     }
@@ -155,7 +154,7 @@ impl CertificateAuthority {
         &self.pem
     }
 
-    /// Who is signed by this authority is trusted.
+    /// Trust in certificates that this authority signed.
     pub(crate) fn roots(&self) -> Result<RootCertStore, CaError> {
         let mut roots = RootCertStore::empty();
         roots
@@ -164,11 +163,11 @@ impl CertificateAuthority {
         Ok(roots)
     }
 
-    /// A certificate for the agent of this name, good for so long from now. Of the request (PKCS
-    /// #10 in PEM), only the key is used, whose possession it proves.
+    /// Signs a certificate for the agent of this name, valid for `lifetime` from now. Only the key of the request (PKCS #10 in
+    /// PEM) is used, whose possession the request proves.
     ///
     /// # Errors
-    /// The request can't be read, is signed by another key, or the name can't be one.
+    /// The request cannot be parsed or is signed by another key, or the name is invalid.
     pub fn sign(&self, request: &str, name: &str, lifetime: Duration) -> Result<Signed, CaError> {
         if let Some(problem) = problem_with_name(name) {
             return Err(CaError::Request(problem));
@@ -176,7 +175,7 @@ impl CertificateAuthority {
         let request = read_request(request)?;
         let mut serial = [0; 16];
         random(&mut serial)?;
-        // A positive number of always the same length (RFC 5280, 4.1.2.2).
+        // A positive number of constant length (RFC 5280, 4.1.2.2).
         serial[0] = serial[0] & 0x3f | 0x40;
         let mut params = common(name, lifetime)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -192,8 +191,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// The controller's own certificate, for these host names and addresses.
-    fn own(&self, names: &[String]) -> Result<CertifiedKey, CaError> {
+    /// Signs a certificate of the controller for these host names and addresses.
+    fn sign_controller(&self, names: &[String]) -> Result<CertifiedKey, CaError> {
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = CertificateParams::new(names).map_err(wrong)?;
         let common = common("backburn controller", CONTROLLER_CERTIFICATE_LIFETIME)?;
@@ -205,16 +204,16 @@ impl CertificateAuthority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let key = any_ecdsa_type(&key).map_err(wrong)?;
-        // With the authority's own, so that an agent that joins finds what its token pins.
+        // Includes the authority's certificate, because a token pins that.
         let chain = vec![certificate.der().clone(), self.certificate.clone()];
         Ok(CertifiedKey::new(chain, key))
     }
 }
 
-/// The agent that a certificate names. The certificate itself was verified by TLS.
+/// The agent that a certificate names. TLS has verified the certificate before.
 ///
 /// # Errors
-/// It names none.
+/// The certificate does not name exactly one agent.
 pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, CaError> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(wrong)?;
     let names = certificate.subject_alternative_name().map_err(wrong)?;
@@ -230,11 +229,13 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, CaErr
             name: name.into(),
             serial: hexadecimal(certificate.raw_serial()),
         }),
-        _ => Err(CaError::Request("the certificate names no agent".into())),
+        _ => Err(CaError::Request(
+            "the certificate does not name an agent".into(),
+        )),
     }
 }
 
-/// The controller's own certificate, which is made anew before it ends, whenever somebody comes.
+/// The controller's certificate, which is regenerated before it expires when a client connects.
 #[derive(Debug)]
 pub(crate) struct ControllerCertificate {
     authority: Arc<CertificateAuthority>,
@@ -247,7 +248,7 @@ impl ControllerCertificate {
         authority: Arc<CertificateAuthority>,
         names: Vec<String>,
     ) -> Result<Self, CaError> {
-        let made = authority.own(&names)?;
+        let made = authority.sign_controller(&names)?;
         Ok(ControllerCertificate {
             authority,
             names,
@@ -257,13 +258,13 @@ impl ControllerCertificate {
 
     fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        // A clock that was set back means a certificate that is not good yet.
+        // If the clock was set back, the certificate is not valid yet.
         let age = now.duration_since(made.0).unwrap_or(Duration::MAX);
         if age >= CONTROLLER_CERTIFICATE_LIFETIME * 2 / 3 {
-            match self.authority.own(&self.names) {
+            match self.authority.sign_controller(&self.names) {
                 Ok(new) => *made = (now, Arc::new(new)),
                 Err(error) => {
-                    tracing::error!(%error, "the controller's certificate could not be made anew");
+                    tracing::error!(%error, "the controller's certificate could not be regenerated");
                 }
             }
         }
@@ -277,16 +278,16 @@ impl ResolvesServerCert for ControllerCertificate {
     }
 }
 
-/// Reads a request for a certificate: it is signed by the key that it is for.
+/// Parses a certificate request, which is signed by its own key.
 pub(crate) fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, CaError> {
     CertificateSigningRequestParams::from_pem(pem)
-        .map_err(|error| CaError::Request(format!("the request for a certificate: {error}")))
+        .map_err(|error| CaError::Request(format!("invalid certificate request: {error}")))
 }
 
 fn self_signed(key: &KeyPair) -> Result<String, CaError> {
     let mut id = [0; 4];
     random(&mut id)?;
-    // Two authorities have two names: whoever looks at a certificate sees whose it is.
+    // Authorities have different names, so that a certificate shows which one signed it.
     let name = format!("backburn authority {}", hexadecimal(&id));
     let mut params = common(&name, CA_CERTIFICATE_LIFETIME)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -294,14 +295,14 @@ fn self_signed(key: &KeyPair) -> Result<String, CaError> {
     Ok(params.self_signed(key).map_err(wrong)?.pem())
 }
 
-/// What all our certificates have in common: a name for people, a life, and what their key may do.
+/// The parameters that all certificates have in common: a name for people, a validity, and the use of the key.
 fn common(name: &str, lifetime: Duration) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_err(|_| CaError::Request("the clock of this machine is before 1970".into()))?;
+        .map_err(|_| CaError::Request("the clock of this host is set before 1970".into()))?;
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + now.saturating_sub(CLOCK_SKEW_ALLOWANCE);
     params.not_after = epoch + (now + lifetime);
@@ -314,13 +315,13 @@ fn wrong(error: impl std::fmt::Display) -> CaError {
     CaError::Request(error.to_string())
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), CaError> {
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), CaError> {
     ring::rand::SystemRandom::new()
         .fill(bytes)
-        .map_err(|_| CaError::Request("the kernel gave no random bytes".into()))
+        .map_err(|_| CaError::Request("the system has no random numbers".into()))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -335,7 +336,7 @@ fn read(path: &Path) -> Result<Option<String>, CaError> {
     }
 }
 
-/// Writes a file that nobody else may read: whole and synced, or not at all.
+/// Writes a file that only its owner may read, atomically and synced.
 fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), CaError> {
     let beside = path.with_extension("new");
     let write = || {
@@ -343,7 +344,7 @@ fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), CaE
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        // What a crash left here may be anybody's to read.
+        // A file that a crash left may be readable by others.
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -369,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_controllers_certificate_is_made_anew_before_it_ends() {
+    fn controller_certificate_is_regenerated_before_it_expires() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Arc::new(CertificateAuthority::open(folder.path()).unwrap());
         let own = ControllerCertificate::new(authority, vec!["localhost".into()]).unwrap();

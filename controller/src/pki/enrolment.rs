@@ -1,7 +1,6 @@
-//! How somebody becomes an agent of this fleet: one line from it, one line back, and a certificate.
-//! Who may is decided elsewhere, behind [`EnrolmentPolicy`].
+//! The protocol by which an agent joins the fleet or renews its certificate: one line from the agent, one line back. An
+//! [`EnrolmentPolicy`] decides which agents may join.
 
-use crate::listener::JoiningConnection;
 use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
     JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
@@ -11,16 +10,20 @@ use backburn_experiments::{HumanDuration, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
 
-/// How long one visit may take, whatever the visitor does.
+/// How long a join request may take, whatever the client does.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who may join: the store of tokens and agents.
+/// Decides which agents may join.
 pub trait EnrolmentPolicy: Send + Sync {
-    /// Whether this token lets an agent in, and what the agent is called: the name that it asked for, or another. A token
-    /// that is good once is used up by this. A refusal of it has the rule `token`; of a name that somebody else has, `name`.
+    /// Admits an agent by a token, which is used up. Returns the agent's name: the one that it asked for, or another. The
+    /// refusal of a token has the rule `token`, and that of a name that is taken has the rule `name`.
     fn admit(
         &self,
         token: &ShownToken,
@@ -28,8 +31,8 @@ pub trait EnrolmentPolicy: Send + Sync {
         labels: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
-    /// This certificate is about to be handed out, for so long; `replaced` is the one that was shown, where it is a renewal. A
-    /// refusal keeps it back. What must be known about an agent after a crash is to be stored when this returns.
+    /// Records a certificate that is about to be issued, valid for `lifetime`; in a renewal, `replaced` is the one that was
+    /// shown. A refusal withholds it. What must be known about an agent after a crash is stored when this returns.
     fn issue(
         &self,
         issued: &AgentIdentity,
@@ -38,10 +41,24 @@ pub trait EnrolmentPolicy: Send + Sync {
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
-/// Serves one visitor: certificates of this life. Returns the agent that has got one.
+/// A connection of an agent that asks for a certificate.
+#[derive(Debug)]
+pub struct JoiningConnection {
+    /// The agent, if it has shown a certificate that is to be renewed.
+    pub identity: Option<AgentIdentity>,
+    /// The TLS stream.
+    pub stream: TlsStream<TcpStream>,
+    /// The agent's address.
+    pub peer: SocketAddr,
+    /// One of the limited number of such connections, as long as this lives.
+    pub(crate) _slot: OwnedSemaphorePermit,
+}
+
+/// Serves one join request with a certificate of this lifetime. Returns the agent that got it; none if it was refused, which
+/// is an answer and not an error.
 ///
 /// # Errors
-/// The visitor has gone, took too long, or did not speak its protocol. A refusal is no error: it was answered, and there is no agent.
+/// The client disconnected, took too long, or violated the protocol.
 pub async fn serve(
     connection: JoiningConnection,
     authority: &CertificateAuthority,
@@ -67,7 +84,7 @@ pub async fn serve(
             Ok((joined, agent)) => (JoinAnswer::Joined(joined), Some(agent)),
             Err(refusal) => {
                 let peer = connection.peer;
-                tracing::info!(%peer, %refusal, "may not join");
+                tracing::info!(%peer, %refusal, "refused a join request");
                 (JoinAnswer::Refused(refusal), None)
             }
         };
@@ -94,12 +111,14 @@ async fn read_request_line(
         if line.len() <= LONGEST_JOIN_LINE {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let what = format!("a line of more than {LONGEST_JOIN_LINE} bytes");
-        return Ok(Err(Refusal::new("request", what).hint("fewer labels")));
+        let what = format!("the request is longer than {LONGEST_JOIN_LINE} bytes");
+        return Ok(Err(
+            Refusal::new("request", what).hint("give the agent fewer labels")
+        ));
     }
     let unreadable = |why: String| {
-        Refusal::new("request", format!("what was asked can't be read: {why}"))
-            .hint("agent and controller of the same version")
+        Refusal::new("request", format!("the request cannot be parsed: {why}"))
+            .hint("use the same version of agent and controller")
     };
     let asked = json::read_bytes(&line).map_err(|problems| json::in_one_line(&problems));
     let asked =
@@ -116,17 +135,16 @@ async fn answer(
 ) -> Result<(Joined, AgentIdentity), Refusal> {
     let request = |error: crate::pki::ca::CaError| {
         Refusal::new("request", error.to_string())
-            .hint("a certificate request (PKCS #10) in PEM, signed by its own key")
+            .hint("send a certificate request (PKCS #10) in PEM that is signed by its own key")
     };
-    // Looked at first: a token is not to be used up for nothing.
+    // Checked first, so that no token is used up in vain.
     read_request(&joining.request).map_err(request)?;
-    let bad_name =
-        |problem| Refusal::new("name", problem).hint("`--name` gives the agent another one");
+    let bad_name = |problem| Refusal::new("name", problem).hint("choose another one with `--name`");
     if let Some(problem) = problem_with_name(&joining.name) {
         return Err(bad_name(problem));
     }
     let (name, replaced) = match (&joining.token, client_identity) {
-        // A token goes before a certificate: it is what somebody has just handed out.
+        // A token takes precedence over a certificate, because somebody has just created it.
         (Some(token), _) => (
             enrol.admit(token, &joining.name, &joining.labels).await?,
             None,
@@ -136,16 +154,15 @@ async fn answer(
         }
         (None, Some(client_identity)) => {
             let what = format!(
-                "the certificate shown is that of `{}`, not of `{}`",
+                "the certificate is that of `{}`, not of `{}`",
                 client_identity.name, joining.name
             );
-            return Err(Refusal::new("name", what).hint("another name needs a join token"));
+            return Err(Refusal::new("name", what).hint("a new name requires a join token"));
         }
         (None, None) => {
-            let what = "neither a join token nor a certificate was shown";
-            return Err(
-                Refusal::new("token", what).hint("an operator of the controller makes a token")
-            );
+            let what = "the request has neither a join token nor a certificate";
+            return Err(Refusal::new("token", what)
+                .hint("an admin of the controller creates one with `backburn join-token`"));
         }
     };
     let signed = authority

@@ -4,3 +4,4 @@
 pub mod agent_registry;
 pub mod ca;
 pub mod enrolment;
+pub mod tokens;

@@ -51,7 +51,11 @@ enum Failed {
     Later(NoValue),
 }
 
-async fn ask(asked: &Asked, verify: bool, connect: HumanDuration) -> Result<Response<Incoming>, Failed> {
+async fn ask(
+    asked: &Asked,
+    verify: bool,
+    connect: HumanDuration,
+) -> Result<Response<Incoming>, Failed> {
     let host = asked.uri.host().unwrap_or_default();
     let secure = asked.uri.scheme_str() == Some("https");
     let port = asked

@@ -82,7 +82,10 @@ pub async fn measure(
 }
 
 /// The answer, or that there was none in time. No limit where there is none.
-async fn within<T>(longest: Option<HumanDuration>, answer: impl Future<Output = T>) -> Result<T, NoValue> {
+async fn within<T>(
+    longest: Option<HumanDuration>,
+    answer: impl Future<Output = T>,
+) -> Result<T, NoValue> {
     match longest {
         Some(HumanDuration(longest)) => tokio::time::timeout(longest, answer)
             .await

@@ -7,7 +7,7 @@ use super::text_of;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::places::{Placed, providers};
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
 use std::ffi::OsString;

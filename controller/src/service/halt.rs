@@ -5,7 +5,7 @@ use super::{Service, lock};
 use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{EndedInjection, UnrevertedInjection, Refusal};
+use backburn_experiments::wire::{EndedInjection, Refusal, UnrevertedInjection};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -196,7 +196,9 @@ impl From<AgentReverted> for HaltedAgent {
     fn from(reverted: AgentReverted) -> Self {
         HaltedAgent {
             agent: reverted.agent,
-            took_ms: reverted.took.map(|took| super::runs::millis(HumanDuration(took))),
+            took_ms: reverted
+                .took
+                .map(|took| super::runs::millis(HumanDuration(took))),
             owed: reverted.owed,
             unresponsive: reverted.unresponsive,
             guardian: reverted.guardian,

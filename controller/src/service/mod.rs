@@ -126,7 +126,12 @@ impl Service {
     }
 
     /// Appends events to a run's journal, all or none. They are durable when this returns.
-    fn append(&self, writer: WriteSource, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
+    fn append(
+        &self,
+        writer: WriteSource,
+        run: &str,
+        entries: &[JournalEntry],
+    ) -> Result<(), StoreError> {
         self.failpoint.write(writer, || match entries {
             [entry] => self.store.append(run, entry).map(|_| ()),
             entries => self.store.append_all(run, entries),

@@ -4,10 +4,10 @@
 use super::Service;
 use crate::providers::{ProbeContext, measure};
 use crate::store::StoreError;
-use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use backburn_experiments::journal::{JournalEntry, trace};
+use backburn_experiments::wire::ProbeOutcome;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
 use backburn_experiments::timetable::Quiet;
 use backburn_experiments::wire::Refusal;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use backburn_experiments::{json, schema};
 use jiff::Timestamp;
 use schemars::JsonSchema;

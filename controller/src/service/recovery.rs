@@ -7,7 +7,7 @@ use super::{Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{JournalEntry, Event, Run, verdict};
+use backburn_experiments::journal::{Event, JournalEntry, Run, verdict};
 use backburn_experiments::wire::{Cause, EndedInjection, Hello, InjectionId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;

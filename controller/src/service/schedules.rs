@@ -3,11 +3,11 @@
 
 use super::{RequestedDocument, RunSpec, Service, StartError, lock};
 use crate::providers::{ProbeContext, measure};
-use backburn_experiments::wire::ProbeOutcome;
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
 use backburn_experiments::tolerance::Judge;
+use backburn_experiments::wire::ProbeOutcome;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

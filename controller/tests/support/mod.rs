@@ -6,7 +6,7 @@ use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::journal::{JournalEntry, Event};
+use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
     Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
 };
@@ -356,8 +356,12 @@ pub async fn agent(
             Command::RevertAll { request, .. } => {
                 for id in std::mem::take(&mut *open.lock().unwrap()) {
                     heal(&healthy, manners.slow_recovery);
-                    say.send(Report::Ended(ended(&id, Cause::ControllerRequest, !manners.unclean)))
-                        .ok();
+                    say.send(Report::Ended(ended(
+                        &id,
+                        Cause::ControllerRequest,
+                        !manners.unclean,
+                    )))
+                    .ok();
                 }
                 say.send(Report::AllReverted {
                     held: Vec::new(),

@@ -8,7 +8,7 @@ use crate::document::{
 use crate::probes::address;
 use crate::problem::{at_key, meant};
 use crate::tolerance::Judge;
-use crate::{Problem, HumanDuration, argv};
+use crate::{HumanDuration, Problem, argv};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;

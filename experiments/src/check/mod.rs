@@ -13,7 +13,7 @@ use crate::journal::HypothesisTiming;
 use crate::problem::pointer_of;
 use crate::redact::Redactor;
 use crate::wire::FaultDescription;
-use crate::{Problem, HumanDuration, json, schema, substitute};
+use crate::{HumanDuration, Problem, json, schema, substitute};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -397,8 +397,8 @@ fn assemble(
         redactor,
         document,
     };
-    experiment.hypothesis_timing =
-        experiment.hypothesis_timing_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
+    experiment.hypothesis_timing = experiment
+        .hypothesis_timing_by(strategies.hypothesis.map(|hypothesis| hypothesis.strategy));
     experiment.abort = abort_rules(&experiment);
     experiment
 }

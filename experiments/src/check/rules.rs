@@ -4,7 +4,7 @@ use super::activity::{check_target, part};
 use crate::document::{AbortRule, HostMetric, ProbeOf, Schedule, Target, Window};
 use crate::problem::{at_index, at_key, meant};
 use crate::timetable::{DAYS, Timetable};
-use crate::{Problem, HumanDuration};
+use crate::{HumanDuration, Problem};
 use serde_json::Value;
 
 pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {

@@ -339,7 +339,7 @@ impl Event {
                 count => (
                     Plain,
                     format!(
-                        "agent {agent} takes part; it reverted {count} of agents that died before"
+                        "agent {agent} takes part; it reverted {count} injections of agents that died earlier"
                     ),
                 ),
             },
@@ -415,18 +415,18 @@ impl Event {
                     .map(|change| change.apply.as_str())
                     .collect();
                 let changes = changes.join("; ");
-                (Plain, format!("{injection} is injected: {changes}"))
+                (Plain, format!("{injection} injected: {changes}"))
             }
             Event::EffectSeen { effect, .. } => match effect.acts {
-                true => (Plain, format!("it acts: {}", effect.seen)),
+                true => (Plain, format!("effect observed: {}", effect.seen)),
                 false => (Warning, format!("no effect: {}", effect.seen)),
             },
             Event::InjectionEnded(ended) => {
                 let (injection, residue) = (&ended.injection, ended.residue.join("; "));
                 let took = ended.took.0.as_secs_f64() * 1e3;
                 match ended.clean {
-                    true => (Plain, format!("{injection} is reverted in {took:.1} ms")),
-                    false => (Failure, format!("{injection} is NOT reverted: {residue}")),
+                    true => (Plain, format!("{injection} reverted in {took:.1} ms")),
+                    false => (Failure, format!("{injection} NOT reverted: {residue}")),
                 }
             }
             Event::Aborted(Abort { rule, reason, .. }) => {

@@ -2,9 +2,11 @@
 //! it before it acts on an event, and whoever reads an old journal calls it again. An event that
 //! cannot follow what came before is an error, so that a journal never says what cannot be.
 
-use super::{Abort, AbortBy, ActivityStatus, JournalEntry, Event, Judgement, HypothesisTiming, Phase};
+use super::{
+    Abort, AbortBy, ActivityStatus, Event, HypothesisTiming, JournalEntry, Judgement, Phase,
+};
 use crate::HumanDuration;
-use crate::wire::{Effect, EndedInjection, InjectionId, UnrevertedInjection, PlanView};
+use crate::wire::{Effect, EndedInjection, InjectionId, PlanView, UnrevertedInjection};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -160,7 +162,9 @@ impl Run {
     ///
     /// # Errors
     /// The first event that cannot stand where it does.
-    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a JournalEntry>) -> Result<Run, IllegalEvent> {
+    pub fn fold<'a>(
+        entries: impl IntoIterator<Item = &'a JournalEntry>,
+    ) -> Result<Run, IllegalEvent> {
         let mut run = Run::default();
         for entry in entries {
             run.apply(entry)?;

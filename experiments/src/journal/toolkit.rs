@@ -1,7 +1,7 @@
 //! A run's journal in the Chaos Toolkit's shape, so that its reporting tools read it. The shape was
 //! taken from what `chaos run --journal-path` of its 1.19 (lib 1.44) writes.
 
-use super::{AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Verdict};
+use super::{AbortBy, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Verdict};
 use crate::check::Experiment;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -149,7 +149,12 @@ fn rounds(experiment: &Experiment, entries: &[JournalEntry], phases: &[Phase]) -
 }
 
 /// The activities of the method or the rollbacks, in the order in which they began.
-fn activities(experiment: &Experiment, entries: &[JournalEntry], of: Phase, list: &str) -> Vec<Value> {
+fn activities(
+    experiment: &Experiment,
+    entries: &[JournalEntry],
+    of: Phase,
+    list: &str,
+) -> Vec<Value> {
     let mut runs: Vec<(usize, Value)> = Vec::new();
     for entry in entries {
         match &entry.event {

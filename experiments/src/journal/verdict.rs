@@ -1,7 +1,9 @@
 //! What a run comes to. A pure function of the fold, so that the journal alone gives the verdict.
 
 use super::measured::{ProbeSamples, is_measured, probe_samples};
-use super::{AbortBy, ActivityStatus, InjectionRecord, InjectionState, Judgement, Outage, Outcome, Run};
+use super::{
+    AbortBy, ActivityStatus, InjectionRecord, InjectionState, Judgement, Outage, Outcome, Run,
+};
 use crate::HumanDuration;
 use crate::wire::{Cause, UnrevertedInjection};
 use serde::Serialize;

@@ -13,10 +13,15 @@ use serde_json::{Map, Value};
 pub const MOST_REDIRECTS: usize = 30;
 
 /// How long connecting may take, and all of it.
-pub fn limits(provider: &HttpProvider, longest: Option<HumanDuration>) -> (HumanDuration, HumanDuration) {
+pub fn limits(
+    provider: &HttpProvider,
+    longest: Option<HumanDuration>,
+) -> (HumanDuration, HumanDuration) {
     match provider.timeout {
         Some(HttpTimeout::Whole(whole)) => (whole, whole),
-        Some(HttpTimeout::ConnectThenRead(connect, read)) => (connect, HumanDuration(connect.0 + read.0)),
+        Some(HttpTimeout::ConnectThenRead(connect, read)) => {
+            (connect, HumanDuration(connect.0 + read.0))
+        }
         None => (limit(None, longest), limit(None, longest)),
     }
 }

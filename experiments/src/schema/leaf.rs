@@ -1,7 +1,7 @@
 //! What a schema says of one value alone: words, texts, numbers, types, and what to call them.
 
 use crate::problem::{at_key, list_words, meant};
-use crate::{Problem, HumanDuration};
+use crate::{HumanDuration, Problem};
 use regex::Regex;
 use serde_json::{Map, Value};
 

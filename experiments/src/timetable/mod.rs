@@ -12,7 +12,7 @@ pub use progress::{Call, Progress};
 
 use crate::document::{CatchUp, Overlap, Schedule};
 use crate::problem::nearest;
-use crate::{Problem, HumanDuration, select};
+use crate::{HumanDuration, Problem, select};
 use croner::Cron;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};

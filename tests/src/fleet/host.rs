@@ -4,7 +4,8 @@ use super::{LONG, VICTIM};
 use crate::nodes::Nodes;
 use crate::processes::{self, Process, process};
 use crate::programs;
-use crate::software::{Software, wait_until};
+use crate::software::Software;
+use crate::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -152,7 +153,7 @@ impl Host {
         let mut outside = self.connector.take().expect("it connects");
         let connector = only_child(outside.id() as i32, "backburn");
         // One that has only just started does not listen yet, and would die of it.
-        wait_until("it listens to signals", LONG, || listens(connector));
+        wait_within("it listens to signals", LONG, || listens(connector));
         kill(Pid::from_raw(connector), Signal::SIGTERM).expect("it is there");
         outside.wait().expect("it ends").code()
     }
@@ -226,7 +227,7 @@ impl Victim {
     /// # Panics
     /// Not in time.
     pub fn until_paused(&self) {
-        wait_until("the victim is paused", LONG, || self.is_paused());
+        wait_within("the victim is paused", LONG, || self.is_paused());
     }
 
     /// Waits until it runs.
@@ -234,14 +235,14 @@ impl Victim {
     /// # Panics
     /// Not in time.
     pub fn until_free(&self) {
-        wait_until("the victim runs on", LONG, || !self.is_paused());
+        wait_within("the victim runs on", LONG, || !self.is_paused());
     }
 }
 
 /// The only child of a process, once it is there and has this name; any name where that is empty.
 fn only_child(parent: i32, name: &str) -> i32 {
     let mut found = None;
-    wait_until(
+    wait_within(
         &format!("process {parent} has a child `{name}`"),
         LONG,
         || {

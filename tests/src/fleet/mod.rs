@@ -9,7 +9,7 @@ pub use told::{Ended, Said, said};
 
 use crate::nodes::Nodes;
 use crate::plain_http::{self, Answer};
-use crate::software::wait_until;
+use crate::wait::wait_within;
 use crate::{programs, runs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -172,7 +172,7 @@ impl Fleet {
             .expect("the controller starts");
         self.controller = Some(controller);
         let mut is_up = false;
-        wait_until("the controller listens, or ends", LONG, || {
+        wait_within("the controller listens, or ends", LONG, || {
             is_up = std::net::TcpStream::connect((HERE, PORT)).is_ok();
             is_up || self.is_over()
         });
@@ -234,7 +234,7 @@ impl Fleet {
     /// # Panics
     /// Not in time.
     pub fn until_connected(&self) {
-        wait_until("every agent is connected", LONG, || {
+        wait_within("every agent is connected", LONG, || {
             let agents = self.says(&["agents", "--json"]);
             assert_eq!(agents.code, 0, "{agents:?}");
             let agents = agents.json();
@@ -390,7 +390,7 @@ impl Fleet {
     /// # Panics
     /// Something is left.
     pub fn until_clean(&self) {
-        wait_until("every ledger is empty", LONG, || {
+        wait_within("every ledger is empty", LONG, || {
             self.hosts
                 .iter()
                 .all(|host| runs::owed(&host.state).is_empty())

@@ -5,22 +5,23 @@
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostMetric, HostProvider};
-use backburn_experiments::wire::{Cause, Command as Say, EndedInjection, InjectionRequest, Refusal, Report};
+use backburn_experiments::wire::{
+    Cause, Command as Say, EndedInjection, InjectionRequest, Refusal, Report,
+};
 use backburn_tests::crash::Place;
 use backburn_tests::hung_files::HungFiles;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::processes;
 use backburn_tests::served::Served;
+use backburn_tests::wait::wait_until;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a thing may take on a machine with better things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAMS: [&str; 3] = ["python3", "sleep", "unshare"];
 
 /// A process to be paused; killed at the end.
@@ -51,16 +52,12 @@ impl Drop for Sleeper {
     }
 }
 
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn request(id: &str, fault: &str, duration: Option<HumanDuration>, arguments: &Value) -> InjectionRequest {
+fn request(
+    id: &str,
+    fault: &str,
+    duration: Option<HumanDuration>,
+    arguments: &Value,
+) -> InjectionRequest {
     serde_json::from_value(json!({
         "id": id, "run": "run", "fault": fault, "arguments": arguments, "seed": 1,
         "duration": duration,
@@ -312,7 +309,12 @@ fn fault_while_a_name_server_is_silent_ends_in_time() {
             let id = format!("named-{number}");
             served.says(&Say::Plan {
                 request: number,
-                injection: request(&id, "network-loss", Some(HumanDuration::seconds(1)), &arguments),
+                injection: request(
+                    &id,
+                    "network-loss",
+                    Some(HumanDuration::seconds(1)),
+                    &arguments,
+                ),
             });
         }
         let first = hear(&mut served, |report| match report {
@@ -374,7 +376,11 @@ fn stopped_worker_is_ended_by_its_guardian() {
         hear(&mut served, injected);
         send(worker_of(&served), Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
-        assert_eq!((ended.cause, ended.clean), (Cause::AgentDied, true), "{ended:?}");
+        assert_eq!(
+            (ended.cause, ended.clean),
+            (Cause::AgentDied, true),
+            "{ended:?}"
+        );
         victim.wait_until_held(false);
         assert_eq!(served.agent.wait().expect("it ends").code(), Some(0));
         assert_eq!(place.ledger(), Vec::<String>::new());
@@ -407,7 +413,11 @@ fn stopped_guardian_is_ended_by_the_worker() {
         hear(&mut served, injected);
         send(served.agent.id() as i32, Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
-        assert_eq!((ended.cause, ended.clean), (Cause::AgentDied, true), "{ended:?}");
+        assert_eq!(
+            (ended.cause, ended.clean),
+            (Cause::AgentDied, true),
+            "{ended:?}"
+        );
         victim.wait_until_held(false);
         wait_until("nobody is left", || processes::of_backburn().is_empty());
         assert_eq!(place.ledger(), Vec::<String>::new());

@@ -3,6 +3,7 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
+use backburn_tests::refusals::Refusals;
 use backburn_tests::{processes, programs};
 use serde_json::json;
 use std::process::{Child, Command, Output, Stdio};
@@ -28,80 +29,48 @@ fn run(place: &Place, words: &[&str]) -> Output {
         .expect("the agent starts")
 }
 
-/// Exits with this code, says each of these on standard error, and owes nothing.
-#[track_caller]
-fn refuses(place: &Place, words: &[&str], code: i32, says: &[&str]) {
-    let output = run(place, words);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
-    for part in says {
-        assert!(
-            said.contains(part),
-            "{words:?} does not say `{part}`: {said}"
-        );
-    }
-    assert!(
-        place.ledger().is_empty(),
-        "{words:?} owes {:?}",
-        place.ledger()
-    );
-}
-
 #[test]
 fn wrong_options_and_arguments_are_refused() {
-    let place = Place::default();
+    let refusals = Refusals::new(|| true);
     let inject = |rest: &[&'static str]| [&["inject"], rest].concat();
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-pauze"]),
         2,
         &["process-pauze", "process-pause"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-pause", "--process-name", "x"]),
         2,
         &["duration", "hint"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-kill", "--process-name", "x", "--duration", "1s"]),
         2,
         &["one-shot", "every"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-pause", "--duration", "soon"]),
         2,
         &["soon", "1m30s"],
     );
-    refuses(
-        &place,
-        &inject(&["process-pause", "--duration", "-1s"]),
-        2,
-        &[],
-    );
-    refuses(
-        &place,
+    refusals.words(&inject(&["process-pause", "--duration", "-1s"]), 2, &[]);
+    refusals.words(
         &inject(&["process-pause", "--duration", "1s"]),
         2,
         &["`process` is missing"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-pause", "--duration", "1s", "--arguments", "{"]),
         2,
         &["--arguments"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-pause", "--duration", "1s", "--arguments", "[]"]),
         2,
         &["an object"],
     );
     let unknown = r#"{"process": {"nmae": "x"}, "foo": 1}"#;
-    refuses(
-        &place,
+    refusals.words(
         &[
             "inject",
             "process-pause",
@@ -113,94 +82,77 @@ fn wrong_options_and_arguments_are_refused() {
         2,
         &["$.process.nmae", "`name`", "$.foo"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-kill", "--process-name", "x", "--signal", "STOP"]),
         2,
         &["$.signal"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["process-kill", "--process-command-line", "("]),
         2,
         &["$.process.command-line"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["cpu-stress", "--duration", "1s", "--load-percent", "200"]),
         2,
         &["$.load-percent", "100"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["cpu-stress", "--duration", "1s", "--cpus", "4096"]),
         3,
         &["no processor 4096", "hint"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["memory-fill", "--duration", "1s"]),
         2,
         &["size", "percent"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["memory-fill", "--duration", "1s", "--size", "many"]),
         2,
         &["$.size"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["disk-fill", "--duration", "1s", "--path", "/nowhere"]),
         3,
         &["/nowhere", "hint"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &inject(&["disk-fill", "--duration", "1s", "--path", "here"]),
         3,
         &["absolute"],
     );
-    refuses(
-        &place,
+    refusals.words(
         &["revert", "nothing"],
         3,
         &["no injection `nothing` is owed"],
     );
-    refuses(&place, &["faults", "cpu-stres"], 2, &["cpu-stress"]);
+    refusals.words(&["faults", "cpu-stres"], 2, &["cpu-stress"]);
 }
 
 #[test]
 fn missing_or_protected_victims_are_refused() {
-    let place = Place::default();
+    let refusals = Refusals::new(|| true);
     let kill = |rest: &[&'static str]| [&["inject", "process-kill"], rest].concat();
-    refuses(
-        &place,
+    refusals.words(
         &kill(&["--process-name", "no-such-process"]),
         3,
         &["no-match", "no-such-process"],
     );
-    refuses(&place, &kill(&["--process-pid", "1"]), 3, &["protected"]);
-    refuses(&place, &kill(&["--process-pid", "2"]), 3, &["rule"]);
+    refusals.words(&kill(&["--process-pid", "1"]), 3, &["protected"]);
+    refusals.words(&kill(&["--process-pid", "2"]), 3, &["rule"]);
     // Whoever started us is spared, as whom a fault is made for is.
     let parent = std::os::unix::process::parent_id().to_string();
-    refuses(
-        &place,
+    refusals.words(
         &["inject", "process-kill", "--process-pid", &parent],
         3,
         &["protected", "Backburn was started from it"],
     );
     let few = victim();
     let many = json!({"process": {"pid": few.id(), "select": {"count": 3}}}).to_string();
-    refuses(
-        &place,
-        &["inject", "process-kill", "--arguments", &many],
-        3,
-        &["3"],
-    );
+    refusals.words(&["inject", "process-kill", "--arguments", &many], 3, &["3"]);
     let percent = json!({"process": {"pid": few.id(), "select": {"percent": 10}}}).to_string();
-    refuses(
-        &place,
+    refusals.words(
         &["inject", "process-kill", "--arguments", &percent],
         3,
         &["rounds down", "hint"],
@@ -210,7 +162,7 @@ fn missing_or_protected_victims_are_refused() {
 
 #[test]
 fn host_policy_overrides_the_request() {
-    let place = Place::default();
+    let refusals = Refusals::new(|| true);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("policy.json");
     let path = file.display().to_string();
@@ -222,7 +174,7 @@ fn host_policy_overrides_the_request() {
             .copied()
             .chain(["--policy", &path])
             .collect();
-        refuses(&place, &words, code, says);
+        refusals.words(&words, code, says);
     };
     let stress = ["cpu-stress", "--duration", "5s", "--workers", "1"];
     with(
@@ -274,8 +226,7 @@ fn host_policy_overrides_the_request() {
         &["protected", "sleep"],
     );
     end(sleeper);
-    refuses(
-        &place,
+    refusals.words(
         &[
             "inject",
             "cpu-stress",

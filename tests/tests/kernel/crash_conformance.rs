@@ -3,13 +3,18 @@
 //! the host's fingerprint is the one before and nothing is owed. Printed as a table. Those that are stopped or frozen instead are in
 //! `crash_stopped`. `BACKBURN_CRASH_CASE=NAME` tries only the cases with this in their names.
 
-use backburn_tests::crash::{Trial, trial, trial_of_the_rescue};
+use backburn_agent::changes::Change;
+use backburn_agent::helpers::HelperSpec;
+use backburn_agent::packet_filter::PacketEffect;
+use backburn_tests::crash::{Place, Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_cases::{CASES, PROGRAMS, chosen, repeats};
 use backburn_tests::crash_strike::Strike;
+use backburn_tests::crash_world::World;
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::programs;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -104,6 +109,81 @@ fn catalogue_faults_each_have_a_crash_case() {
         );
     }
     assert!(!faults.is_empty());
+}
+
+/// The names under which a type's variants are serialized, as serde lists them to whoever gives another one.
+fn serialized_variants<T: DeserializeOwned>(tag: &str) -> BTreeSet<String> {
+    let refused = serde_json::from_value::<T>(json!({tag: "no such variant"})).err();
+    let refused = refused.expect("there is no such variant").to_string();
+    let (_, expected) = refused
+        .split_once("expected")
+        .unwrap_or_else(|| panic!("no list of variants: {refused}"));
+    expected
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The texts under a key, anywhere in a value.
+fn texts_under(key: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(values) => {
+            for value in values {
+                texts_under(key, value, found);
+            }
+        }
+        Value::Object(fields) => {
+            found.extend(
+                fields
+                    .get(key)
+                    .and_then(Value::as_str)
+                    .map(ToOwned::to_owned),
+            );
+            for value in fields.values() {
+                texts_under(key, value, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The changes of the agent's ledger. A new one makes this fail to build: give it a crash case as well.
+fn name_of_change(change: &Change) -> Option<&'static str> {
+    match change {
+        Change::Stop(_) => Some("stop"),
+        Change::Kill(_) => Some("kill"),
+        Change::Helper(_) => Some("helper"),
+        // What another version wrote; no fault makes one.
+        Change::Unreadable(_) => None,
+    }
+}
+
+#[test]
+fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
+    in_network_namespace(&PROGRAMS, || {
+        let [mut changes, mut helpers, mut effects] = [const { BTreeSet::new() }; 3];
+        for case in CASES {
+            let (world, place) = (World::new(), Place::default());
+            // All are killed when the entry is written and nothing is done yet.
+            place.inject(case, &world, Some("worker:before:4:both"));
+            let entry = place.state().join("ledger/trial.json");
+            let entry = std::fs::read_to_string(&entry)
+                .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let entry: Value = serde_json::from_str(&entry).expect("an entry is JSON");
+            let read: Vec<Change> = serde_json::from_value(entry["changes"].clone())
+                .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            changes.extend(read.iter().filter_map(name_of_change).map(str::to_owned));
+            texts_under("role", &entry["changes"], &mut helpers);
+            texts_under("harm", &entry["changes"], &mut effects);
+            assert_eq!(place.restart(None).code(), Some(0), "{}", case.name);
+        }
+        let all = ["helper", "kill", "stop"].map(str::to_owned);
+        assert_eq!(changes, BTreeSet::from(all));
+        assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
+        assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
+    });
 }
 
 #[test]

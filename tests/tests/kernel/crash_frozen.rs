@@ -6,9 +6,10 @@ use backburn_tests::freezer::{Freezer, FreezerVersion};
 use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::network::{THERE, Wire, at, udp};
 use backburn_tests::processes;
+use backburn_tests::wait::wait_within;
 use serde_json::json;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PORT: u16 = 7000;
 
@@ -23,20 +24,10 @@ fn start_frozen(freezer: &Freezer, place: &Place, words: &[&str]) -> Child {
     freezer.wrap(&command).spawn().expect("the agent starts")
 }
 
-/// How long it took until this was so.
-fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < within, "{what}: not within {within:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    started.elapsed()
-}
-
 /// Thaws, and waits until nobody of ours is left and nothing is owed.
 fn thaw(freezer: &Freezer, place: &Place, inject: &mut Child) {
     freezer.thaw();
-    let took = wait_until("the end after the thaw", THAW_ENDS_WITHIN, || {
+    let took = wait_within("the end after the thaw", THAW_ENDS_WITHIN, || {
         let ended = inject.try_wait().expect("a child can be waited for");
         ended.is_some() && processes::of_backburn().is_empty() && place.ledger().is_empty()
     });
@@ -50,7 +41,7 @@ fn flows_cut_by_frozen_processes_pass_again_in_time() {
             let wire = Wire::new();
             wire.echo(PORT);
             let passes = || udp(at(THERE[0], PORT), Duration::from_millis(200)).is_ok();
-            wait_until("an answer", KERNEL_ENDS_WITHIN, passes);
+            wait_within("an answer", KERNEL_ENDS_WITHIN, passes);
             let place = Place::default();
             let freezer = Freezer::new(version);
             let arguments = json!({"to": THERE[0]}).to_string();
@@ -63,9 +54,9 @@ fn flows_cut_by_frozen_processes_pass_again_in_time() {
                 &arguments,
             ];
             let mut inject = start_frozen(&freezer, &place, &words);
-            wait_until("the cut", KERNEL_ENDS_WITHIN, || !passes());
+            wait_within("the cut", KERNEL_ENDS_WITHIN, || !passes());
             freezer.freeze();
-            let cut = wait_until(
+            let cut = wait_within(
                 "the kernel's own end",
                 KERNEL_ENDS_WITHIN + Duration::from_secs(4),
                 passes,
@@ -110,13 +101,13 @@ fn victim_traced_by_a_frozen_helper_runs_again() {
                 &arguments,
             ];
             let mut inject = start_frozen(&freezer, &place, &words);
-            wait_until("the pause", KERNEL_ENDS_WITHIN, is_held);
+            wait_within("the pause", KERNEL_ENDS_WITHIN, is_held);
             freezer.freeze();
             match version {
                 // A SIGKILL ends what version 2 has frozen: the helper's own timer does.
                 FreezerVersion::V2 => {
                     let held =
-                        wait_until("the kernel's own end", KERNEL_ENDS_WITHIN, || !is_held());
+                        wait_within("the kernel's own end", KERNEL_ENDS_WITHIN, || !is_held());
                     println!(
                         "{version:?}: runs again after {} ms, all frozen",
                         held.as_millis()

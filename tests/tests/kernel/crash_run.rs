@@ -3,6 +3,7 @@
 
 use backburn_experiments::journal::{JournalEntry, Outcome, Run, verdict};
 use backburn_tests::isolated::in_namespaces;
+use backburn_tests::wait::wait_within;
 use backburn_tests::{processes, programs};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -40,14 +41,6 @@ fn journal(state: &Path) -> Option<(PathBuf, String)> {
     Some((file, text))
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
 struct Killed {
     events: usize,
     last: String,
@@ -73,7 +66,7 @@ fn kill_at(at: usize) -> Killed {
         .stderr(Stdio::null())
         .spawn()
         .expect("`backburn` starts");
-    until("the journal has its events", || {
+    wait_within("the journal has its events", PATIENCE, || {
         journal(state.path()).is_some_and(|(_, text)| text.lines().count() >= at)
     });
     run.kill().expect("it is there to be killed");
@@ -94,7 +87,7 @@ fn kill_at(at: usize) -> Killed {
         });
         runs && !owed && !child && processes::of_backburn().is_empty()
     };
-    until("everything is back", is_back);
+    wait_within("everything is back", PATIENCE, is_back);
     let took = killed.elapsed();
     victim.kill().expect("the victim is there");
     victim.wait().expect("it ends");

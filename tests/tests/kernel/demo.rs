@@ -116,7 +116,7 @@ fn demo_ended_or_killed_leaves_nothing() {
                 .spawn()
                 .expect("it starts");
             // Every worker stands still: the second experiment is at work.
-            backburn_tests::software::wait_until(
+            backburn_tests::wait::wait_within(
                 "the workers stand still",
                 Duration::from_secs(20),
                 || {
@@ -130,7 +130,7 @@ fn demo_ended_or_killed_leaves_nothing() {
             kill(nix::unistd::Pid::from_raw(running.id() as i32), signal).expect("it runs");
             let status = running.wait().expect("a child can be waited for");
             assert!(!status.success(), "{signal}: {status}");
-            backburn_tests::software::wait_until(
+            backburn_tests::wait::wait_within(
                 &format!("{signal}: all is gone"),
                 Duration::from_secs(5),
                 || {

@@ -7,10 +7,10 @@ use backburn_tests::name_server::{A, DB, NameServer, OTHER, PATIENCE, PROGRAMS, 
 use backburn_tests::network::at;
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
 use backburn_tests::processes::{self, kill_at_once};
+use backburn_tests::refusals::Refusals;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const SERVER: &str = "127.0.0.53";
@@ -228,38 +228,13 @@ fn dns_faults_of_two_names_act_at_once() {
 #[test]
 fn dns_fault_with_wrong_arguments_is_refused_and_nothing_is_touched() {
     in_network_namespace(&PROGRAMS, || {
-        let place = Place::default();
+        let refusals = Refusals::new(|| ruleset().is_empty());
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let policy = folder.path().join("policy.json");
         std::fs::write(&policy, json!({"protect-ports": [53]}).to_string()).expect("it is written");
         let policy = policy.display().to_string();
-        let inject = |more: &[&str], fault: &str, arguments: Value, code: i32, says: &[&str]| {
-            let arguments = arguments.to_string();
-            let words = [
-                "inject",
-                fault,
-                "--duration",
-                "5s",
-                "--arguments",
-                &arguments,
-            ];
-            let mut command = place.agent(&[&words[..], more].concat(), None);
-            let output = command
-                .stderr(Stdio::piped())
-                .output()
-                .expect("the agent starts");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
-            for part in says.iter().chain(&["hint"]) {
-                assert!(
-                    said.contains(part),
-                    "{arguments} does not say `{part}`: {said}"
-                );
-            }
-            assert!(place.ledger().is_empty() && ruleset().is_empty());
-        };
         let refuses = |fault: &str, arguments: Value, code: i32, says: &[&str]| {
-            inject(&[], fault, arguments, code, says);
+            refusals.inject(fault, &arguments, &[], code, says);
         };
         let fail = "dns-fail";
         refuses(fail, json!({}), 2, &["`names` is missing"]);
@@ -333,10 +308,11 @@ fn dns_fault_with_wrong_arguments_is_refused_and_nothing_is_touched() {
             &["protected"],
         );
         refuses(fail, json!({"names": "*", "port": 22}), 3, &["protected"]);
-        inject(
-            &["--policy", &policy],
+        let arguments = json!({"names": "*"});
+        refusals.inject(
             fail,
-            json!({"names": "*"}),
+            &arguments,
+            &["--policy", &policy],
             3,
             &["protect-ports"],
         );

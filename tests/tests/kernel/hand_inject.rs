@@ -3,13 +3,14 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
+use backburn_tests::wait::wait_within;
 use backburn_tests::{processes, programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A process that is killed when it goes out of scope.
 struct Victim(Child);
@@ -46,17 +47,6 @@ impl Drop for Victim {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "in vain: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -123,7 +113,7 @@ fn ancestors_of_inject_are_spared_and_named() {
         let said = says(
             &output.expect("it starts"),
             3,
-            &["its command line holds the one of"],
+            &["its command line contains that of"],
         );
         assert!(said.contains("protected"), "{said}");
         drop(client);
@@ -284,7 +274,7 @@ fn ignored_or_blocked_signal_has_no_effect() {
         assert!(said.contains("\"acts\":true"), "{said}");
         let blocking = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\nprint('ready', flush=True)\ntime.sleep(1000)";
         let blocking = Victim::start(Command::new("python3").args(["-c", blocking]));
-        until("it blocks the signal", || {
+        wait_within("it blocks the signal", Duration::from_secs(20), || {
             let status = std::fs::read_to_string(format!("/proc/{}/status", blocking.pid()));
             status.is_ok_and(|status| status.contains("SigBlk:\t0000000000004000"))
         });
@@ -302,7 +292,7 @@ fn ignored_or_blocked_signal_has_no_effect() {
             let of = |found: &processes::Process| found.parent == unshare.0.id() as i32;
             all.filter(of).find(|found| found.name == "sleep")
         };
-        until("it is there", || child().is_some());
+        wait_within("it is there", Duration::from_secs(20), || child().is_some());
         let pid = child().map_or(0, |child| child.pid).to_string();
         let words = [
             "inject",
@@ -341,7 +331,7 @@ fn traced_process_is_paused_unless_its_tracer_holds_it() {
             of.find(|found| found.name == "sh")
         };
         let mut traced = None;
-        until("it is traced", || {
+        wait_within("it is traced", Duration::from_secs(20), || {
             traced = child_of(strace.0.id()).map(|child| child.pid);
             traced.is_some_and(|pid| {
                 let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
@@ -367,23 +357,25 @@ fn traced_process_is_paused_unless_its_tracer_holds_it() {
             line.map(str::to_owned)
         };
         let before = switches();
-        until("it runs on", || switches() != before);
+        wait_within("it runs on", Duration::from_secs(20), || {
+            switches() != before
+        });
 
         // Where the tracer itself gets nowhere, as a debugger at its prompt, so does the process.
         let tracer = Pid::from_raw(strace.0.id() as i32);
         kill(tracer, Signal::SIGSTOP).expect("it is there");
-        until("the tracer is stopped", || {
+        wait_within("the tracer is stopped", Duration::from_secs(20), || {
             processes::process(tracer.as_raw()).is_some_and(|found| found.state == 'T')
         });
         let pid = traced.parse().unwrap_or_default();
-        until("the process waits for it", || {
+        wait_within("the process waits for it", Duration::from_secs(20), || {
             processes::process(pid).is_some_and(|found| found.state == 't')
         });
         let output = run(&place, &[&pause[..], &[&traced]].concat());
         says(
             &output,
             3,
-            &["stopped already", "held by its tracer strace"],
+            &["stopped already", "stopped by its tracer strace"],
         );
         kill(tracer, Signal::SIGCONT).expect("it is there");
     });

@@ -4,7 +4,7 @@
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -45,7 +45,7 @@ fn pause(place: &Place, victim: &Child) -> (Child, i32, i32) {
         &arguments,
     ];
     let inject = place.agent(&words, None).spawn().expect("the agent starts");
-    wait_until("the victim stands still", LONG, || is_held(victim.id()));
+    wait_within("the victim stands still", LONG, || is_held(victim.id()));
     let guardian = child_of(inject.id() as i32);
     let worker = child_of(guardian);
     (inject, guardian, worker)

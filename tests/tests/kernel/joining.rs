@@ -9,6 +9,7 @@ use backburn_tests::isolated::{in_namespaces, in_network_namespace};
 use backburn_tests::network::{DEVICE, THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{NEVER, PROGRAMS, SOON, ruleset};
 use backburn_tests::processes::{self, process};
+use backburn_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -18,16 +19,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const LONG: Duration = Duration::from_secs(60);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let late = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < late, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Joins; what was said on stderr where that failed.
 fn join(place: &Place, controller: &str, token: &str, more: &[&str]) -> Result<(), String> {
@@ -72,7 +64,7 @@ impl Drop for Connector {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
-        until("nothing of ours is left", || {
+        wait_until("nothing of ours is left", || {
             processes::of_backburn().is_empty()
         });
     }
@@ -101,7 +93,7 @@ impl Victim {
         let victim = Victim(command.arg("1000").spawn().expect("`sleep` starts"));
         // A program has its name a moment after whoever starts it goes on.
         let pid = victim.0.id() as i32;
-        until("it is there", || {
+        wait_until("it is there", || {
             process(pid).is_some_and(|p| p.name == "sleep")
         });
         victim
@@ -122,7 +114,7 @@ impl Victim {
     }
 
     fn goes_on(&self) {
-        until("the victim goes on", || self.state() == 'S');
+        wait_until("the victim goes on", || self.state() == 'S');
     }
 }
 
@@ -214,7 +206,7 @@ fn connected_agent_with_any_process_killed_reverts() {
         strike(connector.pid(), Signal::SIGKILL);
         victim.goes_on();
         link.hears_to_the_end();
-        until("the ledger is empty", || place.ledger().is_empty());
+        wait_until("the ledger is empty", || place.ledger().is_empty());
     });
 }
 
@@ -274,7 +266,7 @@ fn agent_of_a_controller_that_does_not_read_reverts() {
             });
         }
         victim.goes_on();
-        until("the ledger is empty", || place.ledger().is_empty());
+        wait_until("the ledger is empty", || place.ledger().is_empty());
         drop((link, connector, controller));
     });
 }
@@ -316,8 +308,8 @@ fn tls_link_survives_total_loss_and_a_cut_wire() {
             // The controller vanishes: nobody closes anything.
             link.injects("again", "network-loss", &everything);
             ip(&["link", "set", DEVICE, "down"]);
-            until("the lease is over", || ruleset().is_empty());
-            until("the ledger is empty", || place.ledger().is_empty());
+            wait_until("the lease is over", || ruleset().is_empty());
+            wait_until("the ledger is empty", || place.ledger().is_empty());
             assert_eq!(connector.ends(), Some(0));
             drop((link, connector, controller));
             ip(&["link", "set", DEVICE, "up"]);
@@ -348,7 +340,7 @@ fn certificate_is_renewed_in_time_and_used_when_reconnecting() {
         let first = controller.link();
         first.hello();
         // Two thirds of the life later, while the link stands.
-        until("another certificate is kept", || kept() != before);
+        wait_until("another certificate is kept", || kept() != before);
         drop(first);
         let second = controller.link();
         let issued = controller.issued();
@@ -480,7 +472,7 @@ fn faults_of_a_dead_agent_are_reverted_before_connecting() {
         assert_eq!(place.ledger().len(), 1, "nobody was left to settle it");
         let mut connector = Connector::new(&place);
         victim.goes_on();
-        until("the ledger is empty", || place.ledger().is_empty());
+        wait_until("the ledger is empty", || place.ledger().is_empty());
         assert_eq!(connector.ends(), Some(0));
     });
 }

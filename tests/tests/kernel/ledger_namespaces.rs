@@ -3,8 +3,9 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace, skip};
-use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said, wait_until};
+use backburn_tests::paused_victim::{Victim, kill_all_of_ours, pause, run, said};
 use backburn_tests::programs;
+use backburn_tests::wait::wait_until;
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -108,12 +109,12 @@ fn revert_with_a_hidden_victim_is_refused_and_stays_owed() {
         for (script, hint) in [
             (
                 "mount -t tmpfs none /proc".to_owned(),
-                "is not the kernel's table",
+                "is not the kernel's process table",
             ),
             ("umount -l /proc".into(), "/proc"),
             (
                 format!("mount -t tmpfs none /proc/{}", victim.pid),
-                "is there, and can't be seen",
+                "exists but cannot be seen",
             ),
         ] {
             let around = in_shell(&script);

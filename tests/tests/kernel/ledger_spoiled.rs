@@ -3,8 +3,9 @@
 
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
-use backburn_tests::paused_victim::{Victim, kill, pause, run, said, wait_until};
+use backburn_tests::paused_victim::{Victim, kill, pause, run, said};
 use backburn_tests::processes;
+use backburn_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -105,12 +106,12 @@ fn guardian_with_a_spoiled_ledger_reverts_from_memory_and_is_not_clean() {
         spoiled(
             "an entry deleted",
             |ledger| std::fs::remove_file(entry(ledger)).expect("it is there"),
-            "vanished",
+            "has disappeared",
         );
         spoiled(
             "all deleted",
             |ledger| std::fs::remove_dir_all(ledger).expect("it is there"),
-            "vanished",
+            "has disappeared",
         );
         spoiled(
             "a file in the ledger's place",
@@ -141,7 +142,7 @@ fn status_of_a_vanished_ledger_says_so() {
                 said(&output)
             );
             assert!(
-                said(&output).contains("vanished"),
+                said(&output).contains("has disappeared"),
                 "{words:?}: {}",
                 said(&output)
             );

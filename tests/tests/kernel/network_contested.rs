@@ -3,7 +3,7 @@
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn run(words: &str) {
 
 /// Waits until a fault of a minute ends before its time; what it was seen to do.
 fn ended_early(mut fault: Fault) -> Value {
-    wait_until("the fault ends", Duration::from_secs(20), || {
+    wait_within("the fault ends", Duration::from_secs(20), || {
         let status = fault.inject.try_wait().expect("a child can be waited for");
         status.is_some()
     });
@@ -64,7 +64,7 @@ fn bandwidth_on_a_device_changed_by_others_is_contested_and_ends() {
             for which in [0, 1] {
                 let fault = Fault::inject("network-bandwidth", &arguments, "60s");
                 assert!(tcp(at(THERE[0], 8000), SOON).is_ok());
-                wait_until("it is seen to act", Duration::from_secs(20), || {
+                wait_within("it is seen to act", Duration::from_secs(20), || {
                     fault.seen()["acts"] == true
                 });
                 let device = shapers()[which].clone();
@@ -106,7 +106,7 @@ fn bandwidth_on_a_renamed_device_acts_and_is_reverted() {
                 ip(&["link", "set", device, change, &format!("other{number}")]);
             }
             assert!(tcp(at(THERE[1], 8000), SOON).is_ok());
-            wait_until("it is seen to act", Duration::from_secs(20), || {
+            wait_within("it is seen to act", Duration::from_secs(20), || {
                 fault.seen()["acts"] == true
             });
             if signal == "INT" {
@@ -138,7 +138,7 @@ fn partition_on_a_removed_interface_is_contested_and_ends() {
             run(&format!("ip link {change}"));
             if change.ends_with("down") {
                 // Somebody's interface may go down: that is no change of the fault.
-                wait_until("it is looked at again", Duration::from_secs(20), || {
+                wait_within("it is looked at again", Duration::from_secs(20), || {
                     !fault.seen().is_null()
                 });
                 fault.end();

@@ -1,16 +1,16 @@
 //! How network faults end, and where they do not begin: the kernel lets go by itself whatever
 //! becomes of us, what is others' is as it was, and what is wrong is said before anything is touched.
 
-use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure, ruleset};
 use backburn_tests::processes::kill_at_once;
-use backburn_tests::software::wait_until;
+use backburn_tests::refusals::Refusals;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -177,41 +177,17 @@ fn network_fault_of_stopped_processes_is_ended_by_the_kernel() {
 fn network_fault_with_wrong_arguments_is_refused_and_nothing_is_touched() {
     in_network_namespace(&PROGRAMS, || {
         let _wire = Wire::new();
-        let place = Place::default();
+        let refusals = Refusals::new(|| ruleset().is_empty());
         let refuses = |fault: &str, arguments: Value, code: i32, says: &[&str]| {
-            let arguments = arguments.to_string();
-            let output = place
-                .agent(
-                    &[
-                        "inject",
-                        fault,
-                        "--duration",
-                        "5s",
-                        "--arguments",
-                        &arguments,
-                    ],
-                    None,
-                )
-                .stderr(Stdio::piped())
-                .output()
-                .expect("the agent starts");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
-            for part in says.iter().chain(&["hint"]) {
-                assert!(
-                    said.contains(part),
-                    "{arguments} does not say `{part}`: {said}"
-                );
-            }
-            assert!(place.ledger().is_empty() && ruleset().is_empty());
+            refusals.inject(fault, &arguments, &[], code, says);
         };
         let cut = "network-partition";
-        refuses(cut, json!({}), 2, &["no flows are chosen"]);
+        refuses(cut, json!({}), 2, &["no flows are selected"]);
         refuses(
             cut,
             json!({"direction": "both"}),
             2,
-            &["no flows are chosen"],
+            &["no flows are selected"],
         );
         refuses(cut, json!({"to": "10.0.0.0/33"}), 2, &["$.to", "/33"]);
         refuses(cut, json!({"to": ["::1", "10.0.0.256"]}), 2, &["$.to[1]"]);
@@ -378,7 +354,7 @@ fn network_latency_reverted_in_peace_loses_nothing() {
                     .send_to(&[word], at(there, 8000))
                     .expect("it is sent");
             }
-            wait_until("all are held", Duration::from_secs(10), || {
+            wait_within("all are held", Duration::from_secs(10), || {
                 fault.seen()["figures"]["held-packets"].as_f64() >= Some(10.0)
             });
             let effect = fault.end();

@@ -9,10 +9,11 @@ use backburn_tests::network::{DEVICE, HERE, THERE, Wire, at, tcp, udp};
 use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
 use backburn_tests::processes::kill_at_once;
 use backburn_tests::programs;
+use backburn_tests::refusals::Refusals;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn output(line: &str) -> String {
@@ -145,35 +146,13 @@ fn shaping_with_wrong_arguments_is_refused_and_nothing_is_touched() {
     in_network_namespace(&[&PROGRAMS[..], &["tc"]].concat(), || {
         let _wire = Wire::new();
         let before = listings();
-        let place = Place::default();
+        let refusals = Refusals::new(|| listings() == before);
         let refuses = |fault: &str, more: Value, code: i32, says: &str| {
             let mut arguments = json!({"ports": 80});
             for (key, value) in more.as_object().expect("arguments are an object") {
                 arguments[key] = value.clone();
             }
-            let arguments = arguments.to_string();
-            let words = [
-                "inject",
-                fault,
-                "--duration",
-                "5s",
-                "--arguments",
-                &arguments,
-            ];
-            let output = place.agent(&words, None).stderr(Stdio::piped()).output();
-            let output = output.expect("the agent starts");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(
-                output.status.code(),
-                Some(code),
-                "{fault} {arguments}: {said}"
-            );
-            assert!(
-                said.contains(says) && said.contains("hint"),
-                "{fault} {arguments}: {said}"
-            );
-            assert!(place.ledger().is_empty());
-            assert_eq!(listings(), before);
+            refusals.inject(fault, &arguments, &[], code, &[says]);
         };
         let latency = "network-latency";
         let more = |more: Value| {

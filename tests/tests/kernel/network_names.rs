@@ -3,7 +3,7 @@
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{BESIDE, THERE, Wire, at, tcp};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -54,7 +54,7 @@ fn network_fault_on_a_name_follows_its_new_addresses() {
             }
             are(&BESIDE);
             for beside in BESIDE {
-                wait_until("the new address is cut", Duration::from_secs(60), || {
+                wait_within("the new address is cut", Duration::from_secs(60), || {
                     cut(beside)
                 });
                 assert!(tcp(at(beside, 8001), SOON).is_ok(), "another port");

@@ -86,7 +86,7 @@ fn plan_warns_of_what_would_hide_a_fault() {
         );
         assert!(
             notes(cut, &out)
-                .contains("rules of others first, which drop or reject some: `ip wall out`")
+                .contains("other rules come first and drop or reject some packets: `ip wall out`")
         );
         let said = notes("network-reject", &reject);
         assert!(
@@ -193,7 +193,7 @@ fn plan_of_another_effect_than_requested_warns_and_strict_refuses() {
             assert_eq!(may, warning.is_none(), "{fault} {arguments}: {said}");
             let said = said.to_string();
             assert!(
-                warning.is_none() || said.contains("would do another harm"),
+                warning.is_none() || said.contains("would do something else"),
                 "{said}"
             );
         }

@@ -5,7 +5,7 @@ use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{BESIDE, HERE, THERE, at, ip, tcp, within};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Victim {
             .expect("`unshare` starts");
         let pid = process.id();
         let ready = format!("/proc/{pid}/root") + "/etc/ready";
-        wait_until("the victim is ready", Duration::from_secs(20), || {
+        wait_within("the victim is ready", Duration::from_secs(20), || {
             Path::new(&ready).exists()
         });
         ip(&[
@@ -161,7 +161,7 @@ impl NameServer {
         let process = within(pid, || command.spawn().expect("`dnsmasq` starts"));
         let server = NameServer(process);
         let to = at(address, 53);
-        wait_until("the name server listens", Duration::from_secs(20), || {
+        wait_within("the name server listens", Duration::from_secs(20), || {
             within(pid, || std::net::TcpStream::connect(to).is_ok())
         });
         server
@@ -343,7 +343,7 @@ fn network_fault_on_a_name_follows_it_as_the_victim_resolves_it() {
             &format!("{} service.test\n{} service.test\n", BESIDE[0], BESIDE[1]),
         );
         for beside in BESIDE {
-            wait_until("the new address is cut", Duration::from_secs(60), || {
+            wait_within("the new address is cut", Duration::from_secs(60), || {
                 !reached(at(beside, 8000), NEVER)
             });
         }

@@ -4,7 +4,7 @@
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{HERE, THERE, Wire, at, ip, keeper, tcp, udp, within};
 use backburn_tests::network_fault::{Fault, NEVER, PROGRAMS, SOON, figure};
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -136,7 +136,7 @@ fn translated_service_address_is_delayed_and_duplicated() {
             // To connect, to hear the word, and to hear it by UDP.
             let slow = took(service);
             // No packet of another is held: then it could not be so quick, however often it is tried.
-            wait_until("another is quick", Duration::from_secs(60), || {
+            wait_within("another is quick", Duration::from_secs(60), || {
                 took(other) < Duration::from_millis(430)
             });
             let effect = acting.end();

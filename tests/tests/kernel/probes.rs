@@ -9,6 +9,7 @@ use backburn_tests::isolated::in_namespaces;
 use backburn_tests::odd_web::OddWeb;
 use backburn_tests::processes;
 use backburn_tests::served::Served;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -55,17 +56,6 @@ fn essence(outcome: &ProbeOutcome) -> Value {
 fn plainly(mut seen: Vec<String>) -> Vec<String> {
     seen.retain(|request| !request.starts_with('\u{16}'));
     seen
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A server with a certificate that nobody knows.
@@ -373,13 +363,13 @@ fn hung_probe_delays_neither_heartbeat_nor_revert() {
         assert_eq!(hanging(), 8);
         // The agent ends, and what it measures with it.
         drop(served);
-        until("all are gone", || hanging() == 0);
+        wait_within("all are gone", PATIENCE, || hanging() == 0);
     });
 }
 
 fn pid_in(file: &Path) -> i32 {
     let mut pid = None;
-    until("a process id is written", || {
+    wait_within("a process id is written", PATIENCE, || {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         pid = text.strip_suffix('\n').and_then(|text| text.parse().ok());
         pid.is_some()
@@ -425,11 +415,11 @@ fn probe_that_leaves_a_daemon_ends_with_its_own_exit() {
     let left = Left(pid_in(&pid));
     let marked = || std::fs::metadata(&marks).map_or(0, |file| file.len());
     let before = marked();
-    until("the daemon writes on", || marked() > before + 8);
+    wait_within("the daemon writes on", PATIENCE, || marked() > before + 8);
     // Nor does the agent's end end it.
     drop(served);
     let before = marked();
-    until("the daemon writes on", || marked() > before + 8);
+    wait_within("the daemon writes on", PATIENCE, || marked() > before + 8);
     assert!(!is_gone(left.0));
 }
 
@@ -447,7 +437,7 @@ fn probe_that_is_ended_takes_its_program_with_it() {
     let outcome = served.measures(&provider(&file, "2s"), None);
     assert_eq!(essence(&outcome), "no answer", "{outcome:?}");
     let program = pid_in(&file);
-    until("the late one is gone", || is_gone(program));
+    wait_within("the late one is gone", PATIENCE, || is_gone(program));
     // The worker is killed.
     let file = folder.path().join("killed");
     served.asks(&provider(&file, "10m"), None);
@@ -459,5 +449,7 @@ fn probe_that_is_ended_takes_its_program_with_it() {
         .find(|process| process.parent == guardian)
         .expect("the guardian has a worker");
     kill(Pid::from_raw(worker.pid), Signal::SIGKILL).expect("it is there");
-    until("the killed worker's program is gone", || is_gone(program));
+    wait_within("the killed worker's program is gone", PATIENCE, || {
+        is_gone(program)
+    });
 }

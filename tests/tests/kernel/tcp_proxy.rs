@@ -416,12 +416,12 @@ fn tcp_proxy_with_wrong_arguments_is_refused_and_nothing_is_touched() {
         (sound("to-client", json!({"latncy": "5ms"})), vec!["latncy"]),
         (
             sound("to-client", json!(null)),
-            vec!["no harm is chosen", "hint"],
+            vec!["no effect is given", "hint"],
         ),
         (sound("share", json!(101)), vec!["$.share"]),
         (
             sound("share", json!(0)),
-            vec!["$.share", "no connection would be harmed"],
+            vec!["$.share", "no connection would be affected"],
         ),
         (
             sound("listen", json!(taken)),
@@ -429,7 +429,7 @@ fn tcp_proxy_with_wrong_arguments_is_refused_and_nothing_is_touched() {
         ),
         (
             sound("listen", json!("127.0.0.1")),
-            vec!["$.listen", "no address with a port"],
+            vec!["$.listen", "is not an address with a port"],
         ),
         (
             sound("listen", json!("192.0.2.1:15432")),

@@ -55,7 +55,7 @@ const FORBIDDEN: [&str; 21] = [
     "is_dir",
     "is_file",
     "is_symlink",
-    "may_hold",
+    "check_traceable",
     "metadata",
     "read_dir",
     "read_link",

@@ -1,21 +1,13 @@
 //! Who calls the controller and means no good, or does not know better: odd and slow HTTP, crowds, agents that say they are
 //! others, say too much, or never go. Everybody else is served meanwhile.
 
-use backburn_tests::api::{Connection, Controller, LONG, request};
+use backburn_tests::api::{Connection, Controller, request};
+use backburn_tests::wait::wait_until;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 fn is_served(controller: &Controller) {
     assert_eq!(controller.ask("GET", "/healthz", "", None).status, 200);
-}
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
@@ -261,7 +253,7 @@ fn followers_are_limited_and_halt_is_served() {
     let pulled = controller.ask("POST", "/api/v1/halt", &controller.admin, Some(&json!({})));
     assert_eq!(pulled.status, 200);
     drop(followers);
-    until("there is room again", || follow().0 == 200);
+    wait_until("there is room again", || follow().0 == 200);
 }
 
 /// An agent's first words.
@@ -281,12 +273,12 @@ fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
         |name: &str| controller.get(&format!("/api/v1/agents/{name}"))["connected"] == true;
     let mut well = controller.link(&papers[2]);
     well.send(&line(&hello("db-3")));
-    until("the third is there", || is_connected("db-3"));
+    wait_until("the third is there", || is_connected("db-3"));
 
     // It says it is another: it is who its certificate says.
     let mut first = controller.link(&papers[0]);
     first.send(&line(&hello("db-2")));
-    until("the first is there", || is_connected("db-1"));
+    wait_until("the first is there", || is_connected("db-1"));
     assert!(!is_connected("db-2"));
     // It tells of what it was never asked for.
     let run = controller.ran("checkout");
@@ -313,7 +305,7 @@ fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
     let mut second = controller.link(&papers[0]);
     second.send(&line(&hello("db-1")));
     assert!(first.is_closed());
-    until("it is there again", || is_connected("db-1"));
+    wait_until("it is there again", || is_connected("db-1"));
 
     // What is too much, or nothing.
     let labels = |count: usize, length: usize| -> Value {
@@ -357,7 +349,7 @@ fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
         let mut link = controller.link(&papers[0]);
         link.send(&bytes);
         assert!(link.is_closed(), "{why}");
-        until(why, || controller.said().contains(why));
+        wait_until(why, || controller.said().contains(why));
         assert!(is_connected("db-3"), "another pays for {why}");
     }
     // Revoked: it is nobody at once, whether or not it goes, and does not come back.
@@ -368,7 +360,7 @@ fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
     assert!(link.is_closed());
     let mut stays = controller.link(&papers[0]);
     stays.send(&line(&hello("db-1")));
-    until("it is there", || is_connected("db-1"));
+    wait_until("it is there", || is_connected("db-1"));
     controller.ask("DELETE", "/api/v1/agents/db-1", &controller.admin, None);
     assert!(!is_connected("db-1"));
     assert!(stays.is_closed());

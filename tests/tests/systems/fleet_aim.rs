@@ -4,7 +4,8 @@
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS};
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::runs;
-use backburn_tests::software::{Software, wait_until};
+use backburn_tests::software::Software;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::process::{Child, Stdio};
 
@@ -25,7 +26,7 @@ fn served(agents: &[(&str, &[&str])]) -> (Fleet, Vec<Software>) {
     let servers = servers.collect();
     for one in &fleet.hosts {
         for other in &fleet.hosts {
-            wait_until("everybody reaches everybody", LONG, || reaches(one, other));
+            wait_within("everybody reaches everybody", LONG, || reaches(one, other));
         }
     }
     (fleet, servers)
@@ -75,7 +76,7 @@ fn partition(targets: Value, on: &str, arguments: Value) -> Value {
 /// Runs it until it acts, looks who reaches whom, and stops it.
 fn reached_under(fleet: &Fleet, name: &str, document: &Value, agents: usize) -> Vec<String> {
     let run = fleet.begin(name, document);
-    wait_until("it acts on each", LONG, || {
+    wait_within("it acts on each", LONG, || {
         let events = fleet
             .ask(&format!("GET /api/v1/runs/{run}/events?limit=1000"))
             .json();

@@ -5,7 +5,7 @@ use backburn_tests::fleet::{Fleet, Given, HERE_PORT, LONG, PROGRAMS, VICTIM, Vic
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::plain_http::{self, Streamed};
 use backburn_tests::processes;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl World {
     fn until_put_back(&self, at_rest: usize) {
         self.victims.iter().for_each(Victim::until_free);
         self.fleet.until_clean();
-        wait_until("no helper is left", LONG, || {
+        wait_within("no helper is left", LONG, || {
             (self.fleet.hosts.iter()).all(|host| host.ours().len() <= at_rest)
         });
         let held = processes::alive().into_values();
@@ -121,7 +121,7 @@ impl World {
         if run.is_null() {
             return None;
         }
-        wait_until("the run is closed", LONG, || {
+        wait_within("the run is closed", LONG, || {
             run = newest();
             run["outcome"].is_string()
         });
@@ -217,7 +217,7 @@ fn killed(when: &str) {
             check(&run, &events, &told).print(n);
             return world.until_put_back(3);
         }
-        wait_until("the controller is dead", LONG, || world.fleet.is_over());
+        wait_within("the controller is dead", LONG, || world.fleet.is_over());
         world.until_put_back(1);
         before = Some((id, told));
     }
@@ -252,12 +252,12 @@ fn controller_killed_in_recovery_recovers_again() {
             world.start("controller:after:21", false);
             world.fleet.until_connected();
             let (_, told) = world.follow();
-            wait_until("the controller is dead", LONG, || world.fleet.is_over());
+            wait_within("the controller is dead", LONG, || world.fleet.is_over());
             world.until_put_back(1);
             world.start(&format!("recovery:{when}:{n}"), false);
             // It dies of its own recovery, or has fewer things to write.
             let mut run = Value::Null;
-            wait_until("the controller is dead, or the run is closed", LONG, || {
+            wait_within("the controller is dead, or the run is closed", LONG, || {
                 if world.fleet.is_over() {
                     return true;
                 }

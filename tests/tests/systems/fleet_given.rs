@@ -2,7 +2,7 @@
 
 use backburn_tests::fleet::{Fleet, Given, LONG, PROGRAMS, Said, pause, said};
 use backburn_tests::isolated::in_network_namespace;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -197,7 +197,7 @@ fn interrupt_detaches_a_follower_and_ends_a_waited_run() {
             .spawn()
             .expect("it starts");
         let rest = until_said(&mut waiting, "Ctrl-C ends the run");
-        wait_until("the victim is paused", LONG, || victim.is_paused());
+        wait_within("the victim is paused", LONG, || victim.is_paused());
         interrupt(&waiting);
         let code = waiting.wait().expect("it ends").code();
         assert_eq!(code, Some(4), "{}", rest());

@@ -3,7 +3,7 @@
 
 use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, pause, strike};
 use backburn_tests::isolated::in_network_namespace;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn agent(fleet: &Fleet, name: &str) -> Value {
 
 fn until_unresponsive(fleet: &Fleet, name: &str, is: bool) -> Duration {
     let began = Instant::now();
-    wait_until(&format!("{name} is unresponsive: {is}"), LONG, || {
+    wait_within(&format!("{name} is unresponsive: {is}"), LONG, || {
         agent(fleet, name)["unresponsive"] == is
     });
     began.elapsed()

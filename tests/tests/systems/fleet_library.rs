@@ -4,7 +4,8 @@ use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS};
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::processes::{self, Process};
 use backburn_tests::programs;
-use backburn_tests::software::{Software, wait_until};
+use backburn_tests::software::Software;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -37,7 +38,7 @@ fn start(host: &Host, program: &str, words: &[&str], folder: &Path, port: u16) -
         .stdout(Stdio::null());
     let software = Software::start(&mut command);
     let address = format!("{}:{port}", host.address);
-    wait_until(program, LONG, || {
+    wait_within(program, LONG, || {
         std::net::TcpStream::connect(&address).is_ok()
     });
     software
@@ -87,7 +88,7 @@ fn fleet_nginx_with_a_killed_worker_on_one_host_holds() {
                 &configuration,
             ];
             servers.push(start(host, "nginx", &words, &folder, 80));
-            wait_until("a master and two workers", LONG, || {
+            wait_within("a master and two workers", LONG, || {
                 on(host, "nginx").len() == 3
             });
         }

@@ -5,7 +5,7 @@ use backburn_tests::fleet::{Ended, Fleet, Given, Host, LONG, PROGRAMS, pause, st
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::ip;
 use backburn_tests::processes::kill_at_once;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -132,7 +132,7 @@ fn run_over_a_cut_link_ends_within_the_lease() {
         let mute = format!("ip saddr {}", fleet.host("mute").address);
         drop_there(Command::new("nft"), &mute);
         victims[..3].iter().for_each(|victim| victim.until_free());
-        wait_until("the controller knows", LONG, || {
+        wait_within("the controller knows", LONG, || {
             !cut.iter().any(|name| is_connected(&fleet, name))
         });
         // It holds those of which it hears nothing until they can say that nothing is left.

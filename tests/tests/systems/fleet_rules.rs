@@ -4,7 +4,7 @@ use backburn::store::{NewRun, RunEnd, SqliteStore, Store as _, Trigger};
 use backburn_experiments::journal::Outcome;
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, Said, Victim, strike};
 use backburn_tests::isolated::in_network_namespace;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -149,7 +149,7 @@ fn revoked_agent_reverts_and_stays_away() {
             std::fs::read_to_string(log).unwrap_or_default()
         };
         let is_kept_out = |name: &str| {
-            wait_until("it is not let in", LONG, || {
+            wait_within("it is not let in", LONG, || {
                 log(name).contains("not connected")
             });
             let shown = fleet.ask(&format!("GET /api/v1/agents/{name}")).json();
@@ -265,7 +265,7 @@ fn runs_past_retention_are_forgotten() {
         assert_eq!(ids(&fleet), "young cut-short old");
         assert_eq!(fleet.end(), Some(0));
         fleet.start(&[("BACKBURN_KEEP_RUNS_FOR", "90d")]);
-        wait_until("the old one is forgotten", LONG, || {
+        wait_within("the old one is forgotten", LONG, || {
             fleet.says(&["audit"]).out.contains("forget runs")
         });
         // What the crash cut short was closed by the first start, so it is not old.

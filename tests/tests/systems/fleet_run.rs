@@ -4,7 +4,8 @@
 use backburn_tests::fleet::{Ended, Fleet, Given, LONG, PROGRAMS, Said, VICTIM, Victim};
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::runs;
-use backburn_tests::software::{Software, wait_until};
+use backburn_tests::software::Software;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 
 /// Pauses a victim on each agent that is picked.
@@ -69,7 +70,7 @@ impl World {
         }
         for host in &self.fleet.hosts {
             let address = format!("{}:8000", host.address);
-            wait_until("the page is there", LONG, || {
+            wait_within("the page is there", LONG, || {
                 std::net::TcpStream::connect(&address).is_ok()
             });
         }
@@ -123,7 +124,7 @@ fn stored_experiments_are_listed_and_planned_without_injecting() {
         assert!(
             says(0, &["apply", &file])
                 .out
-                .contains("version 1, as it was")
+                .contains("version 1, unchanged")
         );
         document["title"] = "Pause for long".into();
         fleet.file("pause", &document);
@@ -225,7 +226,7 @@ fn run_hits_the_selected_agents_only() {
         let mut spread = web(json!({"count": 2}));
         spread["spread"] = "zone".into();
         let run = world.fleet.begin("spread", &pause(&spread, "10m"));
-        wait_until("they are paused", LONG, || world.paused().len() == 2);
+        wait_within("they are paused", LONG, || world.paused().len() == 2);
         assert_eq!(world.fleet.says(&["stop", &run, "--why", "enough"]).code, 0);
         let ended = world.fleet.until_over(&run);
         world.comes_to(&ended, "aborted", 4);
@@ -345,7 +346,7 @@ fn agent_serves_one_run_and_a_cut_stream_resumes() {
         let world = World::new();
         let fleet = &world.fleet;
         let run = fleet.begin("first", &pause(&web(json!("all")), "10m"));
-        wait_until("they are paused", LONG, || world.paused().len() == 3);
+        wait_within("they are paused", LONG, || world.paused().len() == 3);
         let path = format!("GET /api/v1/runs/{run}/stream");
         let mut stream = fleet.ask(&path);
         assert_eq!(stream.status, 200);

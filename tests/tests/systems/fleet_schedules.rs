@@ -3,7 +3,7 @@
 
 use backburn_tests::fleet::{Fleet, Given, Host, LONG, PROGRAMS, pause};
 use backburn_tests::isolated::in_network_namespace;
-use backburn_tests::software::wait_until;
+use backburn_tests::wait::wait_within;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ fn schedule_runs_once_despite_restarts() {
         assert_eq!(listed.code, 0, "{listed:?}");
         assert!(listed.out.contains("later"), "{listed:?}");
 
-        wait_until("both were due", LONG, || {
+        wait_within("both were due", LONG, || {
             !scheduled(&fleet, "soon").is_empty() && !scheduled(&fleet, "guarded").is_empty()
         });
         let refused = scheduled(&fleet, "guarded");
@@ -76,7 +76,7 @@ fn schedule_runs_once_despite_restarts() {
         fleet.kill();
         fleet.start(&[]);
         fleet.until_connected();
-        wait_until("it was due", LONG, || {
+        wait_within("it was due", LONG, || {
             !scheduled(&fleet, "later").is_empty()
         });
         let begun = scheduled(&fleet, "later");
@@ -97,7 +97,7 @@ fn schedule_runs_once_despite_restarts() {
         let random = json!({"random": {"mean-time-between": "1s"}});
         fleet.apply("often", &on_schedule("a", "10m", random));
         let of = |outcome: &str| answered(&fleet, "often", outcome);
-        wait_until("it was due again", LONG, || of("skipped").len() > 1);
+        wait_within("it was due again", LONG, || of("skipped").len() > 1);
         let begun = of("started");
         assert_eq!(begun.len(), 1, "{begun:#?}");
         assert_eq!(of("skipped")[0]["detail"]["why"], "the last run is still active");
@@ -184,7 +184,7 @@ fn schedule_keeps_its_zone_and_window() {
             );
         }
 
-        wait_until("a minute begins", LONG, || {
+        wait_within("a minute begins", LONG, || {
             !answered(&fleet, "zone", "started").is_empty()
         });
         let begun = &answered(&fleet, "zone", "started")[0];
@@ -199,7 +199,7 @@ fn schedule_keeps_its_zone_and_window() {
             found.retain(|entry| time(&entry["detail"]["due"]).as_second() == minute);
             found
         };
-        wait_until("the late one begins", LONG, || !of_late().is_empty());
+        wait_within("the late one begins", LONG, || !of_late().is_empty());
         let begun = of_late();
         assert_eq!(begun.len(), 1, "{begun:#?}");
         assert!(time(&begun[0]["at"]) >= late, "{late}: {begun:#?}");
@@ -219,7 +219,7 @@ fn schedule_waits_for_the_previous_run_despite_restarts() {
         let victim = fleet.host("a").victim();
         let random = json!({"random": {"mean-time-between": "3s"}, "overlap": "queue"});
         fleet.apply("queue", &on_schedule("a", "10m", random));
-        wait_until("one waits", LONG, || {
+        wait_within("one waits", LONG, || {
             !answered(&fleet, "queue", "waits").is_empty()
         });
         let begun = answered(&fleet, "queue", "started");
@@ -229,7 +229,7 @@ fn schedule_waits_for_the_previous_run_despite_restarts() {
         assert_eq!(fleet.says(&["stop", &first]).code, 0);
         assert_eq!(fleet.until_over(&first).code, 4);
         // The one that waited is next, and another one waits for it.
-        wait_until("the next one waits", LONG, || {
+        wait_within("the next one waits", LONG, || {
             answered(&fleet, "queue", "waits").len() > 1
         });
         let (begun, waits) = (
@@ -243,7 +243,7 @@ fn schedule_waits_for_the_previous_run_despite_restarts() {
         // It waits on until what a crash cut short is closed.
         fleet.kill();
         fleet.start(&[]);
-        wait_until("the third one begins", LONG, || {
+        wait_within("the third one begins", LONG, || {
             answered(&fleet, "queue", "started").len() > 2
         });
         let third = &answered(&fleet, "queue", "started")[2];
@@ -292,7 +292,7 @@ fn missed_schedule_is_caught_up_once_on_request() {
             found.retain(|entry| time(&entry["detail"]["due"]) == time(&json!(written(due))));
             found
         };
-        wait_until("both are dealt with", LONG, || {
+        wait_within("both are dealt with", LONG, || {
             !of(&fleet, "once").is_empty() && !of(&fleet, "skip").is_empty()
         });
         let (once, skip) = (of(&fleet, "once"), of(&fleet, "skip"));

@@ -7,7 +7,8 @@ use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes::{Process, alive, named};
 use backburn_tests::programs::{backburn, root};
 use backburn_tests::runs::{Ran, assert_clean, library};
-use backburn_tests::software::{Software, free_port, wait_until};
+use backburn_tests::software::{Software, free_port};
+use backburn_tests::wait::wait_within;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -122,7 +123,7 @@ fn nginx_with_a_worker_killed_under_load_holds() {
                 .filter(|process| process.parent == nginx.pid())
                 .collect::<Vec<_>>()
         };
-        wait_until("nginx has two workers", Duration::from_secs(5), || {
+        wait_within("nginx has two workers", Duration::from_secs(5), || {
             workers().len() == 2
         });
         let before = workers();
@@ -309,7 +310,7 @@ fn postgresql_with_a_backend_killed_under_load_holds() {
             );
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
-        wait_until("PostgreSQL is ready", Duration::from_secs(10), || {
+        wait_within("PostgreSQL is ready", Duration::from_secs(10), || {
             let mut ready = Command::new("pg_isready");
             ready
                 .envs(environment.iter().map(|(key, value)| (key, value)))
@@ -330,7 +331,7 @@ fn postgresql_with_a_backend_killed_under_load_holds() {
                 "select count(*) from pg_stat_activity where application_name = 'pgbench'",
             ])
         };
-        wait_until("pgbench has its sessions", Duration::from_secs(10), || {
+        wait_within("pgbench has its sessions", Duration::from_secs(10), || {
             sessions() == "4"
         });
         let before = [alive().remove(&postgres.pid()).expect("it runs")];

@@ -4,7 +4,8 @@
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::nodes::Nodes;
 use backburn_tests::runs::{Ran, assert_clean, library};
-use backburn_tests::software::{Software, wait_until};
+use backburn_tests::software::Software;
+use backburn_tests::wait::wait_within;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +79,7 @@ fn sentinel_with_its_primary_cut_off_fails_over() {
                     .args(words),
             )
         };
-        wait_until("the replica follows", LONG, || {
+        wait_within("the replica follows", LONG, || {
             cli(&nodes.address(1), "6379", &["info", "replication"])
                 .contains("master_link_status:up")
         });
@@ -94,7 +95,7 @@ fn sentinel_with_its_primary_cut_off_fails_over() {
                 sentinel.arg(&file).current_dir(folder.path()),
             ));
         }
-        wait_until(
+        wait_within(
             "the Sentinels know each other and the replica",
             LONG,
             || {
@@ -124,7 +125,7 @@ fn sentinel_with_its_primary_cut_off_fails_over() {
         );
         assert_held(&ran, state.path());
         // As described: the old primary comes back as a replica of the new one.
-        wait_until("the old primary follows", LONG, || {
+        wait_within("the old primary follows", LONG, || {
             let told = cli(&primary, "6379", &["role"]);
             told.starts_with("slave") && told.contains(&nodes.address(1))
         });
@@ -182,7 +183,7 @@ fn postgresql_client_under_latency_keeps_within_its_time() {
             &format!("unix_socket_directories={here}"),
         ]));
         let host = nodes.address(0);
-        wait_until("PostgreSQL is ready", LONG, || {
+        wait_within("PostgreSQL is ready", LONG, || {
             said(Command::new("psql").args(["-h", &host, "-U", "postgres", "-XAtqc", "select 1"]))
                 == "1"
         });
@@ -237,7 +238,7 @@ fn etcd_with_its_leader_cut_off_keeps_serving() {
             status.split(", ").nth(4) == Some("true")
         };
         let mut leader = None;
-        wait_until("etcd has a leader", LONG, || {
+        wait_within("etcd has a leader", LONG, || {
             leader = (0..3).find(|node| leads(*node));
             leader.is_some()
         });
@@ -253,7 +254,7 @@ fn etcd_with_its_leader_cut_off_keeps_serving() {
         );
         assert_held(&ran, state.path());
         // As described: the old leader follows, and has what was written without it.
-        wait_until("the old leader follows", LONG, || {
+        wait_within("the old leader follows", LONG, || {
             let mut get = Command::new("etcdctl");
             get.env("ETCDCTL_API", "3")
                 .args(["--command-timeout=2s", "get", "--print-value-only"]);
@@ -280,7 +281,7 @@ fn haproxy_with_a_lossy_backend_routes_around_it() {
             })
             .collect();
         for node in 0..2 {
-            wait_until("the backends answer", LONG, || {
+            wait_within("the backends answer", LONG, || {
                 takes_connections(&nodes.address(node), 8000)
             });
         }
@@ -313,7 +314,7 @@ fn haproxy_with_a_lossy_backend_routes_around_it() {
                 .find(|line| line.starts_with(&format!("servers,{name},")));
             line.and_then(|line| line.split(',').nth(22)?.parse::<u64>().ok())
         };
-        wait_until("HAProxy answers", LONG, || downs("one") == Some(0));
+        wait_within("HAProxy answers", LONG, || downs("one") == Some(0));
         let ran = library(
             "haproxy-lossy-backend",
             &[

@@ -3,8 +3,9 @@
 
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::processes::{named, process};
-use backburn_tests::software::{Software, wait_until};
+use backburn_tests::software::Software;
 use backburn_tests::toolkit::{Ran, Tool, oracle, run, start};
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -229,7 +230,7 @@ fn interrupted(tool: Tool, signal: Signal, victim: i32) -> (Ran, TempDir) {
         folder.path(),
         &[],
     );
-    wait_until("the victim stands still", Duration::from_secs(10), || {
+    wait_within("the victim stands still", Duration::from_secs(10), || {
         stands_still(victim)
     });
     std::thread::sleep(Duration::from_millis(300));
@@ -282,14 +283,14 @@ fn run_killed_leaves_no_fault_no_child_and_a_journal() {
         assert!(there.journal.is_none(), "there, no journal");
         assert!(stands_still(victim.pid()) && child(), "there, all goes on");
         drop(victim);
-        wait_until("its child is over", Duration::from_secs(10), || !child());
+        wait_within("its child is over", Duration::from_secs(10), || !child());
 
         let victim = sleeper();
         let (_, folder) = interrupted(Tool::Ours, Signal::SIGKILL, victim.pid());
-        wait_until("here, the victim runs on", Duration::from_secs(2), || {
+        wait_within("here, the victim runs on", Duration::from_secs(2), || {
             !stands_still(victim.pid())
         });
-        wait_until("here, the child is ended", Duration::from_secs(2), || {
+        wait_within("here, the child is ended", Duration::from_secs(2), || {
             !child()
         });
         let journal = backburn_tests::runs::newest_journal(folder.path());

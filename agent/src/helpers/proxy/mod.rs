@@ -12,15 +12,20 @@ pub use stream_effects::{Slicer, StreamEffects};
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::evidence::{effect, effect_of_living};
 use super::precise_timer::use_precise_timers;
+use super::spec::{AlteredPlace, Helper, HelperSpec, size};
+use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
-use counters::{Counters, ConnectionCounter};
+use backburn_experiments::wire::Effect;
+use counters::{ConnectionCounter, Counters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -66,34 +71,6 @@ struct ConnectionPlan {
 }
 
 impl Proxy {
-    /// What it does, for people.
-    pub fn describe(&self) -> String {
-        let mut text = format!(
-            "listen on {} and pass connections on to {}",
-            self.listen, self.upstream_name
-        );
-        for (way, harm) in [
-            ("to upstream", &self.to_upstream),
-            ("to the client", &self.to_client),
-        ] {
-            if !harm.is_none() {
-                text += &format!("; {way}: {}", harm.describe());
-            }
-        }
-        if let Some(reset) = self.reset {
-            text += &format!("; reset after {reset}");
-        }
-        if self.share < 100.0 {
-            text += &format!("; {}% of them harmed", self.share);
-        }
-        text
-    }
-
-    /// What it holds alone.
-    pub fn holds(&self) -> String {
-        format!("listen:{}", self.listen)
-    }
-
     /// What the n-th connection gets.
     fn choose(&self, number: u64) -> ConnectionPlan {
         let numbers = |which: u64| {
@@ -134,11 +111,88 @@ pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) fn run(proxy: &Proxy, life: &HelperProcess) -> Result<(), HelperError> {
+impl Helper for Proxy {
+    fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
+        run(self, process)
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!(
+            "listen on {} and pass connections on to {}",
+            self.listen, self.upstream_name
+        );
+        for (way, effects) in [
+            ("to upstream", &self.to_upstream),
+            ("to the client", &self.to_client),
+        ] {
+            if !effects.is_none() {
+                text += &format!("; {way}: {}", effects.describe());
+            }
+        }
+        if let Some(reset) = self.reset {
+            text += &format!("; reset after {reset}");
+        }
+        if self.share < 100.0 {
+            text += &format!("; {}% of them harmed", self.share);
+        }
+        text
+    }
+
+    fn describe_end(&self) -> &'static str {
+        "the kernel closes what it listened on and resets what passed through it"
+    }
+
+    fn holds(&self) -> Vec<String> {
+        vec![format!("listen:{}", self.listen)]
+    }
+
+    fn altered_place(&self) -> AlteredPlace<'_> {
+        AlteredPlace::Nowhere
+    }
+
+    fn effect(&self, helper: i32, table: &ProcessTable) -> Effect {
+        effect_of_living(helper, table, |id, table| {
+            let counted = counted(id, table)?;
+            Some(effect(
+                counted.affected > 0,
+                format!(
+                    "{} connections, {} of them harmed, {} passed on",
+                    counted.connections,
+                    counted.affected,
+                    size(counted.bytes)
+                ),
+                &[
+                    ("connections", counted.connections as f64),
+                    ("harmed-connections", counted.affected as f64),
+                    ("passed-bytes", counted.bytes as f64),
+                ],
+            ))
+        })
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The kernel closes a dead process's sockets before the process is gone.
+    fn residue(&self, _: &ProcessTable) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn substitute(_: &Value) -> Option<HelperSpec> {
+        Some(HelperSpec::leaves_nothing())
+    }
+}
+
+fn run(proxy: &Proxy, process: &HelperProcess) -> Result<(), HelperError> {
     let failed = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     // Before anything else that is an eventfd: they are found by their order.
     let counters = Counters::new().map_err(|error| failed("counters", error.into()))?;
-    life.first_to_be_killed()?;
+    process.first_to_be_killed()?;
     let limit = getrlimit(Resource::Nofile);
     // As many connections as the host lets one process have.
     setrlimit(
@@ -154,7 +208,7 @@ pub(super) fn run(proxy: &Proxy, life: &HelperProcess) -> Result<(), HelperError
     let socket = bound(proxy.listen).map_err(|error| failed(&at, error))?;
     listen(&socket, BACKLOG).map_err(|error| failed(&at, error.into()))?;
     let listener = TcpListener::from(socket);
-    life.ready(at.clone())?;
+    process.ready(at.clone())?;
     serve(&listener, &Arc::new(proxy.clone()), &Arc::new(counters))
         .map_err(|error| failed(&at, error))
 }
@@ -211,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seed_chooses_connections_in_their_share() {
+    fn proxy_seed_selects_connections_by_share() {
         let proxy = |share: f64, seed: u64| Proxy {
             listen: "127.0.0.1:1".parse().expect("an address"),
             upstream_name: String::new(),

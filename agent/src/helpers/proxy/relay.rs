@@ -78,7 +78,11 @@ pub(super) struct Wants {
 }
 
 impl StreamRelay {
-    pub(super) fn new(harm: StreamEffects, mut rng: ChaCha8Rng, now: Instant) -> rustix::io::Result<Self> {
+    pub(super) fn new(
+        harm: StreamEffects,
+        mut rng: ChaCha8Rng,
+        now: Instant,
+    ) -> rustix::io::Result<Self> {
         let buffer = if harm.latency.is_some() {
             Buffer::Late {
                 pieces: VecDeque::new(),

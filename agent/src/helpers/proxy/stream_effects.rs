@@ -1,7 +1,7 @@
 //! What is done to what goes one way through a proxy, as people write it.
 
 use crate::units::Size;
-use backburn_experiments::{Problem, HumanDuration};
+use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -181,7 +181,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_makes_no_sense_is_told_with_its_place() {
+    fn stream_effects_invalid_are_refused_with_their_path() {
         for (harm, places) in [
             (json!({}), vec!["$.x"]),
             (json!({"latency": "0s"}), vec!["$.x.latency"]),

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn bandwidth_comes_to_its_rate_and_makes_lateness_good() {
+    fn throttle_late_sender_reaches_the_rate() {
         let start = Instant::now();
         let mut throttle = throttle(
             StreamEffects {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_spread_about_their_size() {
+    fn throttle_pieces_vary_around_their_size() {
         let start = Instant::now();
         let mut throttle = throttle(
             StreamEffects {

@@ -59,7 +59,11 @@ pub struct ApplyResult {
 #[serde(deny_unknown_fields)]
 pub struct StartRunRequest {
     /// The version of the experiment. The default is the latest.
-    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[serde(
+        default,
+        deserialize_with = "optional_safe_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(maximum = 9007199254740991_i64)]
     pub version: Option<u64>,
     /// Seed for random selection, up to 2^53. The default is a random seed.
@@ -85,7 +89,11 @@ pub struct InlineRunRequest {
     #[serde(default)]
     pub variables: Map<String, Value>,
     /// Whether to remove the document's Chaos Toolkit controls, which are not supported. A document with controls is refused otherwise.
-    #[serde(default, rename = "ignore-controls")]
+    #[serde(
+        default,
+        rename = "ignore-controls",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub ignore_controls: bool,
 }
 

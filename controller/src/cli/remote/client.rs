@@ -1,28 +1,31 @@
-//! Speaks to a controller: which one, with which token, and what its problems are in words.
+//! A client of the controller's HTTP API: its address, its token, and its problems as failures of a command.
 
-use super::super::{CommandError, EXIT_INVALID, runtime};
-use backburn::api::Token;
+use super::super::{CommandFailure, EXIT_INVALID, runtime};
+use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::token::{ApiToken, InvalidToken};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// How long a connection may take to be made.
+/// How long it may take to connect to the controller.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Which controller, and who asks.
+
+/// The controller to use, and the token to present.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ControllerOptions {
-    /// The controller [default port: 7420]
+    /// Controller to use [default port: 7420]
     #[arg(
         long,
         value_name = "HOST[:PORT]",
@@ -30,7 +33,7 @@ pub(in crate::cli) struct ControllerOptions {
         help_heading = "Controller"
     )]
     controller: Option<String>,
-    /// A file with a token in it; the token itself may be in BACKBURN_TOKEN
+    /// File that contains the token; without it, BACKBURN_TOKEN is the token
     #[arg(
         long,
         value_name = "FILE",
@@ -40,52 +43,56 @@ pub(in crate::cli) struct ControllerOptions {
     token_file: Option<PathBuf>,
 }
 
-/// A controller that can be spoken to.
+/// A client of one controller.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Client {
     host: String,
     port: u16,
-    token: Token,
+    token: ApiToken,
 }
 
 impl ControllerOptions {
-    /// Whether a controller was named.
-    pub(in crate::cli) fn is_named(&self) -> bool {
-        self.controller
-            .as_deref()
-            .is_some_and(|controller| !controller.is_empty())
+    /// Whether a controller was given.
+    pub(in crate::cli) fn is_given(&self) -> bool {
+        !self.host().is_empty()
     }
 
-    /// The controller that was named, as it was written.
+    /// The controller as it was given; empty if none was.
     pub(super) fn host(&self) -> &str {
         self.controller.as_deref().unwrap_or_default()
     }
 
-    /// The controller that was named, with the token that was given.
-    pub(in crate::cli) fn client(&self) -> Result<Client, CommandError> {
-        let Some(controller) = self.controller.as_deref().filter(|_| self.is_named()) else {
-            return Err(CommandError::invalid(
-                "no controller is named\nhint: `--controller HOST[:PORT]`, or set BACKBURN_CONTROLLER",
+    /// A client of the controller that was given.
+    ///
+    /// # Errors
+    /// The controller or the token is missing or malformed.
+    pub(in crate::cli) fn client(&self) -> Result<Client, CommandFailure> {
+        if !self.is_given() {
+            return Err(CommandFailure::invalid(
+                "no controller is given\nhint: use `--controller HOST[:PORT]` or set BACKBURN_CONTROLLER",
             ));
-        };
-        let controller = controller
+        }
+        let controller = self
+            .host()
             .trim_start_matches("https://")
             .trim_end_matches('/');
         let Some((host, port)) = host_and_port(controller) else {
-            return Err(CommandError::invalid(format!(
-                "`{controller}` is not of the form HOST[:PORT]\nhint: e.g. `chaos.example.org`, or `[fd00::1]:7420`"
+            return Err(CommandFailure::invalid(format!(
+                "expected HOST[:PORT], got `{controller}`\nhint: for example `chaos.example.org` or `[fd00::1]:7420`"
             )));
         };
         let text = match &self.token_file {
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| CommandError::invalid(format!("{}: {error}", path.display())))?,
+                .map_err(|error| CommandFailure::invalid(format!("{}: {error}", path.display())))?,
             None => std::env::var("BACKBURN_TOKEN").map_err(|_| {
-                CommandError::invalid(
-                    "no token is given\nhint: `--token-file FILE`, or set BACKBURN_TOKEN; an admin makes one with `backburn tokens make NAME`",
+                CommandFailure::invalid(
+                    "no token is given\nhint: use `--token-file FILE` or set BACKBURN_TOKEN; an admin makes a token with `backburn tokens make NAME`",
                 )
             })?,
         };
-        let token = text.parse().map_err(CommandError::invalid)?;
+        let token = text
+            .parse()
+            .map_err(|error: InvalidToken| CommandFailure::invalid(error.to_string()))?;
         Ok(Client {
             host: host.to_owned(),
             port,
@@ -95,42 +102,81 @@ impl ControllerOptions {
 }
 
 impl Client {
-    /// Asks, and waits for the whole answer.
-    pub(in crate::cli) fn call(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), CommandError> {
-        runtime()?.block_on(self.ask(method, path, body))
+    /// Sends a GET request and waits for the whole answer.
+    pub(in crate::cli) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("GET", path, None))
     }
 
-    /// The same, within a runtime.
-    pub(super) async fn ask(
+    /// Sends a POST request with a body and waits for the whole answer.
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("POST", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a PUT request with a body and waits for the whole answer.
+    pub(super) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("PUT", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a DELETE request and waits for the whole answer.
+    pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("DELETE", path, None))
+    }
+
+    /// Reads a list page by page. `key` is what the list is ordered by; `path` has a query already.
+    pub(super) fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: impl Fn(&T) -> &str,
+    ) -> Result<Vec<T>, CommandFailure> {
+        let mut items: Vec<T> = Vec::new();
+        loop {
+            let after = items.last().map(|last| format!("&after={}", key(last)));
+            let page: Vec<T> = self.get(&format!("{path}{}", after.unwrap_or_default()))?;
+            if page.is_empty() {
+                return Ok(items);
+            }
+            items.extend(page);
+        }
+    }
+
+    /// Sends a request within a runtime and waits for the whole answer. An answer without content is read as `null`.
+    pub(super) async fn request<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), CommandError> {
+        body: Option<String>,
+    ) -> Result<T, CommandFailure> {
         let response = self.open(method, path, body, &[]).await?;
-        let status = response.status();
         let whole = response.into_body().collect().await;
         let bytes = whole.map_err(|error| self.unreachable(&error))?.to_bytes();
-        if bytes.is_empty() {
-            return Ok((status, Value::Null));
-        }
-        let value = serde_json::from_slice(&bytes).map_err(|error| self.unreachable(&error))?;
-        Ok((status, value))
+        let json = match bytes.is_empty() {
+            true => b"null",
+            false => &bytes[..],
+        };
+        serde_json::from_slice(json).map_err(|error| {
+            CommandFailure::invalid(format!(
+                "the answer of the controller at {}:{} could not be read: {error}\nhint: is it the same version as this program?",
+                self.host, self.port
+            ))
+        })
     }
 
-    /// Asks, and gives the answer as it begins; a problem is a failure.
+    /// Sends a request and returns the answer as soon as it begins. A problem is a failure.
     pub(super) async fn open(
         &self,
         method: &str,
         path: &str,
-        body: Option<&Value>,
+        body: Option<String>,
         headers: &[(&str, String)],
-    ) -> Result<Response<Incoming>, CommandError> {
+    ) -> Result<Response<Incoming>, CommandFailure> {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.connect())
             .await
             .map_err(|_| self.unreachable(&"it does not answer"))??;
@@ -142,7 +188,6 @@ impl Client {
                 tracing::debug!(%error, "the connection ended");
             }
         });
-        let bytes = body.map(|body| body.to_string()).unwrap_or_default();
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -155,8 +200,8 @@ impl Client {
             request = request.header(*name, value);
         }
         let request = request
-            .body(Full::new(Bytes::from(bytes)))
-            .map_err(|error| CommandError::invalid(error.to_string()))?;
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| CommandFailure::invalid(error.to_string()))?;
         let response = sender
             .send_request(request)
             .await
@@ -170,62 +215,63 @@ impl Client {
         Ok(response)
     }
 
-    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CommandError> {
+    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CommandFailure> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| self.unreachable(&error))?;
-        // What follows a handshake must not wait for its acknowledgement: 40 ms, of a halt.
+        // The request must not wait for the acknowledgement of the handshake, which takes up to 40 ms: it may be a halt.
         stream
             .set_nodelay(true)
             .map_err(|error| self.unreachable(&error))?;
         let config = verify::config_from_token(&self.token.authority, "http/1.1")
             .map_err(|error| self.unreachable(&error))?;
-        let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| CommandError::invalid(format!("`{}` is no host's name", self.host)))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|_| {
+            CommandFailure::invalid(format!("`{}` is not a valid host name", self.host))
+        })?;
         TlsConnector::from(config)
             .connect(name, stream)
             .await
             .map_err(|error| self.unreachable(&error))
     }
 
-    fn unreachable(&self, error: &dyn std::fmt::Display) -> CommandError {
-        CommandError::invalid(format!(
-            "the controller at {}:{} can't be reached: {error}\nhint: is it running, is it called by one of its `--name`s, and is the token one of its own?",
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> CommandFailure {
+        CommandFailure::invalid(format!(
+            "the controller at {}:{} cannot be reached: {error}\nhint: check that it is running, that this is one of its `--name`s, and that it has made the token",
             self.host, self.port
         ))
     }
 }
 
-/// What a controller's problem is in words, with the exit code that it has locally.
-fn problem(status: StatusCode, body: &[u8]) -> CommandError {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let detail = super::text(&value, "detail");
-    let mut what = match detail {
-        "" => format!("the controller said {status}"),
-        detail => detail.to_owned(),
+/// The JSON text of a request's body.
+pub(super) fn to_json(body: &impl Serialize) -> Result<String, CommandFailure> {
+    serde_json::to_string(body).map_err(|error| CommandFailure::invalid(error.to_string()))
+}
+
+/// A controller's problem as the failure of a command, with the exit code that the same problem has on a host.
+fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
+    let Ok(problem) = serde_json::from_slice::<ProblemDetails>(body) else {
+        return CommandFailure::invalid(format!("the controller answered {status}"));
     };
-    let rule = super::text(&value, "type")
-        .rsplit(':')
-        .next()
-        .unwrap_or_default();
-    if matches!(status, StatusCode::CONFLICT | StatusCode::FORBIDDEN) {
-        what.push_str(&format!(" (rule: {rule})"));
+    // What a rule refuses was not started.
+    let is_refused = matches!(status, StatusCode::CONFLICT | StatusCode::FORBIDDEN);
+    let mut message = problem.detail.clone();
+    if is_refused {
+        message.push_str(&format!(" (rule: {})", problem.rule()));
     }
-    let problems = value.get("problems").and_then(Value::as_array);
-    for problem in problems.into_iter().flatten() {
-        let (at, what_) = (super::text(problem, "at"), super::text(problem, "what"));
-        what.push_str(&format!("\n  {at}: {what_}"));
-        if let Some(hint) = problem.get("hint").and_then(Value::as_str) {
-            what.push_str(&format!("\n    hint: {hint}"));
+    for problem in &problem.problems {
+        message.push_str(&format!("\n  {}: {}", problem.at, problem.what));
+        if let Some(hint) = &problem.hint {
+            message.push_str(&format!("\n    hint: {hint}"));
         }
     }
-    if let Some(hint) = value.get("hint").and_then(Value::as_str) {
-        what.push_str(&format!("\nhint: {hint}"));
+    if let Some(hint) = &problem.hint {
+        message.push_str(&format!("\nhint: {hint}"));
     }
-    // What a rule refuses was not started.
-    let code = match status {
-        StatusCode::CONFLICT | StatusCode::FORBIDDEN => Outcome::NotStarted.exit_code(),
-        _ => EXIT_INVALID,
-    };
-    CommandError { code, what }
+    CommandFailure {
+        code: match is_refused {
+            true => Outcome::NotStarted.exit_code(),
+            false => EXIT_INVALID,
+        },
+        message,
+    }
 }

@@ -1,62 +1,106 @@
-//! Which experiment a fleet is asked to run or to plan: one that the controller keeps, or a file that it does not keep.
+//! The experiment that a fleet is asked to run or to plan: one that the controller stores, or a file that it does not store.
 
-use super::super::{CommandError, experiment_source, print_stderr};
+use super::super::experiment_source::{self, Variables};
+use super::super::{CommandFailure, print_stderr};
 use super::ControllerOptions;
-use serde_json::Value;
+use super::client::Client;
+use backburn::api::types::{InlineRunRequest, StartRunRequest};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::path::Path;
 
-/// An experiment as a controller is asked for it.
+/// An experiment for a run on a fleet.
 pub(in crate::cli) enum RemoteExperiment {
-    /// One that the controller keeps, by its name.
+    /// An experiment that the controller stores, by its name.
     Stored(String),
-    /// The text of one that goes with the request.
+    /// The text of an experiment, which is sent with the request.
     Inline(String),
 }
 
 impl RemoteExperiment {
-    /// What `FILE|NAME` means where a controller is named: a file where there is one, else a name.
+    /// Reads `FILE|NAME`: a file if there is one of that name, otherwise the name of a stored experiment.
     ///
     /// # Errors
-    /// The file cannot be read, the name is not text, or the controls of a kept experiment are to be left out.
-    pub(in crate::cli) fn of(
-        remote: &ControllerOptions,
+    /// The file cannot be read, the name is not valid, or the controls of a stored experiment are to be ignored.
+    pub(in crate::cli) fn resolve(
+        controller: &ControllerOptions,
         file: &Path,
-        variables: &experiment_source::Variables,
-    ) -> Result<Self, CommandError> {
+        variables: &Variables,
+    ) -> Result<Self, CommandFailure> {
         let is_file = file == Path::new("-") || (file.exists() && !file.is_dir());
         if !is_file {
             let name = file.to_str().ok_or_else(|| {
-                CommandError::invalid(format!("{}: the name is not text", file.display()))
+                CommandFailure::invalid(format!("{}: the name is not valid UTF-8", file.display()))
             })?;
-            // A name that holds a `/` would ask for another path of the API.
+            // A name with a `/` would lead to another path of the API.
             if name.contains('/') {
-                return Err(CommandError::invalid(format!(
-                    "{name}: no such file, and an experiment of the controller has no `/` in its name"
+                return Err(CommandFailure::invalid(format!(
+                    "{name}: no such file, and the name of a stored experiment contains no `/`"
                 )));
             }
-            variables.refuse_controls_of_kept()?;
+            variables.refuse_ignored_controls_of_stored()?;
             return Ok(RemoteExperiment::Stored(name.to_owned()));
         }
         let text = experiment_source::read(file)?;
         let text = variables.without_controls(file, text);
         print_stderr(&format!(
-            "{} goes to the fleet of {}, which does not keep it\n",
+            "sending {} to the controller {}, which does not store it\n",
             file.display(),
-            remote.host()
+            controller.host()
         ));
         Ok(RemoteExperiment::Inline(text))
     }
 
-    /// The path of the API that runs or plans it (`what` is `runs` or `plan`); the request gets what belongs to it.
-    pub(super) fn path(&self, request: &mut Value, what: &str) -> String {
-        match (self, what) {
-            (RemoteExperiment::Stored(name), what) => format!("/api/v1/experiments/{name}/{what}"),
-            (RemoteExperiment::Inline(text), what) => {
-                request["experiment"] = text.as_str().into();
-                match what {
-                    "plan" => "/api/v1/plans".to_owned(),
-                    _ => "/api/v1/runs".to_owned(),
-                }
+    /// Asks the controller to run the experiment.
+    pub(super) fn run<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        seed: Option<u64>,
+        variables: Map<String, Value>,
+    ) -> Result<T, CommandFailure> {
+        self.send(client, seed, variables, "runs", "/api/v1/runs")
+    }
+
+    /// Asks the controller what a run of the experiment would affect.
+    pub(super) fn plan<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        seed: Option<u64>,
+        variables: Map<String, Value>,
+    ) -> Result<T, CommandFailure> {
+        self.send(client, seed, variables, "plan", "/api/v1/plans")
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        seed: Option<u64>,
+        variables: Map<String, Value>,
+        stored_operation: &str,
+        inline_path: &str,
+    ) -> Result<T, CommandFailure> {
+        match self {
+            RemoteExperiment::Stored(name) => {
+                let path = format!("/api/v1/experiments/{name}/{stored_operation}");
+                let version = None;
+                client.post(
+                    &path,
+                    &StartRunRequest {
+                        version,
+                        seed,
+                        variables,
+                    },
+                )
+            }
+            RemoteExperiment::Inline(text) => {
+                let request = InlineRunRequest {
+                    experiment: text.clone(),
+                    seed,
+                    variables,
+                    // They are removed already, so that the note names their JSON paths in the file.
+                    ignore_controls: false,
+                };
+                client.post(inline_path, &request)
             }
         }
     }

@@ -1,74 +1,76 @@
-//! `backburn apply` and `backburn experiments`: what the controller keeps.
+//! `backburn apply` and `backburn experiments`: the experiments that a controller stores.
 
 use super::super::experiment_source::ControlsOption;
-use super::super::{CommandError, EXIT_INVALID, print, print_json, print_stderr};
-use super::{ControllerOptions, columns, text};
+use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
+use super::{ControllerOptions, columns};
+use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use imara_diff::{Algorithm, Diff, InternedInput};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApplyCommand {
-    /// Experiments, or folders of them; each is kept under its file's name without `.json`
+    /// Experiment files, or directories of them; each experiment is stored under the name of its file without `.json`
     #[arg(required = true, value_name = "FILE|FOLDER")]
     files: Vec<PathBuf>,
-    /// Say what would change, and change nothing
+    /// Show what would change, without changing anything
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     controls: ControlsOption,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExperimentsCommand {
     #[command(subcommand)]
-    what: Option<ExperimentsAction>,
+    action: Option<ExperimentsAction>,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
 #[derive(Debug, Subcommand)]
 enum ExperimentsAction {
-    /// Print an experiment's document
+    /// Print the document of a stored experiment
     Show {
-        /// Its name
+        /// Name of the experiment
         name: String,
-        /// A version [default: the latest]
+        /// Version of the experiment [default: the latest]
         #[arg(long)]
         version: Option<u64>,
     },
-    /// List an experiment's versions
+    /// List the versions of a stored experiment
     Versions {
-        /// Its name
+        /// Name of the experiment
         name: String,
     },
-    /// Remove an experiment; its history stays
+    /// Remove a stored experiment; its history is kept
     Remove {
-        /// Its name
+        /// Name of the experiment
         name: String,
     },
 }
 
-/// The experiments that these paths mean, by name.
-fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, CommandError> {
+/// The experiment files at these paths, by the names of their experiments.
+fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, CommandFailure> {
     let unread = |path: &Path, error: std::io::Error| {
-        CommandError::invalid(format!("{}: {error}", path.display()))
+        CommandFailure::invalid(format!("{}: {error}", path.display()))
     };
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut take = |path: PathBuf| {
         let name = path.file_stem().and_then(|name| name.to_str());
         let Some(name) = name else {
-            let what = format!("{}: its name is not text", path.display());
-            return Err(CommandError::invalid(what));
+            let what = format!("{}: the name is not valid UTF-8", path.display());
+            return Err(CommandFailure::invalid(what));
         };
         match found.insert(name.to_owned(), path.clone()) {
-            Some(other) => Err(CommandError::invalid(format!(
-                "{} and {} would both be `{name}`",
+            Some(other) => Err(CommandFailure::invalid(format!(
+                "{} and {} have the same name, `{name}`",
                 other.display(),
                 path.display()
             ))),
@@ -94,44 +96,49 @@ fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, CommandError> {
     Ok(found)
 }
 
-pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     let files = files(&command.files)?;
     if files.is_empty() {
-        return Err(CommandError::invalid(
-            "there are no experiments there\nhint: files that end in `.json` are looked for in a folder",
+        return Err(CommandFailure::invalid(
+            "no experiments found\nhint: in a directory, only files that end in `.json` are experiments",
         ));
     }
     let mut code = 0;
     for (name, path) in &files {
-        let read = || -> Result<String, CommandError> {
+        let read = || -> Result<String, CommandFailure> {
             let text = std::fs::read_to_string(path)
-                .map_err(|error| CommandError::invalid(error.to_string()))?;
+                .map_err(|error| CommandFailure::invalid(error.to_string()))?;
             let mut document = json::read(&text)
-                .map_err(|problems| CommandError::invalid(json::in_one_line(&problems)))?;
+                .map_err(|problems| CommandFailure::invalid(json::in_one_line(&problems)))?;
             command.controls.leave_out(path, &mut document);
             let at = format!("/api/v1/experiments/{name}");
             if command.dry_run {
-                let before = client.call("GET", &at, None).map(|(_, kept)| kept);
-                let before = before.map_or(Value::Null, |kept| kept["document"].clone());
+                // An experiment that is not stored yet compares as empty.
+                let stored = client
+                    .get(&at)
+                    .map(|stored: ExperimentInfo| stored.document);
+                let before = stored.unwrap_or_default();
                 return Ok(match before == document {
-                    true => format!("{name}: as it is\n"),
+                    true => format!("{name}: unchanged\n"),
                     false => format!("{name}: would change\n{}", diff(&before, &document)),
                 });
             }
-            let (_, applied) = client.call("PUT", &at, Some(&document))?;
-            let version = &applied["version"];
-            Ok(match (applied["changed"] == true, &applied["before"]) {
-                (false, _) => format!("{name}: version {version}, as it was\n"),
-                (true, Value::Null) => format!("{name}: version {version}, new\n"),
-                (true, before) => format!("{name}: version {version}\n{}", diff(before, &document)),
+            let applied: ApplyResult = client.put(&at, &document)?;
+            let version = applied.version;
+            Ok(match (applied.changed, &applied.before) {
+                (false, _) => format!("{name}: version {version}, unchanged\n"),
+                (true, None) => format!("{name}: version {version}, new\n"),
+                (true, Some(before)) => {
+                    format!("{name}: version {version}\n{}", diff(before, &document))
+                }
             })
         };
         match read() {
             Ok(said) => print(&said),
-            // One that is wrong keeps none of the others out.
+            // An invalid experiment does not keep the others from being stored.
             Err(failure) => {
-                print_stderr(&format!("error: {}: {}\n", path.display(), failure.what));
+                print_stderr(&format!("error: {}: {}\n", path.display(), failure.message));
                 code = if code == 0 {
                     failure.code.max(EXIT_INVALID)
                 } else {
@@ -143,7 +150,7 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandError> 
     Ok(code)
 }
 
-/// What changed, line by line, with three lines around.
+/// The differences line by line, with three lines of context.
 fn diff(before: &Value, after: &Value) -> String {
     const CONTEXT_LINES: u32 = 3;
     let (before, after) = (pretty(before), pretty(after));
@@ -180,64 +187,69 @@ fn pretty(value: &Value) -> String {
     }
 }
 
-pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
-    match &command.what {
+/// Runs `backburn experiments`.
+pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
+    match &command.action {
         None => {
-            let (mut rows, mut after) = (Vec::new(), String::new());
-            loop {
-                let path = format!("/api/v1/experiments?limit=1000{after}");
-                let (_, page) = client.call("GET", &path, None)?;
-                let page = page.as_array().cloned().unwrap_or_default();
-                let Some(last) = page.last() else { break };
-                after = format!("&after={}", text(last, "name"));
-                rows.extend(page.iter().map(|kept| {
-                    let document = &kept["document"];
-                    let scheduled = document.get("schedule").map(|_| "scheduled");
-                    vec![
-                        text(kept, "name").to_owned(),
-                        format!("version {}", kept["version"]),
-                        scheduled.unwrap_or_default().to_owned(),
-                        text(document, "title").to_owned(),
-                    ]
-                }));
-            }
-            print(&columns(&rows));
+            let path = "/api/v1/experiments?limit=1000";
+            let experiments = client.list(path, |experiment: &ExperimentInfo| &experiment.name)?;
+            print(&columns(
+                &experiments.into_iter().map(row).collect::<Vec<_>>(),
+            ));
         }
         Some(ExperimentsAction::Show { name, version }) => {
             let version = version.map(|version| format!("?version={version}"));
             let path = format!("/api/v1/experiments/{name}{}", version.unwrap_or_default());
-            let (_, kept) = client.call("GET", &path, None)?;
-            print_json(&kept["document"]);
+            let experiment: ExperimentInfo = client.get(&path)?;
+            print_json(&experiment.document);
         }
         Some(ExperimentsAction::Versions { name }) => {
-            let path = format!("/api/v1/experiments/{name}/versions");
-            let (_, versions) = client.call("GET", &path, None)?;
-            let rows: Vec<Vec<String>> = versions
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|version| {
-                    let removed = match version["removed"] == true {
-                        true => "removed",
-                        false => "",
-                    };
-                    vec![
-                        version["version"].to_string(),
-                        text(version, "at").to_owned(),
-                        text(version, "who").to_owned(),
-                        removed.to_owned(),
-                    ]
-                })
-                .collect();
-            print(&columns(&rows));
+            let versions: Vec<VersionInfo> =
+                client.get(&format!("/api/v1/experiments/{name}/versions"))?;
+            let row = |version: VersionInfo| {
+                let removed = match version.removed {
+                    true => "removed",
+                    false => "",
+                };
+                vec![
+                    version.version.to_string(),
+                    version.at,
+                    version.who,
+                    removed.into(),
+                ]
+            };
+            print(&columns(&versions.into_iter().map(row).collect::<Vec<_>>()));
         }
         Some(ExperimentsAction::Remove { name }) => {
-            client.call("DELETE", &format!("/api/v1/experiments/{name}"), None)?;
-            print_stderr(&format!("{name} is removed; its history stays\n"));
+            let _removed: VersionInfo = client.delete(&format!("/api/v1/experiments/{name}"))?;
+            print_stderr(&format!("{name} is removed; its history is kept\n"));
         }
     }
     Ok(0)
+}
+
+fn row(experiment: ExperimentInfo) -> Vec<String> {
+    // The document is the author's: what is listed of it are its title and whether it has a schedule.
+    let document: DocumentSummary = serde_json::from_value(experiment.document).unwrap_or_default();
+    let scheduled = match document.schedule {
+        Some(_) => "scheduled",
+        None => "",
+    };
+    vec![
+        experiment.name,
+        format!("version {}", experiment.version),
+        scheduled.into(),
+        document.title,
+    ]
+}
+
+/// The keys of an experiment document that the list shows.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DocumentSummary {
+    title: String,
+    schedule: Option<serde::de::IgnoredAny>,
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
-//! A run as it goes on: its journal over server-sent events, taken up again where it broke off.
+//! Follows a run: reads its journal as server-sent events, and continues where the connection was lost.
 
-use super::super::CommandError;
+use super::super::CommandFailure;
 use super::client::Client;
+use backburn::api::types::RunInfo;
 use backburn_experiments::journal::JournalEntry;
 use http_body_util::BodyExt;
-use serde_json::Value;
 use std::time::Duration;
 
-/// How long until a stream that broke is opened again.
+/// How long to wait before a lost stream is opened again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
-/// How often that is tried in a row.
+/// How often that is tried without receiving an event.
 const MAX_RECONNECTS: u32 = 60;
 
-/// Hands each event of a run to `take`, in order, once, until the run is closed; returns the run.
+/// Passes each event of a run to `take`, in order and once, until the run is over. Returns the run.
 pub(super) async fn follow(
     client: &Client,
     run: &str,
     mut take: impl FnMut(JournalEntry),
-) -> Result<Value, CommandError> {
+) -> Result<RunInfo, CommandFailure> {
     let (mut after, mut failures) = (0_u64, 0);
     loop {
         let before = after;
@@ -37,7 +37,7 @@ async fn once(
     run: &str,
     after: &mut u64,
     take: &mut impl FnMut(JournalEntry),
-) -> Result<Option<Value>, CommandError> {
+) -> Result<Option<RunInfo>, CommandFailure> {
     let path = format!("/api/v1/runs/{run}/stream");
     let headers = [("last-event-id", after.to_string())];
     let response = client.open("GET", &path, None, &headers).await?;
@@ -53,7 +53,7 @@ async fn once(
             let line: Vec<u8> = unread.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end();
-            // An empty line ends an event; a line that begins with a colon only says that they live (WHATWG HTML, 9.2).
+            // An empty line ends an event; a line that begins with a colon is a comment that keeps the connection alive (WHATWG HTML, 9.2).
             match line
                 .split_once(':')
                 .map(|(key, value)| (key, value.trim_start()))
@@ -65,13 +65,15 @@ async fn once(
                     let (kind, data, number) = std::mem::take(&mut event);
                     match kind.as_str() {
                         "entry" => {
-                            let entry = serde_json::from_str(&data).map_err(|error| {
-                                CommandError::invalid(format!("the controller says events that this program does not know: {error}"))
-                            })?;
+                            let entry = serde_json::from_str(&data).map_err(not_understood)?;
                             *after = number;
                             take(entry);
                         }
-                        "closed" => return Ok(serde_json::from_str(&data).ok()),
+                        "closed" => {
+                            return serde_json::from_str(&data)
+                                .map(Some)
+                                .map_err(not_understood);
+                        }
                         _ => {}
                     }
                 }
@@ -80,4 +82,10 @@ async fn once(
         }
     }
     Ok(None)
+}
+
+fn not_understood(error: serde_json::Error) -> CommandFailure {
+    CommandFailure::invalid(format!(
+        "an event of the controller could not be read: {error}\nhint: is it the same version as this program?"
+    ))
 }

@@ -1,4 +1,4 @@
-//! Commands that go to a controller: one file for each kind. They say over HTTP what anybody could say.
+//! Commands that are sent to a controller over its HTTP API: one file for each kind of resource.
 
 pub(super) mod agents;
 mod client;
@@ -12,14 +12,7 @@ pub(super) mod tokens;
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
 
-use serde_json::Value;
-
-/// A field's text; empty where there is none.
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Lines in columns, each as wide as its longest text.
+/// Formats rows in columns, each as wide as its longest cell.
 fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

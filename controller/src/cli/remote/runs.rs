@@ -1,25 +1,27 @@
-//! Runs on a fleet: started and followed, planned, stopped, listed, approved.
+//! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::report;
-use super::super::{CommandError, print, print_json, print_stderr, runtime};
-use super::client::Client;
+use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
+use super::client::{Client, to_json};
 use super::follow::follow;
-use super::{ControllerOptions, columns, text};
+use super::{ControllerOptions, RemoteExperiment, columns};
+use backburn::api::types::{
+    ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
+};
 use backburn::runner::FinishedRun;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What is run, and how.
+/// What to run on a fleet, and how.
 pub(in crate::cli) struct RemoteRunOptions {
-    pub(in crate::cli) experiment: super::RemoteExperiment,
+    pub(in crate::cli) experiment: RemoteExperiment,
     pub(in crate::cli) seed: Option<u64>,
     pub(in crate::cli) variables: Map<String, Value>,
-    /// Whether to stay until the run is over.
+    /// Whether to wait for the end of the run.
     pub(in crate::cli) wait: bool,
     pub(in crate::cli) json: bool,
 }
@@ -31,60 +33,60 @@ pub(in crate::cli) struct FollowedRun {
     pub(in crate::cli) entries: Vec<JournalEntry>,
 }
 
-/// Starts a run, and follows it where that is wanted. The run's exit code is ours.
+/// Starts a run and, if wanted, follows it to its end. Returns the exit code, which is the run's if it was followed.
 pub(in crate::cli) fn run(
-    remote: &ControllerOptions,
-    wanted: &RemoteRunOptions,
-) -> Result<(u8, Option<FollowedRun>), CommandError> {
-    let client = remote.client()?;
-    let mut request = json!({"seed": wanted.seed, "variables": wanted.variables});
-    let path = wanted.experiment.path(&mut request, "runs");
-    let (_, begun) = client.call("POST", &path, Some(&request))?;
-    let Some(run) = begun["run"].as_str() else {
-        let approval = &begun["approval"];
-        let (id, rule) = (text(approval, "id"), text(approval, "rule"));
+    controller: &ControllerOptions,
+    options: RemoteRunOptions,
+) -> Result<(u8, Option<FollowedRun>), CommandFailure> {
+    let client = controller.client()?;
+    let started: StartRunResult =
+        options
+            .experiment
+            .run(&client, options.seed, options.variables)?;
+    if let Some(ApprovalInfo { id, rule, .. }) = &started.approval {
         print_stderr(&format!(
-            "waits for a second person, by the controller's rule `{rule}`\nhint: somebody else says `backburn approve {id}`, and the run has this id then: `backburn runs {id} --follow`\n"
+            "the run waits for an approval, which the controller's rule `{rule}` requires\nhint: another person approves it with `backburn approve {id}`; then `backburn runs {id} --follow` shows it\n"
         ));
-        match wanted.json {
-            true => print(&format!("{begun}\n")),
+        match options.json {
+            true => print_json_line(&started),
             false => print(&format!("{id}\n")),
         }
         return Ok((WAITING_FOR_APPROVAL, None));
-    };
-    if !wanted.wait {
+    }
+    let run = started.run.unwrap_or_default();
+    if !options.wait {
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
     print_stderr(&format!(
-        "run {run} on the fleet; Ctrl-C ends the run, and everything is put back first\n"
+        "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
     ));
-    let followed = watch(&client, run, wanted.json, OnInterrupt::Stop)?;
+    let followed = watch(&client, &run, options.json, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
         None => (EXIT_INTERRUPTED, None),
     })
 }
 
-/// What Ctrl-C does to a run that is watched.
+/// What Ctrl-C does while a run is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnInterrupt {
-    /// It ends the run, which whoever watches has begun.
+    /// It stops the run, which the same command has started.
     Stop,
-    /// Nobody watches any more; the run goes on.
+    /// It ends the command; the run goes on.
     Detach,
 }
 
-/// The exit code of whoever stopped watching: that of a command which SIGINT ended, as shells say it. It is no run's.
+/// The exit code of a command that Ctrl-C detached from a run: 128 + SIGINT, as shells report it. No outcome has it.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Follows a run to its end, and shows it as a local one is shown. None where somebody stopped watching before.
+/// Follows a run to its end and shows it like a local run. None if Ctrl-C detached from the run before its end.
 fn watch(
     client: &Client,
     run: &str,
     as_json: bool,
     on_interrupt: OnInterrupt,
-) -> Result<Option<FollowedRun>, CommandError> {
+) -> Result<Option<FollowedRun>, CommandFailure> {
     let style = match as_json {
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
@@ -95,7 +97,7 @@ fn watch(
     let mut fold = Run::default();
     let followed = runtime()?.block_on(async {
         let followed = follow(client, run, |entry| {
-            // What an older or newer controller says may not fit; its own verdict is what counts.
+            // The events of another version's controller may not fold here; its own verdict counts.
             fold.apply(&entry).ok();
             watcher(&entry);
         });
@@ -108,10 +110,11 @@ fn watch(
                         return Ok(None);
                     }
                     if signal.is_ok() {
-                        warn("SIGINT: ending the run; everything is put back first".into());
+                        warn("SIGINT: stopping the run; its faults are reverted first".into());
                         let path = format!("/api/v1/runs/{run}/stop");
-                        let why = json!({"why": "SIGINT received"});
-                        client.ask("POST", &path, Some(&why)).await?;
+                        let request = StopRequest { why: Some("SIGINT received".into()) };
+                        let _result: StopResult =
+                            client.request("POST", &path, Some(to_json(&request)?)).await?;
                     }
                 }
             }
@@ -122,26 +125,26 @@ fn watch(
     let entries = progress.end();
     let Some(closed) = followed? else {
         print_stderr(&format!(
-            "detached: run {run} goes on\nhint: `backburn stop {run}` ends it, and everything is put back first; `backburn runs {run} --follow` shows it again\n"
+            "detached: run {run} goes on\nhint: `backburn stop {run}` stops it; `backburn runs {run} --follow` follows it again\n"
         ));
         return Ok(None);
     };
-    // The controller has seen more than its journal may hold: a store that failed keeps only the beginning.
-    let verdict = match Verdict::deserialize(&closed["verdict"]) {
-        Ok(verdict) => verdict,
-        Err(_) => verdict(&fold),
+    // The controller may have seen more than the journal holds: a store that failed keeps only the beginning.
+    let reported = closed.verdict.map(serde_json::from_value::<Verdict>);
+    let verdict = match reported {
+        Some(Ok(verdict)) => verdict,
+        _ => verdict(&fold),
     };
-    let title = text(&closed, "title").to_owned();
+    let title = closed.title;
     let finished = FinishedRun {
         run: fold,
         verdict,
         illegal: None,
     };
     if as_json {
-        let line = json!({"verdict": finished.verdict, "run": run});
-        print(&format!("{line}\n"));
+        print_json_line(&json!({"verdict": finished.verdict, "run": run}));
     } else {
-        print(&report::shown(&title, &finished, None));
+        print(&report::format_report(&title, &finished, None));
     }
     Ok(Some(FollowedRun {
         title,
@@ -150,55 +153,50 @@ fn watch(
     }))
 }
 
-/// What a run would hit on the fleet now: the controller's words.
+/// Asks the controller what a run would affect on its fleet now.
 pub(in crate::cli) fn plan(
-    remote: &ControllerOptions,
-    experiment: &super::RemoteExperiment,
+    controller: &ControllerOptions,
+    experiment: &RemoteExperiment,
     seed: Option<u64>,
     variables: Map<String, Value>,
-) -> Result<Value, CommandError> {
-    let client = remote.client()?;
-    let mut request = json!({"seed": seed, "variables": variables});
-    let path = experiment.path(&mut request, "plan");
-    client
-        .call("POST", &path, Some(&request))
-        .map(|(_, plan)| plan)
+) -> Result<RunPlan, CommandFailure> {
+    experiment.plan(&controller.client()?, seed, variables)
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunsCommand {
-    /// Only one: with its verdict
+    /// Show only this run, with its verdict
     #[arg(value_name = "RUN")]
     run: Option<String>,
-    /// Only runs of this experiment
+    /// List only runs of this stored experiment
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
-    /// Only runs that came to this: held, deviated, not-started, aborted, inconclusive, not-clean, not-injected
+    /// List only runs with this outcome: held, deviated, not-started, aborted, inconclusive, not-clean, not-injected
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
-    /// How many
+    /// Greatest number of runs to list
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
-    /// Follow it to its end, and end with its exit code. Ctrl-C stops following, with exit code 130; the run goes on
+    /// Follow the run to its end and exit with its exit code; Ctrl-C detaches with exit code 130, and the run goes on
     #[arg(long, requires = "run")]
     follow: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// `backburn runs`
-pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+/// Runs `backburn runs`.
+pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     if let Some(run) = &command.run {
         if command.follow {
             let followed = watch(&client, run, command.json, OnInterrupt::Detach)?;
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
-        let (_, run) = client.call("GET", &format!("/api/v1/runs/{run}"), None)?;
+        let run: RunInfo = client.get(&format!("/api/v1/runs/{run}"))?;
         print_json(&run);
         return Ok(0);
     }
@@ -211,50 +209,48 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandError> {
             path.push_str(&format!("&{key}={value}"));
         }
     }
-    let (_, runs) = client.call("GET", &path, None)?;
+    let runs: Vec<RunInfo> = client.get(&path)?;
     if command.json {
         print_json(&runs);
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = runs
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|run| {
-            let outcome = run["outcome"].as_str().unwrap_or("goes on");
-            vec![
-                text(run, "id").to_owned(),
-                outcome.to_owned(),
-                text(run, "experiment").to_owned(),
-                text(run, "who").to_owned(),
-                text(run, "title").to_owned(),
-            ]
-        })
-        .collect();
-    print(&columns(&rows));
+    let row = |run: RunInfo| {
+        let outcome = run.outcome.unwrap_or_else(|| "open".into());
+        vec![
+            run.id,
+            outcome,
+            run.experiment.unwrap_or_default(),
+            run.who,
+            run.title,
+        ]
+    };
+    print(&columns(&runs.into_iter().map(row).collect::<Vec<_>>()));
     Ok(0)
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StopCommand {
-    /// The run's id
+    /// Id of the run
     #[arg(value_name = "RUN")]
     run: String,
-    /// Why, for people; it is in the verdict
+    /// Reason for stopping the run; it becomes part of the verdict
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// `backburn stop`
-pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+/// Runs `backburn stop`.
+pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     let path = format!("/api/v1/runs/{}/stop", command.run);
-    let (_, stopping) = client.call("POST", &path, Some(&json!({"why": command.why})))?;
-    print_stderr(match stopping["stopping"] == true {
-        true => "the run is being ended; everything is put back first\n",
-        false => "the run was over\n",
+    let request = StopRequest {
+        why: command.why.clone(),
+    };
+    let result: StopResult = client.post(&path, &request)?;
+    print_stderr(match result.stopping {
+        true => "the run is being stopped; its faults are reverted first\n",
+        false => "the run was already over\n",
     });
     Ok(0)
 }
@@ -262,41 +258,42 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandError> {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApprovalsCommand {
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// `backburn approvals`
-pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
-    let (_, waiting) = client.call("GET", "/api/v1/approvals", None)?;
-    let rows: Vec<Vec<String>> = waiting
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|waits| {
-            ["id", "experiment", "who", "rule", "at"]
-                .map(|field| text(waits, field).to_owned())
-                .into()
-        })
-        .collect();
-    print(&columns(&rows));
+/// Runs `backburn approvals`.
+pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
+    let approvals: Vec<ApprovalInfo> = client.get("/api/v1/approvals")?;
+    let row = |approval: ApprovalInfo| {
+        vec![
+            approval.id,
+            approval.experiment,
+            approval.who,
+            approval.rule,
+            approval.at,
+        ]
+    };
+    print(&columns(
+        &approvals.into_iter().map(row).collect::<Vec<_>>(),
+    ));
     Ok(0)
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApproveCommand {
-    /// What waits, as `backburn approvals` shows it
+    /// Id of the run, as `backburn approvals` shows it
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// `backburn approve`
-pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+/// Runs `backburn approve`.
+pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     let path = format!("/api/v1/approvals/{}", command.id);
-    let (_, started) = client.call("POST", &path, None)?;
-    print(&format!("{}\n", text(&started, "run")));
+    let started: ApprovedRun = runtime()?.block_on(client.request("POST", &path, None))?;
+    print(&format!("{}\n", started.run));
     Ok(0)
 }

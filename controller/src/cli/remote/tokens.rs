@@ -1,126 +1,133 @@
-//! `backburn tokens` and `backburn join-token`: letting people, jobs and agents in.
+//! `backburn tokens`, `backburn join-token` and `backburn audit`: who may use the controller, and who did what.
 
-use super::super::{CommandError, print, print_json, print_stderr};
-use super::{ControllerOptions, columns, text};
+use super::super::{CommandFailure, print, print_json, print_stderr};
+use super::{ControllerOptions, columns};
+use backburn::api::types::{
+    AuditLogEntry, AuditVerification, JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest,
+};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokensCommand {
     #[command(subcommand)]
-    what: Option<TokensAction>,
+    action: Option<TokensAction>,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
 #[derive(Debug, Subcommand)]
 enum TokensAction {
-    /// Make a token, and print it: it is told once
+    /// Make a token and print it; it cannot be shown again
     Make {
-        /// Whose it is: what the audit log calls whoever uses it
+        /// Name of the token's owner, as it appears in the audit log
         name: String,
-        /// What it may do: viewer, operator or admin
+        /// Role of the token: viewer, operator or admin
         #[arg(long, default_value = "operator")]
         role: String,
-        /// How long it is good, e.g. `30d` [default: for ever]
+        /// How long the token is valid, e.g. `30d` [default: for ever]
         #[arg(long, value_name = "DURATION")]
         lasts: Option<String>,
     },
-    /// Make a token good for nothing
+    /// Revoke a token
     Revoke {
-        /// Its id, as `backburn tokens` shows it
+        /// Id of the token, as `backburn tokens` shows it
         id: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JoinTokenCommand {
-    /// The only name under which an agent may join with it; it takes the place of one that has the name
+    /// Only name under which an agent may join with the token; a known agent of that name is replaced
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
-    /// How long it is good
+    /// How long the token is valid
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     lasts: String,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
-    match &command.what {
+/// Runs `backburn tokens`.
+pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
+    match &command.action {
         None => {
-            let (_, tokens) = client.call("GET", "/api/v1/tokens", None)?;
-            let rows: Vec<Vec<String>> = tokens.as_array().into_iter().flatten().map(row).collect();
-            print(&columns(&rows));
+            let tokens: Vec<TokenInfo> = client.get("/api/v1/tokens")?;
+            print(&columns(&tokens.iter().map(row).collect::<Vec<_>>()));
         }
         Some(TokensAction::Make { name, role, lasts }) => {
-            let wanted = json!({"name": name, "role": role, "lasts": lasts});
-            let (_, made) = client.call("POST", "/api/v1/tokens", Some(&wanted))?;
-            print(&format!("{}\n", text(&made, "token")));
+            let request = TokenRequest {
+                name: name.clone(),
+                role: role.clone(),
+                lasts: lasts.clone(),
+            };
+            let made: TokenInfo = client.post("/api/v1/tokens", &request)?;
+            print(&format!("{}\n", made.token.unwrap_or_default()));
         }
         Some(TokensAction::Revoke { id }) => {
-            client.call("DELETE", &format!("/api/v1/tokens/{id}"), None)?;
-            print_stderr("the token is good for nothing any more\n");
+            client.delete::<()>(&format!("/api/v1/tokens/{id}"))?;
+            print_stderr(&format!("token {id} is revoked\n"));
         }
     }
     Ok(0)
 }
 
-fn row(token: &Value) -> Vec<String> {
-    let state = match (&token["revoked"], &token["expires"]) {
-        (Value::String(at), _) => format!("revoked {at}"),
-        (_, Value::String(at)) => format!("until {at}"),
-        _ => "for ever".into(),
+fn row(token: &TokenInfo) -> Vec<String> {
+    let validity = match (&token.revoked, &token.expires) {
+        (Some(at), _) => format!("revoked {at}"),
+        (None, Some(at)) => format!("until {at}"),
+        (None, None) => "for ever".into(),
     };
     vec![
-        text(token, "id").to_owned(),
-        text(token, "name").to_owned(),
-        text(token, "role").to_owned(),
-        state,
+        token.id.clone(),
+        token.name.clone(),
+        token.role.clone(),
+        validity,
     ]
 }
 
-/// `backburn join-token`
-pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
-    let wanted = json!({"agent": command.agent, "lasts": command.lasts});
-    let (_, made) = client.call("POST", "/api/v1/join-tokens", Some(&wanted))?;
-    print(&format!("{}\n", text(&made, "token")));
+/// Runs `backburn join-token`.
+pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
+    let request = JoinTokenRequest {
+        agent: command.agent.clone(),
+        lasts: Some(command.lasts.clone()),
+    };
+    let made: JoinTokenInfo = client.post("/api/v1/join-tokens", &request)?;
+    print(&format!("{}\n", made.token.unwrap_or_default()));
     Ok(0)
 }
 
-/// `backburn audit`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AuditCommand {
-    /// The entries after this number
+    /// Print only entries after this number
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     after: u64,
-    /// Look whether the log is whole, instead
+    /// Verify the log's chain of hashes instead of printing the log
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
-    remote: ControllerOptions,
+    controller: ControllerOptions,
 }
 
-/// `backburn audit`
-pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandError> {
-    let client = command.remote.client()?;
+/// Runs `backburn audit`.
+pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandFailure> {
+    let client = command.controller.client()?;
     if command.verify {
-        let (_, chain) = client.call("GET", "/api/v1/audit/chain", None)?;
-        print_json(&chain);
-        return Ok(u8::from(!chain["broken"].is_null()));
+        let verification: AuditVerification = client.get("/api/v1/audit/chain")?;
+        print_json(&verification);
+        return Ok(u8::from(verification.broken.is_some()));
     }
     let mut after = command.after;
     loop {
-        let path = format!("/api/v1/audit?limit=1000&after={after}");
-        let (_, page) = client.call("GET", &path, None)?;
-        let page = page.as_array().cloned().unwrap_or_default();
+        let page: Vec<AuditLogEntry> =
+            client.get(&format!("/api/v1/audit?limit=1000&after={after}"))?;
         let Some(last) = page.last() else {
             return Ok(0);
         };
-        after = last["number"].as_u64().unwrap_or(u64::MAX);
-        for entry in page {
-            print(&format!("{entry}\n"));
+        after = last.number;
+        for entry in &page {
+            super::super::print_json_line(entry);
         }
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_done_once_and_in_order() {
+    fn migrations_run_once_and_in_order() {
         let mut connection = Connection::open_in_memory().unwrap();
         step_by_step(&mut connection, &TWO[..1]).unwrap();
         assert_eq!(version(&connection), 1);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_leaves_the_version_before() {
+    fn migration_that_fails_leaves_the_version_before() {
         let mut connection = Connection::open_in_memory().unwrap();
         let broken = [TWO[0], "CREATE TABLE b (x); INSERT INTO nowhere VALUES (1)"];
         assert_eq!(
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_store_and_a_strange_one_are_refused() {
+    fn database_that_is_newer_or_foreign_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         step_by_step(&mut connection, TWO).unwrap();
         let newer = step_by_step(&mut connection, &TWO[..1]).unwrap_err();

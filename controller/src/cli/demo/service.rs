@@ -1,10 +1,9 @@
-//! A small supervised web service for the demo to break: a supervisor that holds the listener,
-//! and worker processes that take connections from it in turn. A worker that dies is started
-//! again; a worker that is killed loses the request in its hands and no other, since waiting
-//! connections belong to the listener.
+//! The small web service that the demo injects faults into: a supervisor that holds the listener, and worker processes that
+//! accept its connections. The supervisor replaces a worker that dies. A worker that is killed loses only the request that it
+//! was answering, since waiting connections belong to the listener.
 //!
-//! Every process of it has `demo-service` as its first argument: that is how an agent, which
-//! spares Backburn's own processes, knows that these may be hit.
+//! Every process of the service has `demo-service` as its first argument. An agent protects Backburn's own processes, and
+//! recognizes by that argument that these may be affected.
 
 use clap::{Args, Subcommand};
 use http_body_util::Full;
@@ -32,10 +31,10 @@ use tokio::task::JoinSet;
 /// The first argument of every process of the service.
 pub const SUBCOMMAND: &str = "demo-service";
 
-/// How long a dead worker's place stays empty: long enough to see that it is gone.
+/// How long the supervisor waits before it replaces a dead worker: long enough to observe that it is gone.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 
-/// The small supervised web service of the demo.
+/// The web service of the demo.
 #[derive(Debug, Args)]
 pub struct DemoServiceCommand {
     #[command(subcommand)]
@@ -44,27 +43,27 @@ pub struct DemoServiceCommand {
 
 #[derive(Debug, Subcommand)]
 enum DemoProcess {
-    /// Hold the listener, start the workers and start those again that die
+    /// Hold the listener, start the workers and replace those that die
     Supervise {
-        /// How many workers
+        /// Number of workers
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
         workers: u8,
-        /// The port on 127.0.0.1; 0 for a free one
+        /// Port on 127.0.0.1; 0 chooses a free one
         #[arg(long, default_value_t = 0)]
         port: u16,
-        /// End when the parent, which has this process id, does
+        /// Process id of the parent, with which this process ends
         #[arg(long)]
         parent: Option<i32>,
     },
-    /// Answer requests from the listener on standard input
+    /// Answer requests of the listener on standard input
     Worker {
-        /// End when the parent, which has this process id, does
+        /// Process id of the parent, with which this process ends
         #[arg(long)]
         parent: i32,
     },
 }
 
-/// Runs one process of the service until it is told to end (SIGTERM or SIGINT).
+/// Runs one process of the service until it receives SIGTERM or SIGINT.
 pub fn main(service: &DemoServiceCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,11 +91,11 @@ pub fn main(service: &DemoServiceCommand) -> ExitCode {
 
 /// Asks the kernel to end this process with its parent.
 ///
-/// The kernel ties this to the thread that started us, so a parent must do that from a thread
-/// that lives as long as it wants us to: the supervisor has only one.
+/// The kernel ties this to the thread that started the process, so that the parent must start it from a thread that lives as
+/// long as the process should: the supervisor has only one.
 fn end_with(parent: i32) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // It may have ended before the kernel was asked.
+    // The parent may have ended before the kernel was asked.
     if getppid() == Pid::from_raw(parent) {
         Ok(())
     } else {
@@ -105,7 +104,7 @@ fn end_with(parent: i32) -> io::Result<()> {
 }
 
 async fn supervise(workers: u8, port: u16, parent: Option<i32>) -> io::Result<()> {
-    // What selectors and `ps` know it by.
+    // The name that selectors and `ps` see.
     prctl::set_name(c"demo-service")?;
     if let Some(parent) = parent {
         end_with(parent)?;
@@ -133,7 +132,7 @@ async fn supervise(workers: u8, port: u16, parent: Option<i32>) -> io::Result<()
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        // A place ends by itself only when its worker cannot be started again.
+        // This ends on its own only if a worker cannot be replaced.
         Some(place) = places.join_next() => place.map_err(io::Error::other).flatten(),
     };
     stop.send_replace(true);
@@ -152,7 +151,7 @@ fn start_worker(listener: &TcpListener) -> io::Result<Child> {
         .spawn()
 }
 
-/// Keeps one worker's place filled until told to stop; then kills the worker and waits for it.
+/// Keeps one worker running until told to stop, then kills it and waits for its end.
 async fn keep_worker(
     mut worker: Child,
     listener: Arc<TcpListener>,
@@ -172,7 +171,7 @@ async fn keep_worker(
 }
 
 async fn work(parent: i32) -> io::Result<()> {
-    // What selectors and `ps` know it by.
+    // The name that selectors and `ps` see.
     prctl::set_name(c"demo-worker")?;
     end_with(parent)?;
     let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -183,7 +182,7 @@ async fn work(parent: i32) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
         let served = Arc::clone(&served);
         tokio::spawn(async move {
-            // A connection is closed after its answer, so that no later request waits for a worker that has gone.
+            // Each connection is closed after its answer, so that no later request waits for a worker that is gone.
             let answers = service_fn(move |request| std::future::ready(answer(&request, &served)));
             let connection = http1::Builder::new()
                 .keep_alive(false)
@@ -195,7 +194,7 @@ async fn work(parent: i32) -> io::Result<()> {
     }
 }
 
-/// Who answers, and how often it has.
+/// Answers with the worker's process id and the number of requests that it has answered.
 fn answer(
     request: &Request<Incoming>,
     served: &AtomicU64,

@@ -1,12 +1,16 @@
-//! `backburn demo`: a small web service of its own, two experiments of the library against it, and
-//! a table of what came of them beside what was expected. Needs no root and no network, and leaves
-//! nothing: the service ends with it, and what it keeps is in a temporary folder.
+//! `backburn demo`: starts a small web service, runs two experiments of the library against it, and prints a table of the
+//! verdicts beside the expected ones. Requires neither root nor a network, and leaves nothing behind: the service ends with
+//! the demo, whose files are in a temporary directory.
 
 mod service;
 
-pub(crate) use service::{DemoServiceCommand, main as serve};
+pub(super) use service::{DemoServiceCommand, main as serve};
 
-use crate::cli::{self, CommandError, HostOptions, OutputStyle};
+use super::experiment_source::check;
+use super::progress::OutputStyle;
+use super::report::format_report;
+use super::run::execute;
+use super::{CommandFailure, HostOptions, print, print_stderr};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// An experiment and what it should come to.
+/// An experiment of the demo and its expected result.
 struct DemoExperiment {
     name: &'static str,
     text: &'static str,
@@ -33,45 +37,45 @@ struct DemoExperiment {
 const EXPERIMENTS: [DemoExperiment; 2] = [
     DemoExperiment {
         name: "demo-worker-killed",
-        text: include_str!("../../../experiments/library/demo-worker-killed.json"),
-        before: "One of its workers is killed. The others go on, and the supervisor starts a new one: it should hold.",
+        text: include_str!("../../../../experiments/library/demo-worker-killed.json"),
+        before: "One of its workers is killed. The others continue and the supervisor starts a new one: the hypothesis should hold.",
         expected: Outcome::Held,
         ended_by: None,
     },
     DemoExperiment {
         name: "demo-workers-paused",
-        text: include_str!("../../../experiments/library/demo-workers-paused.json"),
-        before: "All of its workers are paused for 20 s. Nobody answers, nobody is dead, nobody is restarted: it should \
-                 deviate, an abort rule should end the pause early, and the service should recover.",
+        text: include_str!("../../../../experiments/library/demo-workers-paused.json"),
+        before: "All of its workers are paused for 20 s. None of them answers, and since none is dead, none is restarted: the hypothesis \
+                 should deviate, an abort rule should end the pause early, and the service should recover.",
         expected: Outcome::Deviated,
         ended_by: Some("nobody answers"),
     },
 ];
 
-/// How long the service may take to start, and to end.
+/// How long the service may take to end.
 const START_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One experiment's line in the table.
+/// The row of an experiment in the table of results.
 struct ResultRow {
     name: &'static str,
     verdict: Outcome,
     expected: Outcome,
     outage: String,
     recovery: String,
-    as_described: bool,
+    is_as_expected: bool,
 }
 
-/// Runs the demo. Its exit code is 0 where everything came out as described.
-pub(crate) fn main() -> Result<u8, CommandError> {
+/// Runs the demo. Its exit code is 0 if every experiment had its expected result.
+pub(super) fn main() -> Result<u8, CommandFailure> {
     let folder = TemporaryDirectory::make()?;
     let mut service = ServiceProcess::start()?;
-    cli::print_stderr(&format!(
-        "A small web service answers at {}: a supervisor (process {}) and {} workers.\n",
+    print_stderr(&format!(
+        "A small web service listens at {}: a supervisor (process {}) and {} workers.\n",
         service.url, service.pid, service.workers
     ));
     let mut rows = Vec::new();
     for shown in &EXPERIMENTS {
-        cli::print_stderr(&format!("\n{}\n\n", shown.before));
+        print_stderr(&format!("\n{}\n\n", shown.before));
         let row = run(shown, &service, &folder.0)?;
         let ended = row.verdict;
         rows.push(row);
@@ -80,18 +84,18 @@ pub(crate) fn main() -> Result<u8, CommandError> {
         }
     }
     service.stop()?;
-    cli::print(&table(&rows));
-    if rows.len() == EXPERIMENTS.len() && rows.iter().all(|row| row.as_described) {
-        cli::print_stderr("\nAll is as described. The service has ended and nothing is left.\n");
+    print(&table(&rows));
+    if rows.len() == EXPERIMENTS.len() && rows.iter().all(|row| row.is_as_expected) {
+        print_stderr("\nEvery result is as expected. The service has ended and nothing is left.\n");
         return Ok(0);
     }
     let worst = rows
         .iter()
-        .filter(|row| !row.as_described)
+        .filter(|row| !row.is_as_expected)
         .map(|row| row.verdict.exit_code())
         .max();
-    cli::print_stderr("\nNot all is as described; see the reasons above.\n");
-    // An experiment that held where it should not have is no success of the demo.
+    print_stderr("\nNot every result is as expected; see the reasons above.\n");
+    // An experiment that held unexpectedly is not a success of the demo.
     Ok(worst.filter(|code| *code > 0).unwrap_or(1))
 }
 
@@ -99,17 +103,17 @@ fn run(
     shown: &DemoExperiment,
     service: &ServiceProcess,
     state: &Path,
-) -> Result<ResultRow, CommandError> {
+) -> Result<ResultRow, CommandFailure> {
     let configuration = Map::from_iter([
         ("url".to_owned(), json!(service.url)),
         ("supervisor".to_owned(), json!(service.pid)),
     ]);
-    let experiment = cli::check(shown.text, &configuration, &Map::new()).map_err(|problems| {
+    let experiment = check(shown.text, &configuration, &Map::new()).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        CommandError::invalid(format!("{}: {}", shown.name, problems.join("\n")))
+        CommandFailure::invalid(format!("{}: {}", shown.name, problems.join("\n")))
     })?;
     let title = experiment.document.title.clone();
-    let told = cli::execute(
+    let told = execute(
         experiment,
         &HostOptions::below(state),
         None,
@@ -117,7 +121,10 @@ fn run(
         OutputStyle::for_people(),
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);
-    cli::print(&format!("\n{}", cli::shown(&title, &told.finished, None)));
+    print(&format!(
+        "\n{}",
+        format_report(&title, &told.finished, None)
+    ));
     let clean = run
         .injections
         .values()
@@ -140,7 +147,7 @@ fn run(
         recovery: verdict
             .recovered_after
             .map_or("no".into(), |after| format!("after {after}")),
-        as_described: verdict.outcome == shown.expected
+        is_as_expected: verdict.outcome == shown.expected
             && ended_by == shown.ended_by
             && clean
             && verdict.recovered_after.is_some(),
@@ -164,15 +171,15 @@ fn table(rows: &[ResultRow]) -> String {
     table
 }
 
-/// Why there is no demo.
-fn not_started(what: String) -> CommandError {
-    CommandError {
+/// The failure of a demo that could not start.
+fn not_started(message: String) -> CommandFailure {
+    CommandFailure {
         code: Outcome::NotStarted.exit_code(),
-        what,
+        message,
     }
 }
 
-/// The service, ended with this value at the latest; killed with this process by the kernel.
+/// The running service. It is killed when this value is dropped, and by the kernel when this process dies.
 struct ServiceProcess {
     supervisor: Child,
     url: String,
@@ -181,7 +188,7 @@ struct ServiceProcess {
 }
 
 impl ServiceProcess {
-    fn start() -> Result<ServiceProcess, CommandError> {
+    fn start() -> Result<ServiceProcess, CommandFailure> {
         let failed = |what: &str| not_started(format!("the demo's service did not start: {what}"));
         let supervisor = Command::new("/proc/self/exe")
             .args([
@@ -192,7 +199,7 @@ impl ServiceProcess {
             ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // A terminal's Ctrl-C is for the run, which puts everything back first.
+            // Ctrl-C is for the run, which reverts its faults before it ends.
             .process_group(0)
             .spawn()
             .map_err(|error| failed(&error.to_string()))?;
@@ -213,20 +220,20 @@ impl ServiceProcess {
             .read_line(&mut line)
             .map_err(|error| failed(&error.to_string()))?;
         let told: Value =
-            serde_json::from_str(&line).map_err(|_| failed("it did not say its address"))?;
+            serde_json::from_str(&line).map_err(|_| failed("it did not print its address"))?;
         let address = told["address"]
             .as_str()
-            .ok_or_else(|| failed("it did not say its address"))?;
+            .ok_or_else(|| failed("it did not print its address"))?;
         service.url = format!("http://{address}/");
         service.workers = told["workers"].as_u64().unwrap_or_default();
         Ok(service)
     }
 
-    /// Asks the supervisor to end its workers and itself, and waits for that.
-    fn stop(&mut self) -> Result<(), CommandError> {
-        let failed = |what: String| CommandError {
+    /// Asks the supervisor to end its workers and itself, and waits until it has.
+    fn stop(&mut self) -> Result<(), CommandFailure> {
+        let failed = |what: String| CommandFailure {
             code: Outcome::NotClean.exit_code(),
-            what: format!("the demo's service did not end: {what}"),
+            message: format!("the demo's service did not end: {what}"),
         };
         let pid = i32::try_from(self.pid).map_err(|error| failed(error.to_string()))?;
         kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| failed(error.to_string()))?;
@@ -243,7 +250,7 @@ impl ServiceProcess {
             std::thread::sleep(Duration::from_millis(5));
         }
         Err(failed(format!(
-            "it was asked {} s ago",
+            "it was asked to {} s ago",
             START_STOP_TIMEOUT.as_secs()
         )))
     }
@@ -251,17 +258,17 @@ impl ServiceProcess {
 
 impl Drop for ServiceProcess {
     fn drop(&mut self) {
-        // After `stop` there is nobody to kill; the workers end with their supervisor in any case.
+        // After `stop` there is nothing to kill. The workers end with their supervisor in any case.
         self.supervisor.kill().ok();
         self.supervisor.wait().ok();
     }
 }
 
-/// A folder for journals and the ledger that goes with this value.
+/// A directory for the journals and the ledger, removed when this value is dropped.
 struct TemporaryDirectory(PathBuf);
 
 impl TemporaryDirectory {
-    fn make() -> Result<TemporaryDirectory, CommandError> {
+    fn make() -> Result<TemporaryDirectory, CommandFailure> {
         let path =
             std::env::temp_dir().join(format!("backburn-demo-{}", backburn::runner::run_id()));
         let made = DirBuilder::new().mode(0o700).create(&path);
@@ -273,7 +280,10 @@ impl TemporaryDirectory {
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            cli::print_stderr(&format!("warning: {} is left: {error}\n", self.0.display()));
+            print_stderr(&format!(
+                "warning: {} could not be removed: {error}\n",
+                self.0.display()
+            ));
         }
     }
 }
