@@ -42,7 +42,7 @@ fn parse(value: &Value) -> Result<LedgerEntry, String> {
 }
 
 fn host() -> Host {
-    Host::new(HostRole::Hand, Invocation { prefix: Vec::new() })
+    Host::new(HostRole::Command, Invocation { prefix: Vec::new() })
 }
 
 #[test]

@@ -46,9 +46,9 @@ pub trait EnrolmentPolicy: Send + Sync {
 pub struct JoiningConnection {
     /// The agent, if it has shown a certificate that is to be renewed.
     pub identity: Option<AgentIdentity>,
-    /// The TLS stream.
+    /// The TLS stream to the agent.
     pub stream: TlsStream<TcpStream>,
-    /// The agent's address.
+    /// The address that the agent connects from.
     pub peer: SocketAddr,
     /// One of the limited number of such connections, as long as this lives.
     pub(crate) _slot: OwnedSemaphorePermit,

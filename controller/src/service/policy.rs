@@ -83,7 +83,7 @@ pub struct FleetPolicyError {
 /// A run that the policy is asked about.
 #[derive(Debug)]
 pub struct PolicyRequest<'a> {
-    /// The experiment.
+    /// The experiment that would run.
     pub experiment: &'a Experiment,
     /// The name of the token that asks for the run.
     pub who: &'a str,
@@ -91,7 +91,7 @@ pub struct PolicyRequest<'a> {
     pub approved_by: Option<&'a str>,
     /// The agents that it targets, with their labels.
     pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
-    /// All connected agents.
+    /// The names and labels of all connected agents.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
     pub at: Timestamp,

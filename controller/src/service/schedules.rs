@@ -1,7 +1,7 @@
 //! Scheduled runs. What is due follows from the experiments' own schedules. Each due time is recorded in the store before it is
 //! acted on, so that nothing starts twice, whatever dies in between.
 
-use super::{RequestedDocument, RunSpec, Service, StartError, lock};
+use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
@@ -30,9 +30,9 @@ const SCHEDULE_NAME: &str = "schedule";
 /// An experiment's schedule, with its next times.
 #[derive(Debug, Clone)]
 pub struct ScheduledExperiment {
-    /// The experiment's name.
+    /// The name of the stored experiment.
     pub experiment: String,
-    /// The experiment's version.
+    /// The version of the stored experiment.
     pub version: u64,
     /// The schedule in the document.
     pub schedule: Schedule,
@@ -310,16 +310,16 @@ impl Service {
         let started = tokio::task::spawn_blocking(move || service.start(spec)).await;
         match started {
             Ok(Ok(run)) => Ok(run),
-            Ok(Err(StartError::Refusal(refusal))) => Err(refusal.to_string()),
-            Ok(Err(StartError::Invalid(problems))) => Err(problems
+            Ok(Err(RunStartError::Refusal(refusal))) => Err(refusal.to_string()),
+            Ok(Err(RunStartError::Invalid(problems))) => Err(problems
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("; ")),
-            Ok(Err(StartError::Waits(approval))) => {
+            Ok(Err(RunStartError::Waits(approval))) => {
                 Err(format!("waits for approval: {}", approval.id))
             }
-            Ok(Err(StartError::Store(error))) => Err(error.to_string()),
+            Ok(Err(RunStartError::Store(error))) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
