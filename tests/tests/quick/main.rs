@@ -8,4 +8,5 @@ mod deploy;
 mod docs;
 mod fault_purity;
 mod language;
+mod plain_english;
 mod schema_verdicts;
