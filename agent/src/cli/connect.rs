@@ -63,7 +63,7 @@ pub(super) fn join(
             "{problem}\nhint: choose another name with `--name`"
         )));
     }
-    let host = Host::new(HostRole::Hand, invocation);
+    let host = Host::new(HostRole::Command, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
     let member = match join::join(&host, state, &controller, &token, &name, &given, &all) {

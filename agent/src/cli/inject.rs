@@ -75,7 +75,7 @@ pub(super) fn run(
             Refusal::new("failed", format!("the agent could not be started: {error}"))
                 .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
         })?;
-    let host = Host::new(HostRole::Hand, invocation.clone());
+    let host = Host::new(HostRole::Command, invocation.clone());
     let mut session = InjectSession {
         request,
         // A child that was not waited for still has its id, dead or alive.

@@ -403,7 +403,7 @@ fn open_host_and_ledger(
     state: &Path,
     invocation: Invocation,
 ) -> Result<(Host, Ledger), CommandError> {
-    let host = Host::new(HostRole::Hand, invocation);
+    let host = Host::new(HostRole::Command, invocation);
     let ledger = Ledger::open(&host, state).map_err(|error| {
         CommandError::Invalid(format!(
             "{error}\nhint: name a writable folder with `--state`"

@@ -208,7 +208,7 @@ impl fmt::Display for AnswerFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet_filter::PacketEffect;
+    use crate::packet_filter::{PacketEffect, ReadAnswers};
     use serde_json::json;
 
     fn answers(name: &str, change: Alteration) -> AnswerFilter {
@@ -223,7 +223,7 @@ mod tests {
                 marks: None,
                 viewpoint: None,
                 names: Vec::new(),
-                harm: PacketEffect::Answer { lost: false },
+                effect: PacketEffect::from(ReadAnswers { lost: false }),
                 devices: Vec::new(),
             },
             names: vec![name.parse().expect("a name")],

@@ -227,11 +227,17 @@ mod tests {
             [0x81, 0x80],
             &[(&own, 5, db), (b"\x01x\0", 1, &[10, 0, 0, 3])],
         );
-        assert_eq!(answer(&open, &asked), Some(Response::Alias("db.test".into())));
+        assert_eq!(
+            answer(&open, &asked),
+            Some(Response::Alias("db.test".into()))
+        );
         let none = with(&asked, [0x81, 0x80], &[]);
         assert_eq!(answer(&none, &asked), Some(Response::Addresses(Vec::new())));
         let itself = with(&asked, [0x81, 0x80], &[(&own, 5, &own)]);
-        assert_eq!(answer(&itself, &asked), Some(Response::Addresses(Vec::new())));
+        assert_eq!(
+            answer(&itself, &asked),
+            Some(Response::Addresses(Vec::new()))
+        );
         assert_eq!(
             answer(&with(&asked, [0x81, 0x83], &[]), &asked),
             Some(Response::NoSuchName)

@@ -39,7 +39,7 @@ impl PlanTask {
         let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
         check_request(request, fault.one_shot)?;
         // Nothing is changed through it: the ledger's folder exists once there is a worker.
-        let host = Host::new(HostRole::Hand, Invocation { prefix: Vec::new() });
+        let host = Host::new(HostRole::Command, Invocation { prefix: Vec::new() });
         let ledger = Ledger::open(&host, &self.state)
             .map_err(|error| Refusal::new("ledger", error.to_string()))?;
         let held = held(&ledger, request)?;

@@ -2,14 +2,14 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{HelperSpec, CpuLoad};
+use crate::helpers::{CpuLoad, HelperSpec};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Keeps processors busy.
+/// Keeps processors busy by threads that compute nothing of use.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct CpuStress {

@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{HelperSpec, DiskBallast};
+use crate::helpers::{DiskBallast, HelperSpec};
 use crate::units::{Size, bytes_of, check_size_or_percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};

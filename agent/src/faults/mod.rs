@@ -83,7 +83,7 @@ pub trait FaultKind: DeserializeOwned + JsonSchema {
 /// A fault as the rest of the agent sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// The fault's name.
+    /// The fault's name, e.g. `cpu-stress`.
     pub name: &'static str,
     /// What the fault does, in one line.
     pub summary: &'static str,

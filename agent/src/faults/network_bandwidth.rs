@@ -2,7 +2,7 @@
 
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::{FlowSelector, plan_for_filter};
-use crate::packet_filter::{PacketEffect, Shaping};
+use crate::packet_filter::{PacketEffect, Shape, Shaping};
 use crate::plan::kernel_refusal;
 use crate::units::{Rate, Size};
 use backburn_experiments::Problem;
@@ -75,14 +75,14 @@ impl FaultKind for NetworkBandwidth {
         let trial = self.shape(MIN_BURST.0);
         let mut filter = self
             .flows
-            .filter(PacketEffect::Shape { shape: trial }, context)?;
+            .filter(PacketEffect::from(Shape { shape: trial }), context)?;
         let longest = context
             .host
             .longest_packet(&filter)
             .map_err(|error| kernel_refusal(&error))?
             .max(MIN_BURST.0);
         let shape = self.shape(longest);
-        filter.harm = PacketEffect::Shape { shape };
+        filter.effect = PacketEffect::from(Shape { shape });
         let mut plan = plan_for_filter(filter, context)?;
         plan.notes.push(
             "backend tbf: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),

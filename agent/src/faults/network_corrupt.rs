@@ -4,7 +4,7 @@ use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Direction, PacketEffect, Shaping, Share};
+use crate::packet_filter::{Corrupt, Direction, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -48,10 +48,10 @@ impl FaultKind for NetworkCorrupt {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let ways = ShapingMethods {
             shape: Shaping::Corrupt(self.percent),
-            other: PacketEffect::Corrupt {
+            other: PacketEffect::from(Corrupt {
                 share: Share::percent(self.percent),
                 seed: context.seed,
-            },
+            }),
             only: Direction::Ingress,
             note: "backend nfqueue: a helper process corrupts packets as they arrive; when it ends, packets pass unchanged",
         };

@@ -4,7 +4,7 @@ use super::network_loss::wrong_percent;
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Direction, PacketEffect, Shaping, Share};
+use crate::packet_filter::{Direction, Duplicate, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -48,9 +48,9 @@ impl FaultKind for NetworkDuplicate {
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let ways = ShapingMethods {
             shape: Shaping::Duplicate(self.percent),
-            other: PacketEffect::Duplicate {
+            other: PacketEffect::from(Duplicate {
                 share: Share::percent(self.percent),
-            },
+            }),
             only: Direction::Egress,
             note: "backend nftables: the kernel's packet rules send the copies as the packets leave",
         };

@@ -3,7 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Delay, Direction, Distribution, PacketEffect, Shaping};
+use crate::packet_filter::{Delay, DelayInQueue, Direction, Distribution, PacketEffect, Shaping};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -110,10 +110,10 @@ impl FaultKind for NetworkLatency {
         };
         let ways = ShapingMethods {
             shape: Shaping::Delay(delay),
-            other: PacketEffect::Delay {
+            other: PacketEffect::from(DelayInQueue {
                 delay,
                 seed: context.seed,
-            },
+            }),
             only: Direction::Ingress,
             note: DELAY_NOTE,
         };

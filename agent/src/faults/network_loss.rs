@@ -3,7 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::plan_for_flows;
-use crate::packet_filter::{BurstLoss, PacketEffect, Share};
+use crate::packet_filter::{BurstLoss, Lose, LoseInBursts, PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -89,16 +89,16 @@ impl FaultKind for NetworkLoss {
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let harm = match (self.gilbert_elliott, self.percent, self.every_nth) {
-            (Some(bursts), _, _) => PacketEffect::LoseInBursts {
+            (Some(bursts), _, _) => PacketEffect::from(LoseInBursts {
                 bursts,
                 seed: context.seed,
-            },
-            (_, Some(percent), _) => PacketEffect::Lose {
+            }),
+            (_, Some(percent), _) => PacketEffect::from(Lose {
                 share: Share::percent(percent),
-            },
-            (_, None, nth) => PacketEffect::Lose {
+            }),
+            (_, None, nth) => PacketEffect::from(Lose {
                 share: Share::EveryNth(nth.unwrap_or(1)),
-            },
+            }),
         };
         plan_for_flows(&self.flows, harm, context)
     }

@@ -4,7 +4,7 @@ use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::PartitionMembers;
 use crate::network::plan_for_flows;
-use crate::packet_filter::{PacketEffect, Share};
+use crate::packet_filter::{Lose, PacketEffect, Share};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -43,7 +43,7 @@ impl FaultKind for NetworkPartition {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let harm = PacketEffect::Lose { share: Share::All };
+        let harm = PacketEffect::from(Lose { share: Share::All });
         let Some(between) = &self.between else {
             return plan_for_flows(&self.flows, harm, context);
         };

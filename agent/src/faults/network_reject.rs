@@ -4,7 +4,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::plan_for_flows;
-use crate::packet_filter::{PacketEffect, RejectWith};
+use crate::packet_filter::{PacketEffect, Reject, RejectWith};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
@@ -54,10 +54,10 @@ impl FaultKind for NetworkReject {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let harm = PacketEffect::Reject {
+        let harm = PacketEffect::from(Reject {
             with: self.with.unwrap_or_default(),
             close_established: self.established == Some(Established::Kill),
-        };
+        });
         plan_for_flows(&self.flows, harm, context)
     }
 }

@@ -4,7 +4,9 @@ use super::network_latency::{DELAY_NOTE, wrong_delay};
 use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
-use crate::packet_filter::{Delay, Direction, Distribution, Overtake, PacketEffect, Shaping};
+use crate::packet_filter::{
+    Delay, DelayInQueue, Direction, Distribution, Overtake, PacketEffect, Shaping,
+};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -96,10 +98,10 @@ impl FaultKind for NetworkReorder {
         };
         let ways = ShapingMethods {
             shape: Shaping::Delay(delay),
-            other: PacketEffect::Delay {
+            other: PacketEffect::from(DelayInQueue {
                 delay,
                 seed: context.seed,
-            },
+            }),
             only: Direction::Ingress,
             note: DELAY_NOTE,
         };

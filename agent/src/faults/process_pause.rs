@@ -3,7 +3,7 @@
 
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper, Stop, is_stopped};
-use crate::helpers::{HelperSpec, Freeze};
+use crate::helpers::{Freeze, HelperSpec};
 use crate::processes::{ProcessId, ProcessSelector};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};

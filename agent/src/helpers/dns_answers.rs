@@ -3,12 +3,12 @@
 
 use super::bootstrap::HelperProcess;
 use super::evidence::effect;
-use super::precise_timer::{poll_timeout, use_precise_timers};
 use super::spec::{AlteredPlace, Helper, HelperSpec};
 use super::{HelperError, packet_filter};
 use crate::dns::{Alteration, AnswerFilter, Decision};
 use crate::netlink::{Family, PacketQueue, PacketVerdict, Socket};
 use crate::packet_filter::{PacketFilter, Shapers};
+use crate::precise_timer::{poll_timeout, use_precise_timers};
 use crate::processes::ProcessTable;
 use backburn_experiments::wire::Effect;
 use rand_chacha::ChaCha8Rng;

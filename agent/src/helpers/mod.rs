@@ -10,16 +10,13 @@
 //! closes it.
 
 mod bootstrap;
-mod corrupt;
 mod cpu;
-mod delay;
 mod disk;
 mod dns_answers;
 mod evidence;
 mod freeze;
 mod memory;
 mod packet_filter;
-mod precise_timer;
 mod proxy;
 mod spec;
 mod terminate;

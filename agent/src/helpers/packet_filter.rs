@@ -2,12 +2,12 @@
 //! is closed, which no death of this process can leave undone. Asked to end, by SIGTERM, it deletes
 //! them first, which is sooner.
 
+use super::HelperError;
 use super::bootstrap::HelperProcess;
 use super::evidence::effect;
 use super::spec::{AlteredPlace, Helper, HelperSpec};
-use super::{HelperError, corrupt, delay};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
-use crate::packet_filter::{PacketEffect, PacketFilter};
+use crate::packet_filter::PacketFilter;
 use crate::processes::ProcessTable;
 use backburn_experiments::wire::Effect;
 use nix::sys::signal::{SigSet, Signal};
@@ -31,7 +31,7 @@ impl Helper for PacketFilter {
     fn describe(&self) -> String {
         format!(
             "{} {}{}, by tables `{}` that it owns{}",
-            self.harm,
+            self.effect,
             self.flows,
             self.place(),
             self.table,
@@ -45,7 +45,7 @@ impl Helper for PacketFilter {
     fn describe_end(&self) -> &'static str {
         if self.closes_established() {
             "the kernel removes the tables that it owned; connections that it closed stay closed"
-        } else if self.harm.shapes() {
+        } else if self.effect.shaping().is_some() {
             "the kernel removes the tables that it owned, and the agent the devices that nothing goes to any more"
         } else {
             "the kernel removes the tables that it owned"
@@ -66,7 +66,7 @@ impl Helper for PacketFilter {
             Ok(counted) => counted,
             Err(error) => return effect(false, format!("the kernel's counters: {error}"), &[]),
         };
-        let done = self.harm.done();
+        let done = self.effect.done();
         let mut seen = format!(
             "{} packets of the chosen flows, {} of them {done}",
             counted.chosen, counted.affected
@@ -80,7 +80,7 @@ impl Helper for PacketFilter {
             seen += &format!(", {} live connections closed", counted.closed);
             figures.push(("closed-connections".to_owned(), counted.closed as f64));
         }
-        if self.harm.shapes() {
+        if self.effect.shaping().is_some() {
             seen += &format!(", of which {} dropped", counted.dropped);
             figures.push(("dropped-packets".to_owned(), counted.dropped as f64));
         }
@@ -90,7 +90,7 @@ impl Helper for PacketFilter {
         }
         Effect {
             // Rules count what they send to a device; the device counts what has come.
-            acts: (counted.affected > 0 && (counted.taken > 0 || !self.harm.shapes()))
+            acts: (counted.affected > 0 && (counted.taken > 0 || !self.effect.shaping().is_some()))
                 || counted.closed > 0,
             seen,
             figures: figures.into_iter().collect(),
@@ -142,10 +142,10 @@ fn run(filter: &PacketFilter, process: &HelperProcess) -> Result<(), HelperError
     // Kept until the end: closing it is the undo.
     let owner = Socket::open(Family::Netfilter).map_err(|error| refused(&error))?;
     let owner = Arc::new(Mutex::new(owner));
-    let queue = match filter.harm {
-        PacketEffect::Delay { .. } => Some(Arc::new(listen(filter, PacketQueue::listen)?)),
-        PacketEffect::Corrupt { .. } => Some(Arc::new(listen(filter, PacketQueue::read_whole)?)),
-        _ => None,
+    let work = filter.effect.queue_work();
+    let queue = match &work {
+        Some(work) => Some(Arc::new(listen(filter, work.open)?)),
+        None => None,
     };
     let swallowing = match filter.drops_in_queue() {
         true => Some(listen(filter, PacketQueue::swallow)?),
@@ -178,9 +178,11 @@ fn run(filter: &PacketFilter, process: &HelperProcess) -> Result<(), HelperError
         follow.send(Arc::clone(&owner)).ok();
     }
     process.ready(seen)?;
-    match (queue, filter.harm) {
-        (Some(queue), PacketEffect::Delay { delay, seed }) => Err(delay::hold(&queue, delay, seed)),
-        (Some(queue), PacketEffect::Corrupt { seed, .. }) => Err(corrupt::turn_bits(&queue, seed)),
+    match (queue, work) {
+        (Some(queue), Some(work)) => {
+            let error = (work.work)(&queue);
+            Err(HelperError::new(error.to_string()))
+        }
         _ => process.wait_for_ever(),
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ROLE is `worker`, `guardian` or `hand`: whose effects count. WHEN is `fail`, `before` or
 //! `after`, or `stop-before` or `stop-after` to stop (SIGSTOP) instead of kill. WHO is `self`,
-//! `guardian` (our parent), `both`, `controller` (our parent's parent), or `helper` (the newest that
+//! `guardian` (the parent), `both`, `controller` (the parent of the parent), or `helper` (the newest that
 //! this process started and that lives).
 //! `BACKBURN_EFFECTS=PATH` appends a line for each effect.
 
@@ -52,7 +52,7 @@ impl Failpoint {
         let name = match role {
             HostRole::Worker => "worker",
             HostRole::Guardian => "guardian",
-            HostRole::Hand => "hand",
+            HostRole::Command => "hand",
         };
         Failpoint {
             strike: std::env::var("BACKBURN_FAILPOINT")

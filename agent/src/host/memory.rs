@@ -3,9 +3,9 @@
 
 use rustix::mm::{Advice, madvise};
 
-/// Lets go of the pages of programs and libraries that this process has mapped to be read or run only. The kernel has them in its
-/// page cache, for whoever runs the same program, and maps again what is needed: a few at a time, some microseconds each. A guardian that
-/// only waits needs a handful of the thousand that its start went through.
+/// Releases the pages of programs and libraries that this process has mapped to read or run them. The kernel keeps them in its page cache
+/// and maps again what is needed, a few pages at a time, in some microseconds each. A guardian that only waits needs a handful of the
+/// thousand pages that its start went through.
 pub fn settle() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
@@ -15,8 +15,8 @@ pub fn settle() {
     }
 }
 
-/// Returns to the kernel what this process has freed and the C library keeps for later: whole pages between what is still in use, which
-/// it never returns by itself. Costs a walk over all that is free. Source: malloc_trim(3); other C libraries than glibc have no such thing.
+/// Returns to the kernel what this process has freed and the C library keeps for later: whole pages between those still in use, which
+/// the library never returns by itself. Costs a walk over all free memory. Source: malloc_trim(3); other C libraries than glibc have no such thing.
 #[allow(unsafe_code)]
 pub fn return_freed() {
     #[cfg(target_env = "gnu")]
@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// In KiB.
+    /// The resident memory of this kind, in KiB.
     fn resident(kind: &str) -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
         let line = status.lines().find(|line| line.starts_with(kind));

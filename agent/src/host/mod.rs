@@ -46,7 +46,7 @@ pub enum HostRole {
     /// The guardian, which waits for the worker to die.
     Guardian,
     /// A command of a person at a terminal.
-    Hand,
+    Command,
 }
 
 /// The machine, for whoever may change it. One for each thread: see [`Host::for_thread`].

@@ -21,8 +21,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// A command that starts this very program, even when its file was replaced or removed
-    /// meanwhile: undoing needs nothing but what runs already.
+    /// A command that starts this very program, even if its file was replaced or removed
+    /// meanwhile: reverting needs nothing but what runs already.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
         command.args(&self.prefix).arg(subcommand);
@@ -116,12 +116,12 @@ impl Host {
         }
     }
 
-    /// Kills the process group that a child of ours leads. One that is dead leads none any more. Does not wait for its end.
+    /// Kills the process group that a child of this process leads; a dead child leads none. Does not wait for its end.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn kill_group(&self, leader: ProcessId) -> io::Result<()> {
-        // Its id is its own until we take leave of it, which only we do, and not now.
+        // The id is not reused before the child is reaped, which only this process does, and not now.
         let pid = rustix::process::Pid::from_raw(leader.pid);
         match pid.filter(|_| self.table.alive(leader)) {
             Some(pid) => Ok(rustix::process::kill_process_group(
@@ -137,7 +137,7 @@ impl Host {
     /// # Errors
     /// The kernel refused.
     pub fn kill_group_of(&self, leader: &Child) -> Result<(), HostError> {
-        // Its id is its own until we take leave of it: nobody else leads a group of that number.
+        // The id is not reused before the child is reaped: no other process leads a group of that number.
         self.effect(&format!("kill process group {}", leader.id()), || {
             let pid = i32::try_from(leader.id()).ok();
             let pid = pid.and_then(rustix::process::Pid::from_raw);
@@ -149,7 +149,7 @@ impl Host {
         })
     }
 
-    /// Kills a child of ours and waits a little for its end.
+    /// Kills a child of this process and waits a little for its end.
     fn kill_child(&self, id: ProcessId) -> io::Result<()> {
         if let Some(pidfd) = self.table.open_pidfd_checked(id)? {
             match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
@@ -172,7 +172,7 @@ impl Host {
         self.table.find_marked(mark)
     }
 
-    /// Takes leave of children that died, so that they leave the process table.
+    /// Reaps children that died, so that they leave the process table.
     pub fn reap(&self) {
         use rustix::process::{WaitOptions, wait};
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
@@ -240,8 +240,8 @@ fn wait_for_either(
     }
 }
 
-/// A program of somebody else's, for a probe that the owner of this host allows. The kernel kills it when the thread that
-/// starts it ends, whatever it ends of. Source: prctl(2), `PR_SET_PDEATHSIG`. Signals that we block reach it.
+/// A command that runs another program, for a probe that the owner of this host allows. The kernel kills it when the thread that
+/// starts it ends, for whatever reason. Source: prctl(2), `PR_SET_PDEATHSIG`. Signals that this process blocks reach the program.
 #[allow(unsafe_code)]
 pub fn program(file: &Path) -> Command {
     let mut command = Command::new(file);
@@ -250,7 +250,7 @@ pub fn program(file: &Path) -> Command {
         let kill = Some(rustix::process::Signal::KILL);
         rustix::process::set_parent_process_death_signal(kill)?;
         nix::sys::signal::SigSet::empty().thread_set_mask()?;
-        // We may have died before the first line.
+        // The parent may have died before the first line.
         match rustix::process::getppid() == Some(parent) {
             true => Ok(()),
             false => Err(io::Error::from(io::ErrorKind::NotConnected)),

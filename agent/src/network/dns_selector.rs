@@ -6,7 +6,7 @@ use super::name_resolution::NameResolution;
 use crate::changes::{Change, ProcessHelper};
 use crate::dns::{Alteration, AnswerFilter, NamePattern};
 use crate::helpers::HelperSpec;
-use crate::packet_filter::{PacketEffect, Protocol};
+use crate::packet_filter::{PacketEffect, Protocol, ReadAnswers};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
 use backburn_experiments::wire::{Refusal, Victim};
@@ -133,9 +133,9 @@ impl DnsSelector {
         } else {
             Protocol::Udp
         };
-        let harm = PacketEffect::Answer {
+        let harm = PacketEffect::from(ReadAnswers {
             lost: change.loses(),
-        };
+        });
         let filter = self
             .flows(servers, protocol)
             .filter(harm, context)

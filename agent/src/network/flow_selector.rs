@@ -223,7 +223,7 @@ impl FlowSelector {
     /// There is no such host, interface or namespace, all ports are protected, or the kernel would not take the filter.
     pub(crate) fn filter(
         &self,
-        harm: PacketEffect,
+        effect: PacketEffect,
         context: &PlanContext<'_>,
     ) -> Result<PacketFilter, Refusal> {
         let mut problems = Vec::new();
@@ -302,7 +302,7 @@ impl FlowSelector {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == link.name)
         };
-        let loopback = matches!(harm, PacketEffect::Answer { .. })
+        let loopback = effect.only_answers()
             || to
                 .iter()
                 .chain(&from)
@@ -320,8 +320,7 @@ impl FlowSelector {
             let links = links.iter().filter(named).filter(by).filter(meant);
             links.map(|link| link.name.clone()).collect::<Vec<_>>()
         };
-        if !cgroups.is_empty() && (harm.shapes() || matches!(harm, PacketEffect::Duplicate { .. }))
-        {
+        if !cgroups.is_empty() && !effect.can_see_sockets() {
             let what = "a packet at a device does not show which process it belongs to";
             return Err(Refusal {
                 problems: vec![Problem::new("$.of", what).hint(
@@ -331,19 +330,19 @@ impl FlowSelector {
             });
         }
         // What cannot be read is as if there were nothing of it.
-        let translated = !matches!(harm, PacketEffect::Answer { .. })
-            && context.host.translates_addresses(namespace.as_ref());
+        let translated =
+            !effect.only_answers() && context.host.translates_addresses(namespace.as_ref());
         let mut filter = PacketFilter {
             table: format!("backburn-{}", context.mark(0)),
             namespace,
             devices: match cgroups.is_empty()
-                && harm.leaves_by_devices()
+                && effect.leaves_at_devices()
                 && direction != Direction::Ingress
             {
                 true => devices(&leaves_by),
                 false => Vec::new(),
             },
-            inlets: match harm.shapes() && direction != Direction::Egress {
+            inlets: match effect.shaping().is_some() && direction != Direction::Egress {
                 true => devices(&arrives_by),
                 false => Vec::new(),
             },
@@ -360,7 +359,7 @@ impl FlowSelector {
                 spare_ports,
                 spare_link: context.control_connection,
             },
-            harm,
+            effect,
             viewpoint,
             translated,
             marks: translated.then_some(0),

@@ -3,7 +3,7 @@
 
 use super::flow_selector::FlowSelector;
 use super::plan_for_flows;
-use crate::packet_filter::{Direction, PacketEffect, Shaping};
+use crate::packet_filter::{Direction, PacketEffect, Shape, Shaping};
 use crate::plan::{Plan, PlanContext};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -75,7 +75,7 @@ impl ShapingBackend {
             {
                 Ok(()) => {
                     let mut plan =
-                        plan_for_flows(&flows, PacketEffect::Shape { shape: ways.shape }, context)?;
+                        plan_for_flows(&flows, PacketEffect::from(Shape { shape: ways.shape }), context)?;
                     plan.notes.extend(left_out);
                     plan.notes.push(
                         "backend netem: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),

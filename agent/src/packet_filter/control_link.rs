@@ -1,8 +1,7 @@
 //! The rules that spare the agent's own link, exactly: whoever cuts that off has cut off its own head.
 
-use super::nat::HeaderOf;
-use super::rules::{RulesetBuilder, IPV4, IPV6, TCP};
-use super::expressions::{Side, transport};
+use super::expressions::{HeaderOf, IPV4, IPV6, Side, TCP, transport};
+use super::ruleset::RulesetBuilder;
 use super::{Endpoint, FlowMatch};
 use crate::netlink::Expression;
 use serde::{Deserialize, Serialize};
@@ -50,7 +49,13 @@ impl std::str::FromStr for ControlConnection {
 
 impl RulesetBuilder<'_> {
     /// Lets the link's packets through, both ways.
-    pub(super) fn spare_control_link(&mut self, chain: &str, flows: &FlowMatch, of: HeaderOf, spared: &[Expression]) {
+    pub(super) fn spare_control_link(
+        &mut self,
+        chain: &str,
+        flows: &FlowMatch,
+        of: HeaderOf,
+        spared: &[Expression],
+    ) {
         let Some(ControlConnection { here, there }) = flows.spare_link else {
             return;
         };

@@ -2,10 +2,8 @@
 //! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
 //! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 
-use super::packet_effect::{Delay, Shaping};
-use super::{PacketFilter, PacketEffect};
-use crate::netlink::{self, Qdisc, Interface, Netem};
-use nix::sched::{CloneFlags, unshare};
+use super::PacketFilter;
+use crate::netlink::{self, Interface};
 use std::io;
 
 /// The numbers of the devices for packets that leave and for those that arrive.
@@ -20,9 +18,9 @@ pub struct Shapers {
 impl PacketFilter {
     /// Its devices: for what leaves, and for what arrives. None where it needs none.
     fn shapers(&self) -> [Option<Shaper>; 2] {
-        let PacketEffect::Shape { .. } = self.harm else {
+        if self.effect.shaping().is_none() {
             return [None, None];
-        };
+        }
         // A device's name has 15 characters, too few for the table's.
         let sum = super::display::long_hash(&self.table) & 0xffff_ffff_ffff;
         let shaper = |letter: char, what: &str| Shaper {
@@ -44,7 +42,8 @@ impl PacketFilter {
     pub fn longest_packet(&self) -> io::Result<u64> {
         /// An Ethernet header with two VLAN tags.
         const HEADER: u64 = 22;
-        let interfaces = netlink::within(self.namespace.as_ref(), netlink::interfaces)?.unwrap_or_default();
+        let interfaces =
+            netlink::within(self.namespace.as_ref(), netlink::interfaces)?.unwrap_or_default();
         let meant = interfaces.iter().filter(|link| {
             let mut names = self.devices.iter().chain(&self.inlets);
             names.any(|name| *name == link.name)
@@ -60,7 +59,7 @@ impl PacketFilter {
     /// # Errors
     /// What the kernel said; a part may be there.
     pub fn make_shapers(&self) -> io::Result<Shapers> {
-        let PacketEffect::Shape { shape } = &self.harm else {
+        let Some(shape) = self.effect.shaping() else {
             return Ok(Shapers::default());
         };
         let discipline = shape.discipline();
@@ -85,7 +84,7 @@ impl PacketFilter {
 
     /// What others have done to its devices, in the namespace of the thread, so that they do not do any more what they are for.
     pub(super) fn shaper_drift(&self) -> io::Result<Vec<String>> {
-        let PacketEffect::Shape { shape } = &self.harm else {
+        let Some(shape) = self.effect.shaping() else {
             return Ok(Vec::new());
         };
         let wanted = shape.discipline();
@@ -115,7 +114,7 @@ impl PacketFilter {
     /// # Errors
     /// What the kernel said.
     pub fn remove_shapers(&self) -> io::Result<()> {
-        if !self.harm.shapes() {
+        if self.effect.shaping().is_none() {
             return Ok(());
         }
         let remove = || {
@@ -139,69 +138,5 @@ struct Shaper {
 impl Shaper {
     fn find(&self) -> io::Result<Option<Interface>> {
         netlink::shaper(&self.name, &self.alias)
-    }
-}
-
-impl Shaping {
-    fn discipline(&self) -> Qdisc {
-        let chance = |percent: f64| (percent / 100.0 * f64::from(u32::MAX)).round() as u32;
-        let netem = match self {
-            Shaping::Bandwidth { rate, burst, queue } => {
-                return Qdisc::tbf(*rate, *burst, *queue);
-            }
-            Shaping::Delay(delay) => {
-                let nanos =
-                    |span: std::time::Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
-                let Delay {
-                    by,
-                    jitter,
-                    correlation,
-                    distribution,
-                    keep_order,
-                    overtake,
-                } = delay;
-                Netem {
-                    latency: nanos(by.0),
-                    jitter: nanos(jitter.0),
-                    correlation: chance(*correlation),
-                    table: distribution.table(),
-                    // Where delays are all alike, order is kept anyway.
-                    keep_order: *keep_order && !jitter.0.is_zero(),
-                    gap: overtake.map_or(0, |overtake| overtake.gap),
-                    reorder: overtake.map_or((0, 0), |overtake| {
-                        (chance(overtake.percent), chance(overtake.correlation))
-                    }),
-                    ..Netem::default()
-                }
-            }
-            Shaping::Corrupt(percent) => Netem {
-                corrupt: chance(*percent),
-                ..Netem::default()
-            },
-            Shaping::Duplicate(percent) => Netem {
-                duplicate: chance(*percent),
-                ..Netem::default()
-            },
-        };
-        Qdisc::netem(&netem)
-    }
-
-    /// Whether the kernel can do this: tried in a network namespace that nobody else is in and that ends with the look. A module that the
-    /// kernel loads for it stays; the devices that it brings along do not.
-    ///
-    /// # Errors
-    /// What the kernel can't, or that no such namespace can be made.
-    pub fn try_on_kernel(&self) -> io::Result<()> {
-        let discipline = self.discipline();
-        let trial = || {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            netlink::make_shaper("backburn-try", "", &discipline).map(|_| ())
-        };
-        netlink::without_module_devices(|| {
-            std::thread::scope(|threads| match threads.spawn(trial).join() {
-                Ok(tried) => tried,
-                Err(_) => Err(io::Error::other("the trial ended early")),
-            })
-        })
     }
 }

@@ -1,7 +1,7 @@
 //! How delays vary: tables of what to add to the mean, in units of the jitter, as netem wants them
 //! (`man tc-netem`). The packet queue draws from the same ones, so that both backends vary alike.
 
-use super::packet_effect::{Delay, Distribution};
+use super::delay::{Delay, Distribution};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use std::time::Duration;
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn distribution_reordered_share_matches_the_request() {
         let overtaking = |percent, gap| {
-            let overtake = super::super::packet_effect::Overtake {
+            let overtake = super::super::delay::Overtake {
                 percent,
                 correlation: 0.0,
                 gap,

@@ -1,9 +1,9 @@
 //! Names whose addresses change while a fault acts: what they come to later is chosen as well. Nothing that was
 //! chosen is let go.
 
-use super::{ADDED, Endpoint, PacketFilter, FlowMatch, IpNetwork, PortRange, rules};
+use super::{ADDED, Endpoint, FlowMatch, IpNetwork, PacketFilter, PortRange, rules};
 use crate::dns::Resolver;
-use crate::netlink::{Expression, TableFamily, Socket, Table};
+use crate::netlink::{Expression, Socket, Table, TableFamily};
 use crate::processes::ProcessTable;
 use serde::{Deserialize, Serialize};
 use std::io;

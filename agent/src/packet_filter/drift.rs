@@ -1,11 +1,10 @@
 //! What others have changed of a filter's tables while it acts. Nobody else may change a table that has an owner; but the kernel
 //! itself takes a chain from a device that goes, and does not find one that is renamed.
 
-use super::nat::MARKING;
-use super::rules::{EFFECT, LEASE};
-use super::expressions::hooked_chains;
+use super::hooks::{EFFECT, MARKING, hooked_chains};
+use super::rules::LEASE;
 use super::{CHOSEN, PacketFilter};
-use crate::netlink::{self, Family, Hook, TableFamily, Socket, Table};
+use crate::netlink::{self, Family, Hook, Socket, Table, TableFamily};
 use std::io;
 
 impl PacketFilter {

@@ -1,7 +1,9 @@
 //! Which live connections are of chosen flows, and their end: the same choice as the rules make for packets.
 
-use super::{CLOSED, Endpoint, PacketFilter, FlowMatch, Protocol};
-use crate::netlink::{Expression, TableFamily, Socket, Table, TcpConnection, is_own_address, tcp_connections};
+use super::{CLOSED, Endpoint, FlowMatch, PacketFilter, Protocol};
+use crate::netlink::{
+    Expression, Socket, Table, TableFamily, TcpConnection, is_own_address, tcp_connections,
+};
 use std::io;
 use std::net::SocketAddr;
 

@@ -1,32 +1,39 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
 
-mod bursts;
-mod effects;
-mod device;
-mod distribution;
-mod drift;
-mod established;
-mod packet_effect;
-mod control_link;
-mod dns_refresh;
 mod address;
-mod nat;
-mod rules;
-mod packet_marks;
-mod expressions;
+mod control_link;
+mod delay;
+mod device;
 mod display;
+mod distribution;
+mod dns_refresh;
+mod drift;
+mod effects;
+mod established;
+mod expressions;
+mod hooks;
+mod nat;
+mod packet_marks;
+mod rules;
+mod ruleset;
+mod shaping;
 
+pub use address::{IpNetwork, PortRange};
+pub use control_link::ControlConnection;
+pub use delay::{Delay, Distribution, Overtake};
 pub use device::Shapers;
 pub use distribution::Delays;
-pub use packet_effect::{BurstLoss, Delay, Distribution, PacketEffect, Overtake, Shaping, Share, RejectWith};
-pub use control_link::ControlConnection;
-pub use dns_refresh::{RefreshedName, NewEndpoints};
-pub use address::{IpNetwork, PortRange};
+pub use dns_refresh::{NewEndpoints, RefreshedName};
+pub use effects::{
+    BurstLoss, Corrupt, DelayInQueue, Duplicate, Lose, LoseInBursts, PacketEffect, QueueWork,
+    ReadAnswers, Reject, RejectWith, Shape, Share,
+};
 pub use nat::marks_held;
+pub use shaping::Shaping;
 
 use crate::dns::Viewpoint;
-use crate::netlink::{self, RuleCounter, TableFamily, Message, Namespace, Socket, Table};
+use crate::netlink::{self, Message, Namespace, RuleCounter, Socket, Table, TableFamily};
 use crate::processes::Cgroup;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +60,8 @@ pub struct PacketFilter {
     /// Which packets.
     pub flows: FlowMatch,
     /// What is done to them.
-    pub harm: PacketEffect,
+    #[serde(rename = "harm")]
+    pub effect: PacketEffect,
     /// The devices at which leaving packets are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
@@ -216,7 +224,7 @@ impl PacketFilter {
             table.chain("trial"),
             table.rule("trial", &[step], ""),
         ];
-        let queues = self.harm.queues() || self.drops_in_queue();
+        let queues = self.effect.action().uses_queue() || self.drops_in_queue();
         Capabilities {
             queue,
             by_target: queues && socket.check(&trial).is_err(),
@@ -231,13 +239,7 @@ impl PacketFilter {
             self.flows.direction.arrives(),
             self.flows.direction.leaves(),
         );
-        let (into, out) = match self.harm {
-            PacketEffect::Reject { .. } => ((2, rules::BEFORE_FILTERS), (3, rules::BEFORE_FILTERS)),
-            PacketEffect::Answer { .. } => ((2, rules::AFTER_NAT), (5, 0)),
-            _ if self.drops_in_queue() => ((1, self.early_priority()), (3, rules::AFTER_FILTERS)),
-            PacketEffect::Shape { .. } => ((0, rules::LAST), (5, rules::LAST)),
-            _ => ((1, self.early_priority()), (5, 0)),
-        };
+        let (into, out) = self.effect.action().stages(self);
         let arriving = arrives.then_some((true, into));
         arriving
             .into_iter()
@@ -247,20 +249,13 @@ impl PacketFilter {
 
     /// Whether live connections are closed first, for good.
     pub fn closes_established(&self) -> bool {
-        matches!(
-            self.harm,
-            PacketEffect::Reject {
-                close_established: true,
-                ..
-            }
-        )
+        self.effect.action().closes_established()
     }
 
     /// Whether packets are lost by a packet queue that takes none: they are told by their socket, which is known in the IP layers
     /// only, and a plain drop there would tell a UDP sender.
     pub fn drops_in_queue(&self) -> bool {
-        let loses = matches!(self.harm, PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. });
-        loses && !self.flows.cgroups.is_empty()
+        self.effect.action().loses() && !self.flows.cgroups.is_empty()
     }
 
     /// The number of the packet queue that is tried first, so that two of us rarely try the same.
@@ -274,7 +269,7 @@ impl PacketFilter {
     /// # Errors
     /// What the kernel would not do.
     pub fn check(&self) -> io::Result<()> {
-        if let PacketEffect::Shape { shape } = &self.harm {
+        if let Some(shape) = self.effect.shaping() {
             shape.try_on_kernel()?;
         }
         netlink::within(self.namespace.as_ref(), || {

@@ -2,13 +2,12 @@
 //! list of connections knows it, in the IP layers and after tracking. At the devices that packets leave by it is not to be had; so those
 //! packets are marked just before, by a bit of their mark that is taken away again at the device.
 
-use super::rules::{RulesetBuilder, EARLY, TRACKED};
-use super::expressions::{Side, accept};
-use super::{PacketFilter, PacketEffect};
-use crate::netlink::{Compare, Expression, Meta, Original, RuleVerdict};
+use super::PacketFilter;
+use super::expressions::accept;
+use super::hooks::{EARLY, MARKING, TRACKED};
+use super::ruleset::RulesetBuilder;
+use crate::netlink::{Compare, Expression, Meta, RuleVerdict};
 
-/// The chain that marks packets.
-pub(super) const MARKING: &str = "marking";
 /// Bits of packets' marks that hardly anybody uses, one pair for each fault at a time: for those that are chosen, and for those that are
 /// spared. Kubernetes has 0xc000, Cilium 0x0f00, and people small numbers.
 const MARKS: [(u32, u32); 4] = [
@@ -18,26 +17,13 @@ const MARKS: [(u32, u32); 4] = [
     (1 << 24, 1 << 25),
 ];
 
-/// Where a field is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeaderOf {
-    /// In the packet.
-    Packet,
-    /// In its connection, as that was before translation.
-    Original,
-}
-
 impl PacketFilter {
     /// How many faults may mark packets of a namespace at the same time.
     pub const MARKS: usize = MARKS.len();
 
     /// The bits of marks for packets that are chosen and for those that are spared, where packets are marked.
     pub(super) fn nat_marks(&self) -> Option<(u32, u32)> {
-        let at_devices = match self.harm {
-            PacketEffect::Lose { .. } | PacketEffect::LoseInBursts { .. } => !self.drops_in_queue(),
-            PacketEffect::Duplicate { .. } | PacketEffect::Shape { .. } => true,
-            _ => false,
-        };
+        let at_devices = self.effect.leaves_at_devices() && !self.drops_in_queue();
         let marks = at_devices && self.translated && !self.devices.is_empty();
         MARKS.get(self.marks?).copied().filter(|_| marks)
     }
@@ -108,22 +94,4 @@ impl RulesetBuilder<'_> {
             _ => vec![accept()],
         }
     }
-}
-
-/// The connection's own address, of one end.
-pub(super) fn original_address(side: Side, v4: bool) -> Expression {
-    Expression::Original(match (side, v4) {
-        (Side::Source, true) => Original::SourceV4,
-        (Side::Destination, true) => Original::DestinationV4,
-        (Side::Source, false) => Original::SourceV6,
-        (Side::Destination, false) => Original::DestinationV6,
-    })
-}
-
-/// The connection's own port, of one end.
-pub(super) fn original_port(side: Side) -> Expression {
-    Expression::Original(match side {
-        Side::Source => Original::SourcePort,
-        Side::Destination => Original::DestinationPort,
-    })
 }

@@ -1,9 +1,10 @@
 //! How the kernel is told which packets harm came to in user space: whoever harms one turns some bits of its mark over, our
 //! sign; a rule right behind the queue counts those that bear it, and turns the bits back.
 
-use super::rules::{AFTER_NAT, RulesetBuilder};
-use super::{PacketFilter, AFFECTED};
-use crate::netlink::{Expression, Hook, Key, TableFamily, Message, Meta, Table, RuleVerdict};
+use super::hooks::AFTER_NAT;
+use super::ruleset::RulesetBuilder;
+use super::{AFFECTED, PacketFilter};
+use crate::netlink::{Expression, Hook, Key, Message, Meta, RuleVerdict, Table, TableFamily};
 
 /// The set of the marks that packets bear with our sign. One that came without a mark has the sign alone.
 const MARKS: &str = "marks";
@@ -20,7 +21,11 @@ impl RulesetBuilder<'_> {
             true => self.table.base_chain(chain, &Hook::Input, AFTER_NAT + 1),
             false => self.table.chain(chain),
         });
-        let verdict = if lost { RuleVerdict::Drop } else { RuleVerdict::Accept };
+        let verdict = if lost {
+            RuleVerdict::Drop
+        } else {
+            RuleVerdict::Accept
+        };
         let steps = [
             Expression::Meta(Meta::Mark),
             Expression::Lookup {

@@ -8,50 +8,19 @@
 //! where nobody is told: a drop in the IP layers would give a UDP sender an error that no real
 //! loss gives.
 
-use super::effects::copies;
-use super::address::merged;
-use super::nat::{MARKING, HeaderOf, original_address, original_port};
 use super::expressions::{
-    MatchBy, ICMPV6, HookedChain, Side, UDP, accept, between, equal, field, kind_of, hooked_chains, ported, transport,
+    HeaderOf, ICMPV6, IPV4, IPV6, Side, TCP, UDP, accept, between, equal, field, ported, transport,
 };
-use super::{Endpoint, PacketFilter, FlowMatch, PacketEffect, Capabilities, PortRange, Protocol};
+use super::hooks::{EFFECT, EFFECT_LEAVING, HookedChain, MARKING, MatchBy, hooked_chains};
+use super::ruleset::RulesetBuilder;
+use super::{CHOSEN, Capabilities, Endpoint, FlowMatch, PacketFilter, Protocol};
 use crate::netlink::{
-    Base, Compare, Expression, Hook, Key, LOOPBACK, TableFamily, Message, Meta, Table, RuleVerdict,
+    Base, Compare, Expression, Hook, Key, LOOPBACK, Message, Meta, RuleVerdict, Table,
 };
 use std::time::Duration;
 
-/// The chain that does what is to be done.
-pub(super) const EFFECT: &str = "harm";
-/// The chain for what leaves, where that is done in another way than for what arrives.
-pub(super) const EFFECT_LEAVING: &str = "harm-leaving";
 /// The set that runs out.
 pub(super) const LEASE: &str = "lease";
-/// `ETH_P_IP` and `ETH_P_IPV6`.
-pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
-pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
-/// Numbers of transport protocols.
-pub(super) const TCP: u8 = 6;
-/// Before connections are tracked (-200), so that what is lost is not tracked; after fragments are put together (-400).
-pub(super) const EARLY: i32 = -350;
-/// Where connections are known (-200), and before addresses are translated (-100).
-pub(super) const TRACKED: i32 = -190;
-/// Just before where a host's own rules usually are.
-pub(super) const BEFORE_FILTERS: i32 = -10;
-/// As whoever asked sees answers: after addresses are translated (100), and only those that are for this namespace.
-pub(super) const AFTER_NAT: i32 = 110;
-/// After all that may still change or refuse a packet (`NF_IP_PRI_LAST` is the highest number, and conntrack's own).
-pub(super) const AFTER_FILTERS: i32 = 1000;
-/// After all that others do at a device, as what is forwarded comes back behind it.
-pub(super) const LAST: i32 = i32::MAX;
-
-/// The messages for one table, as they come together.
-pub(super) struct RulesetBuilder<'a> {
-    pub(super) table: Table<'a>,
-    pub(super) messages: Vec<Message>,
-    /// Sets come before the rules that look into them, each with a number of its own.
-    pub(super) sets: u32,
-}
-
 /// The messages for what is done in which way. Without its hooks, no packet would ever come to it.
 pub(super) fn messages(
     filter: &PacketFilter,
@@ -72,10 +41,15 @@ pub(super) fn messages(
         };
         draft.lease(deadline);
         for harm in [EFFECT, EFFECT_LEAVING] {
-            let leads_there = |place: &HookedChain| place.harm == harm || place.harm_of_answers == harm;
+            let leads_there =
+                |place: &HookedChain| place.harm == harm || place.harm_of_answers == harm;
             if chains.iter().any(leads_there) {
                 draft.messages.push(table.chain(harm));
-                draft.harm(harm, filter, means);
+                draft.rule(harm, &[Expression::Counter], CHOSEN);
+                filter
+                    .effect
+                    .action()
+                    .write_rules(&mut draft, harm, filter, means);
             }
         }
         if chains.iter().any(|place| place.harm == MARKING) {
@@ -93,9 +67,7 @@ pub(super) fn messages(
             }
             draft.choose(place, filter, &filter.flows);
         }
-        if let PacketEffect::Answer { lost } = filter.harm {
-            draft.signed_chain(filter.mark_sign(), lost, hooked);
-        }
+        filter.effect.action().finish(&mut draft, filter, hooked);
         messages.extend(draft.messages);
     }
     messages
@@ -122,14 +94,6 @@ pub(super) fn more(filter: &PacketFilter, flows: &[FlowMatch], sets: u32) -> Vec
 }
 
 impl RulesetBuilder<'_> {
-    pub(super) fn rule(&mut self, chain: &str, steps: &[Expression], comment: &str) {
-        let message = self.table.rule(chain, steps, comment);
-        // The two ways of flows that are alike both ways are one rule.
-        if !self.messages.contains(&message) {
-            self.messages.push(message);
-        }
-    }
-
     fn lease(&mut self, deadline: Duration) {
         self.sets += 1;
         let protocols = [IPV4.to_vec(), IPV6.to_vec()];
@@ -143,15 +107,7 @@ impl RulesetBuilder<'_> {
     fn spare(&mut self, place: &HookedChain, filter: &PacketFilter) {
         let (chain, hook) = (place.name.as_str(), &place.hook);
         let flows = &filter.flows;
-        if let PacketEffect::Duplicate { .. } = filter.harm {
-            let steps = [
-                Expression::Meta(Meta::Mark),
-                equal(&copies(filter).to_ne_bytes()),
-                Expression::Mark(0),
-                accept(),
-            ];
-            self.rule(chain, &steps, "copies");
-        }
+        filter.effect.action().spare_own(self, chain, filter);
         let over = Expression::Lookup {
             set: LEASE.into(),
             missing: true,
@@ -234,7 +190,7 @@ impl RulesetBuilder<'_> {
 
     /// The rules that send the chosen flows to their harm: as they go there, and as the answers come back.
     fn choose(&mut self, place: &HookedChain, filter: &PacketFilter, flows: &FlowMatch) {
-        let only_back = matches!(filter.harm, PacketEffect::Answer { .. });
+        let only_back = filter.effect.only_answers();
         fn any(ends: &[Endpoint]) -> Vec<Option<&Endpoint>> {
             match ends {
                 [] => vec![None],
@@ -323,87 +279,5 @@ impl RulesetBuilder<'_> {
                 }
             }
         }
-    }
-
-    /// That a packet is of IPv4, or of IPv6.
-    pub(super) fn ip(&self, family: [u8; 2]) -> Vec<Expression> {
-        match (self.table.layer, family) {
-            (TableFamily::Netdev, family) => vec![Expression::Meta(Meta::Protocol), equal(&family)],
-            // `NFPROTO_IPV4` and `NFPROTO_IPV6`.
-            (TableFamily::Inet, IPV4) => vec![Expression::Meta(Meta::Family), equal(&[2])],
-            (TableFamily::Inet, _) => vec![Expression::Meta(Meta::Family), equal(&[10])],
-        }
-    }
-
-    /// That an address is one of an end's; nothing where that has none of the family.
-    pub(super) fn address(
-        &mut self,
-        side: Side,
-        end: &Endpoint,
-        v4: bool,
-        of: HeaderOf,
-    ) -> Option<Vec<Expression>> {
-        let networks = end.networks.iter().filter(|network| network.is_v4() == v4);
-        let ranges = merged(networks.map(|network| network.range()).collect());
-        let (offset, length, key) = match (v4, side) {
-            (true, Side::Source) => (12, 4, Key::V4),
-            (true, Side::Destination) => (16, 4, Key::V4),
-            (false, Side::Source) => (8, 16, Key::V6),
-            (false, Side::Destination) => (24, 16, Key::V6),
-        };
-        let field = match of {
-            HeaderOf::Packet => field(Base::Network, offset, length),
-            HeaderOf::Original => original_address(side, v4),
-        };
-        (!ranges.is_empty()).then(|| self.among(field, key, &ranges))
-    }
-
-    pub(super) fn ports(&mut self, side: Side, ports: &[PortRange], of: HeaderOf) -> Vec<Expression> {
-        let offset = if side == Side::Source { 0 } else { 2 };
-        let field = match of {
-            HeaderOf::Packet => field(Base::Transport, offset, 2),
-            HeaderOf::Original => original_port(side),
-        };
-        let bytes = |port: u16| port.to_be_bytes().to_vec();
-        let ranges = ports
-            .iter()
-            .map(|port| (bytes(port.first), bytes(port.last)));
-        self.among(field, Key::Port, &merged(ranges.collect()))
-    }
-
-    /// That a field is within one of these ranges.
-    pub(super) fn among(
-        &mut self,
-        field: Expression,
-        key: Key,
-        ranges: &[(Vec<u8>, Vec<u8>)],
-    ) -> Vec<Expression> {
-        if let [(first, last)] = ranges {
-            return between(field, first, last);
-        }
-        let number = self.sets + 1;
-        // One set for all who ask for the same.
-        let wanted = |number: u32| {
-            let name = format!("{}-{number}", kind_of(key));
-            (self.table.ranges(&name, number, key, ranges), name)
-        };
-        let known = (1..number).find(|number| {
-            let (messages, _) = wanted(*number);
-            messages
-                .iter()
-                .all(|message| self.messages.contains(message))
-        });
-        let (messages, set) = wanted(known.unwrap_or(number));
-        if known.is_none() {
-            self.sets = number;
-            self.messages.extend(messages);
-        }
-        vec![
-            field,
-            Expression::Lookup {
-                set,
-                missing: false,
-            },
-        ]
     }
 }

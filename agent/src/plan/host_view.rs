@@ -17,7 +17,7 @@ pub type NameResolver<'a> = Box<dyn Fn(&str) -> Result<Vec<IpAddr>, String> + 'a
 
 /// A read-only view of a host.
 pub trait HostView: fmt::Debug {
-    /// The process table.
+    /// The process table of the host.
     fn processes(&self) -> &ProcessTable;
 
     /// The effective user id that the agent runs as.
@@ -148,18 +148,18 @@ pub trait HostView: fmt::Debug {
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it (`MemTotal`).
+    /// All memory (`MemTotal`).
     pub total: u64,
-    /// What can be had without swapping (`MemAvailable`).
+    /// Memory that is available without swapping (`MemAvailable`).
     pub available: u64,
 }
 
 /// A file system, and what a path on it is. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem {
-    /// Its device number.
+    /// The device number of the file system.
     pub device: u64,
-    /// All of it.
+    /// The size of the whole file system.
     pub size: u64,
     /// What users other than root may still take.
     pub available: u64,

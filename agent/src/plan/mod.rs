@@ -25,7 +25,7 @@ pub struct Plan {
     pub victims: Vec<Victim>,
     /// The changes in the order in which they are applied; they are undone in the opposite order.
     pub changes: Vec<Change>,
-    /// Notes for people.
+    /// Notes for people on what the fault does and does not do.
     pub notes: Vec<String>,
     /// Where this host would do something else than the arguments ask for.
     pub warnings: Vec<String>,

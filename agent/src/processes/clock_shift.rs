@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// by the clock of whoever reads it, so that is taken off: then a start is the same from everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockShift {
-    /// In whole ticks.
+    /// The shift in whole clock ticks.
     Ticks(i64),
     /// By a part of a tick, or by nobody knows how much: starts can't be compared with those read elsewhere.
     Unknown,

@@ -91,7 +91,7 @@ impl<'a> OwnProcesses<'a> {
 
     fn runs_our_program(&self, pid: i32) -> bool {
         let Ok(path) = self.table.link(pid, "exe") else {
-            // Another user's program is not shown to us, its name and arguments are.
+            // The program of another user's process is not shown, its name and arguments are.
             let first = self
                 .table
                 .arguments(pid)
@@ -124,8 +124,8 @@ impl<'a> OwnProcesses<'a> {
         is_ours
     }
 
-    /// Whether it may be one of ours, by the name of its program's file alone. That asks no file
-    /// system, which may be one that does not answer, so it can be asked of every process there is.
+    /// Whether a process may be one of Backburn's, by the name of its program's file alone. That asks no file
+    /// system, which might not answer, so it can be asked of every process.
     fn may_be_ours(&self, pid: i32, own: Option<&Path>) -> bool {
         self.table.link(pid, "exe").is_ok_and(|path| {
             let text = path.to_string_lossy();
@@ -134,8 +134,8 @@ impl<'a> OwnProcesses<'a> {
         })
     }
 
-    /// Everyone between process 1 and one of Backburn's: this one, and all others of this host, e.g.
-    /// the command that asked a fleet's controller for a run. And the command lines of those.
+    /// All processes between process 1 and a process of Backburn's: this one, and all others of this host, e.g.
+    /// the command that asked a fleet's controller for a run. Also the command lines of Backburn's processes.
     fn origins(&self) -> &Origins {
         self.origins.get_or_init(|| {
             let mut origins = Origins::default();
@@ -168,7 +168,7 @@ impl<'a> OwnProcesses<'a> {
         })
     }
 
-    /// Notes the ancestors of a process, as those that `started` was started from, or rather one of Backburn's own in between.
+    /// Adds the ancestors of a process to those that `started` was started from, or one of Backburn's processes in between.
     fn climb(&self, from: i32, mut started: i32, Origins { starters, .. }: &mut Origins) {
         let parent_of = |pid| Some(self.table.stat(pid)?.parent).filter(|parent| *parent > 1);
         let mut next = parent_of(from);
@@ -198,18 +198,18 @@ fn base(path: &str) -> &str {
 }
 
 impl ProcessTable {
-    /// Every helper of ours that bears this mark, dead ones left out: `helper MARK` stands on its
-    /// command line. One that is just exiting has lost its command line and may hold on to a
-    /// little still; it counts for every mark.
+    /// All helpers of the agent with this mark that are not dead: those with `helper MARK` on their
+    /// command line. A helper that is just exiting has lost its command line and may still hold
+    /// something, so it counts for every mark.
     ///
     /// # Errors
-    /// Where the processes can't be listed, or some that may be helpers of this user's can't be looked at.
+    /// The processes cannot be listed, or some that may be helpers of this user cannot be read.
     pub fn find_marked(&self, mark: &str) -> io::Result<Vec<ProcessId>> {
         self.check_visibility()?;
         let wanted = [b"\0helper\0", mark.as_bytes(), b"\0"].concat();
         let holds = |line: &[u8]| line.windows(wanted.len()).any(|part| part == wanted);
-        // A name is four times quicker to read than a command line: `exe` until a helper has
-        // taken its own name, since it is started as /proc/self/exe.
+        // A name is four times quicker to read than a command line: it is `exe` until a helper has
+        // given itself its name, since it is started as /proc/self/exe.
         let is_candidate = |name: &[u8]| name == HELPER_NAME.as_bytes() || name == b"exe";
         let mut found = Vec::new();
         for pid in self.named(&self.pids()?, is_candidate, false) {
@@ -222,7 +222,7 @@ impl ProcessTable {
                 Err(Errno::ACCESS | Errno::PERM) if !self.is_own(pid) => false,
                 Err(error @ (Errno::ACCESS | Errno::PERM)) => {
                     let what =
-                        format!("process {pid} may be a helper, and can't be looked at: {error}");
+                        format!("process {pid} may be a helper, but cannot be read: {error}");
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
                 }
                 Err(_) => false,
@@ -234,7 +234,7 @@ impl ProcessTable {
         Ok(found)
     }
 
-    /// The agents that keep their ledger below this state folder, by their workers' ids.
+    /// The process ids of the workers of all agents that keep their ledger below this state folder.
     pub fn workers_of(&self, state: &Path) -> Vec<i32> {
         let ours = OwnProcesses::new(self);
         let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 /// The state of the processes that answer for a ledger entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerState {
-    /// They are running.
+    /// All of them are running.
     Alive,
     /// One of them is stopped by a signal or a tracer.
     Stopped,
     /// One of them is in a control group that is frozen.
     Frozen,
-    /// They have ended.
+    /// All of them have ended.
     Dead,
 }
 

@@ -64,7 +64,7 @@ pub struct ProcessSelector {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
-    /// One value.
+    /// A single value.
     One(T),
     /// Any of these values.
     Many(Vec<T>),
@@ -86,7 +86,7 @@ impl<T> OneOrMany<T> {
 pub enum UserOf {
     /// The user by its number.
     Id(u32),
-    /// By its name.
+    /// The user by its name.
     Name(String),
 }
 
@@ -96,7 +96,7 @@ pub enum UserOf {
 pub enum Relative {
     /// The process by its id.
     Pid(i32),
-    /// By its name.
+    /// The process by its name.
     Name(String),
 }
 

@@ -4,7 +4,7 @@
 use super::counters::ConnectionCounter;
 use super::relay::StreamRelay;
 use super::{ConnectionPlan, Proxy};
-use crate::helpers::precise_timer::poll_timeout;
+use crate::precise_timer::poll_timeout;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;

@@ -13,7 +13,7 @@ pub use stream_effects::{Slicer, StreamEffects};
 use super::HelperError;
 use super::bootstrap::HelperProcess;
 use super::evidence::{effect, effect_of_living};
-use super::precise_timer::use_precise_timers;
+use crate::precise_timer::use_precise_timers;
 use super::spec::{AlteredPlace, Helper, HelperSpec, size};
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;

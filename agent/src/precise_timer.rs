@@ -7,13 +7,13 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// Has this thread, and those that it starts, be woken as exactly as the kernel can, not together with others up to 50 µs later.
-pub(super) fn use_precise_timers() -> io::Result<()> {
+pub(crate) fn use_precise_timers() -> io::Result<()> {
     Ok(set_current_timer_slack(NonZeroU64::new(1))?)
 }
 
 /// How long to wait at once for what is due then, at the latest. The kernel's timers are the later the longer they run, so the last bit of
 /// a long wait is one of its own.
-pub(super) fn poll_timeout(due: Option<Instant>, now: Instant) -> Option<Timespec> {
+pub(crate) fn poll_timeout(due: Option<Instant>, now: Instant) -> Option<Timespec> {
     const FINAL_WAIT: Duration = Duration::from_millis(1);
     let left = due?.saturating_duration_since(now);
     let wait = if left > 3 * FINAL_WAIT {

@@ -1,21 +1,79 @@
-//! Turning a bit of packets as they arrive, as a bad cable does: behind the IP header, whose own
-//! sum the kernel has looked at by then, so that the sum of TCP, UDP or ICMP is what finds it out.
+//! Turning a bit of packets as they arrive, as a bad cable does: behind the IP header, whose own checksum the kernel has
+//! verified by then, so that the checksum of TCP, UDP or ICMP is what reveals it.
 
-use super::HelperError;
-use crate::netlink::{PacketQueue, PacketVerdict};
+use super::super::hooks::{HookedChain, HookedChains};
+use super::super::ruleset::RulesetBuilder;
+use super::super::{Capabilities, PacketFilter};
+use super::{ActOnPackets, QueueWork, Share, Stage, to_queue};
+use crate::netlink::{Hook, PacketQueue, PacketVerdict};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::io;
 
+/// Flips a bit of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Corrupt {
+    /// Which of the packets.
+    pub share: Share,
+    /// Seed for random selection.
+    pub seed: u64,
+}
+
+impl ActOnPackets for Corrupt {
+    fn describe(&self) -> String {
+        self.share.describe("turn a bit of")
+    }
+
+    fn done(&self) -> &'static str {
+        "corrupted"
+    }
+
+    fn leaves_at_devices(&self) -> bool {
+        false
+    }
+
+    fn stages(&self, filter: &PacketFilter) -> (Stage, Stage) {
+        ((1, filter.early_priority()), (5, 0))
+    }
+
+    fn chains(&self, filter: &PacketFilter) -> HookedChains {
+        let early = filter.early_priority();
+        HookedChains {
+            inet: vec![HookedChain::new("arriving", Hook::Prerouting, early)],
+            netdev: Vec::new(),
+        }
+    }
+
+    fn write_rules(
+        &self,
+        ruleset: &mut RulesetBuilder<'_>,
+        chain: &str,
+        _: &PacketFilter,
+        capabilities: Capabilities,
+    ) {
+        ruleset.some(chain, self.share, to_queue(capabilities));
+    }
+
+    fn queue_work(&self) -> Option<QueueWork> {
+        let seed = self.seed;
+        Some(QueueWork {
+            open: PacketQueue::read_whole,
+            work: Box::new(move |queue| turn_bits(queue, seed)),
+        })
+    }
+}
+
 /// Turns a bit of each packet that comes, until this process is killed.
-pub(super) fn turn_bits(queue: &PacketQueue, seed: u64) -> HelperError {
+fn turn_bits(queue: &PacketQueue, seed: u64) -> io::Error {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     loop {
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return HelperError::new(io::Error::from(error).to_string()),
+            Err(error) => return error.into(),
         }
         let mut turned = Vec::new();
         let arrived = queue.arrived(|packet| {
@@ -36,7 +94,7 @@ pub(super) fn turn_bits(queue: &PacketQueue, seed: u64) -> HelperError {
             turned.try_for_each(|(number, onward)| queue.send_verdict(*number, onward))
         });
         if let Err(error) = sent {
-            return HelperError::new(error.to_string());
+            return error;
         }
     }
 }

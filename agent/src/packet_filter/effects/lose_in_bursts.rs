@@ -1,9 +1,50 @@
 //! Losses in bursts, after Gilbert and Elliott, drawn in advance: the kernel's rules can count packets and look numbers up, but
 //! keep no state of a path. So the same seed loses the same packets.
 
-use super::packet_effect::BurstLoss;
+use super::super::AFFECTED;
+use super::super::hooks::HookedChains;
+use super::super::ruleset::RulesetBuilder;
+use super::super::{Capabilities, PacketFilter};
+use super::{ActOnPackets, Stage, lose, lose_silently};
+use crate::netlink::{Expression, Key};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Loses packets in bursts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LoseInBursts {
+    /// When.
+    pub bursts: BurstLoss,
+    /// Seed for random selection.
+    pub seed: u64,
+}
+
+/// Losses in bursts, after Gilbert and Elliott: a path is good or bad, and changes from one to the other by chance. All in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BurstLoss {
+    /// The chance, at each packet, that a good path becomes bad: `p`. Above 0.
+    #[schemars(range(min = 0, max = 100))]
+    pub p: f64,
+    /// The chance, at each packet, that a bad path becomes good again: `r`. Bursts are `100 / r` packets long on average. Above 0.
+    #[schemars(range(min = 0, max = 100))]
+    pub r: f64,
+    /// The chance of a packet to be lost on a bad path: `1-h`. 100 where left out.
+    #[serde(default = "all")]
+    #[schemars(range(min = 0, max = 100))]
+    pub loss_when_bad: f64,
+    /// The chance of a packet to be lost on a good path: `1-k`. 0 where left out.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub loss_when_good: f64,
+}
+
+fn all() -> f64 {
+    100.0
+}
 
 /// How many ranges are drawn: they go to the kernel in one piece, which has 200 KiB.
 const MAX_RANGES: usize = 1000;
@@ -42,6 +83,67 @@ impl BurstLoss {
             length += 1;
         }
         BurstPattern { length, lost }
+    }
+}
+
+impl ActOnPackets for LoseInBursts {
+    fn describe(&self) -> String {
+        let bursts = &self.bursts;
+        format!(
+            "lose in bursts (p {} %, r {} %, 1-h {} %, 1-k {} %) packets of",
+            bursts.p, bursts.r, bursts.loss_when_bad, bursts.loss_when_good
+        )
+    }
+
+    fn done(&self) -> &'static str {
+        "lost"
+    }
+
+    fn leaves_at_devices(&self) -> bool {
+        true
+    }
+
+    fn stages(&self, filter: &PacketFilter) -> (Stage, Stage) {
+        lose::stages(filter)
+    }
+
+    fn chains(&self, filter: &PacketFilter) -> HookedChains {
+        lose::chains(filter)
+    }
+
+    fn loses(&self) -> bool {
+        true
+    }
+
+    fn write_rules(
+        &self,
+        ruleset: &mut RulesetBuilder<'_>,
+        chain: &str,
+        filter: &PacketFilter,
+        capabilities: Capabilities,
+    ) {
+        let lose = lose_silently(ruleset, filter, capabilities);
+        // Each direction has its own pattern.
+        let seed = self.seed.wrapping_add(ruleset.table.layer as u64);
+        ruleset.lose_in_bursts(chain, &self.bursts.pattern(seed), lose);
+    }
+}
+
+impl RulesetBuilder<'_> {
+    /// The packets are counted, and those lost whose number is in the pattern.
+    pub(super) fn lose_in_bursts(&mut self, chain: &str, pattern: &BurstPattern, lose: Expression) {
+        let bytes = |number: u32| number.to_be_bytes().to_vec();
+        let lost = pattern.lost.iter();
+        let ranges: Vec<_> = lost
+            .map(|(first, last)| (bytes(*first), bytes(*last)))
+            .collect();
+        let number = Expression::Number {
+            modulus: pattern.length,
+            random: false,
+        };
+        let mut steps = self.among(number, Key::Number, &ranges);
+        steps.extend([Expression::Counter, lose]);
+        self.rule(chain, &steps, AFFECTED);
     }
 }
 

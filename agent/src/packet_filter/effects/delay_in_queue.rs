@@ -1,16 +1,75 @@
-//! Holding packets for a time: one thread, one queue. In order, those whose time has come are always
+//! Holding packets for a time as they arrive: one thread, one queue. In order, those whose time has come are always
 //! the first ones, and one verdict lets them all go; out of order, each is let go by itself.
 
-use super::HelperError;
-use super::precise_timer::{poll_timeout, use_precise_timers};
-use crate::netlink::{PacketQueue, PacketVerdict};
-use crate::packet_filter::{Delay, Delays};
+use super::super::delay::Delay;
+use super::super::distribution::Delays;
+use super::super::hooks::{HookedChain, HookedChains};
+use super::super::ruleset::RulesetBuilder;
+use super::super::{Capabilities, PacketFilter};
+use super::{ActOnPackets, QueueWork, Share, Stage, to_queue};
+use crate::netlink::{Hook, PacketQueue, PacketVerdict};
+use crate::precise_timer::{poll_timeout, use_precise_timers};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::time::Instant;
+
+/// Delays packets.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DelayInQueue {
+    /// How long, and which packets are not delayed.
+    pub delay: Delay,
+    /// Seed for random selection.
+    pub seed: u64,
+}
+
+impl ActOnPackets for DelayInQueue {
+    fn describe(&self) -> String {
+        format!("{} packet of", self.delay)
+    }
+
+    fn done(&self) -> &'static str {
+        "held"
+    }
+
+    fn leaves_at_devices(&self) -> bool {
+        false
+    }
+
+    fn stages(&self, filter: &PacketFilter) -> (Stage, Stage) {
+        ((1, filter.early_priority()), (5, 0))
+    }
+
+    fn chains(&self, filter: &PacketFilter) -> HookedChains {
+        let early = filter.early_priority();
+        HookedChains {
+            inet: vec![HookedChain::new("arriving", Hook::Prerouting, early)],
+            netdev: Vec::new(),
+        }
+    }
+
+    fn write_rules(
+        &self,
+        ruleset: &mut RulesetBuilder<'_>,
+        chain: &str,
+        _: &PacketFilter,
+        capabilities: Capabilities,
+    ) {
+        ruleset.some(chain, Share::All, to_queue(capabilities));
+    }
+
+    fn queue_work(&self) -> Option<QueueWork> {
+        let DelayInQueue { delay, seed } = *self;
+        Some(QueueWork {
+            open: PacketQueue::listen,
+            work: Box::new(move |queue| hold(queue, delay, seed)),
+        })
+    }
+}
 
 /// Packets that are held, by number.
 enum DelayQueue {
@@ -20,9 +79,9 @@ enum DelayQueue {
 }
 
 /// Holds what comes, until this process is killed.
-pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> HelperError {
+fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> io::Error {
     if let Err(error) = use_precise_timers() {
-        return HelperError::new(error.to_string());
+        return error;
     }
     let mut delays = Delays::new(delay, seed);
     let mut held = match delay.keep_order && delay.overtake.is_none() {
@@ -36,7 +95,7 @@ pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> HelperError 
         let timeout = poll_timeout(held.next_due(), Instant::now());
         match poll(&mut [PollFd::new(queue, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return HelperError::new(io::Error::from(error).to_string()),
+            Err(error) => return error.into(),
         }
         let now = Instant::now();
         let arrived = queue.arrived(|packet| {
@@ -52,7 +111,7 @@ pub(super) fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> HelperError 
             held.put(due, number, packet.number);
         });
         if let Err(error) = arrived.and_then(|()| held.accept_up_to(queue)) {
-            return HelperError::new(error.to_string());
+            return error;
         }
     }
 }
