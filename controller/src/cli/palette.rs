@@ -1,6 +1,6 @@
 //! Colours of what is printed for people.
 
-use backburn_experiments::journal::Judgement;
+use backburn_experiments::journal::{Judgement, Tone};
 use owo_colors::OwoColorize;
 
 /// Colours, if the output supports them: `NO_COLOR`, `CLICOLOR` and dumb terminals are respected.
@@ -49,10 +49,17 @@ impl Palette {
     }
 
     pub(super) fn judged(self, judgement: Judgement) -> String {
-        match judgement {
-            Judgement::Within => self.success("✓"),
-            Judgement::Outside => self.failure("✗"),
-            Judgement::Unknown => self.warning("?"),
+        let (tone, mark) = judgement.mark();
+        self.toned(tone, mark)
+    }
+
+    pub(super) fn toned(self, tone: Tone, text: &str) -> String {
+        match tone {
+            Tone::Plain => text.to_owned(),
+            Tone::Dim => self.dim(text),
+            Tone::Success => self.success(text),
+            Tone::Warning => self.warning(text),
+            Tone::Failure => self.failure(text),
         }
     }
 }
