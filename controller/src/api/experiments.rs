@@ -16,7 +16,7 @@ use crate::store::{self, ExperimentRef, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::check::without_controls;
+use backburn_experiments::chaostoolkit::without_controls;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

@@ -3,7 +3,7 @@
 
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
-use backburn_experiments::timetable::Quiet;
+use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use backburn_experiments::{json, schema};
@@ -190,8 +190,8 @@ fn any(patterns: &[String], name: &str) -> bool {
 }
 
 impl PolicyRule {
-    fn quiet(&self) -> Result<Quiet, Vec<Problem>> {
-        Quiet::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
+    fn quiet(&self) -> Result<QuietHours, Vec<Problem>> {
+        QuietHours::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
     }
 
     fn applies_to(&self, labels: &BTreeMap<String, String>) -> bool {

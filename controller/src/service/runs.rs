@@ -227,7 +227,7 @@ impl Service {
         let settings = RunSettings {
             run: run.to_owned(),
             seed,
-            frequency: check::EVERY,
+            frequency: check::DEFAULT_SAMPLING_INTERVAL,
             sha256: spec.document.sha256(),
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
@@ -352,7 +352,7 @@ impl Service {
         let preview = runner::preview(
             &experiment,
             seed,
-            check::EVERY,
+            check::DEFAULT_SAMPLING_INTERVAL,
             AgentPool::Fleet(reservation),
         )
         .await?;
