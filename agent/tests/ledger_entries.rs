@@ -80,7 +80,7 @@ fn ledger_entry_deadline_beyond_a_century_is_read_as_the_longest() {
     let [Change::Helper(ProcessHelper { deadline, spec, .. })] = entry.changes.as_slice() else {
         panic!("{:?}", entry.changes);
     };
-    assert_eq!(*deadline, HumanDuration::LONGEST);
+    assert_eq!(*deadline, HumanDuration::MAX);
     assert!(matches!(spec, HelperSpec::MemoryBallast(_)), "{spec:?}");
 }
 
@@ -159,7 +159,7 @@ fn ledger_entry_that_cannot_be_read_back_is_not_written() {
     let mut entry = parse(&fixture("cpu")).expect("it is read");
     entry.to_json().expect("it is read back");
     if let Some(Change::Helper(helper)) = entry.changes.first_mut() {
-        helper.deadline = HumanDuration(HumanDuration::LONGEST.0 * 2);
+        helper.deadline = HumanDuration(HumanDuration::MAX.0 * 2);
     }
     let error = entry.to_json().expect_err("nobody could read it");
     assert!(error.to_string().contains("read back"), "{error}");

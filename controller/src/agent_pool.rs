@@ -20,7 +20,7 @@ pub enum AgentPool {
     Fleet(Reservation),
 }
 
-/// A local agent.
+/// The agent of this host, and how to start it.
 pub struct LocalAgent {
     start: AgentStarter,
     started: Option<(Hello, AgentConnection)>,

@@ -62,7 +62,7 @@ impl Default for ListenerLimits {
     }
 }
 
-/// An accepted connection.
+/// An accepted connection, by what it is for.
 #[derive(Debug)]
 pub enum Connection {
     /// An agent that connects.
@@ -71,9 +71,9 @@ pub enum Connection {
     Joining(JoiningConnection),
     /// A client that uses HTTP/1.1, and has shown no token yet.
     Http {
-        /// The TLS stream.
+        /// The TLS stream to the client.
         stream: TlsStream<TcpStream>,
-        /// The client's address.
+        /// The address that the client connects from.
         peer: SocketAddr,
     },
 }
@@ -81,15 +81,15 @@ pub enum Connection {
 /// A connection of an agent that has shown a valid certificate.
 #[derive(Debug)]
 pub struct AuthenticatedAgent {
-    /// The agent.
+    /// The identity that its certificate proves.
     pub identity: AgentIdentity,
     /// The TLS stream. It is boxed because it is moved many times, and each waiting task would reserve space for it each time.
     pub stream: Box<TlsStream<TcpStream>>,
-    /// The agent's address.
+    /// The address that the agent connects from.
     pub peer: SocketAddr,
 }
 
-/// The controller's port.
+/// Accepts connections at the controller's port.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,

@@ -22,15 +22,15 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// How many HTTP connections are served at a time; more wait.
 const MAX_HTTP_CONNECTIONS: usize = 512;
 
-/// The daemon's parts.
+/// The controller's daemon, ready to run.
 pub struct Server {
     /// The socket to listen on.
     pub listener: TcpListener,
     /// The host names and addresses in the controller's certificate.
     pub names: Vec<String>,
-    /// Signs certificates.
+    /// The authority that signs certificates.
     pub authority: Arc<CertificateAuthority>,
-    /// Does the work.
+    /// The service that does the work.
     pub service: Arc<Service>,
     /// Decides which agents may join.
     pub registry: Arc<AgentRegistry>,

@@ -7,7 +7,7 @@ use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, AgentIdentity, CertificateAuthority};
 use backburn::pki::enrolment::{self, EnrolmentPolicy};
 use backburn_experiments::join::{
-    JOIN_PROTOCOL, JoinAnswer, Joining, LINK_PROTOCOL, LONGEST_JOIN_LINE, ShownToken,
+    JOIN_PROTOCOL, JoinAnswer, JoinRequest, LINK_PROTOCOL, MAX_JOIN_LINE_BYTES, PresentedToken,
 };
 use backburn_experiments::wire::Refusal;
 use rcgen::{CertificateParams, KeyPair};
@@ -156,8 +156,8 @@ impl Papers {
         name: &str,
         token: Option<&str>,
     ) -> Result<String, Refusal> {
-        let joining = Joining {
-            token: token.map(|id| ShownToken {
+        let joining = JoinRequest {
+            token: token.map(|id| PresentedToken {
                 id: id.into(),
                 secret: "s".into(),
             }),
@@ -198,7 +198,7 @@ struct Store {
 impl EnrolmentPolicy for Store {
     async fn admit(
         &self,
-        token: &ShownToken,
+        token: &PresentedToken,
         name: &str,
         _: &BTreeMap<String, String>,
     ) -> Result<String, Refusal> {
@@ -411,7 +411,7 @@ async fn join_request_that_is_invalid_is_answered_and_uses_up_no_token() {
         Arc::clone(&store),
     );
     let none = Papers::none();
-    let long = format!("{}\n", "x".repeat(LONGEST_JOIN_LINE + 10));
+    let long = format!("{}\n", "x".repeat(MAX_JOIN_LINE_BYTES + 10));
     let no_request = r#"{"token":{"id":"one","secret":"s"},"name":"db-1","request":"none"}"#;
     for line in ["\n", "{}\n", &format!("{no_request}\n"), &long] {
         let JoinAnswer::Refused(refusal) = said(&fleet, &none, line).await else {

@@ -8,15 +8,15 @@ use crate::journal::Judgement;
 /// a broken check must not pass for a broken system, and it does not start the count afresh, since it
 /// shows nothing to be fine. `outside, unknown, outside` is two failures in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failures {
+pub struct FailureStreak {
     wanted: u32,
     in_a_row: u32,
 }
 
-impl Failures {
+impl FailureStreak {
     /// Strikes at this many in a row; at least one.
-    pub fn strike_at(wanted: u32) -> Self {
-        Failures {
+    pub fn trigger_at(wanted: u32) -> Self {
+        FailureStreak {
             wanted: wanted.max(1),
             in_a_row: 0,
         }
@@ -41,7 +41,7 @@ impl Failures {
 
 /// Whether these samples, in their order, make a rule strike that wants so many failures in a row.
 pub fn breached(wanted: u32, samples: impl IntoIterator<Item = Judgement>) -> bool {
-    let mut failures = Failures::strike_at(wanted);
+    let mut failures = FailureStreak::trigger_at(wanted);
     samples
         .into_iter()
         .any(|judgement| failures.sample(judgement))
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn it_strikes_once() {
-        let mut failures = Failures::strike_at(2);
+        let mut failures = FailureStreak::trigger_at(2);
         let struck: Vec<bool> = [Outside, Outside, Outside, Unknown, Within, Outside, Outside]
             .map(|j| failures.sample(j))
             .into();

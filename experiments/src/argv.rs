@@ -1,13 +1,13 @@
 //! What a `process` provider runs: its arguments as argv, never a shell's line.
 
-use crate::document::ProcessProvider;
+use crate::chaostoolkit::python;
 use serde_json::Value;
 
 /// The program and its arguments. As the Chaos Toolkit does, empty texts and `null`s in a list or
 /// an object are left out. Errors say what would do.
-pub fn argv(provider: &ProcessProvider) -> Result<Vec<String>, String> {
-    let mut argv = vec![provider.path.clone()];
-    match &provider.arguments {
+pub fn argv(program: &str, arguments: Option<&Value>) -> Result<Vec<String>, String> {
+    let mut argv = vec![program.to_owned()];
+    match arguments {
         None | Some(Value::Null) => {}
         Some(Value::Array(list)) => argv.extend(list.iter().filter_map(word)),
         Some(Value::Object(fields)) => {
@@ -27,9 +27,7 @@ fn word(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) => (!text.is_empty()).then(|| text.clone()),
-        Value::Bool(true) => Some("True".into()),
-        Value::Bool(false) => Some("False".into()),
-        other => Some(other.to_string()),
+        other => Some(python::spelled(other)),
     }
 }
 
@@ -134,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     fn of(arguments: Value) -> Result<Vec<String>, String> {
-        argv(&serde_json::from_value(json!({"path": "p", "arguments": arguments})).unwrap())
+        argv("p", Some(&arguments))
     }
 
     #[test]

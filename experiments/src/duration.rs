@@ -20,7 +20,7 @@ impl HumanDuration {
     }
 
     /// The longest: a hundred years, so that adding one to a clock's reading never overflows.
-    pub const LONGEST: HumanDuration = HumanDuration::seconds(3_153_600_000);
+    pub const MAX: HumanDuration = HumanDuration::seconds(3_153_600_000);
 
     /// The longest that a fault may last or be repeated: a year of 365 days. Longer ones are mistakes.
     pub const MAX_FAULT_DURATION: HumanDuration = HumanDuration::seconds(31_536_000);
@@ -37,7 +37,7 @@ impl HumanDuration {
     }
 
     fn bounded(self) -> Result<Self, String> {
-        if self <= HumanDuration::LONGEST {
+        if self <= HumanDuration::MAX {
             // Nobody means a part of a microsecond of a day, and as a number of seconds it would not be read back the same.
             const EXACT: Duration = Duration::from_secs(86_400);
             let micros = (self.0.subsec_nanos() + 500) / 1_000;
@@ -123,15 +123,15 @@ impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum DurationInput {
             Number(f64),
             Text(String),
         }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Number(seconds)) => {
+        match DurationInput::deserialize(deserializer) {
+            Ok(DurationInput::Number(seconds)) => {
                 HumanDuration::from_seconds(seconds).map_err(de::Error::custom)
             }
-            Ok(Written::Text(text)) => text.parse().map_err(de::Error::custom),
+            Ok(DurationInput::Text(text)) => text.parse().map_err(de::Error::custom),
             Err(_) => Err(de::Error::custom(
                 "a duration is wanted: `1m30s`, `250ms`, `PT90S` or a number of seconds",
             )),
@@ -150,7 +150,7 @@ impl JsonSchema for HumanDuration {
             "type": ["string", "number"],
             "format": "duration",
             "minimum": 0,
-            "maximum": HumanDuration::LONGEST.0.as_secs()
+            "maximum": HumanDuration::MAX.0.as_secs()
         })
     }
 }

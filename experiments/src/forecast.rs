@@ -2,7 +2,7 @@
 //! many good looks exclude, and whether it measures anything at all.
 
 use crate::HumanDuration;
-use crate::check::{Experiment, Watch};
+use crate::check::{AbortCondition, Experiment};
 use crate::confidence::{percent, samples_to_exclude, upper_bound};
 use crate::document::{Activity, Provider};
 use crate::journal::SamplePeriod;
@@ -11,7 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The shortest time between two looks.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_SAMPLING_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How often a run will look at a probe of the hypothesis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub fn expected_samples(experiment: &Experiment, frequency: HumanDuration) -> Ve
     let timing = experiment.hypothesis_timing;
     let of_probe = |(index, probe): (usize, &Activity)| {
         let rules = experiment.abort.iter().filter_map(|rule| match rule.watch {
-            Watch::Hypothesis(watched) if watched == index => Some(rule.every.0),
+            AbortCondition::Hypothesis(watched) if watched == index => Some(rule.every.0),
             _ => None,
         });
         let every = timing
@@ -75,7 +75,7 @@ pub fn expected_samples(experiment: &Experiment, frequency: HumanDuration) -> Ve
             .min();
         let (when, count) = match every {
             Some(every) => {
-                let every = every.max(SHORTEST);
+                let every = every.max(MIN_SAMPLING_INTERVAL);
                 let count = length.as_nanos().div_ceil(every.as_nanos()).max(1);
                 (
                     SamplePeriod::During,
@@ -154,7 +154,7 @@ fn measures(experiment: &Experiment) -> bool {
     let watched = experiment
         .abort
         .iter()
-        .any(|rule| matches!(rule.watch, Watch::Hypothesis(_)));
+        .any(|rule| matches!(rule.watch, AbortCondition::Hypothesis(_)));
     let looked_at = timing.before || timing.during || timing.after || watched;
     let judged = |activity: &Activity| {
         let expects_restart = match &activity.provider {

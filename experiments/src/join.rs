@@ -15,24 +15,24 @@ use std::fmt;
 
 /// The link: the lines of [`crate::wire`]. Whoever speaks it shows a certificate.
 pub const LINK_PROTOCOL: &str = "backburn-agent/1";
-/// One [`Joining`] from an agent, one [`JoinAnswer`] back.
+/// One [`JoinRequest`] from an agent, one [`JoinAnswer`] back.
 pub const JOIN_PROTOCOL: &str = "backburn-join/1";
 /// The longest line of [`JOIN_PROTOCOL`], in bytes.
-pub const LONGEST_JOIN_LINE: usize = 16 << 10;
+pub const MAX_JOIN_LINE_BYTES: usize = 16 << 10;
 /// The longest name of an agent: a host's may have as many, and so may the common name of a certificate (RFC 5280, A.1).
-pub const LONGEST_NAME: usize = 64;
+pub const MAX_AGENT_NAME_BYTES: usize = 64;
 
 /// The port of a controller where none is said.
-pub const PORT: u16 = 7420;
+pub const DEFAULT_PORT: u16 = 7420;
 
-/// The host and the port of `HOST`, `HOST:PORT`, `10.0.0.7:7420`, `fd00::1` or `[fd00::1]:7420`. None where it is none of them.
+/// The host and the port of `HOST`, `HOST:DEFAULT_PORT`, `10.0.0.7:7420`, `fd00::1` or `[fd00::1]:7420`. None where it is none of them.
 pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
     let bare = |host: &'_ str| !host.is_empty() && !host.contains(['[', ']', '/']);
     if let Some(rest) = controller.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         let port = match port.strip_prefix(':') {
             Some(port) => port.parse().ok()?,
-            None if port.is_empty() => PORT,
+            None if port.is_empty() => DEFAULT_PORT,
             None => return None,
         };
         return bare(host).then_some((host, port));
@@ -40,7 +40,7 @@ pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
     let (host, port) = match controller.rsplit_once(':') {
         // More than one colon: IPv6, which has a port only in brackets.
         Some((host, port)) if !host.contains(':') => (host, port.parse().ok()?),
-        _ => (controller, PORT),
+        _ => (controller, DEFAULT_PORT),
     };
     bare(host).then_some((host, port))
 }
@@ -48,16 +48,16 @@ pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
 /// The part of a token that is shown to the controller.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ShownToken {
+pub struct PresentedToken {
     /// Which token.
     pub id: String,
     /// Its secret.
     pub secret: String,
 }
 
-impl fmt::Debug for ShownToken {
+impl fmt::Debug for PresentedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShownToken")
+        f.debug_struct("PresentedToken")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
@@ -66,10 +66,10 @@ impl fmt::Debug for ShownToken {
 /// An agent asks for a certificate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Joining {
+pub struct JoinRequest {
     /// Leave to join; none where a certificate is shown in the handshake, which is to be renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<ShownToken>,
+    pub token: Option<PresentedToken>,
     /// What the agent would be called; the controller has the last word.
     pub name: String,
     /// The request for a certificate (PKCS #10) in PEM. Of it, only the key is used.
@@ -84,14 +84,14 @@ pub struct Joining {
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum JoinAnswer {
     /// Welcome.
-    Joined(Joined),
+    Joined(JoinResponse),
     /// No certificate.
     Refused(Refusal),
 }
 
 /// What an agent has joined with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Joined {
+pub struct JoinResponse {
     /// What the agent is called from now on.
     pub name: String,
     /// Its certificate in PEM, with those between it and the authority's, if any.
@@ -109,10 +109,10 @@ pub fn problem_with_name(name: &str) -> Option<String> {
         .bytes()
         .next()
         .is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let fine = first && name.len() <= LONGEST_NAME && name.bytes().all(allowed);
+    let fine = first && name.len() <= MAX_AGENT_NAME_BYTES && name.bytes().all(allowed);
     (!fine).then(|| {
-        let shown: String = name.chars().take(LONGEST_NAME).collect();
-        format!("`{}` can't be an agent's name: it has 1 to {LONGEST_NAME} letters, digits, `.`, `-` and `_`, a letter or digit first", shown.escape_default())
+        let shown: String = name.chars().take(MAX_AGENT_NAME_BYTES).collect();
+        format!("`{}` can't be an agent's name: it has 1 to {MAX_AGENT_NAME_BYTES} letters, digits, `.`, `-` and `_`, a letter or digit first", shown.escape_default())
     })
 }
 
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn a_controller_is_found_by_its_host_with_a_port_or_without() {
         for (text, found) in [
-            ("chaos.example", Some(("chaos.example", PORT))),
+            ("chaos.example", Some(("chaos.example", DEFAULT_PORT))),
             ("chaos.example:80", Some(("chaos.example", 80))),
             ("10.0.0.7:80", Some(("10.0.0.7", 80))),
-            ("fd00::1", Some(("fd00::1", PORT))),
-            ("[fd00::1]", Some(("fd00::1", PORT))),
+            ("fd00::1", Some(("fd00::1", DEFAULT_PORT))),
+            ("[fd00::1]", Some(("fd00::1", DEFAULT_PORT))),
             ("[fd00::1]:80", Some(("fd00::1", 80))),
             ("", None),
             (":80", None),

@@ -65,9 +65,9 @@ pub fn in_one_line(problems: &[Problem]) -> String {
 pub(crate) fn parse(text: &str) -> Result<(Value, Vec<Problem>), Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let repeated = RefCell::new(Vec::new());
-    let reader = Reader {
+    let reader = ValueReader {
         repeated: &repeated,
-        place: Place::Root,
+        place: ValuePath::Root,
     };
     let mut source = serde_json::Deserializer::from_str(text);
     let value = reader.deserialize(&mut source);
@@ -93,29 +93,29 @@ fn problem_of(text: &str, error: &serde_json::Error) -> Problem {
 }
 
 /// Where a value stands in the text; written out only where there is a problem.
-enum Place<'p> {
+enum ValuePath<'p> {
     Root,
-    Key(&'p Place<'p>, &'p str),
-    Index(&'p Place<'p>, usize),
+    Key(&'p ValuePath<'p>, &'p str),
+    Index(&'p ValuePath<'p>, usize),
 }
 
-impl Place<'_> {
+impl ValuePath<'_> {
     fn path(&self) -> String {
         match self {
-            Place::Root => "$".into(),
-            Place::Key(parent, key) => at_key(&parent.path(), key),
-            Place::Index(parent, index) => at_index(&parent.path(), *index),
+            ValuePath::Root => "$".into(),
+            ValuePath::Key(parent, key) => at_key(&parent.path(), key),
+            ValuePath::Index(parent, index) => at_index(&parent.path(), *index),
         }
     }
 }
 
 /// Reads one value and notes the keys that are repeated in it.
-struct Reader<'r> {
+struct ValueReader<'r> {
     repeated: &'r RefCell<Vec<Problem>>,
-    place: Place<'r>,
+    place: ValuePath<'r>,
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
@@ -123,7 +123,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for ValueReader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,9 +160,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(member) = members.next_element_seed(Reader {
+        while let Some(member) = members.next_element_seed(ValueReader {
             repeated: self.repeated,
-            place: Place::Index(&self.place, list.len()),
+            place: ValuePath::Index(&self.place, list.len()),
         })? {
             list.push(member);
         }
@@ -172,11 +172,11 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(key) = members.next_key::<String>()? {
-            let place = Place::Key(&self.place, &key);
+            let place = ValuePath::Key(&self.place, &key);
             if fields.contains_key(&key) {
                 self.note(place.path(), &key);
             }
-            let value = members.next_value_seed(Reader {
+            let value = members.next_value_seed(ValueReader {
                 repeated: self.repeated,
                 place,
             })?;
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-impl Reader<'_> {
+impl ValueReader<'_> {
     fn note(&self, at: String, key: &str) {
         let mut repeated = self.repeated.borrow_mut();
         let is_new = repeated.iter().all(|problem: &Problem| problem.at != at);

@@ -4,6 +4,7 @@
 
 pub mod abort;
 pub mod argv;
+pub mod chaostoolkit;
 pub mod check;
 pub mod confidence;
 pub mod document;
@@ -12,9 +13,9 @@ pub mod forecast;
 pub mod join;
 pub mod journal;
 pub mod json;
-pub mod places;
 pub mod probes;
 pub mod problem;
+pub mod providers;
 pub mod redact;
 pub mod schema;
 pub mod select;

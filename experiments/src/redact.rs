@@ -1,5 +1,6 @@
 //! Keeps secrets out of whatever people see: journals, logs, reports, the API.
 
+use crate::wire::{Effect, EndedInjection, PlanView, Refusal, UnrevertedInjection};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -82,6 +83,59 @@ impl Redactor {
             }
         }
         redacted
+    }
+
+    /// Takes the secrets out of this text, in place.
+    pub fn redact(&self, text: &mut String) {
+        if let Cow::Owned(redacted) = self.text(text) {
+            *text = redacted;
+        }
+    }
+
+    /// Takes the secrets out of all of these texts, in place.
+    pub fn redact_all<'t>(&self, texts: impl IntoIterator<Item = &'t mut String>) {
+        texts.into_iter().for_each(|text| self.redact(text));
+    }
+
+    /// Takes the secrets out of a plan.
+    pub fn redact_plan(&self, plan: &mut PlanView) {
+        self.redact_all(plan.victims.iter_mut().map(|victim| &mut victim.name));
+        for change in &mut plan.changes {
+            self.redact_all([
+                &mut change.apply,
+                &mut change.undo,
+                &mut change.if_agent_dies,
+            ]);
+        }
+        self.redact_all(plan.notes.iter_mut().chain(&mut plan.warnings));
+    }
+
+    /// Takes the secrets out of a refusal.
+    pub fn redact_refusal(&self, refusal: &mut Refusal) {
+        self.redact(&mut refusal.what);
+        self.redact_all(&mut refusal.hint);
+        for problem in &mut refusal.problems {
+            self.redact(&mut problem.what);
+            self.redact_all(&mut problem.hint);
+        }
+    }
+
+    /// Takes the secrets out of what is seen of a fault.
+    pub fn redact_effect(&self, effect: &mut Effect) {
+        self.redact(&mut effect.seen);
+    }
+
+    /// Takes the secrets out of the report of an injection's end.
+    pub fn redact_ended(&self, ended: &mut EndedInjection) {
+        self.redact_all(&mut ended.residue);
+        if let Some(effect) = &mut ended.effect {
+            self.redact_effect(effect);
+        }
+    }
+
+    /// Takes the secrets out of what is said of an injection that could not be reverted.
+    pub fn redact_unreverted(&self, unreverted: &mut UnrevertedInjection) {
+        self.redact_all(&mut unreverted.residue);
     }
 
     /// The value without the secrets, keys included.

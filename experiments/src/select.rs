@@ -11,21 +11,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A selection that picks none, or cannot pick as many as it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoneLeft {
+pub struct EmptySelection {
     /// What is wrong.
     pub what: String,
     /// What would do.
     pub hint: String,
 }
 
-impl From<NoneLeft> for Refusal {
-    fn from(none: NoneLeft) -> Self {
+impl From<EmptySelection> for Refusal {
+    fn from(none: EmptySelection) -> Self {
         Refusal::new("no-match", none.what).hint(none.hint)
     }
 }
 
 /// The numbers of one pick: `stream` tells picks of the same run apart, e.g. `target web`.
-fn numbers(seed: u64, stream: &str) -> ChaCha8Rng {
+fn seeded_rng(seed: u64, stream: &str) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(key);
@@ -40,13 +40,13 @@ fn numbers(seed: u64, stream: &str) -> ChaCha8Rng {
 }
 
 /// A number of its own for each stream.
-pub(crate) fn number(seed: u64, stream: &str) -> u64 {
-    numbers(seed, stream).next_u64()
+pub(crate) fn seeded_number(seed: u64, stream: &str) -> u64 {
+    seeded_rng(seed, stream).next_u64()
 }
 
 /// A number from 0 to 1, without 1, of its own for each stream.
-pub(crate) fn share(seed: u64, stream: &str) -> f64 {
-    fraction(&mut numbers(seed, stream))
+pub(crate) fn seeded_fraction(seed: u64, stream: &str) -> f64 {
+    fraction(&mut seeded_rng(seed, stream))
 }
 
 /// A number from 0 to 1, without 1, each as likely as the other.
@@ -75,13 +75,18 @@ fn shuffle<T>(rng: &mut ChaCha8Rng, list: &mut [T]) {
 }
 
 /// How many of so many a selection picks; at least one, or an error that says what would do.
-pub fn how_many(seed: u64, stream: &str, there: usize, select: Select) -> Result<usize, NoneLeft> {
-    count(&mut numbers(seed, stream), there, select)
+pub fn how_many(
+    seed: u64,
+    stream: &str,
+    there: usize,
+    select: Select,
+) -> Result<usize, EmptySelection> {
+    count(&mut seeded_rng(seed, stream), there, select)
 }
 
-fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, NoneLeft> {
+fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, EmptySelection> {
     if there == 0 {
-        return Err(NoneLeft {
+        return Err(EmptySelection {
             what: "there is nothing to pick from".into(),
             hint: "look at what it is picked by".into(),
         });
@@ -92,17 +97,17 @@ fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, No
     };
     match select {
         Select::All => Ok(there),
-        Select::Count(wanted) if wanted as usize > there => Err(NoneLeft {
+        Select::Count(wanted) if wanted as usize > there => Err(EmptySelection {
             what: format!("{wanted} are to be picked, and there are {there}"),
             hint: format!("a count of at most {there}, or `all`"),
         }),
-        Select::Count(0) => Err(NoneLeft {
+        Select::Count(0) => Err(EmptySelection {
             what: "none is to be picked".into(),
             hint: "a count of 1 or more".into(),
         }),
         Select::Count(wanted) => Ok(wanted as usize),
         Select::Percent(percent) => match share(percent) {
-            0 => Err(NoneLeft {
+            0 => Err(EmptySelection {
                 what: format!("{percent} % of {there} is less than one, and percent rounds down"),
                 hint: format!(
                     "at least {} percent, or `{{\"count\": 1}}`",
@@ -125,8 +130,8 @@ pub fn pick<T>(
     stream: &str,
     candidates: Vec<T>,
     select: Select,
-) -> Result<Vec<T>, NoneLeft> {
-    let mut rng = numbers(seed, stream);
+) -> Result<Vec<T>, EmptySelection> {
+    let mut rng = seeded_rng(seed, stream);
     let wanted = count(&mut rng, candidates.len(), select)?;
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     shuffle(&mut rng, &mut places);
@@ -167,7 +172,7 @@ pub fn pick_agents(
     agents: &[(String, BTreeMap<String, String>)],
     seed: u64,
     name: &str,
-) -> Result<Picked, NoneLeft> {
+) -> Result<Picked, EmptySelection> {
     let mut matching: Vec<(&str, &BTreeMap<String, String>)> = agents
         .iter()
         .filter(|(_, labels)| matches(target, labels))
@@ -176,15 +181,15 @@ pub fn pick_agents(
     matching.sort_unstable();
     matching.dedup_by_key(|(agent, _)| *agent);
     if matching.is_empty() {
-        return Err(NoneLeft {
+        return Err(EmptySelection {
             what: format!("no agent matches the target `{name}`"),
             hint: near_miss(target, agents),
         });
     }
     let stream = format!("target {name}");
-    let mut rng = numbers(seed, &stream);
+    let mut rng = seeded_rng(seed, &stream);
     let select = target.select.unwrap_or(Select::Count(1));
-    let wanted = count(&mut rng, matching.len(), select).map_err(|none| NoneLeft {
+    let wanted = count(&mut rng, matching.len(), select).map_err(|none| EmptySelection {
         what: format!("target `{name}`: {}", none.what),
         ..none
     })?;

@@ -18,18 +18,18 @@ pub trait TokenKind {
 
 /// Tokens with which one agent may join once.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Join {}
+pub enum JoinKind {}
 
 /// Tokens with which a person or a program uses the controller's API.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Api {}
+pub enum ApiKind {}
 
-impl TokenKind for Join {
+impl TokenKind for JoinKind {
     const PREFIX: &'static str = "bbj1";
     const NAME: &'static str = "JoinToken";
 }
 
-impl TokenKind for Api {
+impl TokenKind for ApiKind {
     const PREFIX: &'static str = "bbt1";
     const NAME: &'static str = "ApiToken";
 }
@@ -47,10 +47,10 @@ pub struct Token<K> {
 }
 
 /// A token with which one agent may join once.
-pub type JoinToken = Token<Join>;
+pub type JoinToken = Token<JoinKind>;
 
 /// A token with which a person or a program uses the controller's API.
-pub type ApiToken = Token<Api>;
+pub type ApiToken = Token<ApiKind>;
 
 /// A text that is not a token, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,18 +146,18 @@ mod tests {
 
     #[test]
     fn token_parses_as_it_is_displayed() {
-        let text = token::<Join>().to_string();
-        assert_eq!(text.parse(), Ok(token::<Join>()));
-        assert_eq!(format!(" {text}\n").parse(), Ok(token::<Join>()));
-        let text = token::<Api>().to_string();
-        assert_eq!(text.parse(), Ok(token::<Api>()));
+        let text = token::<JoinKind>().to_string();
+        assert_eq!(text.parse(), Ok(token::<JoinKind>()));
+        assert_eq!(format!(" {text}\n").parse(), Ok(token::<JoinKind>()));
+        let text = token::<ApiKind>().to_string();
+        assert_eq!(text.parse(), Ok(token::<ApiKind>()));
     }
 
     #[test]
     fn token_secret_is_never_shown() {
-        let secret = token::<Join>().secret;
-        assert!(!format!("{:?}", token::<Join>()).contains(&secret));
-        assert!(!format!("{:?}", token::<Api>()).contains(&secret));
+        let secret = token::<JoinKind>().secret;
+        assert!(!format!("{:?}", token::<JoinKind>()).contains(&secret));
+        assert!(!format!("{:?}", token::<ApiKind>()).contains(&secret));
         let wrong = format!("bbj1.0123.{secret}zz.{}", "ca".repeat(32));
         let wrong = wrong.parse::<JoinToken>().unwrap_err().to_string();
         assert!(!wrong.contains(&secret), "{wrong}");

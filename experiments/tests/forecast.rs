@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::{self, Experiment, Fault, Sources};
+use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::forecast::{expected_samples, warnings};
 use backburn_experiments::journal::SamplePeriod;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ fn experiment(document: &Value) -> Experiment {
         variables: &empty,
         secrets: &empty,
     };
-    let fault = |name: &'static str, one_shot| Fault {
+    let fault = |name: &'static str, one_shot| KnownFault {
         name,
         one_shot,
         check: Box::new(|_| Vec::new()),
@@ -84,7 +84,10 @@ fn expected_looks_follow_the_methods_length() {
     );
     let only_after = json!({"runtime": {"hypothesis": {"strategy": "after-method-only"}}});
     let expected = expected_samples(&with(json!([pause("2s")]), only_after), each_second);
-    assert_eq!((expected[0].when, expected[0].samples), (SamplePeriod::After, 1));
+    assert_eq!(
+        (expected[0].when, expected[0].samples),
+        (SamplePeriod::After, 1)
+    );
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict,
+    AbortBy, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run, verdict,
 };
-use backburn_experiments::wire::{Effect, UnrevertedInjection, Refusal};
+use backburn_experiments::wire::{Effect, Refusal, UnrevertedInjection};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -204,7 +204,8 @@ fn with_a_recovery_time_the_last_look_may_take_it() {
 #[test]
 fn what_cannot_follow_is_refused() {
     let illegal = |events: Vec<Event>| {
-        let entries: Vec<JournalEntry> = events.into_iter().map(|event| entry(0.0, event)).collect();
+        let entries: Vec<JournalEntry> =
+            events.into_iter().map(|event| entry(0.0, event)).collect();
         Run::fold(&entries).unwrap_err().to_string()
     };
     assert!(illegal(vec![phase(Phase::Gate)]).contains("starts once"));

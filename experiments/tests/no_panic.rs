@@ -4,10 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use backburn_experiments::check::{Experiment, Fault, Sources, load};
+use backburn_experiments::check::{Experiment, KnownFault, Sources, load};
 use backburn_experiments::document::{Provider, Tolerance};
-use backburn_experiments::tolerance::Judge;
-use backburn_experiments::{argv, schema};
+use backburn_experiments::schema;
+use backburn_experiments::tolerance::CompiledTolerance;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
@@ -206,7 +206,7 @@ fn read(text: &str) -> Result<Experiment, Vec<backburn_experiments::Problem>> {
         variables: &empty,
         secrets: &empty,
     };
-    let fault = |name: &'static str, one_shot| Fault {
+    let fault = |name: &'static str, one_shot| KnownFault {
         name,
         one_shot,
         check: Box::new(|_| Vec::new()),
@@ -238,7 +238,7 @@ fn use_all(experiment: &Experiment) {
         }
         if let Provider::Process(process) = &activity.provider {
             assert!(
-                argv::argv(process).is_ok(),
+                process.argv().is_ok(),
                 "an argv that was checked: {process:?}"
             );
         }
@@ -256,7 +256,7 @@ fn use_all(experiment: &Experiment) {
 }
 
 fn judge(tolerance: &Tolerance, values: &[Value]) {
-    let judge = Judge::compile(tolerance)
+    let judge = CompiledTolerance::compile(tolerance)
         .unwrap_or_else(|why| panic!("a tolerance that was checked: {why}"));
     for value in values {
         let answer = judge.accepts(value);

@@ -6,7 +6,7 @@ mod events;
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    AbortBy, ActivityStatus, JournalEntry, Event, Judgement, Outcome, Phase, Run, verdict,
+    AbortBy, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run, verdict,
 };
 use backburn_experiments::wire::{Cause, Effect, Refusal};
 use serde_json::Value;

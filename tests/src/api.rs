@@ -2,6 +2,7 @@
 //! say what no client says, or over an agent's link, with a certificate that was had by joining.
 
 use crate::programs::{backburn, backburn_agent};
+use crate::wait::wait_within;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -194,11 +195,9 @@ impl Controller {
     /// It can't be.
     pub fn ran(&self, name: &str) -> String {
         let run = self.begun(name, &experiment(name));
-        let until = Instant::now() + LONG;
-        while self.get(&format!("/api/v1/runs/{run}"))["ended"].is_null() {
-            assert!(Instant::now() < until, "the run does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_within("the run does not end", LONG, || {
+            !self.get(&format!("/api/v1/runs/{run}"))["ended"].is_null()
+        });
         run
     }
 

@@ -5,7 +5,7 @@ use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AgentIdentity, CertificateAuthority};
 use backburn::pki::enrolment::{self, EnrolmentPolicy};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::join::{JoinToken, ShownToken};
+use backburn_experiments::join::{JoinToken, PresentedToken};
 use backburn_experiments::wire::{Cause, Command, EndedInjection, Hello, Refusal, Report};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,7 @@ struct Store {
 impl EnrolmentPolicy for Store {
     async fn admit(
         &self,
-        token: &ShownToken,
+        token: &PresentedToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<String, Refusal> {

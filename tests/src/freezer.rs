@@ -2,11 +2,12 @@
 //! whose processes a SIGKILL still ends, and version 1's freezer, in which nothing happens to them at all until the thaw.
 
 use crate::cgroups::{Group, OF_A_TEST};
+use crate::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the kernel may take to freeze or thaw.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,15 +105,15 @@ impl Freezer {
     fn set(&self, file: &str, value: &str, shown_in: &str, shown: &str) {
         let folder = &self.group.0;
         std::fs::write(folder.join(file), value).expect("root may freeze a control group");
-        let until = Instant::now() + FREEZE_TIMEOUT;
         let is_shown = || {
             let text = std::fs::read_to_string(folder.join(shown_in)).unwrap_or_default();
             text.lines().any(|line| line == shown)
         };
-        while !is_shown() {
-            assert!(Instant::now() < until, "{shown_in} does not say {shown}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_within(
+            &format!("{shown_in} does not say {shown}"),
+            FREEZE_TIMEOUT,
+            || is_shown(),
+        );
     }
 }
 

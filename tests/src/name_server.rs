@@ -2,11 +2,12 @@
 //! `getent`, and a plain one that shows every byte.
 
 use crate::network::at;
+use crate::wait::wait_within;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The programs that such a test wants, beside those of every network fault.
 pub const PROGRAMS: [&str; 8] = [
@@ -87,11 +88,9 @@ impl NameServer {
             .stdin(Stdio::null());
         let server = NameServer(command.spawn().expect("`dnsmasq` starts"));
         for address in addresses {
-            let until = Instant::now() + PATIENCE;
-            while ask(at(address, port), OTHER, A, Duration::from_millis(100)).is_err() {
-                assert!(Instant::now() < until, "no answer from {address}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            wait_within(&format!("no answer from {address}"), PATIENCE, || {
+                ask(at(address, port), OTHER, A, Duration::from_millis(100)).is_ok()
+            });
         }
         server
     }

@@ -1,6 +1,7 @@
 //! Two ends of a wire, each in a network namespace of its own: here, and there. The test is here,
 //! and makes sockets on both sides; nothing of it touches the machine's own network.
 
+use crate::wait::wait_within;
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -111,17 +112,17 @@ impl Wire {
             ip(&["link", "set", "there", "up"]);
         });
         // Addresses of IPv6 are not used before it is known that nobody else has them.
-        let until = Instant::now() + Duration::from_secs(10);
         let tentative = || {
             let output = Command::new("ip")
                 .args(["-6", "address", "show", "tentative"])
                 .output();
             !output.expect("`ip` starts").stdout.is_empty()
         };
-        while tentative() || wire.there(tentative) {
-            assert!(Instant::now() < until, "the addresses stay tentative");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_within(
+            "the addresses stay tentative",
+            Duration::from_secs(10),
+            || !(tentative() || wire.there(tentative)),
+        );
         wire
     }
 

@@ -2,10 +2,11 @@
 
 use crate::programs::root;
 use crate::proxied::free;
+use crate::wait::wait_within;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Another proxy, which ends with this.
 pub struct Other(Child);
@@ -25,11 +26,11 @@ impl Other {
     pub fn start(mut command: Command, address: SocketAddr) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null());
         let other = Other(child.spawn().expect("it starts"));
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "{command:?} does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_within(
+            &format!("{command:?} does not listen"),
+            Duration::from_secs(10),
+            || TcpStream::connect(address).is_ok(),
+        );
         other
     }
 

@@ -33,7 +33,7 @@ pub struct ProcessHelper {
 /// A deadline that no clock reaches is the longest one. Some were written so before durations had a limit; undoing does not need it.
 fn within_reach<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HumanDuration, D::Error> {
     let written = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(written).unwrap_or(HumanDuration::LONGEST))
+    Ok(serde_json::from_value(written).unwrap_or(HumanDuration::MAX))
 }
 
 impl ProcessHelper {

@@ -24,7 +24,7 @@ impl UnreadableChange {
             })),
             "helper" => Some(Change::Helper(ProcessHelper {
                 mark: self.mark()?.to_owned(),
-                deadline: HumanDuration::LONGEST,
+                deadline: HumanDuration::MAX,
                 spec: HelperSpec::substitute(self.0.get("role")?)?,
             })),
             _ => None,
@@ -96,7 +96,7 @@ impl ReversibleChange for UnreadableChange {
         };
         ProcessHelper {
             mark: mark.to_owned(),
-            deadline: HumanDuration::LONGEST,
+            deadline: HumanDuration::MAX,
             spec: HelperSpec::leaves_nothing(),
         }
         .undo(host)

@@ -5,7 +5,7 @@ use super::tls_connect::{ConnectError, TlsConnection};
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{
-    JOIN_PROTOCOL, JoinAnswer, JoinToken, Joining, LONGEST_JOIN_LINE, ShownToken,
+    JOIN_PROTOCOL, JoinAnswer, JoinToken, JoinRequest, MAX_JOIN_LINE_BYTES, PresentedToken,
 };
 use backburn_experiments::wire::Refusal;
 use rcgen::{CertificateParams, KeyPair};
@@ -51,7 +51,7 @@ pub fn join(
         config_from_token(&token.authority, JOIN_PROTOCOL),
         None,
     )?;
-    let shown = ShownToken {
+    let shown = PresentedToken {
         id: token.id.clone(),
         secret: token.secret.clone(),
     };
@@ -91,7 +91,7 @@ pub fn renew(
 fn exchange(
     mut tls: TlsConnection,
     controller: &str,
-    token: Option<ShownToken>,
+    token: Option<PresentedToken>,
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
@@ -100,7 +100,7 @@ fn exchange(
     let request = CertificateParams::default()
         .serialize_request(&key)?
         .pem()?;
-    let joining = Joining {
+    let joining = JoinRequest {
         token,
         name: name.to_owned(),
         request,
@@ -112,7 +112,7 @@ fn exchange(
     };
     let mut line = serde_json::to_vec(&joining).map_err(unreadable)?;
     line.push(b'\n');
-    let answer = tls.exchange(&line, LONGEST_JOIN_LINE, ANSWER_TIMEOUT)?;
+    let answer = tls.exchange(&line, MAX_JOIN_LINE_BYTES, ANSWER_TIMEOUT)?;
     match serde_json::from_str(&answer).map_err(unreadable)? {
         JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
         JoinAnswer::Joined(joined) => Ok(Credentials {

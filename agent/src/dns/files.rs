@@ -110,7 +110,7 @@ fn read(root: &Path, path: &Path) -> Option<String> {
 
 /// A name server: its address, and the interface that an address of a link is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct NameServer {
     /// Its address.
     pub address: IpAddr,
     /// The interface's name.
@@ -121,7 +121,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvConf {
     /// Whom to ask, in this order.
-    pub servers: Vec<Server>,
+    pub servers: Vec<NameServer>,
     /// The domains that a name may be in.
     pub search: Vec<String>,
     /// How many dots a name has that is first looked for as it is.
@@ -156,7 +156,7 @@ impl ResolvConf {
                         None => (word, None),
                     };
                     if let Ok(address) = address.parse() {
-                        read.servers.push(Server { address, interface });
+                        read.servers.push(NameServer { address, interface });
                     }
                 }
                 // The last line of them counts.
@@ -185,11 +185,11 @@ impl ResolvConf {
     }
 
     /// Those that are asked; the one on the loopback where none is named.
-    pub fn asked(&self) -> Vec<Server> {
+    pub fn asked(&self) -> Vec<NameServer> {
         let mut servers = self.servers.clone();
         servers.truncate(MAX_SERVERS);
         if servers.is_empty() {
-            servers.push(Server {
+            servers.push(NameServer {
                 address: [127, 0, 0, 1].into(),
                 interface: None,
             });

@@ -1,7 +1,7 @@
 //! Addresses of a name as a victim finds them: by its files, and by its name servers, which are asked from its network. Nothing of the
 //! victim is run, and it all ends in time.
 
-use super::files::{self, ResolvConf, Server, Viewpoint};
+use super::files::{self, NameServer, ResolvConf, Viewpoint};
 use super::query::{RecordType, Response, answer, question};
 use crate::netlink::{self, Namespace};
 use crate::processes::ProcessTable;
@@ -172,7 +172,7 @@ fn is_localhost(name: &str) -> bool {
     last.eq_ignore_ascii_case("localhost")
 }
 
-fn socket_address(server: &Server, links: &[netlink::Interface]) -> Option<SocketAddr> {
+fn socket_address(server: &NameServer, links: &[netlink::Interface]) -> Option<SocketAddr> {
     let scope = match &server.interface {
         None => 0,
         Some(name) => {

@@ -44,6 +44,6 @@ impl PlanContext<'_> {
         const GRACE: HumanDuration = HumanDuration::seconds(2);
         let takes = self.duration.unwrap_or(takes).0;
         // A longer one could not be read back from the ledger.
-        HumanDuration(takes.saturating_add(GRACE.0).min(HumanDuration::LONGEST.0))
+        HumanDuration(takes.saturating_add(GRACE.0).min(HumanDuration::MAX.0))
     }
 }

@@ -1,30 +1,13 @@
-//! The addresses of a name, by the way that every program here finds them. What has to be asked of one name server, or is
-//! no address, takes a reader of DNS messages that an agent does not carry.
+//! The transport of DNS: the system's resolver, as every program of this host uses it.
 
-use backburn_experiments::document::DnsProvider;
-use backburn_experiments::probes::{NoValue, plain};
-use serde_json::{Value, json};
+use backburn_experiments::probes::{DnsProvider, ProbeResult, not_resolved};
 use std::net::ToSocketAddrs as _;
 
-/// `{code, answers}`, the addresses as text.
-pub(super) fn measure(provider: &DnsProvider) -> Result<Value, NoValue> {
-    let wanted = provider.record.as_deref().unwrap_or("A");
-    let is_v4 = wanted.eq_ignore_ascii_case("A");
-    if provider.server.is_some() || !(is_v4 || wanted.eq_ignore_ascii_case("AAAA")) {
-        return Err(NoValue::Broken(
-            "an agent asks the system for `A` and `AAAA` only, and no `server`: leave out `from`, and the controller measures it; \
-             or have a `process` probe run e.g. `dig`"
-                .into(),
-        ));
-    }
+/// Resolves the name to addresses. Agents refuse any other question before.
+pub(super) fn measure(provider: &DnsProvider) -> ProbeResult {
     let name = &provider.name;
-    let found = (name.as_str(), 0).to_socket_addrs().map_err(|error| {
-        NoValue::NoAnswer(format!("`{name}` could not be resolved: {}", plain(&error)))
-    })?;
-    let answers: Vec<String> = found
-        .map(|address| address.ip())
-        .filter(|ip| ip.is_ipv4() == is_v4)
-        .map(|ip| ip.to_string())
-        .collect();
-    Ok(json!({"code": "No Error", "answers": answers}))
+    let found = (name.as_str(), 0)
+        .to_socket_addrs()
+        .map_err(|error| not_resolved(name, &error))?;
+    Ok(provider.system_value(found.map(|address| address.ip())))
 }

@@ -1,63 +1,57 @@
-//! An HTTP request over HTTP/1.1, a connection of its own each time. What is asked and what an
-//! answer comes to is in `backburn_experiments::probes`, since the controller measures the same.
+//! The transport of HTTP: HTTP/1.1, over a new connection each time. What is sent and what an answer is worth stands in
+//! `backburn_experiments::probes`, since the controller measures the same.
 
 use super::tls;
 use crate::children::MAX_ANSWER_BYTES;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::document::HttpProvider;
-use backburn_experiments::probes::http::{
-    Asked, MOST_REDIRECTS, limits, too_long, too_many_redirects, value,
+use backburn_experiments::probes::tls::connection_error;
+use backburn_experiments::probes::{
+    HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, ProbeError, ProbeResult,
+    body_too_long, not_resolved,
 };
-use backburn_experiments::probes::{NoValue, late, plain};
-use serde_json::Value;
 use std::io;
-use std::sync::Arc;
 use ureq::http::{Method, Request, Response};
-use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
 
-/// `{status, headers, body}`; the body parsed where its type says JSON. How long all of it takes is the caller's to bound.
-pub(super) fn measure(provider: &HttpProvider, longest: Option<HumanDuration>) -> Result<Value, NoValue> {
-    let mut asked = Asked::from(provider).map_err(NoValue::Broken)?;
-    let (connect, _) = limits(provider, longest);
+/// Measures the provider. The caller bounds how long all of it may take.
+pub(super) fn measure(provider: &HttpProvider, timeout: Option<HumanDuration>) -> ProbeResult {
+    let mut exchange = HttpExchange::new(provider)?;
+    let connect = provider.connect_limit(timeout);
     let verify = provider.verify_tls.unwrap_or(true);
-    for _ in 0..=MOST_REDIRECTS {
-        let mut tries = provider.max_retries.unwrap_or(0);
-        let mut response = loop {
-            match ask(&asked, verify, connect) {
-                Err(Failed::ToConnect(_)) if tries > 0 => tries -= 1,
-                Err(Failed::ToConnect(why) | Failed::Later(why)) => return Err(why),
-                Ok(response) => break response,
+    loop {
+        let mut response = match send(exchange.request(), verify, connect) {
+            Ok(response) => response,
+            Err(error) => {
+                exchange.next(Err(error))?;
+                continue;
             }
         };
-        match asked.redirected(response.status(), response.headers())? {
-            Some(next) => asked = next,
-            None => {
-                let body = response
-                    .body_mut()
-                    .with_config()
-                    .limit(MAX_ANSWER_BYTES as u64)
-                    .read_to_vec()
-                    .map_err(|error| match no_value(error, &asked, connect) {
-                        Failed::ToConnect(why) | Failed::Later(why) => why,
-                    })?;
-                return Ok(value(response.status(), response.headers(), &body));
-            }
+        let answer = Ok((response.status(), response.headers()));
+        if exchange.next(answer)? == NextStep::Send {
+            continue;
         }
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_ANSWER_BYTES as u64)
+            .read_to_vec()
+            .map_err(|error| http_error(error, exchange.request(), connect))?;
+        return Ok(HttpExchange::value(
+            response.status(),
+            response.headers(),
+            &body,
+        ));
     }
-    Err(too_many_redirects())
 }
 
-/// Whether it failed before anything could have been sent.
-enum Failed {
-    ToConnect(NoValue),
-    Later(NoValue),
-}
-
-fn ask(asked: &Asked, verify: bool, connect: HumanDuration) -> Result<Response<Body>, Failed> {
-    let broken = |why: String| Failed::Later(NoValue::Broken(why));
+fn send(
+    request: &HttpRequest,
+    verify: bool,
+    connect: HumanDuration,
+) -> Result<Response<Body>, HttpError> {
+    let broken = |why: String| HttpError::Exchange(ProbeError::Broken(why));
     let config = Agent::config_builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -65,87 +59,73 @@ fn ask(asked: &Asked, verify: bool, connect: HumanDuration) -> Result<Response<B
         .max_redirects_will_error(false)
         .allow_non_standard_methods(true)
         .timeout_connect(Some(connect.0))
-        .max_idle_connections(0);
-    let agent = match asked.uri.scheme_str() == Some("https") {
-        true if verify => {
-            let connector = ().chain(TcpConnector::default());
-            let config_of_tls = tls::checked().map_err(broken)?;
-            let connector = connector.chain(tls::TlsConnector(config_of_tls));
-            Agent::with_parts(config.build(), connector, DefaultResolver::default())
-        }
+        .max_idle_connections(0)
+        .build();
+    let agent = match request.uri.scheme_str() == Some("https") {
         true => {
-            let ring = Arc::new(rustls::crypto::ring::default_provider());
-            let tls = TlsConfig::builder()
-                .provider(TlsProvider::Rustls)
-                .unversioned_rustls_crypto_provider(ring)
-                .disable_verification(true);
-            Agent::new_with_config(config.tls_config(tls.build()).build())
+            let tls = tls::TlsConnector(tls::config(verify).map_err(broken)?);
+            let connector = ().chain(TcpConnector::default()).chain(tls);
+            Agent::with_parts(config, connector, DefaultResolver::default())
         }
-        false => Agent::new_with_config(config.build()),
+        false => Agent::new_with_config(config),
     };
-    let mut request = Request::builder()
-        .method(&asked.method)
-        .uri(&asked.uri)
-        .body(asked.body.as_slice())
+    let mut sent = Request::builder()
+        .method(&request.method)
+        .uri(&request.uri)
+        .body(request.body.as_slice())
         .map_err(|error| broken(error.to_string()))?;
-    request.headers_mut().clone_from(&asked.headers);
-    let bare = matches!(asked.method, Method::GET | Method::HEAD) && asked.body.is_empty();
-    let answer = match bare {
-        true => agent.run(request.map(|_| ())),
-        false => agent.run(request),
+    sent.headers_mut().clone_from(&request.headers);
+    let is_bare = matches!(request.method, Method::GET | Method::HEAD) && request.body.is_empty();
+    let answer = match is_bare {
+        true => agent.run(sent.map(|_| ())),
+        false => agent.run(sent),
     };
-    answer.map_err(|error| no_value(error, asked, connect))
+    answer.map_err(|error| http_error(error, request, connect))
 }
 
-fn no_value(error: ureq::Error, asked: &Asked, connect: HumanDuration) -> Failed {
-    use io::ErrorKind as Kind;
+fn http_error(error: ureq::Error, request: &HttpRequest, connect: HumanDuration) -> HttpError {
+    use io::ErrorKind;
     use ureq::{Error, Timeout};
-    let host = asked.uri.host().unwrap_or_default();
+    let host = request.uri.host().unwrap_or_default();
+    let no_answer = |why: String| ProbeError::NoAnswer(why);
     match error {
-        // What TLS itself finds fault with arrives so.
-        Error::Io(error) if error.kind() == Kind::InvalidData => {
-            Failed::ToConnect(tls::no_value(&error, &format!("TLS with `{host}`")))
+        // An error that TLS itself found arrives so.
+        Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            HttpError::Connect(connection_error(&error, &format!("TLS with `{host}`")))
         }
-        // The standard library has no kind for it; its words are held by a test.
+        // The standard library has no kind for it; a test holds its words.
         Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
-            Failed::ToConnect(NoValue::NoAnswer(format!(
-                "`{host}` could not be resolved: {}",
-                plain(&error)
-            )))
+            HttpError::Connect(not_resolved(host, &error))
         }
-        Error::Io(error) => {
-            let connecting = matches!(
-                error.kind(),
-                Kind::ConnectionRefused
-                    | Kind::HostUnreachable
-                    | Kind::NetworkUnreachable
-                    | Kind::NetworkDown
-                    | Kind::AddrNotAvailable
-                    | Kind::PermissionDenied
-            );
-            match connecting {
-                true => Failed::ToConnect(NoValue::from_network(
-                    &error,
-                    &format!("connecting to `{host}`"),
-                )),
-                false => Failed::Later(NoValue::from_network(&error, "waiting for the answer")),
-            }
+        Error::Io(error) => match error.kind() {
+            ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied => HttpError::Connect(ProbeError::from_network(
+                &error,
+                &format!("connecting to `{host}`"),
+            )),
+            _ => HttpError::Exchange(ProbeError::from_network(&error, "waiting for the answer")),
+        },
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+            HttpError::Connect(ProbeError::timed_out(connect))
         }
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Failed::ToConnect(late(connect)),
         Error::HostNotFound => {
-            Failed::ToConnect(NoValue::NoAnswer(format!("`{host}` could not be resolved")))
+            HttpError::Connect(no_answer(format!("`{host}` could not be resolved")))
         }
-        Error::ConnectionFailed => Failed::ToConnect(NoValue::NoAnswer(format!(
-            "`{host}` could not be connected to"
-        ))),
+        Error::ConnectionFailed => {
+            HttpError::Connect(no_answer(format!("connecting to `{host}` failed")))
+        }
         Error::Rustls(error) => {
-            let error = io::Error::new(Kind::InvalidData, error);
-            Failed::ToConnect(tls::no_value(&error, &format!("TLS with `{host}`")))
+            let error = io::Error::new(ErrorKind::InvalidData, error);
+            HttpError::Connect(connection_error(&error, &format!("TLS with `{host}`")))
         }
-        Error::BodyExceedsLimit(_) => Failed::Later(too_long(MAX_ANSWER_BYTES)),
+        Error::BodyExceedsLimit(_) => HttpError::Exchange(body_too_long(MAX_ANSWER_BYTES)),
         Error::Timeout(_) | Error::Protocol(_) | Error::LargeResponseHeader(..) => {
-            Failed::Later(NoValue::NoAnswer(format!("no answer in HTTP: {error}")))
+            HttpError::Exchange(no_answer(format!("no answer in HTTP: {error}")))
         }
-        error => Failed::Later(NoValue::Broken(error.to_string())),
+        error => HttpError::Exchange(ProbeError::Broken(error.to_string())),
     }
 }

@@ -1,43 +1,41 @@
-//! Probes that a controller has measured from here. Each is a child process of the worker, this
-//! program again, so that nothing that is measured can hold up or bring down who puts faults back.
-//! See `children`.
+//! The probes that a controller has measured from this host: one transport for each kind. What is sent and what an answer is worth stands
+//! in `backburn_experiments::probes`.
 //!
-//! The child ends itself when its time is over or the worker has died; the worker ends it where it does not. A program that it
-//! runs is ended with it, and what that has left running is left alone.
+//! Each probe is a child process of the worker, so that nothing that is measured can hold up or bring down the process that reverts faults:
+//! see `child_task`. A program that a probe runs ends with it; what the program has left running is left alone.
 
 mod capture;
-mod child;
 mod dns;
 mod http;
 mod process;
-mod prometheus;
 mod tcp;
 mod tls;
 
-use crate::children::MAX_ANSWER_BYTES;
+use crate::children::{ChildAnswer, MAX_ANSWER_BYTES};
 use crate::policy::HostPolicy;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::probes::{NoValue, late, within};
+use backburn_experiments::probes::{ProbeError, ProbeResult, Transport};
 use backburn_experiments::wire::ProbeOutcome;
 use serde::{Deserialize, Serialize};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The longest that anything may take, whatever is said.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// The longest that any probe may take, whatever its time-out.
+const MAX_PROBE_TIME: Duration = Duration::from_secs(3600);
 
-/// How long a child may go on after its time; it ends by itself where the machine is well.
-const GRACE: Duration = Duration::from_secs(5);
+/// How much longer than its probe a child may live. It ends by itself where the machine is well.
+const CHILD_GRACE: Duration = Duration::from_secs(5);
 
 /// What a child is to measure.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProbeJob {
     provider: Provider,
     /// How long all of it may take.
-    within: HumanDuration,
-    /// The time-out of the activity, where the provider says nothing of that.
+    limit: HumanDuration,
+    /// The time-out of the activity, for a provider that has none of its own.
     timeout: Option<HumanDuration>,
-    /// What this host allows: a program is looked up by the child, since a path may hang.
+    /// What this host allows. The child looks programs up, since a path may hang.
     policy: HostPolicy,
 }
 
@@ -46,12 +44,21 @@ impl ProbeJob {
     ///
     /// # Errors
     /// Agents do not measure this provider; says why.
-    pub fn new(provider: Provider, timeout: Option<HumanDuration>, policy: &HostPolicy) -> Result<Self, String> {
-        is_measured_here(&provider)?;
-        let within = HumanDuration(within(&provider, timeout).0.min(LONGEST));
+    pub fn new(
+        provider: Provider,
+        timeout: Option<HumanDuration>,
+        policy: &HostPolicy,
+    ) -> Result<Self, String> {
+        let probe = provider
+            .probe()
+            .ok_or("a fault is injected, not measured")?;
+        if let Some(why) = probe.refused_by_agents() {
+            return Err(why.into());
+        }
+        let limit = HumanDuration(probe.time_limit_on_agent(timeout).0.min(MAX_PROBE_TIME));
         Ok(ProbeJob {
             provider,
-            within,
+            limit,
             timeout,
             policy: policy.clone(),
         })
@@ -59,61 +66,73 @@ impl ProbeJob {
 
     /// How long the child that runs this job may live. It ends by itself a grace period earlier.
     pub fn child_timeout(&self) -> Duration {
-        self.within.0 + GRACE
+        self.limit.0 + CHILD_GRACE
     }
 
     /// The outcome where the child does not answer within [`child_timeout`](Self::child_timeout).
     pub fn timed_out(&self) -> ProbeOutcome {
-        in_time(&self.provider, Err(late(self.within))).into()
+        self.judge(Err(ProbeError::timed_out(self.limit))).into()
+    }
+
+    /// Measures the provider. The answer is a [`ProbeOutcome`] as JSON, in time and of at most [`MAX_ANSWER_BYTES`].
+    pub fn run(self) -> Vec<u8> {
+        let (limit, job) = (self.limit.0, Arc::new(self));
+        let (sender, receiver) = mpsc::channel();
+        let measured = Arc::clone(&job);
+        std::thread::spawn(move || sender.send(measured.measure()).ok());
+        let answer = match receiver.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(ProbeError::timed_out(job.limit)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ProbeError::Broken(
+                "the process that measures it ended without an answer".into(),
+            )),
+        };
+        let as_json = |outcome: ProbeResult| {
+            serde_json::to_vec(&ProbeOutcome::from(outcome)).unwrap_or_default()
+        };
+        let outcome = as_json(job.judge(answer));
+        match outcome.len() > MAX_ANSWER_BYTES {
+            true => as_json(answer_too_long()),
+            false => outcome,
+        }
+    }
+
+    fn measure(&self) -> ProbeResult {
+        let transport = (self.provider.probe()).map(|probe| probe.transport(self.timeout));
+        match transport {
+            Some(Transport::Http(http)) => http::measure(&http, self.timeout),
+            Some(Transport::Tcp(tcp)) => tcp::measure(tcp),
+            Some(Transport::Dns(dns)) => dns::measure(dns),
+            Some(Transport::Process(process)) => process::measure(process, &self.policy),
+            Some(Transport::Python(_) | Transport::Host(_)) | None => {
+                Err(ProbeError::Broken("agents do not measure this".into()))
+            }
+        }
+    }
+
+    fn judge(&self, answer: ProbeResult) -> ProbeResult {
+        match self.provider.probe() {
+            Some(probe) => probe.judge(answer),
+            None => answer,
+        }
     }
 }
 
-/// The outcome that a child said.
-pub fn outcome(answer: crate::children::ChildAnswer, late: ProbeOutcome) -> ProbeOutcome {
-    use crate::children::ChildAnswer;
+/// The outcome of a probe whose child gave this answer; `timed_out` is [`ProbeJob::timed_out`].
+pub fn outcome(answer: ChildAnswer, timed_out: ProbeOutcome) -> ProbeOutcome {
     match answer {
         ChildAnswer::Output(output) => serde_json::from_slice(&output).unwrap_or_else(|_| {
-            ProbeOutcome::Broken("what measures it has died without an answer".into())
+            ProbeOutcome::Broken("the process that measures it died without an answer".into())
         }),
-        ChildAnswer::TimedOut => late,
-        ChildAnswer::TooLong => too_long().into(),
+        ChildAnswer::TimedOut => timed_out,
+        ChildAnswer::TooLong => answer_too_long().into(),
         ChildAnswer::Broken(why) => ProbeOutcome::Broken(why),
     }
 }
 
-fn is_measured_here(provider: &Provider) -> Result<(), String> {
-    match provider {
-        Provider::Http(_)
-        | Provider::Prometheus(_)
-        | Provider::Tcp(_)
-        | Provider::Dns(_)
-        | Provider::Process(_) => Ok(()),
-        Provider::Python(_) => {
-            Err("an agent runs no Python: leave out `from`, and the controller measures it".into())
-        }
-        Provider::Host(_) => Err("a figure of the host is no probe's to measure".into()),
-        Provider::Fault(fault) => Err(format!(
-            "`{}` is a fault: it is injected, nobody measures it",
-            fault.fault
-        )),
-    }
-}
-
-/// The outcome, as it is judged for this provider: an instrument that does not answer is broken.
-fn in_time(
-    provider: &Provider,
-    outcome: Result<serde_json::Value, NoValue>,
-) -> Result<serde_json::Value, NoValue> {
-    use backburn_experiments::probes::prometheus;
-    match provider {
-        Provider::Prometheus(_) => prometheus::value(outcome),
-        _ => outcome,
-    }
-}
-
-fn too_long() -> Result<serde_json::Value, NoValue> {
-    Err(NoValue::Broken(format!(
-        "the answer is longer than {} MiB, which is the most that an agent hands on",
+fn answer_too_long() -> ProbeResult {
+    Err(ProbeError::Broken(format!(
+        "the answer is longer than {} MiB, the most that an agent passes on",
         MAX_ANSWER_BYTES >> 20
     )))
 }

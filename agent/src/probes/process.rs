@@ -1,24 +1,24 @@
 //! A program that is run, never through a shell, where the owner of this host allows it. Its own exit is its end: a daemon
 //! that it leaves behind is left alone.
 
-use super::capture::Capture;
+use super::capture::OutputCapture;
 use crate::children::MAX_ANSWER_BYTES;
 use crate::host::wait_readable;
 use crate::policy::HostPolicy;
-use backburn_experiments::argv::argv;
-use backburn_experiments::document::ProcessProvider;
-use backburn_experiments::probes::{NoValue, plain, text_of};
+use backburn_experiments::probes::{
+    ProbeError, ProbeResult, ProcessProvider, exit_value, io_error_text, output_too_long,
+    value_text,
+};
 use backburn_experiments::wire::Refusal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde_json::{Value, json};
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// How often is looked whether a program has written too much.
-const LOOK_EACH: Duration = Duration::from_millis(20);
+/// How often the length of what a program has written is checked.
+const OUTPUT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The file of the program, where the policy allows it.
 ///
@@ -28,7 +28,7 @@ fn allowed(provider: &ProcessProvider, policy: &HostPolicy) -> Result<PathBuf, R
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |name: &str| found(name, &path);
     let program = policy.permits_program(&provider.path, found)?;
-    // The loader would run another file's code in the name of the one that is allowed. Source: ld.so(8).
+    // With these the loader runs the code of other files than the allowed program. Source: ld.so(8).
     let loads = |name: &&String| name.starts_with("LD_");
     match provider
         .env
@@ -39,7 +39,7 @@ fn allowed(provider: &ProcessProvider, policy: &HostPolicy) -> Result<PathBuf, R
     {
         Some(name) => Err(Refusal::new(
             "policy",
-            format!("a program that is run for a controller gets no `{name}`"),
+            format!("a controller must not set `{name}` for a program"),
         )),
         None => Ok(program),
     }
@@ -60,15 +60,16 @@ fn found(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
         .find(runs)
 }
 
-/// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
-pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> Result<Value, NoValue> {
+/// Runs the program until it ends by itself.
+pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> ProbeResult {
     let name = &provider.path;
-    let broken = |error: io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
-    let program = allowed(provider, policy).map_err(|no| NoValue::Broken(no.to_string()))?;
-    let argv = argv(provider).map_err(NoValue::Broken)?;
+    let broken =
+        |error: io::Error| ProbeError::Broken(format!("`{name}`: {}", io_error_text(&error)));
+    let program = allowed(provider, policy).map_err(|no| ProbeError::Broken(no.to_string()))?;
+    let argv = provider.argv().map_err(ProbeError::Broken)?;
     let (stdout, stderr) = (
-        Capture::new().map_err(broken)?,
-        Capture::new().map_err(broken)?,
+        OutputCapture::new().map_err(broken)?,
+        OutputCapture::new().map_err(broken)?,
     );
     let mut command = crate::host::program(&program);
     // A group of its own: what it leaves running is not ended with the process that measures it.
@@ -80,31 +81,25 @@ pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> Result
         .stdout(stdout.stream().map_err(broken)?)
         .stderr(stderr.stream().map_err(broken)?);
     for (name, value) in provider.env.iter().flatten() {
-        command.env(name, text_of(value));
+        command.env(name, value_text(value));
     }
     let mut child = command.spawn().map_err(broken)?;
     let status = end_of(&mut child, [&stdout, &stderr]).map_err(broken)?;
-    let taken = |stream: Capture| match stream.take(MAX_ANSWER_BYTES as u64) {
-        Ok(bytes) if bytes.len() > MAX_ANSWER_BYTES => Err(NoValue::Broken(format!(
-            "it wrote more than {} MiB",
-            MAX_ANSWER_BYTES >> 20
-        ))),
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    let output = |stream: OutputCapture| match stream.take(MAX_ANSWER_BYTES as u64) {
+        Ok(bytes) if bytes.len() > MAX_ANSWER_BYTES => Err(output_too_long(MAX_ANSWER_BYTES)),
+        Ok(bytes) => Ok(bytes),
         Err(error) => Err(broken(error)),
     };
-    Ok(json!({
-        "status": status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
-        "stdout": taken(stdout)?,
-        "stderr": taken(stderr)?,
-    }))
+    let (stdout, stderr) = (output(stdout)?, output(stderr)?);
+    Ok(exit_value(status.code(), status.signal(), &stdout, &stderr))
 }
 
 /// Waits for the program's own end; kills it where it has written too much.
-fn end_of(child: &mut Child, streams: [&Capture; 2]) -> io::Result<ExitStatus> {
+fn end_of(child: &mut Child, streams: [&OutputCapture; 2]) -> io::Result<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
-    while !wait_readable(&ended, LOOK_EACH)? {
+    while !wait_readable(&ended, OUTPUT_CHECK_INTERVAL)? {
         let mut lengths = streams.iter().map(|stream| stream.length());
         if lengths.any(|length| length.is_ok_and(|length| length > MAX_ANSWER_BYTES as u64)) {
             child.kill()?;

@@ -1,27 +1,25 @@
-//! Whether a TCP connection can be made.
+//! The transport of TCP: connecting.
 
-use backburn_experiments::document::TcpProvider;
-use backburn_experiments::probes::{NoValue, plain};
-use serde_json::{Value, json};
+use backburn_experiments::probes::{
+    ProbeError, ProbeResult, TcpProvider, no_address, not_resolved,
+};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Instant;
 
-/// `{connected: true, took}`, with the seconds that it took.
-pub(super) fn measure(provider: &TcpProvider) -> Result<Value, NoValue> {
+/// Connects to the first address of the host that accepts.
+pub(super) fn measure(provider: &TcpProvider) -> ProbeResult {
     let began = Instant::now();
     let host = provider.host.trim_start_matches('[').trim_end_matches(']');
-    // A name that does not resolve is somebody not answering too: its users see an outage.
-    let addresses = (host, provider.port).to_socket_addrs().map_err(|error| {
-        NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error)))
-    })?;
-    let mut last = NoValue::NoAnswer(format!("`{host}` has no address"));
+    let addresses = (host, provider.port)
+        .to_socket_addrs()
+        .map_err(|error| not_resolved(host, &error))?;
+    let mut last = no_address(host);
     for address in addresses {
         match TcpStream::connect(address) {
-            Ok(_) => {
-                let took = began.elapsed().as_secs_f64();
-                return Ok(json!({"connected": true, "took": took}));
+            Ok(_) => return Ok(TcpProvider::connected(began.elapsed())),
+            Err(error) => {
+                last = ProbeError::from_network(&error, &format!("connecting to {address}"));
             }
-            Err(error) => last = NoValue::from_network(&error, &format!("connecting to {address}")),
         }
     }
     Err(last)

@@ -40,12 +40,12 @@ pub enum EventKind {
 /// What comes from one agent, for a receiver of many.
 #[derive(Debug)]
 pub struct AgentEvent {
-    /// The agent's name.
+    /// The name of the agent it comes from.
     pub agent: Arc<str>,
     /// The number of the connection it came over. What arrives late over an earlier connection says nothing about the
     /// next one.
     pub connection: u64,
-    /// What came.
+    /// The event itself.
     pub kind: EventKind,
 }
 

@@ -12,9 +12,9 @@ pub type Inventory = Vec<(String, BTreeMap<String, String>)>;
 
 /// An agent that takes part in a run. Its events go to whoever reserved it.
 pub struct AgentSession {
-    /// Its introduction.
+    /// The introduction that it sent first.
     pub hello: Hello,
-    /// Sends it commands.
+    /// The handle that sends it commands.
     pub handle: AgentHandle,
     /// The number of the connection over which its events come.
     pub connection: u64,

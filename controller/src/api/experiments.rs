@@ -11,12 +11,12 @@ use super::types::safe_integer::optional_safe_integer;
 use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
-use crate::service::{Actor, RequestedDocument, RunSpec, StartError};
+use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
 use crate::store::{self, ExperimentRef, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::check::without_controls;
+use backburn_experiments::chaostoolkit::without_controls;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -247,7 +247,7 @@ pub(super) async fn start_request(
                     approval: None,
                 },
             )),
-            Err(StartError::Waits(approval)) => Ok((
+            Err(RunStartError::Waits(approval)) => Ok((
                 StatusCode::ACCEPTED,
                 StartRunResult {
                     run: None,

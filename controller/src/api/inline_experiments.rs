@@ -12,7 +12,7 @@ use crate::store::Trigger;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use backburn_experiments::check::without_controls;
+use backburn_experiments::chaostoolkit::without_controls;
 use backburn_experiments::json;
 
 fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {

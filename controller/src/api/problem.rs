@@ -1,7 +1,7 @@
 //! The answer to a request that fails: a problem document (RFC 9457) with the rule that was violated and a hint.
 
 use super::types::{DocumentProblem, ProblemDetails};
-use crate::service::StartError;
+use crate::service::RunStartError;
 use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -120,13 +120,13 @@ impl From<Refusal> for ApiProblem {
     }
 }
 
-impl From<StartError> for ApiProblem {
-    fn from(refused: StartError) -> Self {
+impl From<RunStartError> for ApiProblem {
+    fn from(refused: RunStartError) -> Self {
         match refused {
-            StartError::Invalid(problems) => ApiProblem::invalid(problems),
-            StartError::Refusal(refusal) => refusal.into(),
-            StartError::Store(error) => error.into(),
-            StartError::Waits(approval) => ApiProblem::new(
+            RunStartError::Invalid(problems) => ApiProblem::invalid(problems),
+            RunStartError::Refusal(refusal) => refusal.into(),
+            RunStartError::Store(error) => error.into(),
+            RunStartError::Waits(approval) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(

@@ -1,8 +1,8 @@
 //! Reads an experiment from its file, with variables from the command line and the environment, and formats its problems.
 
 use super::{CommandFailure, EXIT_INVALID, print_stderr};
-use backburn_experiments::check::{self, Experiment, Fault, Sources};
-use backburn_experiments::substitute::convert;
+use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
+use backburn_experiments::chaostoolkit::{self, convert};
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -36,7 +36,7 @@ impl ControlsOption {
         if !self.ignore {
             return false;
         }
-        let left_out = check::without_controls(document);
+        let left_out = chaostoolkit::without_controls(document);
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
             print_stderr(&format!(
@@ -261,9 +261,9 @@ pub(crate) fn check(
 
 /// Checks the text of an experiment, with variables from these sources.
 pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
-    let faults: Vec<Fault<'_>> = backburn_agent::faults::FAULTS
+    let faults: Vec<KnownFault<'_>> = backburn_agent::faults::FAULTS
         .iter()
-        .map(|fault| Fault {
+        .map(|fault| KnownFault {
             name: fault.name,
             one_shot: fault.one_shot,
             check: Box::new(|arguments| fault.check(arguments)),

@@ -43,7 +43,7 @@ pub(super) fn exit_code(code: u8) -> u8 {
 
 fn not_written(what: &str, error: &io::Error) {
     OUTPUT_LOST.store(true, Ordering::Relaxed);
-    let why = backburn_experiments::probes::plain(error);
+    let why = backburn_experiments::probes::io_error_text(error);
     print_stderr(&format!("error: {what} could not be written: {why}\n"));
 }
 
@@ -64,7 +64,7 @@ impl ReportFile {
     /// The file cannot be written to. That includes a named pipe without a reader.
     pub(super) fn open(path: &Path) -> Result<Self, CommandFailure> {
         let failed = |error: io::Error| {
-            let why = backburn_experiments::probes::plain(&error);
+            let why = backburn_experiments::probes::io_error_text(&error);
             CommandFailure::invalid(format!("{}: {why}", path.display()))
         };
         let open = |create_new| {

@@ -7,7 +7,7 @@ use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtim
 use backburn::api::types::RunPlan;
 use backburn::runner;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::EVERY;
+use backburn_experiments::check::DEFAULT_SAMPLING_INTERVAL;
 use backburn_experiments::document::HypothesisStrategy;
 use backburn_experiments::journal::Outcome;
 use backburn_experiments::wire::{PlanView, Refusal};
@@ -72,7 +72,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
-    let frequency = command.hypothesis_frequency.unwrap_or(EVERY);
+    let frequency = command.hypothesis_frequency.unwrap_or(DEFAULT_SAMPLING_INTERVAL);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.host.start()?;
     let preview = runtime()?

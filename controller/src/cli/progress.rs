@@ -5,8 +5,7 @@ use super::progress_tty::TtyProgress;
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{Event, JournalEntry, Judgement, Phase};
-use backburn_experiments::wire::EndedInjection;
+use backburn_experiments::journal::{Event, JournalEntry, Judgement, Tone};
 use owo_colors::OwoColorize;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -86,10 +85,17 @@ impl Palette {
     }
 
     pub(super) fn judged(self, judgement: Judgement) -> String {
-        match judgement {
-            Judgement::Within => self.success("✓"),
-            Judgement::Outside => self.failure("✗"),
-            Judgement::Unknown => self.warning("?"),
+        let (tone, mark) = judgement.mark();
+        self.toned(tone, mark)
+    }
+
+    pub(super) fn toned(self, tone: Tone, text: &str) -> String {
+        match tone {
+            Tone::Plain => text.to_owned(),
+            Tone::Dim => self.dim(text),
+            Tone::Success => self.success(text),
+            Tone::Warning => self.warning(text),
+            Tone::Failure => self.failure(text),
         }
     }
 }
@@ -212,166 +218,17 @@ impl LineFormatter {
     }
 
     fn text(&mut self, event: &Event) -> Option<String> {
-        let paint = self.paint;
-        Some(match event {
-            Event::RunStarted {
-                run, title, seed, ..
-            } => format!("{title} (run {run}, seed {seed})"),
-            Event::AgentJoined {
-                agent, recovered, ..
-            } if recovered.is_empty() => format!("agent {agent} takes part"),
-            Event::AgentJoined {
-                agent, recovered, ..
-            } => {
-                format!(
-                    "agent {agent} takes part; it reverted {} injections of agents that died earlier",
-                    recovered.len()
-                )
-            }
-            Event::TargetPicked {
-                target,
-                matched,
-                picked,
-            } => {
-                format!(
-                    "target {target}: {} of {} agents: {}",
-                    picked.len(),
-                    matched.len(),
-                    picked.join(", ")
-                )
-            }
-            Event::Planned { activity, plan, .. } => {
-                let names: Vec<&str> = plan
-                    .victims
-                    .iter()
-                    .map(|victim| victim.name.as_str())
-                    .collect();
-                let warnings = plan.warnings.iter();
-                let warnings = warnings
-                    .map(|warning| format!("\n{}", paint.warning(&format!("WARNING: {warning}"))));
-                format!(
-                    "{activity}: would hit {}{}",
-                    if names.is_empty() {
-                        "this host".into()
-                    } else {
-                        names.join(", ")
-                    },
-                    warnings.collect::<String>()
-                )
-            }
-            Event::PhaseStarted { phase } => paint.dim(phase_name(*phase)),
-            Event::Interrupted { reason } => paint.failure(&format!("interrupted: {reason}")),
-            Event::NotStarted { rule, reason, .. } => {
-                paint.failure(&format!("not started: {reason} (rule: {rule})"))
-            }
-            Event::Sampled {
-                probe,
-                judgement,
-                why,
-                ..
-            } => {
-                if self.last.insert(probe.clone(), *judgement) == Some(*judgement) {
-                    return None;
-                }
-                let why = why
-                    .as_deref()
-                    .map(|why| format!(": {why}"))
-                    .unwrap_or_default();
-                format!("{} {probe}{why}", paint.judged(*judgement))
-            }
-            Event::ActivityStarted {
-                activity,
-                background,
-                ..
-            } => {
-                format!(
-                    "{activity}{}",
-                    if *background {
-                        " (in the background)"
-                    } else {
-                        ""
-                    }
-                )
-            }
-            Event::ActivityFinished {
-                activity,
-                status,
-                why,
-                judgement,
-                ..
-            } => {
-                let why = why
-                    .as_deref()
-                    .map(|why| format!(": {why}"))
-                    .unwrap_or_default();
-                let mark = judgement
-                    .map(|judgement| format!(" {}", paint.judged(judgement)))
-                    .unwrap_or_default();
-                format!(
-                    "{activity}: {}{mark}{why}",
-                    format!("{status:?}").to_lowercase()
-                )
-            }
-            Event::InjectionRequested { .. } => return None,
-            Event::InjectionRefused { refusal, .. } => {
-                paint.failure(&format!("refused: {}", refusal.what))
-            }
-            Event::Injected { injection, plan } => {
-                format!(
-                    "{injection} injected: {}",
-                    plan.changes
-                        .iter()
-                        .map(|change| change.apply.as_str())
-                        .collect::<Vec<_>>()
-                        .join("; ")
-                )
-            }
-            Event::EffectSeen { effect, .. } if effect.acts => {
-                format!("effect observed: {}", effect.seen)
-            }
-            Event::EffectSeen { effect, .. } => {
-                paint.warning(&format!("no effect: {}", effect.seen))
-            }
-            Event::InjectionEnded(ended) => ended_line(ended, paint),
-            Event::Aborted(abort) => {
-                paint.failure(&format!("aborted by {}: {}", abort.rule, abort.reason))
-            }
-            Event::AgentLost { agent, reason } => {
-                paint.failure(&format!("agent {agent} is lost: {reason}"))
-            }
-            Event::Recovered { after } => paint.success(&format!(
-                "the hypothesis holds again, {after} after the last revert"
-            )),
-            Event::NotRecovered { within } => paint.failure(&format!(
-                "the hypothesis did not hold again within {within}"
-            )),
-            Event::RunEnded => return None,
-        })
-    }
-}
-
-fn ended_line(ended: &EndedInjection, paint: Palette) -> String {
-    if ended.clean {
-        format!(
-            "{} reverted in {:.1} ms",
-            ended.injection,
-            ended.took.0.as_secs_f64() * 1e3
-        )
-    } else {
-        paint.failure(&format!(
-            "{} NOT reverted: {}",
-            ended.injection,
-            ended.residue.join("; ")
-        ))
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Gate => "── gate: does the hypothesis hold?",
-        Phase::Method => "── method",
-        Phase::Revert => "── revert",
-        Phase::Rollbacks => "── rollbacks",
-        Phase::After => "── does the hypothesis hold again?",
+        if let Event::Sampled {
+            probe, judgement, ..
+        } = event
+            && self.last.insert(probe.clone(), *judgement) == Some(*judgement)
+        {
+            return None;
+        }
+        let pieces = event.describe();
+        let pieces = pieces
+            .iter()
+            .map(|(tone, text)| self.paint.toned(*tone, text));
+        (pieces.len() > 0).then(|| pieces.collect())
     }
 }

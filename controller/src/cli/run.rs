@@ -7,9 +7,10 @@ use super::remote::{self, ControllerOptions};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::{EVERY, Experiment};
+use backburn_experiments::check::{DEFAULT_SAMPLING_INTERVAL, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::{Host, JournalEntry, toolkit_differences, toolkit_journal};
+use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
+use backburn_experiments::journal::JournalEntry;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -149,7 +150,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         experiment,
         &command.host,
         command.seed,
-        command.hypothesis_frequency.unwrap_or(EVERY),
+        command.hypothesis_frequency.unwrap_or(DEFAULT_SAMPLING_INTERVAL),
         style,
     )?;
     let CompletedRun {
@@ -170,7 +171,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         }
     }
     if let (Some(file), Some(experiment)) = (toolkit_file, &for_toolkit) {
-        let shape = toolkit_journal(experiment, &entries, verdict, &host());
+        let shape = toolkit_journal(&experiment.raw, &entries, verdict, &host());
         file.write(&format!("{shape:#}\n"));
     }
     if let Some(file) = junit_file {
@@ -186,9 +187,9 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
 }
 
 /// This host as the Chaos Toolkit's journal describes it.
-fn host() -> Host {
+fn host() -> ToolkitHost {
     let Ok(system) = nix::sys::utsname::uname() else {
-        return Host {
+        return ToolkitHost {
             platform: std::env::consts::OS.into(),
             node: "localhost".into(),
         };
@@ -200,7 +201,7 @@ fn host() -> Host {
         system.nodename(),
     ]
     .map(|part| part.to_string_lossy());
-    Host {
+    ToolkitHost {
         platform: format!("{name}-{release}-{machine}"),
         node: node.into_owned(),
     }

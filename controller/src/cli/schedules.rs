@@ -6,7 +6,7 @@ use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use backburn::api::types::UpcomingRuns;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
-use backburn_experiments::timetable::{Due, Timetable};
+use backburn_experiments::timetable::{ScheduledTime, Timetable};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -116,24 +116,24 @@ fn list_files(command: &SchedulesCommand) -> u8 {
     code
 }
 
-fn times(table: &Timetable, after: Timestamp, count: usize) -> Vec<Due> {
+fn times(table: &Timetable, after: Timestamp, count: usize) -> Vec<ScheduledTime> {
     std::iter::successors(table.next(after), |due| table.next(due.nominal))
         .take(count)
         .collect()
 }
 
-fn as_json(due: &Due) -> Value {
+fn as_json(due: &ScheduledTime) -> Value {
     match due.at == due.nominal {
         true => json!({"at": due.at}),
         false => json!({"at": due.at, "nominal": due.nominal}),
     }
 }
 
-fn lines(table: &Timetable, times: &[Due], after: Timestamp) -> String {
+fn lines(table: &Timetable, times: &[ScheduledTime], after: Timestamp) -> String {
     if times.is_empty() {
         return "  over: no further runs\n".into();
     }
-    let line = |due: &Due| {
+    let line = |due: &ScheduledTime| {
         let local = due.at.to_zoned(table.zone().clone());
         let until = after.duration_until(due.at).unsigned_abs().as_secs();
         // Days or minutes are enough here.

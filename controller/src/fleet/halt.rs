@@ -21,7 +21,7 @@ const MAX_GUARDIAN_REPORTS: usize = 10_000;
 /// What an agent did when it was told to revert everything.
 #[derive(Debug, Clone)]
 pub struct AgentReverted {
-    /// The agent's name.
+    /// The name of the agent.
     pub agent: String,
     /// The time from the command to its report that everything is gone. None if it did not report that.
     pub took: Option<Duration>,
@@ -31,6 +31,20 @@ pub struct AgentReverted {
     pub unresponsive: bool,
     /// What its guardian has reverted because its worker died or hung.
     pub guardian: Vec<EndedInjection>,
+}
+
+/// Holds events of agents back, and delivers them in their order when it is dropped.
+struct EventDeferral<'a>(&'a Fleet);
+
+impl Drop for EventDeferral<'_> {
+    fn drop(&mut self) {
+        // Under the lock, so that no later event comes in between.
+        let mut deferred = self.0.deferred();
+        for (events, event) in deferred.take().into_iter().flatten() {
+            // A run that is over does not receive any more.
+            events.send(event).ok();
+        }
+    }
 }
 
 impl Fleet {
@@ -77,9 +91,11 @@ impl Fleet {
     }
 
     /// Has every connected agent revert everything. Calls `report` for each as soon as it has answered, is known not to
-    /// answer, or the time is over.
+    /// answer, or the time is over. Runs get the events of all agents after that, or after one second: recording them at
+    /// the same time would delay the agents that have not reverted yet.
     pub async fn revert_all(&self, timeout: Duration, mut report: impl FnMut(AgentReverted)) {
         let began = Instant::now();
+        let mut deferral = Some(self.defer_events());
         let handles: Vec<(String, AgentHandle)> = (self.members().iter())
             .map(|(name, member)| (name.clone(), member.handle.clone()))
             .collect();
@@ -102,6 +118,7 @@ impl Fleet {
                 answer = answers.next() => answer,
                 () = sleep_until(began + length) => {
                     if length == HEARTBEAT_AFTER {
+                        deferral = None;
                         // Agents that do not answer heartbeats are waited for to the end.
                         for (handle, received) in waited_for.values_mut() {
                             if *received == handle.messages_received() && !handle.request_heartbeat(self.lease) {
@@ -138,9 +155,16 @@ impl Fleet {
                 guardian: Vec::new(),
             });
         }
+        drop(deferral);
         for (agent, (handle, _)) in waited_for {
             report(self.unanswered(agent, handle.is_unresponsive()));
         }
+    }
+
+    /// Holds events of agents back until the returned value is dropped.
+    fn defer_events(&self) -> EventDeferral<'_> {
+        self.deferred().get_or_insert_default();
+        EventDeferral(self)
     }
 
     fn unanswered(&self, agent: String, unresponsive: bool) -> AgentReverted {
@@ -158,5 +182,72 @@ impl Fleet {
         let runs = self.runs();
         let claims = runs.get(agent).into_iter().flatten();
         claims.map(|claim| claim.run.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Reservation;
+    use crate::fleet::reservation::tests::connect;
+    use backburn_experiments::HumanDuration;
+    use std::sync::Arc;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+    #[tokio::test]
+    async fn halt_sends_one_request_and_delivers_its_answer_to_the_run_after_all_earlier_events() {
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
+        let (from, mut to) = tokio::io::split(connect(&fleet).await);
+        let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
+        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let sessions = reservation
+            .reserve(&["a".to_owned()].into(), &sender)
+            .unwrap();
+        fleet.halt();
+        let request = sessions[0].handle.start_revert_run("run");
+        let halting = Arc::clone(&fleet);
+        let halt = tokio::spawn(async move {
+            let mut reverted = Vec::new();
+            let timeout = Duration::from_secs(30);
+            halting
+                .revert_all(timeout, |agent| reverted.push(agent))
+                .await;
+            reverted
+        });
+        let mut lines = BufReader::new(from).lines();
+        let asked = loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if line.contains("revert-all") {
+                break line;
+            }
+        };
+        assert!(asked.contains(&format!("\"request\":{request}")), "{asked}");
+        let effect = Report::AbortRuleTriggered {
+            run: "run".into(),
+            rule: String::new(),
+            seen: String::new(),
+        };
+        let answer = Report::AllReverted {
+            request,
+            owed: Vec::new(),
+            held: Vec::new(),
+        };
+        let mut line = serde_json::to_string(&effect).unwrap() + "\n";
+        to.write_all(line.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(events.try_recv().is_err(), "it is held back");
+        line = serde_json::to_string(&answer).unwrap() + "\n";
+        to.write_all(line.as_bytes()).await.unwrap();
+        let reverted = halt.await.unwrap();
+        assert!(reverted[0].took.is_some(), "{reverted:?}");
+        let mut received = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            received.push(event.kind);
+        }
+        assert!(
+            matches!(&received[..], [EventKind::Report(first), EventKind::Report(last)]
+                if matches!(**first, Report::AbortRuleTriggered { .. }) && matches!(**last, Report::AllReverted { .. })),
+            "{received:?}"
+        );
     }
 }

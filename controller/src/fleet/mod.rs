@@ -29,7 +29,7 @@ pub const FLEET_LEASE: HumanDuration = HumanDuration::seconds(30);
 /// How long an agent may take to introduce itself: it settles its ledger first.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The connected agents.
+/// All connected agents, and the runs that have reserved them.
 #[derive(Debug)]
 pub struct Fleet {
     members: Mutex<BTreeMap<String, Member>>,
@@ -40,10 +40,12 @@ pub struct Fleet {
     draining: Mutex<BTreeSet<String>>,
     /// The number of connections so far.
     connections: AtomicU64,
-    /// Whether a halt is in force: nobody may be reserved.
+    /// Whether a halt is in force: no agent may be reserved.
     is_halted: AtomicBool,
     /// What guardians have reported since the last halt for workers that died or hung, by the agent's name.
     guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
+    /// The events that are held back while agents revert in a halt; none outside of that.
+    deferred: Mutex<Option<Vec<(EventSender, AgentEvent)>>>,
     /// Changes whenever an agent connects or disconnects.
     seen: watch::Sender<u64>,
     /// Lists of fault names, which many agents share, are kept once.
@@ -93,7 +95,7 @@ struct Claim {
 /// A connected agent, as it is shown to people.
 #[derive(Debug, Clone)]
 pub struct ConnectedAgent {
-    /// Its name.
+    /// The name that its certificate proves.
     pub name: String,
     /// The version of its program.
     pub version: String,
@@ -103,7 +105,7 @@ pub struct ConnectedAgent {
     pub faults: Arc<[String]>,
     /// The address that it calls from.
     pub peer: SocketAddr,
-    /// When it connected.
+    /// The time at which it connected.
     pub since: jiff::Timestamp,
     /// Whether it has sent nothing for a lease, although it was asked.
     pub unresponsive: bool,
@@ -114,13 +116,6 @@ pub struct ConnectedAgent {
 }
 
 impl Member {
-    /// Tells the runs that reserved it that it has gone.
-    fn gone(self, why: &str) {
-        for holder in self.holders {
-            holder.send(self.connection, EventKind::Closed(why.to_owned()));
-        }
-    }
-
     fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> ConnectedAgent {
         ConnectedAgent {
             name: name.to_owned(),
@@ -135,18 +130,6 @@ impl Member {
                 .collect(),
             owed: self.introduction.owed.clone(),
         }
-    }
-}
-
-impl Holder {
-    /// Sends an event to the run. A run that is over has dropped its receiver, and releases its agents in a moment.
-    fn send(&self, connection: u64, kind: EventKind) {
-        let event = AgentEvent {
-            agent: Arc::clone(&self.agent),
-            connection,
-            kind,
-        };
-        self.events.send(event).ok();
     }
 }
 
@@ -166,6 +149,7 @@ impl Fleet {
             connections: AtomicU64::default(),
             is_halted: AtomicBool::new(false),
             guardians: Mutex::default(),
+            deferred: Mutex::default(),
             seen: watch::Sender::new(0),
             known: Mutex::default(),
             lease,
@@ -279,7 +263,7 @@ impl Fleet {
         drop(members);
         if let Some(before) = before {
             before.handle.close();
-            before.gone("it has reconnected over another connection");
+            self.report_gone(before, "it has reconnected over another connection");
         }
         self.seen.send_modify(|count| *count += 1);
         connection
@@ -310,7 +294,7 @@ impl Fleet {
         let gone = members.remove(name);
         drop(members);
         if let Some(gone) = gone {
-            gone.gone(why);
+            self.report_gone(gone, why);
         }
         self.seen.send_modify(|count| *count += 1);
     }
@@ -329,9 +313,9 @@ impl Fleet {
         match member.holders.split_last() {
             Some((last, others)) => {
                 for other in others {
-                    other.send(connection, kind.clone());
+                    self.deliver(other, connection, kind.clone());
                 }
-                last.send(connection, kind);
+                self.deliver(last, connection, kind);
             }
             None => tracing::debug!(
                 agent = name,
@@ -342,12 +326,41 @@ impl Fleet {
         true
     }
 
+    /// Tells the runs that have reserved an agent that it has gone.
+    fn report_gone(&self, member: Member, why: &str) {
+        for holder in member.holders {
+            self.deliver(
+                &holder,
+                member.connection,
+                EventKind::Closed(why.to_owned()),
+            );
+        }
+    }
+
+    /// Delivers an event to a run, or holds it back until agents have reverted in a halt. A run that is over has dropped its
+    /// receiver, and releases its agents in a moment.
+    fn deliver(&self, holder: &Holder, connection: u64, kind: EventKind) {
+        let event = AgentEvent {
+            agent: Arc::clone(&holder.agent),
+            connection,
+            kind,
+        };
+        match self.deferred().as_mut() {
+            Some(deferred) => deferred.push((holder.events.clone(), event)),
+            None => drop(holder.events.send(event)),
+        }
+    }
+
+    fn deferred(&self) -> MutexGuard<'_, Option<Vec<(EventSender, AgentEvent)>>> {
+        (self.deferred.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Disconnects an agent, e.g. because its certificate was revoked.
     pub fn disconnect(&self, name: &str) {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
         member.handle.close();
-        member.gone("it was disconnected");
+        self.report_gone(member, "it was disconnected");
         self.seen.send_modify(|count| *count += 1);
     }
 

@@ -301,13 +301,13 @@ impl Drop for Reservation {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use backburn_experiments::wire::Report;
     use tokio::io::AsyncWriteExt as _;
 
     /// An agent that has introduced itself. It disconnects when the stream is dropped.
-    async fn come(fleet: &Arc<Fleet>) -> tokio::io::DuplexStream {
+    pub(in crate::fleet) async fn connect(fleet: &Arc<Fleet>) -> tokio::io::DuplexStream {
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let serving = Arc::clone(fleet);
         tokio::spawn(async move { serving.serve("a", ([127, 0, 0, 1], 1).into(), ours).await });
@@ -325,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn reconnect_waits_for_a_newer_connection() {
         let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
-        let hangs = come(&fleet).await;
+        let hangs = connect(&fleet).await;
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
         reservation
@@ -341,7 +341,7 @@ mod tests {
             .await
             .is_err()
         );
-        let _comes = come(&fleet).await;
+        let _comes = connect(&fleet).await;
         let patience = Duration::from_secs(30);
         let reconnect = tokio::time::timeout(
             patience,
@@ -357,9 +357,9 @@ mod tests {
     #[tokio::test]
     async fn agent_that_is_draining_cannot_be_reserved_over_another_connection() {
         let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
-        let _first = come(&fleet).await;
+        let _first = connect(&fleet).await;
         let retired = DrainGuard::of(&fleet, "a");
-        let _second = come(&fleet).await;
+        let _second = connect(&fleet).await;
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
         assert!(reservation.inventory().unwrap().is_empty());

@@ -3,7 +3,7 @@
 use super::ca::AgentIdentity;
 use super::enrolment::EnrolmentPolicy;
 use crate::store::{EnrolledAgent, Hash, JoinTokenRecord, Store, StoreError, StoreErrorKind};
-use backburn_experiments::join::ShownToken;
+use backburn_experiments::join::PresentedToken;
 use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ impl AgentRegistry {
         Ok(())
     }
 
-    fn admitted(&self, token: &ShownToken, name: &str) -> Result<String, Refusal> {
+    fn admitted(&self, token: &PresentedToken, name: &str) -> Result<String, Refusal> {
         let hash = Hash::of(token.secret.as_bytes());
         let now = Timestamp::now();
         let token = match self.store.take_join_token(&token.id, &hash, now) {
@@ -165,7 +165,7 @@ async fn blocking<T: Send + 'static>(
 impl EnrolmentPolicy for Arc<AgentRegistry> {
     async fn admit(
         &self,
-        token: &ShownToken,
+        token: &PresentedToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<String, Refusal> {

@@ -45,7 +45,7 @@ pub enum CaError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The error of the file system.
         source: io::Error,
@@ -53,7 +53,7 @@ pub enum CaError {
     /// The content of a file is invalid.
     #[error("{}: {what}\nhint: restore it from a backup; with a new authority, created in an empty folder, every agent has to join again", path.display())]
     Content {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
@@ -66,7 +66,7 @@ pub enum CaError {
 /// The identity of an agent, as its certificate has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentIdentity {
-    /// The agent's name.
+    /// The name of the agent.
     pub name: String,
     /// The certificate's serial number, in lower-case hexadecimal digits.
     pub serial: String,

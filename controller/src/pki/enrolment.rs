@@ -3,7 +3,7 @@
 
 use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
-    JoinAnswer, Joined, Joining, LONGEST_JOIN_LINE, ShownToken, problem_with_name,
+    JoinAnswer, JoinResponse, JoinRequest, MAX_JOIN_LINE_BYTES, PresentedToken, problem_with_name,
 };
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, json};
@@ -26,7 +26,7 @@ pub trait EnrolmentPolicy: Send + Sync {
     /// refusal of a token has the rule `token`, and that of a name that is taken has the rule `name`.
     fn admit(
         &self,
-        token: &ShownToken,
+        token: &PresentedToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
@@ -46,9 +46,9 @@ pub trait EnrolmentPolicy: Send + Sync {
 pub struct JoiningConnection {
     /// The agent, if it has shown a certificate that is to be renewed.
     pub identity: Option<AgentIdentity>,
-    /// The TLS stream.
+    /// The TLS stream to the agent.
     pub stream: TlsStream<TcpStream>,
-    /// The agent's address.
+    /// The address that the agent connects from.
     pub peer: SocketAddr,
     /// One of the limited number of such connections, as long as this lives.
     pub(crate) _slot: OwnedSemaphorePermit,
@@ -101,17 +101,17 @@ pub async fn serve(
 
 async fn read_request_line(
     stream: &mut (impl tokio::io::AsyncBufRead + Unpin),
-) -> io::Result<Result<Joining, Refusal>> {
+) -> io::Result<Result<JoinRequest, Refusal>> {
     let mut line = Vec::new();
     stream
-        .take(LONGEST_JOIN_LINE as u64 + 1)
+        .take(MAX_JOIN_LINE_BYTES as u64 + 1)
         .read_until(b'\n', &mut line)
         .await?;
     if line.last() != Some(&b'\n') {
-        if line.len() <= LONGEST_JOIN_LINE {
+        if line.len() <= MAX_JOIN_LINE_BYTES {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let what = format!("the request is longer than {LONGEST_JOIN_LINE} bytes");
+        let what = format!("the request is longer than {MAX_JOIN_LINE_BYTES} bytes");
         return Ok(Err(
             Refusal::new("request", what).hint("give the agent fewer labels")
         ));
@@ -127,12 +127,12 @@ async fn read_request_line(
 }
 
 async fn answer(
-    joining: &Joining,
+    joining: &JoinRequest,
     client_identity: Option<&AgentIdentity>,
     authority: &CertificateAuthority,
     lifetime: Duration,
     enrol: &impl EnrolmentPolicy,
-) -> Result<(Joined, AgentIdentity), Refusal> {
+) -> Result<(JoinResponse, AgentIdentity), Refusal> {
     let request = |error: crate::pki::ca::CaError| {
         Refusal::new("request", error.to_string())
             .hint("send a certificate request (PKCS #10) in PEM that is signed by its own key")
@@ -173,7 +173,7 @@ async fn answer(
         serial: signed.serial,
     };
     enrol.issue(&agent, replaced, lifetime).await?;
-    let joined = Joined {
+    let joined = JoinResponse {
         name,
         certificate: signed.certificate,
         authority: authority.certificate().into(),

@@ -1,63 +1,45 @@
-//! A DNS question. Asked of one server it goes out as a message of our own, so that no cache and
-//! no `hosts` file answers; left to the system it goes the way that every program's does.
+//! The transport of DNS. A question to a server is a message of its own, so that no cache and no `hosts` file answers it; a question
+//! without one goes to the system's resolver, as every program's does.
 
-use super::{NoValue, limit, plain, tcp, within};
-use backburn_experiments::HumanDuration;
-use backburn_experiments::document::DnsProvider;
+use super::{ProbeError, ProbeResult, io_error_text, tcp};
 use backburn_experiments::probes::address::of_name_server;
-use hickory_proto::op::{Message, Query, ResponseCode};
+use backburn_experiments::probes::{DnsProvider, dns_answers, no_address, not_resolved};
+use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
-/// How long a datagram's answer is waited for before it is asked again (resolv.conf(5) has 5 s,
-/// which is the whole of our default).
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the answer to a datagram is waited for before it is sent again (resolv.conf(5) has 5 s, which is the default for the whole
+/// probe here).
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// `{code, answers}`: the response code in words, e.g. `No Error`, and the records' data as text.
-pub(super) async fn measure(
-    provider: &DnsProvider,
-    longest: Option<HumanDuration>,
-) -> Result<Value, NoValue> {
-    within(Some(limit(provider.timeout, longest)), answer(provider)).await?
-}
-
-async fn answer(provider: &DnsProvider) -> Result<Value, NoValue> {
-    let wanted = provider
-        .record
-        .as_deref()
-        .unwrap_or("A")
-        .to_ascii_uppercase();
-    let wanted = RecordType::from_str(&wanted)
-        .map_err(|_| NoValue::Broken(format!("`{wanted}` is no DNS record")))?;
-    match (&provider.server, wanted) {
-        (None, RecordType::A | RecordType::AAAA) => system(&provider.name, wanted).await,
-        (None, _) => ask(&first_nameserver().await?, &provider.name, wanted).await,
-        (Some(server), _) => ask(server, &provider.name, wanted).await,
+/// Asks the question. The caller bounds how long all of it may take.
+pub(super) async fn measure(provider: &DnsProvider) -> ProbeResult {
+    let (name, record) = (&provider.name, provider.record_type());
+    let record = RecordType::from_str(&record)
+        .map_err(|_| ProbeError::Broken(format!("`{record}` is not a type of DNS record")))?;
+    if provider.is_for_system() {
+        let found = tokio::net::lookup_host((name.as_str(), 0))
+            .await
+            .map_err(|error| not_resolved(name, &error))?;
+        return Ok(provider.system_value(found.map(|address| address.ip())));
+    }
+    match &provider.server {
+        Some(server) => ask(server, name, record).await,
+        None => ask(&first_nameserver().await?, name, record).await,
     }
 }
 
-async fn system(name: &str, wanted: RecordType) -> Result<Value, NoValue> {
-    let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| {
-        NoValue::NoAnswer(format!("`{name}` could not be resolved: {}", plain(&error)))
-    })?;
-    let answers: Vec<String> = found
-        .map(|address| address.ip())
-        .filter(|ip| ip.is_ipv4() == (wanted == RecordType::A))
-        .map(|ip| ip.to_string())
-        .collect();
-    Ok(json!({"code": ResponseCode::NoError.to_string(), "answers": answers}))
-}
-
-/// Source: resolv.conf(5).
-async fn first_nameserver() -> Result<String, NoValue> {
+/// The first name server of the system. Source: resolv.conf(5).
+async fn first_nameserver() -> Result<String, ProbeError> {
     let text = tokio::fs::read_to_string("/etc/resolv.conf")
         .await
-        .map_err(|error| NoValue::Broken(format!("/etc/resolv.conf: {}", plain(&error))))?;
+        .map_err(|error| {
+            ProbeError::Broken(format!("/etc/resolv.conf: {}", io_error_text(&error)))
+        })?;
     text.lines()
         .find_map(|line| {
             line.trim()
@@ -66,20 +48,20 @@ async fn first_nameserver() -> Result<String, NoValue> {
                 .next()
                 .map(str::to_owned)
         })
-        .ok_or_else(|| NoValue::Broken("/etc/resolv.conf names no server".into()))
+        .ok_or_else(|| ProbeError::Broken("/etc/resolv.conf names no server".into()))
 }
 
-async fn ask(server: &str, name: &str, wanted: RecordType) -> Result<Value, NoValue> {
-    let (host, port) = of_name_server(server).map_err(NoValue::Broken)?;
+async fn ask(server: &str, name: &str, record_type: RecordType) -> ProbeResult {
+    let (host, port) = of_name_server(server).map_err(ProbeError::Broken)?;
     let mut name =
-        Name::from_str(name).map_err(|error| NoValue::Broken(format!("`{name}`: {error}")))?;
+        Name::from_str(name).map_err(|error| ProbeError::Broken(format!("`{name}`: {error}")))?;
     name.set_fqdn(true);
     let mut question = Message::query();
     question.metadata.recursion_desired = true;
-    question.add_query(Query::query(name, wanted));
+    question.add_query(Query::query(name, record_type));
     let bytes = question
         .to_vec()
-        .map_err(|error| NoValue::Broken(error.to_string()))?;
+        .map_err(|error| ProbeError::Broken(error.to_string()))?;
     let mut reply = over_udp(&host, port, &bytes, question.metadata.id).await?;
     if reply.metadata.truncation {
         reply = over_tcp(&host, port, &bytes).await?;
@@ -87,21 +69,22 @@ async fn ask(server: &str, name: &str, wanted: RecordType) -> Result<Value, NoVa
     let answers: Vec<String> = reply
         .answers
         .iter()
-        .filter(|record| record.record_type() == wanted)
+        .filter(|record| record.record_type() == record_type)
         .map(|record| record.data.to_string())
         .collect();
-    Ok(json!({"code": reply.metadata.response_code.to_string(), "answers": answers}))
+    Ok(dns_answers(
+        &reply.metadata.response_code.to_string(),
+        answers,
+    ))
 }
 
-async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Message, NoValue> {
-    let network = |error| NoValue::from_network(&error, &format!("asking {host}:{port}"));
+async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Message, ProbeError> {
+    let network = |error| ProbeError::from_network(&error, &format!("asking {host}:{port}"));
     let server = tokio::net::lookup_host((host, port))
         .await
-        .map_err(|error| {
-            NoValue::NoAnswer(format!("`{host}` could not be resolved: {}", plain(&error)))
-        })?
+        .map_err(|error| not_resolved(host, &error))?
         .next()
-        .ok_or_else(|| NoValue::NoAnswer(format!("`{host}` has no address")))?;
+        .ok_or_else(|| no_address(host))?;
     let any: SocketAddr = if server.is_ipv4() {
         ([0; 4], 0).into()
     } else {
@@ -112,20 +95,21 @@ async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Mes
     let mut buffer = vec![0; 65_535];
     loop {
         socket.send(question).await.map_err(network)?;
-        // Datagrams get lost in health too; the whole is bounded by the caller.
-        let Ok(received) = tokio::time::timeout(ASK_AGAIN, socket.recv(&mut buffer)).await else {
+        // Datagrams get lost in a healthy network, too.
+        let Ok(received) = tokio::time::timeout(RETRY_INTERVAL, socket.recv(&mut buffer)).await
+        else {
             continue;
         };
         let length = received.map_err(network)?;
         match Message::from_vec(&buffer[..length]) {
             Ok(reply) if reply.metadata.id == id => return Ok(reply),
-            // An answer to somebody else's question, or noise.
+            // An answer to another question, or noise.
             _ => {}
         }
     }
 }
 
-async fn over_tcp(host: &str, port: u16, question: &[u8]) -> Result<Message, NoValue> {
+async fn over_tcp(host: &str, port: u16, question: &[u8]) -> Result<Message, ProbeError> {
     let mut stream = tcp::connect(host, port).await?;
     let exchange = async {
         let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
@@ -138,7 +122,10 @@ async fn over_tcp(host: &str, port: u16, question: &[u8]) -> Result<Message, NoV
     };
     let reply = exchange
         .await
-        .map_err(|error| NoValue::from_network(&error, &format!("asking {host}:{port}")))?;
-    Message::from_vec(&reply)
-        .map_err(|error| NoValue::NoAnswer(format!("{host}:{port} sent no DNS message: {error}")))
+        .map_err(|error| ProbeError::from_network(&error, &format!("asking {host}:{port}")))?;
+    Message::from_vec(&reply).map_err(|error| {
+        ProbeError::NoAnswer(format!(
+            "{host}:{port} sent something that is not a DNS message: {error}"
+        ))
+    })
 }

@@ -1,145 +1,143 @@
-//! An HTTP request over HTTP/1.1, a connection of its own each time: a probe that kept one would
-//! not notice that nobody can make a new one. What is asked and what an answer comes to is in
-//! `backburn_experiments::probes`, since agents measure the same.
+//! The transport of HTTP: HTTP/1.1, over a new connection each time, since a probe that kept one would not notice that no new one can be
+//! made. What is sent and what an answer is worth stands in `backburn_experiments::probes`, since agents measure the same.
 
-use super::{MOST, NoValue, tcp, tls, within};
+use super::{MAX_OUTPUT_BYTES, ProbeError, ProbeResult, tcp, tls, within};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::document::HttpProvider;
-use backburn_experiments::probes::http::{
-    Asked, MOST_REDIRECTS, limits, too_long, too_many_redirects, value,
+use backburn_experiments::probes::tls::connection_error;
+use backburn_experiments::probes::{
+    HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, body_too_long,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-/// `{status, headers, body}`; the body parsed where its type says JSON.
+/// Measures the provider. The caller bounds how long all of it may take.
 pub(super) async fn measure(
     provider: &HttpProvider,
-    longest: Option<HumanDuration>,
-) -> Result<Value, NoValue> {
-    let (connect, answer) = limits(provider, longest);
-    within(Some(answer), follow(provider, connect)).await?
-}
-
-async fn follow(provider: &HttpProvider, connect: HumanDuration) -> Result<Value, NoValue> {
-    let mut asked = Asked::from(provider).map_err(NoValue::Broken)?;
-    for _ in 0..=MOST_REDIRECTS {
-        let mut tries = provider.max_retries.unwrap_or(0);
-        let response = loop {
-            match ask(&asked, provider.verify_tls.unwrap_or(true), connect).await {
-                Err(Failed::ToConnect(_)) if tries > 0 => tries -= 1,
-                Err(Failed::ToConnect(why) | Failed::Later(why)) => return Err(why),
-                Ok(response) => break response,
+    timeout: Option<HumanDuration>,
+) -> ProbeResult {
+    let mut exchange = HttpExchange::new(provider)?;
+    let connect = provider.connect_limit(timeout);
+    let verify = provider.verify_tls.unwrap_or(true);
+    loop {
+        let response = match send(exchange.request(), verify, connect).await {
+            Ok(response) => response,
+            Err(error) => {
+                exchange.next(Err(error))?;
+                continue;
             }
         };
-        match asked.redirected(response.status(), response.headers())? {
-            Some(next) => asked = next,
-            None => return read(response).await,
+        let answer = Ok((response.status(), response.headers()));
+        if exchange.next(answer)? == NextStep::ReadBody {
+            return read(response).await;
         }
     }
-    Err(too_many_redirects())
 }
 
-/// Whether it failed before anything could have been sent.
-enum Failed {
-    ToConnect(NoValue),
-    Later(NoValue),
-}
-
-async fn ask(
-    asked: &Asked,
+async fn send(
+    request: &HttpRequest,
     verify: bool,
     connect: HumanDuration,
-) -> Result<Response<Incoming>, Failed> {
-    let host = asked.uri.host().unwrap_or_default();
-    let secure = asked.uri.scheme_str() == Some("https");
-    let port = asked
+) -> Result<Response<Incoming>, HttpError> {
+    let host = request.uri.host().unwrap_or_default();
+    let secure = request.uri.scheme_str() == Some("https");
+    let port = request
         .uri
         .port_u16()
         .unwrap_or(if secure { 443 } else { 80 });
     let stream = within(Some(connect), tcp::connect(host, port))
         .await
         .and_then(|connected| connected)
-        .map_err(Failed::ToConnect)?;
+        .map_err(HttpError::Connect)?;
     if secure {
-        let stream = within(Some(connect), tls::wrap(stream, host, verify))
+        let stream = within(Some(connect), tls::connect(stream, host, verify))
             .await
             .and_then(|wrapped| wrapped)
-            .map_err(Failed::ToConnect)?;
-        exchange(asked, TokioIo::new(stream)).await
+            .map_err(HttpError::Connect)?;
+        exchange(request, TokioIo::new(stream)).await
     } else {
-        exchange(asked, TokioIo::new(stream)).await
+        exchange(request, TokioIo::new(stream)).await
     }
 }
 
-async fn exchange<S>(asked: &Asked, stream: TokioIo<S>) -> Result<Response<Incoming>, Failed>
+async fn exchange<S>(
+    request: &HttpRequest,
+    stream: TokioIo<S>,
+) -> Result<Response<Incoming>, HttpError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let late = |error: hyper::Error| Failed::Later(no_answer(&error));
+    let late = |error: hyper::Error| HttpError::Exchange(http_error(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
         .await
         .map_err(late)?;
-    let path = asked.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder().method(&asked.method).uri(path);
-    if let (Some(headers), Some(authority)) = (request.headers_mut(), asked.uri.authority()) {
-        headers.clone_from(&asked.headers);
+    let path = request
+        .uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    let mut sent = Request::builder().method(&request.method).uri(path);
+    if let (Some(headers), Some(authority)) = (sent.headers_mut(), request.uri.authority()) {
+        headers.clone_from(&request.headers);
         if let (Ok(host), false) = (
             HeaderValue::from_str(authority.as_str()),
             headers.contains_key(header::HOST),
         ) {
             headers.insert(header::HOST, host);
         }
-        // hyper says nothing of a body that is not there; `requests` does, and some servers insist on it.
-        let bare = matches!(asked.method, Method::GET | Method::HEAD);
-        if !bare && asked.body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+        // hyper sends no length for an empty body; `requests` does, and some servers insist on it.
+        let bare = matches!(request.method, Method::GET | Method::HEAD);
+        if !bare && request.body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     }
-    let request = request
-        .body(Full::new(Bytes::from(asked.body.clone())))
-        .map_err(|error| Failed::Later(NoValue::Broken(error.to_string())))?;
+    let sent = sent
+        .body(Full::new(Bytes::from(request.body.clone())))
+        .map_err(|error| HttpError::Exchange(ProbeError::Broken(error.to_string())))?;
     // The set ends the connection's task when the response, or this future, is dropped.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let mut response = sender.send_request(request).await.map_err(late)?;
+    let mut response = sender.send_request(sent).await.map_err(late)?;
     response
         .extensions_mut()
-        .insert(Driver(std::sync::Arc::new(driver)));
+        .insert(ConnectionTask(std::sync::Arc::new(driver)));
     Ok(response)
 }
 
 /// Keeps the connection going for as long as its response is there.
 #[derive(Clone)]
-struct Driver(#[allow(dead_code)] std::sync::Arc<JoinSet<Result<(), hyper::Error>>>);
+struct ConnectionTask(#[allow(dead_code)] std::sync::Arc<JoinSet<Result<(), hyper::Error>>>);
 
-fn no_answer(error: &hyper::Error) -> NoValue {
+fn http_error(error: &hyper::Error) -> ProbeError {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return tls::no_value(io, "waiting for the answer");
+            return connection_error(io, "waiting for the answer");
         }
         cause = inner.source();
     }
     if error.is_user() {
-        NoValue::Broken(error.to_string())
+        ProbeError::Broken(error.to_string())
     } else {
-        NoValue::NoAnswer(format!("no answer in HTTP: {error}"))
+        ProbeError::NoAnswer(format!("no answer in HTTP: {error}"))
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<Value, NoValue> {
+async fn read(response: Response<Incoming>) -> ProbeResult {
     let (parts, body) = response.into_parts();
-    let bytes = Limited::new(body, MOST).collect().await.map_err(|error| {
-        match error.downcast_ref::<hyper::Error>() {
-            Some(error) => no_answer(error),
-            None => too_long(MOST),
-        }
-    })?;
-    Ok(value(parts.status, &parts.headers, &bytes.to_bytes()))
+    let bytes = Limited::new(body, MAX_OUTPUT_BYTES)
+        .collect()
+        .await
+        .map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(error) => http_error(error),
+            None => body_too_long(MAX_OUTPUT_BYTES),
+        })?;
+    Ok(HttpExchange::value(
+        parts.status,
+        &parts.headers,
+        &bytes.to_bytes(),
+    ))
 }

@@ -1,6 +1,5 @@
-//! Who does the work of an activity: one file for each kind. A provider measures or does and
-//! says what came back; it never judges. What it measures not answering is told apart from the
-//! check itself being broken, because the first is a finding and the second is none.
+//! The transports of probes and actions that the controller measures or does itself: one file for each kind. What is sent and what an
+//! answer is worth stands in `backburn_experiments::probes`.
 //!
 //! Nothing here blocks the runtime, and whatever is started is gone when its future is dropped.
 
@@ -9,7 +8,6 @@ mod dns;
 mod http;
 mod preflight;
 mod process;
-mod prometheus;
 mod python;
 mod tcp;
 mod tls;
@@ -17,13 +15,15 @@ mod tls;
 use crate::agent_connection::AgentHandle;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::probes::{MOST, NoValue, late, limit, plain, text_of};
+use backburn_experiments::probes::{
+    HostProvider, MAX_OUTPUT_BYTES, ProbeError, ProbeResult, Transport, io_error_text, value_text,
+};
 use backburn_experiments::redact::Redactor;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
 
-pub use backburn_experiments::wire::ProbeOutcome as Measured;
+use backburn_experiments::wire::ProbeOutcome;
 pub use preflight::missing;
 
 /// What providers need besides their own arguments.
@@ -45,51 +45,55 @@ pub struct ProbeContext {
     pub redactor: Redactor,
 }
 
-/// Asks the provider. `longest` holds where the provider has no time-out of its own.
+/// Measures the provider, or does what it says. `timeout` is the activity's, for a provider that has none of its own.
 pub async fn measure(
     provider: &Provider,
-    longest: Option<HumanDuration>,
+    timeout: Option<HumanDuration>,
     context: &ProbeContext,
-) -> Measured {
-    let outcome = match provider {
-        Provider::Http(http) => http::measure(http, longest).await,
-        Provider::Process(process) => process::measure(process, longest).await,
-        Provider::Python(python) => python::measure(python, longest, context).await,
-        Provider::Tcp(tcp) => tcp::measure(tcp, longest).await,
-        Provider::Dns(dns) => dns::measure(dns, longest).await,
-        Provider::Prometheus(prometheus) => prometheus::measure(prometheus, longest).await,
-        Provider::Host(host) => {
-            let mut agents = context.agents.values();
-            match (agents.next(), agents.next()) {
-                (Some(agent), None) => within(longest, agent.measure(host.clone()))
-                    .await
-                    .and_then(|figure| figure.map(Value::from).map_err(NoValue::Broken)),
-                (Some(_), Some(_)) => Err(NoValue::Broken(
-                    "several agents take part, and the probe does not say `from` which of them"
-                        .into(),
-                )),
-                (None, _) => Err(NoValue::Broken(
-                    "no agent takes part that could be asked for a figure of its host".into(),
-                )),
-            }
-        }
-        Provider::Fault(fault) => Err(NoValue::Broken(format!(
-            "`{}` is a fault: agents inject it, nobody measures it",
-            fault.fault
-        ))),
+) -> ProbeOutcome {
+    let Some(probe) = provider.probe() else {
+        return ProbeOutcome::Broken("a fault is injected by agents, not measured".into());
     };
-    outcome.into()
+    let measured = async {
+        match probe.transport(timeout) {
+            Transport::Http(http) => http::measure(&http, timeout).await,
+            Transport::Process(process) => process::measure(process).await,
+            Transport::Python(python) => python::measure(python, context).await,
+            Transport::Tcp(tcp) => tcp::measure(tcp).await,
+            Transport::Dns(dns) => dns::measure(dns).await,
+            Transport::Host(host) => host_metric(host, context).await,
+        }
+    };
+    let answer = within(probe.time_limit(timeout), measured).await;
+    probe.judge(answer.and_then(|answer| answer)).into()
 }
 
-/// The answer, or that there was none in time. No limit where there is none.
+/// Has the only agent that takes part read a metric of its host.
+async fn host_metric(host: &HostProvider, context: &ProbeContext) -> ProbeResult {
+    let mut agents = context.agents.values();
+    match (agents.next(), agents.next()) {
+        (Some(agent), None) => {
+            let value = agent.measure(host.clone()).await;
+            value.map(Value::from).map_err(ProbeError::Broken)
+        }
+        (Some(_), Some(_)) => Err(ProbeError::Broken(
+            "several agents take part, and the probe does not name one in `from`".into(),
+        )),
+        (None, _) => Err(ProbeError::Broken(
+            "no agent takes part that could read a metric of its host".into(),
+        )),
+    }
+}
+
+/// The answer, unless it takes longer than the limit.
 async fn within<T>(
-    longest: Option<HumanDuration>,
+    limit: Option<HumanDuration>,
     answer: impl Future<Output = T>,
-) -> Result<T, NoValue> {
-    match longest {
-        Some(HumanDuration(longest)) => tokio::time::timeout(longest, answer)
+) -> Result<T, ProbeError> {
+    match limit {
+        Some(HumanDuration(limit)) => tokio::time::timeout(limit, answer)
             .await
-            .map_err(|_| late(HumanDuration(longest))),
+            .map_err(|_| ProbeError::timed_out(HumanDuration(limit))),
         None => Ok(answer.await),
     }
 }

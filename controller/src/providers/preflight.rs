@@ -3,10 +3,10 @@
 
 use super::process::{at_home, run};
 use super::python::interpreter;
-use super::text_of;
+use super::{ProbeError, value_text, within};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
-use backburn_experiments::places::{Placed, providers};
+use backburn_experiments::providers::{LocatedProvider, all_providers};
 use backburn_experiments::{HumanDuration, Problem};
 use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// How long all modules together may take to be imported.
-const IMPORT_WITHIN: HumanDuration = HumanDuration::seconds(60);
+const IMPORT_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
 
 /// What is not there of all that this host will run for an experiment; what agents of a fleet measure is theirs to know.
 pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
     let plays_rollbacks = experiment.rollback_strategy != RollbackStrategy::Never;
-    let here: Vec<Placed<'_>> = providers(experiment)
+    let here: Vec<LocatedProvider<'_>> = all_providers(experiment)
         .into_iter()
         .filter(|placed| {
             let measured_elsewhere = is_fleet && placed.activity.from.is_some() && !placed.judges;
@@ -56,7 +56,7 @@ pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
     problems
 }
 
-fn problem(placed: &Placed<'_>, why: &str, hint: &str) -> Problem {
+fn problem(placed: &LocatedProvider<'_>, why: &str, hint: &str) -> Problem {
     let name = &placed.activity.name;
     Problem::new(placed.at.as_str(), format!("`{name}` can't be run: {why}")).hint(hint)
 }
@@ -80,7 +80,7 @@ fn program(provider: &ProcessProvider) -> Result<(), String> {
         .flatten()
         .find(|(name, _)| *name == "PATH");
     let folders: OsString = match own {
-        Some((_, folders)) => text_of(folders).into(),
+        Some((_, folders)) => value_text(folders).into(),
         None => std::env::var_os("PATH").unwrap_or_default(),
     };
     let found = std::env::split_paths(&folders).any(|folder| runs(&folder.join(&path)));
@@ -102,9 +102,10 @@ async fn not_callable(wanted: &[&PythonProvider]) -> Vec<Option<String>> {
         .collect();
     let input = Value::from(asked).to_string();
     let all = |why: String| vec![Some(why); wanted.len()];
-    let output = match run(command, input.as_bytes(), Some(IMPORT_WITHIN), &name).await {
+    let imported = within(Some(IMPORT_TIMEOUT), run(command, input.as_bytes(), &name)).await;
+    let output = match imported.and_then(|output| output) {
         Ok(output) => output,
-        Err(super::NoValue::NoAnswer(why) | super::NoValue::Broken(why)) => {
+        Err(ProbeError::NoAnswer(why) | ProbeError::Broken(why)) => {
             return all(format!("its module was not imported: {why}"));
         }
     };

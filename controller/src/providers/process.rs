@@ -1,12 +1,10 @@
 //! A program that is run, never through a shell. Its own exit is its end: a daemon that it leaves behind is left alone. It has a
-//! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when we die, whatever we die of.
+//! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when this process dies, whatever the cause.
 
-use super::capture::Capture;
-use super::{MOST, NoValue, plain, text_of, within};
-use backburn_experiments::HumanDuration;
-use backburn_experiments::document::ProcessProvider;
+use super::capture::ProgramOutput;
+use super::{MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text, value_text};
+use backburn_experiments::probes::{ProcessProvider, exit_value, output_too_long};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -15,29 +13,26 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-/// How often is looked whether a program has written too much.
-const LOOK_EACH: Duration = Duration::from_millis(20);
+/// How often the length of what a program has written is checked.
+const OUTPUT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// `{status, stdout, stderr}`; the status of a program ended by a signal is that signal, negative.
-pub(super) async fn measure(
-    provider: &ProcessProvider,
-    longest: Option<HumanDuration>,
-) -> Result<Value, NoValue> {
-    let argv = backburn_experiments::argv::argv(provider).map_err(NoValue::Broken)?;
+/// Runs the program until it ends by itself.
+pub(super) async fn measure(provider: &ProcessProvider) -> ProbeResult {
+    let argv = provider.argv().map_err(ProbeError::Broken)?;
     let mut command = Command::new(at_home(&provider.path));
     command.args(argv.iter().skip(1));
     for (name, value) in provider.env.iter().flatten() {
-        command.env(name, text_of(value));
+        command.env(name, value_text(value));
     }
-    let output = run(command, &[], provider.timeout.or(longest), &provider.path).await?;
-    Ok(json!({
-        "status": output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or(0)),
-        "stdout": String::from_utf8_lossy(&output.stdout),
-        "stderr": String::from_utf8_lossy(&output.stderr),
-    }))
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run(command, &[], &provider.path).await?;
+    Ok(exit_value(status.code(), status.signal(), &stdout, &stderr))
 }
 
-/// `~/` as a person means it.
+/// A path in which `~/` stands for the home folder.
 pub(super) fn at_home(path: &str) -> OsString {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => std::path::Path::new(&home).join(rest).into(),
@@ -45,25 +40,25 @@ pub(super) fn at_home(path: &str) -> OsString {
     }
 }
 
-/// What a program left.
+/// The exit status and the output of a program.
 pub(super) struct Output {
     pub(super) status: ExitStatus,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
 }
 
-/// Runs it until it ends by itself; what it may have left running is left alone. When that takes too long, or the future is
-/// dropped, the program is killed, and only the program.
+/// Runs a program until it ends by itself; what it has left running is left alone. When the future is dropped, the program is killed, and
+/// only the program.
 pub(super) async fn run(
     mut command: Command,
     input: &[u8],
-    longest: Option<HumanDuration>,
     name: &str,
-) -> Result<Output, NoValue> {
-    let broken = |error: io::Error| NoValue::Broken(format!("`{name}`: {}", plain(&error)));
+) -> Result<Output, ProbeError> {
+    let broken =
+        |error: io::Error| ProbeError::Broken(format!("`{name}`: {}", io_error_text(&error)));
     let (stdout, stderr) = (
-        Capture::new().map_err(broken)?,
-        Capture::new().map_err(broken)?,
+        ProgramOutput::new().map_err(broken)?,
+        ProgramOutput::new().map_err(broken)?,
     );
     command.stdin(if input.is_empty() {
         Stdio::null()
@@ -75,11 +70,11 @@ pub(super) async fn run(
         .stderr(stderr.stream().map_err(broken)?)
         .process_group(0)
         .kill_on_drop(true);
-    die_with_us(&mut command);
+    end_with_parent(&mut command);
     let mut child = command.spawn().map_err(broken)?;
-    let status = within(longest, end_of(&mut child, input, [&stdout, &stderr])).await??;
-    let taken = |stream: Capture| match stream.take(MOST as u64) {
-        Ok(bytes) if bytes.len() > MOST => Err(too_much()),
+    let status = end_of(&mut child, input, [&stdout, &stderr]).await?;
+    let taken = |stream: ProgramOutput| match stream.take(MAX_OUTPUT_BYTES as u64) {
+        Ok(bytes) if bytes.len() > MAX_OUTPUT_BYTES => Err(output_too_long(MAX_OUTPUT_BYTES)),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(broken(error)),
     };
@@ -90,12 +85,12 @@ pub(super) async fn run(
     })
 }
 
-/// Waits for the program's own end, and hands it its input meanwhile. It is not waited for any longer once it has written too much.
+/// Waits until the program ends by itself, and gives it its input meanwhile. Gives up once it has written too much.
 async fn end_of(
     child: &mut Child,
     input: &[u8],
-    streams: [&Capture; 2],
-) -> Result<ExitStatus, NoValue> {
+    streams: [&ProgramOutput; 2],
+) -> Result<ExitStatus, ProbeError> {
     let stdin = child.stdin.take();
     let write = async {
         if let Some(mut stdin) = stdin {
@@ -107,29 +102,25 @@ async fn end_of(
     tokio::pin!(write);
     loop {
         tokio::select! {
-            ended = child.wait() => return ended.map_err(|error| NoValue::Broken(plain(&error))),
+            ended = child.wait() => return ended.map_err(|error| ProbeError::Broken(io_error_text(&error))),
             () = &mut write => {}
-            () = tokio::time::sleep(LOOK_EACH) => {
-                if streams.iter().any(|stream| stream.length().is_ok_and(|length| length > MOST as u64)) {
-                    return Err(too_much());
+            () = tokio::time::sleep(OUTPUT_CHECK_INTERVAL) => {
+                if streams.iter().any(|stream| stream.length().is_ok_and(|length| length > MAX_OUTPUT_BYTES as u64)) {
+                    return Err(output_too_long(MAX_OUTPUT_BYTES));
                 }
             }
         }
     }
 }
 
-fn too_much() -> NoValue {
-    NoValue::Broken(format!("it wrote more than {} MiB", MOST >> 20))
-}
-
-/// The kernel ends the program when our thread ends, even by SIGKILL. Its own children are not
-/// ours to reach then. Source: prctl(2), `PR_SET_PDEATHSIG`.
+/// Has the kernel kill the program when the thread that starts it ends, even by SIGKILL. The program's own children are not reached.
+/// Source: prctl(2), `PR_SET_PDEATHSIG`.
 #[allow(unsafe_code)]
-fn die_with_us(command: &mut Command) {
+fn end_with_parent(command: &mut Command) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // We may have died before the line above.
+        // The parent may have died before the line above.
         if nix::unistd::getppid() == parent {
             Ok(())
         } else {

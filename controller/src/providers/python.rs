@@ -1,9 +1,8 @@
 //! A Python function, so that the Chaos Toolkit's extension packages work as they are. The user's
 //! own `python3` runs it in a child process, JSON in and JSON out (`call.py`).
 
-use super::{NoValue, ProbeContext, process};
-use backburn_experiments::HumanDuration;
-use backburn_experiments::document::PythonProvider;
+use super::{ProbeContext, ProbeError, process};
+use backburn_experiments::probes::PythonProvider;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use tokio::process::Command;
@@ -17,9 +16,8 @@ pub(super) fn interpreter() -> OsString {
 /// raises is no answer, anything else a broken check.
 pub(super) async fn measure(
     provider: &PythonProvider,
-    longest: Option<HumanDuration>,
     context: &ProbeContext,
-) -> Result<Value, NoValue> {
+) -> super::ProbeResult {
     let interpreter = interpreter();
     let name = interpreter.to_string_lossy().into_owned();
     let mut command = Command::new(interpreter);
@@ -31,7 +29,7 @@ pub(super) async fn measure(
         "configuration": context.configuration,
         "secrets": secrets(provider, context),
     });
-    let output = process::run(command, input.to_string().as_bytes(), longest, &name).await?;
+    let output = process::run(command, input.to_string().as_bytes(), &name).await?;
     let answer: Map<String, Value> = serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said
@@ -39,7 +37,7 @@ pub(super) async fn measure(
             .rev()
             .find(|line| !line.trim().is_empty())
             .unwrap_or("it said nothing");
-        NoValue::Broken(format!(
+        ProbeError::Broken(format!(
             "`{name}` ended without an answer ({}): {last}",
             output.status
         ))
@@ -47,15 +45,17 @@ pub(super) async fn measure(
     let place = format!("{}.{}", provider.module, provider.func);
     match answer.into_iter().next() {
         Some((kind, value)) if kind == "output" => Ok(value),
-        Some((kind, why)) if kind == "no-answer" => Err(NoValue::NoAnswer(format!(
+        Some((kind, why)) if kind == "no-answer" => Err(ProbeError::NoAnswer(format!(
             "`{place}`: {}",
-            super::text_of(&why)
+            super::value_text(&why)
         ))),
-        Some((_, why)) => Err(NoValue::Broken(format!(
+        Some((_, why)) => Err(ProbeError::Broken(format!(
             "`{place}`: {}",
-            super::text_of(&why)
+            super::value_text(&why)
         ))),
-        None => Err(NoValue::Broken(format!("`{place}`: the answer is empty"))),
+        None => Err(ProbeError::Broken(format!(
+            "`{place}`: the answer is empty"
+        ))),
     }
 }
 

@@ -4,8 +4,7 @@ use super::events::ActivityResult;
 use crate::providers::{ProbeContext, measure};
 use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::journal::{ActivityStatus, Judgement};
-use backburn_experiments::probes::within;
-use backburn_experiments::tolerance::Judge;
+use backburn_experiments::tolerance::CompiledTolerance;
 use backburn_experiments::wire::ProbeOutcome;
 use serde_json::Value;
 use std::time::Duration;
@@ -16,12 +15,12 @@ const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// An activity with its tolerance compiled, which is done once and not for each sample.
 pub(super) struct Evaluator {
     activity: Activity,
-    judge: Option<Result<Judge, String>>,
+    judge: Option<Result<CompiledTolerance, String>>,
 }
 
 impl Evaluator {
     pub(super) fn new(activity: Activity) -> Self {
-        let judge = activity.tolerance.as_ref().map(Judge::compile);
+        let judge = activity.tolerance.as_ref().map(CompiledTolerance::compile);
         Evaluator { activity, judge }
     }
 
@@ -90,7 +89,8 @@ impl Evaluator {
             let (name, agent) = (name.clone(), context.agents.get(name).cloned());
             let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
             asked.spawn(async move {
-                let within = within(&provider, timeout).0 + AGENT_ANSWER_TIMEOUT;
+                let limit = provider.probe().map(|probe| probe.time_limit_on_agent(timeout).0);
+                let limit = limit.unwrap_or_default() + AGENT_ANSWER_TIMEOUT;
                 let measured = async {
                     match (agent, provider) {
                         (None, _) => ProbeOutcome::Broken("it does not take part any more".into()),
@@ -101,7 +101,7 @@ impl Evaluator {
                         (Some(agent), provider) => agent.probe(provider, timeout).await,
                     }
                 };
-                let measured = tokio::time::timeout(within, measured).await;
+                let measured = tokio::time::timeout(limit, measured).await;
                 let hangs = |_| ProbeOutcome::Broken("the agent does not answer".into());
                 (name, measured.unwrap_or_else(hangs))
             });
@@ -156,7 +156,7 @@ impl Evaluator {
 
     async fn judge(
         &self,
-        judge: &Judge,
+        judge: &CompiledTolerance,
         measured: &ProbeOutcome,
         context: &ProbeContext,
     ) -> (Judgement, Option<String>) {

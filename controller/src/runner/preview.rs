@@ -1,6 +1,5 @@
 //! What an experiment would do now, asked of the agents without a run.
 
-use super::machine::event_log::{clean_plan, clean_refusal};
 use super::selection::{Selection, has_fault, select};
 use crate::agent_pool::AgentPool;
 use crate::providers;
@@ -105,8 +104,8 @@ pub async fn preview(
     let asked = selection.iter().flat_map(|selection| &selection.planned);
     for (planned, (_, mut outcome)) in asked.zip(answers) {
         match &mut outcome {
-            Ok(plan) => clean_plan(plan, &experiment.redactor),
-            Err(refusal) => clean_refusal(refusal, &experiment.redactor),
+            Ok(plan) => experiment.redactor.redact_plan(plan),
+            Err(refusal) => experiment.redactor.redact_refusal(refusal),
         }
         let (plan, refusal) =
             outcome.map_or_else(|refusal| (None, Some(refusal)), |plan| (Some(plan), None));

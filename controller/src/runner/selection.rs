@@ -2,7 +2,7 @@
 
 use super::target_addresses;
 use crate::agent_connection::Inventory;
-use backburn_experiments::check::{Experiment, Watch};
+use backburn_experiments::check::{Experiment, AbortCondition};
 use backburn_experiments::document::{Activity, FaultProvider, Provider, Target};
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -41,9 +41,9 @@ pub(super) fn needs_agent(experiment: &Experiment, is_fleet: bool) -> bool {
         || (is_fleet && experiment.measured_from().next().is_some())
         || activities.any(of_host)
         || experiment.abort.iter().any(|rule| match &rule.watch {
-            Watch::Host(_) => true,
-            Watch::Probe(probe) => of_host(probe),
-            Watch::Hypothesis(_) => false,
+            AbortCondition::Host(_) => true,
+            AbortCondition::Probe(probe) => of_host(probe),
+            AbortCondition::Hypothesis(_) => false,
         })
 }
 

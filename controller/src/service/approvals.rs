@@ -1,6 +1,6 @@
 //! Runs that wait for approval, and starting them.
 
-use super::{Actor, PendingApproval, RequestedDocument, RunSpec, Service, StartError, lock};
+use super::{Actor, PendingApproval, RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::runner;
 use crate::store::{ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::wire::Refusal;
@@ -50,7 +50,7 @@ impl Service {
     ///
     /// # Errors
     /// No run waits under this id, the same token asked for it, or the run did not start.
-    pub fn approve(self: &Arc<Self>, id: &str, who: &Actor) -> Result<String, StartError> {
+    pub fn approve(self: &Arc<Self>, id: &str, who: &Actor) -> Result<String, RunStartError> {
         let (approval, experiment) = self.take(id, who)?;
         self.start(RunSpec {
             document: RequestedDocument::Stored(experiment.document),
@@ -72,7 +72,7 @@ impl Service {
         &self,
         id: &str,
         who: &Actor,
-    ) -> Result<(PendingApproval, ExperimentRecord), StartError> {
+    ) -> Result<(PendingApproval, ExperimentRecord), RunStartError> {
         let _guard = lock(&self.approving);
         let all = self.approvals()?;
         let Some(approval) = all.iter().find(|approval| approval.id == id).cloned() else {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The part of the controller that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteSource {
-    /// A run.
+    /// A run that is active.
     Run,
     /// The recovery of runs that a crash interrupted.
     Recovery,

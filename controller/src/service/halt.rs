@@ -56,7 +56,7 @@ pub struct HaltReport {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HaltedAgent {
-    /// Its name.
+    /// The name of the agent.
     pub agent: String,
     /// The time from the command until it reported that everything is observed gone, in milliseconds. None if it did not.
     pub took_ms: Option<f64>,

@@ -3,20 +3,19 @@
 
 use backburn_experiments::Problem;
 use backburn_experiments::check::Experiment;
-use backburn_experiments::document::Provider;
-use backburn_experiments::places::{Placed, providers};
+use backburn_experiments::providers::{LocatedProvider, all_providers};
 
 /// A problem for each program that the experiment would run on the controller's host.
 pub(super) fn problems(experiment: &Experiment) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
-    for Placed {
+    for LocatedProvider {
         at,
         activity,
         provider,
         judges,
-    } in providers(experiment)
+    } in all_providers(experiment)
     {
-        let is_program = matches!(provider, Provider::Process(_) | Provider::Python(_));
+        let is_program = provider.probe().is_some_and(|probe| probe.runs_program());
         // Tolerances are evaluated here, whoever measured the value.
         let runs_here = judges || activity.from.is_none();
         let known = problems.last().is_some_and(|problem| problem.at == at);

@@ -21,7 +21,7 @@ mod schedules;
 pub use halt::{ActiveHalt, HaltReport};
 pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
 pub use requested_document::RequestedDocument;
-pub use run_spec::{PendingApproval, RunSpec, StartError};
+pub use run_spec::{PendingApproval, RunSpec, RunStartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
@@ -43,11 +43,11 @@ pub type ParseExperiment =
 
 /// The parts of a service.
 pub struct ServiceConfig {
-    /// Its store.
+    /// The store of everything that must survive a restart.
     pub store: Arc<dyn Store>,
-    /// Its agents.
+    /// The agents that are connected.
     pub fleet: Arc<Fleet>,
-    /// The controller's policy.
+    /// The policy of the controller's owner.
     pub policy: FleetPolicy,
     /// Parses and checks documents.
     pub check: ParseExperiment,
@@ -57,7 +57,7 @@ pub struct ServiceConfig {
     pub collector: Option<String>,
 }
 
-/// The controller.
+/// The controller, as one object that all requests share.
 pub struct Service {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
@@ -78,9 +78,9 @@ pub struct Service {
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The token's name.
+    /// The name of the token.
     pub name: String,
-    /// The token's role.
+    /// The role that the token has.
     pub role: Role,
 }
 
@@ -110,12 +110,12 @@ impl Service {
         }))
     }
 
-    /// The store.
+    /// Returns the store of the controller.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// The fleet.
+    /// Returns the fleet of connected agents.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }

@@ -3,7 +3,7 @@
 
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
-use backburn_experiments::timetable::Quiet;
+use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use backburn_experiments::{json, schema};
@@ -83,7 +83,7 @@ pub struct FleetPolicyError {
 /// A run that the policy is asked about.
 #[derive(Debug)]
 pub struct PolicyRequest<'a> {
-    /// The experiment.
+    /// The experiment that would run.
     pub experiment: &'a Experiment,
     /// The name of the token that asks for the run.
     pub who: &'a str,
@@ -91,7 +91,7 @@ pub struct PolicyRequest<'a> {
     pub approved_by: Option<&'a str>,
     /// The agents that it targets, with their labels.
     pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
-    /// All connected agents.
+    /// The names and labels of all connected agents.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
     pub at: Timestamp,
@@ -190,8 +190,8 @@ fn any(patterns: &[String], name: &str) -> bool {
 }
 
 impl PolicyRule {
-    fn quiet(&self) -> Result<Quiet, Vec<Problem>> {
-        Quiet::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
+    fn quiet(&self) -> Result<QuietHours, Vec<Problem>> {
+        QuietHours::of(&self.quiet, &self.blackouts, self.time_zone.as_deref())
     }
 
     fn applies_to(&self, labels: &BTreeMap<String, String>) -> bool {

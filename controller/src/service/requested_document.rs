@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 /// The document of a requested run.
 #[derive(Debug, Clone)]
 pub enum RequestedDocument {
-    /// A stored experiment.
+    /// The document of a stored experiment.
     Stored(Value),
     /// The text of an experiment that came with the request, so that it is parsed and hashed as its author wrote it.
     Inline(String),

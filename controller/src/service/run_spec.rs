@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// A run that somebody asks for.
 #[derive(Debug, Clone)]
 pub struct RunSpec {
-    /// The experiment.
+    /// The document of the experiment.
     pub document: RequestedDocument,
     /// The name and version of a stored experiment.
     pub reference: Option<ExperimentRef>,
@@ -34,9 +34,9 @@ pub struct RunSpec {
 pub struct PendingApproval {
     /// The id of the approval, and of the run that starts with it.
     pub id: String,
-    /// The experiment's name.
+    /// The name of the stored experiment.
     pub experiment: String,
-    /// The experiment's version.
+    /// The version of the stored experiment.
     pub version: u64,
     /// The seed for random selection.
     pub seed: u64,
@@ -53,25 +53,25 @@ pub struct PendingApproval {
 
 /// Why a run did not start.
 #[derive(Debug)]
-pub enum StartError {
+pub enum RunStartError {
     /// The document has these problems.
     Invalid(Vec<Problem>),
     /// A rule forbids it.
     Refusal(Refusal),
     /// It waits for approval.
     Waits(Box<PendingApproval>),
-    /// The store failed.
+    /// The store could not read or record something.
     Store(StoreError),
 }
 
-impl From<StoreError> for StartError {
+impl From<StoreError> for RunStartError {
     fn from(error: StoreError) -> Self {
-        StartError::Store(error)
+        RunStartError::Store(error)
     }
 }
 
-impl From<Refusal> for StartError {
+impl From<Refusal> for RunStartError {
     fn from(refusal: Refusal) -> Self {
-        StartError::Refusal(refusal)
+        RunStartError::Refusal(refusal)
     }
 }

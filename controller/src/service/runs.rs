@@ -3,7 +3,7 @@
 use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
-use super::{RequestedDocument, RunSpec, Service, StartError, lock};
+use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
@@ -173,11 +173,11 @@ impl Service {
     ///
     /// # Errors
     /// Why it did not start.
-    pub fn start(self: &Arc<Self>, spec: RunSpec) -> Result<String, StartError> {
+    pub fn start(self: &Arc<Self>, spec: RunSpec) -> Result<String, RunStartError> {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
-        let experiment = self.load_requested(&spec).map_err(StartError::Invalid)?;
+        let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         self.ask_policy(&spec, &experiment, seed)?;
         let run = spec.id.clone().unwrap_or_else(runner::run_id);
@@ -227,7 +227,7 @@ impl Service {
         let settings = RunSettings {
             run: run.to_owned(),
             seed,
-            frequency: check::EVERY,
+            frequency: check::DEFAULT_SAMPLING_INTERVAL,
             sha256: spec.document.sha256(),
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
@@ -310,7 +310,7 @@ impl Service {
         spec: &RunSpec,
         experiment: &Experiment,
         seed: u64,
-    ) -> Result<(), StartError> {
+    ) -> Result<(), RunStartError> {
         if !runner::has_fault(experiment) {
             return Ok(());
         }
@@ -332,7 +332,7 @@ impl Service {
             PolicyDecision::Allow => Ok(()),
             PolicyDecision::Refuse(refusal) => Err(refusal.into()),
             PolicyDecision::RequireApproval(rule) => match &spec.reference {
-                Some(reference) if spec.because == Trigger::Asked => Err(StartError::Waits(
+                Some(reference) if spec.because == Trigger::Asked => Err(RunStartError::Waits(
                     Box::new(self.await_approval(spec, reference, seed, rule)?),
                 )),
                 _ => Err(approval_required(&rule).into()),
@@ -344,15 +344,15 @@ impl Service {
     ///
     /// # Errors
     /// Why the run would not start.
-    pub async fn plan(self: &Arc<Self>, spec: RunSpec) -> Result<(u64, Preview), StartError> {
-        let experiment = self.load_requested(&spec).map_err(StartError::Invalid)?;
+    pub async fn plan(self: &Arc<Self>, spec: RunSpec) -> Result<(u64, Preview), RunStartError> {
+        let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
             .permitted_by(self.permit(&experiment, &spec));
         let preview = runner::preview(
             &experiment,
             seed,
-            check::EVERY,
+            check::DEFAULT_SAMPLING_INTERVAL,
             AgentPool::Fleet(reservation),
         )
         .await?;

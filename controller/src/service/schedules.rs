@@ -1,12 +1,12 @@
 //! Scheduled runs. What is due follows from the experiments' own schedules. Each due time is recorded in the store before it is
 //! acted on, so that nothing starts twice, whatever dies in between.
 
-use super::{RequestedDocument, RunSpec, Service, StartError, lock};
+use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
-use backburn_experiments::timetable::{Call, Due, Progress, Timetable};
-use backburn_experiments::tolerance::Judge;
+use backburn_experiments::timetable::{ScheduleDecision, ScheduledTime, Progress, Timetable};
+use backburn_experiments::tolerance::CompiledTolerance;
 use backburn_experiments::wire::ProbeOutcome;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
@@ -30,16 +30,16 @@ const SCHEDULE_NAME: &str = "schedule";
 /// An experiment's schedule, with its next times.
 #[derive(Debug, Clone)]
 pub struct ScheduledExperiment {
-    /// The experiment's name.
+    /// The name of the stored experiment.
     pub experiment: String,
-    /// The experiment's version.
+    /// The version of the stored experiment.
     pub version: u64,
     /// The schedule in the document.
     pub schedule: Schedule,
     /// The schedule's time zone.
     pub zone: String,
     /// The next times, earliest first.
-    pub times: Vec<Due>,
+    pub times: Vec<ScheduledTime>,
 }
 
 /// What is due, and when the next time is due.
@@ -48,7 +48,7 @@ type DueWork = (Vec<(ExperimentRecord, DueAction)>, Option<Timestamp>);
 /// What to do about a due time, or about several in a row that were missed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct DueAction {
-    call: Call,
+    call: ScheduleDecision,
     times: usize,
 }
 
@@ -88,7 +88,7 @@ impl Service {
             let Some((schedule, table)) = timetable(&experiment) else {
                 continue;
             };
-            let mut times: Vec<Due> = Vec::new();
+            let mut times: Vec<ScheduledTime> = Vec::new();
             let mut from = after;
             while let Some(due) = table.next(from).filter(|_| times.len() < count) {
                 from = due.nominal;
@@ -117,13 +117,13 @@ impl Service {
             let known = last.clone();
             let turned = tokio::task::spawn_blocking(move || service.take_due(&known)).await;
             let wait = match turned {
-                Ok(Ok((due, wakes))) => {
+                Ok(Ok((due, next_wake))) => {
                     for (experiment, action) in due {
                         if let Some(run) = self.act(&experiment, action).await {
                             last.insert(experiment.name, run);
                         }
                     }
-                    let left = wakes.map(|at| Timestamp::now().duration_until(at));
+                    let left = next_wake.map(|at| Timestamp::now().duration_until(at));
                     let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
                     left.unwrap_or(CLOCK_CHECK_INTERVAL)
                         .min(CLOCK_CHECK_INTERVAL)
@@ -217,7 +217,7 @@ impl Service {
     /// What is due now, recorded as acted on, and when the next time is due.
     fn take_due(&self, last: &BTreeMap<String, String>) -> Result<DueWork, StoreError> {
         let now = Timestamp::now();
-        let (mut calls, mut wakes) = (Vec::new(), None::<Timestamp>);
+        let (mut calls, mut next_wake) = (Vec::new(), None::<Timestamp>);
         for experiment in self.experiments()? {
             let Some((_, table)) = timetable(&experiment) else {
                 continue;
@@ -227,7 +227,7 @@ impl Service {
             let before = self.progress(&experiment, &kept)?;
             let running =
                 (last.get(&experiment.name)).is_some_and(|run| lock(&self.runs).contains_key(run));
-            let (progress, due) = table.turn(before, now, running, GRACE);
+            let (progress, due) = table.decide(before, now, running, GRACE);
             let now_kept = json!({
                 "schedule": experiment.document.get("schedule"),
                 "version": experiment.version,
@@ -236,10 +236,10 @@ impl Service {
             if now_kept != kept {
                 self.store.set(&name, &now_kept)?;
             }
-            wakes = wakes.into_iter().chain(table.wakes(progress)).min();
+            next_wake = next_wake.into_iter().chain(table.next_wake(progress)).min();
             calls.extend(due_actions(due).map(|action| (experiment.clone(), action)));
         }
-        Ok((calls, wakes))
+        Ok((calls, next_wake))
     }
 
     /// Acts on a due time. Returns the id of the run that started, if one did.
@@ -249,21 +249,21 @@ impl Service {
         action: DueAction,
     ) -> Option<String> {
         let (due, outcome, detail) = match action.call {
-            Call::Run(due) => match self.begin(experiment).await {
+            ScheduleDecision::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
                 Err(why) => (due, "refused", json!({"why": why})),
             },
-            Call::Overlapped(due) => (
+            ScheduleDecision::Overlapped(due) => (
                 due,
                 "skipped",
                 json!({"why": "the last run is still active"}),
             ),
-            Call::Missed(due) => (
+            ScheduleDecision::Missed(due) => (
                 due,
                 "skipped",
                 json!({"why": "the controller was not running at that time"}),
             ),
-            Call::Waits(due) => (due, "waits", json!({"why": "the last run is still active"})),
+            ScheduleDecision::Waits(due) => (due, "waits", json!({"why": "the last run is still active"})),
         };
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
@@ -310,16 +310,16 @@ impl Service {
         let started = tokio::task::spawn_blocking(move || service.start(spec)).await;
         match started {
             Ok(Ok(run)) => Ok(run),
-            Ok(Err(StartError::Refusal(refusal))) => Err(refusal.to_string()),
-            Ok(Err(StartError::Invalid(problems))) => Err(problems
+            Ok(Err(RunStartError::Refusal(refusal))) => Err(refusal.to_string()),
+            Ok(Err(RunStartError::Invalid(problems))) => Err(problems
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("; ")),
-            Ok(Err(StartError::Waits(approval))) => {
+            Ok(Err(RunStartError::Waits(approval))) => {
                 Err(format!("waits for approval: {}", approval.id))
             }
-            Ok(Err(StartError::Store(error))) => Err(error.to_string()),
+            Ok(Err(RunStartError::Store(error))) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -349,7 +349,7 @@ impl Service {
         let Some(tolerance) = &guard.tolerance else {
             return Ok(());
         };
-        let why = match Judge::compile(tolerance) {
+        let why = match CompiledTolerance::compile(tolerance) {
             Ok(judge) => judge.reason(&value, &judge.accepts(&value), &experiment.redactor),
             Err(why) => Some(why),
         };
@@ -361,11 +361,11 @@ impl Service {
 }
 
 /// Combines the times that were missed in a row into one action about the last of them: there may be very many.
-fn due_actions(calls: Vec<Call>) -> impl Iterator<Item = DueAction> {
+fn due_actions(calls: Vec<ScheduleDecision>) -> impl Iterator<Item = DueAction> {
     let mut actions: Vec<DueAction> = Vec::new();
     for call in calls {
         match (actions.last_mut(), call) {
-            (Some(last), Call::Missed(_)) if matches!(last.call, Call::Missed(_)) => {
+            (Some(last), ScheduleDecision::Missed(_)) if matches!(last.call, ScheduleDecision::Missed(_)) => {
                 last.call = call;
                 last.times += 1;
             }
@@ -391,24 +391,24 @@ mod tests {
     fn answers_to_times_missed_in_a_row_are_combined() {
         let due = |second| {
             let at = Timestamp::new(second, 0).unwrap();
-            Due { nominal: at, at }
+            ScheduledTime { nominal: at, at }
         };
         let calls = vec![
-            Call::Run(due(0)),
-            Call::Missed(due(1)),
-            Call::Missed(due(2)),
-            Call::Missed(due(3)),
-            Call::Overlapped(due(4)),
-            Call::Missed(due(5)),
+            ScheduleDecision::Run(due(0)),
+            ScheduleDecision::Missed(due(1)),
+            ScheduleDecision::Missed(due(2)),
+            ScheduleDecision::Missed(due(3)),
+            ScheduleDecision::Overlapped(due(4)),
+            ScheduleDecision::Missed(due(5)),
         ];
-        let told: Vec<(Call, usize)> = due_actions(calls)
+        let told: Vec<(ScheduleDecision, usize)> = due_actions(calls)
             .map(|action| (action.call, action.times))
             .collect();
         let wanted = [
-            (Call::Run(due(0)), 1),
-            (Call::Missed(due(3)), 3),
-            (Call::Overlapped(due(4)), 1),
-            (Call::Missed(due(5)), 1),
+            (ScheduleDecision::Run(due(0)), 1),
+            (ScheduleDecision::Missed(due(3)), 3),
+            (ScheduleDecision::Overlapped(due(4)), 1),
+            (ScheduleDecision::Missed(due(5)), 1),
         ];
         assert_eq!(told, wanted);
     }

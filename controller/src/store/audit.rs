@@ -104,7 +104,7 @@ impl<'a> ChainVerifier<'a> {
         }
     }
 
-    /// The result.
+    /// Ends the verification and returns its result.
     pub(super) fn end(mut self) -> ChainVerification {
         if let (None, Some(known)) = (&self.chain.broken, self.known)
             && known.number > self.chain.head.number

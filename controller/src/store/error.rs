@@ -30,7 +30,7 @@ pub enum StoreErrorKind {
 /// An error of a store. Everybody who waited for the same commit gets the same error.
 #[derive(Debug, Clone)]
 pub struct StoreError {
-    /// Its kind.
+    /// The kind, which decides how callers react.
     pub kind: StoreErrorKind,
     /// What went wrong, in one line.
     pub what: String,

@@ -29,7 +29,7 @@ pub struct LineProblem {
 pub enum ImportError {
     /// The problems of the export, in the order of its lines.
     Problems(Vec<LineProblem>),
-    /// The store failed.
+    /// The store could not be written.
     Store(StoreError),
 }
 

@@ -15,7 +15,7 @@ use std::str::FromStr;
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// Hashes these bytes.
+    /// Returns the SHA-256 hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Hash(Sha256::digest(bytes).into())
     }
@@ -92,11 +92,11 @@ pub struct PutResult {
 /// A stored experiment, in one version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExperimentRecord {
-    /// Its name.
+    /// The name of the stored experiment.
     pub name: String,
     /// The version, from 1.
     pub version: u64,
-    /// The experiment's document.
+    /// The JSON document of the experiment.
     pub document: Value,
     /// The name of the token that stored it.
     pub who: String,
@@ -111,7 +111,7 @@ pub struct ExperimentVersionRecord {
     pub version: u64,
     /// The name of the token that stored or removed it.
     pub who: String,
-    /// When it happened.
+    /// The time at which it happened.
     pub at: Timestamp,
     /// Whether this version removed the experiment; it has no document then.
     pub removed: bool,
@@ -130,7 +130,7 @@ pub enum Trigger {
 /// A version of a stored experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExperimentRef {
-    /// Its name.
+    /// The name of the stored experiment.
     pub name: String,
     /// The version, from 1.
     pub version: u64,
@@ -139,26 +139,26 @@ pub struct ExperimentRef {
 /// The start of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewRun {
-    /// Its id.
+    /// The id of the run.
     pub id: String,
     /// The experiment; none if its document was not stored.
     pub experiment: Option<ExperimentRef>,
-    /// The experiment's title.
+    /// The title in the experiment's document.
     pub title: String,
     /// The seed for random selection.
     pub seed: u64,
     /// The name of the token that asked for it, or `schedule`.
     pub who: String,
-    /// Why it started.
+    /// The reason that it started.
     pub because: Trigger,
-    /// When it started.
+    /// The time at which it started.
     pub started: Timestamp,
 }
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunEnd {
-    /// When it ended.
+    /// The time at which it ended.
     pub ended: Timestamp,
     /// The outcome, which decides the exit code.
     pub outcome: Outcome,
@@ -169,7 +169,7 @@ pub struct RunEnd {
 /// A run, from its start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunRecord {
-    /// Its start.
+    /// What is known since its start.
     #[serde(flatten)]
     pub new: NewRun,
     /// Its end; none while the run is open.
@@ -195,18 +195,18 @@ pub struct RunFilter {
 pub struct NumberedEvent {
     /// Its number in the journal, from 1, without gaps.
     pub number: u64,
-    /// The journal's entry.
+    /// The entry of the journal.
     pub entry: JournalEntry,
 }
 
 /// An agent that has joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnrolledAgent {
-    /// Its name.
+    /// The name of the agent.
     pub name: String,
     /// The serial numbers of its valid certificates, in hexadecimal digits.
     pub serials: Vec<String>,
-    /// Its labels.
+    /// The labels of the agent.
     pub labels: BTreeMap<String, String>,
     /// When it joined.
     pub enrolled: Timestamp,
@@ -263,7 +263,7 @@ pub struct ApiTokenRecord {
 /// An action for the audit log: who did what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditRecord {
-    /// When it happened.
+    /// The time at which it happened.
     pub at: Timestamp,
     /// The name of the token.
     pub who: String,

@@ -5,7 +5,7 @@
 use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::{self, Experiment, Fault, Sources};
+use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
     Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
@@ -226,7 +226,7 @@ pub fn load(document: &Value) -> Experiment {
         variables: &none,
         secrets: &none,
     };
-    let faults = [Fault {
+    let faults = [KnownFault {
         name: "process-pause",
         one_shot: false,
         check: Box::new(|_| Vec::new()),

@@ -1,21 +1,20 @@
 //! What no schema can say about activities: names, references, tolerances, faults and their arguments.
 
-use super::{Fault, Place, Placed};
+use super::KnownFault;
 use crate::document::{
-    Activity, FaultProvider, HostMetric, Kind, ProcessProvider, Provider, Step, Target, TargetOf,
+    Activity, ActivityKind, FaultProvider, LocatedStep, Provider, Section, Step, Target, TargetRef,
     Tolerance, ToleranceRule,
 };
-use crate::probes::address;
 use crate::problem::{at_key, meant};
-use crate::tolerance::Judge;
-use crate::{HumanDuration, Problem, argv};
+use crate::tolerance::{CompiledTolerance, TAKES_NO_VALUE, takes_value};
+use crate::{HumanDuration, Problem};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What activities are checked against.
-struct Known<'d> {
-    faults: &'d [Fault<'d>],
+struct References<'d> {
+    faults: &'d [KnownFault<'d>],
     targets: Vec<&'d str>,
     /// The activities of a name.
     named: BTreeMap<&'d str, Vec<&'d Value>>,
@@ -25,20 +24,20 @@ struct Known<'d> {
 
 pub(super) fn check(
     document: &Value,
-    steps: &[Placed],
-    faults: &[Fault],
+    steps: &[LocatedStep],
+    faults: &[KnownFault],
     problems: &mut Vec<Problem>,
 ) {
     let mut named: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for step in steps
         .iter()
-        .filter(|step| !matches!(step.place, Place::Rule | Place::Guard))
+        .filter(|step| !matches!(step.section, Section::AbortRule | Section::Guard))
     {
         if let Some(name) = step.value.get("name").and_then(Value::as_str) {
             named.entry(name).or_default().push(step.value);
         }
     }
-    let known = Known {
+    let known = References {
         faults,
         targets: document
             .get("targets")
@@ -53,7 +52,7 @@ pub(super) fn check(
     for step in steps {
         match part::<Step>(step.value) {
             Some(Step::Activity(activity)) => {
-                known.activity(&activity, step.place, &step.at, problems)
+                known.activity(&activity, step.section, &step.at, problems)
             }
             Some(Step::Ref(reference)) => known.reference(&reference.name, step, problems),
             None => {}
@@ -69,14 +68,15 @@ pub(super) fn part<T: DeserializeOwned>(value: &Value) -> Option<T> {
 
 /// The journal knows probes and injections by their activities' names. Other activities may share
 /// one, as they may in the Chaos Toolkit; a reference to such a name is refused where they differ.
-fn duplicates(steps: &[Placed], problems: &mut Vec<Problem>) {
+fn duplicates(steps: &[LocatedStep], problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<(bool, &str), &str> = BTreeMap::new();
     for step in steps {
         let named = ["name", "ref"]
             .iter()
             .find_map(|key| Some((*key, step.value.get(*key)?.as_str()?)));
         let fault = step.value.pointer("/provider/type").and_then(Value::as_str) == Some("fault");
-        let (Some((key, name)), true) = (named, step.place == Place::Hypothesis || fault) else {
+        let (Some((key, name)), true) = (named, step.section == Section::Hypothesis || fault)
+        else {
             continue;
         };
         match seen.get(&(fault, name)) {
@@ -101,8 +101,8 @@ fn duplicates(steps: &[Placed], problems: &mut Vec<Problem>) {
     }
 }
 
-impl Known<'_> {
-    fn reference(&self, name: &str, step: &Placed, problems: &mut Vec<Problem>) {
+impl References<'_> {
+    fn reference(&self, name: &str, step: &LocatedStep, problems: &mut Vec<Problem>) {
         let at = at_key(&step.at, "ref");
         let Some(found) = self.named.get(name) else {
             let names: Vec<&str> = self.named.keys().copied().collect();
@@ -124,7 +124,7 @@ impl Known<'_> {
                 .hint("give each a name of its own"),
             );
         }
-        if let (Place::Hypothesis, Some(activity)) = (step.place, part::<Activity>(found[0]))
+        if let (Section::Hypothesis, Some(activity)) = (step.section, part::<Activity>(found[0]))
             && activity.tolerance.is_none()
         {
             problems.push(no_tolerance(
@@ -132,26 +132,34 @@ impl Known<'_> {
                 &format!("`{name}`, a probe of the hypothesis,"),
             ));
         }
-        if step.place != Place::Method
+        if step.section != Section::Method
             && found[0].pointer("/provider/type").and_then(Value::as_str) == Some("fault")
         {
             problems.push(fault_out_of_place(&at));
         }
     }
 
-    fn activity(&self, activity: &Activity, place: Place, at: &str, problems: &mut Vec<Problem>) {
-        let what = match place {
-            Place::Hypothesis => Some("a probe of the hypothesis"),
-            Place::Rule => Some("the probe of an abort rule"),
-            Place::Guard => Some("a guard"),
-            Place::Method | Place::Rollbacks => None,
+    fn activity(
+        &self,
+        activity: &Activity,
+        section: Section,
+        at: &str,
+        problems: &mut Vec<Problem>,
+    ) {
+        let what = match section {
+            Section::Hypothesis => Some("a probe of the hypothesis"),
+            Section::AbortRule => Some("the probe of an abort rule"),
+            Section::Guard => Some("a guard"),
+            Section::Method | Section::Rollbacks => None,
         };
         match (&activity.tolerance, what) {
             (None, Some(what)) => problems.push(no_tolerance(at, what)),
             (Some(tolerance), _) => check_tolerance(tolerance, &at_key(at, "tolerance"), problems),
             (None, None) => {}
         }
-        if activity.kind == Kind::Action && matches!(place, Place::Rule | Place::Guard) {
+        if activity.kind == ActivityKind::Action
+            && matches!(section, Section::AbortRule | Section::Guard)
+        {
             problems.push(Problem::new(
                 at_key(at, "type"),
                 "an action stands where a probe is wanted",
@@ -159,7 +167,7 @@ impl Known<'_> {
         }
         if let Some(from) = &activity.from {
             self.target_name(from, &at_key(at, "from"), problems);
-            if activity.kind == Kind::Action {
+            if activity.kind == ActivityKind::Action {
                 problems.push(
                     Problem::new(at_key(at, "from"), "only a probe is measured from a target")
                         .hint("a fault has `targets` in its provider"),
@@ -177,9 +185,9 @@ impl Known<'_> {
         let at_provider = at_key(at, "provider");
         check_provider(&activity.provider, &at_provider, problems);
         if let Provider::Fault(fault) = &activity.provider {
-            if place != Place::Method {
+            if section != Section::Method {
                 problems.push(fault_out_of_place(&at_provider));
-            } else if activity.kind == Kind::Probe {
+            } else if activity.kind == ActivityKind::Probe {
                 problems.push(
                     Problem::new(at_key(at, "type"), "a fault is an action, not a probe")
                         .hint("write `\"type\": \"action\"`"),
@@ -202,8 +210,8 @@ impl Known<'_> {
 
     fn fault(&self, fault: &FaultProvider, at: &str, problems: &mut Vec<Problem>) {
         match &fault.targets {
-            Some(TargetOf::Name(name)) => self.target_name(name, &at_key(at, "targets"), problems),
-            Some(TargetOf::Target(target)) => {
+            Some(TargetRef::Name(name)) => self.target_name(name, &at_key(at, "targets"), problems),
+            Some(TargetRef::Target(target)) => {
                 check_target(target, &at_key(at, "targets"), problems)
             }
             None => {}
@@ -305,87 +313,29 @@ fn fault_out_of_place(at: &str) -> Problem {
 }
 
 fn check_provider(provider: &Provider, at: &str, problems: &mut Vec<Problem>) {
-    match provider {
-        Provider::Process(process) => check_process(process, at, problems),
-        // An empty one is the schema's to report.
-        Provider::Http(http) if !http.url.is_empty() && !is_web_address(&http.url) => problems
-            .push(
-                Problem::new(
-                    at_key(at, "url"),
-                    format!("`{}` is no address of the web", http.url),
-                )
-                .hint("it starts with `http://` or `https://`"),
-            ),
-        Provider::Host(host)
-            if host.path.is_some() && host.metric != HostMetric::DiskFreePercent =>
-        {
-            problems.push(Problem::new(
-                at_key(at, "path"),
-                "only `disk-free-percent` has a path",
-            ));
-        }
-        _ => {}
-    }
+    problems.extend(
+        provider
+            .probe()
+            .into_iter()
+            .flat_map(|probe| probe.problems(at)),
+    );
 }
 
-/// Checks the addresses that the document itself writes. One that a variable has a part in may be
-/// another at the next run, and is judged when it is asked: what is no address is unknown then.
-pub(super) fn check_addresses(raw: &[Placed], problems: &mut Vec<Problem>) {
+/// Checks the addresses that the document itself writes. An address that a variable has a part in may be another at the next run, and is
+/// judged when it is used: the sample is unknown then.
+pub(super) fn check_addresses(raw: &[LocatedStep], problems: &mut Vec<Problem>) {
     for step in raw {
         let mut at = step.at.clone();
         let mut holder = Some(step.value);
         // A tolerance may be a probe with a provider of its own.
         while let Some(value) = holder {
-            if let Some(provider) = value.get("provider") {
-                check_address(provider, &at_key(&at, "provider"), problems);
+            let provider = value.get("provider").and_then(Value::as_object);
+            if let Some((key, what)) = provider.and_then(Provider::written_address_problem) {
+                problems.push(Problem::new(at_key(&at_key(&at, "provider"), key), what));
             }
             holder = value.get("tolerance");
             at = at_key(&at, "tolerance");
         }
-    }
-}
-
-fn check_address(provider: &Value, at: &str, problems: &mut Vec<Problem>) {
-    let text = |key: &str| {
-        let text = provider.get(key).and_then(Value::as_str);
-        text.filter(|text| !text.is_empty() && !text.contains('$'))
-    };
-    let (key, wrong) = match provider.get("type").and_then(Value::as_str) {
-        // What is no address of the web at all, the filled document says.
-        Some("http") => {
-            let url = text("url").filter(|url| is_web_address(url));
-            ("url", url.and_then(|url| address::of_web(url).err()))
-        }
-        Some("prometheus") => (
-            "url",
-            text("url").and_then(|url| address::of_web(url).err()),
-        ),
-        Some("dns") => {
-            let server = text("server");
-            (
-                "server",
-                server.and_then(|server| address::of_name_server(server).err()),
-            )
-        }
-        _ => return,
-    };
-    if let Some(what) = wrong {
-        problems.push(Problem::new(at_key(at, key), what));
-    }
-}
-
-fn is_web_address(url: &str) -> bool {
-    let url = url.to_lowercase();
-    url.starts_with("http://") || url.starts_with("https://")
-}
-
-fn check_process(process: &ProcessProvider, at: &str, problems: &mut Vec<Problem>) {
-    if let Some(Value::String(line)) = &process.arguments
-        && let Err(what) = argv::words(line)
-    {
-        problems.push(
-            Problem::new(at_key(at, "arguments"), what).hint(argv::shell_hint(&process.path, line)),
-        );
     }
 }
 
@@ -394,21 +344,15 @@ fn check_tolerance(tolerance: &Tolerance, at: &str, problems: &mut Vec<Problem>)
         if let ToleranceRule::Probe(probe) = rule.as_ref() {
             let at_provider = at_key(at, "provider");
             check_provider(&probe.provider, &at_provider, problems);
-            if !matches!(
-                probe.provider,
-                Provider::Http(_) | Provider::Process(_) | Provider::Python(_)
-            ) {
-                problems.push(Problem::new(
-                    at_provider,
-                    "only an http, process or python provider can be given a value to judge",
-                ));
+            if !takes_value(&probe.provider) {
+                problems.push(Problem::new(at_provider, TAKES_NO_VALUE));
             }
             if let Some(inner) = &probe.tolerance {
                 check_tolerance(inner, &at_key(at, "tolerance"), problems);
             }
             return;
         }
-        if let Err(what) = Judge::compile(tolerance) {
+        if let Err(what) = CompiledTolerance::compile(tolerance) {
             let key = match rule.as_ref() {
                 ToleranceRule::Regex(_) => "pattern",
                 ToleranceRule::Range(_) => "range",

@@ -2,12 +2,12 @@
 //! the shape (against the JSON Schema), the variables, and what no schema can say.
 
 mod activity;
-mod controls;
 mod rules;
 
+use crate::chaostoolkit::check_controls;
 use crate::document::{
-    AbortRule, Activity, Document, Dry, FaultProvider, HostRule, HypothesisStrategy, Kind, ProbeOf,
-    Provider, RollbackStrategy, Step, Target, TargetOf,
+    AbortRule, Activity, ActivityKind, Document, Dry, FaultProvider, HostRule, HypothesisStrategy,
+    ProbeRef, Provider, RollbackStrategy, Step, Target, TargetRef, located_steps,
 };
 use crate::journal::HypothesisTiming;
 use crate::problem::pointer_of;
@@ -18,10 +18,9 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 pub use crate::substitute::Sources;
-pub use controls::without_controls;
 
 /// A fault, as far as a document is checked against it.
-pub struct Fault<'a> {
+pub struct KnownFault<'a> {
     /// Its name.
     pub name: &'a str,
     /// Whether it is over once done; else it needs a duration.
@@ -33,11 +32,11 @@ pub struct Fault<'a> {
 /// Says what is wrong with a fault's arguments; places start at their own root `$`.
 pub type CheckArguments<'a> = Box<dyn Fn(&Map<String, Value>) -> Vec<Problem> + 'a>;
 
-impl<'a> Fault<'a> {
+impl<'a> KnownFault<'a> {
     /// A fault of which there is only the description, as an agent sends it: its arguments are
     /// held against their JSON Schema.
     pub fn described(description: &'a FaultDescription) -> Self {
-        Fault {
+        KnownFault {
             name: &description.name,
             one_shot: description.one_shot,
             check: Box::new(|arguments| {
@@ -65,7 +64,7 @@ pub struct Experiment {
     /// The author's own steps after everything is reverted.
     pub rollbacks: Vec<Activity>,
     /// What ends the run at once.
-    pub abort: Vec<Rule>,
+    pub abort: Vec<EffectiveAbortRule>,
     /// When the hypothesis is looked at, by the document's strategy.
     pub hypothesis_timing: HypothesisTiming,
     /// When the rollbacks are played, by the document's strategy.
@@ -76,11 +75,11 @@ pub struct Experiment {
 
 /// An abort rule, with what the document left out.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub struct EffectiveAbortRule {
     /// What it means when it strikes.
     pub name: String,
     /// What it watches.
-    pub watch: Watch,
+    pub watch: AbortCondition,
     /// How often.
     pub every: HumanDuration,
     /// How many failures in a row strike.
@@ -89,7 +88,7 @@ pub struct Rule {
 
 /// What an abort rule watches.
 #[derive(Debug, Clone)]
-pub enum Watch {
+pub enum AbortCondition {
     /// The hypothesis probe of this place in [`Experiment::hypothesis`].
     Hypothesis(usize),
     /// A probe of its own, with a tolerance.
@@ -99,7 +98,7 @@ pub enum Watch {
 }
 
 /// How often the hypothesis and the abort rules are looked at where nothing else is said.
-pub const EVERY: HumanDuration = HumanDuration::seconds(1);
+pub const DEFAULT_SAMPLING_INTERVAL: HumanDuration = HumanDuration::seconds(1);
 
 impl Experiment {
     /// The actions of the method that inject a fault, with their place in it.
@@ -144,20 +143,20 @@ impl Experiment {
             return None;
         };
         match fault.targets.as_ref()? {
-            TargetOf::Name(name) => self
+            TargetRef::Name(name) => self
                 .document
                 .targets
                 .get(name)
                 .map(|target| (name.as_str(), target)),
-            TargetOf::Target(target) => Some((&activity.name, target)),
+            TargetRef::Target(target) => Some((&activity.name, target)),
         }
     }
 
     /// The names of the targets that measure: whatever probe says `from`.
     pub fn measured_from(&self) -> impl Iterator<Item = &str> {
         let rules = self.abort.iter().filter_map(|rule| match &rule.watch {
-            Watch::Probe(probe) => Some(probe.as_ref()),
-            Watch::Hypothesis(_) | Watch::Host(_) => None,
+            AbortCondition::Probe(probe) => Some(probe.as_ref()),
+            AbortCondition::Hypothesis(_) | AbortCondition::Host(_) => None,
         });
         (self.hypothesis.iter().chain(&self.method))
             .chain(&self.rollbacks)
@@ -169,8 +168,8 @@ impl Experiment {
     pub fn is_dry(&self, activity: &Activity) -> bool {
         match (activity.dry.or(self.document.dry), activity.kind) {
             (Some(Dry::Activities), _) => true,
-            (Some(Dry::Probes), kind) => kind == Kind::Probe,
-            (Some(Dry::Actions), kind) => kind == Kind::Action,
+            (Some(Dry::Probes), kind) => kind == ActivityKind::Probe,
+            (Some(Dry::Actions), kind) => kind == ActivityKind::Action,
             (Some(Dry::Pause) | None, _) => false,
         }
     }
@@ -196,23 +195,27 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema::document_schema);
 
 /// Reads an experiment. The error is everything that is wrong with it, in the order of the
 /// document as far as that goes; without secrets.
-pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experiment, Vec<Problem>> {
+pub fn load(
+    text: &str,
+    sources: &Sources,
+    faults: &[KnownFault],
+) -> Result<Experiment, Vec<Problem>> {
     let (raw, mut problems) = json::parse(text).map_err(|problem| vec![problem])?;
     let values = substitute::resolve(&raw, sources, &mut problems);
     let mut filled = substitute::document(&raw, &values, sources, &mut problems);
     // Of what has no value yet, its shape says nothing.
     let unfilled: Vec<String> = problems.iter().map(|problem| problem.at.clone()).collect();
-    let mut more = shape(&filled, faults);
+    let mut more = problems_of_filled(&filled, faults);
     // A fault's arguments are looked at once all around them fits.
     for _ in 0..2 {
         let wrong = more.iter().filter_map(|problem| pointer_of(&problem.at));
         if !substitute::texts_instead(&raw, &mut filled, &values, wrong) {
             break;
         }
-        more = shape(&filled, faults);
+        more = problems_of_filled(&filled, faults);
     }
-    activity::check_addresses(&steps(&raw), &mut more);
-    controls::check(&raw, &mut more);
+    activity::check_addresses(&located_steps(&raw), &mut more);
+    check_controls(&raw, &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
     problems.extend(more);
 
@@ -229,9 +232,9 @@ pub fn load(text: &str, sources: &Sources, faults: &[Fault]) -> Result<Experimen
 }
 
 /// What is wrong with a document once its values are in place.
-fn shape(filled: &Value, faults: &[Fault]) -> Vec<Problem> {
+fn problems_of_filled(filled: &Value, faults: &[KnownFault]) -> Vec<Problem> {
     let mut problems = schema::check(&SCHEMA, filled, "$");
-    problems.extend(cross(filled, faults));
+    problems.extend(check_references(filled, faults));
     problems
 }
 
@@ -260,88 +263,17 @@ fn redacted(mut problems: Vec<Problem>, redactor: &Redactor) -> Vec<Problem> {
 
 /// Literal secrets that activities carry themselves.
 fn own_secrets(filled: &Value) -> impl Iterator<Item = &Value> {
-    steps(filled).into_iter().filter_map(|step| {
+    located_steps(filled).into_iter().filter_map(|step| {
         step.value
             .get("secrets")
             .filter(|secrets| secrets.is_object())
     })
 }
 
-/// Where an activity stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Hypothesis,
-    Method,
-    Rollbacks,
-    Rule,
-    Guard,
-}
-
-/// An activity, or a reference to one, as it stands in the document.
-struct Placed<'d> {
-    place: Place,
-    at: String,
-    value: &'d Value,
-}
-
-/// Every step of a document.
-fn steps(document: &Value) -> Vec<Placed<'_>> {
-    let lists = [
-        (
-            Place::Hypothesis,
-            "$.steady-state-hypothesis.probes",
-            document.pointer("/steady-state-hypothesis/probes"),
-        ),
-        (Place::Method, "$.method", document.get("method")),
-        (Place::Rollbacks, "$.rollbacks", document.get("rollbacks")),
-    ];
-    let mut placed: Vec<Placed<'_>> = Vec::new();
-    for (place, at, value) in lists {
-        for (index, value) in value
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
-            placed.push(Placed {
-                place,
-                at: format!("{at}[{index}]"),
-                value,
-            });
-        }
-    }
-    for (index, rule) in document
-        .get("abort")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        if let Some(value) = rule.get("probe").filter(|probe| probe.is_object()) {
-            placed.push(Placed {
-                place: Place::Rule,
-                at: format!("$.abort[{index}].probe"),
-                value,
-            });
-        }
-    }
-    if let Some(value) = document
-        .pointer("/schedule/guard")
-        .filter(|guard| guard.is_object())
-    {
-        placed.push(Placed {
-            place: Place::Guard,
-            at: "$.schedule.guard".into(),
-            value,
-        });
-    }
-    placed
-}
-
 /// What no schema can say. A part that has not its own shape is passed over: that is reported already.
-fn cross(document: &Value, faults: &[Fault]) -> Vec<Problem> {
+fn check_references(document: &Value, faults: &[KnownFault]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let steps = steps(document);
+    let steps = located_steps(document);
     activity::check(document, &steps, faults, &mut problems);
     rules::check(document, &mut problems);
     problems
@@ -371,7 +303,7 @@ fn assemble(
     let resolve = |steps: &[Step]| -> Vec<Activity> {
         let resolved = steps.iter().filter_map(|step| match step {
             Step::Activity(activity) => Some(activity.as_ref().clone()),
-            // `cross` has refused the names that nobody has.
+            // `check_references` has refused the names that nobody has.
             Step::Ref(reference) => named(&reference.name),
         });
         resolved.collect()
@@ -403,36 +335,36 @@ fn assemble(
     experiment
 }
 
-fn abort_rules(experiment: &Experiment) -> Vec<Rule> {
+fn abort_rules(experiment: &Experiment) -> Vec<EffectiveAbortRule> {
     let Some(written) = &experiment.document.abort else {
         let probes = experiment
             .hypothesis
             .iter()
             .enumerate()
             .filter(|_| experiment.has_fault());
-        let rules = probes.map(|(index, probe)| Rule {
+        let rules = probes.map(|(index, probe)| EffectiveAbortRule {
             name: probe.name.clone(),
-            watch: Watch::Hypothesis(index),
-            every: EVERY,
+            watch: AbortCondition::Hypothesis(index),
+            every: DEFAULT_SAMPLING_INTERVAL,
             failures: 3,
         });
         return rules.collect();
     };
     let watch = |rule: &AbortRule| match (&rule.probe, &rule.host) {
-        (Some(ProbeOf::Name(name)), _) => experiment
+        (Some(ProbeRef::Name(name)), _) => experiment
             .hypothesis
             .iter()
             .position(|probe| probe.name == *name)
-            .map(Watch::Hypothesis),
-        (Some(ProbeOf::Probe(probe)), _) => Some(Watch::Probe(probe.clone())),
-        (None, Some(host)) => Some(Watch::Host(host.clone())),
+            .map(AbortCondition::Hypothesis),
+        (Some(ProbeRef::Probe(probe)), _) => Some(AbortCondition::Probe(probe.clone())),
+        (None, Some(host)) => Some(AbortCondition::Host(host.clone())),
         (None, None) => None,
     };
     let rules = written.iter().filter_map(|rule| {
-        Some(Rule {
+        Some(EffectiveAbortRule {
             name: rule.name.clone(),
             watch: watch(rule)?,
-            every: rule.every.unwrap_or(EVERY),
+            every: rule.every.unwrap_or(DEFAULT_SAMPLING_INTERVAL),
             failures: rule.failures.unwrap_or(1),
         })
     });

@@ -1,7 +1,7 @@
 //! What no schema can say about targets, abort rules and the schedule.
 
 use super::activity::{check_target, part};
-use crate::document::{AbortRule, HostMetric, ProbeOf, Schedule, Target, Window};
+use crate::document::{AbortRule, HostMetric, ProbeRef, Schedule, Target, Window};
 use crate::problem::{at_index, at_key, meant};
 use crate::timetable::{DAYS, Timetable};
 use crate::{HumanDuration, Problem};
@@ -60,7 +60,7 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
                 .hint("e.g. `\"every\": \"1s\"`"),
         );
     }
-    if let Some(ProbeOf::Name(name)) = &rule.probe {
+    if let Some(ProbeRef::Name(name)) = &rule.probe {
         let probes = document
             .pointer("/steady-state-hypothesis/probes")
             .and_then(Value::as_array);

@@ -3,10 +3,11 @@
 mod mistakes;
 
 use super::*;
+use crate::chaostoolkit::without_controls;
 use serde_json::json;
 
-fn faults() -> Vec<Fault<'static>> {
-    let fault = |name: &'static str, one_shot: bool| Fault {
+fn faults() -> Vec<KnownFault<'static>> {
+    let fault = |name: &'static str, one_shot: bool| KnownFault {
         name,
         one_shot,
         check: Box::new(|arguments| {
@@ -117,10 +118,13 @@ fn a_full_document_comes_out_with_everything_in_place() {
     assert_eq!(http.url, "http://127.0.0.1:1/order");
     assert_eq!(http.headers.as_ref().unwrap()["x-token"], json!("hunter2"));
     assert_eq!(experiment.abort.len(), 2);
-    assert!(matches!(experiment.abort[0].watch, Watch::Hypothesis(0)));
+    assert!(matches!(
+        experiment.abort[0].watch,
+        AbortCondition::Hypothesis(0)
+    ));
     assert_eq!(
         (experiment.abort[1].failures, experiment.abort[1].every),
-        (1, EVERY)
+        (1, DEFAULT_SAMPLING_INTERVAL)
     );
     assert_eq!(
         experiment.hypothesis_timing,
@@ -151,7 +155,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(experiment.abort.len(), 2);
     assert_eq!(
         (experiment.abort[1].failures, experiment.abort[1].every),
-        (3, EVERY)
+        (3, DEFAULT_SAMPLING_INTERVAL)
     );
     document["abort"] = json!([]);
     assert!(load_value(&document).unwrap().abort.is_empty());

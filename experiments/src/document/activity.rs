@@ -2,6 +2,10 @@
 
 use super::{Configured, Dry, Target, Tolerance};
 use crate::HumanDuration;
+use crate::probes::{
+    DnsProvider, HostProvider, HttpProvider, ProbeProvider, ProcessProvider, PrometheusProvider,
+    PythonProvider, TcpProvider, probe_providers,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +14,7 @@ use std::collections::BTreeMap;
 /// Whether an activity measures or does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ActivityKind {
     /// It measures.
     Probe,
     /// It does something.
@@ -23,7 +27,7 @@ pub enum Kind {
 pub struct Activity {
     /// `probe` measures, `action` does.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: ActivityKind,
     /// Its name, in the journal and for `ref`.
     #[schemars(length(min = 1))]
     pub name: String,
@@ -74,184 +78,48 @@ pub struct Pauses {
     pub after: Option<HumanDuration>,
 }
 
-/// Who does the work of an activity.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum Provider {
-    /// An HTTP request: `{status, headers, body}`.
-    Http(HttpProvider),
-    /// A program: `{status, stdout, stderr}`.
-    Process(ProcessProvider),
-    /// A Python function, as the Chaos Toolkit's extensions are, run by your own `python3`.
-    Python(PythonProvider),
-    /// Whether a TCP connection can be made: `{connected, took}`.
-    Tcp(TcpProvider),
-    /// A DNS question: the answers.
-    Dns(DnsProvider),
-    /// A Prometheus query: a number.
-    Prometheus(PrometheusProvider),
-    /// A figure of the agent's host: a number.
-    Host(HostProvider),
-    /// A fault, injected by agents.
-    Fault(FaultProvider),
-}
+/// Declares [`Provider`] by the list of [`crate::probes`].
+macro_rules! provider {
+    ($($(#[$doc:meta])* $variant:ident($arguments:ident),)*) => {
+        /// Who does the work of an activity.
+        #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        pub enum Provider {
+            $($(#[$doc])* $variant($arguments),)*
+            /// A fault, injected by agents.
+            Fault(FaultProvider),
+        }
 
-/// An HTTP request.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct HttpProvider {
-    /// Where to, `http://` or `https://`.
-    #[schemars(length(min = 1))]
-    pub url: String,
-    /// `GET` where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// Header fields.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub headers: Option<BTreeMap<String, Value>>,
-    /// The query of a GET; the body of anything else: fields of a form for an object, JSON where the `Content-Type` says so, text as it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<Value>,
-    /// The longest it may take: one figure, or two for connecting and for the answer. 5 s where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<HttpTimeout>,
-    /// Whether the server's certificate is checked. True where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verify_tls: Option<bool>,
-    /// How often a connection that failed is tried again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_retries: Option<u32>,
-}
+        impl Provider {
+            /// The provider as one that measures; none for a fault.
+            pub fn probe(&self) -> Option<&dyn ProbeProvider> {
+                match self {
+                    $(Provider::$variant(probe) => Some(probe),)*
+                    Provider::Fault(_) => None,
+                }
+            }
 
-/// How long an HTTP request may take.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum HttpTimeout {
-    /// For all of it.
-    Whole(HumanDuration),
-    /// For connecting, then for the answer.
-    ConnectThenRead(HumanDuration, HumanDuration),
-}
+            /// The same, to be changed.
+            pub(crate) fn probe_mut(&mut self) -> Option<&mut dyn ProbeProvider> {
+                match self {
+                    $(Provider::$variant(probe) => Some(probe),)*
+                    Provider::Fault(_) => None,
+                }
+            }
 
-/// A program that is run. Never through a shell.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct ProcessProvider {
-    /// The program: a path, or a name found along `PATH`.
-    #[schemars(length(min = 1))]
-    pub path: String,
-    /// A list is argv; an object is its keys and values in turn; a string is split into words, never given to a shell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<Value>,
-    /// The longest it may take; then it is killed with its children.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<HumanDuration>,
-    /// Environment variables besides those there are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<String, Value>>,
+            /// What is wrong with an address that the document itself writes, and under which key: see
+            /// [`ProbeProvider::written_address_problem`].
+            pub(crate) fn written_address_problem(written: &Map<String, Value>) -> Option<(&'static str, String)> {
+                let kind = written.get("type")?.as_str()?;
+                $(if kind == stringify!($variant).to_ascii_lowercase() {
+                    return $arguments::written_address_problem(written);
+                })*
+                None
+            }
+        }
+    };
 }
-
-/// A function of a Python module.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct PythonProvider {
-    /// The module, as in `import`.
-    #[schemars(length(min = 1))]
-    pub module: String,
-    /// The function in it.
-    #[schemars(length(min = 1))]
-    pub func: String,
-    /// Keyword arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<Map<String, Value>>,
-    /// Scopes of `secrets` that the function gets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secrets: Option<Vec<String>>,
-}
-
-/// A TCP connection.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct TcpProvider {
-    /// The host's name or address.
-    pub host: String,
-    /// The port.
-    #[schemars(range(min = 1))]
-    pub port: u16,
-    /// The longest it may take. 5 s where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<HumanDuration>,
-}
-
-/// A DNS question.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct DnsProvider {
-    /// Who is asked, `host` or `host:port`. The system's resolver where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<String>,
-    /// The name asked for.
-    pub name: String,
-    /// The record's type, `A` where left out.
-    #[serde(rename = "record", default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<String>,
-    /// The longest it may take. 5 s where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<HumanDuration>,
-}
-
-/// A Prometheus query with one number as its answer.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct PrometheusProvider {
-    /// The server, e.g. `http://127.0.0.1:9090`.
-    pub url: String,
-    /// The query, in PromQL.
-    pub query: String,
-    /// The longest it may take. 5 s where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<HumanDuration>,
-}
-
-/// A figure of the agent's host.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct HostProvider {
-    /// Which figure.
-    pub metric: HostMetric,
-    /// The file system's path, for `disk-free-percent`. `/` where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-}
-
-/// The figures that an agent knows of its host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostMetric {
-    /// Busy share of all processors since the last look, in percent (from `/proc/stat`).
-    CpuBusyPercent,
-    /// The load average over one minute.
-    Load1,
-    /// `MemAvailable` of `MemTotal`, in percent.
-    MemoryAvailablePercent,
-    /// Blocks free to everyone of all blocks of the file system at `path`, in percent.
-    DiskFreePercent,
-    /// Share of the last 10 s in which some task waited for a processor, in percent (pressure stall information).
-    CpuPressurePercent,
-    /// The same for memory.
-    MemoryPressurePercent,
-    /// The same for storage.
-    IoPressurePercent,
-    /// How many processes there are.
-    Processes,
-}
-
-impl HostMetric {
-    /// Whether it is read from a path that the document names, which may hang; every other one is the kernel's own.
-    pub fn is_read_from_a_path(self) -> bool {
-        matches!(self, HostMetric::DiskFreePercent)
-    }
-}
+probe_providers!(provider);
 
 /// A fault: one kind of harm, on the agents of a target, for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -261,7 +129,7 @@ pub struct FaultProvider {
     pub fault: String,
     /// A name from `targets`, or labels in place. Left out, a local run hits this host; a fleet refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub targets: Option<TargetOf>,
+    pub targets: Option<TargetRef>,
     /// How long it lasts. Mandatory unless the fault is one-shot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<HumanDuration>,
@@ -276,7 +144,7 @@ pub struct FaultProvider {
 /// A target by its name, or in place.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum TargetOf {
+pub enum TargetRef {
     /// The name of one in `targets`.
     Name(String),
     /// The target itself.

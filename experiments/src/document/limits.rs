@@ -89,7 +89,7 @@ pub struct AbortRule {
     pub name: String,
     /// A hypothesis probe by its name, or a probe with a tolerance in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<ProbeOf>,
+    pub probe: Option<ProbeRef>,
     /// A figure that the agent itself watches, so that it works when the controller cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostRule>,
@@ -105,7 +105,7 @@ pub struct AbortRule {
 /// A hypothesis probe by its name, or a probe in place.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum ProbeOf {
+pub enum ProbeRef {
     /// The name of a hypothesis probe.
     Name(String),
     /// The probe itself, with a tolerance.

@@ -7,15 +7,22 @@
 
 mod activity;
 mod limits;
+mod located_step;
 mod schedule;
 mod tolerance;
 mod values;
 
 pub use activity::*;
 pub use limits::*;
+pub(crate) use located_step::{LocatedStep, Section, located_steps};
 pub use schedule::*;
 pub use tolerance::*;
 pub use values::*;
+
+pub use crate::probes::{
+    DnsProvider, HostMetric, HostProvider, HttpProvider, HttpTimeout, ProcessProvider,
+    PrometheusProvider, PythonProvider, TcpProvider,
+};
 
 use crate::HumanDuration;
 use schemars::JsonSchema;

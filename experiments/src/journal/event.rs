@@ -1,9 +1,15 @@
 //! The events of a run's journal, in the order in which they may come (see `fold`).
 
 use crate::HumanDuration;
+use crate::redact::Redactor;
 use crate::wire::{Effect, EndedInjection, InjectionId, PlanView, Refusal, UnrevertedInjection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// The longest text within an output that a journal keeps, in bytes.
+const MAX_TEXT_BYTES: usize = 4096;
+/// The most members of a list or an object within an output that a journal keeps.
+const MAX_MEMBERS: usize = 256;
 
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -281,4 +287,260 @@ pub enum AbortBy {
     Action,
     /// The journal could not be written.
     Journal,
+}
+
+/// How a piece of text about an event is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    Plain,
+    /// Less than other text.
+    Dim,
+    /// As good news.
+    Success,
+    /// As something to know.
+    Warning,
+    /// As bad news.
+    Failure,
+}
+
+impl Judgement {
+    /// A sign for people, and how it is to be shown.
+    pub fn mark(self) -> (Tone, &'static str) {
+        match self {
+            Judgement::Within => (Tone::Success, "✓"),
+            Judgement::Outside => (Tone::Failure, "✗"),
+            Judgement::Unknown => (Tone::Warning, "?"),
+        }
+    }
+}
+
+impl Event {
+    /// The event in words for people, in pieces that follow each other; empty where there is nothing to say.
+    pub fn describe(&self) -> Vec<(Tone, String)> {
+        use Tone::{Dim, Failure, Plain, Success, Warning};
+        let because = |why: &Option<String>| match why {
+            Some(why) => format!(": {why}"),
+            None => String::new(),
+        };
+        let marked = |judgement: Judgement| {
+            let (tone, mark) = judgement.mark();
+            (tone, mark.to_owned())
+        };
+        let piece = match self {
+            Event::InjectionRequested { .. } | Event::RunEnded => return Vec::new(),
+            Event::RunStarted {
+                run, title, seed, ..
+            } => (Plain, format!("{title} (run {run}, seed {seed})")),
+            Event::AgentJoined {
+                agent, recovered, ..
+            } => match recovered.len() {
+                0 => (Plain, format!("agent {agent} takes part")),
+                count => (
+                    Plain,
+                    format!(
+                        "agent {agent} takes part; it reverted {count} injections of agents that died earlier"
+                    ),
+                ),
+            },
+            Event::TargetPicked {
+                target,
+                matched,
+                picked,
+            } => {
+                let (count, of) = (picked.len(), matched.len());
+                let names = picked.join(", ");
+                (
+                    Plain,
+                    format!("target {target}: {count} of {of} agents: {names}"),
+                )
+            }
+            Event::Planned { activity, plan, .. } => {
+                let names: Vec<&str> = (plan.victims.iter())
+                    .map(|victim| victim.name.as_str())
+                    .collect();
+                let whom = match names.is_empty() {
+                    true => "this host".to_owned(),
+                    false => names.join(", "),
+                };
+                let mut pieces = vec![(Plain, format!("{activity}: would hit {whom}"))];
+                for warning in &plan.warnings {
+                    pieces.push((Plain, "\n".into()));
+                    pieces.push((Warning, format!("WARNING: {warning}")));
+                }
+                return pieces;
+            }
+            Event::PhaseStarted { phase } => (Dim, phase.headline().to_owned()),
+            Event::NotStarted { rule, reason, .. } => {
+                (Failure, format!("not started: {reason} (rule: {rule})"))
+            }
+            Event::Sampled {
+                probe,
+                judgement,
+                why,
+                ..
+            } => {
+                let rest = format!(" {probe}{}", because(why));
+                return vec![marked(*judgement), (Plain, rest)];
+            }
+            Event::ActivityStarted {
+                activity,
+                background,
+                ..
+            } => match background {
+                true => (Plain, format!("{activity} (in the background)")),
+                false => (Plain, activity.clone()),
+            },
+            Event::ActivityFinished {
+                activity,
+                status,
+                why,
+                judgement,
+                ..
+            } => {
+                let status = format!("{status:?}").to_lowercase();
+                let mut pieces = vec![(Plain, format!("{activity}: {status}"))];
+                if let Some(judgement) = judgement {
+                    pieces.push((Plain, " ".into()));
+                    pieces.push(marked(*judgement));
+                }
+                pieces.push((Plain, because(why)));
+                return pieces;
+            }
+            Event::InjectionRefused { refusal, .. } => {
+                (Failure, format!("refused: {}", refusal.what))
+            }
+            Event::Injected { injection, plan } => {
+                let changes: Vec<&str> = (plan.changes.iter())
+                    .map(|change| change.apply.as_str())
+                    .collect();
+                let changes = changes.join("; ");
+                (Plain, format!("{injection} injected: {changes}"))
+            }
+            Event::EffectSeen { effect, .. } => match effect.acts {
+                true => (Plain, format!("effect observed: {}", effect.seen)),
+                false => (Warning, format!("no effect: {}", effect.seen)),
+            },
+            Event::InjectionEnded(ended) => {
+                let (injection, residue) = (&ended.injection, ended.residue.join("; "));
+                let took = ended.took.0.as_secs_f64() * 1e3;
+                match ended.clean {
+                    true => (Plain, format!("{injection} reverted in {took:.1} ms")),
+                    false => (Failure, format!("{injection} NOT reverted: {residue}")),
+                }
+            }
+            Event::Aborted(Abort { rule, reason, .. }) => {
+                (Failure, format!("aborted by {rule}: {reason}"))
+            }
+            Event::AgentLost { agent, reason } => {
+                (Failure, format!("agent {agent} is lost: {reason}"))
+            }
+            Event::Recovered { after } => (
+                Success,
+                format!("the hypothesis holds again, {after} after the last revert"),
+            ),
+            Event::NotRecovered { within } => (
+                Failure,
+                format!("the hypothesis did not hold again within {within}"),
+            ),
+            Event::Interrupted { reason } => (Failure, format!("interrupted: {reason}")),
+        };
+        vec![piece]
+    }
+
+    /// Takes secrets out of whatever the event quotes, then shortens it. Names and numbers that Backburn itself made
+    /// are left alone: a secret `1` must not make a journal unreadable.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        match self {
+            Event::AgentJoined {
+                recovered, owed, ..
+            } => {
+                (recovered.iter_mut()).for_each(|ended| redactor.redact_ended(ended));
+                (owed.iter_mut()).for_each(|owed| redactor.redact_unreverted(owed));
+            }
+            Event::Planned { plan, .. } | Event::Injected { plan, .. } => {
+                redactor.redact_plan(plan);
+            }
+            Event::NotStarted { reason, hint, .. } => {
+                redactor.redact(reason);
+                redactor.redact_all(hint);
+            }
+            Event::Sampled { output, why, .. } | Event::ActivityFinished { output, why, .. } => {
+                *output = shortened(redactor.value(std::mem::take(output)));
+                redactor.redact_all(why.as_mut());
+                why.iter_mut().for_each(shorten);
+            }
+            Event::InjectionRefused { refusal, .. } => redactor.redact_refusal(refusal),
+            Event::EffectSeen { effect, .. } => redactor.redact_effect(effect),
+            Event::InjectionEnded(ended) => redactor.redact_ended(ended),
+            Event::Aborted(Abort { reason, .. }) | Event::AgentLost { reason, .. } => {
+                redactor.redact(reason);
+            }
+            Event::RunStarted { .. }
+            | Event::TargetPicked { .. }
+            | Event::PhaseStarted { .. }
+            | Event::ActivityStarted { .. }
+            | Event::InjectionRequested { .. }
+            | Event::Recovered { .. }
+            | Event::NotRecovered { .. }
+            | Event::Interrupted { .. }
+            | Event::RunEnded => {}
+        }
+    }
+}
+
+impl Phase {
+    /// The line that people see when the phase begins.
+    pub fn headline(self) -> &'static str {
+        match self {
+            Phase::Gate => "── gate: does the hypothesis hold?",
+            Phase::Method => "── method",
+            Phase::Revert => "── revert",
+            Phase::Rollbacks => "── rollbacks",
+            Phase::After => "── does the hypothesis hold again?",
+        }
+    }
+}
+
+/// Cuts a long text at a character boundary and appends its length.
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT_BYTES {
+        let whole = text.len();
+        let end = (0..=MAX_TEXT_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("… ({whole} bytes)"));
+    }
+}
+
+fn shortened(value: Value) -> Value {
+    match value {
+        Value::String(mut text) => {
+            shorten(&mut text);
+            Value::String(text)
+        }
+        Value::Array(list) => {
+            let whole = list.len();
+            let mut kept: Vec<Value> = list.into_iter().take(MAX_MEMBERS).map(shortened).collect();
+            if whole > MAX_MEMBERS {
+                kept.push(format!("… ({whole} members)").into());
+            }
+            Value::Array(kept)
+        }
+        Value::Object(fields) => {
+            let whole = fields.len();
+            let mut kept: serde_json::Map<String, Value> = fields
+                .into_iter()
+                .take(MAX_MEMBERS)
+                .map(|(key, value)| (key, shortened(value)))
+                .collect();
+            if whole > MAX_MEMBERS {
+                kept.insert("…".into(), format!("({whole} members)").into());
+            }
+            Value::Object(kept)
+        }
+        other => other,
+    }
 }

@@ -1,20 +1,16 @@
 //! What happened in a run, append-only, and what follows from it. The verdict is a fold over
 //! the events: the same function reads a journal that is being written and one from last year.
 
-mod differences;
 mod event;
 mod fold;
 mod measured;
 mod outcome;
-mod toolkit;
 mod trace;
 mod verdict;
 
-pub use differences::toolkit_differences;
 pub use event::*;
 pub use fold::*;
 pub use measured::{ProbeSamples, SamplePeriod};
 pub use outcome::*;
-pub use toolkit::{Host, toolkit_journal};
 pub use trace::trace;
 pub use verdict::*;

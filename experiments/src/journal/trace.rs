@@ -2,7 +2,7 @@
 //! JSON mapping: ids in hexadecimal digits, times as texts of nanoseconds). A pure function of the journal, and the same journal gives the same ids.
 
 use super::{ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run, verdict};
-use crate::select::number;
+use crate::select::seeded_number;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -86,7 +86,10 @@ fn phase_name(phase: Phase) -> &'static str {
 impl Trace<'_> {
     fn id(&self, what: &str) -> String {
         // Eight bytes, and never all zero, which means none.
-        format!("{:016x}", number(0, &format!("{}/{what}", self.run)).max(1))
+        format!(
+            "{:016x}",
+            seeded_number(0, &format!("{}/{what}", self.run)).max(1)
+        )
     }
 
     fn time(&self, elapsed: f64) -> String {
@@ -241,11 +244,7 @@ impl Trace<'_> {
             Event::NotStarted { rule, reason, .. } => {
                 self.happens(ROOT, format!("not started by {rule}: {reason}"), at);
             }
-            Event::RunStarted { .. }
-            | Event::AgentJoined { .. }
-            | Event::TargetPicked { .. }
-            | Event::Planned { .. }
-            | Event::RunEnded => {}
+            _ => {}
         }
     }
 

@@ -1,5 +1,4 @@
-//! Addresses that documents and redirects name: read strictly, so that no port but the one that was
-//! written is ever asked.
+//! Addresses in documents and redirects. They are parsed strictly, so that no other port than the written one is ever connected to.
 
 use core::net::{IpAddr, SocketAddr};
 use http::Uri;
@@ -13,14 +12,10 @@ const DNS_PORT: u16 = 53;
 /// The address of a page on the web, `http://` or `https://`.
 ///
 /// # Errors
-/// In words for people: what about it is no such address. A port is a number from 1 to 65535.
+/// It is not such an address; the text says why. A port is a number from 1 to 65535.
 pub fn of_web(url: &str) -> Result<Uri, String> {
-    let wrong = |what: &str| format!("`{}` is no address of the web: {what}", shown(url));
-    let scheme = ["http://", "https://"].into_iter().find(|scheme| {
-        url.get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
-    let Some(scheme) = scheme else {
+    let wrong = |what: &str| format!("`{}` is not a web address: {what}", shown(url));
+    let Some(scheme) = web_scheme(url) else {
         return Err(wrong(
             "it must begin with `http://` or `https://` and name a host",
         ));
@@ -40,6 +35,18 @@ pub fn of_web(url: &str) -> Result<Uri, String> {
         .replace(' ', "%20")
         .parse()
         .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))
+}
+
+/// Whether this starts like an address of the web.
+pub(super) fn is_of_web(url: &str) -> bool {
+    web_scheme(url).is_some()
+}
+
+fn web_scheme(url: &str) -> Option<&'static str> {
+    ["http://", "https://"].into_iter().find(|scheme| {
+        url.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    })
 }
 
 /// An address for a message: without its user, its path and its query, which may have secrets, and not too long.
@@ -62,7 +69,7 @@ fn check_host(text: &str) -> Result<(), String> {
         Some(inner) => match inner.split_once(']') {
             Some((host, rest)) => {
                 if host.parse::<core::net::Ipv6Addr>().is_err() {
-                    return Err(format!("`{host}` is no IPv6 address"));
+                    return Err(format!("`{host}` is not an IPv6 address"));
                 }
                 (host, rest)
             }
@@ -71,20 +78,20 @@ fn check_host(text: &str) -> Result<(), String> {
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     if host.is_empty() {
-        return Err("it names no host".into());
+        return Err("the host is missing".into());
     }
     if let Some(odd) = host
         .chars()
         .find(|c| !(c.is_ascii_alphanumeric() || "-._~:".contains(*c)))
     {
-        return Err(format!("`{odd}` cannot stand in the name of a host"));
+        return Err(format!("`{odd}` is not allowed in the name of a host"));
     }
     match port.strip_prefix(':') {
         // An empty port is none (RFC 3986, section 3.2.3).
         Some("") => Ok(()),
         Some(port) => self::port(port).map(drop),
         None if port.is_empty() => Ok(()),
-        None => Err(format!("`{port}` stands after the host")),
+        None => Err(format!("unexpected `{port}` after the host")),
     }
 }
 
@@ -94,13 +101,13 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse()
         .ok()
         .filter(|port| is_plain && *port > 0)
-        .ok_or_else(|| format!("`{text}` is no port, which is a number from 1 to 65535"))
+        .ok_or_else(|| format!("`{text}` is not a port: expected a number from 1 to 65535"))
 }
 
 /// The host and the port of a name server: `host`, `host:port`, an address, or `[address]:port`.
 ///
 /// # Errors
-/// In words for people: its port is none.
+/// It is not such an address; the text says why.
 pub fn of_name_server(server: &str) -> Result<(String, u16), String> {
     if let Ok(ip) = server.parse::<IpAddr>() {
         return Ok((ip.to_string(), DNS_PORT));
@@ -118,7 +125,7 @@ pub fn of_name_server(server: &str) -> Result<(String, u16), String> {
     };
     match host.is_empty() || host.contains([':', '[', ']', '/']) {
         true => Err(format!(
-            "`{server}` is no name server: write `host`, `host:port` or `[address]:port`"
+            "`{server}` is not a name server: write `host`, `host:port` or `[address]:port`"
         )),
         false => Ok((host.to_owned(), port)),
     }

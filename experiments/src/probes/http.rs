@@ -1,57 +1,217 @@
-//! An HTTP request, as the Chaos Toolkit makes it (`chaoslib/provider/http.py`, which leaves it to
-//! `requests`): what is sent, where an answer sends us, and what an answer comes to. Sending is
-//! the business of whoever measures: controller and agent must not differ in anything else.
+//! An HTTP request, as the Chaos Toolkit makes it (`chaoslib/provider/http.py`, which leaves it to `requests`): what is sent, which
+//! redirects are followed, what is tried again, and what an answer is worth. Transports only connect, send and receive.
 
-use super::{NoValue, address, limit, text_of};
-use crate::document::{HttpProvider, HttpTimeout};
-use crate::{HumanDuration, json};
+use super::{
+    ProbeError, ProbeProvider, Transport, address, network_limit, put_value, value_text,
+    written_address,
+};
+use crate::chaostoolkit::python;
+use crate::problem::at_key;
+use crate::{HumanDuration, Problem, json};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// As many redirects as `requests` follows.
-pub const MOST_REDIRECTS: usize = 30;
+/// The most redirects that are followed, as many as `requests` follows.
+const MAX_REDIRECTS: u32 = 30;
 
-/// How long connecting may take, and all of it.
-pub fn limits(
-    provider: &HttpProvider,
-    longest: Option<HumanDuration>,
-) -> (HumanDuration, HumanDuration) {
-    match provider.timeout {
-        Some(HttpTimeout::Whole(whole)) => (whole, whole),
-        Some(HttpTimeout::ConnectThenRead(connect, read)) => {
-            (connect, HumanDuration(connect.0 + read.0))
+/// An HTTP request.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HttpProvider {
+    /// The address, `http://` or `https://`.
+    #[schemars(length(min = 1))]
+    pub url: String,
+    /// The method. `GET` where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Header fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, Value>>,
+    /// The query of a GET; the body of anything else: fields of a form for an object, JSON where the `Content-Type` says so, text as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Value>,
+    /// The longest it may take: one figure, or two for connecting and for the answer. 5 s where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HttpTimeout>,
+    /// Whether the server's certificate is checked. True where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_tls: Option<bool>,
+    /// How often a connection that failed is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+}
+
+/// How long an HTTP request may take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum HttpTimeout {
+    /// For all of it.
+    Whole(HumanDuration),
+    /// For connecting, then for the answer.
+    ConnectThenRead(HumanDuration, HumanDuration),
+}
+
+impl HttpProvider {
+    /// How long a connection, with its TLS, may take to be made.
+    pub fn connect_limit(&self, timeout: Option<HumanDuration>) -> HumanDuration {
+        match self.timeout {
+            Some(HttpTimeout::Whole(limit) | HttpTimeout::ConnectThenRead(limit, _)) => limit,
+            None => network_limit(None, timeout),
         }
-        None => (limit(None, longest), limit(None, longest)),
     }
 }
 
-/// One request's parts, changed on the way by redirects.
+impl ProbeProvider for HttpProvider {
+    fn transport(&self, _: Option<HumanDuration>) -> Transport<'_> {
+        Transport::Http(Cow::Borrowed(self))
+    }
+
+    fn time_limit(&self, timeout: Option<HumanDuration>) -> Option<HumanDuration> {
+        Some(match self.timeout {
+            Some(HttpTimeout::Whole(whole)) => whole,
+            Some(HttpTimeout::ConnectThenRead(connect, read)) => HumanDuration(connect.0 + read.0),
+            None => network_limit(None, timeout),
+        })
+    }
+
+    fn problems(&self, at: &str) -> Vec<Problem> {
+        // An empty address is the schema's to report.
+        if self.url.is_empty() || address::is_of_web(&self.url) {
+            return Vec::new();
+        }
+        let what = format!("`{}` is not a web address", self.url);
+        let hint = "it starts with `http://` or `https://`";
+        vec![Problem::new(at_key(at, "url"), what).hint(hint)]
+    }
+
+    fn written_address_problem(written: &Map<String, Value>) -> Option<(&'static str, String)> {
+        // An address of another kind is reported once variables are in place.
+        let url = written_address(written, "url").filter(|url| address::is_of_web(url))?;
+        Some(("url", address::of_web(url).err()?))
+    }
+
+    fn take_value(&mut self, value: &Value) -> Option<Result<(), String>> {
+        Some(put_value(&mut self.arguments, value))
+    }
+}
+
+/// How a request failed.
+#[derive(Debug)]
+pub enum HttpError {
+    /// No connection was made, so nothing can have been sent.
+    Connect(ProbeError),
+    /// Something may have been sent.
+    Exchange(ProbeError),
+}
+
+impl From<HttpError> for ProbeError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Connect(error) | HttpError::Exchange(error) => error,
+        }
+    }
+}
+
+/// One measurement over HTTP: a request, what is sent again, and the redirects. The transport sends [`HttpExchange::request`] and tells
+/// what came of it, until it is told to read the body.
+#[derive(Debug)]
+pub struct HttpExchange {
+    request: HttpRequest,
+    retries: u32,
+    retries_left: u32,
+    redirects_left: u32,
+}
+
+/// What a transport does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextStep {
+    /// Send the request, over a connection of its own.
+    Send,
+    /// Read the body of the answer: it is the one that counts.
+    ReadBody,
+}
+
+impl HttpExchange {
+    /// The exchange that a document asks for.
+    ///
+    /// # Errors
+    /// The check is broken: there is no such request.
+    pub fn new(provider: &HttpProvider) -> Result<Self, ProbeError> {
+        let retries = provider.max_retries.unwrap_or(0);
+        Ok(HttpExchange {
+            request: HttpRequest::new(provider).map_err(ProbeError::Broken)?,
+            retries,
+            retries_left: retries,
+            redirects_left: MAX_REDIRECTS,
+        })
+    }
+
+    /// The request to send.
+    pub fn request(&self) -> &HttpRequest {
+        &self.request
+    }
+
+    /// Takes in the status and the header fields of an answer, or why there is none.
+    ///
+    /// # Errors
+    /// The measurement is over, without a value.
+    pub fn next(
+        &mut self,
+        answer: Result<(StatusCode, &HeaderMap), HttpError>,
+    ) -> Result<NextStep, ProbeError> {
+        let (status, headers) = match answer {
+            Err(HttpError::Connect(_)) if self.retries_left > 0 => {
+                self.retries_left -= 1;
+                return Ok(NextStep::Send);
+            }
+            answer => answer?,
+        };
+        let Some(next) = self.request.redirected(status, headers)? else {
+            return Ok(NextStep::ReadBody);
+        };
+        if self.redirects_left == 0 {
+            return Err(ProbeError::NoAnswer(format!(
+                "more than {MAX_REDIRECTS} redirects"
+            )));
+        }
+        self.redirects_left -= 1;
+        self.request = next;
+        self.retries_left = self.retries;
+        Ok(NextStep::Send)
+    }
+}
+
+/// The parts of one request.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    /// How.
+pub struct HttpRequest {
+    /// The method.
     pub method: Method,
-    /// Where to, without a user.
+    /// The address, without a user.
     pub uri: Uri,
     /// Header fields; `Host` only where the document has it.
     pub headers: HeaderMap,
-    /// What is sent.
+    /// The body.
     pub body: Vec<u8>,
 }
 
-impl Asked {
-    /// What a document asks for.
+impl HttpRequest {
+    /// The request that a document asks for.
     ///
     /// # Errors
-    /// In words for people: there is no such request.
-    pub fn from(provider: &HttpProvider) -> Result<Self, String> {
+    /// There is no such request; the text is for people.
+    fn new(provider: &HttpProvider) -> Result<Self, String> {
         let method = provider
             .method
             .as_deref()
             .unwrap_or("GET")
             .to_ascii_uppercase();
         let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| format!("`{method}` is no HTTP method"))?;
+            .map_err(|_| format!("`{method}` is not an HTTP method"))?;
         let mut headers = HeaderMap::new();
         headers.insert(
             header::USER_AGENT,
@@ -61,9 +221,9 @@ impl Asked {
         for (name, value) in provider.headers.iter().flatten() {
             let key: HeaderName = name
                 .parse()
-                .map_err(|_| format!("`{name}` is no HTTP header field"))?;
-            let value = HeaderValue::from_bytes(text_of(value).as_bytes()).map_err(|_| {
-                format!("the value of header `{name}` has characters that no header may have")
+                .map_err(|_| format!("`{name}` is not an HTTP header field"))?;
+            let value = HeaderValue::from_bytes(value_text(value).as_bytes()).map_err(|_| {
+                format!("the value of header `{name}` has characters that a header must not have")
             })?;
             headers.insert(key, value);
         }
@@ -75,7 +235,7 @@ impl Asked {
             (Some(arguments), &Method::GET) => {
                 let query = match arguments {
                     Value::Object(fields) => form(fields),
-                    other => text_of(other),
+                    other => value_text(other),
                 };
                 if !query.is_empty() {
                     url.push(if url.contains('?') { '&' } else { '?' });
@@ -85,7 +245,7 @@ impl Asked {
             (Some(arguments), _) => body = content(arguments, &mut headers),
         }
         let uri = without_user(&url, &mut headers)?;
-        Ok(Asked {
+        Ok(HttpRequest {
             method,
             uri,
             headers,
@@ -93,15 +253,15 @@ impl Asked {
         })
     }
 
-    /// Where an answer sends us, if anywhere.
+    /// The request that an answer redirects to, if it does.
     ///
     /// # Errors
-    /// To what is no address.
-    pub fn redirected(
+    /// It redirects to something that is not an address.
+    fn redirected(
         &self,
         status: StatusCode,
         answered: &HeaderMap,
-    ) -> Result<Option<Asked>, NoValue> {
+    ) -> Result<Option<HttpRequest>, ProbeError> {
         let location = answered
             .get(header::LOCATION)
             .and_then(|value| value.to_str().ok());
@@ -111,7 +271,7 @@ impl Asked {
         let mut headers = self.headers.clone();
         let (location, _) = location.split_once('#').unwrap_or((location, ""));
         let uri = without_user(&joined(&self.uri, location), &mut headers)
-            .map_err(|why| NoValue::Broken(format!("redirected: {why}")))?;
+            .map_err(|why| ProbeError::Broken(format!("redirected: {why}")))?;
         if uri.authority() != self.uri.authority() {
             headers.remove(header::AUTHORIZATION);
         }
@@ -126,7 +286,7 @@ impl Asked {
             headers.remove(header::CONTENT_TYPE);
             (Method::GET, Vec::new())
         };
-        Ok(Some(Asked {
+        Ok(Some(HttpRequest {
             method,
             uri,
             headers,
@@ -135,7 +295,7 @@ impl Asked {
     }
 }
 
-/// What is sent: text as it is, JSON where the content type says so, fields of a form else.
+/// The body that is sent: text as it is, JSON where the content type says so, else the fields of a form.
 fn content(arguments: &Value, headers: &mut HeaderMap) -> Vec<u8> {
     let is_json = headers.get(header::CONTENT_TYPE).is_some_and(says_json);
     let (text, kind) = match arguments {
@@ -161,10 +321,7 @@ fn form(fields: &Map<String, Value>) -> String {
         for value in several {
             let text = match value {
                 Value::Null => continue,
-                // Python's spelling, which is what the toolkit sends.
-                Value::Bool(true) => "True".into(),
-                Value::Bool(false) => "False".into(),
-                other => text_of(other),
+                other => python::spelled(other),
             };
             pairs.push(format!("{}={}", encoded(key), encoded(&text)));
         }
@@ -186,7 +343,7 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// The address as one; a user and password in it become a header, as they must not be sent in the clear of a path.
+/// Parses an address. A user and password in it become a header: they must not be sent as part of the address.
 fn without_user(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
     let uri = address::of_web(url)?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -244,7 +401,7 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// Where a `Location` leads, seen from here (RFC 3986, the cases that servers send).
+/// The address of a `Location`, which may be relative to the address that was asked (RFC 3986, the cases that servers send).
 fn joined(from: &Uri, location: &str) -> String {
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map_or("", |authority| authority.as_str());
@@ -271,41 +428,38 @@ fn joined(from: &Uri, location: &str) -> String {
     }
 }
 
-/// An answer's value: `{status, headers, body}`; the body parsed where its type says JSON.
-pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
-    let text = String::from_utf8_lossy(body).into_owned();
-    let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
-    // A server that says JSON and sends something else has answered all the same; so has one that
-    // sends an object with a key twice, of which nobody knows what it means.
-    let body = if is_json {
-        json::read(&text).ok()
-    } else {
-        None
-    };
-    let mut headers = Map::new();
-    for (name, value) in answered {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        match headers.entry(usual(name)) {
-            serde_json::map::Entry::Occupied(mut known) => {
-                let both = format!("{}, {value}", text_of(known.get()));
-                known.insert(both.into());
-            }
-            serde_json::map::Entry::Vacant(new) => {
-                new.insert(value.into());
+impl HttpExchange {
+    /// The value of an answer: `{status, headers, body}`; the body is parsed where its type says JSON.
+    pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
+        // A server that says JSON and sends something else has answered all the same; so has one that
+        // sends an object with a key twice, of which nobody knows what it means.
+        let body = if is_json {
+            json::read(&text).ok()
+        } else {
+            None
+        };
+        let mut headers = Map::new();
+        for (name, value) in answered {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            match headers.entry(usual(name)) {
+                serde_json::map::Entry::Occupied(mut known) => {
+                    let both = format!("{}, {value}", value_text(known.get()));
+                    known.insert(both.into());
+                }
+                serde_json::map::Entry::Vacant(new) => {
+                    new.insert(value.into());
+                }
             }
         }
+        serde_json::json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
     }
-    serde_json::json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
 }
 
-/// That a body is longer than these bytes.
-pub fn too_long(most: usize) -> NoValue {
-    NoValue::Broken(format!("the body is longer than {} MiB", most >> 20))
-}
-
-/// That an address leads round and round.
-pub fn too_many_redirects() -> NoValue {
-    NoValue::NoAnswer(format!("more than {MOST_REDIRECTS} redirects"))
+/// The body is longer than this many bytes.
+pub fn body_too_long(limit: usize) -> ProbeError {
+    ProbeError::Broken(format!("the body is longer than {} MiB", limit >> 20))
 }
 
 fn says_json(kind: &HeaderValue) -> bool {
@@ -369,7 +523,7 @@ mod tests {
     fn a_redirect_to_what_is_no_address_is_a_broken_check() {
         let provider: HttpProvider =
             serde_json::from_value(serde_json::json!({"url": "http://h:1/a"})).unwrap();
-        let asked = Asked::from(&provider).unwrap();
+        let asked = HttpRequest::new(&provider).unwrap();
         let to = |location: &'static str| {
             let headers =
                 HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(location))]);
@@ -377,7 +531,7 @@ mod tests {
         };
         for location in ["http://h:99999/", "http://h:8O/", "//h:0/", "ftp://h/"] {
             assert!(
-                matches!(to(location), Err(NoValue::Broken(_))),
+                matches!(to(location), Err(ProbeError::Broken(_))),
                 "{location}"
             );
         }

@@ -1,71 +1,219 @@
-//! What measuring comes to, whoever measures: the controller, or an agent from where it is. Only
-//! what needs no machine is here; sending, connecting and starting are theirs.
+//! The providers of probes: their arguments in a document, what they send, how long they may take, and what an answer is worth.
+//!
+//! Controller and agents measure the same probes, so everything that needs no machine is here. What connects, sends and starts
+//! programs is a transport: `controller/src/providers` and `agent/src/probes` have one of each kind, see [`Transport`].
+//!
+//! A new provider is a file here, which implements [`ProbeProvider`], and a line in the list below.
 
 pub mod address;
-pub mod http;
-pub mod prometheus;
+mod dns;
+mod host;
+mod http;
+mod process;
+mod prometheus;
+mod python;
+mod tcp;
+pub mod tls;
 
-use crate::HumanDuration;
-use crate::document::Provider;
+pub use dns::{DnsProvider, dns_answers};
+pub use host::{HostMetric, HostProvider};
+pub use http::{
+    HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
+};
+pub use process::{ProcessProvider, exit_value, output_too_long};
+pub use prometheus::PrometheusProvider;
+pub use python::PythonProvider;
+pub use tcp::{TcpProvider, no_address, not_resolved};
+
+/// Every provider of probes. `$with` is a macro that is given the list: each entry is the description, which the JSON Schema and the
+/// reference show, the variant, whose name in lower case is the provider's `type`, and the type of its arguments.
+macro_rules! probe_providers {
+    ($with:ident) => {
+        $with! {
+            /// An HTTP request: `{status, headers, body}`.
+            Http(HttpProvider),
+            /// A program: `{status, stdout, stderr}`.
+            Process(ProcessProvider),
+            /// A Python function, as the Chaos Toolkit's extensions are, run by your own `python3`.
+            Python(PythonProvider),
+            /// Whether a TCP connection can be made: `{connected, took}`.
+            Tcp(TcpProvider),
+            /// A DNS question: the answers.
+            Dns(DnsProvider),
+            /// A Prometheus query: a number.
+            Prometheus(PrometheusProvider),
+            /// A metric of the agent's host: a number.
+            Host(HostProvider),
+        }
+    };
+}
+pub(crate) use probe_providers;
+
 use crate::wire::ProbeOutcome;
-use serde_json::Value;
+use crate::{HumanDuration, Problem};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::io;
 
-/// The most that is kept of a body or a program's output, in bytes. More is a broken check:
-/// a probe is no download, and the runner's memory is not the document's to fill.
-pub const MOST: usize = 16 << 20;
+/// The most bytes of a body or of a program's output that are kept. More makes the check broken: a probe is no download, and a
+/// document must not fill the runner's memory.
+pub const MAX_OUTPUT_BYTES: usize = 16 << 20;
 
-/// How long an answer over the network is waited for where nothing is said.
-const DEFAULT_TIMEOUT: HumanDuration = HumanDuration::seconds(5);
+/// How long an answer over the network is waited for where neither the provider nor the activity has a time-out.
+const DEFAULT_NETWORK_TIMEOUT: HumanDuration = HumanDuration::seconds(5);
 
-/// How long an agent lets a program run where nothing is said.
-const PROGRAM_WITHIN: HumanDuration = HumanDuration::seconds(60);
+/// What measuring a probe gives: its value, or why there is none.
+pub type ProbeResult = Result<Value, ProbeError>;
 
-/// Why there is no value.
+/// Why a probe has no value.
 #[derive(Debug)]
-pub enum NoValue {
-    /// What is measured did not answer.
+pub enum ProbeError {
+    /// What is measured did not answer: the sample is outside of its tolerance.
     NoAnswer(String),
-    /// The check itself is broken.
+    /// The check itself is broken: the sample is unknown.
     Broken(String),
 }
 
-impl NoValue {
-    /// From an error of the network: whoever refuses, resets or cannot be reached did not answer.
-    pub fn from_network(error: &io::Error, doing: &str) -> Self {
-        use io::ErrorKind as Kind;
-        let why = format!("{doing}: {}", plain(error));
-        match error.kind() {
-            Kind::ConnectionRefused
-            | Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::NotConnected
-            | Kind::BrokenPipe
-            | Kind::UnexpectedEof
-            | Kind::TimedOut
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown
-            | Kind::AddrNotAvailable
-            // What a local packet filter answers when it drops what we send.
-            | Kind::PermissionDenied => NoValue::NoAnswer(why),
-            _ => NoValue::Broken(why),
-        }
+/// What measures a provider. Each kind is implemented once by the controller and once by agents.
+#[derive(Debug)]
+pub enum Transport<'p> {
+    /// An HTTP exchange.
+    Http(Cow<'p, HttpProvider>),
+    /// A TCP connection.
+    Tcp(&'p TcpProvider),
+    /// A DNS question.
+    Dns(&'p DnsProvider),
+    /// A program.
+    Process(&'p ProcessProvider),
+    /// A Python function, on the controller only.
+    Python(&'p PythonProvider),
+    /// A metric that agents read of their hosts.
+    Host(&'p HostProvider),
+}
+
+/// A provider of probes.
+pub trait ProbeProvider: Send + Sync {
+    /// What measures it. `timeout` is the activity's.
+    fn transport(&self, timeout: Option<HumanDuration>) -> Transport<'_>;
+
+    /// The value in what the transport came back with.
+    ///
+    /// # Errors
+    /// There is no value in it.
+    fn judge(&self, answer: ProbeResult) -> ProbeResult {
+        answer
+    }
+
+    /// How long all of it may take: the provider's own time-out, else the activity's, else what is usual for its kind. None where the
+    /// controller waits until it ends by itself.
+    fn time_limit(&self, timeout: Option<HumanDuration>) -> Option<HumanDuration>;
+
+    /// How long all of it may take on an agent, which never waits without a limit: the controller that asked may have gone.
+    fn time_limit_on_agent(&self, timeout: Option<HumanDuration>) -> HumanDuration {
+        self.time_limit(timeout).unwrap_or(DEFAULT_NETWORK_TIMEOUT)
+    }
+
+    /// Why agents do not measure it, where they do not.
+    fn refused_by_agents(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether it runs a program on the host that measures it.
+    fn runs_program(&self) -> bool {
+        false
+    }
+
+    /// What is wrong with its arguments that no schema can say, once variables are in place. `at` is the provider's JSON path.
+    fn problems(&self, _at: &str) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// What is wrong with an address that the document itself writes: the key, and what it is. An address that a variable has a part in
+    /// may be another at the next run, and is judged when it is used.
+    fn written_address_problem(_written: &Map<String, Value>) -> Option<(&'static str, String)>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Takes the value of another probe as its argument `value`, to judge it. None where the provider cannot judge a value.
+    ///
+    /// # Errors
+    /// Its arguments leave no room for the value.
+    fn take_value(&mut self, _value: &Value) -> Option<Result<(), String>> {
+        None
     }
 }
 
-impl From<Result<Value, NoValue>> for ProbeOutcome {
-    fn from(outcome: Result<Value, NoValue>) -> Self {
+/// Puts a value under the key `value` of arguments that may be any JSON.
+fn put_value(arguments: &mut Option<Value>, value: &Value) -> Result<(), String> {
+    match arguments {
+        None | Some(Value::Null) => {
+            *arguments = Some(serde_json::json!({"value": value}));
+            Ok(())
+        }
+        Some(Value::Object(fields)) => {
+            fields.insert("value".into(), value.clone());
+            Ok(())
+        }
+        Some(_) => Err("the probe's arguments must be an object, to take the `value`".to_owned()),
+    }
+}
+
+/// The address under this key, where the document writes it without a variable.
+fn written_address<'w>(written: &'w Map<String, Value>, key: &str) -> Option<&'w str> {
+    let text = written.get(key)?.as_str()?;
+    (!text.is_empty() && !text.contains('$')).then_some(text)
+}
+
+/// The provider's own time-out, else the activity's, else the usual one of the network.
+fn network_limit(own: Option<HumanDuration>, timeout: Option<HumanDuration>) -> HumanDuration {
+    own.or(timeout).unwrap_or(DEFAULT_NETWORK_TIMEOUT)
+}
+
+impl ProbeError {
+    /// The meaning of an error of the network: a peer that refuses, resets or cannot be reached did not answer. `doing` says in a
+    /// message what failed.
+    pub fn from_network(error: &io::Error, doing: &str) -> Self {
+        use io::ErrorKind;
+        let why = format!("{doing}: {}", io_error_text(error));
+        match error.kind() {
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::NotConnected
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::TimedOut
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            // A local packet filter that drops what is sent answers so.
+            | ErrorKind::PermissionDenied => ProbeError::NoAnswer(why),
+            _ => ProbeError::Broken(why),
+        }
+    }
+
+    /// There was no answer within this time.
+    pub fn timed_out(limit: HumanDuration) -> Self {
+        ProbeError::NoAnswer(format!("no answer within {limit}"))
+    }
+}
+
+impl From<ProbeResult> for ProbeOutcome {
+    fn from(outcome: ProbeResult) -> Self {
         match outcome {
             Ok(output) => ProbeOutcome::Output(output),
-            Err(NoValue::NoAnswer(why)) => ProbeOutcome::NoAnswer(why),
-            Err(NoValue::Broken(why)) => ProbeOutcome::Broken(why),
+            Err(ProbeError::NoAnswer(why)) => ProbeOutcome::NoAnswer(why),
+            Err(ProbeError::Broken(why)) => ProbeOutcome::Broken(why),
         }
     }
 }
 
 /// An operating system's error in words, without its number.
-pub fn plain(error: &io::Error) -> String {
+pub fn io_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),
@@ -73,31 +221,8 @@ pub fn plain(error: &io::Error) -> String {
     }
 }
 
-/// That there was no answer in time.
-pub fn late(longest: HumanDuration) -> NoValue {
-    NoValue::NoAnswer(format!("no answer within {longest}"))
-}
-
-/// The provider's own time-out, else the activity's, else 5 s: never none over a network.
-pub fn limit(own: Option<HumanDuration>, longest: Option<HumanDuration>) -> HumanDuration {
-    own.or(longest).unwrap_or(DEFAULT_TIMEOUT)
-}
-
-/// How long an agent may take for it: the provider's own time-out, else the activity's, else one that depends on the
-/// kind. Never none: who is asked over a network may be asked by somebody who has gone.
-pub fn within(provider: &Provider, longest: Option<HumanDuration>) -> HumanDuration {
-    match provider {
-        Provider::Http(http) => http::limits(http, longest).1,
-        Provider::Prometheus(query) => limit(query.timeout, longest),
-        Provider::Tcp(tcp) => limit(tcp.timeout, longest),
-        Provider::Dns(dns) => limit(dns.timeout, longest),
-        Provider::Process(process) => process.timeout.or(longest).unwrap_or(PROGRAM_WITHIN),
-        Provider::Python(_) | Provider::Host(_) | Provider::Fault(_) => limit(None, longest),
-    }
-}
-
 /// A value as the text that it stands for: text as it is, anything else as JSON.
-pub fn text_of(value: &Value) -> String {
+pub fn value_text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)

@@ -1,44 +1,69 @@
 //! A Prometheus instant query whose answer is one number. Prometheus is the instrument, not what
 //! is measured: when it does not answer, the check is broken and nothing is known.
 
-use super::{NoValue, limit};
+use super::{
+    HttpProvider, HttpTimeout, ProbeError, ProbeProvider, ProbeResult, Transport, address,
+    network_limit, written_address,
+};
 use crate::HumanDuration;
-use crate::document::{HttpProvider, HttpTimeout, PrometheusProvider};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
-/// The HTTP request that asks. Source: Prometheus' HTTP API, "Instant queries".
-pub fn request(provider: &PrometheusProvider, longest: Option<HumanDuration>) -> HttpProvider {
-    HttpProvider {
-        url: format!("{}/api/v1/query", provider.url.trim_end_matches('/')),
-        method: None,
-        headers: None,
-        arguments: Some(json!({"query": provider.query})),
-        timeout: Some(HttpTimeout::Whole(limit(provider.timeout, longest))),
-        verify_tls: None,
-        max_retries: None,
-    }
+/// A Prometheus query with one number as its answer.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct PrometheusProvider {
+    /// The server, e.g. `http://127.0.0.1:9090`.
+    pub url: String,
+    /// The query, in PromQL.
+    pub query: String,
+    /// The longest it may take. 5 s where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
 }
 
-/// The number in what came back.
-///
-/// # Errors
-/// Always that the check is broken.
-pub fn value(answer: Result<Value, NoValue>) -> Result<Value, NoValue> {
-    let answer = answer.map_err(|error| match error {
-        NoValue::NoAnswer(why) | NoValue::Broken(why) => {
-            NoValue::Broken(format!("Prometheus: {why}"))
-        }
-    })?;
-    number(&answer["body"])
-        .map(Value::from)
-        .map_err(NoValue::Broken)
+impl ProbeProvider for PrometheusProvider {
+    /// Source: Prometheus' HTTP API, "Instant queries".
+    fn transport(&self, timeout: Option<HumanDuration>) -> Transport<'_> {
+        Transport::Http(Cow::Owned(HttpProvider {
+            url: format!("{}/api/v1/query", self.url.trim_end_matches('/')),
+            method: None,
+            headers: None,
+            arguments: Some(json!({"query": self.query})),
+            timeout: Some(HttpTimeout::Whole(network_limit(self.timeout, timeout))),
+            verify_tls: None,
+            max_retries: None,
+        }))
+    }
+
+    fn judge(&self, answer: ProbeResult) -> ProbeResult {
+        let answer = answer.map_err(|error| match error {
+            ProbeError::NoAnswer(why) | ProbeError::Broken(why) => {
+                ProbeError::Broken(format!("Prometheus: {why}"))
+            }
+        })?;
+        number(&answer["body"])
+            .map(Value::from)
+            .map_err(ProbeError::Broken)
+    }
+
+    fn time_limit(&self, timeout: Option<HumanDuration>) -> Option<HumanDuration> {
+        Some(network_limit(self.timeout, timeout))
+    }
+
+    fn written_address_problem(written: &Map<String, Value>) -> Option<(&'static str, String)> {
+        let url = written_address(written, "url")?;
+        Some(("url", address::of_web(url).err()?))
+    }
 }
 
 fn number(body: &Value) -> Result<f64, String> {
     if body["status"] != "success" {
         return Err(match body["error"].as_str() {
             Some(error) => format!("Prometheus refused the query: {error}"),
-            None => "what answered is no Prometheus".into(),
+            None => "what answered is not Prometheus".into(),
         });
     }
     let data = &body["data"];
@@ -49,11 +74,11 @@ fn number(body: &Value) -> Result<f64, String> {
             Some([]) => return Err("the query found no series".into()),
             Some(many) => {
                 return Err(format!(
-                    "the query found {} series where one is wanted: `sum` or `avg` them",
+                    "the query found {} series, expected one: `sum` or `avg` them",
                     many.len()
                 ));
             }
-            None => return Err("what answered is no Prometheus".into()),
+            None => return Err("what answered is not Prometheus".into()),
         },
         other => {
             return Err(format!(
@@ -65,7 +90,7 @@ fn number(body: &Value) -> Result<f64, String> {
     let number = sample[1].as_str().and_then(|text| text.parse::<f64>().ok());
     number
         .filter(|n| n.is_finite())
-        .ok_or_else(|| format!("the query gives {}, which is no number", sample[1]))
+        .ok_or_else(|| format!("the query gives {}, which is not a number", sample[1]))
 }
 
 #[cfg(test)]

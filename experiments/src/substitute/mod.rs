@@ -6,16 +6,16 @@
 //!
 //! Environment and files come in as closures: this crate does no I/O.
 
-mod given;
 mod names;
 mod size;
 mod source;
-mod text;
+mod template;
+mod typed_value;
 
 pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
-pub use source::convert;
 
 use crate::Problem;
+use crate::chaostoolkit::python;
 use crate::problem::{MAX_COMPARED_WORDS, at_index, at_key, list_words, nearest};
 use serde_json::{Map, Value};
 use size::Budget;
@@ -77,13 +77,7 @@ impl Values {
         if let Some(text) = self.texts.get(name) {
             return Some(text.into());
         }
-        Some(match self.get(name)? {
-            Value::String(text) => text.into(),
-            Value::Null => "None".into(),
-            Value::Bool(true) => "True".into(),
-            Value::Bool(false) => "False".into(),
-            other => other.to_string().into(),
-        })
+        Some(python::spelled(self.get(name)?).into())
     }
 }
 
@@ -125,7 +119,7 @@ pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>)
         let at = format!("--var {name}");
         let value = match is_source(given) {
             Some(_) => resolve_one(given, sources, &at, false, problems),
-            None => match given::typed(given, declared.get(name), &at) {
+            None => match typed_value::typed(given, declared.get(name), &at) {
                 Ok(typed) => {
                     texts.extend(typed.text.map(|text| (name.clone(), text)));
                     typed.value
@@ -166,7 +160,7 @@ fn configured(
     budget: &mut Budget,
     problems: &mut Vec<Problem>,
 ) -> Values {
-    let mut configuring = Configuring {
+    let mut configuring = ConfigurationResolver {
         declared,
         values,
         at,
@@ -182,7 +176,7 @@ fn configured(
 }
 
 /// Declared values on their way: each waits for those that its texts name.
-struct Configuring<'a, 'd> {
+struct ConfigurationResolver<'a, 'd> {
     declared: &'d Map<String, Value>,
     values: Values,
     at: &'a str,
@@ -193,7 +187,7 @@ struct Configuring<'a, 'd> {
     problems: &'a mut Vec<Problem>,
 }
 
-impl<'d> Configuring<'_, 'd> {
+impl<'d> ConfigurationResolver<'_, 'd> {
     /// Makes sure that this name has its value, where it is declared.
     fn need(&mut self, name: &str) {
         let Some((name, written)) = self.declared.get_key_value(name) else {
@@ -229,7 +223,7 @@ impl<'d> Configuring<'_, 'd> {
             self.need(other);
         }
         self.going.pop();
-        let filled = Place::new(self.sources, self.budget, true).fill(
+        let filled = TemplateFiller::new(self.sources, self.budget, true).fill(
             written,
             &self.values,
             &at,
@@ -264,7 +258,7 @@ pub fn document(
         return raw.clone();
     };
     let mut budget = Budget::default();
-    let mut place = Place::new(sources, &mut budget, false);
+    let mut place = TemplateFiller::new(sources, &mut budget, false);
     let fields = fields.iter().map(|(key, value)| {
         let left_alone = LEFT_ALONE.contains(&key.as_str()) || key.starts_with("x-");
         let value = match left_alone {
@@ -277,7 +271,7 @@ pub fn document(
 }
 
 /// Values being put in place somewhere in a document.
-struct Place<'a> {
+struct TemplateFiller<'a> {
     sources: &'a Sources<'a>,
     budget: &'a mut Budget,
     /// Whether a text without a variable is left as it is, `$$` included: the configuration's are,
@@ -287,9 +281,9 @@ struct Place<'a> {
     only_text: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TemplateFiller<'a> {
     fn new(sources: &'a Sources<'a>, budget: &'a mut Budget, plain_stays: bool) -> Self {
-        Place {
+        TemplateFiller {
             sources,
             budget,
             plain_stays,
@@ -312,11 +306,11 @@ impl<'a> Place<'a> {
         match value {
             Value::String(text) => {
                 let is_name = |name: &str| values.get(name).is_some();
-                if self.plain_stays && !text::has_variable(text, is_name) {
+                if self.plain_stays && !template::has_variable(text, is_name) {
                     return value.clone();
                 }
-                let filled = text::fill(text, values, at, depth, self.budget, problems);
-                let given = text::whole(text).filter(|_| self.only_text && is_scalar(&filled));
+                let filled = template::fill(text, values, at, depth, self.budget, problems);
+                let given = template::whole(text).filter(|_| self.only_text && is_scalar(&filled));
                 match given.and_then(|name| values.texts.get(name)) {
                     Some(given) => given.clone().into(),
                     None => filled,
@@ -395,8 +389,8 @@ pub fn texts_instead(
 ) -> bool {
     let mut changed = false;
     for pointer in wrong {
-        let template = raw.pointer(&pointer).and_then(Value::as_str);
-        let Some(name) = template.and_then(text::whole) else {
+        let written = raw.pointer(&pointer).and_then(Value::as_str);
+        let Some(name) = written.and_then(template::whole) else {
             continue;
         };
         let (Some(value), Some(place)) = (values.get(name), filled.pointer_mut(&pointer)) else {
@@ -432,7 +426,7 @@ fn own_part(written: &Value, own: &Values) -> Value {
 /// objects as JSON. `$name` stands for a name that there is, `$$` for `$`; with no names at all
 /// only `$${` is looked at, so that a shell's `$$` in an experiment without configuration stays.
 pub fn text_with(template: &str, values: &Values, at: &str, problems: &mut Vec<Problem>) -> Value {
-    text::fill(template, values, at, 0, &mut Budget::default(), problems)
+    template::fill(template, values, at, 0, &mut Budget::default(), problems)
 }
 
 fn missing(name: &str, values: &Values, at: &str) -> Problem {

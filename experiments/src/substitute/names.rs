@@ -1,6 +1,6 @@
 //! The names of variables: which a document declares and uses, and which were given.
 
-use super::{LEFT_ALONE, Sources, text};
+use super::{LEFT_ALONE, Sources, template};
 use crate::Problem;
 use crate::problem::{MAX_COMPARED_WORDS, at_key, list_words, nearest};
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ const MAX_LISTED: usize = 12;
 /// Adds whatever may be a variable's name in the texts of a value.
 pub(super) fn of<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
     match value {
-        Value::String(text) => found.extend(text::names_in(text)),
+        Value::String(text) => found.extend(template::names_in(text)),
         Value::Array(list) => list.iter().for_each(|member| of(member, found)),
         Value::Object(fields) => fields.values().for_each(|member| of(member, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}

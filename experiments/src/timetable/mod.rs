@@ -2,36 +2,36 @@
 //! times that come while it still runs, or while nobody was there. Pure: the clock is an argument,
 //! zones come from the database that is compiled in, and chance comes from a seed.
 
-mod open;
+mod allowed_hours;
 mod progress;
 #[cfg(test)]
 mod tests;
 
-pub use open::Quiet;
-pub use progress::{Call, Progress};
+pub use allowed_hours::QuietHours;
+pub use progress::{Progress, ScheduleDecision};
 
 use crate::document::{CatchUp, Overlap, Schedule};
 use crate::problem::nearest;
 use crate::{HumanDuration, Problem, select};
+use allowed_hours::AllowedHours;
 use croner::Cron;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp};
-use open::Open;
 
 /// The days, as a schedule writes them.
 pub(crate) const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
 
 /// How many times, or hours or days, are passed over in search of one that is allowed.
-const MOST_PASSED_OVER: usize = 100_000;
+const MAX_SKIPPED_TIMES: usize = 100_000;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// A schedule that is understood.
 #[derive(Debug, Clone)]
 pub struct Timetable {
-    times: Times,
+    times: Recurrence,
     zone: TimeZone,
-    open: Open,
+    allowed_hours: AllowedHours,
     jitter: HumanDuration,
     overlap: Overlap,
     catch_up: CatchUp,
@@ -39,7 +39,7 @@ pub struct Timetable {
 }
 
 #[derive(Debug, Clone)]
-enum Times {
+enum Recurrence {
     Cron(Box<Cron>),
     At(Timestamp),
     /// With a mean of this much open time in between.
@@ -48,7 +48,7 @@ enum Times {
 
 /// A time at which a run is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Due {
+pub struct ScheduledTime {
     /// As the schedule says: what tells this time from others.
     pub nominal: Timestamp,
     /// With its jitter: when the run begins.
@@ -75,20 +75,20 @@ impl Timetable {
         let unread = |at: &str, what: String| Problem::new(at, what);
         let times = match (&schedule.cron, &schedule.at, &schedule.random) {
             (Some(cron), None, None) => match cron.parse() {
-                Ok(cron) => Some(Times::Cron(Box::new(cron))),
+                Ok(cron) => Some(Recurrence::Cron(Box::new(cron))),
                 Err(error) => {
                     problems.push(unread("$.cron", format!("`{cron}`: {error}")));
                     None
                 }
             },
             (None, Some(at), None) => match at.parse() {
-                Ok(at) => Some(Times::At(at)),
+                Ok(at) => Some(Recurrence::At(at)),
                 Err(_) => {
                     problems.push(unread("$.at", format!("`{at}` is no time")));
                     None
                 }
             },
-            (None, None, Some(random)) => Some(Times::Random(random.mean_time_between)),
+            (None, None, Some(random)) => Some(Recurrence::Random(random.mean_time_between)),
             _ => {
                 problems.push(unread(
                     "$",
@@ -97,28 +97,31 @@ impl Timetable {
                 None
             }
         };
-        let open = zone.clone().and_then(|zone| Open::of(schedule, zone));
-        if zone.is_some() && open.is_none() {
+        let allowed_hours = zone
+            .clone()
+            .and_then(|zone| AllowedHours::of(schedule, zone));
+        if zone.is_some() && allowed_hours.is_none() {
             problems.push(unread(
                 "$",
                 "its window or its blackouts can't be read".into(),
             ));
         }
-        let (Some(mut times), Some(zone), Some(open)) = (times, zone, open) else {
+        let (Some(mut times), Some(zone), Some(allowed_hours)) = (times, zone, allowed_hours)
+        else {
             return Err(problems);
         };
-        if let Times::Random(mean) = &mut times {
+        if let Recurrence::Random(mean) = &mut times {
             // The mean is that of all the time, as people count; chance passes in open time only.
-            mean.0 = mean.0.mul_f64(open.share());
+            mean.0 = mean.0.mul_f64(allowed_hours.open_fraction());
         }
         let timetable = Timetable {
             times,
             zone,
-            open,
+            allowed_hours,
             jitter: schedule.jitter.unwrap_or_default(),
             overlap: schedule.overlap.unwrap_or(Overlap::Skip),
             catch_up: schedule.catch_up.unwrap_or(CatchUp::Skip),
-            seed: select::number(seed, &format!("schedule {name}")),
+            seed: select::seeded_number(seed, &format!("schedule {name}")),
         };
         // Any beginning will do: what never comes after this one never comes at all.
         let long_ago = Timestamp::constant(946_684_800, 0);
@@ -134,11 +137,11 @@ impl Timetable {
     }
 
     /// The first time after another one.
-    pub fn next(&self, after: Timestamp) -> Option<Due> {
+    pub fn next(&self, after: Timestamp) -> Option<ScheduledTime> {
         let nominal = self.next_nominal(after)?;
-        Some(Due {
+        Some(ScheduledTime {
             nominal,
-            at: self.late(nominal),
+            at: self.with_jitter(nominal),
         })
     }
 
@@ -149,8 +152,8 @@ impl Timetable {
 
     fn next_nominal(&self, after: Timestamp) -> Option<Timestamp> {
         match &self.times {
-            Times::At(at) => (*at > after && self.open.at(*at)).then_some(*at),
-            Times::Random(mean) => {
+            Recurrence::At(at) => (*at > after && self.allowed_hours.at(*at)).then_some(*at),
+            Recurrence::Random(mean) => {
                 // All times before this one are reckoned, too: where a day has many, they begin anew with each hour.
                 let piece = match mean.0 < HOUR.unsigned_abs() {
                     true => HOUR,
@@ -159,10 +162,14 @@ impl Timetable {
                 let seconds = piece.as_secs();
                 let begun = after.as_second().div_euclid(seconds) * seconds;
                 let mut from = Timestamp::from_second(begun).ok()?;
-                for _ in 0..MOST_PASSED_OVER {
+                for _ in 0..MAX_SKIPPED_TIMES {
                     let until = from.checked_add(piece).ok()?;
                     let first = std::iter::successors(Some(from), |last| {
-                        self.open.spent(*last, self.gap(*mean, *last), until)
+                        self.allowed_hours.after_open_time(
+                            *last,
+                            self.random_gap(*mean, *last),
+                            until,
+                        )
                     });
                     if let Some(found) = first.skip(1).find(|time| *time > after) {
                         return Some(found);
@@ -171,11 +178,11 @@ impl Timetable {
                 }
                 None
             }
-            Times::Cron(cron) => {
+            Recurrence::Cron(cron) => {
                 let mut time = after.to_zoned(self.zone.clone());
-                for _ in 0..MOST_PASSED_OVER {
+                for _ in 0..MAX_SKIPPED_TIMES {
                     time = cron.find_next_occurrence(&time, false).ok()?;
-                    if self.open.at(time.timestamp()) {
+                    if self.allowed_hours.at(time.timestamp()) {
                         return Some(time.timestamp());
                     }
                 }
@@ -186,15 +193,15 @@ impl Timetable {
 
     /// How long until the next time by chance: of events that do not know of each other (a Poisson process), so
     /// that each day, or hour, can begin anew, and a later look finds the same times.
-    fn gap(&self, mean: HumanDuration, last: Timestamp) -> SignedDuration {
-        let chance = 1.0 - select::share(self.seed, &format!("gap {last}"));
-        let gap = mean.0.as_secs_f64() * -chance.ln();
+    fn random_gap(&self, mean: HumanDuration, last: Timestamp) -> SignedDuration {
+        let chance = 1.0 - select::seeded_fraction(self.seed, &format!("gap {last}"));
+        let random_gap = mean.0.as_secs_f64() * -chance.ln();
         // Whole seconds read better, and two are never the same.
-        SignedDuration::from_secs((gap as i64).max(1))
+        SignedDuration::from_secs((random_gap as i64).max(1))
     }
 
     /// When the run of a time begins: up to the jitter later, but allowed, and before the next one.
-    fn late(&self, nominal: Timestamp) -> Timestamp {
+    fn with_jitter(&self, nominal: Timestamp) -> Timestamp {
         if self.jitter.0.is_zero() {
             return nominal;
         }
@@ -202,10 +209,10 @@ impl Timetable {
         if let Some(next) = self.next_nominal(nominal) {
             room = room.min(nominal.duration_until(next));
         }
-        let share = select::share(self.seed, &format!("jitter {nominal}"));
-        let late = SignedDuration::from_secs((room.as_secs_f64() * share) as i64);
-        match nominal.checked_add(late) {
-            Ok(at) if self.open.at(at) => at,
+        let fraction = select::seeded_fraction(self.seed, &format!("jitter {nominal}"));
+        let delay = SignedDuration::from_secs((room.as_secs_f64() * fraction) as i64);
+        match nominal.checked_add(delay) {
+            Ok(at) if self.allowed_hours.at(at) => at,
             _ => nominal,
         }
     }

@@ -1,7 +1,7 @@
 //! What becomes of each time: run, left out because the last run still goes on or because nobody was
 //! there, or kept waiting. Each is dealt with once, whatever the clock does in between.
 
-use super::{Due, Timetable};
+use super::{ScheduledTime, Timetable};
 use crate::document::{CatchUp, Overlap};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -18,75 +18,81 @@ pub struct Progress {
 
 /// What is to be done about a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum ScheduleDecision {
     /// It is run.
-    Run(Due),
+    Run(ScheduledTime),
     /// It is left out: the last run still goes on.
-    Overlapped(Due),
+    Overlapped(ScheduledTime),
     /// It waits until the last run has ended.
-    Waits(Due),
+    Waits(ScheduledTime),
     /// It is left out: it had passed when somebody looked.
-    Missed(Due),
+    Missed(ScheduledTime),
 }
 
 impl Timetable {
     /// What is to be done now, in order, and what is to be kept before it is done. `running` says whether a run of it goes on; what is
     /// later than `grace` has been missed. Of what is to be run there is one at the most.
-    pub fn turn(
+    pub fn decide(
         &self,
         progress: Progress,
         now: Timestamp,
         running: bool,
         grace: SignedDuration,
-    ) -> (Progress, Vec<Call>) {
+    ) -> (Progress, Vec<ScheduleDecision>) {
         let mut progress = progress;
         let mut calls = Vec::new();
         let mut busy = running;
         if !busy && let Some(nominal) = progress.waiting.take() {
             busy = true;
-            calls.push(Call::Run(Due {
+            calls.push(ScheduleDecision::Run(ScheduledTime {
                 nominal,
                 at: nominal,
             }));
         }
-        let mut missed: Option<Due> = None;
+        let mut missed: Option<ScheduledTime> = None;
         while let Some(due) = self.next(progress.last).filter(|due| due.at <= now) {
             progress.last = due.nominal;
             if due.at.duration_until(now) > grace {
                 // Of all that were missed the last is the one to catch up on.
                 if let Some(earlier) = missed.replace(due) {
-                    calls.push(Call::Missed(earlier));
+                    calls.push(ScheduleDecision::Missed(earlier));
                 }
                 continue;
             }
             if let Some(earlier) = missed.take() {
-                calls.push(Call::Missed(earlier));
+                calls.push(ScheduleDecision::Missed(earlier));
             }
-            self.deal_with(due, &mut busy, &mut progress, &mut calls);
+            self.decide_one(due, &mut busy, &mut progress, &mut calls);
         }
         if let Some(due) = missed {
             match self.catch_up {
-                CatchUp::Skip => calls.push(Call::Missed(due)),
-                CatchUp::Once => self.deal_with(due, &mut busy, &mut progress, &mut calls),
+                CatchUp::Skip => calls.push(ScheduleDecision::Missed(due)),
+                CatchUp::Once => self.decide_one(due, &mut busy, &mut progress, &mut calls),
             }
         }
         (progress, calls)
     }
 
     /// When there is something to do next, where nothing runs.
-    pub fn wakes(&self, progress: Progress) -> Option<Timestamp> {
+    pub fn next_wake(&self, progress: Progress) -> Option<Timestamp> {
         self.next(progress.last).map(|due| due.at)
     }
 
-    fn deal_with(&self, due: Due, busy: &mut bool, progress: &mut Progress, calls: &mut Vec<Call>) {
+    fn decide_one(
+        &self,
+        due: ScheduledTime,
+        busy: &mut bool,
+        progress: &mut Progress,
+        calls: &mut Vec<ScheduleDecision>,
+    ) {
         calls.push(if !*busy {
             *busy = true;
-            Call::Run(due)
+            ScheduleDecision::Run(due)
         } else if self.overlap == Overlap::Queue && progress.waiting.is_none() {
             progress.waiting = Some(due.nominal);
-            Call::Waits(due)
+            ScheduleDecision::Waits(due)
         } else {
-            Call::Overlapped(due)
+            ScheduleDecision::Overlapped(due)
         });
     }
 }

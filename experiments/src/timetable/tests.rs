@@ -263,16 +263,16 @@ fn jitter_is_late_but_allowed_and_never_as_late_as_the_next() {
     let window = json!({"hours": "09:00-10:00"});
     let table = table(json!({"cron": "*/20 * * * *", "jitter": "1h", "window": window}));
     let mut last = time("2027-01-01T00:00:00Z");
-    let mut late = 0;
+    let mut with_jitter = 0;
     for _ in 0..300 {
         let due = table.next(last).expect("there is one");
         let at = due.at.to_zoned(TimeZone::UTC);
         assert!(at.hour() == 9 && due.nominal <= due.at, "{at}");
         assert!(table.next(due.nominal).expect("one more").nominal > due.at);
-        late += i32::from(due.at > due.nominal);
+        with_jitter += i32::from(due.at > due.nominal);
         last = due.nominal;
     }
-    assert!(late > 150, "{late} of 300 are late");
+    assert!(with_jitter > 150, "{with_jitter} of 300 are late");
 }
 
 #[test]
@@ -304,14 +304,14 @@ fn ten_years(schedule: Value, seed: u64) {
     let mut now = from;
     let mut ends: Option<Timestamp> = None;
     let mut dealt_with = Vec::new();
-    let (mut run, mut caught_up, mut turn) = (Vec::new(), 0, 0u64);
+    let (mut run, mut caught_up, mut step) = (Vec::new(), 0, 0u64);
     let mut waiting = None;
     while now < to {
-        turn += 1;
-        let chance = |what: &str| select::share(seed, &format!("{what} {turn}"));
+        step += 1;
+        let chance = |what: &str| select::seeded_fraction(seed, &format!("{what} {step}"));
         // Mostly when the timetable says; sometimes later, or for no reason.
-        let wakes = table.wakes(progress).unwrap_or(to).max(now);
-        let until = [Some(wakes), ends]
+        let next_wake = table.next_wake(progress).unwrap_or(to).max(now);
+        let until = [Some(next_wake), ends]
             .into_iter()
             .flatten()
             .min()
@@ -325,12 +325,12 @@ fn ten_years(schedule: Value, seed: u64) {
         if ends.is_some_and(|ends| ends <= now) {
             ends = None;
         }
-        let (kept, calls) = table.turn(progress, now, ends.is_some(), GRACE);
+        let (kept, calls) = table.decide(progress, now, ends.is_some(), GRACE);
         assert!(kept.last >= progress.last);
         let mut begun = 0;
         for call in calls {
             let due = match call {
-                Call::Run(due) => {
+                ScheduleDecision::Run(due) => {
                     begun += 1;
                     assert!(ends.is_none(), "two at a time");
                     caught_up += u32::from(due.at.duration_until(now) > GRACE);
@@ -342,17 +342,17 @@ fn ten_years(schedule: Value, seed: u64) {
                     }
                     due
                 }
-                Call::Waits(due) => {
+                ScheduleDecision::Waits(due) => {
                     assert!(waiting.replace(due.nominal).is_none(), "two wait");
                     due
                 }
-                Call::Overlapped(due) | Call::Missed(due) => due,
+                ScheduleDecision::Overlapped(due) | ScheduleDecision::Missed(due) => due,
             };
             dealt_with.push(due.nominal);
         }
         assert!(begun <= 1);
         progress = kept;
-        if table.wakes(progress).is_none() && progress.waiting.is_none() {
+        if table.next_wake(progress).is_none() && progress.waiting.is_none() {
             break;
         }
     }

@@ -3,30 +3,29 @@
 //! The answers are the Chaos Toolkit's (chaoslib/hypothesis.py, lib 1.44). Where that raises, the
 //! check itself is broken and the answer is an error: unknown, never false and never fine.
 
-mod jsonpath;
 mod number;
-mod python;
 mod reason;
 
+use crate::chaostoolkit::jsonpath;
+use crate::chaostoolkit::python::{at_most, equal, kind_of, truthy};
 use crate::document::{
     CompareOp, CompareTolerance, ProbeTolerance, Provider, RangeTolerance, RegexTolerance,
     Tolerance, ToleranceRule,
 };
 use crate::json;
 use number::Numeric;
-use python::{at_most, equal, kind_of, truthy};
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use serde_json_path::JsonPath;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// A tolerance, compiled.
 #[derive(Debug, Clone)]
-pub struct Judge(Rule);
+pub struct CompiledTolerance(Criterion);
 
 #[derive(Debug, Clone)]
-enum Rule {
+enum Criterion {
     Is(Value),
     StatusOrIs(i64),
     OneOf(Vec<Value>),
@@ -52,25 +51,25 @@ enum Rule {
     },
     Probe {
         probe: Box<ProbeTolerance>,
-        inner: Box<Judge>,
+        inner: Box<CompiledTolerance>,
     },
     Truthy,
 }
 
-impl Judge {
+impl CompiledTolerance {
     /// Compiles a tolerance. The error says what of it is wrong: an expression or a path that cannot be read.
-    pub fn compile(tolerance: &Tolerance) -> Result<Judge, String> {
+    pub fn compile(tolerance: &Tolerance) -> Result<CompiledTolerance, String> {
         let rule = match tolerance {
-            Tolerance::Boolean(flag) => Rule::Is(Value::Bool(*flag)),
-            Tolerance::Integer(number) => Rule::StatusOrIs(*number),
-            Tolerance::Text(text) => Rule::Is(Value::String(text.clone())),
-            Tolerance::AnyOf(list) => Rule::OneOf(list.clone()),
+            Tolerance::Boolean(flag) => Criterion::Is(Value::Bool(*flag)),
+            Tolerance::Integer(number) => Criterion::StatusOrIs(*number),
+            Tolerance::Text(text) => Criterion::Is(Value::String(text.clone())),
+            Tolerance::AnyOf(list) => Criterion::OneOf(list.clone()),
             Tolerance::Rule(rule) => match rule.as_ref() {
-                ToleranceRule::Regex(RegexTolerance { pattern, target }) => Rule::Regex {
+                ToleranceRule::Regex(RegexTolerance { pattern, target }) => Criterion::Regex {
                     regex: compile_regex(pattern)?,
                     target: target.clone(),
                 },
-                ToleranceRule::Jsonpath(wanted) => Rule::Jsonpath {
+                ToleranceRule::Jsonpath(wanted) => Criterion::Jsonpath {
                     path: jsonpath::compile(&wanted.path)?,
                     target: wanted.target.clone(),
                     expect: wanted.expect.clone(),
@@ -85,44 +84,46 @@ impl Judge {
                             "nothing lies between {least} and {most}: the lower one comes first"
                         ));
                     }
-                    Rule::Range {
+                    Criterion::Range {
                         least: *least,
                         most: *most,
                         target: target.clone(),
                     }
                 }
-                ToleranceRule::Compare(CompareTolerance { path, op, value }) => Rule::Compare {
-                    path: path.as_deref().map(jsonpath::compile).transpose()?,
-                    op: *op,
-                    with: value.clone(),
-                },
+                ToleranceRule::Compare(CompareTolerance { path, op, value }) => {
+                    Criterion::Compare {
+                        path: path.as_deref().map(jsonpath::compile).transpose()?,
+                        op: *op,
+                        with: value.clone(),
+                    }
+                }
                 ToleranceRule::Probe(probe) => {
                     let inner = match &probe.tolerance {
-                        Some(tolerance) => Judge::compile(tolerance)?,
-                        None => Judge(Rule::Truthy),
+                        Some(tolerance) => CompiledTolerance::compile(tolerance)?,
+                        None => CompiledTolerance(Criterion::Truthy),
                     };
-                    Rule::Probe {
+                    Criterion::Probe {
                         probe: probe.clone(),
                         inner: Box::new(inner),
                     }
                 }
             },
         };
-        Ok(Judge(rule))
+        Ok(CompiledTolerance(rule))
     }
 
     /// Whether a value is in tolerance. An error means that the check is broken, e.g. a regular
     /// expression that is given a number. A tolerance that is a probe has to be measured first:
-    /// see [`Judge::probe`].
+    /// see [`CompiledTolerance::probe`].
     pub fn accepts(&self, value: &Value) -> Result<bool, String> {
         match &self.0 {
-            Rule::Is(wanted) => Ok(equal(value, wanted)),
-            Rule::StatusOrIs(wanted) => Ok(equal(
+            Criterion::Is(wanted) => Ok(equal(value, wanted)),
+            Criterion::StatusOrIs(wanted) => Ok(equal(
                 status_of(value).unwrap_or(value),
                 &Value::from(*wanted),
             )),
-            Rule::OneOf(list) => one_of(list, value),
-            Rule::Regex { regex, target } => match part(value, target.as_deref())? {
+            Criterion::OneOf(list) => one_of(list, value),
+            Criterion::Regex { regex, target } => match part(value, target.as_deref())? {
                 // Python's `$` matches before a line end that ends the text, too.
                 Value::String(text) => Ok(regex.is_match(text)
                     || text
@@ -133,7 +134,7 @@ impl Judge {
                     kind_of(other)
                 )),
             },
-            Rule::Jsonpath {
+            Criterion::Jsonpath {
                 path,
                 target,
                 expect,
@@ -152,7 +153,7 @@ impl Judge {
                     (None, None) => !found.is_empty(),
                 })
             }
-            Rule::Range {
+            Criterion::Range {
                 least,
                 most,
                 target,
@@ -169,19 +170,19 @@ impl Judge {
                 };
                 Ok(*least <= number && number <= *most)
             }
-            Rule::Compare { path, op, with } => compare(path.as_ref(), *op, with, value),
-            Rule::Probe { probe, .. } => Err(format!(
+            Criterion::Compare { path, op, with } => compare(path.as_ref(), *op, with, value),
+            Criterion::Probe { probe, .. } => Err(format!(
                 "the tolerance is the probe `{}`, which has not been measured",
                 probe.name
             )),
-            Rule::Truthy => Ok(truthy(value)),
+            Criterion::Truthy => Ok(truthy(value)),
         }
     }
 
     /// Where the tolerance is a probe: who is asked, with `value` among the arguments, and what the
     /// answer is judged by. Where that provider fails, the value is out of tolerance.
-    pub fn probe(&self, value: &Value) -> Option<Result<(Provider, &Judge), String>> {
-        let Rule::Probe { probe, inner } = &self.0 else {
+    pub fn probe(&self, value: &Value) -> Option<Result<(Provider, &CompiledTolerance), String>> {
+        let Criterion::Probe { probe, inner } = &self.0 else {
             return None;
         };
         Some(asking(&probe.provider, value).map(|provider| (provider, inner.as_ref())))
@@ -189,7 +190,7 @@ impl Judge {
 
     /// Whether the tolerance is a probe that has to be measured.
     pub fn is_probe(&self) -> bool {
-        matches!(self.0, Rule::Probe { .. })
+        matches!(self.0, Criterion::Probe { .. })
     }
 }
 
@@ -211,37 +212,26 @@ fn compile_regex(pattern: &str) -> Result<Regex, String> {
 /// The provider, given the value that it is to judge.
 fn asking(provider: &Provider, value: &Value) -> Result<Provider, String> {
     let mut provider = provider.clone();
-    let into = |arguments: &mut Option<Value>| match arguments {
-        None | Some(Value::Null) => {
-            *arguments = Some(Value::Object(Map::from_iter([(
-                "value".to_owned(),
-                value.clone(),
-            )])));
-            Ok(())
-        }
-        Some(Value::Object(fields)) => {
-            fields.insert("value".into(), value.clone());
-            Ok(())
-        }
-        Some(_) => Err("the probe's arguments must be an object, to take the `value`".to_owned()),
-    };
-    match &mut provider {
-        Provider::Python(python) => {
-            python
-                .arguments
-                .get_or_insert_default()
-                .insert("value".into(), value.clone());
-        }
-        Provider::Http(http) => into(&mut http.arguments)?,
-        Provider::Process(process) => into(&mut process.arguments)?,
-        _ => {
-            return Err(
-                "only an http, process or python provider can be given a value to judge".into(),
-            );
-        }
+    let taken = provider
+        .probe_mut()
+        .and_then(|probe| probe.take_value(value));
+    match taken {
+        Some(taken) => taken.map(|()| provider),
+        None => Err(TAKES_NO_VALUE.into()),
     }
-    Ok(provider)
 }
+
+/// Whether this provider can judge the value of another.
+pub(crate) fn takes_value(provider: &Provider) -> bool {
+    let mut provider = provider.clone();
+    provider
+        .probe_mut()
+        .is_some_and(|probe| probe.take_value(&Value::Null).is_some())
+}
+
+/// What is wrong with a tolerance whose provider cannot judge a value.
+pub(crate) const TAKES_NO_VALUE: &str =
+    "only an http, process or python provider can be given a value to judge";
 
 fn status_of(value: &Value) -> Option<&Value> {
     value.as_object()?.get("status")

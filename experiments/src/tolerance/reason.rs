@@ -1,6 +1,6 @@
 //! Why a value is not within its tolerance, in words: the part of it that was judged, and what was wanted.
 
-use super::{Judge, Rule, as_json, part, status_of};
+use super::{CompiledTolerance, Criterion, as_json, part, status_of};
 use crate::redact::Redactor;
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -8,8 +8,8 @@ use serde_json_path::JsonPath;
 /// The most characters of a value, or of what is wanted, that a reason shows.
 pub const MAX_SHOWN_CHARACTERS: usize = 120;
 
-impl Judge {
-    /// Why this value is not within the tolerance, where [`Judge::accepts`] said `outcome` of it.
+impl CompiledTolerance {
+    /// Why this value is not within the tolerance, where [`CompiledTolerance::accepts`] said `outcome` of it.
     /// None where it is within. Secrets are taken out before anything is cut short, so that no
     /// part of one is left at the end.
     pub fn reason(
@@ -18,7 +18,7 @@ impl Judge {
         outcome: &Result<bool, String>,
         redactor: &Redactor,
     ) -> Option<String> {
-        let words = Words { redactor };
+        let words = ReasonWriter { redactor };
         match outcome {
             Ok(true) => None,
             Ok(false) => Some(words.outside(&self.0, value)),
@@ -27,61 +27,64 @@ impl Judge {
     }
 }
 
-struct Words<'r> {
+struct ReasonWriter<'r> {
     redactor: &'r Redactor,
 }
 
-impl Words<'_> {
-    fn outside(&self, rule: &Rule, value: &Value) -> String {
+impl ReasonWriter<'_> {
+    fn outside(&self, rule: &Criterion, value: &Value) -> String {
         let judged = self.judged(rule, value);
         let wanted = match rule {
-            Rule::Is(wanted) => {
+            Criterion::Is(wanted) => {
                 return format!("{judged} is out of tolerance {}", self.json(wanted));
             }
-            Rule::StatusOrIs(wanted) => return format!("{judged} is out of tolerance {wanted}"),
-            Rule::OneOf(list) => {
+            Criterion::StatusOrIs(wanted) => {
+                return format!("{judged} is out of tolerance {wanted}");
+            }
+            Criterion::OneOf(list) => {
                 let list = self.json(&Value::Array(list.clone()));
                 return format!("{judged} is out of tolerance {list}");
             }
-            Rule::Regex { regex, .. } => format!("no match of {}", self.text(regex.as_str())),
-            Rule::Jsonpath { expect, count, .. } => match (expect, count) {
+            Criterion::Regex { regex, .. } => format!("no match of {}", self.text(regex.as_str())),
+            Criterion::Jsonpath { expect, count, .. } => match (expect, count) {
                 (Some(expect), _) => format!("{} is wanted", self.json(expect)),
                 (None, Some(count)) => format!("{count} are wanted"),
                 (None, None) => "something is wanted".into(),
             },
-            Rule::Range { least, most, .. } => format!("{least} to {most} is wanted"),
-            Rule::Compare { op, with, .. } => {
+            Criterion::Range { least, most, .. } => format!("{least} to {most} is wanted"),
+            Criterion::Compare { op, with, .. } => {
                 let op = serde_json::to_value(op).unwrap_or_default();
                 let op = op.as_str().unwrap_or_default();
                 format!("`{op} {}` is wanted", self.json(with))
             }
-            Rule::Probe { .. } | Rule::Truthy => "something true is wanted".into(),
+            Criterion::Probe { .. } | Criterion::Truthy => "something true is wanted".into(),
         };
         // A path's words are a sentence of their own.
         let is = match rule {
-            Rule::Jsonpath { .. } | Rule::Compare { path: Some(_), .. } => ", which is",
+            Criterion::Jsonpath { .. } | Criterion::Compare { path: Some(_), .. } => ", which is",
             _ => " is",
         };
         format!("{judged}{is} out of tolerance: {wanted}")
     }
 
     /// What of the value was judged.
-    fn judged(&self, rule: &Rule, value: &Value) -> String {
+    fn judged(&self, rule: &Criterion, value: &Value) -> String {
         match rule {
-            Rule::StatusOrIs(_) | Rule::OneOf(_) => match status_of(value) {
+            Criterion::StatusOrIs(_) | Criterion::OneOf(_) => match status_of(value) {
                 Some(status) => format!("status {}", self.json(status)),
                 None => self.shown(value),
             },
-            Rule::Regex { target, .. } | Rule::Range { target, .. } => {
+            Criterion::Regex { target, .. } | Criterion::Range { target, .. } => {
                 self.part(value, target.as_deref())
             }
-            Rule::Jsonpath { path, target, .. } => self.found(path, value, target.as_deref()),
-            Rule::Compare {
+            Criterion::Jsonpath { path, target, .. } => self.found(path, value, target.as_deref()),
+            Criterion::Compare {
                 path: Some(path), ..
             } => self.found(path, value, None),
-            Rule::Is(_) | Rule::Compare { path: None, .. } | Rule::Probe { .. } | Rule::Truthy => {
-                self.shown(value)
-            }
+            Criterion::Is(_)
+            | Criterion::Compare { path: None, .. }
+            | Criterion::Probe { .. }
+            | Criterion::Truthy => self.shown(value),
         }
     }
 

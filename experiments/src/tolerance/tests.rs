@@ -5,8 +5,8 @@ use crate::redact::Redactor;
 use proptest::prelude::*;
 use serde_json::json;
 
-fn judge(tolerance: Value) -> Judge {
-    Judge::compile(&serde_json::from_value(tolerance).unwrap()).unwrap()
+fn judge(tolerance: Value) -> CompiledTolerance {
+    CompiledTolerance::compile(&serde_json::from_value(tolerance).unwrap()).unwrap()
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn what_cannot_be_compiled_says_why() {
         json!({"type": "jsonpath", "path": "$["}),
         json!({"type": "range", "range": [3, 1]}),
     ] {
-        assert!(Judge::compile(&serde_json::from_value(tolerance).unwrap()).is_err());
+        assert!(CompiledTolerance::compile(&serde_json::from_value(tolerance).unwrap()).is_err());
     }
 }
 
@@ -353,7 +353,7 @@ proptest! {
     #[test]
     fn no_tolerance_panics_on_any_value(tolerance in any_tolerance(), value in any_value()) {
         let tolerance: Tolerance = serde_json::from_value(tolerance).unwrap();
-        if let Ok(judge) = Judge::compile(&tolerance) {
+        if let Ok(judge) = CompiledTolerance::compile(&tolerance) {
             prop_assert_eq!(judge.accepts(&value), judge.accepts(&value.clone()));
         }
     }

@@ -3,9 +3,12 @@
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{
-    Abort, AbortBy, ActivityStatus, JournalEntry, Event, Judgement, HypothesisTiming, Outcome, Phase, Run, verdict,
+    Abort, AbortBy, ActivityStatus, Event, HypothesisTiming, JournalEntry, Judgement, Outcome,
+    Phase, Run, verdict,
 };
-use backburn_experiments::wire::{Cause, Effect, EndedInjection, UnrevertedInjection, PlanView, Refusal};
+use backburn_experiments::wire::{
+    Cause, Effect, EndedInjection, PlanView, Refusal, UnrevertedInjection,
+};
 use serde_json::Value;
 
 pub fn entry(elapsed: f64, event: Event) -> JournalEntry {

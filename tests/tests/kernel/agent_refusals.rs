@@ -4,6 +4,7 @@
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::refusals::Refusals;
+use backburn_tests::wait::wait_within;
 use backburn_tests::{processes, programs};
 use serde_json::json;
 use std::process::{Child, Command, Output, Stdio};
@@ -356,11 +357,11 @@ fn resource_held_by_an_injection_is_refused_to_another() {
             .agent(&words.each_ref().map(String::as_str), None)
             .spawn()
             .expect("the agent starts");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        while processes::process(sleeper.id() as i32).is_none_or(|process| process.state != 't') {
-            assert!(std::time::Instant::now() < until, "the first did not act");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
+        wait_within(
+            "the first did not act",
+            std::time::Duration::from_secs(5),
+            || processes::process(sleeper.id() as i32).is_some_and(|process| process.state == 't'),
+        );
         let words = pause("second");
         let second = run(&place, &words.each_ref().map(String::as_str));
         let said = String::from_utf8_lossy(&second.stderr);

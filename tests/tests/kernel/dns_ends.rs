@@ -8,6 +8,7 @@ use backburn_tests::network::at;
 use backburn_tests::network_fault::{Fault, NEVER, figure, ruleset};
 use backburn_tests::processes::{self, kill_at_once};
 use backburn_tests::refusals::Refusals;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -47,11 +48,7 @@ fn dns_fault_of_killed_processes_lets_answers_pass() {
                 started.elapsed()
             );
             fault.inject.wait().expect("it was killed");
-            let until = Instant::now() + PATIENCE;
-            while !ruleset().is_empty() {
-                assert!(Instant::now() < until, "tables are left");
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_within("tables are left", PATIENCE, || ruleset().is_empty());
             assert_eq!(fault.place.restart(None).code(), Some(0));
             assert!(fault.place.ledger().is_empty());
         }
@@ -165,11 +162,7 @@ fn dns_plan_of_a_held_name_leaves_its_fault_acting() {
                 let queues = queues.expect("there is a queue");
                 queues.split_whitespace().nth(2) == Some("1")
             };
-            let until = Instant::now() + PATIENCE;
-            while !queued() {
-                assert!(Instant::now() < until, "not held");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_within("not held", PATIENCE, || queued());
             for (fault, arguments) in [
                 ("dns-fail", json!({"names": OTHER})),
                 ("network-latency", json!({"ports": 80, "delay": "1ms"})),

@@ -10,11 +10,12 @@ use backburn_tests::network_fault::{Fault, PROGRAMS, SOON};
 use backburn_tests::processes::kill_at_once;
 use backburn_tests::programs;
 use backburn_tests::refusals::Refusals;
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn output(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
@@ -122,11 +123,9 @@ fn shaping_of_killed_processes_leaves_idle_devices_for_the_next_start() {
         assert!(slow.len() < 400, "{}", slow.len());
         kill_at_once(&fault.everybody());
         fault.inject.wait().expect("it was killed");
-        let until = Instant::now() + SOON;
-        while !output("nft list ruleset").is_empty() {
-            assert!(Instant::now() < until, "the rules are still there");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_within("the rules are still there", SOON, || {
+            output("nft list ruleset").is_empty()
+        });
         // To another socket: what the device still had comes late, and is not of these.
         let after = wire.there(|| receiver(THERE[0], 7001));
         let whole = exchange(&after, 500, Duration::ZERO, |send| send());
@@ -283,11 +282,11 @@ fn shaping_by_two_faults_at_once_loses_nothing() {
                 &arguments,
             ];
             all.push(place.agent(&words, None).spawn().expect("the agent starts"));
-            let until = Instant::now() + Duration::from_secs(10);
-            while !output("nft list ruleset").contains(&format!("backburn-{id}-0")) {
-                assert!(Instant::now() < until, "{id} is not injected");
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_within(
+                &format!("{id} is not injected"),
+                Duration::from_secs(10),
+                || output("nft list ruleset").contains(&format!("backburn-{id}-0")),
+            );
         }
         // What arrives leaves by the first one's device on its way in.
         let here = receiver(HERE[0], 7000);

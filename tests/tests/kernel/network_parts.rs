@@ -4,6 +4,7 @@
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_network_namespace;
 use backburn_tests::network::{at, ip, keeper, within};
+use backburn_tests::wait::wait_within;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -110,11 +111,7 @@ impl Drop for Members {
 }
 
 fn wait(for_what: &str, mut so: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !so() {
-        assert!(Instant::now() < until, "no {for_what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_within(&format!("no {for_what}"), Duration::from_secs(10), || so());
 }
 
 /// One of several injections at the same time, each with an agent of its own.

@@ -4,6 +4,7 @@
 use backburn_tests::network_fault::figure;
 use backburn_tests::programs;
 use backburn_tests::proxied::{PATIENCE, Proxied, echo, free, refused, serve};
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -359,11 +360,9 @@ fn tcp_proxy_reverted_resets_connections_and_frees_the_port() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).ok();
     }
     is_reset(&mut stream);
-    let until = Instant::now() + PATIENCE;
-    while TcpStream::connect(address).is_ok() {
-        assert!(Instant::now() < until, "somebody listens still");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_within("somebody listens still", PATIENCE, || {
+        TcpStream::connect(address).is_err()
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use backburn_tests::daemon::Daemon;
 use backburn_tests::swarm::Swarm;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -105,9 +106,7 @@ fn come(controller: &Daemon) {
         let agents = page.as_array().expect("a list");
         agents.len() as u64 == COUNT && agents.iter().all(|agent| agent["connected"] == true)
     };
-    let until = std::time::Instant::now() + Duration::from_secs(60);
-    while !is_there(&controller.done("GET", "/api/v1/agents?limit=1000", None)) {
-        assert!(std::time::Instant::now() < until, "not everybody is there");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_within("not everybody is there", Duration::from_secs(60), || {
+        is_there(&controller.done("GET", "/api/v1/agents?limit=1000", None))
+    });
 }

@@ -2,11 +2,11 @@
 //! the controller read of its own host.
 
 use backburn_tests::api::{Controller, LONG, experiment, request};
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Instant;
 
 /// Whether a text is anywhere in the files of a folder.
 fn is_in(folder: &Path, text: &str) -> Vec<String> {
@@ -79,11 +79,9 @@ fn token_secret_is_shown_once_and_stored_nowhere() {
     assert!(known.is_some_and(|known| known["revoked"].is_string()));
     // Good for a while, and then not.
     let (_, short) = controller.token("short", "viewer", Some("1s"));
-    let until = Instant::now() + LONG;
-    while controller.ask("GET", "/api/v1/halt", &short, None).status == 200 {
-        assert!(Instant::now() < until, "it does not expire");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    wait_within("it does not expire", LONG, || {
+        controller.ask("GET", "/api/v1/halt", &short, None).status != 200
+    });
 }
 
 #[test]

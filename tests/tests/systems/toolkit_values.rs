@@ -3,7 +3,7 @@
 
 use backburn_experiments::document::Tolerance;
 use backburn_experiments::substitute::{self, Sources, Values, text_with};
-use backburn_experiments::tolerance::Judge;
+use backburn_experiments::tolerance::CompiledTolerance;
 use backburn_tests::toolkit::oracle;
 use backburn_tests::values::ask;
 use serde_json::{Map, Value, json};
@@ -165,7 +165,7 @@ fn tolerances_agree_with_the_chaos_toolkit() {
         let compiled = serde_json::from_value::<Tolerance>(tolerance.clone())
             .map_err(|error| error.to_string());
         let here = compiled
-            .and_then(|tolerance| Judge::compile(&tolerance))
+            .and_then(|tolerance| CompiledTolerance::compile(&tolerance))
             .map(|judge| judge.accepts(value));
         let same = match (&here, there.get("answer"), there.get("raises")) {
             (Ok(Ok(answer)), Some(there), _) => {

@@ -9,7 +9,7 @@
 
 mod activities;
 mod agents;
-pub(crate) mod event_log;
+mod event_log;
 mod injections;
 mod reports;
 mod sampling;

@@ -1,7 +1,7 @@
 //! When each probe is measured, and when its failures trigger an abort rule. A slow probe never delays another, and every
 //! probe is measured for the first time at once.
 
-use backburn_experiments::abort::Failures;
+use backburn_experiments::abort::FailureStreak;
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::document::Activity;
 use backburn_experiments::journal::Judgement;
@@ -16,8 +16,8 @@ pub(in crate::runner) fn sampled_probes(experiment: &Experiment) -> Vec<&Activit
         .abort
         .iter()
         .filter_map(|rule| match &rule.watch {
-            check::Watch::Probe(activity) => Some(activity.as_ref()),
-            check::Watch::Hypothesis(_) | check::Watch::Host(_) => None,
+            check::AbortCondition::Probe(activity) => Some(activity.as_ref()),
+            check::AbortCondition::Hypothesis(_) | check::AbortCondition::Host(_) => None,
         });
     experiment.hypothesis.iter().chain(of_rules).collect()
 }
@@ -51,7 +51,7 @@ struct ProbeRule {
     name: String,
     probe: usize,
     interval: Duration,
-    failures: Failures,
+    failures: FailureStreak,
     last: Option<Duration>,
 }
 
@@ -85,10 +85,10 @@ impl Sampling {
         let mut rules = Vec::new();
         for rule in &experiment.abort {
             let index = match &rule.watch {
-                check::Watch::Hypothesis(index) => Some(*index),
-                check::Watch::Probe(_) => own.next(),
+                check::AbortCondition::Hypothesis(index) => Some(*index),
+                check::AbortCondition::Probe(_) => own.next(),
                 // The agent watches that by itself.
-                check::Watch::Host(_) => None,
+                check::AbortCondition::Host(_) => None,
             };
             let Some((index, probe)) =
                 index.and_then(|index| Some((index, probes.get_mut(index)?)))
@@ -101,7 +101,7 @@ impl Sampling {
                 name: rule.name.clone(),
                 probe: index,
                 interval,
-                failures: Failures::strike_at(rule.failures),
+                failures: FailureStreak::trigger_at(rule.failures),
                 last: None,
             });
         }

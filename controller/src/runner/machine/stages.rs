@@ -6,7 +6,7 @@ use super::activities::Activities;
 use crate::agent_connection::Inventory;
 use crate::runner::events::{JoiningAgent, RunnerCommand};
 use crate::runner::selection::{Selection, needs_agent, select};
-use backburn_experiments::check::{Rule, Watch};
+use backburn_experiments::check::{AbortCondition, EffectiveAbortRule};
 use backburn_experiments::document::RollbackStrategy;
 use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
 use backburn_experiments::select::Picked;
@@ -635,8 +635,8 @@ impl Machine {
 }
 
 /// The part of an abort rule that an agent watches by itself.
-fn host_rule(rule: &Rule) -> Option<WatchRule> {
-    let Watch::Host(host) = &rule.watch else {
+fn host_rule(rule: &EffectiveAbortRule) -> Option<WatchRule> {
+    let AbortCondition::Host(host) = &rule.watch else {
         return None;
     };
     Some(WatchRule {

@@ -2,9 +2,9 @@
 
 use super::random::Random;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::{self, Experiment, Fault, Rule, Sources, Watch};
+use backburn_experiments::check::{self, Experiment, KnownFault, EffectiveAbortRule, Sources, AbortCondition};
 use backburn_experiments::document::{
-    Activity, HypothesisStrategy, Pauses, Provider, Recovery, RollbackStrategy, TargetOf,
+    Activity, HypothesisStrategy, Pauses, Provider, Recovery, RollbackStrategy, TargetRef,
 };
 use serde_json::{Map, json};
 use std::sync::OnceLock;
@@ -40,7 +40,7 @@ fn template() -> &'static Experiment {
             variables: &none,
             secrets: &none,
         };
-        let faults = [Fault {
+        let faults = [KnownFault {
             name: "pause",
             one_shot: false,
             check: Box::new(|_| Vec::new()),
@@ -81,7 +81,7 @@ fn activity(random: &mut Random, name: String, is_fleet: bool) -> Activity {
         // A one-shot fault has no duration.
         fault.duration = random.chance(85).then(|| HumanDuration(length(random)));
         let targets = ["all", "one", "half"];
-        let target = TargetOf::Name(random.pick(&targets).unwrap().into());
+        let target = TargetRef::Name(random.pick(&targets).unwrap().into());
         fault.targets = is_fleet.then_some(target);
     }
     activity
@@ -111,11 +111,11 @@ pub(super) fn experiment(random: &mut Random, is_fleet: bool) -> Experiment {
         })
         .collect();
     experiment.abort = (0..random.below(3))
-        .map(|n| Rule {
+        .map(|n| EffectiveAbortRule {
             name: format!("rule {n}"),
             watch: match probes > 0 && random.chance(70) {
-                true => Watch::Hypothesis(random.below(probes)),
-                false => Watch::Probe(Box::new(named(format!("watch {n}")))),
+                true => AbortCondition::Hypothesis(random.below(probes)),
+                false => AbortCondition::Probe(Box::new(named(format!("watch {n}")))),
             },
             every: HumanDuration(random.millis(0, 3_000)),
             failures: random.below(4) as u32,

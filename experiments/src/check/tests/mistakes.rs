@@ -213,7 +213,7 @@ fn each_mistake_has_its_place_and_what_would_do() {
             "/steady-state-hypothesis/probes/0/provider/url",
             json!("http://127.0.0.1:18080O/"),
             "$.steady-state-hypothesis.probes[0].provider.url",
-            "`18080O` is no port",
+            "`18080O` is not a port",
         ),
         (
             "/steady-state-hypothesis/probes/0/provider/url",
@@ -225,13 +225,13 @@ fn each_mistake_has_its_place_and_what_would_do() {
             "/steady-state-hypothesis/probes/0/provider",
             json!({"type": "prometheus", "url": "http://127.0.0.1:-1", "query": "up"}),
             "$.steady-state-hypothesis.probes[0].provider.url",
-            "`-1` is no port",
+            "`-1` is not a port",
         ),
         (
             "/steady-state-hypothesis/probes/0/provider",
             json!({"type": "dns", "server": "127.0.0.1:0", "name": "a"}),
             "$.steady-state-hypothesis.probes[0].provider.server",
-            "`0` is no port",
+            "`0` is not a port",
         ),
         (
             "/steady-state-hypothesis/probes/0/provider",
@@ -243,7 +243,7 @@ fn each_mistake_has_its_place_and_what_would_do() {
             "/steady-state-hypothesis/probes/0/tolerance",
             json!({"type": "probe", "name": "p", "provider": {"type": "http", "url": "http://h:0/"}}),
             "$.steady-state-hypothesis.probes[0].tolerance.provider.url",
-            "`0` is no port",
+            "`0` is not a port",
         ),
         (
             "/steady-state-hypothesis/probes/0/provider/url",

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 /// Python's `==`: `True` is 1, and 1 is 1.0.
-pub(super) fn equal(a: &Value, b: &Value) -> bool {
+pub(crate) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => {
             match (whole(a), whole(b)) {
                 (Some(a), Some(b)) => a == b,
-                _ => number(a) == number(b),
+                _ => seeded_number(a) == seeded_number(b),
             }
         }
         (Value::Array(a), Value::Array(b)) => {
@@ -24,12 +24,12 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
 }
 
 /// Python's `<=`, which is an error between kinds that have no order.
-pub(super) fn at_most(a: &Value, b: &Value) -> Result<bool, String> {
+pub(crate) fn at_most(a: &Value, b: &Value) -> Result<bool, String> {
     match (a, b) {
         (Value::Number(_) | Value::Bool(_), Value::Number(_) | Value::Bool(_)) => {
             Ok(match (whole(a), whole(b)) {
                 (Some(a), Some(b)) => a <= b,
-                _ => number(a) <= number(b),
+                _ => seeded_number(a) <= seeded_number(b),
             })
         }
         (Value::String(a), Value::String(b)) => Ok(a <= b),
@@ -42,11 +42,11 @@ pub(super) fn at_most(a: &Value, b: &Value) -> Result<bool, String> {
 }
 
 /// What Python takes for true.
-pub(super) fn truthy(value: &Value) -> bool {
+pub(crate) fn truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(flag) => *flag,
-        Value::Number(_) => number(value) != Some(0.0),
+        Value::Number(_) => seeded_number(value) != Some(0.0),
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(fields) => !fields.is_empty(),
@@ -63,15 +63,26 @@ fn whole(value: &Value) -> Option<i128> {
     }
 }
 
-fn number(value: &Value) -> Option<f64> {
+fn seeded_number(value: &Value) -> Option<f64> {
     match value {
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
         other => other.as_f64(),
     }
 }
 
+/// A value as Python's `str` writes it: text as it is, `True`, `False` and `None`, else as JSON.
+pub(crate) fn spelled(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "None".into(),
+        Value::Bool(true) => "True".into(),
+        Value::Bool(false) => "False".into(),
+        other => other.to_string(),
+    }
+}
+
 /// What a value is, for a message.
-pub(super) fn kind_of(value: &Value) -> &'static str {
+pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",

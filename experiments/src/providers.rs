@@ -1,12 +1,12 @@
 //! Every provider of an experiment with its place in the document, wherever one can stand: who looks at all of them misses none.
 
-use crate::check::{Experiment, Watch};
+use crate::check::{AbortCondition, Experiment};
 use crate::document::{Activity, Provider, Tolerance, ToleranceRule};
 use crate::problem::{at_index, at_key};
 
 /// A provider, and where it stands.
 #[derive(Debug, Clone)]
-pub struct Placed<'a> {
+pub struct LocatedProvider<'a> {
     /// The JSON path of its activity.
     pub at: String,
     /// The activity that it belongs to.
@@ -19,7 +19,7 @@ pub struct Placed<'a> {
 
 /// Each provider of the hypothesis, the method, the rollbacks, the abort rules and the schedule's guard, with those of tolerances
 /// that are probes.
-pub fn providers(experiment: &Experiment) -> Vec<Placed<'_>> {
+pub fn all_providers(experiment: &Experiment) -> Vec<LocatedProvider<'_>> {
     let lists: [(&str, &[Activity]); 3] = [
         (
             "$.steady-state-hypothesis.probes",
@@ -34,15 +34,17 @@ pub fn providers(experiment: &Experiment) -> Vec<Placed<'_>> {
     });
     let rules = experiment.abort.iter().enumerate();
     let rules = rules.filter_map(|(index, rule)| match &rule.watch {
-        Watch::Probe(probe) => Some((at_key(&at_index("$.abort", index), "probe"), &**probe)),
-        Watch::Hypothesis(_) | Watch::Host(_) => None,
+        AbortCondition::Probe(probe) => {
+            Some((at_key(&at_index("$.abort", index), "probe"), &**probe))
+        }
+        AbortCondition::Hypothesis(_) | AbortCondition::Host(_) => None,
     });
     let schedule = experiment.document.schedule.iter();
     let guard = schedule.filter_map(|schedule| schedule.guard.as_deref());
     let guard = guard.map(|guard| ("$.schedule.guard".to_owned(), guard));
     let mut found = Vec::new();
     for (at, activity) in listed.chain(rules).chain(guard) {
-        let placed = |provider, judges| Placed {
+        let placed = |provider, judges| LocatedProvider {
             at: at.clone(),
             activity,
             provider,

@@ -1,8 +1,9 @@
 //! A run's journal in the Chaos Toolkit's shape, so that its reporting tools read it. The shape was
 //! taken from what `chaos run --journal-path` of its 1.19 (lib 1.44) writes.
 
-use super::{AbortBy, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Verdict};
-use crate::check::Experiment;
+use crate::journal::{
+    AbortBy, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Verdict,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ const SHAPE: &str = "1.44.0";
 
 /// Where a run went on, for the toolkit's journal.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub struct ToolkitHost {
     /// The operating system, e.g. `Linux-6.1.0-x86_64`.
     pub platform: String,
     /// The host's name.
@@ -24,12 +25,12 @@ pub struct Host {
 /// Its `after` is the last look at the hypothesis: those before it, while it was waited for to hold
 /// again, are not in this shape.
 pub fn toolkit_journal(
-    experiment: &Experiment,
+    document: &Value,
     entries: &[JournalEntry],
     verdict: &Verdict,
-    host: &Host,
+    host: &ToolkitHost,
 ) -> Value {
-    let rounds = |phases: &[Phase]| rounds(experiment, entries, phases);
+    let rounds = |phases: &[Phase]| rounds(document, entries, phases);
     let last = |mut rounds: Vec<Value>| rounds.pop().unwrap_or(Value::Null);
     let (start, end) = (entries.first(), entries.last());
     let (run, seed, version) = entries
@@ -45,7 +46,7 @@ pub fn toolkit_journal(
         "chaoslib-version": SHAPE,
         "platform": host.platform,
         "node": host.node,
-        "experiment": experiment.raw,
+        "experiment": document,
         "start": start.map(|entry| written(entry.at)),
         "status": status(entries, verdict),
         "deviated": match verdict.outcome {
@@ -58,8 +59,8 @@ pub fn toolkit_journal(
             "after": last(rounds(&[Phase::After])),
             "during": rounds(&[Phase::Method, Phase::Revert, Phase::Rollbacks]),
         },
-        "run": activities(experiment, entries, Phase::Method, "/method"),
-        "rollbacks": activities(experiment, entries, Phase::Rollbacks, "/rollbacks"),
+        "run": activities(document, entries, Phase::Method, "/method"),
+        "rollbacks": activities(document, entries, Phase::Rollbacks, "/rollbacks"),
         "end": end.map(|entry| written(entry.at)),
         "duration": end.zip(start).map_or(0.0, |(end, start)| end.elapsed - start.elapsed),
         "x-backburn": {"version": version, "run": run, "seed": seed, "verdict": verdict},
@@ -85,7 +86,7 @@ fn status(entries: &[JournalEntry], verdict: &Verdict) -> &'static str {
 
 /// The looks at the hypothesis in these phases, each with its probes. A new one begins when a probe
 /// comes again.
-fn rounds(experiment: &Experiment, entries: &[JournalEntry], phases: &[Phase]) -> Vec<Value> {
+fn rounds(document: &Value, entries: &[JournalEntry], phases: &[Phase]) -> Vec<Value> {
     let mut rounds: Vec<Vec<(&str, Judgement, Value)>> = Vec::new();
     for entry in entries {
         let Event::Sampled {
@@ -111,7 +112,7 @@ fn rounds(experiment: &Experiment, entries: &[JournalEntry], phases: &[Phase]) -
         }
         let answered = *judgement != Judgement::Unknown && (why.is_none() || !output.is_null());
         let mut run = json!({
-            "activity": activity_named(&experiment.raw, probe),
+            "activity": activity_named(document, probe),
             "output": output,
             "start": started(entry, took.0),
             "status": if answered { "succeeded" } else { "failed" },
@@ -149,12 +150,7 @@ fn rounds(experiment: &Experiment, entries: &[JournalEntry], phases: &[Phase]) -
 }
 
 /// The activities of the method or the rollbacks, in the order in which they began.
-fn activities(
-    experiment: &Experiment,
-    entries: &[JournalEntry],
-    of: Phase,
-    list: &str,
-) -> Vec<Value> {
+fn activities(document: &Value, entries: &[JournalEntry], of: Phase, list: &str) -> Vec<Value> {
     let mut runs: Vec<(usize, Value)> = Vec::new();
     for entry in entries {
         match &entry.event {
@@ -164,14 +160,13 @@ fn activities(
                 activity,
                 ..
             } if *phase == of => {
-                let raw = experiment
-                    .raw
+                let raw = document
                     .pointer(&format!("{list}/{index}"))
                     .filter(|step| step.get("ref").is_none());
                 runs.push((
                     *index,
                     json!({
-                        "activity": raw.cloned().unwrap_or_else(|| activity_named(&experiment.raw, activity)),
+                        "activity": raw.cloned().unwrap_or_else(|| activity_named(document, activity)),
                         "output": null,
                         "start": written(entry.at),
                         "status": "aborted",
@@ -241,7 +236,7 @@ mod tests {
     use crate::journal::{Abort, HypothesisTiming, Run, verdict};
     use serde_json::Map;
 
-    fn experiment() -> Experiment {
+    fn document() -> Value {
         let document = json!({
             "title": "t", "description": "d",
             "secrets": {"s": {"token": "hunter2"}},
@@ -258,7 +253,9 @@ mod tests {
             variables: &empty,
             secrets: &empty,
         };
-        load(&document.to_string(), &sources, &[]).unwrap_or_else(|problems| panic!("{problems:?}"))
+        load(&document.to_string(), &sources, &[])
+            .unwrap_or_else(|problems| panic!("{problems:?}"))
+            .raw
     }
 
     fn sampled(phase: Phase, probe: &str, judgement: Judgement) -> Event {
@@ -343,11 +340,11 @@ mod tests {
             Event::RunEnded,
         ]);
         let verdict = verdict(&Run::fold(&entries).unwrap());
-        let host = Host {
+        let host = ToolkitHost {
             platform: "Linux".into(),
             node: "n".into(),
         };
-        let journal = toolkit_journal(&experiment(), &entries, &verdict, &host);
+        let journal = toolkit_journal(&document(), &entries, &verdict, &host);
         let keys: Vec<&str> = journal
             .as_object()
             .unwrap()
@@ -424,11 +421,11 @@ mod tests {
             reason: "SIGINT".into(),
         })]);
         let verdict = verdict(&Run::fold(&entries).unwrap());
-        let host = Host {
+        let host = ToolkitHost {
             platform: "Linux".into(),
             node: "n".into(),
         };
-        let journal = toolkit_journal(&experiment(), &entries, &verdict, &host);
+        let journal = toolkit_journal(&document(), &entries, &verdict, &host);
         assert_eq!(journal["status"], json!("interrupted"));
         assert_eq!(
             journal["steady_states"],

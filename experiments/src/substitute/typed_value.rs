@@ -1,25 +1,26 @@
 //! Values that come from outside the document: `--var`, `--var-file`, the API's `variables`. What
 //! is given as text becomes what the document says that the variable is, whatever it comes from.
 
-use super::source::{convert, is_source};
+use super::source::is_source;
+use crate::chaostoolkit::convert;
 use crate::{Problem, json};
 use serde_json::{Number, Value};
 
 /// A value that was given.
-pub(super) struct Given {
+pub(super) struct TypedValue {
     /// What the variable is where it stands alone.
     pub(super) value: Value,
     /// What stands within a text; left out where the value itself is written out.
     pub(super) text: Option<String>,
 }
 
-impl Given {
+impl TypedValue {
     fn plain(value: Value) -> Self {
-        Given { value, text: None }
+        TypedValue { value, text: None }
     }
 
     fn with_text(value: Value, text: &str) -> Self {
-        Given {
+        TypedValue {
             value,
             text: Some(text.to_owned()),
         }
@@ -30,7 +31,11 @@ impl Given {
 ///
 /// # Errors
 /// It cannot become what the document says, or it is JSON with a repeated key.
-pub(super) fn typed(given: &Value, declared: Option<&Value>, at: &str) -> Result<Given, Problem> {
+pub(super) fn typed(
+    given: &Value,
+    declared: Option<&Value>,
+    at: &str,
+) -> Result<TypedValue, Problem> {
     let kind = declared.and_then(declared_kind);
     let Value::String(text) = given else {
         // The giver has said what it is; it is spelled as it was written there, which is JSON.
@@ -39,7 +44,7 @@ pub(super) fn typed(given: &Value, declared: Option<&Value>, at: &str) -> Result
             None => given.clone(),
         };
         let text = matches!(given, Value::Bool(_) | Value::Null).then(|| given.to_string());
-        return Ok(Given {
+        return Ok(TypedValue {
             text: text.filter(|_| kind.is_none()),
             value,
         });
@@ -53,22 +58,24 @@ pub(super) fn typed(given: &Value, declared: Option<&Value>, at: &str) -> Result
     let text = quoted.as_ref().unwrap_or(text);
     if let Some(kind) = kind {
         let value = convert(kind, Value::String(text.clone()));
-        return value.map(Given::plain).ok_or_else(|| no_such(kind, at));
+        return value
+            .map(TypedValue::plain)
+            .ok_or_else(|| no_such(kind, at));
     }
     match declared {
-        _ if is_quoted => Ok(Given::plain(text.clone().into())),
-        Some(Value::String(_)) => Ok(Given::plain(text.clone().into())),
+        _ if is_quoted => Ok(TypedValue::plain(text.clone().into())),
+        Some(Value::String(_)) => Ok(TypedValue::plain(text.clone().into())),
         Some(Value::Number(_)) => Ok(number(text, false).map_or_else(
-            || Given::plain(text.clone().into()),
-            |number| Given::with_text(number.into(), text),
+            || TypedValue::plain(text.clone().into()),
+            |number| TypedValue::with_text(number.into(), text),
         )),
         Some(Value::Bool(_)) => Ok(match text.as_str() {
-            "true" => Given::with_text(true.into(), text),
-            "false" => Given::with_text(false.into(), text),
-            _ => Given::plain(text.clone().into()),
+            "true" => TypedValue::with_text(true.into(), text),
+            "false" => TypedValue::with_text(false.into(), text),
+            _ => TypedValue::plain(text.clone().into()),
         }),
         Some(Value::Object(_)) if declared.and_then(is_source) == Some("file") => {
-            Ok(Given::plain(text.clone().into()))
+            Ok(TypedValue::plain(text.clone().into()))
         }
         Some(Value::Array(_)) => list_or_object(text, at),
         Some(Value::Object(_)) if declared.and_then(is_source).is_none() => {
@@ -76,11 +83,11 @@ pub(super) fn typed(given: &Value, declared: Option<&Value>, at: &str) -> Result
         }
         // Nothing says what it is: what is written exactly as JSON writes it is that.
         _ => match text.as_str() {
-            "true" => Ok(Given::with_text(true.into(), text)),
-            "false" => Ok(Given::with_text(false.into(), text)),
-            "null" => Ok(Given::with_text(Value::Null, text)),
+            "true" => Ok(TypedValue::with_text(true.into(), text)),
+            "false" => Ok(TypedValue::with_text(false.into(), text)),
+            "null" => Ok(TypedValue::with_text(Value::Null, text)),
             _ => match number(text, true) {
-                Some(number) => Ok(Given::with_text(number.into(), text)),
+                Some(number) => Ok(TypedValue::with_text(number.into(), text)),
                 None => list_or_object(text, at),
             },
         },
@@ -114,9 +121,9 @@ fn number(text: &str, exactly: bool) -> Option<Number> {
 }
 
 /// The list or the object that a text is; else the text.
-fn list_or_object(text: &str, at: &str) -> Result<Given, Problem> {
+fn list_or_object(text: &str, at: &str) -> Result<TypedValue, Problem> {
     if !text.trim_start().starts_with(['[', '{']) {
-        return Ok(Given::plain(text.into()));
+        return Ok(TypedValue::plain(text.into()));
     }
     if let Some(problem) = json::repeated_keys(text).into_iter().next() {
         let below = problem.at.trim_start_matches('$').to_owned();
@@ -126,7 +133,7 @@ fn list_or_object(text: &str, at: &str) -> Result<Given, Problem> {
         });
     }
     Ok(match json::read(text) {
-        Ok(value) => Given::with_text(value, text),
-        Err(_) => Given::plain(text.into()),
+        Ok(value) => TypedValue::with_text(value, text),
+        Err(_) => TypedValue::plain(text.into()),
     })
 }

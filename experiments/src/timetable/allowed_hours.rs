@@ -8,17 +8,17 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
 /// The times in which runs are allowed.
 #[derive(Debug, Clone)]
-pub(super) struct Open {
+pub(super) struct AllowedHours {
     zone: TimeZone,
     /// A time is in all of them.
-    windows: Vec<Hours>,
+    windows: Vec<WeeklyWindow>,
     /// First and last date, both closed.
     blackouts: Vec<(Date, Date)>,
 }
 
 /// A window that is understood.
 #[derive(Debug, Clone)]
-struct Hours {
+struct WeeklyWindow {
     /// Which days, from Monday.
     days: [bool; 7],
     /// From when to when; past midnight where the second is not after the first.
@@ -27,14 +27,14 @@ struct Hours {
 
 /// When nothing may run: hours of the week, and dates, of a zone.
 #[derive(Debug, Clone)]
-pub struct Quiet {
+pub struct QuietHours {
     zone: TimeZone,
-    windows: Vec<Hours>,
+    windows: Vec<WeeklyWindow>,
     /// First and last date.
     blackouts: Vec<(Date, Date)>,
 }
 
-impl Quiet {
+impl QuietHours {
     /// Quiet in each of these windows and on each of these dates (`2026-12-24`, or `2026-12-20/2027-01-02`), as a
     /// schedule writes them. Without a zone, UTC's.
     ///
@@ -52,7 +52,7 @@ impl Quiet {
         });
         let mut hours = Vec::new();
         for (index, window) in windows.iter().enumerate() {
-            match Hours::of(window) {
+            match WeeklyWindow::of(window) {
                 Some(window) => hours.push(window),
                 None => problems.push(
                     Problem::new(format!("$.quiet[{index}]"), "these are no days and hours")
@@ -74,7 +74,7 @@ impl Quiet {
             }
         }
         match problems.is_empty() {
-            true => Ok(Quiet {
+            true => Ok(QuietHours {
                 zone,
                 windows: hours,
                 blackouts: closed,
@@ -92,19 +92,19 @@ impl Quiet {
     }
 }
 
-impl Open {
+impl AllowedHours {
     pub(super) fn of(schedule: &Schedule, zone: TimeZone) -> Option<Self> {
         let random = schedule.random.as_ref();
         let windows = [
             schedule.window.as_ref(),
             random.and_then(|random| random.window.as_ref()),
         ];
-        Some(Open {
+        Some(AllowedHours {
             zone,
             windows: windows
                 .into_iter()
                 .flatten()
-                .map(Hours::of)
+                .map(WeeklyWindow::of)
                 .collect::<Option<_>>()?,
             blackouts: schedule
                 .blackouts
@@ -123,7 +123,7 @@ impl Open {
     }
 
     /// How much of a usual week is open, from 0 to 1.
-    pub(super) fn share(&self) -> f64 {
+    pub(super) fn open_fraction(&self) -> f64 {
         const MINUTES: i32 = 7 * 24 * 60;
         let monday = Date::constant(2001, 1, 1).at(0, 0, 0, 0);
         let open = (0..MINUTES)
@@ -134,7 +134,7 @@ impl Open {
     }
 
     /// The time at which this much of open time has passed since another, where that is before `until`.
-    pub(super) fn spent(
+    pub(super) fn after_open_time(
         &self,
         since: Timestamp,
         amount: SignedDuration,
@@ -143,7 +143,7 @@ impl Open {
         let mut left = amount;
         let mut now = since;
         while now < until {
-            let next = self.turns(now)?.min(until);
+            let next = self.next_change(now)?.min(until);
             if self.at(now) {
                 let here = now.duration_until(next);
                 if left < here {
@@ -157,7 +157,7 @@ impl Open {
     }
 
     /// The next time at which open and closed could change places.
-    fn turns(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let today = self.zone.to_datetime(now).date();
         let mut times = vec![Time::midnight()];
         for (from, to) in self.windows.iter().filter_map(|window| window.hours) {
@@ -167,12 +167,12 @@ impl Open {
         days.into_iter()
             .flat_map(|day| times.iter().map(move |time| day.to_datetime(*time)))
             .filter_map(|local| self.zone.to_timestamp(local).ok())
-            .filter(|turn| *turn > now)
+            .filter(|decide| *decide > now)
             .min()
     }
 }
 
-impl Hours {
+impl WeeklyWindow {
     fn of(window: &Window) -> Option<Self> {
         let mut days = [window.days.is_empty(); 7];
         for text in &window.days {
@@ -191,7 +191,7 @@ impl Hours {
                 Some((time(from)?, time(to)?))
             }
         };
-        Some(Hours { days, hours })
+        Some(WeeklyWindow { days, hours })
     }
 
     fn has(&self, local: DateTime) -> bool {

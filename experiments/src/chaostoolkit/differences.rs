@@ -1,7 +1,7 @@
 //! Where a run came out otherwise than it would with the Chaos Toolkit (seen on its 1.19, lib 1.44),
 //! so that who moves from there to here is told when it matters and not only in the documentation.
 
-use super::{HypothesisTiming, Outcome, Run, Verdict};
+use crate::journal::{HypothesisTiming, Outcome, Run, Verdict};
 
 /// What decided this run that decides nothing there. Only a method without a fault could have been
 /// played there as it is: of any other there is nothing to say.

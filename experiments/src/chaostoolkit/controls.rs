@@ -1,13 +1,13 @@
 //! The Chaos Toolkit's controls. Nothing plays them, and they may be what keeps an experiment safe: a
 //! document that has some is refused until somebody says in the open that they are left out.
 
-use super::steps;
 use crate::Problem;
+use crate::document::located_steps;
 use crate::problem::{at_key, pointer_of};
 use serde_json::Value;
 
 /// Refuses each place that has controls.
-pub(super) fn check(raw: &Value, problems: &mut Vec<Problem>) {
+pub(crate) fn check(raw: &Value, problems: &mut Vec<Problem>) {
     problems.extend(places(raw).into_iter().map(|(at, _)| {
         Problem::new(at, "controls are not played: whatever these watch or end would not be")
             .hint("an abort rule can end a run; `--ignore-controls`, or `ignore-controls=true` over the API, leaves them out")
@@ -33,7 +33,7 @@ fn places(document: &Value) -> Vec<(String, String)> {
         ("$.steady-state-hypothesis", "/steady-state-hypothesis"),
     ];
     let tops = tops.map(|(at, pointer)| (at.to_owned(), pointer.to_owned()));
-    let steps = steps(document).into_iter().filter_map(|step| {
+    let steps = located_steps(document).into_iter().filter_map(|step| {
         let pointer = pointer_of(&step.at)?;
         Some((step.at, pointer))
     });

@@ -8,7 +8,7 @@
 use serde_json_path::JsonPath;
 
 /// Compiles a path.
-pub(super) fn compile(path: &str) -> Result<JsonPath, String> {
+pub(crate) fn compile(path: &str) -> Result<JsonPath, String> {
     let path = path.trim();
     if path.is_empty() {
         return Err("the JSONPath is empty: `$` is the whole value".into());
@@ -38,7 +38,7 @@ fn rewrite(path: &str) -> Result<String, String> {
             rest = &rest[quoted..];
             continue;
         }
-        let filter = rest.strip_prefix("[?(").and_then(Filter::parse);
+        let filter = rest.strip_prefix("[?(").and_then(FilterParser::parse);
         let Some((filter, after)) = filter else {
             out.push(c);
             rest = &rest[c.len_utf8()..];
@@ -52,7 +52,7 @@ fn rewrite(path: &str) -> Result<String, String> {
                 out.truncate(out.len() - wildcard.len());
                 out.push_str(&format!("[?{}]", filter.text));
             }
-            None if filter.only_there => {
+            None if filter.toolkit_only => {
                 return Err(format!(
                     "the JSONPath `{path}` has a filter in the Chaos Toolkit's dialect, where it tests the value before it: write `[*][?(…)]` to test a list's members, or RFC 9535's `==`, `&&`, `||`, `!`"
                 ));
@@ -82,35 +82,35 @@ fn quoted_length(text: &str) -> usize {
 }
 
 /// A filter in jsonpath2's grammar, being read.
-struct Filter<'p> {
+struct FilterParser<'p> {
     rest: &'p str,
     /// Whether it has a word or sign that RFC 9535 does not know.
-    only_there: bool,
+    toolkit_only: bool,
     /// How deep in brackets: no deeper than anybody writes, so that nobody's stack runs out.
     depth: u8,
 }
 
-struct Written {
+struct ParsedFilter {
     text: String,
-    only_there: bool,
+    toolkit_only: bool,
 }
 
-impl<'p> Filter<'p> {
+impl<'p> FilterParser<'p> {
     /// Reads `expression)]`, and gives back the expression in RFC 9535's words and what follows it.
     /// None where it is not in jsonpath2's grammar.
-    fn parse(inner: &'p str) -> Option<(Written, &'p str)> {
-        let mut filter = Filter {
+    fn parse(inner: &'p str) -> Option<(ParsedFilter, &'p str)> {
+        let mut filter = FilterParser {
             rest: inner,
-            only_there: false,
+            toolkit_only: false,
             depth: 0,
         };
-        let text = filter.any()?;
+        let text = filter.disjunction()?;
         filter.sign(")")?;
         filter.sign("]")?;
         Some((
-            Written {
+            ParsedFilter {
                 text,
-                only_there: filter.only_there,
+                toolkit_only: filter.toolkit_only,
             },
             filter.rest,
         ))
@@ -126,38 +126,38 @@ impl<'p> Filter<'p> {
         match after.filter(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')) {
             Some(after) => {
                 self.rest = after;
-                self.only_there = true;
+                self.toolkit_only = true;
                 true
             }
             None => false,
         }
     }
 
-    fn any(&mut self) -> Option<String> {
-        let mut text = self.all()?;
+    fn disjunction(&mut self) -> Option<String> {
+        let mut text = self.conjunction()?;
         while self.word("or") {
-            text = format!("{text} || {}", self.all()?);
+            text = format!("{text} || {}", self.conjunction()?);
         }
         Some(text)
     }
 
-    fn all(&mut self) -> Option<String> {
-        let mut text = self.one()?;
+    fn conjunction(&mut self) -> Option<String> {
+        let mut text = self.term()?;
         while self.word("and") {
-            text = format!("{text} && {}", self.one()?);
+            text = format!("{text} && {}", self.term()?);
         }
         Some(text)
     }
 
-    fn one(&mut self) -> Option<String> {
+    fn term(&mut self) -> Option<String> {
         self.depth += 1;
         if self.depth > 50 {
             return None;
         }
         let text = if self.word("not") {
-            format!("!({})", self.one()?)
+            format!("!({})", self.term()?)
         } else if self.sign("(").is_some() {
-            let inner = self.any()?;
+            let inner = self.disjunction()?;
             self.sign(")")?;
             format!("({inner})")
         } else {
@@ -184,7 +184,7 @@ impl<'p> Filter<'p> {
             if self.rest.starts_with('=') {
                 return None;
             }
-            self.only_there = true;
+            self.toolkit_only = true;
         }
         let right = self.operand()?;
         let there: Vec<&str> = [left, right]
