@@ -169,7 +169,7 @@ impl LedgerEntry {
             Some(version) if version <= u64::from(VERSION) => {}
             Some(version) => {
                 return Err(format!(
-                    "its version is {version}, and this program supports up to {VERSION}: revert it with the program that wrote it"
+                    "it has version {version}, and this program supports up to {VERSION}: revert it with the program that wrote it"
                 ));
             }
             None => return Err("it has no version".into()),

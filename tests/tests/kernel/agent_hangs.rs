@@ -217,7 +217,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
             Report::Ended(ended) => Some(format!("ended {} {:?}", ended.injection, ended.cause)),
             _ => None,
         });
-        assert_eq!(first, "ended one Done");
+        assert_eq!(first, "ended one Finished");
         victims[0].wait_until_held(false);
         // Nor does another one's beginning or end wait, and what was not planned yet is called off.
         served.says(&pause("two", &victims[1], HumanDuration::seconds(600)));
@@ -227,7 +227,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
             run: None,
         });
         let called_off = hear(&mut served, refused(13));
-        assert!(called_off.what.contains("called off"), "{called_off}");
+        assert!(called_off.what.contains("cancelled"), "{called_off}");
         assert_eq!(hear(&mut served, ended).cause, Cause::ControllerRequest);
         let owed = hear(&mut served, |report| match report {
             Report::AllReverted { owed, .. } => Some(owed.clone()),

@@ -108,7 +108,7 @@ fn entry_writable_by_others_is_not_believed() {
         let trap = Trap::new();
         trap.plant();
         mode(&trap.path(), 0o666);
-        trap.is_not_believed("an entry that all may write to", "others may write to it");
+        trap.is_not_believed("an entry that all may write to", "others can write to it");
 
         let trap = Trap::new();
         trap.plant();
@@ -118,7 +118,7 @@ fn entry_writable_by_others_is_not_believed() {
         let trap = Trap::new();
         trap.plant();
         mode(&trap.ledger(), 0o777);
-        trap.is_not_believed("a ledger that all may write to", "others may write to it");
+        trap.is_not_believed("a ledger that all may write to", "others can write to it");
 
         let trap = Trap::new();
         trap.plant();
