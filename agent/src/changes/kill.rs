@@ -95,7 +95,7 @@ impl ReversibleChange for Kill {
         for victim in &self.victims {
             were_there |= host.signal(*victim, signal)?;
         }
-        // Those that end by themselves are not gone by our doing.
+        // Those that end by themselves are not gone because of this change.
         if were_there {
             return Ok(());
         }

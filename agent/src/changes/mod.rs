@@ -39,7 +39,7 @@ pub enum Change {
     Stop(Stop),
     /// Processes get a signal for good.
     Kill(Kill),
-    /// A process of ours does harm as long as it lives.
+    /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// What none of the above can read.
     #[serde(untagged)]

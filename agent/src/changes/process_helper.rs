@@ -1,6 +1,6 @@
-//! A process of ours that does harm as long as it lives: holding victims by tracing them, taking
+//! A process of the agent's that acts on the host as long as it lives: holding victims by tracing them, taking
 //! memory, processors or disk. All that it takes the kernel gives back when it dies, and it dies
-//! with the thread that started it, at its own deadline, or by our hand. It is found by its mark.
+//! with the thread that started it, at its own deadline, or by the agent's hand. It is found by its mark.
 
 use super::{Observed, ReversibleChange};
 use crate::helpers::HelperSpec;
@@ -17,7 +17,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one that is asked to end may take before it is killed; it takes the kernel some 15 ms.
 const TERM_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A process of ours with a mark on its command line.
+/// A process of the agent's with a mark on its command line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessHelper {
     /// Its mark, from the injection's id.
@@ -41,7 +41,7 @@ impl ProcessHelper {
         host.find_marked(&self.mark)
     }
 
-    /// The helper, without a scan where we started it ourselves.
+    /// The helper, without a scan if this process started it.
     fn known(&self, host: &Host) -> Option<ProcessId> {
         match host.child(&self.mark) {
             Some(id) => host.table.alive(id).then_some(id),

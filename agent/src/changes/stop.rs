@@ -147,7 +147,7 @@ impl ReversibleChange for Stop {
     }
 
     fn observe(&self, host: &Host) -> io::Result<Observed> {
-        // One that is hidden from us is not gone.
+        // One that is hidden from the agent is not gone.
         for id in &self.victims {
             host.table.find(*id)?;
         }

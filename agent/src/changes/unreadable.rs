@@ -31,7 +31,7 @@ impl UnreadableChange {
         }
     }
 
-    /// The helper's mark, where it is one that our programs make.
+    /// The helper's mark, if it is one that Backburn's programs make.
     fn mark(&self) -> Option<&str> {
         let mark = self.0.get("mark")?.as_str()?;
         let is_ours = mark

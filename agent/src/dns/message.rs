@@ -1,5 +1,5 @@
 //! What of an answer's bytes is of use here (RFC 1035): its header, its one question, and its OPT record. What can't
-//! be read is none of ours, and goes on as it came. Nothing here panics, whatever comes: it comes from a network.
+//! be read is no message, and goes on as it came. Nothing here panics, whatever comes: it comes from a network.
 
 use std::net::IpAddr;
 

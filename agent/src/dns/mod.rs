@@ -1,5 +1,4 @@
-//! What is done to which answers of name servers, as data: on a helper's command line, in the plan and in the ledger; and
-//! what that comes to for a packet that has arrived. `packet` finds the message in it, `message` the question in that.
+//! Names and name servers: how this host finds addresses, and what an alteration of answers does to a packet that has arrived. `packet` finds the message in it, `message` the question in that.
 
 mod files;
 mod message;
@@ -12,35 +11,16 @@ pub use files::{ResolvConf, Viewpoint, hosts, read_own, sources};
 pub use name::NamePattern;
 pub use resolver::{MAX_TIME, Resolver};
 
-use crate::packet_filter::PacketFilter;
 use backburn_experiments::HumanDuration;
 use message::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::net::IpAddr;
 
 /// Reads a name server's answer to a question of the agent's own, for tests/fuzz.
 #[cfg(fuzzing)]
 pub fn fuzz_answer(message: &[u8], question: &[u8]) {
     query::answer(message, question);
-}
-
-/// What is done to answers, which ones, and how they are had.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct AnswerFilter {
-    /// The tables that hand us what comes from name servers.
-    pub filter: PacketFilter,
-    /// The names whose answers are meant.
-    pub names: Vec<NamePattern>,
-    /// What is done to them.
-    pub change: Alteration,
-    /// The chance of each answer that it is done to it, in percent. All where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<f64>,
-    /// What chances come from.
-    pub seed: u64,
 }
 
 /// What is done to an answer.
@@ -126,32 +106,42 @@ impl Alteration {
     }
 }
 
-impl AnswerFilter {
-    /// What becomes of a packet. `draw` is asked only for answers that are meant, once for each.
-    pub fn decide(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Decision {
-        self.altered(bytes, draw).unwrap_or(Decision::Leave)
+impl Alteration {
+    /// What becomes of a packet, if it is an answer for one of these names. `draw` is called once for each such answer.
+    pub fn decide(
+        &self,
+        names: &[NamePattern],
+        bytes: &[u8],
+        draw: impl FnOnce() -> bool,
+    ) -> Decision {
+        self.altered(names, bytes, draw).unwrap_or(Decision::Leave)
     }
 
-    fn altered(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Option<Decision> {
+    fn altered(
+        &self,
+        names: &[NamePattern],
+        bytes: &[u8],
+        draw: impl FnOnce() -> bool,
+    ) -> Option<Decision> {
         let packet = packet::parse(bytes)?;
         let found = match packet.is_udp {
             true => message::question(packet.payload).map(|question| (packet.payload, question)),
             // A message over TCP begins with its length, which may have come by itself before it.
-            false if self.change.has_tcp() => [2, 0].into_iter().find_map(|start| {
+            false if self.has_tcp() => [2, 0].into_iter().find_map(|start| {
                 let message = packet.payload.get(start..)?;
                 Some((message, message::question(message)?))
             }),
             false => None,
         };
         let (message, question) = found?;
-        if !self.names.iter().any(|name| name.matches(&question.labels)) {
+        if !names.iter().any(|name| name.matches(&question.labels)) {
             return None;
         }
         let replaced = |code, addresses: &[IpAddr]| {
             let answer = message::rewritten(message, &question, code, addresses)?;
             packet.with(&answer).map(Decision::Replace)
         };
-        let decision = match &self.change {
+        let decision = match self {
             Alteration::Hold { .. } => Decision::Hold,
             Alteration::Fail { with } => match with {
                 AnswerFailure::Servfail => replaced(Code::ServerFailure, &[])?,
@@ -165,72 +155,14 @@ impl AnswerFilter {
         };
         draw().then_some(decision)
     }
-
-    /// What it holds alone: names in a namespace, whoever answers for them.
-    pub fn held_names(&self) -> Vec<String> {
-        let place = self.filter.inode();
-        let names = self.names.iter();
-        names
-            .map(|name| format!("name:{place}{}", name.path()))
-            .collect()
-    }
-}
-
-impl fmt::Display for AnswerFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.change {
-            Alteration::Hold { by } => write!(f, "hold for {by}")?,
-            Alteration::Fail { with } => f.write_str(match with {
-                AnswerFailure::Servfail => "turn into SERVFAIL",
-                AnswerFailure::Nxdomain => "turn into NXDOMAIN",
-                AnswerFailure::Refused => "turn into REFUSED",
-                AnswerFailure::Timeout => "lose",
-            })?,
-            Alteration::Spoof { addresses } => {
-                let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-                write!(f, "turn into {}", addresses.join(", "))?;
-            }
-        }
-        match self.percent {
-            Some(percent) => write!(f, " {percent} % of the answers")?,
-            None => f.write_str(" the answers")?,
-        }
-        const SHOWN: usize = 8;
-        let mut names: Vec<String> = self.names.iter().map(NamePattern::to_string).collect();
-        if names.len() > SHOWN {
-            names.truncate(SHOWN);
-            names.push(format!("… ({} in all)", self.names.len()));
-        }
-        write!(f, " for {}", names.join(", "))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet_filter::{PacketEffect, ReadAnswers};
-    use serde_json::json;
 
-    fn answers(name: &str, change: Alteration) -> AnswerFilter {
-        let flows = json!({"protocol": "udp", "direction": "ingress"});
-        AnswerFilter {
-            filter: PacketFilter {
-                table: "trial".into(),
-                namespace: None,
-                flows: serde_json::from_value(flows).expect("flows"),
-                inlets: Vec::new(),
-                translated: false,
-                marks: None,
-                viewpoint: None,
-                names: Vec::new(),
-                effect: PacketEffect::from(ReadAnswers { lost: false }),
-                devices: Vec::new(),
-            },
-            names: vec![name.parse().expect("a name")],
-            change,
-            percent: None,
-            seed: 0,
-        }
+    fn decide(name: &str, change: &Alteration, bytes: &[u8], draw: bool) -> Decision {
+        change.decide(&[name.parse().expect("a name")], bytes, || draw)
     }
 
     #[test]
@@ -239,9 +171,7 @@ mod tests {
         let hold = Alteration::Hold {
             by: HumanDuration::seconds(1),
         };
-        let decide = |name: &str, change: &Alteration, draw| {
-            answers(name, change.clone()).decide(&bytes, || draw)
-        };
+        let decide = |name: &str, change: &Alteration, draw| decide(name, change, &bytes, draw);
         assert_eq!(decide("www.example.org", &hold, true), Decision::Hold);
         assert_eq!(decide("www.example.org", &hold, false), Decision::Leave);
         assert_eq!(decide("example.org", &hold, true), Decision::Leave);
@@ -257,7 +187,10 @@ mod tests {
         };
         assert!(matches!(decide("*", &spoof, true), Decision::Replace(_)));
         let text = packet::tests::datagram(true, &message::tests::answer(16));
-        assert_eq!(answers("*", spoof).decide(&text, || true), Decision::Leave);
+        assert_eq!(
+            super::tests::decide("*", &spoof, &text, true),
+            Decision::Leave
+        );
     }
 
     #[test]
@@ -275,13 +208,13 @@ mod tests {
             &message,
         ]
         .concat();
-        let fail = |with| answers("*.org", Alteration::Fail { with });
+        let fail = |with, bytes: &[u8]| decide("*.org", &Alteration::Fail { with }, bytes, true);
         for bytes in [&alone, &counted] {
-            let decide = |with| fail(with).decide(bytes, || true);
+            let decide = |with| fail(with, bytes);
             assert_eq!(decide(AnswerFailure::Timeout), Decision::Lose);
             assert_eq!(decide(AnswerFailure::Servfail), Decision::Leave);
         }
-        let nothing = fail(AnswerFailure::Timeout).decide(&segment, || true);
+        let nothing = fail(AnswerFailure::Timeout, &segment);
         assert_eq!(nothing, Decision::Leave);
     }
 }

@@ -34,7 +34,7 @@ impl NamePattern {
     }
 
     /// It as a path from the root, `:org:example`; what ends with `;` has nothing below it.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         let mut path: String = self
             .labels
             .iter()

@@ -51,7 +51,7 @@ pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
         return Err(usage().into());
     };
     let no = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
-    // In this order: a parent that dies after the first line kills us, one that died before it is
+    // In this order: a parent that dies after the first line kills this process, one that died before it is
     // found out by the second.
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| no("could not tie itself to the agent", error.into()))?;
@@ -60,8 +60,8 @@ pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
     }
     let deadline = Duration::from_millis(deadline.max(1));
     let timer = arm(deadline).map_err(|error| no("could not set its deadline", error.into()))?;
-    // Ctrl-C at a terminal is for the agent, which reverts in order; a group of our own keeps it
-    // from us. Whatever the agent blocks is not to be blocked here.
+    // Ctrl-C at a terminal is for the agent, which reverts in order; a group of its own keeps it
+    // from this process. Whatever the agent blocks is not to be blocked here.
     setpgid(None, None)
         .map_err(|error| no("could not leave the agent's process group", error.into()))?;
     SigSet::all()
@@ -105,7 +105,7 @@ impl HelperProcess {
     /// Offers this process to the kernel first when memory runs out.
     #[allow(
         clippy::disallowed_methods,
-        reason = "about ourselves, and gone with us"
+        reason = "about this process, and gone with it"
     )]
     pub(super) fn first_to_be_killed(&self) -> Result<(), HelperError> {
         std::fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| {

@@ -113,7 +113,7 @@ fn run(
         || cpus.is_some_and(<[usize]>::is_empty)
     {
         return Err(HelperError::new(
-            "no load: at least one worker, more than 0 and up to 100% and a processor are wanted",
+            "no load: requires at least one worker, a load above 0 and up to 100%, and at least one processor",
         ));
     }
     let ramp = ramp.map_or(Duration::ZERO, Duration::from);

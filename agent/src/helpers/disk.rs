@@ -148,7 +148,7 @@ fn run(
     process: &HelperProcess,
 ) -> Result<(), HelperError> {
     process.first_to_be_killed()?;
-    // A file that reaches the limit of its size (`ulimit -f`) would end us without a word (setrlimit(2), `RLIMIT_FSIZE`);
+    // A file that reaches the limit of its size (`ulimit -f`) would end this process silently (setrlimit(2), `RLIMIT_FSIZE`);
     // blocked, the signal leaves the error to be seen.
     let mut too_large = SigSet::empty();
     too_large.add(Signal::SIGXFSZ);
@@ -212,7 +212,7 @@ fn run(
             if let Some(limit) = filling.limit
                 && filling.length < bytes / 2
             {
-                let what = format!("{} of {} could be had", size(filling.length), size(bytes));
+                let what = format!("only {} of {} is available", size(filling.length), size(bytes));
                 return Err(
                     failed("can't be filled", &format!("{what}: {limit}")).hint(hint_for(limit))
                 );

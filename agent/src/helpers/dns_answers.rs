@@ -5,7 +5,7 @@ use super::bootstrap::HelperProcess;
 use super::evidence::effect;
 use super::spec::{AlteredPlace, Helper, HelperSpec};
 use super::{HelperError, packet_filter};
-use crate::dns::{Alteration, AnswerFilter, Decision};
+use crate::dns::{Alteration, AnswerFailure, Decision, NamePattern};
 use crate::netlink::{Family, PacketQueue, PacketVerdict, Socket};
 use crate::packet_filter::{PacketFilter, Shapers};
 use crate::precise_timer::{poll_timeout, use_precise_timers};
@@ -15,13 +15,69 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// The most different marks that packets may bear as they come; what has yet another one is left alone.
 const MAX_MARKS: usize = 1024;
+
+/// Alters some answers of name servers. It goes on its command line, and into plans and the ledger, as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AnswerFilter {
+    /// The tables that hand over what comes from name servers.
+    pub filter: PacketFilter,
+    /// The names whose answers are altered.
+    pub names: Vec<NamePattern>,
+    /// How they are altered.
+    pub change: Alteration,
+    /// The chance that an answer is altered, in percent; all are if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
+    /// Seed for random selection.
+    pub seed: u64,
+}
+
+impl AnswerFilter {
+    /// What becomes of a packet. `draw` is called once for each answer that is meant.
+    pub fn decide(&self, bytes: &[u8], draw: impl FnOnce() -> bool) -> Decision {
+        self.change.decide(&self.names, bytes, draw)
+    }
+}
+
+impl fmt::Display for AnswerFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Alteration::Hold { by } => write!(f, "hold for {by}")?,
+            Alteration::Fail { with } => f.write_str(match with {
+                AnswerFailure::Servfail => "turn into SERVFAIL",
+                AnswerFailure::Nxdomain => "turn into NXDOMAIN",
+                AnswerFailure::Refused => "turn into REFUSED",
+                AnswerFailure::Timeout => "lose",
+            })?,
+            Alteration::Spoof { addresses } => {
+                let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+                write!(f, "turn into {}", addresses.join(", "))?;
+            }
+        }
+        match self.percent {
+            Some(percent) => write!(f, " {percent} % of the answers")?,
+            None => f.write_str(" the answers")?,
+        }
+        const SHOWN: usize = 8;
+        let mut names: Vec<String> = self.names.iter().map(NamePattern::to_string).collect();
+        if names.len() > SHOWN {
+            names.truncate(SHOWN);
+            names.push(format!("… ({} in all)", self.names.len()));
+        }
+        write!(f, " for {}", names.join(", "))
+    }
+}
 
 impl Helper for AnswerFilter {
     fn run(&self, process: &HelperProcess) -> Result<(), HelperError> {
@@ -41,7 +97,12 @@ impl Helper for AnswerFilter {
     }
 
     fn holds(&self) -> Vec<String> {
-        self.held_names()
+        // Names in a namespace, whoever answers for them.
+        let namespace = self.filter.inode();
+        let names = self.names.iter();
+        names
+            .map(|name| format!("name:{namespace}{}", name.path()))
+            .collect()
     }
 
     fn altered_place(&self) -> AlteredPlace<'_> {
@@ -123,7 +184,7 @@ struct AnswerRewriter<'a> {
     owner: Socket,
     queue: PacketQueue,
     chance: ChaCha8Rng,
-    /// The marks with which packets have come, so that the kernel knows them with our sign.
+    /// The marks with which packets have come, so that the kernel knows them with the helper's sign.
     known: BTreeSet<u32>,
     /// Those that are held, until when, and how they go on. All are held for the same time, so the first is due first.
     held: VecDeque<(Instant, u32, PacketVerdict)>,
@@ -182,7 +243,7 @@ impl AnswerRewriter<'_> {
         }
     }
 
-    /// A mark with our sign. None where the kernel would not know it as one.
+    /// The mark with the helper's sign; none if the kernel would not know it as one.
     fn signed(&mut self, mark: u32) -> Option<u32> {
         if !self.known.contains(&mark) {
             let remember_mark = [self.answers.filter.remember_mark(mark)];

@@ -34,7 +34,7 @@ const CAP_SYS_PTRACE: u32 = 19;
 pub enum NotTraceable {
     /// This process traces it already, and there can be one only.
     Traced(i32),
-    /// The kernel would not let us; in words for people.
+    /// The kernel would not permit it; the text is for people.
     NotPermitted(String),
 }
 
@@ -72,12 +72,12 @@ pub fn check_traceable(table: &ProcessTable, id: ProcessId) -> Result<(), NotTra
     // `/proc/PID` belongs to root where a process keeps others from looking into it.
     let owner = table.metadata(id.pid, "").map(|folder| folder.st_uid).ok();
     if owner != Some(rustix::process::geteuid().as_raw()) {
-        return no("it is another user's, and we lack CAP_SYS_PTRACE");
+        return no("it is another user's, and the agent lacks CAP_SYS_PTRACE");
     }
     match scope {
         0 => Ok(()),
         scope => no(&format!(
-            "`kernel.yama.ptrace_scope` is {scope}, and we lack CAP_SYS_PTRACE"
+            "`kernel.yama.ptrace_scope` is {scope}, and the agent lacks CAP_SYS_PTRACE"
         )),
     }
 }
@@ -319,9 +319,9 @@ impl Tracer {
                 },
             );
             // A seized thread's number can't be given out again, so this look is the last word.
-            // A stranger is let go, unharmed and never stopped, when we exit.
-            let ours = self.table.thread_stat(victim.pid, thread).is_some();
-            if !ours || self.table.stat_of(victim).is_none() {
+            // A stranger is let go, unharmed and never stopped, when the helper exits.
+            let is_of_victim = self.table.thread_stat(victim.pid, thread).is_some();
+            if !is_of_victim || self.table.stat_of(victim).is_none() {
                 return Err(HelperError::new(format!(
                     "process {victim} ended, and its id is in use again"
                 ))
@@ -440,7 +440,7 @@ enum ThreadState {
 /// Lets a thread that stopped for a signal go on with that signal. (`nix` knows no real-time signals.)
 #[allow(unsafe_code)]
 fn resume_with(thread: i32, signal: i32) {
-    // SAFETY: PTRACE_CONT reads no memory of ours: its address is ignored and its data is the
+    // SAFETY: PTRACE_CONT reads no memory of this process: its address is ignored and its data is the
     // signal's number. That the thread may be gone by now is an error it returns, and no harm.
     unsafe {
         libc::ptrace(

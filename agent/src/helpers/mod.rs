@@ -21,11 +21,11 @@ mod proxy;
 mod spec;
 mod terminate;
 
-pub use crate::dns::AnswerFilter;
 pub use crate::packet_filter::PacketFilter;
 pub use bootstrap::HelperProcess;
 pub use cpu::CpuLoad;
 pub use disk::DiskBallast;
+pub use dns_answers::AnswerFilter;
 pub use freeze::{Freeze, NotTraceable, check_traceable};
 pub(crate) use freeze::{has_capability, yama_scope};
 pub use memory::MemoryBallast;

@@ -90,7 +90,7 @@ impl Helper for PacketFilter {
         }
         Effect {
             // Rules count what they send to a device; the device counts what has come.
-            acts: (counted.affected > 0 && (counted.taken > 0 || !self.effect.shaping().is_some()))
+            acts: (counted.affected > 0 && (counted.taken > 0 || self.effect.shaping().is_none()))
                 || counted.closed > 0,
             seen,
             figures: figures.into_iter().collect(),
@@ -197,11 +197,11 @@ pub(super) fn enter(filter: &PacketFilter) -> Result<(), HelperError> {
             "network namespace {}: can't be entered: {error}",
             namespace.path.display()
         ))
-        .hint("entering wants root, or CAP_SYS_ADMIN here and there")
+        .hint("entering requires root, or CAP_SYS_ADMIN in both namespaces")
     })
 }
 
-/// The owner's socket, for one of us at a time: each hears the answers to what it asked.
+/// The owner's socket, for one thread at a time: each reads the answers to its own requests.
 type Owner = Arc<Mutex<Socket>>;
 
 fn locked(owner: &Owner) -> MutexGuard<'_, Socket> {
@@ -293,7 +293,7 @@ pub(super) fn listen(
 pub(super) fn refused(error: &io::Error) -> HelperError {
     let failed = HelperError::new(error.to_string());
     match errno(error) {
-        Some(Errno::PERM) => failed.hint("network faults want root, or CAP_NET_ADMIN"),
+        Some(Errno::PERM) => failed.hint("network faults require root or CAP_NET_ADMIN"),
         _ => failed.hint("`backburn-agent doctor` tells what this kernel has"),
     }
 }

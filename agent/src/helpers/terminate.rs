@@ -131,7 +131,7 @@ fn signal(victim: ProcessId, descriptor: &OwnedFd, signal: Signal) -> Result<(),
                 "KILL"
             }
         ))
-        .hint("another user's processes want root or CAP_KILL")),
+        .hint("processes of another user require root or CAP_KILL")),
     }
 }
 

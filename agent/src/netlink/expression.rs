@@ -75,7 +75,7 @@ pub enum RuleVerdict {
     Drop,
     /// Our chain has nothing against it.
     Accept,
-    /// That chain decides, and ours does not go on.
+    /// The other chain decides, and the packet does not come back.
     Goto(String),
 }
 

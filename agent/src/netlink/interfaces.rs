@@ -50,7 +50,7 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     };
     let found = Socket::open(Family::Route)?.ask(&question, |address| {
         let attributes = address.body.get(ADDRESS_HEADER..)?;
-        // `IFA_LOCAL` is ours where the interface has two ends; else there is only `IFA_ADDRESS`.
+        // `IFA_LOCAL` is the own address if the interface has two ends; otherwise there is only `IFA_ADDRESS`.
         let bytes = message::attribute(attributes, 2).or(message::attribute(attributes, 1))?;
         match bytes.len() {
             4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),

@@ -61,7 +61,7 @@ impl Payload {
     /// An attribute.
     #[must_use]
     pub fn put(mut self, kind: u16, value: &[u8]) -> Self {
-        // What does not fit would be cut off by the kernel's own field; nothing of ours comes near it.
+        // What does not fit would be cut off by the kernel's own field; no message of the agent's comes near it.
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());

@@ -1,6 +1,6 @@
 //! Speaking with the kernel about packets, over netlink, with no program in between: messages and
 //! their attributes, sockets, the part of nf_tables that faults need, interfaces, and namespaces.
-//! Why our own: `docs/decisions/own-netlink.md`.
+//! Why this is not a library's: `docs/decisions/own-netlink.md`.
 
 mod chains;
 mod expression;

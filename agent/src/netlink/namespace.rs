@@ -159,7 +159,7 @@ fn move_into(file: &File) -> io::Result<()> {
     })
 }
 
-/// Looks at something in a namespace, or in ours where none is given. The thread that looks ends with the look.
+/// Runs a function in a namespace, or in the agent's own if none is given, on a thread that ends with it.
 /// None where the namespace is gone.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Packets that the kernel hands to us, by number only or with their beginning, and takes back when we say so
+//! Packets that the kernel hands over, by number only or with their beginning, and takes back on a verdict
 //! (nfnetlink_queue). Where nobody listens, or the queue is full, packets go on by themselves; those that are
 //! held when the listener dies are lost.
 
@@ -22,10 +22,10 @@ const WHOLE: u32 = 4;
 const COPIED_BYTES: u32 = 16 << 10;
 /// The most packets held at a time.
 const MAX_QUEUED_PACKETS: u32 = 1 << 18;
-/// How much room the kernel has for what it tells us, in bytes.
+/// How much room the kernel has for what it reports, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
 
-/// A queue that we listen to.
+/// A packet queue that this process reads.
 #[derive(Debug)]
 pub struct PacketQueue {
     socket: Socket,

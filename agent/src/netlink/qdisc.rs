@@ -73,7 +73,7 @@ impl Qdisc {
 
     /// `netem`.
     pub fn netem(netem: &Netem) -> Self {
-        /// How many packets it holds at the most, as many as a packet queue of ours.
+        /// How many packets it holds at the most, as many as the agent's packet queues.
         const LIMIT: u32 = 1 << 18;
         let mut fixed = Vec::new();
         // The old fields for times are in ticks; attributes say them in nanoseconds.

@@ -190,7 +190,7 @@ impl Socket {
         )))
     }
 
-    /// Gives the kernel this much room for what it tells us, in bytes; more than others may have, where we may.
+    /// Gives the kernel this much room for what it reports, in bytes; more than others may have, if the agent may.
     pub(super) fn set_room(&self, bytes: usize) -> io::Result<()> {
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes)
             .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&self.socket, bytes))

@@ -1,4 +1,4 @@
-//! The devices of ours that packets are forwarded to and that shape them. The interfaces that the
+//! The filter's own devices that packets are forwarded to and that shape them. The interfaces that the
 //! packets go through keep their own disciplines. The kernel does not remove such a device with its maker, but
 //! nothing goes to it any more then; it is removed by what is written to it as its alias, whatever it is called.
 

@@ -1,5 +1,5 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
-//! ledger. `rules` makes the kernel's own words of it, `device` what shapes, `network` reads addresses.
+//! ledger. `rules` writes it as nf_tables messages, `effects` holds what is done to packets, `device` the devices that shape.
 
 mod address;
 mod control_link;
@@ -54,7 +54,7 @@ const ADDED: &str = "added";
 pub struct PacketFilter {
     /// The name of the tables that are made, known before.
     pub table: String,
-    /// The network namespace; ours where left out.
+    /// The network namespace; the agent's own if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
     /// Which packets.
@@ -258,7 +258,7 @@ impl PacketFilter {
         self.effect.action().loses() && !self.flows.cgroups.is_empty()
     }
 
-    /// The number of the packet queue that is tried first, so that two of us rarely try the same.
+    /// The number of the packet queue that is tried first, so that two helpers rarely try the same.
     pub fn first_queue(&self) -> u16 {
         const LOW: u16 = 0x4000;
         LOW | (display::short_hash(&self.table) as u16 & (LOW - 1))

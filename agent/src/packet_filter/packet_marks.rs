@@ -1,4 +1,4 @@
-//! How the kernel is told which packets harm came to in user space: whoever harms one turns some bits of its mark over, our
+//! How the kernel is told which packets harm came to in user space: the helper that affects one flips some bits of its mark, its
 //! sign; a rule right behind the queue counts those that bear it, and turns the bits back.
 
 use super::hooks::AFTER_NAT;
@@ -6,7 +6,7 @@ use super::ruleset::RulesetBuilder;
 use super::{AFFECTED, PacketFilter};
 use crate::netlink::{Expression, Hook, Key, Message, Meta, RuleVerdict, Table, TableFamily};
 
-/// The set of the marks that packets bear with our sign. One that came without a mark has the sign alone.
+/// The set of the marks that packets bear with the helper's sign. One that came without a mark has the sign alone.
 const MARKS: &str = "marks";
 
 impl RulesetBuilder<'_> {

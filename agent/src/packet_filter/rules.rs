@@ -1,4 +1,4 @@
-//! From flows and harm to nf_tables: one table of our own for the IP layers, one for devices.
+//! From flows and effects to nf_tables: one table of the filter's own for the IP layers, one for devices.
 //!
 //! Every chain begins with what is spared: everything once the lease has run out (a set whose
 //! elements the kernel removes by itself), the loopback, the finding of neighbours, the policy's

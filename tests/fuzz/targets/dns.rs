@@ -2,7 +2,8 @@
 //! files that say which server to ask.
 #![no_main]
 
-use backburn_agent::dns::{self, AnswerFilter, Decision, ResolvConf};
+use backburn_agent::dns::{self, Decision, ResolvConf};
+use backburn_agent::helpers::AnswerFilter;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use std::sync::LazyLock;

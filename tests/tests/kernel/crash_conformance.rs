@@ -166,8 +166,8 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         let [mut changes, mut helpers, mut effects] = [const { BTreeSet::new() }; 3];
         for case in CASES {
             let (world, place) = (World::new(), Place::default());
-            // All are killed when the entry is written and nothing is done yet.
-            place.inject(case, &world, Some("worker:before:4:both"));
+            // All are killed when the entry is written: agent and guardian before anything is done, and who asked before it settles that.
+            place.inject(case, &world, Some("worker:before:4:both,hand:before:1"));
             let entry = place.state().join("ledger/trial.json");
             let entry = std::fs::read_to_string(&entry)
                 .unwrap_or_else(|error| panic!("{}: {error}", case.name));

@@ -70,7 +70,7 @@ pub(super) fn pass_on(
     }
 }
 
-/// Has the kernel reset a connection when its socket is closed, by us or by our death: what broke
+/// Has the kernel reset a connection when its socket is closed, by this process or by its death: what broke
 /// off is not to be taken for what is whole.
 pub(super) fn resets_when_dropped(end: &TcpStream) -> io::Result<()> {
     Ok(set_socket_linger(end, Some(Duration::ZERO))?)
@@ -131,7 +131,7 @@ impl ProxiedConnection<'_> {
         let timeout = poll_timeout(due.into_iter().flatten().min(), now);
         let client = wanted(ups.input, downs.output);
         let upstream = wanted(downs.input, ups.output);
-        // An end of which nothing is wanted is left out: that it hung up would wake us for ever.
+        // An end of which nothing is wanted is left out: that it hung up would wake this thread for ever.
         let mut ends = Vec::with_capacity(2);
         for (end, wanted) in [(self.client, client), (self.upstream, upstream)] {
             if !wanted.is_empty() {

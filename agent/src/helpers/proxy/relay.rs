@@ -50,7 +50,7 @@ enum Buffer {
         /// Whether a larger one was asked for.
         grown: bool,
     },
-    /// With us, each piece with the time when it goes on.
+    /// In this process, each piece with the time when it goes on.
     Late {
         pieces: VecDeque<(Instant, Vec<u8>)>,
         /// How much of the first piece has gone.
