@@ -409,7 +409,7 @@ fn import_that_is_incomplete_is_refused() {
                 .map(|line| format!("{line}\n"))
                 .collect(),
             1,
-            "it is no export",
+            "it is not an export",
         ),
         (
             WHOLE.replace(r#""format":1"#, r#""format":2"#),
@@ -438,7 +438,7 @@ fn import_that_is_incomplete_is_refused() {
         (
             WHOLE.replace(r#""run":"r1""#, r#""run":"r2""#),
             4,
-            "it contradicts the lines before it",
+            "it conflicts with the lines before it",
         ),
         (
             format!("{WHOLE}{{\"kind\":\"end\",\"records\":4}}\n"),

@@ -208,7 +208,7 @@ fn full_disk_under_the_store_ends_runs_and_spares_halt() {
         );
         let shown = fleet.says(&["halt"]);
         assert!(
-            shown.err.contains("the store does not remember it"),
+            shown.err.contains("the halt could not be stored"),
             "{shown:?}"
         );
         let refused = fleet.says(&["run", "one"]);
