@@ -475,8 +475,8 @@ x.json: t
         .code(0)
         .stdout_eq(str![[r#"
 x.json: t
-  once, at 2027-01-01T00:00:00Z
-  over: no time of it is left
+  once at 2027-01-01T00:00:00Z
+  over: no further runs
 
 "#]]);
     document["schedule"]["time-zone"] = json!("Europe/Amsterdm");
