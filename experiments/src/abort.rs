@@ -1,12 +1,11 @@
-//! When an abort rule strikes: so many failures in a row.
+//! When an abort rule triggers: after a number of failures in a row.
 
 use crate::journal::Judgement;
 
-/// Counts the failures of one rule, in a row.
+/// Counts the failures in a row of one abort rule.
 ///
-/// A sample that is unknown (the check is broken) is neither: it does not count as a failure, since
-/// a broken check must not pass for a broken system, and it does not start the count afresh, since it
-/// shows nothing to be fine. `outside, unknown, outside` is two failures in a row.
+/// An unknown sample, of a broken check, changes nothing: it is no failure, since a broken check must not pass for a broken system, and it
+/// does not reset the count, since it does not show that the system is fine. `outside, unknown, outside` is two failures in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailureStreak {
     wanted: u32,
@@ -14,7 +13,7 @@ pub struct FailureStreak {
 }
 
 impl FailureStreak {
-    /// Strikes at this many in a row; at least one.
+    /// A streak that triggers at this many failures in a row, at least one.
     pub fn trigger_at(wanted: u32) -> Self {
         FailureStreak {
             wanted: wanted.max(1),
@@ -22,8 +21,8 @@ impl FailureStreak {
         }
     }
 
-    /// Takes in a sample and says whether the rule strikes now. It strikes once; then it
-    /// counts afresh from the next sample that is within.
+    /// Takes in a sample and returns whether the rule triggers now. It triggers once; then the count starts again after the next sample
+    /// that is within tolerance.
     pub fn sample(&mut self, judgement: Judgement) -> bool {
         match judgement {
             Judgement::Within => self.in_a_row = 0,
@@ -33,13 +32,13 @@ impl FailureStreak {
         self.in_a_row == self.wanted
     }
 
-    /// How many failures in a row there are now.
+    /// The number of failures in a row so far.
     pub fn in_a_row(&self) -> u32 {
         self.in_a_row
     }
 }
 
-/// Whether these samples, in their order, make a rule strike that wants so many failures in a row.
+/// Whether these samples, in their order, trigger a rule that needs this many failures in a row.
 pub fn breached(wanted: u32, samples: impl IntoIterator<Item = Judgement>) -> bool {
     let mut failures = FailureStreak::trigger_at(wanted);
     samples
@@ -70,6 +69,16 @@ mod tests {
             .map(|j| failures.sample(j))
             .into();
         assert_eq!(struck, [false, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn in_a_row_counts_the_failures_since_the_last_sample_within() {
+        let mut failures = FailureStreak::trigger_at(5);
+        let counted = [Outside, Unknown, Outside, Outside, Within, Outside].map(|judgement| {
+            failures.sample(judgement);
+            failures.in_a_row()
+        });
+        assert_eq!(counted, [1, 1, 2, 3, 0, 1]);
     }
 
     proptest! {

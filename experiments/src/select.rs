@@ -324,6 +324,38 @@ mod tests {
         );
     }
 
+    #[test]
+    fn seeded_number_differs_by_seed_and_stream_and_repeats() {
+        let numbers =
+            [(1, "a"), (1, "b"), (2, "a")].map(|(seed, stream)| seeded_number(seed, stream));
+        let distinct: BTreeSet<u64> = numbers.into_iter().chain([0, 1]).collect();
+        assert_eq!(distinct.len(), 5, "{numbers:?}");
+        assert_eq!(numbers[0], seeded_number(1, "a"));
+    }
+
+    #[test]
+    fn below_draws_every_number_under_its_bound() {
+        let mut rng = seeded_rng(1, "below");
+        for bound in [1, 2, 3, 7] {
+            let drawn: BTreeSet<usize> = (0..200).map(|_| below(&mut rng, bound)).collect();
+            assert_eq!(drawn, (0..bound).collect(), "{bound}");
+        }
+    }
+
+    #[test]
+    fn seeded_fraction_spreads_from_zero_to_one() {
+        let fractions: Vec<f64> = (0..200)
+            .map(|n| seeded_fraction(1, &n.to_string()))
+            .collect();
+        assert!(
+            fractions
+                .iter()
+                .all(|fraction| (0.0..1.0).contains(fraction))
+        );
+        let mean = fractions.iter().sum::<f64>() / 200.0;
+        assert!((mean - 0.5).abs() < 0.1, "{mean}");
+    }
+
     const PICKED_BY_7: [u32; 5] = [1, 4, 5, 11, 19];
 
     #[test]
