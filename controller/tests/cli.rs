@@ -400,6 +400,9 @@ fn help_and_lists_are_printed_to_stdout() {
         &["faults"],
         &["schema"],
         &["agent", "--help"],
+        &["man"],
+        &["man", "run"],
+        &["completions", "bash"],
     ] {
         let output = backburn(folder.path(), words)
             .assert()
@@ -433,7 +436,7 @@ fn schedules_are_listed_with_their_next_times() {
         .stderr_eq("")
         .stdout_eq(str![[r#"
 x.json: t
-  cron 30 2 * * SAT,SUN, Europe/Amsterdam, not 2027-04-03, where its guard passes
+  cron 30 2 * * SAT,SUN, Europe/Amsterdam, not 2027-04-03, if its guard passes
     Sat 2027-03-27 02:30:00 +01:00  in 1h30m
     Sun 2027-03-28 03:00:00 +02:00  in 25h
     Sun 2027-04-04 02:30:00 +02:00  in 8 days

@@ -90,7 +90,7 @@ impl Helper for PacketFilter {
         }
         Effect {
             // Rules count what they send to a device; the device counts what has come.
-            acts: (counted.affected > 0 && (counted.taken > 0 || !self.effect.shaping().is_some()))
+            acts: (counted.affected > 0 && (counted.taken > 0 || self.effect.shaping().is_none()))
                 || counted.closed > 0,
             seen,
             figures: figures.into_iter().collect(),

@@ -225,6 +225,10 @@ mod tests {
     }
 
     /// Another process's view of the same memory.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "memory of this process, no file of the host"
+    )]
     fn reopen(copy: &LedgerCopy) -> LedgerCopy {
         let path = format!("/proc/self/fd/{}", copy.number());
         LedgerCopy::of(

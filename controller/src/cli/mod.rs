@@ -7,6 +7,7 @@ mod experiment_source;
 mod junit;
 mod manual;
 mod output;
+mod palette;
 mod plan;
 mod progress;
 mod progress_tty;

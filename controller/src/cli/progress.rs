@@ -1,12 +1,12 @@
 //! Shows the progress of a run. A separate thread does the writing: a terminal that is stopped with Ctrl-S, or a pipe that
 //! nobody reads, must not block the run, and least of all its revert.
 
+use super::palette::Palette;
 use super::progress_tty::TtyProgress;
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{Event, JournalEntry, Judgement, Tone};
-use owo_colors::OwoColorize;
+use backburn_experiments::journal::{Event, JournalEntry, Judgement};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -35,67 +35,6 @@ impl OutputStyle {
             OutputStyle::Live
         } else {
             OutputStyle::Lines
-        }
-    }
-}
-
-/// Colours, if the output supports them: `NO_COLOR`, `CLICOLOR` and dumb terminals are respected.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Palette(bool);
-
-impl Palette {
-    pub(super) fn stderr() -> Self {
-        Palette(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
-    }
-
-    pub(super) fn stdout() -> Self {
-        Palette(anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never)
-    }
-
-    pub(super) fn success(self, text: &str) -> String {
-        if self.0 {
-            text.green().to_string()
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(super) fn failure(self, text: &str) -> String {
-        if self.0 {
-            text.red().to_string()
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(super) fn warning(self, text: &str) -> String {
-        if self.0 {
-            text.yellow().to_string()
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(super) fn dim(self, text: &str) -> String {
-        if self.0 {
-            text.dimmed().to_string()
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(super) fn judged(self, judgement: Judgement) -> String {
-        let (tone, mark) = judgement.mark();
-        self.toned(tone, mark)
-    }
-
-    pub(super) fn toned(self, tone: Tone, text: &str) -> String {
-        match tone {
-            Tone::Plain => text.to_owned(),
-            Tone::Dim => self.dim(text),
-            Tone::Success => self.success(text),
-            Tone::Warning => self.warning(text),
-            Tone::Failure => self.failure(text),
         }
     }
 }

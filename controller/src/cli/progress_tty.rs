@@ -1,6 +1,6 @@
 //! The live display of a run on a terminal: each probe with its last judgements, and each fault with its remaining time.
 
-use super::progress::Palette;
+use super::palette::Palette;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement};
 use backburn_experiments::wire::InjectionId;

@@ -1,6 +1,6 @@
 //! The report of a finished run, for people.
 
-use super::progress::Palette;
+use super::palette::Palette;
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use std::fmt::Write;

@@ -12,14 +12,14 @@ pub(super) struct Injections {
     planned: Vec<PlannedInjection>,
     /// How many plans were not answered.
     unanswered: usize,
-    active: BTreeMap<InjectionId, ActiveInjection>,
+    active: BTreeMap<InjectionId, RequestedInjection>,
     /// How many injections of each activity are not known to be over.
     acting: BTreeMap<usize, usize>,
-    deadlines: BTreeSet<(Duration, Deadline)>,
+    deadlines: BTreeSet<(Duration, InjectionDeadline)>,
 }
 
 /// An injection that an agent was asked for.
-pub(super) struct ActiveInjection {
+pub(super) struct RequestedInjection {
     /// The place of its activity in the method.
     pub(super) activity: usize,
     /// The agent that was asked.
@@ -32,7 +32,7 @@ pub(super) struct ActiveInjection {
 
 /// What is due at a time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Deadline {
+pub(super) enum InjectionDeadline {
     /// The agent's answer to the request for this injection.
     Answer(InjectionId),
     /// This injection's end.
@@ -83,9 +83,9 @@ impl Injections {
         answer_by: Duration,
     ) {
         let id = request.id.clone();
-        self.add_deadline(answer_by, Deadline::Answer(id.clone()));
+        self.add_deadline(answer_by, InjectionDeadline::Answer(id.clone()));
         *self.acting.entry(activity).or_default() += 1;
-        let injection = ActiveInjection {
+        let injection = RequestedInjection {
             activity,
             agent,
             duration: request.duration,
@@ -94,11 +94,11 @@ impl Injections {
         self.active.insert(id, injection);
     }
 
-    pub(super) fn get(&self, injection: &str) -> Option<&ActiveInjection> {
+    pub(super) fn get(&self, injection: &str) -> Option<&RequestedInjection> {
         self.active.get(injection)
     }
 
-    pub(super) fn get_mut(&mut self, injection: &str) -> Option<&mut ActiveInjection> {
+    pub(super) fn get_mut(&mut self, injection: &str) -> Option<&mut RequestedInjection> {
         self.active.get_mut(injection)
     }
 
@@ -112,12 +112,12 @@ impl Injections {
         })
     }
 
-    pub(super) fn add_deadline(&mut self, at: Duration, deadline: Deadline) {
+    pub(super) fn add_deadline(&mut self, at: Duration, deadline: InjectionDeadline) {
         self.deadlines.insert((at, deadline));
     }
 
     /// The next deadline that has passed, which is forgotten.
-    pub(super) fn take_passed(&mut self, now: Duration) -> Option<Deadline> {
+    pub(super) fn take_passed(&mut self, now: Duration) -> Option<InjectionDeadline> {
         let (at, _) = self.deadlines.first()?;
         (*at <= now)
             .then(|| self.deadlines.pop_first())?

@@ -28,10 +28,10 @@ use backburn_experiments::document::Provider;
 use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Judgement, Phase, Run};
 use backburn_experiments::wire::Refusal;
 use event_log::EventLog;
-use injections::{Deadline, Injections};
+use injections::{InjectionDeadline, Injections};
 use sampling::Sampling;
 use serde_json::Value;
-use stages::Stage;
+use stages::RunStage;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub(super) struct Machine {
     experiment: Arc<Experiment>,
     parameters: RunParameters,
     now: StepTime,
-    stage: Stage,
+    stage: RunStage,
     log: EventLog,
     illegal: Option<IllegalEvent>,
     /// What the current step has come to so far.
@@ -91,7 +91,7 @@ impl Machine {
                 elapsed: Duration::ZERO,
                 wall: jiff::Timestamp::UNIX_EPOCH,
             },
-            stage: Stage::Created,
+            stage: RunStage::Created,
             log: EventLog::new(experiment.redactor.clone()),
             illegal: None,
             commands: Vec::new(),
@@ -148,7 +148,7 @@ impl Machine {
 
     /// Whether the run is over: its last event is recorded.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended)
+        matches!(self.stage, RunStage::Ended)
     }
 
     /// What is known of the run, and the event that could not be recorded, if there was one.
@@ -212,7 +212,7 @@ impl Machine {
             self.deadline_passed(deadline);
         }
         // Nothing new is begun in a method that is being ended.
-        if matches!(self.stage, Stage::Method) && self.is_over() {
+        if matches!(self.stage, RunStage::Method) && self.is_over() {
             return;
         }
         for probe in self.sampling.take_due(self.now.elapsed) {
@@ -405,7 +405,7 @@ impl Machine {
         let longest = radius.and_then(|radius| radius.duration);
         if let (true, Some(longest)) = (self.injections.is_empty(), longest) {
             let at = self.now.elapsed.saturating_add(longest.0);
-            (self.injections).add_deadline(at, Deadline::BlastRadius(longest));
+            (self.injections).add_deadline(at, InjectionDeadline::BlastRadius(longest));
         }
         let answer_by = self.now.elapsed + INJECT_TIMEOUT;
         for (agent, request) in requests {
@@ -415,17 +415,17 @@ impl Machine {
         }
     }
 
-    fn deadline_passed(&mut self, deadline: Deadline) {
+    fn deadline_passed(&mut self, deadline: InjectionDeadline) {
         let (injection, is_end) = match &deadline {
-            Deadline::BlastRadius(longest) => {
+            InjectionDeadline::BlastRadius(longest) => {
                 if !self.is_over() && self.log.run.phase == Some(Phase::Method) {
                     let reason = format!("the run's {longest} were over");
                     self.abort(AbortBy::BlastRadius, "blast-radius", reason);
                 }
                 return;
             }
-            Deadline::Answer(injection) => (injection, false),
-            Deadline::End(injection) => (injection, true),
+            InjectionDeadline::Answer(injection) => (injection, false),
+            InjectionDeadline::End(injection) => (injection, true),
         };
         let found = self.log.run.injections.get(injection);
         let is_acting = found.is_some_and(|found| found.plan.is_some());
@@ -480,7 +480,7 @@ impl Machine {
             why,
             took: HumanDuration(took),
         });
-        if !matches!(self.stage, Stage::Method) || self.is_over() {
+        if !matches!(self.stage, RunStage::Method) || self.is_over() {
             return;
         }
         if let Some(rule) = self.sampling.triggered(probe, judgement, began) {

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::END_TIMEOUT;
-use super::injections::Deadline;
+use super::injections::InjectionDeadline;
 
 impl Machine {
     pub(super) fn reported(&mut self, agent: &str, report: AgentReport) {
@@ -59,7 +59,7 @@ impl Machine {
             .checked_add(self.longest(injection))
             .and_then(|end| end.checked_add(END_TIMEOUT));
         if let Some(end) = end {
-            (self.injections).add_deadline(end, Deadline::End(injection.clone()));
+            (self.injections).add_deadline(end, InjectionDeadline::End(injection.clone()));
         }
     }
 

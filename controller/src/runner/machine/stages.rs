@@ -31,7 +31,7 @@ const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the run waits for.
-pub(super) enum Stage {
+pub(super) enum RunStage {
     /// Its first event.
     Created,
     /// Which programs are missing.
@@ -78,15 +78,15 @@ pub(super) struct LostAgent {
     lost: Duration,
 }
 
-impl Stage {
+impl RunStage {
     /// When the stage ends at the latest.
     pub(super) fn deadline(&self) -> Option<Duration> {
         match self {
-            Stage::Reverting { until }
-            | Stage::AwaitingGuardian { until, .. }
-            | Stage::LastSamples { until }
-            | Stage::Recovery { until, .. }
-            | Stage::Releasing { until } => Some(*until),
+            RunStage::Reverting { until }
+            | RunStage::AwaitingGuardian { until, .. }
+            | RunStage::LastSamples { until }
+            | RunStage::Recovery { until, .. }
+            | RunStage::Releasing { until } => Some(*until),
             _ => None,
         }
     }
@@ -94,13 +94,13 @@ impl Stage {
     /// The phase that samples belong to which come in this stage.
     pub(super) fn sampled_phase(&self) -> Option<Phase> {
         match self {
-            Stage::Gate => Some(Phase::Gate),
-            Stage::Method
-            | Stage::Reverting { .. }
-            | Stage::AwaitingGuardian { .. }
-            | Stage::Reconnecting { .. }
-            | Stage::LastSamples { .. } => Some(Phase::Method),
-            Stage::After { .. } | Stage::Recovery { .. } => Some(Phase::After),
+            RunStage::Gate => Some(Phase::Gate),
+            RunStage::Method
+            | RunStage::Reverting { .. }
+            | RunStage::AwaitingGuardian { .. }
+            | RunStage::Reconnecting { .. }
+            | RunStage::LastSamples { .. } => Some(Phase::Method),
+            RunStage::After { .. } | RunStage::Recovery { .. } => Some(Phase::After),
             _ => None,
         }
     }
@@ -108,11 +108,11 @@ impl Stage {
     fn is_before_method(&self) -> bool {
         matches!(
             self,
-            Stage::CheckingPrograms
-                | Stage::Discovering
-                | Stage::Reserving(_)
-                | Stage::Planning
-                | Stage::Gate
+            RunStage::CheckingPrograms
+                | RunStage::Discovering
+                | RunStage::Reserving(_)
+                | RunStage::Planning
+                | RunStage::Gate
         )
     }
 }
@@ -133,7 +133,7 @@ impl Machine {
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
         };
         self.record(started);
-        self.stage = Stage::CheckingPrograms;
+        self.stage = RunStage::CheckingPrograms;
         self.commands.push(RunnerCommand::CheckPrograms);
     }
 
@@ -142,19 +142,19 @@ impl Machine {
         let now = self.now.elapsed;
         match &self.stage {
             stage if stage.is_before_method() && self.is_over() => self.enter_release(),
-            Stage::Planning if self.injections.are_planned() => self.enter_gate(),
-            Stage::Gate if !self.sampling.goes_on() => {
+            RunStage::Planning if self.injections.are_planned() => self.enter_gate(),
+            RunStage::Gate if !self.sampling.goes_on() => {
                 self.cancel_sampling();
                 self.judge_gate();
                 if !self.is_over() {
                     self.enter_method();
                 }
             }
-            Stage::Method if self.is_over() || self.activities.are_over() => {
+            RunStage::Method if self.is_over() || self.activities.are_over() => {
                 self.sampling.stop();
                 self.enter_revert();
             }
-            Stage::Reverting { until } if !self.agents.are_reverting() || now >= *until => {
+            RunStage::Reverting { until } if !self.agents.are_reverting() || now >= *until => {
                 for agent in self.agents.take_reverting() {
                     let within = HumanDuration(REVERT_TIMEOUT);
                     self.lost(
@@ -164,7 +164,7 @@ impl Machine {
                 }
                 self.replace_next_lost();
             }
-            Stage::AwaitingGuardian { agent, until } => {
+            RunStage::AwaitingGuardian { agent, until } => {
                 let agent = agent.clone();
                 let is_gone = self.agents.get(&agent).is_none_or(|agent| agent.is_gone());
                 if self.agents.open_on(&agent, &self.log.run).is_empty() {
@@ -176,7 +176,7 @@ impl Machine {
                     return false;
                 }
             }
-            Stage::LastSamples { until } => {
+            RunStage::LastSamples { until } => {
                 if !self.sampling.goes_on() || self.stops > 0 {
                     self.cancel_sampling();
                 } else if now >= *until {
@@ -189,15 +189,15 @@ impl Machine {
                     false => self.enter_after(),
                 }
             }
-            Stage::Rollbacks { stops } if self.activities.are_over() || self.stops >= *stops => {
+            RunStage::Rollbacks { stops } if self.activities.are_over() || self.stops >= *stops => {
                 self.stop_activities();
                 self.after_rollbacks();
             }
-            Stage::After { stops } if !self.sampling.goes_on() || self.stops != *stops => {
+            RunStage::After { stops } if !self.sampling.goes_on() || self.stops != *stops => {
                 self.cancel_sampling();
                 self.after_after();
             }
-            Stage::Recovery {
+            RunStage::Recovery {
                 reverted_at,
                 within,
                 until,
@@ -207,14 +207,14 @@ impl Machine {
                 self.cancel_sampling();
                 self.after_after();
             }
-            Stage::Releasing { until } if self.agents.have_left() || now >= *until => self.end(),
+            RunStage::Releasing { until } if self.agents.have_left() || now >= *until => self.end(),
             _ => return false,
         }
         true
     }
 
     pub(super) fn programs_checked(&mut self, missing: &[Problem]) {
-        if !matches!(self.stage, Stage::CheckingPrograms) || self.is_over() {
+        if !matches!(self.stage, RunStage::CheckingPrograms) || self.is_over() {
             return;
         }
         if let Some(first) = missing.first() {
@@ -224,7 +224,7 @@ impl Machine {
                 .collect();
             self.not_started("missing", told.join("; "), first.hint.clone());
         } else if needs_agent(&self.experiment, self.parameters.is_fleet) {
-            self.stage = Stage::Discovering;
+            self.stage = RunStage::Discovering;
             self.commands.push(RunnerCommand::Discover);
         } else {
             self.enter_gate();
@@ -232,7 +232,7 @@ impl Machine {
     }
 
     pub(super) fn discovered(&mut self, found: Result<Inventory, Refusal>) {
-        if !matches!(self.stage, Stage::Discovering) || self.is_over() {
+        if !matches!(self.stage, RunStage::Discovering) || self.is_over() {
             return;
         }
         let inventory = match found {
@@ -248,13 +248,13 @@ impl Machine {
         );
         // A local agent takes part even if nothing could be selected: it has been started, and has to be released.
         let names = selected.as_ref().map(Selection::agents).unwrap_or_default();
-        self.stage = Stage::Reserving(selected.map(Box::new));
+        self.stage = RunStage::Reserving(selected.map(Box::new));
         self.commands.push(RunnerCommand::Reserve(names));
     }
 
     pub(super) fn reserved(&mut self, joining: Result<Vec<JoiningAgent>, Refusal>) {
-        let selected = match std::mem::replace(&mut self.stage, Stage::Planning) {
-            Stage::Reserving(selected) => selected,
+        let selected = match std::mem::replace(&mut self.stage, RunStage::Planning) {
+            RunStage::Reserving(selected) => selected,
             other => {
                 self.stage = other;
                 return;
@@ -317,7 +317,7 @@ impl Machine {
 
     /// An agent's answer to what it would do. A refusal ends the run before it began.
     pub(super) fn planned(&mut self, index: usize, outcome: Result<PlanView, Refusal>) {
-        if !matches!(self.stage, Stage::Planning) {
+        if !matches!(self.stage, RunStage::Planning) {
             return;
         }
         let Some(planned) = self.injections.answered(index) else {
@@ -359,7 +359,7 @@ impl Machine {
         self.record(Event::PhaseStarted { phase: Phase::Gate });
         self.sampling
             .start_hypothesis(self.now.elapsed, Duration::ZERO);
-        self.stage = Stage::Gate;
+        self.stage = RunStage::Gate;
     }
 
     fn judge_gate(&mut self) {
@@ -388,7 +388,7 @@ impl Machine {
         self.watch_hosts();
         self.sampling.start_method(self.now.elapsed);
         self.activities = Activities::of(&self.experiment, phase);
-        self.stage = Stage::Method;
+        self.stage = RunStage::Method;
     }
 
     /// From now on each agent watches its host by itself, so that it needs no controller for that.
@@ -423,7 +423,7 @@ impl Machine {
 
     fn enter_reverting(&mut self) {
         self.revert_all();
-        self.stage = Stage::Reverting {
+        self.stage = RunStage::Reverting {
             until: self.now.elapsed + REVERT_TIMEOUT,
         };
     }
@@ -442,7 +442,7 @@ impl Machine {
             Some(_) => HUNG_AGENT_TIMEOUT,
             None => GUARDIAN_TIMEOUT,
         };
-        self.stage = Stage::AwaitingGuardian {
+        self.stage = RunStage::AwaitingGuardian {
             agent: name,
             until: lost + timeout,
         };
@@ -465,14 +465,15 @@ impl Machine {
             exited,
             lost,
         };
-        self.stage = Stage::Reconnecting { agent: name, lost };
+        self.stage = RunStage::Reconnecting { agent: name, lost };
     }
 
     pub(super) fn reconnected(&mut self, name: &str, outcome: Result<JoiningAgent, String>) {
-        if !matches!(&self.stage, Stage::Reconnecting { agent, .. } if agent == name) {
+        if !matches!(&self.stage, RunStage::Reconnecting { agent, .. } if agent == name) {
             return;
         }
-        let Stage::Reconnecting { lost, .. } = std::mem::replace(&mut self.stage, Stage::Created)
+        let RunStage::Reconnecting { lost, .. } =
+            std::mem::replace(&mut self.stage, RunStage::Created)
         else {
             return;
         };
@@ -494,7 +495,7 @@ impl Machine {
     fn reverted(&mut self) {
         self.flush();
         self.reverted_at = Some(self.now.elapsed);
-        self.stage = Stage::LastSamples {
+        self.stage = RunStage::LastSamples {
             until: self.now.elapsed + LAST_SAMPLES_TIMEOUT,
         };
     }
@@ -520,7 +521,7 @@ impl Machine {
         let phase = Phase::Rollbacks;
         self.record(Event::PhaseStarted { phase });
         self.activities = Activities::of(&self.experiment, phase);
-        self.stage = Stage::Rollbacks {
+        self.stage = RunStage::Rollbacks {
             // With `always` it takes a second request to leave them out.
             stops: match strategy {
                 RollbackStrategy::Always => 2,
@@ -559,13 +560,13 @@ impl Machine {
         let recovery = (self.experiment.document.recovery).filter(|_| self.stops == 0);
         let Some(recovery) = recovery else {
             self.sampling.start_hypothesis(now, Duration::ZERO);
-            self.stage = Stage::After { stops: self.stops };
+            self.stage = RunStage::After { stops: self.stops };
             return;
         };
         let interval = self.parameters.frequency.min(RECOVERY_INTERVAL);
         self.sampling.start_hypothesis(now, interval);
         let reverted_at = self.reverted_at.unwrap_or(now);
-        self.stage = Stage::Recovery {
+        self.stage = RunStage::Recovery {
             reverted_at,
             within: recovery.within,
             until: reverted_at.saturating_add(recovery.within.0),
@@ -606,7 +607,7 @@ impl Machine {
                 rules: Vec::new(),
             },
         });
-        self.stage = Stage::Releasing {
+        self.stage = RunStage::Releasing {
             until: self.now.elapsed + GOODBYE_TIMEOUT,
         };
     }
@@ -630,7 +631,7 @@ impl Machine {
             }
         }
         self.record(Event::RunEnded);
-        self.stage = Stage::Ended;
+        self.stage = RunStage::Ended;
     }
 }
 

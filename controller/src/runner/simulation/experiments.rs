@@ -2,7 +2,9 @@
 
 use super::random::Random;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::check::{self, Experiment, KnownFault, EffectiveAbortRule, Sources, AbortCondition};
+use backburn_experiments::check::{
+    self, AbortCondition, EffectiveAbortRule, Experiment, KnownFault, Sources,
+};
 use backburn_experiments::document::{
     Activity, HypothesisStrategy, Pauses, Provider, Recovery, RollbackStrategy, TargetRef,
 };

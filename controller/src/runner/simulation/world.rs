@@ -33,7 +33,7 @@ enum Happening {
     /// The state machine is told.
     Event(RunnerEvent),
     /// A message arrives at the process that has this connection.
-    Message(String, u64, Message),
+    AgentMessage(String, u64, AgentMessage),
     /// A fault's time is over.
     FaultOver(String, u64, InjectionId),
     Die(String, u64),
@@ -48,7 +48,7 @@ enum Happening {
 }
 
 #[derive(Clone)]
-enum Message {
+enum AgentMessage {
     Inject(InjectionRequest),
     RevertAll,
     /// Somebody else's command to revert everything, whose answer is not the run's.
@@ -256,7 +256,7 @@ impl World {
     fn take_place(&mut self, happening: Happening) {
         match happening {
             Happening::Event(_) => {}
-            Happening::Message(agent, connection, message) => {
+            Happening::AgentMessage(agent, connection, message) => {
                 self.arrive(&agent, connection, message);
             }
             Happening::FaultOver(agent, connection, id) => self.fault_over(agent, connection, id),
@@ -324,11 +324,11 @@ impl World {
                 RunnerCommand::Inject { agent, request } => self.inject(&agent, request),
                 RunnerCommand::RevertAll { agent } => {
                     self.told_to_revert.insert(agent.clone());
-                    self.send(&agent, Message::RevertAll);
+                    self.send(&agent, AgentMessage::RevertAll);
                 }
                 RunnerCommand::Send { agent, command } => {
                     if matches!(command, Command::Shutdown) {
-                        self.send(&agent, Message::Goodbye);
+                        self.send(&agent, AgentMessage::Goodbye);
                     }
                 }
                 RunnerCommand::HangUp { agent } => self.hang_up(&agent),
@@ -420,7 +420,7 @@ impl World {
         let before = self.commanded.insert(request.id.clone(), agent.to_owned());
         assert!(before.is_none(), "{} is injected again", request.id);
         self.told_to_revert.remove(agent);
-        self.send(agent, Message::Inject(request));
+        self.send(agent, AgentMessage::Inject(request));
     }
 
     fn hang_up(&mut self, name: &str) {
@@ -562,12 +562,12 @@ impl World {
         }
     }
 
-    fn send(&mut self, name: &str, message: Message) {
+    fn send(&mut self, name: &str, message: AgentMessage) {
         let Some(connection) = self.agents.get(name).map(|agent| agent.connection) else {
             return;
         };
         for arrival in self.arrivals(name, false) {
-            let message = Happening::Message(name.to_owned(), connection, message.clone());
+            let message = Happening::AgentMessage(name.to_owned(), connection, message.clone());
             self.at(arrival, message);
         }
     }
@@ -597,28 +597,28 @@ impl World {
         self.at(at, Happening::Event(event));
     }
 
-    fn arrive(&mut self, name: &str, connection: u64, message: Message) {
+    fn arrive(&mut self, name: &str, connection: u64, message: AgentMessage) {
         if !self.is_process(name, connection) {
             return;
         }
         let agent = &self.agents[name];
         if agent.hangs_until > self.now {
             let until = agent.hangs_until;
-            let message = Happening::Message(name.to_owned(), connection, message);
+            let message = Happening::AgentMessage(name.to_owned(), connection, message);
             return self.at(until, message);
         }
         if agent.is_hung_up {
             return;
         }
         match message {
-            Message::Inject(request) => self.arrive_inject(name, connection, &request),
-            Message::RevertAll => {
+            AgentMessage::Inject(request) => self.arrive_inject(name, connection, &request),
+            AgentMessage::RevertAll => {
                 self.revert_everything(name, Cause::ControllerRequest);
                 let owed = self.agents[name].owed();
                 self.report(name, AgentReport::AllReverted(owed));
             }
-            Message::RevertForHalt => self.revert_everything(name, Cause::ControllerRequest),
-            Message::Goodbye => self.leave(name, "the link was closed"),
+            AgentMessage::RevertForHalt => self.revert_everything(name, Cause::ControllerRequest),
+            AgentMessage::Goodbye => self.leave(name, "the link was closed"),
         }
     }
 
@@ -798,7 +798,7 @@ impl World {
             self.at(self.now, Happening::Event(by));
         }
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
-            self.send(&name, Message::RevertForHalt);
+            self.send(&name, AgentMessage::RevertForHalt);
         }
     }
 
