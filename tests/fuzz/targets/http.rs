@@ -1,7 +1,7 @@
 //! HTTP as strangers speak it to a probe: addresses in documents and in redirects, header fields, bodies.
 #![no_main]
 
-use backburn_experiments::probes::{address, http as probe};
+use backburn_experiments::probes::{HttpExchange, address};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,16 +20,22 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
             headers.append(name, value);
         }
     }
-    let provider = serde_json::from_value(serde_json::json!({"url": first})).expect("it is a provider");
     let status = StatusCode::from_u16(302).expect("it is a status");
-    let mut asked = probe::Asked::from(&provider).ok();
-    for _ in 0..3 {
-        asked = asked.and_then(|asked| asked.redirected(status, &headers).ok().flatten());
+    let provider = serde_json::from_value(serde_json::json!({"url": first}));
+    let exchange = provider
+        .ok()
+        .and_then(|provider| HttpExchange::new(&provider).ok());
+    if let Some(mut exchange) = exchange {
+        for _ in 0..3 {
+            exchange.next(Ok((status, &headers))).ok();
+        }
     }
-    let value = probe::value(status, &headers, body.trim_ascii_start());
+    let value = HttpExchange::value(status, &headers, body.trim_ascii_start());
     assert_eq!(value["status"], 302);
 });

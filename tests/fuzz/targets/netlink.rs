@@ -7,7 +7,10 @@ use libfuzzer_sys::fuzz_target;
 
 fn nested(bytes: &[u8], depth: usize) {
     for (_, value) in netlink::attributes(bytes) {
-        assert!(value.len() < bytes.len(), "an attribute is less than what it is in");
+        assert!(
+            value.len() < bytes.len(),
+            "an attribute is less than what it is in"
+        );
         if depth > 0 {
             nested(value, depth - 1);
         }
@@ -17,7 +20,10 @@ fn nested(bytes: &[u8], depth: usize) {
 fuzz_target!(|bytes: &[u8]| {
     let messages = netlink::messages(bytes);
     let sum: usize = messages.iter().map(|message| message.body.len()).sum();
-    assert!(sum <= bytes.len(), "messages are no more than what was read");
+    assert!(
+        sum <= bytes.len(),
+        "messages are no more than what was read"
+    );
     for message in messages {
         netlink::fuzz_connection(message.body);
         nested(message.body, 3);
