@@ -100,7 +100,8 @@ time.sleep(60)";
         ("SOCK_STREAM", "AF_INET6"),
         ("SOCK_DGRAM", "AF_INET"),
     ] {
-        let mut victim = VictimProcess::start(Command::new("python3").args(["-c", LISTEN, kind, family]));
+        let mut victim =
+            VictimProcess::start(Command::new("python3").args(["-c", LISTEN, kind, family]));
         let port: u16 = victim.line().parse().unwrap();
         // Somebody who is only connected to the port does not listen on it.
         let client = format!(

@@ -135,7 +135,9 @@ fn protection_ancestors_of_another_backburn_process_are_spared() {
     let (beside, notes) = find(json!({"children-of": shell.id.pid, "select": "all"})).unwrap();
     assert_eq!(beside.len(), 1);
     assert!(
-        notes.iter().any(|note| note.contains("a process of Backburn")),
+        notes
+            .iter()
+            .any(|note| note.contains("a process of Backburn")),
         "{notes:?}"
     );
     for pid in beside {

@@ -226,8 +226,7 @@ fn selector_reports_the_protected_beside_the_found() {
     );
     let notes = found.notes();
     assert!(
-        notes
-            .contains(&"spared kthreadd (2), kworker/0:1 (9): it is a kernel thread".to_owned()),
+        notes.contains(&"spared kthreadd (2), kworker/0:1 (9): it is a kernel thread".to_owned()),
         "{notes:?}"
     );
     assert!(
@@ -243,10 +242,7 @@ fn selector_without_match_names_the_nearest_and_the_failing_part() {
     let made = Made::new();
     let refusal = made.find(json!({"name": "ngnix"})).unwrap_err();
     assert_eq!(refusal.what, "no process matches name `ngnix`");
-    assert_eq!(
-        refusal.hint.unwrap(),
-        "did you mean `nginx`?"
-    );
+    assert_eq!(refusal.hint.unwrap(), "did you mean `nginx`?");
     let refusal = made.find(json!({"name": "nginx", "user": 70})).unwrap_err();
     assert_eq!(
         refusal.what,

@@ -6,7 +6,7 @@
 //! ```
 
 use backburn_agent::netlink::{
-    Base, Compare, Expression, Family, Hook, TableFamily, Meta, Socket, Table, RuleVerdict,
+    Base, Compare, Expression, Family, Hook, Meta, RuleVerdict, Socket, Table, TableFamily,
 };
 use backburn_tests::isolated::{in_network_namespace, with_name};
 use std::process::{Command, Stdio};

@@ -455,7 +455,8 @@ fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) ->
     if let Ok(Some(labels)) = matches.try_get_many::<String>("label") {
         passed.extend(labels.flat_map(|label| ["--label".to_owned(), label.clone()]));
     }
-    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::ControlConnection>("spare") {
+    if let Ok(Some(spare)) = matches.try_get_one::<crate::packet_filter::ControlConnection>("spare")
+    {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
     }

@@ -5,7 +5,7 @@ use super::tls_connect::{ConnectError, TlsConnection};
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{
-    JOIN_PROTOCOL, JoinAnswer, JoinToken, JoinRequest, MAX_JOIN_LINE_BYTES, PresentedToken,
+    JOIN_PROTOCOL, JoinAnswer, JoinRequest, JoinToken, MAX_JOIN_LINE_BYTES, PresentedToken,
 };
 use backburn_experiments::wire::Refusal;
 use rcgen::{CertificateParams, KeyPair};

@@ -219,7 +219,11 @@ fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
     let again = (credentials.lasts.0 / 24).min(RENEWAL_RETRY_DELAY);
     let (state, invocation) = (state.to_owned(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
-        renew(&Host::new(HostRole::Command, invocation), &state, &credentials);
+        renew(
+            &Host::new(HostRole::Command, invocation),
+            &state,
+            &credentials,
+        );
     });
     if let Err(error) = spawned {
         tracing::warn!(%error, "the certificate could not be renewed");

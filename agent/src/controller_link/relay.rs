@@ -7,11 +7,11 @@
 
 use super::credentials::Credentials;
 use super::tls_connect::{ConnectError, TlsConnection, timespec};
-use crate::packet_filter::ControlConnection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{
     AgentExit, CHECK_INTERVAL, HungAgentOutcome, ShutdownMonitor, end_hung_agent, wait_for_exit,
 };
+use crate::packet_filter::ControlConnection;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};

@@ -1,10 +1,11 @@
 //! What this kernel can do to packets, tried in a network namespace of its own that ends with its thread.
 
 use super::{Availability, HostFinding, finding};
-use crate::packet_filter::Shaping;
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, TableFamily, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, Message, PacketQueue, Rejection, Socket, Table,
+    TableFamily,
 };
+use crate::packet_filter::Shaping;
 use nix::sched::{CloneFlags, unshare};
 use std::io;
 

@@ -212,7 +212,11 @@ fn run(
             if let Some(limit) = filling.limit
                 && filling.length < bytes / 2
             {
-                let what = format!("only {} of {} is available", size(filling.length), size(bytes));
+                let what = format!(
+                    "only {} of {} is available",
+                    size(filling.length),
+                    size(bytes)
+                );
                 return Err(
                     failed("can't be filled", &format!("{what}: {limit}")).hint(hint_for(limit))
                 );

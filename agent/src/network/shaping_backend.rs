@@ -69,21 +69,23 @@ impl ShapingBackend {
         let flows = flows.with_direction(direction);
         let missing = match backend.unwrap_or_default() {
             ShapingBackend::Nfqueue => None,
-            ShapingBackend::Auto | ShapingBackend::Netem => match context
-                .host
-                .check_shaping(&ways.shape)
-            {
-                Ok(()) => {
-                    let mut plan =
-                        plan_for_flows(&flows, PacketEffect::from(Shape { shape: ways.shape }), context)?;
-                    plan.notes.extend(left_out);
-                    plan.notes.push(
+            ShapingBackend::Auto | ShapingBackend::Netem => {
+                match context.host.check_shaping(&ways.shape) {
+                    Ok(()) => {
+                        let mut plan = plan_for_flows(
+                            &flows,
+                            PacketEffect::from(Shape { shape: ways.shape }),
+                            context,
+                        )?;
+                        plan.notes.extend(left_out);
+                        plan.notes.push(
                         "backend netem: packets pass through a device that Backburn adds; the interfaces keep their queueing disciplines".into(),
                     );
-                    return Ok(plan);
+                        return Ok(plan);
+                    }
+                    Err(error) => Some(error),
                 }
-                Err(error) => Some(error),
-            },
+            }
         };
         let hint = "`backburn-agent doctor` shows what this kernel supports; netem needs the modules `sch_netem` and `ifb`";
         match (backend, missing) {

@@ -1,8 +1,8 @@
 //! Reads an experiment from its file, with variables from the command line and the environment, and formats its problems.
 
 use super::{CommandFailure, EXIT_INVALID, print_stderr};
-use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::chaostoolkit::{self, convert};
+use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};

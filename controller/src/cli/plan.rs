@@ -72,7 +72,9 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }
-    let frequency = command.hypothesis_frequency.unwrap_or(DEFAULT_SAMPLING_INTERVAL);
+    let frequency = command
+        .hypothesis_frequency
+        .unwrap_or(DEFAULT_SAMPLING_INTERVAL);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.host.start()?;
     let preview = runtime()?

@@ -7,9 +7,9 @@ use super::remote::{self, ControllerOptions};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
 use backburn_experiments::check::{DEFAULT_SAMPLING_INTERVAL, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
 use backburn_experiments::journal::JournalEntry;
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -150,7 +150,9 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         experiment,
         &command.host,
         command.seed,
-        command.hypothesis_frequency.unwrap_or(DEFAULT_SAMPLING_INTERVAL),
+        command
+            .hypothesis_frequency
+            .unwrap_or(DEFAULT_SAMPLING_INTERVAL),
         style,
     )?;
     let CompletedRun {

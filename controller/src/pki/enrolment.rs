@@ -3,7 +3,7 @@
 
 use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
-    JoinAnswer, JoinResponse, JoinRequest, MAX_JOIN_LINE_BYTES, PresentedToken, problem_with_name,
+    JoinAnswer, JoinRequest, JoinResponse, MAX_JOIN_LINE_BYTES, PresentedToken, problem_with_name,
 };
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, json};

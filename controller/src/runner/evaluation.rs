@@ -89,7 +89,9 @@ impl Evaluator {
             let (name, agent) = (name.clone(), context.agents.get(name).cloned());
             let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
             asked.spawn(async move {
-                let limit = provider.probe().map(|probe| probe.time_limit_on_agent(timeout).0);
+                let limit = provider
+                    .probe()
+                    .map(|probe| probe.time_limit_on_agent(timeout).0);
                 let limit = limit.unwrap_or_default() + AGENT_ANSWER_TIMEOUT;
                 let measured = async {
                     match (agent, provider) {

@@ -2,7 +2,7 @@
 
 use super::target_addresses;
 use crate::agent_connection::Inventory;
-use backburn_experiments::check::{Experiment, AbortCondition};
+use backburn_experiments::check::{AbortCondition, Experiment};
 use backburn_experiments::document::{Activity, FaultProvider, Provider, Target};
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, Refusal};

@@ -5,7 +5,7 @@ use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
-use backburn_experiments::timetable::{ScheduleDecision, ScheduledTime, Progress, Timetable};
+use backburn_experiments::timetable::{Progress, ScheduleDecision, ScheduledTime, Timetable};
 use backburn_experiments::tolerance::CompiledTolerance;
 use backburn_experiments::wire::ProbeOutcome;
 use jiff::{SignedDuration, Timestamp};
@@ -263,7 +263,9 @@ impl Service {
                 "skipped",
                 json!({"why": "the controller was not running at that time"}),
             ),
-            ScheduleDecision::Waits(due) => (due, "waits", json!({"why": "the last run is still active"})),
+            ScheduleDecision::Waits(due) => {
+                (due, "waits", json!({"why": "the last run is still active"}))
+            }
         };
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let mut detail = detail;
@@ -365,7 +367,9 @@ fn due_actions(calls: Vec<ScheduleDecision>) -> impl Iterator<Item = DueAction> 
     let mut actions: Vec<DueAction> = Vec::new();
     for call in calls {
         match (actions.last_mut(), call) {
-            (Some(last), ScheduleDecision::Missed(_)) if matches!(last.call, ScheduleDecision::Missed(_)) => {
+            (Some(last), ScheduleDecision::Missed(_))
+                if matches!(last.call, ScheduleDecision::Missed(_)) =>
+            {
                 last.call = call;
                 last.times += 1;
             }

@@ -19,8 +19,8 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::store::{EnrolledAgent as Known, SqliteStore, Store};
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{
-    Cause, ChangeView, Command, Effect, EndedInjection, Hello, InjectionRequest, PlanView, ProbeOutcome, Refusal,
-    Report, Victim,
+    Cause, ChangeView, Command, Effect, EndedInjection, Hello, InjectionRequest, PlanView,
+    ProbeOutcome, Refusal, Report, Victim,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
@@ -354,9 +354,10 @@ impl Engine {
                 plan: plan(&injection),
             }],
             Command::Inject { request, injection } => self.inject(request, injection),
-            Command::Revert { injection } => {
-                self.end(&injection, Cause::ControllerRequest).into_iter().collect()
-            }
+            Command::Revert { injection } => self
+                .end(&injection, Cause::ControllerRequest)
+                .into_iter()
+                .collect(),
             Command::RevertAll { request, .. } => {
                 let mut said = self.revert_all(Cause::ControllerRequest);
                 said.push(Report::AllReverted {

@@ -376,7 +376,12 @@ fn join_refused_says_why_and_what_to_do() {
         let fresh = controller.token("2");
         for (to, token, name, why) in [
             (address.as_str(), token.as_str(), "a", "rule: token"),
-            (&address, &other.token("3"), "a", "not signed by the authority"),
+            (
+                &address,
+                &other.token("3"),
+                "a",
+                "not signed by the authority",
+            ),
             (&nobody, &fresh, "a", "Connection refused"),
             (
                 "no-such-host.invalid:1",

@@ -255,7 +255,10 @@ fn agent_probe_out_of_scope_is_refused_with_a_reason() {
     let place = Place::default();
     let (mut served, _) = Served::start(&place, &json!({}));
     let echo = json!({"type": "process", "path": "echo"});
-    assert!(matches!(served.measures(&echo, None), ProbeOutcome::Broken(_)));
+    assert!(matches!(
+        served.measures(&echo, None),
+        ProbeOutcome::Broken(_)
+    ));
 }
 
 #[test]

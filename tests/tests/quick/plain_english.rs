@@ -86,10 +86,7 @@ fn public_text_has_no_retired_words() {
             for (pattern, instead) in &retired {
                 if let Some(word) = pattern.find(line) {
                     let (page, word) = (short(page), word.as_str());
-                    found.push(format!(
-                        "{page}:{}: `{word}`; say: {instead}",
-                        number + 1
-                    ));
+                    found.push(format!("{page}:{}: `{word}`; say: {instead}", number + 1));
                 }
             }
         }

@@ -100,7 +100,10 @@ fn schedule_runs_once_despite_restarts() {
         wait_within("it was due again", LONG, || of("skipped").len() > 1);
         let begun = of("started");
         assert_eq!(begun.len(), 1, "{begun:#?}");
-        assert_eq!(of("skipped")[0]["detail"]["why"], "the last run is still active");
+        assert_eq!(
+            of("skipped")[0]["detail"]["why"],
+            "the last run is still active"
+        );
         assert_eq!(fleet.says(&["experiments", "remove", "often"]).code, 0);
         let run = run_of(&begun[0]);
         assert_eq!(fleet.says(&["stop", &run]).code, 0);
@@ -297,7 +300,10 @@ fn missed_schedule_is_caught_up_once_on_request() {
         });
         let (once, skip) = (of(&fleet, "once"), of(&fleet, "skip"));
         assert_eq!(skip[0]["outcome"], "skipped", "{skip:#?}");
-        assert_eq!(skip[0]["detail"]["why"], "the controller was not running at that time");
+        assert_eq!(
+            skip[0]["detail"]["why"],
+            "the controller was not running at that time"
+        );
         assert_eq!(once[0]["outcome"], "started", "{once:#?}");
         assert_eq!(fleet.until_over(&run_of(&once[0])).code, 0);
         fleet.kill();
