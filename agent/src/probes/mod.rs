@@ -49,9 +49,7 @@ impl ProbeJob {
         timeout: Option<HumanDuration>,
         policy: &HostPolicy,
     ) -> Result<Self, String> {
-        let probe = provider
-            .probe()
-            .ok_or("a fault is injected, not measured")?;
+        let probe = provider.measured()?;
         if let Some(why) = probe.refused_by_agents() {
             return Err(why.into());
         }

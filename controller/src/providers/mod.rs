@@ -51,8 +51,9 @@ pub async fn measure(
     timeout: Option<HumanDuration>,
     context: &ProbeContext,
 ) -> ProbeOutcome {
-    let Some(probe) = provider.probe() else {
-        return ProbeOutcome::Broken("a fault is injected by agents, not measured".into());
+    let probe = match provider.measured() {
+        Ok(probe) => probe,
+        Err(why) => return ProbeOutcome::Broken(why),
     };
     let measured = async {
         match probe.transport(timeout) {

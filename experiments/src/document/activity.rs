@@ -93,9 +93,17 @@ macro_rules! provider {
         impl Provider {
             /// The provider as one that measures; none for a fault.
             pub fn probe(&self) -> Option<&dyn ProbeProvider> {
+                self.measured().ok()
+            }
+
+            /// The provider as one that measures.
+            ///
+            /// # Errors
+            /// It is a fault; the text says which.
+            pub fn measured(&self) -> Result<&dyn ProbeProvider, String> {
                 match self {
-                    $(Provider::$variant(probe) => Some(probe),)*
-                    Provider::Fault(_) => None,
+                    $(Provider::$variant(probe) => Ok(probe),)*
+                    Provider::Fault(fault) => Err(format!("`{}` is a fault: it is injected, not measured", fault.fault)),
                 }
             }
 
