@@ -232,7 +232,7 @@ fn preflight_tells_what_would_hide_the_fault() {
         "`inet firewall input`",
         "addresses of IPv6 are named",
         "no route leads to fd00::1",
-        "nobody listens at 10.0.0.1:80",
+        "nothing listens at 10.0.0.1:80",
     ] {
         assert_says(&told.notes, words);
     }

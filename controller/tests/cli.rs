@@ -129,7 +129,7 @@ fn validate_prints_valid_and_json() {
         .assert()
         .code(0)
         .stderr_eq(str![[r#"
-warning: x.json: nothing is measured: the hypothesis has no probes that are looked at, and no activity has a tolerance; the verdict of a run will be inconclusive. Add probes with a tolerance to `steady-state-hypothesis`
+warning: x.json: nothing is measured: the hypothesis has no probes that are checked, and no activity has a tolerance; the verdict of a run will be inconclusive. Add probes with a tolerance to `steady-state-hypothesis`
 
 "#]])
         .stdout_eq(str![[r#"

@@ -210,7 +210,7 @@ fn verdict_reports_the_confidence_of_its_samples() {
         folder.path(),
         &["run", "held.json", "--junit", "report.xml"],
     );
-    let line = "1 look after the method, 0 failed: at 95 % confidence the failure rate is at most 95.0 %, if looks are independent";
+    let line = "1 check after the method, 0 failed: at 95 % confidence the failure rate is at most 95.0 %, if checks are independent";
     assert!(
         text(&output.stdout).contains(line),
         "{}",
@@ -228,7 +228,7 @@ fn verdict_reports_the_confidence_of_its_samples() {
     );
     let output = ran(folder.path(), &["plan", "held.json"]);
     assert!(
-        text(&output.stdout).contains("about 1 look after the method"),
+        text(&output.stdout).contains("about 1 check after the method"),
         "{}",
         text(&output.stdout)
     );

@@ -122,7 +122,7 @@ fn shell(syntax: &str) -> String {
 pub fn shell_hint(path: &str, line: &str) -> String {
     let line = Value::String(format!("{path} {line}"));
     format!(
-        "say so in the open: `\"path\": \"sh\", \"arguments\": [\"-c\", {line}]`; or put the word in quotes. The Chaos Toolkit gives such a line to a shell"
+        "say so explicitly: `\"path\": \"sh\", \"arguments\": [\"-c\", {line}]`; or put the word in quotes. The Chaos Toolkit gives such a line to a shell"
     )
 }
 

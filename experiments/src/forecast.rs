@@ -39,19 +39,19 @@ impl fmt::Display for ExpectedSamples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let about = if self.at_least { "at least" } else { "about" };
         let samples = match self.samples {
-            1 => "1 look".to_owned(),
-            many => format!("{many} looks"),
+            1 => "1 check".to_owned(),
+            many => format!("{many} checks"),
         };
         let (when, every) = match (self.when, self.every) {
             (SamplePeriod::During, Some(every)) => {
-                ("while the method goes on", format!(", one each {every}"))
+                ("during the method", format!(", one every {every}"))
             }
-            (SamplePeriod::During, None) => ("while the method goes on", String::new()),
+            (SamplePeriod::During, None) => ("during the method", String::new()),
             (SamplePeriod::After, _) => ("after the method", String::new()),
         };
         write!(
             f,
-            "{about} {samples} {when}{every}; if all are good, failure rates above {} are excluded at 95 % confidence, if looks are independent ({} looks would exclude those above 0.1 %)",
+            "{about} {samples} {when}{every}; if all are good, failure rates above {} are excluded at 95 % confidence, if checks are independent ({} checks would exclude those above 0.1 %)",
             percent(self.upper_bound),
             samples_to_exclude(0.001)
         )
@@ -144,7 +144,7 @@ pub fn warnings(experiment: &Experiment) -> Vec<String> {
         false => "a run is held whatever it finds",
     };
     vec![format!(
-        "nothing is measured: the hypothesis has no probes that are looked at, and no activity has a tolerance; {verdict}. Add probes with a tolerance to `steady-state-hypothesis`"
+        "nothing is measured: the hypothesis has no probes that are checked, and no activity has a tolerance; {verdict}. Add probes with a tolerance to `steady-state-hypothesis`"
     )]
 }
 

@@ -193,7 +193,7 @@ impl ValueReader<'_> {
         if is_new && repeated.len() < MAX_REPEATED_KEYS {
             repeated.push(
                 Problem::new(at, format!("the key `{key}` is there more than once"))
-                    .hint("keep one of them: which one is meant cannot be known"),
+                    .hint("keep one of them: nobody can know which one is meant"),
             );
         }
     }

@@ -88,7 +88,7 @@ fn count(rng: &mut ChaCha8Rng, there: usize, select: Select) -> Result<usize, Em
     if there == 0 {
         return Err(EmptySelection {
             what: "there is nothing to pick from".into(),
-            hint: "look at what it is picked by".into(),
+            hint: "check the labels that it is selected by".into(),
         });
     }
     // Sums like 0.29 × 100 fall a hair short in floating point.

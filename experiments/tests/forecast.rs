@@ -56,10 +56,10 @@ fn expected_looks_follow_the_methods_length() {
     assert_eq!(looks(&plain, HumanDuration::millis(100)), (300, false));
     let told = expected_samples(&plain, each_second)[0].to_string();
     assert!(
-        told.contains("about 30 looks") && told.contains("above 9.5 %"),
+        told.contains("about 30 checks") && told.contains("above 9.5 %"),
         "{told}"
     );
-    assert!(told.contains("2995 looks"), "{told}");
+    assert!(told.contains("2995 checks"), "{told}");
 
     let mut background = pause("30s");
     background["background"] = json!(true);

@@ -118,7 +118,7 @@ fn what_could_not_be_told_is_inconclusive() {
     assert_eq!(
         with(11, 1, vec![]).0,
         Outcome::Inconclusive,
-        "not looked at after"
+        "not checked after"
     );
     let failed = Event::ActivityFinished {
         phase: Phase::Method,

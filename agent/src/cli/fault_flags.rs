@@ -105,8 +105,9 @@ fn with_flags(command: Command) -> Command {
             .get("description")
             .and_then(Value::as_str)
             .unwrap_or_default();
+        // Its lines end where the source's do; clap wraps for the terminal's width.
         Arg::new(flag.name.clone())
-            .help(text.to_owned())
+            .help(text.replace('\n', " "))
             .long(flag.name)
             .value_name("VALUE")
             .help_heading("Arguments")

@@ -191,5 +191,5 @@ fn nobody_listens(flows: &FlowMatch, seen: &NetworkSnapshot) -> Option<String> {
         .filter(|(address, port)| !somebody_listens(*address, *port))
         .map(|(address, port)| SocketAddr::new(address, port).to_string())
         .collect();
-    (!silent.is_empty()).then(|| format!("nobody listens at {} now", listed(silent.into_iter())))
+    (!silent.is_empty()).then(|| format!("nothing listens at {} now", listed(silent.into_iter())))
 }

@@ -52,7 +52,7 @@ impl PacketFilter {
                     match (is_there, looked_at) {
                         (true, true) => hooked = true,
                         (true, false) => lost.push(format!(
-                            "interface {device} was made anew, and is not looked at"
+                            "interface {device} was recreated, and is not observed"
                         )),
                         (false, _) => lost.push(format!("interface {device} is gone or renamed")),
                     }

@@ -117,7 +117,7 @@ async fn not_callable(wanted: &[&PythonProvider]) -> Vec<Option<String>> {
             all(format!(
                 "`{name}` ended ({}) without saying whether its module is there: {}",
                 output.status,
-                last.unwrap_or("it said nothing")
+                last.unwrap_or("it printed nothing")
             ))
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn measure(
             .lines()
             .rev()
             .find(|line| !line.trim().is_empty())
-            .unwrap_or("it said nothing");
+            .unwrap_or("it printed nothing");
         ProbeError::Broken(format!(
             "`{name}` ended without an answer ({}): {last}",
             output.status

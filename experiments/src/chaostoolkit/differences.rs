@@ -21,7 +21,7 @@ pub fn toolkit_differences(timing: HypothesisTiming, run: &Run, verdict: &Verdic
             _ => "continuously",
         };
         found.push(format!(
-            "with `{strategy}`, the Chaos Toolkit exits with 0 where the hypothesis failed only while the method went on; here users had that outage, and the exit code is 1"
+            "with `{strategy}`, the Chaos Toolkit exits with 0 if the hypothesis failed only during the method; here that outage counts, and the exit code is 1"
         ));
     }
     found

@@ -46,7 +46,7 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
     match (&rule.probe, &rule.host) {
         (None, None) => problems.push(
             Problem::new(at, format!("the abort rule `{}` watches nothing", rule.name))
-                .hint("`probe`: the name of a hypothesis probe, or a probe in place; or `host`: a figure of the host"),
+                .hint("`probe`: the name of a hypothesis probe, or an inline probe; or `host`: a metric of the host"),
         ),
         (Some(_), Some(_)) => problems.push(
             Problem::new(at, format!("the abort rule `{}` has both a `probe` and a `host`", rule.name))
@@ -76,7 +76,7 @@ fn check_rule(rule: &AbortRule, document: &Value, at: &str, problems: &mut Vec<P
             );
             problems.push(match meant(name, &names) {
                 Some(hint) => problem.hint(hint),
-                None => problem.hint("add it to the hypothesis, or write a probe in place"),
+                None => problem.hint("add it to the hypothesis, or write an inline probe"),
             });
         }
     }

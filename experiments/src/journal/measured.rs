@@ -22,7 +22,7 @@ pub struct ProbeSamples {
     /// How many of them were out of tolerance.
     pub failures: usize,
     /// The highest rate of failures that these looks do not exclude, from 0 to 1: the exact one-sided 95 % upper bound (Clopper
-    /// and Pearson), if looks are independent of each other. 1 where there was none.
+    /// and Pearson), if checks are independent of each other. 1 where there was none.
     pub upper_bound: f64,
 }
 
@@ -51,17 +51,17 @@ impl ProbeSamples {
 impl fmt::Display for ProbeSamples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let samples = match self.samples {
-            1 => "1 look".to_owned(),
-            many => format!("{many} looks"),
+            1 => "1 check".to_owned(),
+            many => format!("{many} checks"),
         };
         let when = match self.when {
-            SamplePeriod::During => "while the method went on",
+            SamplePeriod::During => "during the method",
             SamplePeriod::After => "after the method",
         };
         let (failures, bound) = (self.failures, percent(self.upper_bound));
         write!(
             f,
-            "{samples} {when}, {failures} failed: at 95 % confidence the failure rate is at most {bound}, if looks are independent"
+            "{samples} {when}, {failures} failed: at 95 % confidence the failure rate is at most {bound}, if checks are independent"
         )
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 /// The exit code of a command that did what it was to do, but could not write a report of it.
 pub const REPORT_NOT_WRITTEN: u8 = 7;
 
-/// The exit code of a run that a second person has to approve of first.
+/// The exit code of a run that waits for approval.
 pub const WAITING_FOR_APPROVAL: u8 = 8;
 
 /// What a run comes to, with its exit code.
@@ -26,9 +26,9 @@ pub enum Outcome {
     Aborted,
     /// Nothing was measured, a probe broke, or a fault had no effect or stopped before its time.
     Inconclusive,
-    /// Something is not proved to be put back. Outranks every other.
+    /// Something is not proved to be reverted. Outranks every other outcome.
     NotClean,
-    /// An agent tried to inject a fault and could not; what it had done of it is put back.
+    /// An agent tried to inject a fault and could not; what was done of it is reverted.
     NotInjected,
 }
 
@@ -90,22 +90,22 @@ impl Outcome {
     fn meaning(self) -> &'static str {
         match self {
             Outcome::Held => {
-                "the hypothesis held before, during and after, the faults took effect, and all is clean"
+                "the hypothesis held before, during and after, the faults took effect, and everything is reverted"
             }
             Outcome::Deviated => "the hypothesis failed while or after a fault acted",
             Outcome::Invalid => "the command line or the document is wrong; there was no run",
             Outcome::NotStarted => {
-                "the gate failed, or something was refused: nothing was injected"
+                "the gate failed, or something was refused; nothing was injected"
             }
             Outcome::Aborted => {
-                "ended by you, by an abort rule other than the hypothesis, or because the agent was lost"
+                "ended by an operator, by an abort rule other than the hypothesis, or because an agent was lost"
             }
             Outcome::Inconclusive => {
                 "nothing was measured, a probe broke, or a fault had no effect or stopped before its time"
             }
-            Outcome::NotClean => "something is not seen to be put back",
+            Outcome::NotClean => "something was not seen to be reverted",
             Outcome::NotInjected => {
-                "a fault could not be injected; what was done of it is put back"
+                "a fault could not be injected; what was done of it is reverted"
             }
         }
     }
@@ -139,12 +139,12 @@ pub fn exit_codes() -> Vec<ExitCode> {
     all.push(ExitCode {
         code: REPORT_NOT_WRITTEN,
         name: "report not written",
-        meaning: "the command succeeded, and its output or a report could not be written",
+        meaning: "the command succeeded, but its output or a report could not be written",
     });
     all.push(ExitCode {
         code: WAITING_FOR_APPROVAL,
         name: "waiting for approval",
-        meaning: "a run on the fleet waits for a second person: nothing has begun",
+        meaning: "a run on the fleet waits for approval; nothing has begun",
     });
     all.sort_unstable_by_key(|exit| exit.code);
     all

@@ -43,7 +43,7 @@ pub fn verdict(run: &Run) -> Verdict {
         .iter()
         .map(|o| {
             format!(
-                "not proved to be put back: {} ({}): {}",
+                "not proved to be reverted: {} ({}): {}",
                 o.injection,
                 o.fault,
                 o.residue.join("; ")
@@ -203,7 +203,7 @@ fn deviations(run: &Run) -> Vec<String> {
                 .map(|outage| outage.until - outage.from)
                 .sum();
             found.push(format!(
-                "probe `{name}` was out of tolerance in {} of {} samples while the method went on, for {length:.1} s{why}",
+                "probe `{name}` was out of tolerance in {} of {} samples during the method, for {length:.1} s{why}",
                 probe.during.outside,
                 probe.during.within + probe.during.outside + probe.during.unknown,
             ));
@@ -255,7 +255,7 @@ fn doubts(run: &Run) -> Vec<String> {
         }
         let after = probe.after.within + probe.after.outside + probe.after.unknown;
         if run.ended && run.hypothesis_timing.is_some_and(|timing| timing.after) && after == 0 {
-            found.push(format!("probe `{name}` was not looked at after the method"));
+            found.push(format!("probe `{name}` was not checked after the method"));
         }
     }
     let mut injected = run

@@ -65,7 +65,7 @@ fn plan_warns_of_what_would_hide_a_fault() {
         let home = json!({"to": HERE, "ports": 8100, "direction": "ingress"});
         let said = notes(cut, &home);
         assert!(
-            said.contains("nobody listens at 10.9.0.1:8100, [fd09::1]:8100"),
+            said.contains("nothing listens at 10.9.0.1:8100, [fd09::1]:8100"),
             "{said}"
         );
         echo_here(8100);

@@ -125,7 +125,7 @@ fn watch(
     let entries = progress.end();
     let Some(closed) = followed? else {
         print_stderr(&format!(
-            "detached: run {run} goes on\nhint: `backburn stop {run}` stops it; `backburn runs {run} --follow` follows it again\n"
+            "detached: run {run} continues\nhint: `backburn stop {run}` stops it; `backburn runs {run} --follow` follows it again\n"
         ));
         return Ok(None);
     };
