@@ -1,4 +1,4 @@
-//! Probes and actions, and who does their work.
+//! Probes and actions, and the providers that do their work.
 
 use super::{Configured, Dry, Target, Tolerance};
 use crate::HumanDuration;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Whether an activity measures or does.
+/// Kind of an activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActivityKind {
-    /// It measures.
+    /// The activity measures something.
     Probe,
-    /// It does something.
+    /// The activity does something.
     Action,
 }
 
@@ -25,55 +25,55 @@ pub enum ActivityKind {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Activity {
-    /// `probe` measures, `action` does.
+    /// `probe` measures something, `action` does something.
     #[serde(rename = "type")]
     pub kind: ActivityKind,
-    /// Its name, in the journal and for `ref`.
+    /// Name of the activity, in the journal and for `ref`.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Who does the work.
+    /// What does the work.
     pub provider: Provider,
-    /// What the value is judged by. A hypothesis probe must have one.
+    /// How the value is judged. Required for a hypothesis probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
-    /// Whether the method goes on without waiting for it.
+    /// Whether the method continues without waiting for this activity.
     #[serde(default, skip_serializing_if = "is_false")]
     pub background: bool,
-    /// Waits around it.
+    /// Pauses before and after the activity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pauses: Option<Pauses>,
-    /// The longest it may take; the provider's own `timeout` goes first.
+    /// Longest time the activity may take. The provider's own `timeout` overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
-    /// Values of its own that go before the experiment's.
+    /// Configuration values of this activity, which override the experiment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<BTreeMap<String, Configured>>,
-    /// The scopes of `secrets` that it may see, or literal secrets for a `python` provider.
+    /// Scopes of `secrets` that the activity may use, or literal secrets for a `python` provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Value>,
-    /// The target whose agents measure it, from where the harm is. Every one of them must be in tolerance.
+    /// Target whose agents measure the probe, each from its own host. Every one of them must be in tolerance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// How many of the agents in `from` must be in tolerance, instead of every one.
+    /// How many of the agents in `from` must be in tolerance. Default: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quorum: Option<u32>,
-    /// The Chaos Toolkit's controls; refused as those of the experiment are.
+    /// The Chaos Toolkit's controls. They are refused like those of the experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
-    /// The dry mode of this activity alone; goes before the experiment's.
+    /// Dry mode of this activity, which overrides the experiment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry: Option<Dry>,
 }
 
-/// Waits before and after an activity.
+/// Pauses before and after an activity.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Pauses {
-    /// Before it.
+    /// Pause before the activity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<HumanDuration>,
-    /// After it; of an activity in the background, there too.
+    /// Pause after the activity; if it runs in the background, that pause does too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<HumanDuration>,
 }
@@ -81,12 +81,12 @@ pub struct Pauses {
 /// Declares [`Provider`] by the list of [`crate::probes`].
 macro_rules! provider {
     ($($(#[$doc:meta])* $variant:ident($arguments:ident),)*) => {
-        /// Who does the work of an activity.
+        /// What does the work of an activity.
         #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "type", rename_all = "lowercase")]
         pub enum Provider {
             $($(#[$doc])* $variant($arguments),)*
-            /// A fault, injected by agents.
+            /// A fault that agents inject.
             Fault(FaultProvider),
         }
 
@@ -129,33 +129,33 @@ macro_rules! provider {
 }
 probe_providers!(provider);
 
-/// A fault: one kind of harm, on the agents of a target, for a limited time.
+/// A fault: one kind of harm, injected by the agents of a target for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct FaultProvider {
-    /// The fault's name, e.g. `process-pause`; `backburn faults` lists them.
+    /// Name of the fault, e.g. `process-pause`. `backburn faults` lists them.
     pub fault: String,
-    /// A name from `targets`, or labels in place. Left out, a local run hits this host; a fleet refuses.
+    /// A name from `targets`, or an inline target. Without it, a local run uses this host, and a fleet refuses the fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetRef>,
-    /// How long it lasts. Mandatory unless the fault is one-shot.
+    /// How long the fault lasts. Required unless the fault is one-shot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<HumanDuration>,
-    /// Repeats a one-shot fault this often for its duration; each time the host is looked at afresh.
+    /// Interval at which a one-shot fault is repeated for its duration. Its victims are selected again each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<HumanDuration>,
-    /// The fault's own arguments.
+    /// Arguments of the fault.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub arguments: Map<String, Value>,
 }
 
-/// A target by its name, or in place.
+/// A target by its name, or inline.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TargetRef {
-    /// The name of one in `targets`.
+    /// A name from `targets`.
     Name(String),
-    /// The target itself.
+    /// An inline target.
     Target(Target),
 }
 

@@ -6,75 +6,75 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A named set of agents, chosen by labels.
+/// A set of agents, selected by labels.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Target {
-    /// All must match; a list means any of its values.
+    /// Labels that an agent must have, all of them. A list means any of its values.
     pub labels: BTreeMap<String, LabelMatch>,
-    /// How many of those that match. One where left out.
+    /// How many of the matching agents to select. Default: one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<Select>,
-    /// A label over which the pick is spread evenly.
+    /// Label over whose values the selection is spread evenly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<String>,
 }
 
-/// What a label must be.
+/// Required value of a label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum LabelMatch {
-    /// This.
+    /// Exactly this value.
     Is(String),
-    /// Any of these.
+    /// Any of these values.
     AnyOf(Vec<String>),
 }
 
-/// How many of a set are picked.
+/// How many members of a set are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Select {
-    /// Every one.
+    /// All of them.
     All,
-    /// This many; fewer than that is an error.
+    /// This number. A smaller set is an error.
     Count(#[schemars(range(min = 1))] u32),
-    /// This share in percent, rounded down; none left is an error.
+    /// This share in percent, rounded down. A share that rounds down to none is an error.
     Percent(#[schemars(range(min = 0, max = 100))] f64),
-    /// A share drawn evenly between nothing and this many percent, rounded down, but one at the least.
+    /// A random share between 0 and this many percent, rounded down, but at least one member.
     RandomMaxPercent(#[schemars(range(min = 0, max = 100))] f64),
 }
 
-/// The most that a run may touch. Passing one is a refusal before anything is injected.
+/// The most that a run may touch. A plan that exceeds a limit is refused before anything is injected.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct BlastRadius {
-    /// The most agents.
+    /// Maximum number of agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentCeiling>,
-    /// The most victims on one agent, for one fault.
+    /// Maximum number of victims of one fault on one agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub victims_per_agent: Option<u32>,
-    /// The most faults at a time.
+    /// Maximum number of faults that act at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent_faults: Option<u32>,
-    /// The longest from the first injection to the last revert; then the run is aborted.
+    /// Longest time from the first injection to the last revert. A run that takes longer is aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<HumanDuration>,
-    /// Whether other runs that say so too may hold the same agents of a fleet at the same time; never the same victims.
-    /// No where left out.
+    /// Whether other runs with `shared` may use the same agents of a fleet at the same time, though never the same victims.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
 }
 
-/// The most agents that a run may touch.
+/// Maximum number of agents that a run may touch.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct AgentCeiling {
-    /// In number.
+    /// As a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
-    /// In percent of the target's matches.
+    /// As a percentage of the agents that match the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
@@ -84,47 +84,47 @@ pub struct AgentCeiling {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct AbortRule {
-    /// What it means when it strikes, in a few words.
+    /// What it means when the rule triggers, in a few words.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// A hypothesis probe by its name, or a probe with a tolerance in place.
+    /// Name of a hypothesis probe, or an inline probe with a tolerance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeRef>,
-    /// A figure that the agent itself watches, so that it works when the controller cannot be reached.
+    /// Host metric that the agent itself watches, so that the rule works even when the agent cannot reach the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostRule>,
-    /// How often it is looked at. Each second where left out.
+    /// How often the rule is evaluated. Default: every second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<HumanDuration>,
-    /// How many failures in a row end the run. One where left out.
+    /// How many failures in a row end the run. Default: one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub failures: Option<u32>,
 }
 
-/// A hypothesis probe by its name, or a probe in place.
+/// Name of a hypothesis probe, or an inline probe.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ProbeRef {
-    /// The name of a hypothesis probe.
+    /// Name of a hypothesis probe.
     Name(String),
-    /// The probe itself, with a tolerance.
+    /// An inline probe with a tolerance.
     Probe(Box<Activity>),
 }
 
-/// A figure of the host and the side of a limit on which it is a failure. Exactly one of `below` and `above`.
+/// A host metric and the limit beyond which it counts as a failure. Exactly one of `below` and `above`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HostRule {
-    /// Which figure.
+    /// The metric to watch.
     pub metric: HostMetric,
-    /// The file system's path, for `disk-free-percent`.
+    /// Path on the file system to watch, for `disk-free-percent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// A failure below this.
+    /// Values below this limit are failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<f64>,
-    /// A failure above this.
+    /// Values above this limit are failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub above: Option<f64>,
 }

@@ -30,165 +30,165 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// An experiment: what should hold, what is done to it, to whom, and how far it may go.
+/// An experiment: what should hold, what is done to it, on which agents, and how far it may go.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct Document {
-    /// The version of the format, `1.0.0`.
+    /// Version of the document format: `1.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What the experiment claims, in one line.
+    /// The experiment's claim, in one line.
     #[schemars(length(min = 1))]
     pub title: String,
-    /// What it teaches, and why it should hold.
+    /// What the experiment teaches, and why the claim should hold.
     #[schemars(length(min = 1))]
     pub description: String,
-    /// Words to find it by.
+    /// Keywords for finding the experiment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Named values that `${name}` puts in place, also in each other. All together put at the most 8 MiB in place, nested at the most
-    /// 100 deep, and lead over 64 from one to the next.
+    /// Named values that `${name}` inserts, also into each other. All together they insert at most 8 MiB, nested at most 100 deep,
+    /// in chains of at most 64 variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub configuration: BTreeMap<String, Configured>,
-    /// Named values that never reach a journal, a log, a report or the API, in scopes.
+    /// Named values, grouped in scopes, that are redacted from journals, logs, reports and the API.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, BTreeMap<String, Configured>>,
-    /// What must hold before, during and after.
+    /// What must hold before, during and after the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steady_state_hypothesis: Option<Hypothesis>,
-    /// Named sets of agents.
+    /// Named sets of agents, for faults and for probes with `from`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub targets: BTreeMap<String, Target>,
     /// The most that a run may touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blast_radius: Option<BlastRadius>,
-    /// What ends a run at once. Left out: the hypothesis, each second, three failures in a row. `[]` opts out.
+    /// Conditions that end the run at once. Default: each probe of the hypothesis, checked every second, with three failures in a row. `[]` disables that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<Vec<AbortRule>>,
-    /// What is done, step by step. May be empty.
+    /// The steps of the experiment, in order. May be empty.
     pub method: Vec<Step>,
-    /// The author's own extra steps after everything is reverted.
+    /// Extra steps that the author wants after everything is reverted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Step>,
     /// How soon the hypothesis must hold again after the last revert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
-    /// When it runs by itself.
+    /// When a controller runs the experiment automatically.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Strategies for the hypothesis and the rollbacks.
+    /// When the hypothesis is checked and when rollbacks run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// What the experiment contributes to, for reports; not looked into.
+    /// What the experiment contributes to, for reports. Kept and not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contributions: Option<Value>,
-    /// Other tools' data; not looked into.
+    /// Data of other tools. Kept and not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Value>,
-    /// The Chaos Toolkit's controls. They are not played, and a document that has some is refused unless it is said in the
-    /// open that they are left out: `--ignore-controls`.
+    /// The Chaos Toolkit's controls. Backburn does not run them, so a document that has some is refused unless
+    /// `--ignore-controls` leaves them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
-    /// The Chaos Toolkit's dry mode: what is only said, not done.
+    /// The Chaos Toolkit's dry mode: what is reported instead of done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry: Option<Dry>,
 }
 
-/// What a dry run leaves out.
+/// What a dry run skips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dry {
-    /// Probes are not measured.
+    /// Skip probes.
     Probes,
-    /// Actions are not done.
+    /// Skip actions.
     Actions,
-    /// Neither.
+    /// Skip probes and actions.
     Activities,
-    /// Pauses are not waited for.
+    /// Skip pauses.
     Pause,
 }
 
-/// What must hold: named probes with tolerances.
+/// The steady-state hypothesis: named probes with tolerances.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Hypothesis {
-    /// What holds, in one line.
+    /// The hypothesis, in one line.
     #[schemars(length(min = 1))]
     pub title: String,
-    /// How it is measured; each has a tolerance.
+    /// The probes that measure it; each requires a tolerance.
     #[serde(default)]
     pub probes: Vec<Step>,
-    /// The Chaos Toolkit's controls; refused as those of the experiment are.
+    /// The Chaos Toolkit's controls. They are refused like those of the experiment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Value>,
 }
 
-/// An activity, or the name of one that stands elsewhere in the document.
+/// An activity, or a reference to an activity elsewhere in the document.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Step {
-    /// The activity of this name.
+    /// A reference to an activity by its name.
     Ref(Reference),
-    /// The activity itself.
+    /// An inline activity.
     Activity(Box<Activity>),
 }
 
-/// The name of an activity that stands elsewhere in the document.
+/// A reference to an activity elsewhere in the document.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Reference {
-    /// The name.
+    /// Name of the activity.
     #[schemars(length(min = 1))]
     #[serde(rename = "ref")]
     pub name: String,
 }
 
-/// Strategies; flags of the command line go before them.
+/// Strategies of a run. Flags of the command line override them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Runtime {
-    /// When the hypothesis is looked at.
+    /// When the hypothesis is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypothesis: Option<HypothesisRuntime>,
-    /// When the rollbacks are played.
+    /// When the rollbacks run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollbacks: Option<RollbacksRuntime>,
 }
 
-/// When the hypothesis is looked at.
+/// When the hypothesis is checked.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct HypothesisRuntime {
-    /// The strategy.
+    /// The strategy to use.
     pub strategy: HypothesisStrategy,
 }
 
-/// When the rollbacks are played.
+/// When the rollbacks run.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RollbacksRuntime {
-    /// The strategy.
+    /// The strategy to use.
     pub strategy: RollbackStrategy,
 }
 
-/// When the hypothesis is looked at. Left out: before and after and, where the method has a fault, during.
+/// When the hypothesis is checked. Default: before and after the method and, if the method has a fault, during it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HypothesisStrategy {
     /// Before and after the method.
     Default,
-    /// Only before it.
+    /// Only before the method.
     BeforeMethodOnly,
-    /// Only after it.
+    /// Only after the method.
     AfterMethodOnly,
-    /// Only while it goes on.
+    /// Only during the method.
     DuringMethodOnly,
-    /// Before, during and after.
+    /// Before, during and after the method.
     Continuously,
 }
 
-/// When the rollbacks are played.
+/// When the rollbacks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RollbackStrategy {
@@ -196,21 +196,21 @@ pub enum RollbackStrategy {
     Default,
     /// After a method that ran, whatever happened.
     Always,
-    /// Never.
+    /// In no case.
     Never,
-    /// Only when the hypothesis failed.
+    /// Only if the hypothesis failed.
     Deviated,
 }
 
-/// How soon the hypothesis must hold again.
+/// How soon the hypothesis must hold again after the faults are reverted.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Recovery {
-    /// From the last revert. The time it took is recorded.
+    /// Longest time from the last revert until the hypothesis holds. The actual time is recorded.
     pub within: HumanDuration,
 }
 
-/// Keeps `null` apart from nothing at all, which `Option` alone does not.
+/// Tells `null` from a missing key, which `Option` alone does not.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

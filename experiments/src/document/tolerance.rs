@@ -1,99 +1,99 @@
-//! What a probe's value is judged by, as it is written.
+//! How a probe's value is judged, as written in the document.
 
 use super::{Provider, present};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a probe's value is judged by.
+/// How a probe's value is judged.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Tolerance {
-    /// The value is this.
+    /// The value equals this.
     Boolean(bool),
-    /// The value is this; where it has a `status`, that is.
+    /// The value, or its `status` if it has one, equals this.
     Integer(i64),
-    /// The value is this text.
+    /// The value equals this text.
     Text(String),
-    /// The value's `status` is one of these; else it lies between two numbers; else it is one of these.
+    /// If the value has a `status`, it is one of these; otherwise the value lies between two numbers; otherwise it is one of these.
     AnyOf(Vec<Value>),
-    /// A rule.
+    /// A rule that names its kind.
     Rule(Box<ToleranceRule>),
 }
 
-/// A rule that a value is judged by.
+/// A rule by which a value is judged.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ToleranceRule {
-    /// Text matches a regular expression somewhere.
+    /// A regular expression matches anywhere in the text.
     Regex(RegexTolerance),
-    /// A JSONPath finds something.
+    /// A JSONPath finds something in the value.
     Jsonpath(JsonpathTolerance),
-    /// A number, or text that is one, lies between two, both included.
+    /// A number, or text that is one, lies between two limits, both included.
     Range(RangeTolerance),
-    /// A value compares.
+    /// A value compares with another as required.
     Compare(CompareTolerance),
-    /// Another probe judges: its provider is given the value as `value`.
+    /// Another probe judges: its provider receives the value as `value`.
     Probe(Box<ProbeTolerance>),
 }
 
-/// Text matches a regular expression.
+/// A regular expression matches anywhere in the text.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RegexTolerance {
-    /// The expression (Rust's `regex` syntax).
+    /// Regular expression, in the syntax of Rust's `regex` crate.
     pub pattern: String,
-    /// The part of the value that is looked at: `status`, `body`, `stdout`, …
+    /// Part of the value to judge: `status`, `body`, `stdout`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }
 
-/// A JSONPath finds something.
+/// A JSONPath finds something in the value.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct JsonpathTolerance {
-    /// The path (RFC 9535, and what of the Chaos Toolkit's dialect differs).
+    /// JSONPath (RFC 9535, extended by the Chaos Toolkit's dialect).
     pub path: String,
-    /// The part of the value that is looked at: `body`, `stdout`, …
+    /// Part of the value to judge: `body`, `stdout`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// What must be found: exactly this, or exactly these in this order.
+    /// Expected result: exactly this value, or exactly these values in this order.
     #[serde(
         default,
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
     pub expect: Option<Value>,
-    /// How many must be found.
+    /// Expected number of results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
-/// A number, or text that is one, lies between two, both included. Of anything else nobody knows where it lies.
+/// A number, or text that is one, lies between two limits, both included. Any other value is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct RangeTolerance {
-    /// The lowest and the highest.
+    /// The lower and the upper limit.
     pub range: (f64, f64),
-    /// The part of the value that is looked at: `status`, `body`, …
+    /// Part of the value to judge: `status`, `body`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }
 
-/// A value compares. Only numbers, and text that is one, are more or less than others.
+/// A value compares with another. Only numbers, and texts that are numbers, can be more or less than others.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct CompareTolerance {
-    /// A JSONPath to what is compared. The whole value where left out.
+    /// JSONPath to the part to compare. Default: the whole value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// How.
+    /// Comparison operator.
     pub op: CompareOp,
-    /// With what.
+    /// Value to compare with.
     pub value: Value,
 }
 
-/// How two values compare.
+/// A comparison operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum CompareOp {
@@ -113,16 +113,16 @@ pub enum CompareOp {
     Contains,
 }
 
-/// Another probe judges.
+/// Another probe judges the value.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct ProbeTolerance {
-    /// Its name.
+    /// Name of the judging probe.
     #[serde(default)]
     pub name: String,
-    /// Who does the work; its arguments get the value as `value`.
+    /// What does the work. Its arguments receive the value as `value`.
     pub provider: Provider,
-    /// What its own answer is judged by. Left out, the answer itself must be true.
+    /// How the answer is judged. Default: the answer itself must be true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
 }

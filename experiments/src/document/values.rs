@@ -5,45 +5,45 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A configured value: a literal, or where to find it.
+/// A configured value: a literal, or its source.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Configured {
-    /// Where to find it: an environment variable or a file.
+    /// The source of the value: an environment variable or a file.
     From(Source),
-    /// The value itself.
+    /// A literal value.
     Literal(Value),
 }
 
-/// Where a configured value comes from.
+/// The source of a configured value.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Source {
     /// An environment variable of the process that runs the experiment.
     Env(FromEnvironment),
-    /// A file's content, without the line end at its end.
+    /// The content of a file, without a newline at its end.
     File(FromFile),
 }
 
-/// A value from the environment.
+/// A value from an environment variable.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct FromEnvironment {
-    /// The variable's name.
+    /// Name of the variable.
     pub key: String,
-    /// The value where the variable is not set. Left out, a missing variable is an error.
+    /// Value to use if the variable is not set. Without it, a missing variable is an error.
     #[serde(
         default,
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
     pub default: Option<Value>,
-    /// What the text becomes, wherever it comes from: the environment, `--var`, a file of variables, the API.
+    /// Type to which the text is converted, whether it comes from the environment, `--var`, a variables file or the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_var_type: Option<VariableType>,
 }
 
-/// What an environment variable's text becomes.
+/// Type to which a variable's text is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -63,6 +63,6 @@ pub enum VariableType {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct FromFile {
-    /// The file's path.
+    /// Path of the file.
     pub path: String,
 }
