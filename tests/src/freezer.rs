@@ -112,7 +112,7 @@ impl Freezer {
         wait_within(
             &format!("{shown_in} does not say {shown}"),
             FREEZE_TIMEOUT,
-            || is_shown(),
+            is_shown,
         );
     }
 }

@@ -306,7 +306,7 @@ fn absolute(
 ) -> ModulePath {
     let (mut base, mut rest) = (module.clone(), path);
     match path.first().map(String::as_str) {
-        Some("crate") => return path[1..].to_vec(),
+        Some("crate") => path[1..].to_vec(),
         Some("self" | "super") => {
             while let Some(word @ ("self" | "super")) = rest.first().map(String::as_str) {
                 if word == "super" {

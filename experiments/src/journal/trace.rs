@@ -215,8 +215,9 @@ impl Trace<'_> {
             Event::Sampled {
                 probe, judgement, ..
             } => {
-                // Each change, and not each look.
-                if self.last.insert(probe.clone(), *judgement) != Some(*judgement) {
+                // Each change, and not each sample.
+                let previous = self.last.insert(probe.clone(), *judgement);
+                if previous != Some(*judgement) {
                     let word = json!(judgement).as_str().unwrap_or_default().to_owned();
                     self.happens(phase.unwrap_or(ROOT), format!("{probe}: {word}"), at);
                 }
@@ -244,6 +245,7 @@ impl Trace<'_> {
             Event::NotStarted { rule, reason, .. } => {
                 self.happens(ROOT, format!("not started by {rule}: {reason}"), at);
             }
+            // The other events are told by the attributes of these.
             _ => {}
         }
     }

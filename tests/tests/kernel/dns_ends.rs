@@ -162,7 +162,7 @@ fn dns_plan_of_a_held_name_leaves_its_fault_acting() {
                 let queues = queues.expect("there is a queue");
                 queues.split_whitespace().nth(2) == Some("1")
             };
-            wait_within("not held", PATIENCE, || queued());
+            wait_within("not held", PATIENCE, queued);
             for (fault, arguments) in [
                 ("dns-fail", json!({"names": OTHER})),
                 ("network-latency", json!({"ports": 80, "delay": "1ms"})),

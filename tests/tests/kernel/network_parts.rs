@@ -110,8 +110,8 @@ impl Drop for Members {
     }
 }
 
-fn wait(for_what: &str, mut so: impl FnMut() -> bool) {
-    wait_within(&format!("no {for_what}"), Duration::from_secs(10), || so());
+fn wait(for_what: &str, so: impl FnMut() -> bool) {
+    wait_within(&format!("no {for_what}"), Duration::from_secs(10), so);
 }
 
 /// One of several injections at the same time, each with an agent of its own.
