@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             let line = self.incoming.get(from..end).unwrap_or_default();
             from = end + 1;
             unseen = from;
-            // A guardian that is_open for a dead worker begins with the end of a line.
+            // A guardian that speaks for a dead worker begins with the end of a line.
             if line.is_empty() {
                 continue;
             }

@@ -4,7 +4,7 @@ use backburn::store::{
     AuditHead, AuditRecord, NewRun, SqliteStore, Store, StoreErrorKind, Trigger,
 };
 use backburn_experiments::journal::JournalEntry;
-use backburn_tests::isolated::in_namespaces;
+use backburn_tests::isolated::{in_namespaces, test_name};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -130,7 +130,7 @@ impl Acknowledged {
 fn kill_after(lines: usize, more: Duration, folder: &Path, round: u64, all: &mut Acknowledged) {
     let own = std::env::current_exe().expect("a test knows its own program");
     let mut child = Command::new(own)
-        .args([KILLED, "--exact", "--nocapture", "--test-threads=1"])
+        .args([&*test_name(), "--exact", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
@@ -159,8 +159,6 @@ fn kill_after(lines: usize, more: Duration, folder: &Path, round: u64, all: &mut
     let status = child.wait().expect("it has ended");
     assert!(killed, "it ended by itself: {status}");
 }
-
-const KILLED: &str = "acknowledged_writes_survive_kill_9";
 
 #[test]
 fn acknowledged_writes_survive_kill_9() {

@@ -338,11 +338,11 @@ fn hostile_agent_speaks_only_for_itself_and_is_dropped() {
             line(&json!({"say": "struck", "run": "r", "rule": "r", "seen": "s"})),
             "did not introduce itself first",
         ),
-        (b"{\"say\": \"hel\n".to_vec(), "cannot be understood"),
+        (b"{\"say\": \"hel\n".to_vec(), "it sent an unknown report"),
         (vec![b' '; (4 << 20) + 70_000], "a line of more than"),
         (
             [reports[0].clone(), reports[1].repeat(20_100)].concat(),
-            "it said more than 20000 things",
+            "it sent more than 20000 messages",
         ),
     ];
     for (bytes, why) in said {

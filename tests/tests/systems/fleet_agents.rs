@@ -51,7 +51,7 @@ fn agents_report_their_host_and_capabilities() {
         victim.until_paused();
         let refused = fleet.says(&["agents", "doctor", "web-1"]);
         assert_ne!(refused.code, 0, "{refused:?}");
-        assert!(refused.err.contains("at rest"), "{refused:?}");
+        assert!(refused.err.contains("faults are active"), "{refused:?}");
         fleet.says(&["stop", &run]);
         fleet.until_over(&run);
 

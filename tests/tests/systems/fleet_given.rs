@@ -115,7 +115,7 @@ fn run_of_a_file_with_a_controller_named_acts_on_the_fleet_only() {
         let refused = says(&fleet, &["run", &pay]);
         assert_eq!(refused.code, 3, "{refused:?}");
         assert!(
-            refused.err.contains("apply it first") && refused.err.contains("`two of us`"),
+            refused.err.contains("`backburn apply FILE`") && refused.err.contains("`two of us`"),
             "{refused:?}"
         );
 
@@ -177,7 +177,7 @@ fn interrupt_detaches_a_follower_and_ends_a_waited_run() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let rest = until_said(&mut following, "it acts");
+        let rest = until_said(&mut following, "effect observed");
         interrupt(&following);
         let code = following.wait().expect("it ends").code();
         let heard = rest();
@@ -196,7 +196,7 @@ fn interrupt_detaches_a_follower_and_ends_a_waited_run() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let rest = until_said(&mut waiting, "Ctrl-C ends the run");
+        let rest = until_said(&mut waiting, "Ctrl-C stops it");
         wait_within("the victim is paused", LONG, || victim.is_paused());
         interrupt(&waiting);
         let code = waiting.wait().expect("it ends").code();
