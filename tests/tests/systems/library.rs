@@ -80,7 +80,7 @@ fn library_experiments_are_valid_and_tested() {
     let files = std::fs::read_dir(root().join("experiments/library")).expect("there is a library");
     let own = std::fs::read_to_string(root().join("tests/tests/systems/library.rs"))
         .expect("this file can be read");
-    let neighbours = ["demo.rs", "library_network.rs"].map(|name| {
+    let neighbours = ["kernel/demo.rs", "systems/library_network.rs"].map(|name| {
         std::fs::read_to_string(root().join("tests/tests").join(name))
             .expect("its neighbour can be read")
     });
