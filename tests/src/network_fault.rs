@@ -100,10 +100,19 @@ impl Fault {
     /// # Panics
     /// Its end is not clean.
     #[track_caller]
-    pub fn wait(mut self) -> Value {
+    pub fn wait(self) -> Value {
+        self.wait_for(&[0])
+    }
+
+    /// Waits for its end with one of these exit codes. The effect that was told at last.
+    ///
+    /// # Panics
+    /// It ends with another code, or leaves something.
+    pub fn wait_for(mut self, codes: &[i32]) -> Value {
         let status = self.inject.wait().expect("it ends");
         let said = std::fs::read_to_string(self.said.path()).expect("it is there");
-        assert!(status.success(), "{status}: {said}");
+        let expected = status.code().is_some_and(|code| codes.contains(&code));
+        assert!(expected, "{status}: {said}");
         assert!(self.place.ledger().is_empty());
         assert_eq!(helper(), None);
         let ended = said

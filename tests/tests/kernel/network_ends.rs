@@ -100,10 +100,10 @@ fn network_fault_in_another_namespace_acts_by_path_and_by_process() {
             assert_eq!(wire.there(ruleset), "");
             assert!(tcp(at(THERE[0], 8000), SOON).is_ok());
         }
-        // What is hit may go away meanwhile.
+        // What is hit may go away meanwhile. Whether its missing interface is seen before the second is over is a matter of chance.
         let fault = Fault::inject("network-partition", &json!({"of": {"pid": pid}}), "1s");
         drop(wire);
-        fault.wait();
+        fault.wait_for(&[0, 9]);
     });
 }
 
