@@ -19,6 +19,7 @@ pub mod providers;
 pub mod redact;
 pub mod schema;
 pub mod select;
+pub mod server_verifier;
 pub mod substitute;
 pub mod timetable;
 pub mod token;

@@ -2,16 +2,14 @@
 //! explains the errors of TLS.
 
 use super::credentials::{Credentials, fingerprint};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use backburn_experiments::server_verifier::{AcceptServer, ServerVerifier};
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use std::sync::Arc;
 
 /// The TLS configuration of an agent that has only a token, which names the authority by its fingerprint.
@@ -27,7 +25,7 @@ pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientCo
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pinned))
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(pinned)))
         .with_no_client_auth();
     Ok(finish_config(config, protocol))
 }
@@ -74,15 +72,15 @@ struct PinnedAuthority {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for PinnedAuthority {
-    fn verify_server_cert(
+impl AcceptServer for PinnedAuthority {
+    fn accept(
         &self,
         certificate: &CertificateDer<'_>,
         between: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let Some(authority) = between
             .iter()
             .find(|shown| fingerprint(shown) == self.authority)
@@ -95,32 +93,7 @@ impl ServerCertVerifier for PinnedAuthority {
             .build()
             .map_err(|error| Error::General(error.to_string()))?
             .verify_server_cert(certificate, between, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+            .map(|_| ())
     }
 }
 

@@ -1,14 +1,13 @@
 //! Which certificates probes accept, and what a failed handshake is worth. Controller and agents use the same configurations.
 
 use super::ProbeError;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use crate::server_verifier::{AcceptServer, ServerVerifier};
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use std::io;
 use std::sync::Arc;
 
@@ -37,7 +36,7 @@ pub fn verifying(
     )
     .build()
     .map_err(|error| error.to_string())?;
-    config(Arc::new(TrustVerifier { by_issuer, trusted }))
+    config(TrustedServers { by_issuer, trusted })
 }
 
 /// A client's configuration that accepts every certificate.
@@ -45,17 +44,17 @@ pub fn verifying(
 /// # Errors
 /// The cryptography has no version of TLS; the text is for people.
 pub fn not_verifying() -> Result<Arc<ClientConfig>, String> {
-    config(Arc::new(NoVerifier(Arc::new(ring::default_provider()))))
+    config(AnyServer)
 }
 
-fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, String> {
+fn config(rule: impl AcceptServer + 'static) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     Ok(Arc::new(
         builder
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(rule)))
             .with_no_client_auth(),
     ))
 }
@@ -89,20 +88,20 @@ pub fn connection_error(error: &io::Error, doing: &str) -> ProbeError {
 /// Accepts certificates that a trusted authority issued, and trusted certificates themselves: `openssl req -x509` makes a certificate that
 /// may issue others, which webpki does not accept for a server even where the certificate itself is trusted.
 #[derive(Debug)]
-struct TrustVerifier {
+struct TrustedServers {
     by_issuer: Arc<WebPkiServerVerifier>,
     trusted: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for TrustVerifier {
-    fn verify_server_cert(
+impl AcceptServer for TrustedServers {
+    fn accept(
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let verified =
             self.by_issuer
                 .verify_server_cert(certificate, intermediates, name, ocsp, now);
@@ -112,84 +111,26 @@ impl ServerCertVerifier for TrustVerifier {
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.trusted.iter().any(|trusted| trusted == certificate) =>
             {
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-                Ok(ServerCertVerified::assertion())
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
             }
-            verified => verified,
+            verified => verified.map(|_| ()),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_issuer
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_issuer
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_issuer.supported_verify_schemes()
     }
 }
 
-/// Accepts every certificate, because the document says `"verify_tls": false`. Signatures are still checked: the peer must hold the key of
-/// the certificate that it shows.
+/// Accepts every certificate, because the document says `"verify_tls": false`.
 #[derive(Debug)]
-struct NoVerifier(Arc<CryptoProvider>);
+struct AnyServer;
 
-impl ServerCertVerifier for NoVerifier {
-    fn verify_server_cert(
+impl AcceptServer for AnyServer {
+    fn accept(
         &self,
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), Error> {
+        Ok(())
     }
 }
