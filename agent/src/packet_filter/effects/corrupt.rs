@@ -1,11 +1,11 @@
 //! Turning a bit of packets as they arrive, as a bad cable does: behind the IP header, whose own checksum the kernel has
 //! verified by then, so that the checksum of TCP, UDP or ICMP is what reveals it.
 
-use super::super::hooks::{HookedChain, HookedChains};
+use super::super::hooks::HookedChains;
 use super::super::ruleset::RulesetBuilder;
 use super::super::{Capabilities, PacketFilter};
-use super::{ActOnPackets, QueueWork, Share, Stage, to_queue};
-use crate::netlink::{Hook, PacketQueue, PacketVerdict};
+use super::{ActOnPackets, QueueWork, Share, Stage, arriving_early, to_queue};
+use crate::netlink::{PacketQueue, PacketVerdict};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -41,9 +41,8 @@ impl ActOnPackets for Corrupt {
     }
 
     fn chains(&self, filter: &PacketFilter) -> HookedChains {
-        let early = filter.early_priority();
         HookedChains {
-            inet: vec![HookedChain::new("arriving", Hook::Prerouting, early)],
+            inet: vec![arriving_early(filter)],
             netdev: Vec::new(),
         }
     }

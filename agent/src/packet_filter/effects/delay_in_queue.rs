@@ -3,11 +3,11 @@
 
 use super::super::delay::Delay;
 use super::super::distribution::Delays;
-use super::super::hooks::{HookedChain, HookedChains};
+use super::super::hooks::HookedChains;
 use super::super::ruleset::RulesetBuilder;
 use super::super::{Capabilities, PacketFilter};
-use super::{ActOnPackets, QueueWork, Share, Stage, to_queue};
-use crate::netlink::{Hook, PacketQueue, PacketVerdict};
+use super::{ActOnPackets, QueueWork, Share, Stage, arriving_early, to_queue};
+use crate::netlink::{PacketQueue, PacketVerdict};
 use crate::precise_timer::{poll_timeout, use_precise_timers};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -45,9 +45,8 @@ impl ActOnPackets for DelayInQueue {
     }
 
     fn chains(&self, filter: &PacketFilter) -> HookedChains {
-        let early = filter.early_priority();
         HookedChains {
-            inet: vec![HookedChain::new("arriving", Hook::Prerouting, early)],
+            inet: vec![arriving_early(filter)],
             netdev: Vec::new(),
         }
     }

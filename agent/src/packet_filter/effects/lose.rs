@@ -3,7 +3,7 @@
 use super::super::hooks::{AFTER_FILTERS, HookedChain, HookedChains, at_devices};
 use super::super::ruleset::RulesetBuilder;
 use super::super::{Capabilities, PacketFilter};
-use super::{ActOnPackets, Share, Stage, lose_silently};
+use super::{ActOnPackets, Share, Stage, arriving_early, lose_silently};
 use crate::netlink::Hook;
 use serde::{Deserialize, Serialize};
 
@@ -65,10 +65,7 @@ pub(super) fn stages(filter: &PacketFilter) -> (Stage, Stage) {
 pub(super) fn chains(filter: &PacketFilter) -> HookedChains {
     let mut chains = HookedChains::default();
     if filter.flows.direction.arrives() {
-        let early = filter.early_priority();
-        chains
-            .inet
-            .push(HookedChain::new("arriving", Hook::Prerouting, early));
+        chains.inet.push(arriving_early(filter));
     }
     if filter.flows.direction.leaves() {
         if filter.drops_in_queue() {

@@ -20,10 +20,10 @@ pub use reject::{Reject, RejectWith};
 pub use shape::Shape;
 
 use super::expressions::one_of;
-use super::hooks::HookedChains;
+use super::hooks::{HookedChain, HookedChains};
 use super::ruleset::RulesetBuilder;
 use super::{AFFECTED, Capabilities, PacketFilter, Shaping};
-use crate::netlink::{Compare, Expression, PacketQueue, RuleVerdict, TableFamily};
+use crate::netlink::{Compare, Expression, Hook, PacketQueue, RuleVerdict, TableFamily};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -210,9 +210,7 @@ impl Share {
             Share::Percent(percent)
         }
     }
-}
 
-impl Share {
     /// The packets, for people: `lose all packets of`.
     fn describe(self, verb: &str) -> String {
         match self {
@@ -235,6 +233,11 @@ impl RulesetBuilder<'_> {
         steps.extend([Expression::Counter, action]);
         self.rule(chain, &steps, AFFECTED);
     }
+}
+
+/// The chain that arriving packets come to first, whoever they are for.
+fn arriving_early(filter: &PacketFilter) -> HookedChain {
+    HookedChain::new("arriving", Hook::Prerouting, filter.early_priority())
 }
 
 /// What sends packets to the packet queue.
