@@ -35,8 +35,7 @@ pub struct ActiveHalt {
 }
 
 /// What a halt did.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone)]
 pub struct HaltReport {
     /// The runs that were told to end.
     pub runs: Vec<String>,
@@ -53,8 +52,7 @@ pub struct HaltReport {
 }
 
 /// What an agent did in a halt.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone)]
 pub struct HaltedAgent {
     /// The name of the agent.
     pub agent: String,
