@@ -98,6 +98,15 @@ fn ended(report: &Report) -> Option<EndedInjection> {
     }
 }
 
+/// An agent that has paused the victim as injection `one`, and whose lease is a minute.
+fn pausing(place: &Place, victim: &Sleeper, duration: HumanDuration) -> Served {
+    let (mut served, _) = Served::start(place, &json!({}));
+    served.beats(HumanDuration::seconds(60));
+    served.says(&pause("one", victim, duration));
+    hear(&mut served, injected);
+    served
+}
+
 fn refused(number: u64) -> impl Fn(&Report) -> Option<Refusal> {
     move |report| match report {
         Report::Refused { request, refusal } if *request == number => Some(refusal.clone()),
@@ -174,10 +183,7 @@ fn fault_beside_hung_lookups_ends_in_time() {
     in_namespaces(&PROGRAMS, || {
         let (place, files) = (Place::default(), HungFiles::new());
         let victims = [Sleeper::start(), Sleeper::start()];
-        let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(HumanDuration::seconds(60));
-        served.says(&pause("one", &victims[0], HumanDuration::millis(1500)));
-        hear(&mut served, injected);
+        let mut served = pausing(&place, &victims[0], HumanDuration::millis(1500));
         // Each of these waits for a file system that does not answer.
         let (pid_file, folder) = (files.path("pid"), files.path("folder"));
         let hung = [
@@ -300,10 +306,7 @@ fn fault_while_a_name_server_is_silent_ends_in_time() {
         // It takes every question and answers none.
         let _silent = std::net::UdpSocket::bind("127.0.0.1:53").expect("nobody else is here");
         let victim = Sleeper::start();
-        let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(HumanDuration::seconds(60));
-        served.says(&pause("one", &victim, HumanDuration::millis(1500)));
-        hear(&mut served, injected);
+        let mut served = pausing(&place, &victim, HumanDuration::millis(1500));
         for number in 10..14 {
             let arguments = json!({"to": "nobody.example.org", "percent": 10});
             let id = format!("named-{number}");
@@ -370,10 +373,7 @@ fn reverts_with_a_locked_ledger_do_not_wait() {
 fn stopped_worker_is_ended_by_its_guardian() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
-        let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(HumanDuration::seconds(60));
-        served.says(&pause("one", &victim, HumanDuration::seconds(600)));
-        hear(&mut served, injected);
+        let mut served = pausing(&place, &victim, HumanDuration::seconds(600));
         send(worker_of(&served), Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
         assert_eq!(
@@ -407,10 +407,7 @@ fn stopped_worker_at_rest_is_left_alone_and_ended_on_request() {
 fn stopped_guardian_is_ended_by_the_worker() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
-        let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(HumanDuration::seconds(60));
-        served.says(&pause("one", &victim, HumanDuration::seconds(600)));
-        hear(&mut served, injected);
+        let mut served = pausing(&place, &victim, HumanDuration::seconds(600));
         send(served.agent.id() as i32, Signal::SIGSTOP);
         let ended = hear(&mut served, ended);
         assert_eq!(
@@ -428,10 +425,7 @@ fn stopped_guardian_is_ended_by_the_worker() {
 fn status_of_a_stopped_agent_says_so() {
     in_namespaces(&PROGRAMS, || {
         let (place, victim) = (Place::default(), Sleeper::start());
-        let (mut served, _) = Served::start(&place, &json!({}));
-        served.beats(HumanDuration::seconds(60));
-        served.says(&pause("one", &victim, HumanDuration::seconds(3)));
-        hear(&mut served, injected);
+        let mut served = pausing(&place, &victim, HumanDuration::seconds(3));
         let both = [served.agent.id() as i32, worker_of(&served)];
         let status = || {
             let mut status = place.agent(&["status", "--json"], None);
