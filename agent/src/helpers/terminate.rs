@@ -3,8 +3,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::listed;
 use super::evidence::effect;
-use super::spec::{AlteredPlace, Helper, HelperSpec, listed};
+use super::helper::{AlteredPlace, Helper};
+use super::memory::MemoryBallast;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -77,8 +79,10 @@ impl Helper for Terminate {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = MemoryBallast;
+
+    fn substitute(_: &Value) -> Option<MemoryBallast> {
+        Some(MemoryBallast::NONE)
     }
 
     fn effect_outlasts_helper(&self) -> bool {

@@ -9,18 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The circles of imports that are left to be opened. This list only shrinks.
-const KNOWN_CIRCLES: &[(&str, &str)] = &[
-    (
-        "experiments",
-        "{argv, chaostoolkit, document, journal, probes, redact, select, wire}",
-    ),
-    ("agent", "engine::{active_injection, supervisor_return}"),
-    (
-        "agent",
-        "helpers::{bootstrap, cpu, disk, dns_answers, freeze, memory, packet_filter, proxy, spec, terminate}",
-    ),
-    ("agent", "ledger::{entry, namespaces}"),
-];
+const KNOWN_CIRCLES: &[(&str, &str)] = &[(
+    "experiments",
+    "{argv, chaostoolkit, document, journal, probes, redact, select, wire}",
+)];
 
 /// The names that stand for several types yet, with how many. This list only shrinks.
 const KNOWN_TWINS: &[(&str, usize)] = &[("Owner", 2), ("Progress", 2), ("Rejection", 2)];

@@ -12,8 +12,10 @@ pub use stream_effects::{Slicer, StreamEffects};
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::size;
 use super::evidence::{effect, effect_of_living};
-use super::spec::{AlteredPlace, Helper, HelperSpec, size};
+use super::helper::{AlteredPlace, Helper};
+use super::memory::MemoryBallast;
 use crate::precise_timer::use_precise_timers;
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -183,8 +185,10 @@ impl Helper for Proxy {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = MemoryBallast;
+
+    fn substitute(_: &Value) -> Option<MemoryBallast> {
+        Some(MemoryBallast::NONE)
     }
 }
 
