@@ -16,6 +16,7 @@ pub mod json;
 pub mod probes;
 pub mod problem;
 pub mod providers;
+mod python;
 pub mod redact;
 pub mod schema;
 pub mod select;

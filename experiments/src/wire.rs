@@ -3,6 +3,8 @@
 //!
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
+pub use crate::probes::ProbeOutcome;
+
 use crate::document::{HostProvider, HostRule, Provider};
 use crate::{HumanDuration, Problem};
 use serde::{Deserialize, Serialize};
@@ -213,18 +215,6 @@ pub enum Report {
         /// What was seen, in a few words.
         seen: String,
     },
-}
-
-/// What came back from what was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbeOutcome {
-    /// The value.
-    Output(Value),
-    /// What is measured did not answer, and why we think so: judged outside.
-    NoAnswer(String),
-    /// The check itself is broken: judged unknown.
-    Broken(String),
 }
 
 /// An agent introduces itself.

@@ -15,8 +15,8 @@ mod typed_value;
 pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
 
 use crate::Problem;
-use crate::chaostoolkit::python;
 use crate::problem::{MAX_COMPARED_WORDS, at_index, at_key, list_words, nearest};
+use crate::python;
 use serde_json::{Map, Value};
 use size::Budget;
 use source::{is_source, resolve_one};
