@@ -1,8 +1,9 @@
 //! `backburn tokens`, `backburn join-token` and `backburn audit`: who may use the controller, and who did what.
 
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
+use super::ControllerOptions;
 use super::client::{Client, path_segment};
-use super::{ControllerOptions, columns};
 use backburn::api::types::{
     AuditLogEntry, AuditVerification, JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo,
     TokenRequest,
@@ -14,6 +15,9 @@ use jiff::Timestamp;
 pub(in crate::cli) struct TokensCommand {
     #[command(subcommand)]
     action: Option<TokensAction>,
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -63,7 +67,14 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
     match &command.action {
         None => {
             let tokens: Vec<TokenInfo> = client.get("/api/v1/tokens")?;
-            print(&columns(&tokens.iter().map(row).collect::<Vec<_>>()));
+            match command.json {
+                true => print_json(&tokens),
+                false => print_table(
+                    ["ID", "NAME", "PERSON", "ROLE", "CREATED", "VALID"],
+                    tokens.iter().map(row),
+                    "there are no tokens",
+                ),
+            }
         }
         Some(TokensAction::Make {
             name,
@@ -143,17 +154,18 @@ fn is_over(token: &TokenInfo) -> bool {
     token.revoked.is_some() || expires.is_some_and(|at: Timestamp| at <= Timestamp::now())
 }
 
-fn row(token: &TokenInfo) -> Vec<String> {
+fn row(token: &TokenInfo) -> [String; 6] {
     let validity = match (&token.revoked, &token.expires) {
         (Some(at), _) => format!("revoked {at}"),
         (None, Some(at)) => format!("until {at}"),
         (None, None) => "for ever".into(),
     };
-    vec![
+    [
         token.id.clone(),
         token.name.clone(),
         token.person.clone(),
         token.role.clone(),
+        token.created.clone(),
         validity,
     ]
 }
