@@ -1,11 +1,13 @@
 //! `backburn schedules`: lists upcoming scheduled runs, of files or of the experiments that a controller stores.
 
 use super::experiment_source::{self, Variables};
+use super::output::shown_path;
 use super::remote::ControllerOptions;
 use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use backburn::api::types::UpcomingRuns;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::timetable::{ScheduledTime, Timetable};
 use clap::Args;
 use jiff::Timestamp;
@@ -51,9 +53,13 @@ fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
         ..
     } in schedules
     {
-        print(&format!("{experiment} ({time_zone})\n"));
+        print(&format!(
+            "{} ({})\n",
+            escape(&experiment),
+            escape(&time_zone)
+        ));
         for time in times {
-            print(&format!("  {time}\n"));
+            print(&format!("  {}\n", escape(&time)));
         }
     }
     Ok(0)
@@ -101,7 +107,11 @@ fn list_files(command: &SchedulesCommand) -> u8 {
             }));
             continue;
         }
-        print(&format!("{}: {}\n", file.display(), document.title));
+        print(&format!(
+            "{}: {}\n",
+            shown_path(file),
+            escape(&document.title)
+        ));
         match (&document.schedule, &table) {
             (Some(schedule), Some(table)) => {
                 print(&format!("  {}\n", describe(schedule)));

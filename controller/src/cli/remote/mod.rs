@@ -12,8 +12,14 @@ pub(super) mod tokens;
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
 
-/// Formats rows in columns, each as wide as its longest cell.
+use backburn_experiments::terminal_text::escape;
+
+/// Formats rows in columns, each as wide as its longest cell. Cells are escaped.
 fn columns(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|text| escape(text)).collect())
+        .collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let lengths = rows.iter().filter_map(|row| row.get(column));
@@ -21,7 +27,7 @@ fn columns(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (text, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{text:<width$}  "));
