@@ -1,7 +1,8 @@
 //! `backburn tokens`, `backburn join-token` and `backburn audit`: who may use the controller, and who did what.
 
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
-use super::{ControllerOptions, columns};
+use super::ControllerOptions;
 use backburn::api::types::{
     AuditLogEntry, AuditVerification, JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest,
 };
@@ -11,6 +12,9 @@ use clap::{Args, Subcommand};
 pub(in crate::cli) struct TokensCommand {
     #[command(subcommand)]
     action: Option<TokensAction>,
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -53,7 +57,14 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
     match &command.action {
         None => {
             let tokens: Vec<TokenInfo> = client.get("/api/v1/tokens")?;
-            print(&columns(&tokens.iter().map(row).collect::<Vec<_>>()));
+            match command.json {
+                true => print_json(&tokens),
+                false => print_table(
+                    ["ID", "NAME", "ROLE", "CREATED", "VALID"],
+                    tokens.iter().map(row),
+                    "there are no tokens",
+                ),
+            }
         }
         Some(TokensAction::Make { name, role, lasts }) => {
             let request = TokenRequest {
@@ -72,16 +83,17 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
     Ok(0)
 }
 
-fn row(token: &TokenInfo) -> Vec<String> {
+fn row(token: &TokenInfo) -> [String; 5] {
     let validity = match (&token.revoked, &token.expires) {
         (Some(at), _) => format!("revoked {at}"),
         (None, Some(at)) => format!("until {at}"),
         (None, None) => "for ever".into(),
     };
-    vec![
+    [
         token.id.clone(),
         token.name.clone(),
         token.role.clone(),
+        token.created.clone(),
         validity,
     ]
 }
