@@ -21,6 +21,7 @@ pub mod redact;
 pub mod schema;
 pub mod select;
 pub mod server_verifier;
+mod size_in_memory;
 pub mod substitute;
 pub mod terminal_text;
 pub mod text_table;

@@ -5,6 +5,7 @@ mod controller;
 mod demo;
 mod experiment_source;
 mod junit;
+mod junit_xml;
 mod manual;
 mod output;
 mod palette;

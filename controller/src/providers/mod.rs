@@ -5,6 +5,7 @@
 
 mod capture;
 mod dns;
+mod dns_message;
 mod http;
 mod preflight;
 mod process;

@@ -12,8 +12,9 @@ mod source;
 mod template;
 mod typed_value;
 
-pub(crate) use size::size_in_memory;
-pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
+pub use crate::size_in_memory::{
+    MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES,
+};
 
 use crate::Problem;
 use crate::document::located_steps;
