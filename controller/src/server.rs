@@ -78,6 +78,7 @@ impl Server {
             );
         }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
         tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
@@ -135,6 +136,7 @@ impl Server {
             }
         }
         schedules.abort();
+        rules.abort();
         // Agents and clients are served while the runs end, because that needs both.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);

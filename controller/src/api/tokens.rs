@@ -183,7 +183,9 @@ pub async fn revoke(
     let service = Arc::clone(&api.service);
     blocking(move || -> Result<(), ApiProblem> {
         service.store().revoke_api_token(&id, Timestamp::now())?;
-        Ok(service.audit(&who, "revoke token", &id, "done", json!({}))?)
+        service.audit(&who, "revoke token", &id, "done", json!({}))?;
+        // What its bearer waits for may not start any more.
+        Ok(service.end_lapsed_waits()?)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

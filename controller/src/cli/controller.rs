@@ -142,8 +142,14 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
     let authority = CertificateAuthority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
+    let catalogue: Vec<_> = (backburn_agent::faults::FAULTS.iter())
+        .map(backburn_agent::faults::Fault::describe)
+        .collect();
     let policy = match &command.policy {
-        Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
+        Some(path) => {
+            let faults: Vec<&str> = catalogue.iter().map(|fault| fault.name.as_str()).collect();
+            FleetPolicy::load(path, &faults).map_err(|error| failed(&error))?
+        }
         None => FleetPolicy::default(),
     };
     let made = create_first_token(store.as_ref(), &authority, &command.data.data)
@@ -153,11 +159,10 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
         store,
         fleet: Arc::new(Fleet::new(command.lease)),
         policy,
+        policy_file: command.policy.clone(),
+        approval_expires: command.approval_expires,
         check: Box::new(super::experiment_source::check_with),
-        catalogue: backburn_agent::faults::FAULTS
-            .iter()
-            .map(backburn_agent::faults::Fault::describe)
-            .collect(),
+        catalogue,
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;

@@ -114,6 +114,7 @@ impl World {
             seed: 7,
             frequency: self.frequency,
             sha256: None,
+            approval: None,
             agent_pool: self.start().into(),
             journal: Box::new(JournalFile::open(path.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
