@@ -195,7 +195,7 @@ async fn run_request(
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        person: who.person().to_owned(),
+        person: who.person.clone(),
         because: Trigger::Asked,
     })
 }

@@ -32,7 +32,7 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
-        person: who.person().to_owned(),
+        person: who.person.clone(),
         because: Trigger::Asked,
     }
 }

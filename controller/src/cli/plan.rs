@@ -107,7 +107,7 @@ fn exit_code(plan: &RunPlan) -> u8 {
 }
 
 /// Formats a plan; its warnings go to stderr.
-fn format_plan(plan: &RunPlan) -> String {
+pub(super) fn format_plan(plan: &RunPlan) -> String {
     let mut out = format!("{}\n", plan.title);
     for warning in &plan.warnings {
         print_stderr(&format!("warning: {warning}\n"));

@@ -122,13 +122,13 @@ impl Service {
         if is_asker(&waiting, who) {
             let what = match waiting.run.new.who == who.name {
                 true => format!("`{}` asked for this run", who.name),
-                false => format!("`{}`, who has token `{}`, asked for this run", who.person(), who.name),
+                false => format!("`{}`, who has token `{}`, asked for this run", who.person, who.name),
             };
             return Err(Refusal::new("policy", what).hint("another person must approve it").into());
         }
         let (spec, experiment) = self.waiting_spec(&waiting)?;
         let seed = waiting.run.new.seed;
-        match self.decide(&spec, Some(who.person()), &experiment, seed)? {
+        match self.decide(&spec, Some(&who.person), &experiment, seed)? {
             PolicyDecision::Allow => {}
             PolicyDecision::Refuse(refusal) => return Err(refusal.into()),
             PolicyDecision::RequireApproval(rule) => return Err(super::runs::approval_required(&rule).into()),
@@ -165,7 +165,7 @@ impl Service {
             by: who.name.clone(),
             fingerprint,
         };
-        self.launch(&taken.run.new, experiment, spec, Some((approval, who.person().to_owned())))
+        self.launch(&taken.run.new, experiment, spec, Some((approval, who.person.clone())))
     }
 
     /// What a waiting run was asked for with.
@@ -284,7 +284,7 @@ impl Service {
                 found => drop(found?),
             }
         }
-        Ok(match self.standing(&new.who)? {
+        Ok(match self.standing(&new.who, &waiting.approval.person)? {
             Ok(_) => None,
             Err(why) => Some(Refusal::new("approval", format!("{}; it asked for this run", why.what))),
         })
@@ -298,7 +298,7 @@ fn not_waiting(id: &str) -> Refusal {
 
 /// Whether the same person asked for the run, with whatever token.
 fn is_asker(waiting: &WaitingRun, who: &Actor) -> bool {
-    waiting.run.new.who == who.name || waiting.approval.person == who.person()
+    waiting.run.new.who == who.name || waiting.approval.person == who.person
 }
 
 /// What is different in a plan, in a few words.

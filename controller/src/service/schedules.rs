@@ -133,7 +133,8 @@ impl Service {
             }
             let state = self.schedule_state(&experiment.name)?;
             let who = state.who.unwrap_or(experiment.who);
-            let stopped = self.standing(&who)?.err().map(|refusal| refusal.what);
+            let person = state.person.unwrap_or_else(|| who.clone());
+            let stopped = self.standing(&who, &person)?.err().map(|refusal| refusal.what);
             found.push(ScheduledExperiment {
                 experiment: experiment.name,
                 version: experiment.version,
@@ -167,7 +168,7 @@ impl Service {
     pub fn own_schedule(&self, experiment: &str, who: &Actor) -> Result<(), StoreError> {
         let owned = ScheduleState {
             who: Some(who.name.clone()),
-            person: Some(who.person().to_owned()),
+            person: Some(who.person.clone()),
             stopped: None,
             ..self.schedule_state(experiment)?
         };
@@ -181,7 +182,7 @@ impl Service {
     pub fn owns_schedule(&self, experiment: &str, who: &Actor) -> Result<bool, StoreError> {
         let state = self.schedule_state(experiment)?;
         let is_own = state.who.as_deref() == Some(&who.name)
-            && state.person.as_deref() == Some(who.person());
+            && state.person.as_deref() == Some(&who.person);
         Ok(is_own && state.stopped.is_none())
     }
 
@@ -499,7 +500,7 @@ impl Service {
             who,
             because: Trigger::Schedule,
         };
-        let stopped = self.standing(&spec.who)?.err().map(|why| why.what);
+        let stopped = self.standing(&spec.who, &spec.person)?.err().map(|why| why.what);
         if state.stopped != stopped {
             state.stopped.clone_from(&stopped);
             self.set_schedule_state(&kept.name, &state)?;

@@ -1,7 +1,8 @@
 //! `backburn agents`: lists, examines and revokes a controller's agents.
 
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
-use super::{ControllerOptions, columns};
+use super::ControllerOptions;
 use backburn::api::types::{AgentInfo, DoctorFinding};
 use clap::{Args, Subcommand};
 
@@ -67,7 +68,14 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, CommandFailure
 }
 
 fn print_agents(agents: &[AgentInfo]) {
-    print(&columns(&agents.iter().map(row).collect::<Vec<_>>()));
+    print_table(
+        ["NAME", "STATE", "OWES", "LABELS"],
+        agents.iter().map(row),
+        "no agents have joined",
+    );
+    if agents.is_empty() {
+        return;
+    }
     let connected = agents.iter().filter(|agent| agent.connected).count();
     let unresponsive = match agents.iter().filter(|agent| agent.unresponsive).count() {
         0 => String::new(),
@@ -96,7 +104,7 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
     out
 }
 
-fn row(agent: &AgentInfo) -> Vec<String> {
+fn row(agent: &AgentInfo) -> [String; 4] {
     let state = match (&agent.revoked, agent.connected, &agent.runs[..]) {
         (Some(_), _, _) => "revoked".to_owned(),
         (None, true, []) => "connected".to_owned(),
@@ -110,12 +118,12 @@ fn row(agent: &AgentInfo) -> Vec<String> {
     };
     let owed = match agent.owed.len() {
         0 => String::new(),
-        count => format!("OWES {count}"),
+        count => count.to_string(),
     };
     let labels: Vec<String> = agent
         .labels
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    vec![agent.name.clone(), state, owed, labels.join(" ")]
+    [agent.name.clone(), state, owed, labels.join(" ")]
 }

@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// Sends a POST request with a body and waits for the whole answer.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// Sends a request within a runtime and waits for the whole answer. An answer without content is read as `null`.
-    pub(super) async fn request<T: DeserializeOwned>(
+    pub(in crate::cli) async fn request<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
@@ -242,6 +242,18 @@ impl Client {
     }
 }
 
+/// A text as one segment of a path (RFC 3986).
+pub(super) fn path_segment(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_.~@".contains(&byte) {
+            true => segment.push(char::from(byte)),
+            false => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
 /// The JSON text of a request's body.
 pub(super) fn to_json(body: &impl Serialize) -> Result<String, CommandFailure> {
     serde_json::to_string(body).map_err(|error| CommandFailure::invalid(error.to_string()))
@@ -263,6 +275,9 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
         if let Some(hint) = &problem.hint {
             message.push_str(&format!("\n    hint: {hint}"));
         }
+    }
+    if let Some(run) = &problem.run {
+        message.push_str(&format!("\nrun {run} is recorded as not started"));
     }
     if let Some(hint) = &problem.hint {
         message.push_str(&format!("\nhint: {hint}"));

@@ -2,12 +2,13 @@
 
 use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::report;
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::client::{Client, to_json};
 use super::follow::follow;
-use super::{ControllerOptions, RemoteExperiment, columns};
+use super::{ControllerOptions, RemoteExperiment};
 use backburn::api::types::{
-    ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
+    ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
 use backburn_experiments::HumanDuration;
@@ -43,29 +44,46 @@ pub(in crate::cli) fn run(
         options
             .experiment
             .run(&client, options.seed, options.variables)?;
-    if let Some(ApprovalInfo { id, rule, .. }) = &started.approval {
-        print_stderr(&format!(
-            "the run waits for an approval, which the controller's rule `{rule}` requires\nhint: another person approves it with `backburn approve {id}`; then `backburn runs {id} --follow` shows it\n"
-        ));
-        match options.json {
-            true => print_json_line(&started),
-            false => print(&format!("{id}\n")),
+    if let Some(waiting) = &started.approval {
+        if !options.wait {
+            print_stderr(&waiting_message(waiting));
+            match options.json {
+                true => print_json_line(&started),
+                false => print(&format!("{}\n", waiting.id)),
+            }
+            return Ok((WAITING_FOR_APPROVAL, None));
         }
-        return Ok((WAITING_FOR_APPROVAL, None));
+        print_stderr(&format!(
+            "{}waiting for approval; Ctrl-C withdraws the run\n",
+            waiting_message(waiting)
+        ));
     }
-    let run = started.run.unwrap_or_default();
+    let approval = started.approval.map(|waiting| waiting.id);
+    let is_waiting = approval.is_some();
+    let run = started.run.or(approval).unwrap_or_default();
     if !options.wait {
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    print_stderr(&format!(
-        "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
-    ));
+    if !is_waiting {
+        print_stderr(&format!(
+            "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
+        ));
+    }
     let followed = watch(&client, &run, options.json, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
         None => (EXIT_INTERRUPTED, None),
     })
+}
+
+/// Says that a run waits for approval, and who can do what about it.
+fn waiting_message(waiting: &ApprovalInfo) -> String {
+    let (id, rule) = (&waiting.id, &waiting.rule);
+    format!(
+        "run {id} waits for an approval, which the controller's rule `{rule}` requires, until {}\nhint: another person looks at its plan with `backburn approvals {id}`, and approves it with `backburn approve {id}`; `backburn runs {id} --follow` follows it\n",
+        waiting.expires
+    )
 }
 
 /// What Ctrl-C does while a run is followed.
@@ -215,16 +233,24 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         return Ok(0);
     }
     let row = |run: RunInfo| {
-        let outcome = run.outcome.unwrap_or_else(|| "open".into());
-        vec![
+        let outcome = run.outcome.unwrap_or_else(|| match run.state.as_str() {
+            "waiting-for-approval" => "waiting for approval".into(),
+            _ => "open".into(),
+        });
+        [
             run.id,
             outcome,
+            run.started,
             run.experiment.unwrap_or_default(),
             run.who,
             run.title,
         ]
     };
-    print(&columns(&runs.into_iter().map(row).collect::<Vec<_>>()));
+    print_table(
+        ["RUN", "OUTCOME", "STARTED", "EXPERIMENT", "WHO", "TITLE"],
+        runs.into_iter().map(row),
+        "no runs were found",
+    );
     Ok(0)
 }
 
@@ -255,45 +281,3 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> 
     Ok(0)
 }
 
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApprovalsCommand {
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approvals`.
-pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let approvals: Vec<ApprovalInfo> = client.get("/api/v1/approvals")?;
-    let row = |approval: ApprovalInfo| {
-        vec![
-            approval.id,
-            approval.experiment,
-            approval.who,
-            approval.rule,
-            approval.at,
-        ]
-    };
-    print(&columns(
-        &approvals.into_iter().map(row).collect::<Vec<_>>(),
-    ));
-    Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApproveCommand {
-    /// Id of the run, as `backburn approvals` shows it
-    #[arg(value_name = "ID")]
-    id: String,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approve`.
-pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let path = format!("/api/v1/approvals/{}", command.id);
-    let started: ApprovedRun = runtime()?.block_on(client.request("POST", &path, None))?;
-    print(&format!("{}\n", started.run));
-    Ok(0)
-}

@@ -1,11 +1,5 @@
--- Version 2: runs that wait for approval. Such a run is open and has no events.
+-- Version 2: tokens belong to people, and people to teams.
 
-CREATE TABLE approvals (
-    run TEXT NOT NULL PRIMARY KEY REFERENCES runs (id),
-    person TEXT NOT NULL, -- who asked for it
-    rule TEXT NOT NULL, -- of the controller's policy
-    variables TEXT NOT NULL, -- JSON
-    plan TEXT, -- JSON, as people are shown it; null for a run of version 1
-    fingerprint TEXT, -- of the plan
-    expires TEXT NOT NULL
-) STRICT;
+ALTER TABLE api_tokens ADD COLUMN person TEXT; -- null means the token's name
+ALTER TABLE api_tokens ADD COLUMN teams TEXT; -- JSON; null or empty means all
+ALTER TABLE api_tokens ADD COLUMN origin TEXT; -- null means that an admin made it
