@@ -8,8 +8,8 @@ use super::openapi::ProblemStatus;
 use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
 use super::types::{
-    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan,
-    StopRequest, StopResult,
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan, StopRequest,
+    StopResult,
 };
 use crate::service;
 use crate::store::{self, RunFilter};

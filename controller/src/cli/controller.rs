@@ -229,6 +229,7 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
+    service.record_policy().map_err(|error| failed(&error))?;
     let names = match command.names.is_empty() {
         false => command.names.clone(),
         true => default_names(),

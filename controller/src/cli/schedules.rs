@@ -141,7 +141,14 @@ fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
         }
     });
     print_table(
-        ["EXPERIMENT", "VERSION", "AT", "TIME ZONE", "RIGHTS OF", "STATE"],
+        [
+            "EXPERIMENT",
+            "VERSION",
+            "AT",
+            "TIME ZONE",
+            "RIGHTS OF",
+            "STATE",
+        ],
         rows,
         "no stored experiment has a schedule",
     );

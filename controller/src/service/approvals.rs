@@ -6,7 +6,9 @@ use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service};
 use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;
 use crate::runner::{self, Preview, RunApproval};
-use crate::store::{ApprovalRecord, AuditRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun};
+use crate::store::{
+    ApprovalRecord, AuditRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
+};
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::wire::Refusal;
 use jiff::{SignedDuration, Timestamp};
@@ -55,7 +57,8 @@ impl Service {
         rule: String,
     ) -> Result<WaitingRun, RunStartError> {
         let (plan, fingerprint) = self.plan_for_approval(&new.id, new.seed, spec, experiment)?;
-        let lasts = SignedDuration::try_from(self.approval_expires.0).unwrap_or(SignedDuration::MAX);
+        let lasts =
+            SignedDuration::try_from(self.approval_expires.0).unwrap_or(SignedDuration::MAX);
         let expires = new.started.checked_add(lasts).unwrap_or(Timestamp::MAX);
         let approval = ApprovalRecord {
             run: new.id.clone(),
@@ -84,8 +87,14 @@ impl Service {
         let preview = on_own_thread(preview)?;
         let refused = preview.injections.iter().find_map(|injection| {
             let refusal = injection.refusal.as_ref()?;
-            let what = format!("action `{}` on `{}`: {}", injection.activity, injection.agent, refusal.what);
-            Some(Refusal { what, ..refusal.clone() })
+            let what = format!(
+                "action `{}` on `{}`: {}",
+                injection.activity, injection.agent, refusal.what
+            );
+            Some(Refusal {
+                what,
+                ..refusal.clone()
+            })
         });
         if let Some(refusal) = refused {
             return Err(refusal.into());
@@ -94,7 +103,9 @@ impl Service {
             return Err(Refusal::new("missing", missing.what.clone()).into());
         }
         let fingerprint = preview.fingerprint.clone();
-        let variables = experiment.redactor.value(Value::Object(spec.variables.clone()));
+        let variables = experiment
+            .redactor
+            .value(Value::Object(spec.variables.clone()));
         let plan = ApprovalPlan {
             preview,
             variables: variables.as_object().cloned().unwrap_or_default(),
@@ -122,16 +133,23 @@ impl Service {
         if is_asker(&waiting, who) {
             let what = match waiting.run.new.who == who.name {
                 true => format!("`{}` asked for this run", who.name),
-                false => format!("`{}`, who has token `{}`, asked for this run", who.person, who.name),
+                false => format!(
+                    "`{}`, who has token `{}`, asked for this run",
+                    who.person, who.name
+                ),
             };
-            return Err(Refusal::new("policy", what).hint("another person must approve it").into());
+            return Err(Refusal::new("policy", what)
+                .hint("another person must approve it")
+                .into());
         }
         let (spec, experiment) = self.waiting_spec(&waiting)?;
         let seed = waiting.run.new.seed;
         match self.decide(&spec, Some(&who.person), &experiment, seed)? {
             PolicyDecision::Allow => {}
             PolicyDecision::Refuse(refusal) => return Err(refusal.into()),
-            PolicyDecision::RequireApproval(rule) => return Err(super::runs::approval_required(&rule).into()),
+            PolicyDecision::RequireApproval(rule) => {
+                return Err(super::runs::approval_required(&rule).into());
+            }
         }
         let (now_plan, fingerprint) = self.plan_for_approval(id, seed, &spec, &experiment)?;
         let stored = waiting.approval.fingerprint.as_deref();
@@ -152,12 +170,17 @@ impl Service {
         if let Some(seen) = plan
             && (seen.len() < MIN_FINGERPRINT_DIGITS || !fingerprint.starts_with(seen))
         {
-            let what = format!("plan `{}` is not the plan of run `{id}`", seen.escape_debug());
+            let what = format!(
+                "plan `{}` is not the plan of run `{id}`",
+                seen.escape_debug()
+            );
             return Err(Refusal::new("approval", what)
                 .hint(format!("`backburn approvals {id}` shows its plan"))
                 .into());
         }
-        let taken = self.store.take_waiting_run(id, Some(&fingerprint), Timestamp::now())?;
+        let taken = self
+            .store
+            .take_waiting_run(id, Some(&fingerprint), Timestamp::now())?;
         let Some(taken) = taken else {
             return Err(not_waiting(id).into());
         };
@@ -165,7 +188,12 @@ impl Service {
             by: who.name.clone(),
             fingerprint,
         };
-        self.launch(&taken.run.new, experiment, spec, Some((approval, who.person.clone())))
+        self.launch(
+            &taken.run.new,
+            experiment,
+            spec,
+            Some((approval, who.person.clone())),
+        )
     }
 
     /// What a waiting run was asked for with.
@@ -174,7 +202,9 @@ impl Service {
         let Some(reference) = &new.experiment else {
             return Err(not_waiting(&new.id).into());
         };
-        let kept = self.store.experiment(&reference.name, Some(reference.version))?;
+        let kept = self
+            .store
+            .experiment(&reference.name, Some(reference.version))?;
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document),
             reference: Some(reference.clone()),
@@ -270,7 +300,10 @@ impl Service {
     fn lapse(&self, waiting: &WaitingRun) -> Result<Option<Refusal>, StoreError> {
         let new = &waiting.run.new;
         if waiting.approval.expires <= Timestamp::now() {
-            let what = format!("nobody approved it before {}", waiting.approval.expires.strftime("%F %T UTC"));
+            let what = format!(
+                "nobody approved it before {}",
+                waiting.approval.expires.strftime("%F %T UTC")
+            );
             return Ok(Some(Refusal::new("approval", what).hint(
                 "start it again; the controller's `--approval-expires` says how long a run waits",
             )));
@@ -286,14 +319,20 @@ impl Service {
         }
         Ok(match self.standing(&new.who, &waiting.approval.person)? {
             Ok(_) => None,
-            Err(why) => Some(Refusal::new("approval", format!("{}; it asked for this run", why.what))),
+            Err(why) => Some(Refusal::new(
+                "approval",
+                format!("{}; it asked for this run", why.what),
+            )),
         })
     }
 }
 
 fn not_waiting(id: &str) -> Refusal {
-    Refusal::new("not-there", format!("no run `{}` waits for approval", id.escape_debug()))
-        .hint("`backburn approvals` lists those that do")
+    Refusal::new(
+        "not-there",
+        format!("no run `{}` waits for approval", id.escape_debug()),
+    )
+    .hint("`backburn approvals` lists those that do")
 }
 
 /// Whether the same person asked for the run, with whatever token.
@@ -314,7 +353,11 @@ fn difference(before: Option<&Value>, now: &Value) -> String {
             before.preview.agents.join(", ")
         );
     }
-    let pairs = before.preview.injections.iter().zip(&now.preview.injections);
+    let pairs = before
+        .preview
+        .injections
+        .iter()
+        .zip(&now.preview.injections);
     for (one, other) in pairs {
         let victims = |plan: &runner::PreviewedInjection| -> Vec<String> {
             let victims = plan.plan.iter().flat_map(|plan| &plan.victims);
@@ -331,7 +374,8 @@ fn difference(before: Option<&Value>, now: &Value) -> String {
             );
         }
     }
-    "its victims have been replaced by others of the same names, or its addresses have changed".into()
+    "its victims have been replaced by others of the same names, or its addresses have changed"
+        .into()
 }
 
 /// Does asynchronous work on a thread of its own, so that the caller may be a task or not.
@@ -348,6 +392,10 @@ fn on_own_thread<T: Send>(
             runtime.block_on(work)
         });
         let done = thread.join();
-        done.unwrap_or_else(|_| Err(failed("the plan could not be made because of a bug in Backburn".into())))
+        done.unwrap_or_else(|_| {
+            Err(failed(
+                "the plan could not be made because of a bug in Backburn".into(),
+            ))
+        })
     })
 }

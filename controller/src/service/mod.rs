@@ -14,8 +14,8 @@ mod policy_file;
 mod recovery;
 mod requested_document;
 mod retention;
-mod rights;
 mod revocation;
+mod rights;
 mod rule_watch;
 mod run_load;
 mod run_spec;
@@ -24,7 +24,9 @@ mod schedules;
 
 pub use approvals::ApprovalPlan;
 pub use halt::{ActiveHalt, HaltReport};
-pub use policy::{CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
+pub use policy::{
+    CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
+};
 pub use policy_file::PolicyReloadError;
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;
@@ -33,10 +35,10 @@ pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
 use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
-use backburn_experiments::{HumanDuration, Problem};
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
+use backburn_experiments::{HumanDuration, Problem};
 use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
 use runs::ActiveRun;

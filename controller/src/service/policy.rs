@@ -210,10 +210,12 @@ impl FleetPolicy {
                     false => format!("there is no fault `{pattern}`"),
                 };
                 let word = pattern.trim_end_matches('*');
-                problems.push(Problem::new(at, what).hint(match nearest(word, known.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "`backburn faults` lists the faults".into(),
-                }));
+                problems.push(Problem::new(at, what).hint(
+                    match nearest(word, known.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`backburn faults` lists the faults".into(),
+                    },
+                ));
             }
         }
         problems
@@ -369,13 +371,25 @@ impl PolicyRule {
         };
         let wait = |most: usize, what: &str, alone: &str| match others.is_empty() {
             true => format!("at most {most} {what} allowed; {alone}"),
-            false => format!("at most {most} {what} allowed at a time; wait until another run is over"),
+            false => {
+                format!("at most {most} {what} allowed at a time; wait until another run is over")
+            }
         };
         if let Some(most) = self.max_runs.map(|most| most as usize)
             && others.len() >= most
         {
-            let what = format!("run {} on these agents at a time{beside} is not allowed", others.len() + 1);
-            return Some((what, wait(most, if most == 1 { "run is" } else { "runs are" }, "nothing may run")));
+            let what = format!(
+                "run {} on these agents at a time{beside} is not allowed",
+                others.len() + 1
+            );
+            return Some((
+                what,
+                wait(
+                    most,
+                    if most == 1 { "run is" } else { "runs are" },
+                    "nothing may run",
+                ),
+            ));
         }
         let own = self.agents_of(run).count();
         let all: BTreeSet<&str> = (others.iter().copied())
@@ -392,7 +406,10 @@ impl PolicyRule {
                     format!("at most {most} are allowed; lower `select`"),
                 ),
                 false => (
-                    format!("targeting {} of these agents at a time{beside} is not allowed", all.len()),
+                    format!(
+                        "targeting {} of these agents at a time{beside} is not allowed",
+                        all.len()
+                    ),
                     wait(most, "are", "lower `select`"),
                 ),
             });
@@ -403,7 +420,11 @@ impl PolicyRule {
         (all > most).then(|| {
             (
                 format!("{all} faults at a time on these agents{beside} are not allowed"),
-                wait(most, "are", "lower `select`, or the `concurrent-faults` of the `blast-radius`"),
+                wait(
+                    most,
+                    "are",
+                    "lower `select`, or the `concurrent-faults` of the `blast-radius`",
+                ),
             )
         })
     }

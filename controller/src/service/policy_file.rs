@@ -25,7 +25,9 @@ impl Service {
     /// # Errors
     /// The file cannot be read, or all problems of the policy.
     pub fn load_policy(&self, path: &Path) -> Result<FleetPolicy, FleetPolicyError> {
-        let faults: Vec<&str> = (self.catalogue.iter()).map(|fault| fault.name.as_str()).collect();
+        let faults: Vec<&str> = (self.catalogue.iter())
+            .map(|fault| fault.name.as_str())
+            .collect();
         FleetPolicy::load(path, &faults)
     }
 
@@ -50,7 +52,11 @@ impl Service {
         };
         let changes = changes(&self.policy(), &next);
         let unknown = self.unknown_tokens(&next)?;
-        self.audit_policy(&path, "done", json!({"changes": changes, "unknown-tokens": unknown}))?;
+        self.audit_policy(
+            &path,
+            "done",
+            json!({"changes": changes, "unknown-tokens": unknown}),
+        )?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         tracing::info!(?changes, "the policy was loaded again");
         self.reschedule();
@@ -66,8 +72,14 @@ impl Service {
             return Ok(());
         };
         let unknown = self.unknown_tokens(&self.policy())?;
-        let rules: Vec<String> = (self.policy().rules.iter()).map(|rule| rule.name.clone()).collect();
-        self.audit_policy(&path, "done", json!({"rules": rules, "unknown-tokens": unknown}))
+        let rules: Vec<String> = (self.policy().rules.iter())
+            .map(|rule| rule.name.clone())
+            .collect();
+        self.audit_policy(
+            &path,
+            "done",
+            json!({"rules": rules, "unknown-tokens": unknown}),
+        )
     }
 
     fn audit_policy(&self, path: &Path, outcome: &str, detail: Value) -> Result<(), StoreError> {
@@ -91,7 +103,11 @@ impl Service {
         for rule in &policy.rules {
             for name in rule.who.iter().flatten() {
                 if !known.contains(name.as_str()) && unknown.insert(name.clone()) {
-                    tracing::warn!(rule = rule.name, token = name, "a rule of the policy names a token that does not exist");
+                    tracing::warn!(
+                        rule = rule.name,
+                        token = name,
+                        "a rule of the policy names a token that does not exist"
+                    );
                 }
             }
         }
@@ -111,7 +127,12 @@ fn changes(before: &FleetPolicy, after: &FleetPolicy) -> Vec<String> {
     }
     let rules = |policy: &Value| -> BTreeMap<String, Map<String, Value>> {
         let rules = policy["rules"].as_array().cloned().unwrap_or_default();
-        let named = rules.iter().map(|rule| (rule["name"].as_str().unwrap_or_default().to_owned(), fields(rule)));
+        let named = rules.iter().map(|rule| {
+            (
+                rule["name"].as_str().unwrap_or_default().to_owned(),
+                fields(rule),
+            )
+        });
         named.collect()
     };
     let (before, after) = (rules(&before), rules(&after));
@@ -121,7 +142,10 @@ fn changes(before: &FleetPolicy, after: &FleetPolicy) -> Vec<String> {
             (None, Some(_)) => changes.push(format!("rule `{name}` added")),
             (Some(one), Some(other)) => {
                 let keys = changed_keys(one, other);
-                let keys = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();
+                let keys = keys
+                    .iter()
+                    .map(|key| format!("`{key}`"))
+                    .collect::<Vec<_>>();
                 if !keys.is_empty() {
                     changes.push(format!("rule `{name}`: {} changed", keys.join(", ")));
                 }

@@ -20,7 +20,9 @@ impl Service {
             });
             match checked.await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "the runs that wait for approval could not be checked"),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the runs that wait for approval could not be checked")
+                }
                 Err(_) => return,
             }
             tokio::time::sleep(CHECK_INTERVAL).await;
@@ -43,7 +45,9 @@ impl Service {
             if !running.is_quieted.swap(true, Ordering::Relaxed) {
                 running
                     .stop
-                    .send(format!("the quiet hours of the controller's rule `{rule}` have begun"))
+                    .send(format!(
+                        "the quiet hours of the controller's rule `{rule}` have begun"
+                    ))
                     .ok();
                 ended.push(run);
             }

@@ -11,9 +11,7 @@ use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
 use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::journal::{
-    Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict,
-};
+use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{HumanDuration, Problem};
@@ -189,7 +187,12 @@ impl Service {
             Ok(None) => {}
             Ok(Some(waiting)) => return Err(RunStartError::Waits(Box::new(waiting))),
             Err(RunStartError::Refusal(refusal)) => {
-                return Err(self.not_started(&new, spec.document.sha256(), refusal, &experiment.redactor));
+                return Err(self.not_started(
+                    &new,
+                    spec.document.sha256(),
+                    refusal,
+                    &experiment.redactor,
+                ));
             }
             Err(error) => return Err(error),
         }
@@ -258,8 +261,8 @@ impl Service {
         redactor: &Redactor,
     ) -> RunStartError {
         redactor.redact_refusal(&mut refusal);
-        let recorded = (self.store.open_run(new))
-            .and_then(|()| self.close_not_started(new, sha256, &refusal));
+        let recorded =
+            (self.store.open_run(new)).and_then(|()| self.close_not_started(new, sha256, &refusal));
         match recorded {
             Ok(()) => RunStartError::NotStarted {
                 run: new.id.clone(),
@@ -414,10 +417,29 @@ impl Service {
         run: Option<&str>,
     ) -> AdmissionPolicy {
         let (service, experiment) = (Arc::clone(self), experiment.clone());
-        let (run, spec) = (run.map(str::to_owned), RunSpec { document: RequestedDocument::Inline(String::new()), ..spec.clone() });
+        let (run, spec) = (
+            run.map(str::to_owned),
+            RunSpec {
+                document: RequestedDocument::Inline(String::new()),
+                ..spec.clone()
+            },
+        );
         Box::new(move |agents, inventory| {
-            let load = RunLoad::of(run.as_deref().unwrap_or_default(), &spec, &experiment, agents, inventory, seed);
-            let decided = service.judge(&experiment, load, approver.as_deref(), inventory, run.is_some());
+            let load = RunLoad::of(
+                run.as_deref().unwrap_or_default(),
+                &spec,
+                &experiment,
+                agents,
+                inventory,
+                seed,
+            );
+            let decided = service.judge(
+                &experiment,
+                load,
+                approver.as_deref(),
+                inventory,
+                run.is_some(),
+            );
             match decided {
                 PolicyDecision::Allow => Ok(()),
                 PolicyDecision::Refuse(refusal) => Err(refusal),
@@ -499,7 +521,11 @@ impl Service {
     ///
     /// # Errors
     /// The store failed.
-    pub fn stop_or_withdraw(self: &Arc<Self>, run: &str, why: String) -> Result<bool, RunStartError> {
+    pub fn stop_or_withdraw(
+        self: &Arc<Self>,
+        run: &str,
+        why: String,
+    ) -> Result<bool, RunStartError> {
         if self.stop(run, why.clone()) {
             return Ok(true);
         }

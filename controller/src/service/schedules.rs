@@ -6,9 +6,9 @@ use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
+use backburn_experiments::redact::Redactor;
 use backburn_experiments::timetable::{Progress, ScheduleDecision, ScheduledTime, Timetable};
 use backburn_experiments::tolerance::CompiledTolerance;
-use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{ProbeOutcome, Refusal};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -134,7 +134,10 @@ impl Service {
             let state = self.schedule_state(&experiment.name)?;
             let who = state.who.unwrap_or(experiment.who);
             let person = state.person.unwrap_or_else(|| who.clone());
-            let stopped = self.standing(&who, &person)?.err().map(|refusal| refusal.what);
+            let stopped = self
+                .standing(&who, &person)?
+                .err()
+                .map(|refusal| refusal.what);
             found.push(ScheduledExperiment {
                 experiment: experiment.name,
                 version: experiment.version,
@@ -157,7 +160,11 @@ impl Service {
         }))
     }
 
-    fn set_schedule_state(&self, experiment: &str, state: &ScheduleState) -> Result<(), StoreError> {
+    fn set_schedule_state(
+        &self,
+        experiment: &str,
+        state: &ScheduleState,
+    ) -> Result<(), StoreError> {
         self.store.set(&state_setting(experiment), &json!(state))
     }
 
@@ -181,8 +188,8 @@ impl Service {
     /// The store failed.
     pub fn owns_schedule(&self, experiment: &str, who: &Actor) -> Result<bool, StoreError> {
         let state = self.schedule_state(experiment)?;
-        let is_own = state.who.as_deref() == Some(&who.name)
-            && state.person.as_deref() == Some(&who.person);
+        let is_own =
+            state.who.as_deref() == Some(&who.name) && state.person.as_deref() == Some(&who.person);
         Ok(is_own && state.stopped.is_none())
     }
 
@@ -218,7 +225,13 @@ impl Service {
             at: Timestamp::now(),
             why,
         };
-        self.audit(who, "pause-schedule", experiment, "asked", json!({"why": pause.why}))?;
+        self.audit(
+            who,
+            "pause-schedule",
+            experiment,
+            "asked",
+            json!({"why": pause.why}),
+        )?;
         state.paused = Some(pause.clone());
         self.set_schedule_state(experiment, &state)?;
         self.reschedule();
@@ -239,7 +252,10 @@ impl Service {
             if let Some(mut kept) = self.store.setting(&name)?
                 && kept.get("progress").is_some()
             {
-                kept["progress"] = json!(Progress { last: Timestamp::now(), waiting: None });
+                kept["progress"] = json!(Progress {
+                    last: Timestamp::now(),
+                    waiting: None
+                });
                 self.store.set(&name, &kept)?;
             }
             self.set_schedule_state(experiment, &state)?;
@@ -500,7 +516,10 @@ impl Service {
             who,
             because: Trigger::Schedule,
         };
-        let stopped = self.standing(&spec.who, &spec.person)?.err().map(|why| why.what);
+        let stopped = self
+            .standing(&spec.who, &spec.person)?
+            .err()
+            .map(|why| why.what);
         if state.stopped != stopped {
             state.stopped.clone_from(&stopped);
             self.set_schedule_state(&kept.name, &state)?;
@@ -511,7 +530,10 @@ impl Service {
             None => Ok(Some(spec)),
             Some(why) => {
                 let what = format!("the schedule is stopped: {why}");
-                let hint = format!("apply `{}` again, and its schedule has your rights", kept.name);
+                let hint = format!(
+                    "apply `{}` again, and its schedule has your rights",
+                    kept.name
+                );
                 Err(self.schedule_refused(&spec, Refusal::new("schedule", what).hint(hint)))
             }
         }

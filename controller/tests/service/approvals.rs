@@ -42,11 +42,18 @@ async fn run_kept_from_starting_is_recorded_with_the_refusal() {
     assert_eq!(refusal.rule, "policy");
     let run = world.run(&id);
     assert_eq!(run.new.experiment.unwrap().name, "rest");
-    assert_eq!((run.new.who.as_str(), run.new.because), ("ada", Trigger::Asked));
+    assert_eq!(
+        (run.new.who.as_str(), run.new.because),
+        ("ada", Trigger::Asked)
+    );
     let end = run.end.unwrap();
     assert_eq!(end.outcome, Outcome::NotStarted);
     assert_eq!(end.verdict["exit_code"], 3);
-    assert!(end.verdict["reasons"][0].to_string().contains("`only bob`"), "{}", end.verdict);
+    assert!(
+        end.verdict["reasons"][0].to_string().contains("`only bob`"),
+        "{}",
+        end.verdict
+    );
     assert!(
         matches!(&world.events(&id)[..], [Event::RunStarted { .. }, Event::NotStarted { rule, .. }, Event::RunEnded] if rule == "policy")
     );
@@ -73,7 +80,7 @@ async fn waiting_run_shows_its_plan_and_keeps_its_id_over_a_restart() {
     let id = Arc::new(AtomicUsize::new(4711));
     world.connect("a", with_victim(&id)).await;
     let mut document = on_host("a", "100ms");
-    document["secrets"] = json!({"key": "sesame-1234"});
+    document["secrets"] = json!({"shop": {"key": "sesame-1234"}});
     document["configuration"] = json!({"note": "none"});
     document["description"] = json!("${note}");
     world.apply("rest", &document, "ada");
@@ -109,7 +116,11 @@ async fn waiting_run_shows_its_plan_and_keeps_its_id_over_a_restart() {
         matches!(&events[0], Event::RunStarted { approved_by: Some(who), .. } if who == "bob"),
         "{events:?}"
     );
-    assert!(blocking(|| world.service.waiting_runs()).unwrap().is_empty());
+    assert!(
+        blocking(|| world.service.waiting_runs())
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(refused(world.approve(&run, "bob")).rule, "not-there");
 }
 
@@ -149,7 +160,10 @@ async fn plan_that_has_changed_requires_another_approval() {
     id.store(2, Ordering::SeqCst);
     let refusal = refused(world.approve(&run, "bob"));
     assert_eq!(refusal.rule, "approval");
-    assert!(refusal.what.contains("sleep (2) instead of sleep (1)"), "{refusal}");
+    assert!(
+        refusal.what.contains("sleep (2) instead of sleep (1)"),
+        "{refusal}"
+    );
     assert!(world.run(&run).waiting && world.file("a").exists());
 
     // Who has seen the old plan does not approve the new one.
@@ -183,7 +197,9 @@ async fn changes_at(plan: usize) -> (World, String) {
     let count = Arc::new(AtomicUsize::new(0));
     let manners = Manners {
         victims: Some(Arc::new(move || {
-            vec![victim(usize::from(count.fetch_add(1, Ordering::SeqCst) + 1 >= plan))]
+            vec![victim(usize::from(
+                count.fetch_add(1, Ordering::SeqCst) + 1 >= plan,
+            ))]
         })),
         ..Manners::default()
     };
@@ -201,7 +217,12 @@ async fn victims_that_change_after_the_approval_are_not_hit() {
     let (outcome, reasons) = world.over(&run).await;
     assert_eq!(outcome, Outcome::NotStarted, "{reasons}");
     assert!(reasons.contains("(rule: approval)"), "{reasons}");
-    assert!(!world.events(&run).iter().any(|event| matches!(event, Event::InjectionRequested { .. })));
+    assert!(
+        !world
+            .events(&run)
+            .iter()
+            .any(|event| matches!(event, Event::InjectionRequested { .. }))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +230,10 @@ async fn victims_that_change_at_the_injection_are_reverted_at_once() {
     let (world, run) = changes_at(4).await;
     let (outcome, reasons) = world.over(&run).await;
     assert_eq!(outcome, Outcome::Aborted, "{reasons}");
-    assert!(reasons.contains("other victims than those that were approved"), "{reasons}");
+    assert!(
+        reasons.contains("other victims than those that were approved"),
+        "{reasons}"
+    );
     assert!(world.file("a").exists(), "it was reverted");
 }
 
@@ -226,7 +250,10 @@ async fn wait_ends_without_a_start() {
         let end = run.end.unwrap();
         assert_eq!(end.outcome, Outcome::NotStarted);
         let reasons = end.verdict["reasons"].to_string();
-        assert!(reasons.contains(why) && reasons.contains("(rule: approval)"), "{reasons}");
+        assert!(
+            reasons.contains(why) && reasons.contains("(rule: approval)"),
+            "{reasons}"
+        );
         assert!(!run.waiting);
     };
     let service = &world.service;
@@ -253,7 +280,12 @@ async fn wait_ends_without_a_start() {
     world.apply("rest", &on_host("a", "200ms"), "ada");
     blocking(|| service.end_lapsed_waits()).unwrap();
     assert!(world.run(&id).waiting);
-    blocking(|| world.store().remove_experiment("rest", "ada", Timestamp::now())).unwrap();
+    blocking(|| {
+        world
+            .store()
+            .remove_experiment("rest", "ada", Timestamp::now())
+    })
+    .unwrap();
     blocking(|| service.end_lapsed_waits()).unwrap();
     ended(&id, "experiment `rest` was removed");
 
@@ -286,7 +318,11 @@ async fn refusal_at_the_approval_leaves_the_run_waiting() {
     assert_eq!(refused(world.approve(&id, "bob")).rule, "halt");
     assert!(world.run(&id).waiting);
     blocking(|| world.service.resume()).unwrap();
-    world.set_policy(&json!({"rules": [{"name": "two of us", "approval": true, "max-duration": "1ms"}]})).unwrap();
+    world
+        .set_policy(
+            &json!({"rules": [{"name": "two of us", "approval": true, "max-duration": "1ms"}]}),
+        )
+        .unwrap();
     assert_eq!(refused(world.approve(&id, "bob")).rule, "policy");
     assert!(world.run(&id).waiting);
 }
@@ -295,7 +331,9 @@ async fn refusal_at_the_approval_leaves_the_run_waiting() {
 async fn run_that_could_not_start_does_not_wait() {
     let world = World::new(approval(), &[]).await;
     let refuses = Manners {
-        refuse_plan: Some(backburn_experiments::wire::Refusal::new("policy", "not here")),
+        refuse_plan: Some(backburn_experiments::wire::Refusal::new(
+            "policy", "not here",
+        )),
         ..Manners::default()
     };
     world.connect("a", refuses).await;
@@ -309,7 +347,9 @@ async fn run_that_could_not_start_does_not_wait() {
 fn approvals_of_a_version_1_store_become_waiting_runs() {
     let folder = tempfile::tempdir().unwrap();
     let connection = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
-    connection.execute_batch(include_str!("../../src/store/sqlite/1.sql")).unwrap();
+    connection
+        .execute_batch(include_str!("../../src/store/sqlite/1.sql"))
+        .unwrap();
     let old = json!([{"id": "r1", "experiment": "rest", "version": 1, "seed": 9_007_199_254_740_991_u64,
         "variables": {"a": 1}, "who": "ada", "at": "2026-01-01T00:00:00.5Z", "rule": "two of us"}]);
     connection
@@ -326,14 +366,23 @@ fn approvals_of_a_version_1_store_become_waiting_runs() {
     let waiting = store.waiting_runs().unwrap();
     assert_eq!(waiting.len(), 1, "{waiting:?}");
     let (run, approval) = (&waiting[0].run, &waiting[0].approval);
-    assert_eq!((run.new.id.as_str(), run.new.title.as_str()), ("r1", "a rest"));
+    assert_eq!(
+        (run.new.id.as_str(), run.new.title.as_str()),
+        ("r1", "a rest")
+    );
     assert_eq!(run.new.seed, 9_007_199_254_740_991);
     assert_eq!(approval.person, "ada");
     assert_eq!(json!(approval.variables), json!({"a": 1}));
     assert_eq!(approval.expires.to_string(), "2026-01-02T00:00:00Z");
-    assert_eq!((approval.plan.as_ref(), approval.fingerprint.as_ref()), (None, None));
+    assert_eq!(
+        (approval.plan.as_ref(), approval.fingerprint.as_ref()),
+        (None, None)
+    );
     assert_eq!(store.setting("approvals").unwrap(), None);
-    assert!(store.open_runs().unwrap().is_empty(), "it is no run that a crash interrupted");
+    assert!(
+        store.open_runs().unwrap().is_empty(),
+        "it is no run that a crash interrupted"
+    );
 
     // The same of an export.
     let export = format!(

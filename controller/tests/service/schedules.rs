@@ -23,7 +23,9 @@ fn scheduled(world: &World) -> Vec<RunRecord> {
 
 fn count(world: &World, outcome: Outcome) -> usize {
     let runs = scheduled(world);
-    let of = runs.iter().filter(|run| run.end.as_ref().is_some_and(|end| end.outcome == outcome));
+    let of = runs
+        .iter()
+        .filter(|run| run.end.as_ref().is_some_and(|end| end.outcome == outcome));
     of.count()
 }
 
@@ -33,24 +35,57 @@ async fn schedule_has_the_rights_of_whoever_applied_it() {
     let world = World::new(policy, &["a", "b"]).await;
     let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
     world.apply("free", &often("a"), "ada");
-    world.until("a scheduled run is over", || !scheduled(&world).is_empty()).await;
-    let run = scheduled(&world).remove(0);
-    assert_eq!((run.new.who.as_str(), run.end.unwrap().outcome), ("ada", Outcome::Inconclusive));
-    blocking(|| world.store().remove_experiment("free", "ada", Timestamp::now())).unwrap();
+    world
+        .until("a scheduled run has run", || {
+            count(&world, Outcome::Inconclusive) > 0
+        })
+        .await;
+    assert!(scheduled(&world).iter().all(|run| run.new.who == "ada"));
+    blocking(|| {
+        world
+            .store()
+            .remove_experiment("free", "ada", Timestamp::now())
+    })
+    .unwrap();
 
     // Its own words do not give it more than its author has.
     world.apply("bobs", &often("b"), "ada");
-    world.until("one was refused", || count(&world, Outcome::NotStarted) > 0).await;
-    let refused = scheduled(&world).into_iter().find(|run| run.end.as_ref().unwrap().outcome == Outcome::NotStarted).unwrap();
+    let of = |name: &str| {
+        let mut runs = scheduled(&world);
+        runs.retain(|run| {
+            run.new
+                .experiment
+                .as_ref()
+                .is_some_and(|of| of.name == name)
+        });
+        runs
+    };
+    world
+        .until("one was refused", || !of("bobs").is_empty())
+        .await;
+    let refused = of("bobs").remove(0);
     let reasons = refused.end.unwrap().verdict["reasons"].to_string();
-    assert!(reasons.contains("token `ada` may not target these agents"), "{reasons}");
-    world.until("it is in the audit log", || {
-        let entries = world.audit("scheduled run");
-        entries.iter().any(|entry| entry.record.outcome == "refused" && entry.record.detail["run"] == refused.new.id)
-    }).await;
+    assert!(
+        reasons.contains("token `ada` may not target these agents"),
+        "{reasons}"
+    );
+    world
+        .until("it is in the audit log", || {
+            let entries = world.audit("scheduled run");
+            entries.iter().any(|entry| {
+                entry.record.outcome == "refused" && entry.record.detail["run"] == refused.new.id
+            })
+        })
+        .await;
     world.apply("bobs", &often("b"), "bob");
     let before = scheduled(&world).len();
-    world.until("one was started", || scheduled(&world)[before..].iter().any(|run| run.end.as_ref().unwrap().outcome == Outcome::Inconclusive)).await;
+    world
+        .until("one was started", || {
+            scheduled(&world)[before..]
+                .iter()
+                .any(|run| run.end.as_ref().unwrap().outcome == Outcome::Inconclusive)
+        })
+        .await;
     schedules.abort();
 }
 
@@ -65,7 +100,9 @@ async fn schedule_of_a_revoked_token_stops_visibly_until_it_is_applied_again() {
     };
     assert_eq!(stopped().as_deref(), Some("token `ada` was revoked"));
     let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
-    world.until("it is recorded", || count(&world, Outcome::NotStarted) == 1).await;
+    world
+        .until("it is recorded", || count(&world, Outcome::NotStarted) == 1)
+        .await;
     let run = scheduled(&world).remove(0);
     assert!(
         matches!(&world.events(&run.new.id)[1], Event::NotStarted { rule, reason, hint: Some(hint) }
@@ -75,8 +112,16 @@ async fn schedule_of_a_revoked_token_stops_visibly_until_it_is_applied_again() {
     assert!(!blocking(|| world.service.owns_schedule("often", &actor("bob"))).unwrap());
     world.apply("often", &often("a"), "bob");
     assert_eq!(stopped(), None);
-    world.until("it starts again", || count(&world, Outcome::Inconclusive) > 0).await;
-    assert_eq!(count(&world, Outcome::NotStarted), 1, "it was recorded once");
+    world
+        .until("it starts again", || {
+            count(&world, Outcome::Inconclusive) > 0
+        })
+        .await;
+    assert_eq!(
+        count(&world, Outcome::NotStarted),
+        1,
+        "it was recorded once"
+    );
     schedules.abort();
 }
 
@@ -85,7 +130,13 @@ async fn schedule_that_is_paused_starts_nothing_until_it_is_resumed() {
     let world = World::new(json!({}), &["a", "b"]).await;
     world.apply("paused", &often("a"), "ada");
     world.apply("plain", &on_host("a", "1ms"), "ada");
-    let pause = |name: &str| blocking(|| world.service.pause_schedule(name, Some("a drill".into()), &actor("bob")));
+    let pause = |name: &str| {
+        blocking(|| {
+            world
+                .service
+                .pause_schedule(name, Some("a drill".into()), &actor("bob"))
+        })
+    };
     assert!(pause("plain").is_err(), "it has no schedule");
     assert!(pause("nothing").is_err());
     pause("paused").unwrap();
@@ -96,16 +147,31 @@ async fn schedule_that_is_paused_starts_nothing_until_it_is_resumed() {
     world.connect("b", Default::default()).await;
     let listed = blocking(|| world.service.scheduled(Timestamp::now(), 1)).unwrap();
     let pause = listed[0].paused.clone().unwrap();
-    assert_eq!((pause.who.as_str(), pause.why.as_deref()), ("bob", Some("a drill")));
+    assert_eq!(
+        (pause.who.as_str(), pause.why.as_deref()),
+        ("bob", Some("a drill"))
+    );
 
     let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
     world.apply("other", &often("b"), "ada");
-    world.until("the other one has run three times", || scheduled(&world).len() > 2).await;
-    assert!(scheduled(&world).iter().all(|run| run.new.experiment.as_ref().unwrap().name == "other"));
+    world
+        .until("the other one has run three times", || {
+            scheduled(&world).len() > 2
+        })
+        .await;
+    assert!(
+        scheduled(&world)
+            .iter()
+            .all(|run| run.new.experiment.as_ref().unwrap().name == "other")
+    );
     assert!(blocking(|| world.service.resume_schedule("paused", &actor("bob"))).unwrap());
-    world.until("it runs again", || {
-        scheduled(&world).iter().any(|run| run.new.experiment.as_ref().unwrap().name == "paused")
-    }).await;
+    world
+        .until("it runs again", || {
+            scheduled(&world)
+                .iter()
+                .any(|run| run.new.experiment.as_ref().unwrap().name == "paused")
+        })
+        .await;
     assert!(!blocking(|| world.service.resume_schedule("paused", &actor("bob"))).unwrap());
     schedules.abort();
 }
@@ -118,10 +184,14 @@ async fn scheduled_run_that_its_guard_keeps_from_starting_is_recorded() {
         "provider": {"type": "http", "url": "http://127.0.0.1:1/"}});
     world.apply("guarded", &guarded, "ada");
     let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
-    world.until("it is recorded", || count(&world, Outcome::NotStarted) > 0).await;
+    world
+        .until("it is recorded", || count(&world, Outcome::NotStarted) > 0)
+        .await;
     schedules.abort();
     let run = scheduled(&world).remove(0);
-    assert!(matches!(&world.events(&run.new.id)[1], Event::NotStarted { rule, reason, .. } if rule == "guard" && reason.contains("`calm`")));
+    assert!(
+        matches!(&world.events(&run.new.id)[1], Event::NotStarted { rule, reason, .. } if rule == "guard" && reason.contains("`calm`"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,10 +201,14 @@ async fn due_time_during_the_last_run_is_recorded_as_an_overlap() {
     long["method"][0]["provider"]["duration"] = json!("60s");
     world.apply("long", &long, "ada");
     let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
-    world.until("it is recorded", || count(&world, Outcome::NotStarted) > 0).await;
+    world
+        .until("it is recorded", || count(&world, Outcome::NotStarted) > 0)
+        .await;
     schedules.abort();
     let run = scheduled(&world).remove(0);
-    assert!(matches!(&world.events(&run.new.id)[1], Event::NotStarted { rule, .. } if rule == "overlap"));
+    assert!(
+        matches!(&world.events(&run.new.id)[1], Event::NotStarted { rule, .. } if rule == "overlap")
+    );
     for run in world.service.active_runs().into_keys() {
         world.service.stop(&run, "the test is over".into());
         world.over(&run).await;

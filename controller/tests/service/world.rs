@@ -135,7 +135,10 @@ impl World {
 
     pub fn apply(&self, name: &str, document: &Value, who: &str) {
         blocking(|| {
-            (self.store().put_experiment(name, document, who, Timestamp::now())).unwrap();
+            (self
+                .store()
+                .put_experiment(name, document, who, Timestamp::now()))
+            .unwrap();
             self.service.own_schedule(name, &actor(who)).unwrap();
         });
     }
@@ -196,7 +199,8 @@ impl World {
 
     /// Waits until a run is over, and returns it with the reasons of its verdict.
     pub async fn over(&self, id: &str) -> (Outcome, String) {
-        self.until("the run is over", || self.run(id).end.is_some()).await;
+        self.until("the run is over", || self.run(id).end.is_some())
+            .await;
         let end = self.run(id).end.unwrap();
         (end.outcome, end.verdict["reasons"].to_string())
     }
@@ -211,7 +215,8 @@ impl World {
 
     /// Waits until a fault of a run acts on this agent.
     pub async fn until_hit(&self, agent: &str) {
-        self.until("the fault acts", || !self.file(agent).exists()).await;
+        self.until("the fault acts", || !self.file(agent).exists())
+            .await;
     }
 
     pub fn set_policy(&self, policy: &Value) -> Result<Vec<String>, String> {

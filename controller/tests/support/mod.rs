@@ -8,8 +8,7 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
-    Victim,
+    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report, Victim,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -273,7 +272,10 @@ pub async fn agent(
     let open: Arc<Mutex<Vec<String>>> = Arc::default();
     let victims = manners.victims.clone();
     let plan = move || PlanView {
-        victims: victims.as_ref().map(|victims| victims()).unwrap_or_default(),
+        victims: victims
+            .as_ref()
+            .map(|victims| victims())
+            .unwrap_or_default(),
         notes: vec!["nothing but a file".into()],
         ..PlanView::default()
     };

@@ -57,7 +57,13 @@ pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Comman
     };
     print_table(
         [
-            "RUN", "EXPERIMENT", "WHO", "RULE", "PLAN", "REQUESTED", "EXPIRES",
+            "RUN",
+            "EXPERIMENT",
+            "WHO",
+            "RULE",
+            "PLAN",
+            "REQUESTED",
+            "EXPIRES",
         ],
         approvals.into_iter().map(row),
         "no runs wait for approval",
@@ -112,11 +118,19 @@ fn format_approval(approval: &ApprovalInfo) -> String {
     out.push('\n');
     match &approval.plan {
         Some(plan) => out.push_str(&format_plan(plan)),
-        None => out.push_str("its plan is not known: it was requested before the controller was upgraded\n"),
+        None => out.push_str(
+            "its plan is not known: it was requested before the controller was upgraded\n",
+        ),
     }
     if let Some(fingerprint) = &approval.fingerprint {
-        let digits = fingerprint.get(..SHOWN_FINGERPRINT_DIGITS).unwrap_or(fingerprint);
-        writeln!(out, "\nto approve exactly this: backburn approve {id} --plan {digits}").ok();
+        let digits = fingerprint
+            .get(..SHOWN_FINGERPRINT_DIGITS)
+            .unwrap_or(fingerprint);
+        writeln!(
+            out,
+            "\nto approve exactly this: backburn approve {id} --plan {digits}"
+        )
+        .ok();
     }
     out
 }
@@ -134,10 +148,13 @@ pub(in crate::cli) struct ApproveCommand {
 }
 
 fn fingerprint(text: &str) -> Result<String, String> {
-    let is_hash = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash =
+        (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match is_hash {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected 8 to 64 hexadecimal digits, as `backburn approvals ID` shows them".into()),
+        false => {
+            Err("expected 8 to 64 hexadecimal digits, as `backburn approvals ID` shows them".into())
+        }
     }
 }
 
@@ -145,7 +162,11 @@ fn fingerprint(text: &str) -> Result<String, String> {
 pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     let query = command.plan.as_ref().map(|plan| format!("?plan={plan}"));
-    let path = format!("/api/v1/approvals/{}{}", command.id, query.unwrap_or_default());
+    let path = format!(
+        "/api/v1/approvals/{}{}",
+        command.id,
+        query.unwrap_or_default()
+    );
     let started: ApprovedRun = runtime()?.block_on(client.request("POST", &path, None))?;
     print(&format!("{}\n", started.run));
     Ok(0)

@@ -280,4 +280,3 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> 
     });
     Ok(0)
 }
-

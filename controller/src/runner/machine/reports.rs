@@ -66,7 +66,8 @@ impl Machine {
             (self.injections).add_deadline(end, InjectionDeadline::End(injection.clone()));
         }
         if !is_approved {
-            let reason = format!("injection `{injection}` hit other victims than those that were approved");
+            let reason =
+                format!("injection `{injection}` hit other victims than those that were approved");
             self.abort(AbortBy::Operator, "approval", reason);
         }
     }

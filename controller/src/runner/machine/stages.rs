@@ -370,7 +370,8 @@ impl Machine {
     /// Nothing but what was approved is done.
     fn check_approval(&mut self) {
         let approved = (self.parameters.approval.as_ref()).map(|approval| &approval.fingerprint);
-        if !self.is_over() && approved.is_some_and(|approved| *approved != self.fingerprint.hash()) {
+        if !self.is_over() && approved.is_some_and(|approved| *approved != self.fingerprint.hash())
+        {
             self.not_started(
                 "approval",
                 "the run would not do what was approved: its agents or their victims have changed since",

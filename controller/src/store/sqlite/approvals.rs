@@ -52,7 +52,11 @@ pub(super) fn replace(
     connection: &Connection,
     approval: &ApprovalRecord,
 ) -> Result<(), StoreError> {
-    match change(connection, "DELETE FROM approvals WHERE run = ?1", [&approval.run])? {
+    match change(
+        connection,
+        "DELETE FROM approvals WHERE run = ?1",
+        [&approval.run],
+    )? {
         0 => Err(StoreError::not_found(format!(
             "no run `{}` waits for approval",
             approval.run

@@ -15,9 +15,9 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification, EnrolledAgent,
-    ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun, NumberedEvent,
-    PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
+    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
+    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
+    NumberedEvent, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;

@@ -7,7 +7,10 @@ use rusqlite::Connection;
 const STEPS: &[&str] = &[
     include_str!("1.sql"),
     include_str!("2.sql"),
-    concat!(include_str!("3.sql"), include_str!("approvals_of_version_1.sql")),
+    concat!(
+        include_str!("3.sql"),
+        include_str!("approvals_of_version_1.sql")
+    ),
 ];
 
 /// Marks the file as a store of Backburn: `BkBn`.
