@@ -1,14 +1,18 @@
 //! The report of a finished run, for people.
 
+use super::output::shown_path;
 use super::palette::Palette;
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{InjectionState, Outcome};
+use backburn_experiments::terminal_text::{escape, escaped};
 use std::fmt::Write;
 use std::path::Path;
 
 /// Formats the verdict first, then its reasons and consequences, then where the journal is.
 pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
-    let (paint, verdict, run) = (Palette::stdout(), &finished.verdict, &finished.run);
+    let (paint, run) = (Palette::stdout(), &finished.run);
+    let escaped_verdict = escaped(&finished.verdict);
+    let verdict = escaped_verdict.as_ref().unwrap_or(&finished.verdict);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {
         Outcome::Held => paint.success(&word),
@@ -17,7 +21,7 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
             paint.warning(&word)
         }
     };
-    let mut out = format!("{word}: {title}\n");
+    let mut out = format!("{word}: {}\n", escape(title));
     // Writing to a string cannot fail.
     for reason in &verdict.reasons {
         writeln!(out, "  {reason}").ok();
@@ -29,7 +33,8 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
         writeln!(
             out,
             "  ended by abort rule `{}`: {}",
-            abort.rule, abort.reason
+            escape(&abort.rule),
+            escape(&abort.reason)
         )
         .ok();
     }
@@ -66,7 +71,7 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
         .ok();
     }
     let kept = journal.map_or(String::new(), |path| {
-        format!(", journal {}", path.display())
+        format!(", journal {}", shown_path(path))
     });
     writeln!(out, "  run {}, seed {}{kept}", run.id, run.seed).ok();
     if let Some(hint) = &verdict.hint {
