@@ -1,6 +1,7 @@
 //! `backburn runs` without a controller: the runs whose journals are in this host's state folder, and their verdicts, which are
 //! computed again from the journals.
 
+use super::output::shown_path;
 use super::remote::runs::RunsCommand;
 use super::report::{self, format_report};
 use super::run::document_value;
@@ -8,6 +9,7 @@ use super::table::print_table;
 use super::{CommandFailure, print, print_json, print_stderr};
 use backburn::runner::{FinishedRun, JournalFile};
 use backburn_experiments::journal::{JournalEntry, Outcome, Run, Verdict, verdict};
+use backburn_experiments::terminal_text::escape;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::ffi::OsStr;
@@ -100,7 +102,7 @@ fn list(state: &Path, command: &RunsCommand) -> Result<u8, CommandFailure> {
     }
     let empty = format!(
         "no runs were found in {}\nhint: root and each user have folders of their own; `--state DIR` names another one, and `--controller` asks a controller for its runs",
-        state.join("runs").display()
+        shown_path(&state.join("runs"))
     );
     print_table(
         ["RUN", "OUTCOME", "STARTED", "TITLE"],
@@ -123,8 +125,9 @@ fn show(state: &Path, given: &str, as_json: bool) -> Result<u8, CommandFailure> 
     if found.run.events == 0 {
         let problem = found.problem.as_deref().unwrap_or("it is empty");
         return Err(CommandFailure::invalid(format!(
-            "the journal {} cannot be read: {problem}",
-            found.journal.display()
+            "the journal {} cannot be read: {}",
+            shown_path(&found.journal),
+            escape(problem)
         )));
     }
     found.warn();
@@ -160,7 +163,7 @@ fn journals(state: &Path) -> Result<Vec<(String, PathBuf)>, CommandFailure> {
         let why = backburn_experiments::probes::io_error_text(&error);
         CommandFailure::invalid(format!(
             "{}: {why}\nhint: runs that root started are read by root: `sudo backburn runs`",
-            folder.display()
+            shown_path(&folder)
         ))
     };
     let entries = match std::fs::read_dir(&folder) {
@@ -189,6 +192,7 @@ fn find(state: &Path, given: &str) -> Result<(String, PathBuf), CommandFailure> 
     if let Some(exact) = journals.iter().find(|(id, _)| id == given) {
         return Ok(exact.clone());
     }
+    let shown = escape(given);
     let begin: Vec<&(String, PathBuf)> = journals
         .iter()
         .filter(|(id, _)| id.starts_with(given))
@@ -196,8 +200,8 @@ fn find(state: &Path, given: &str) -> Result<(String, PathBuf), CommandFailure> 
     match &begin[..] {
         [only] => Ok((*only).clone()),
         [] => Err(CommandFailure::invalid(format!(
-            "no run of this host has the id `{given}`, or an id that begins with it\nhint: `backburn runs` lists the runs in {}; `--state DIR` names another folder, and `--controller` asks a controller",
-            state.join("runs").display()
+            "no run of this host has the id `{shown}`, or an id that begins with it\nhint: `backburn runs` lists the runs in {}; `--state DIR` names another folder, and `--controller` asks a controller",
+            shown_path(&state.join("runs"))
         ))),
         several => {
             let names: Vec<&str> = several
@@ -211,7 +215,7 @@ fn find(state: &Path, given: &str) -> Result<(String, PathBuf), CommandFailure> 
                 false => "",
             };
             Err(CommandFailure::invalid(format!(
-                "{} runs have ids that begin with `{given}`: {}{more}\nhint: give more of the id",
+                "{} runs have ids that begin with `{shown}`: {}{more}\nhint: give more of the id",
                 several.len(),
                 names.join(", ")
             )))
@@ -315,8 +319,9 @@ impl LocalRun {
     fn warn(&self) {
         if let Some(problem) = &self.problem {
             print_stderr(&format!(
-                "warning: the journal {}: {problem}; what it says until there is shown\n",
-                self.journal.display()
+                "warning: the journal {}: {}; what it says until there is shown\n",
+                shown_path(&self.journal),
+                escape(problem)
             ));
         }
     }

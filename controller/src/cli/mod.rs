@@ -24,7 +24,7 @@ mod validate;
 use output::{print, print_stderr};
 
 use backburn::agent_connection::{self, LOCAL_LEASE};
-use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
+use backburn_experiments::journal::exit_codes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -204,11 +204,8 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            let code = match error.print() {
-                Err(_) if code == 0 => REPORT_NOT_WRITTEN,
-                _ => code,
-            };
-            return ExitCode::from(code);
+            output::print_clap_error(&error);
+            return ExitCode::from(output::exit_code(code));
         }
     };
     let done = match cli.command {

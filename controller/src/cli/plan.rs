@@ -11,6 +11,7 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::check::DEFAULT_SAMPLING_INTERVAL;
 use backburn_experiments::document::HypothesisStrategy;
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::terminal_text::escaped;
 use backburn_experiments::wire::{PlanView, Refusal};
 use clap::Args;
 use serde_json::json;
@@ -132,6 +133,8 @@ fn exit_code(plan: &RunPlan) -> u8 {
 
 /// Formats a plan; its warnings go to stderr.
 fn format_plan(plan: &RunPlan) -> String {
+    let shown = escaped(plan);
+    let plan = shown.as_ref().unwrap_or(plan);
     let mut out = format!("{}\n", plan.title);
     for warning in &plan.warnings {
         print_stderr(&format!("warning: {warning}\n"));

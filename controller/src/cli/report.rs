@@ -1,11 +1,13 @@
 //! The report of a finished run, for people.
 
 use super::default_state;
+use super::output::shown_path;
 use super::palette::Palette;
 use super::shell_words::shell_words;
 use backburn::runner::FinishedRun;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionRecord, InjectionState, Outcome, Run, Verdict};
+use backburn_experiments::terminal_text::{escape, escaped};
 use jiff::Timestamp;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -14,7 +16,9 @@ use std::time::Duration;
 
 /// Formats the verdict first, then its reasons and consequences, then where the journal is.
 pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option<&Path>) -> String {
-    let (paint, verdict, run) = (Palette::stdout(), &finished.verdict, &finished.run);
+    let (paint, run) = (Palette::stdout(), &finished.run);
+    let escaped_verdict = escaped(&finished.verdict);
+    let verdict = escaped_verdict.as_ref().unwrap_or(&finished.verdict);
     let word = verdict.outcome.to_string();
     let word = match verdict.outcome {
         Outcome::Held => paint.success(&word),
@@ -23,7 +27,7 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
             paint.warning(&word)
         }
     };
-    let mut out = format!("{word}: {title}\n");
+    let mut out = format!("{word}: {}\n", escape(title));
     // Writing to a string cannot fail.
     for reason in &verdict.reasons {
         writeln!(out, "  {reason}").ok();
@@ -35,7 +39,8 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
         writeln!(
             out,
             "  ended by abort rule `{}`: {}",
-            abort.rule, abort.reason
+            escape(&abort.rule),
+            escape(&abort.reason)
         )
         .ok();
     }
@@ -65,7 +70,7 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
         writeln!(out, "  clean: every injection is reverted").ok();
     }
     let kept = journal.map_or(String::new(), |path| {
-        format!(", journal {}", path.display())
+        format!(", journal {}", shown_path(path))
     });
     writeln!(out, "  run {}, seed {}{kept}", run.id, run.seed).ok();
     if let Some(hint) = &verdict.hint {
@@ -96,24 +101,34 @@ pub(super) fn name_local_revert(verdict: &mut Verdict, state: &Path) {
 /// Formats a run that goes on: its phase, and each fault with the time that is left of it. `now` is in seconds since the run
 /// started.
 pub(super) fn format_open_run(run: &Run, now: f64) -> String {
-    let mut out = format!("running: {}\n", run.title);
+    let mut out = format!("running: {}\n", escape(&run.title));
     // Writing to a string cannot fail.
     if let Some(phase) = run.phase {
         let phase = phase.headline().trim_start_matches(['─', ' ']);
         writeln!(out, "  phase: {phase}").ok();
     }
     for abort in &run.aborts {
-        writeln!(out, "  ending: {}: {}", abort.rule, abort.reason).ok();
+        writeln!(
+            out,
+            "  ending: {}: {}",
+            escape(&abort.rule),
+            escape(&abort.reason)
+        )
+        .ok();
     }
     for (_, record) in run.open() {
-        let (activity, fault, agent) = (&record.activity, &record.fault, &record.agent);
+        let (activity, fault, agent) = (
+            escape(&record.activity),
+            escape(&record.fault),
+            escape(&record.agent),
+        );
         let time = time_of(record, now);
         writeln!(out, "  fault: {activity} ({fault}) on {agent}, {time}").ok();
     }
     writeln!(
         out,
         "  run {}, seed {}, for {}",
-        run.id,
+        escape(&run.id),
         run.seed,
         whole_seconds(now)
     )

@@ -6,6 +6,7 @@ use super::client::Client;
 use backburn::api::types::{RunInfo, RunJournalEntry};
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, verdict};
+use backburn_experiments::terminal_text::escape;
 
 /// The fold of a run's journal, and its events. Events of another version's controller that do not fold here are left out of the
 /// fold: the controller's own verdict counts.
@@ -67,7 +68,9 @@ pub(super) fn print_run(client: &Client, info: RunInfo) -> Result<(), CommandFai
 /// What the controller knows of a run besides its journal.
 fn context(info: &RunInfo) -> String {
     let stored = match (&info.experiment, info.version) {
-        (Some(name), Some(version)) => format!("experiment {name}, version {version}; "),
+        (Some(name), Some(version)) => {
+            format!("experiment {}, version {version}; ", escape(name))
+        }
         _ => String::new(),
     };
     let because = match info.because.as_str() {
@@ -75,11 +78,12 @@ fn context(info: &RunInfo) -> String {
         _ => "requested by",
     };
     let ended = match &info.ended {
-        Some(ended) => format!(" to {ended}"),
+        Some(ended) => format!(" to {}", escape(ended)),
         None => String::new(),
     };
     format!(
         "  {stored}{because} {}, from {}{ended}\n",
-        info.who, info.started
+        escape(&info.who),
+        escape(&info.started)
     )
 }

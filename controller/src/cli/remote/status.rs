@@ -8,6 +8,7 @@ use super::client::Client;
 use super::run_view;
 use backburn::api::types::{AgentInfo, HaltStatus, OwedInjection, RunInfo};
 use backburn_experiments::journal::{InjectionRecord, InjectionState, Outcome, Run};
+use backburn_experiments::terminal_text::escape;
 use serde::Serialize;
 
 /// What a fleet does now.
@@ -153,7 +154,7 @@ impl FleetStatus {
         }
         let list = |what: &str, names: &[String]| match names.is_empty() {
             true => String::new(),
-            false => format!("; {what}: {}", names.join(", ")),
+            false => format!("; {what}: {}", escape(&names.join(", "))),
         };
         print(&format!(
             "agents: {} connected{}{}\n",
@@ -169,7 +170,9 @@ fn halt_line(halt: &HaltStatus) -> String {
         return "halt: none, runs can start".into();
     }
     let part = |lead: &str, value: &Option<String>| {
-        let part = value.as_ref().map(|value| format!("{lead}{value}"));
+        let part = value
+            .as_ref()
+            .map(|value| format!("{lead}{}", escape(value)));
         part.unwrap_or_default()
     };
     format!(
