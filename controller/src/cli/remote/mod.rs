@@ -7,7 +7,9 @@ mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
+mod run_view;
 pub(super) mod runs;
+pub(super) mod status;
 pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
