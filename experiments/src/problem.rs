@@ -1,5 +1,6 @@
 //! What is wrong with something a person wrote: where, what, and what would do.
 
+use crate::terminal_text::escape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -35,13 +36,16 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.what)?;
+        write!(f, "{}: {}", escape(&self.at), escape(&self.what))?;
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", escape(hint))?;
         }
         Ok(())
     }
 }
+
+/// The most problems of one document that are reported. Each may be as long as the names in it, so that more would take memory.
+pub const MAX_PROBLEMS: usize = 200;
 
 /// The longest word, in bytes, that is compared with others: the time and the memory that it takes grow
 /// with the product of both lengths, and documents may have words of any length.

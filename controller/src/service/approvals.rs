@@ -7,7 +7,7 @@ use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;
 use crate::runner::{self, Preview, RunApproval};
 use crate::store::{
-    ApprovalRecord, AuditRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
+    ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
 };
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::wire::Refusal;
@@ -178,6 +178,7 @@ impl Service {
                 .hint(format!("`backburn approvals {id}` shows its plan"))
                 .into());
         }
+        self.audit_start(&waiting.run.new, None, Some(&who.name))?;
         let taken = self
             .store
             .take_waiting_run(id, Some(&fingerprint), Timestamp::now())?;
@@ -278,15 +279,8 @@ impl Service {
             let Some(why) = self.lapse(&waiting)? else {
                 continue;
             };
-            self.store.audit(&AuditRecord {
-                at: Timestamp::now(),
-                who: "controller".into(),
-                role: None,
-                what: "end-wait".into(),
-                about: waiting.approval.run.clone(),
-                outcome: "done".into(),
-                detail: json!({"why": why.what}),
-            })?;
+            let detail = json!({"why": why.what});
+            self.audit_own("end-wait", &waiting.approval.run, "done", detail)?;
             match self.end_wait(&waiting.approval.run, &why) {
                 Err(RunStartError::Store(error)) => return Err(error),
                 // Somebody has ended it meanwhile.

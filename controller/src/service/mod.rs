@@ -17,6 +17,7 @@ mod retention;
 mod revocation;
 mod rights;
 mod rule_watch;
+mod run_audit;
 mod run_load;
 mod run_spec;
 mod runs;
@@ -34,7 +35,7 @@ pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
-use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
+use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
@@ -90,6 +91,9 @@ pub struct Service {
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
 }
+
+/// The name that the controller has in the audit log in place of a token's.
+const OWN_NAME: &str = "controller";
 
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +186,28 @@ impl Service {
     /// How many runs have ended since the start, by outcome.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.outcomes).clone()
+    }
+
+    /// Records in the audit log what the controller did on its own, without anybody's token.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn audit_own(
+        &self,
+        what: &str,
+        about: &str,
+        outcome: &str,
+        detail: Value,
+    ) -> Result<AuditHead, StoreError> {
+        self.store.audit(&AuditRecord {
+            at: Timestamp::now(),
+            who: OWN_NAME.into(),
+            role: None,
+            what: what.to_owned(),
+            about: about.to_owned(),
+            outcome: outcome.to_owned(),
+            detail,
+        })
     }
 
     /// Records in the audit log who did what. What cannot be recorded must not be done.

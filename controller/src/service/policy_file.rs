@@ -1,8 +1,7 @@
 //! Loading the policy's file again while the controller runs.
 
 use super::{FleetPolicy, FleetPolicyError, Service};
-use crate::store::{AuditRecord, StoreError};
-use jiff::Timestamp;
+use crate::store::StoreError;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -83,16 +82,8 @@ impl Service {
     }
 
     fn audit_policy(&self, path: &Path, outcome: &str, detail: Value) -> Result<(), StoreError> {
-        let record = AuditRecord {
-            at: Timestamp::now(),
-            who: "controller".into(),
-            role: None,
-            what: "load-policy".into(),
-            about: path.display().to_string(),
-            outcome: outcome.into(),
-            detail,
-        };
-        self.store.audit(&record).map(|_| ())
+        let path = path.display().to_string();
+        self.audit_own("load-policy", &path, outcome, detail).map(|_| ())
     }
 
     /// The names of tokens in the rules that no token has. Each is a warning in the log, because it may be made later.

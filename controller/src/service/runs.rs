@@ -14,7 +14,7 @@ use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{InjectionId, Refusal};
-use backburn_experiments::{HumanDuration, Problem};
+use backburn_experiments::{HumanDuration, Problem, substitute};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +104,7 @@ impl ActiveRun {
 
 impl Service {
     /// Parses a stored document. The policy decides what it may read on the controller's host, and whether it may run
-    /// programs there.
+    /// programs there; variables are data, and do not choose what is read.
     ///
     /// # Errors
     /// All problems of the document.
@@ -113,6 +113,10 @@ impl Service {
         document: &Value,
         variables: &Map<String, Value>,
     ) -> Result<Experiment, Vec<Problem>> {
+        let chosen = substitute::chosen_sources(document, variables);
+        if !chosen.is_empty() {
+            return Err(chosen);
+        }
         let secrets = Map::new();
         let policy = self.policy();
         let sources = Sources {
@@ -196,6 +200,7 @@ impl Service {
             }
             Err(error) => return Err(error),
         }
+        self.audit_start(&new, spec.document.sha256(), None)?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         self.launch(&new, experiment, spec, None)
     }
@@ -392,6 +397,7 @@ impl Service {
             }
             std::thread::sleep(CLOSE_RETRY_DELAY);
         }
+        self.audit_end(run, verdict.outcome);
         lock(&self.runs).remove(run);
         lock(&self.admitted).remove(run);
         self.closed(run, verdict);

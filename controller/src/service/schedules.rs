@@ -571,9 +571,8 @@ impl Service {
             return Ok(());
         };
         let refused = |why: String| {
-            let mut refusal = Refusal::new("guard", format!("the guard `{}`: {why}", guard.name));
-            experiment.redactor.redact_refusal(&mut refusal);
-            refusal
+            let what = format!("the guard `{}`: {why}", guard.name);
+            Refusal::new("guard", experiment.redactor.errors().text(&what))
         };
         let context = ProbeContext {
             configuration: experiment.configuration.clone(),

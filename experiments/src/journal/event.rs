@@ -184,6 +184,12 @@ pub enum Event {
         fault: String,
         /// On which agent.
         agent: String,
+        /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration: Option<HumanDuration>,
+        /// Whether the fault is over once it is done, so that nothing has to be reverted. False in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        one_shot: bool,
     },
     /// The agent will not, and nothing is left of it unless an ended injection before this says so.
     InjectionRefused {
@@ -475,19 +481,19 @@ impl Event {
                 redactor.redact_plan(plan);
             }
             Event::NotStarted { reason, hint, .. } => {
-                redactor.redact(reason);
-                redactor.redact_all(hint);
+                redactor.errors().redact(reason);
+                redactor.errors().redact_all(hint);
             }
             Event::Sampled { output, why, .. } | Event::ActivityFinished { output, why, .. } => {
                 *output = shortened(redactor.value(std::mem::take(output)));
-                redactor.redact_all(why.as_mut());
+                redactor.errors().redact_all(why.as_mut());
                 why.iter_mut().for_each(shorten);
             }
             Event::InjectionRefused { refusal, .. } => redactor.redact_refusal(refusal),
             Event::EffectSeen { effect, .. } => redactor.redact_effect(effect),
             Event::InjectionEnded(ended) => redactor.redact_ended(ended),
             Event::Aborted(Abort { reason, .. }) | Event::AgentLost { reason, .. } => {
-                redactor.redact(reason);
+                redactor.errors().redact(reason);
             }
             Event::RunStarted { .. }
             | Event::TargetPicked { .. }

@@ -4,6 +4,7 @@ use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AgentInfo, DoctorFinding};
+use backburn_experiments::terminal_text::escape;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -96,9 +97,14 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
         hint,
     } in findings
     {
-        out.push_str(&format!("{name:<22} {ok:<7} {seen}\n"));
+        out.push_str(&format!(
+            "{:<22} {:<7} {}\n",
+            escape(name),
+            escape(ok),
+            escape(seen)
+        ));
         if let Some(hint) = hint {
-            out.push_str(&format!("{:30} hint: {hint}\n", ""));
+            out.push_str(&format!("{:30} hint: {}\n", "", escape(hint)));
         }
     }
     out

@@ -2,12 +2,15 @@
 
 pub(super) mod agents;
 pub(super) mod approvals;
+pub(super) mod audit;
 mod client;
 mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
+mod run_view;
 pub(super) mod runs;
+pub(super) mod status;
 pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
