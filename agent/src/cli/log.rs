@@ -114,11 +114,14 @@ fn text_line(entry: &[u8]) -> Vec<u8> {
 
 /// An entry for programs. The texts of one that is too long are cut, so that it still is JSON.
 fn json_line(line: &[u8]) -> Vec<u8> {
+    let entry = String::from_utf8_lossy(line);
+    // What JSON may contain and a terminal would obey is escaped; the escapes are JSON's.
+    let line = guard(entry.trim_end_matches('\n')).into_owned() + "\n";
     if line.len() <= TAKEN_AT_ONCE {
-        return line.to_vec();
+        return line.into_bytes();
     }
     let mut longest = 1024;
-    let mut entry: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+    let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
     while longest > 0 {
         cut_strings(&mut entry, longest);
         let mut cut = entry.to_string().into_bytes();

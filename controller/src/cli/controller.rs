@@ -7,12 +7,13 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{SqliteStore, Store};
+use backburn::store::{AuditRecord, Hash, SqliteStore, Store};
 use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -240,6 +241,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
         None => FleetPolicy::default(),
     };
+    let policy_file = command.policy.as_deref().map(file_and_hash);
     let made = create_first_token(store.as_ref(), &authority, &command.data.data)
         .map_err(|error| failed(&error))?;
     let registry = AgentRegistry::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
@@ -259,6 +261,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         false => command.names.clone(),
         true => default_names(),
     };
+    let stopped = Arc::clone(&service);
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
             CommandFailure::invalid(format!(
@@ -274,6 +277,14 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             let path = command.data.data.join(FIRST_TOKEN_FILE);
             announce(&format!("the first token is in {}", path.display()));
         }
+        announce_audit_head(
+            command.log_format,
+            &service,
+            "start controller",
+            json!({
+                "version": env!("CARGO_PKG_VERSION"), "address": address, "policy": policy_file,
+            }),
+        );
         if service.halted().is_some() {
             announce("a halt is in force: no run starts until `backburn resume`");
         }
@@ -295,6 +306,12 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             .map_err(|error| failed(error.as_ref()))
     })?;
     runtime.shutdown_background();
+    announce_audit_head(
+        command.log_format,
+        &stopped,
+        "stop controller",
+        json!({"open-runs": left}),
+    );
     if left.is_empty() {
         return Ok(0);
     }
@@ -305,6 +322,39 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             left.join(", ")
         ),
     })
+}
+
+/// A file as the audit log names it: its path, and what was in it.
+fn file_and_hash(path: &Path) -> Value {
+    let hash = std::fs::read(path).ok().map(|bytes| Hash::of(&bytes));
+    json!({"file": path, "sha256": hash})
+}
+
+/// Writes an entry of the controller to the audit log, and announces the log's new head, so that it is kept elsewhere too.
+fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail: Value) {
+    match service.audit_own(what, "controller", "done", detail) {
+        Ok(head) => announce(format, &format!("head of the audit log: {head}")),
+        Err(error) => {
+            tracing::error!(what, %error, "what the controller did could not be written to the audit log");
+        }
+    }
+}
+
+/// Writes to the audit log of a controller that is not running what a command does with its data.
+fn audit_command(store: &dyn Store, what: &str, detail: Value) -> Result<(), CommandFailure> {
+    let record = AuditRecord {
+        at: Timestamp::now(),
+        who: format!("uid {}", nix::unistd::getuid()),
+        role: None,
+        what: what.into(),
+        about: "everything".into(),
+        outcome: "asked".into(),
+        detail,
+    };
+    store
+        .audit(&record)
+        .map(|_| ())
+        .map_err(|error| failed(&error))
 }
 
 /// Raises the limit of open files to its maximum: each connected agent takes one.
@@ -374,6 +424,7 @@ fn default_names() -> Vec<String> {
 /// Runs `backburn export`.
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
+    audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
     let unwritten = |error: std::io::Error| {
         CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
@@ -406,6 +457,11 @@ pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
         store.import(&mut std::io::BufReader::new(file))
     };
     let count = count.map_err(|error| failed(&error))?;
+    audit_command(
+        store.as_ref(),
+        "import",
+        json!({"file": command.file, "records": count}),
+    )?;
     print_stderr(&format!("{count} records imported\n"));
     Ok(0)
 }

@@ -264,13 +264,15 @@ pub(crate) fn execute(
             observers: vec![watcher],
             stop,
         };
-        Ok(runner::run(experiment, settings).await)
+        Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
     });
     // A lookup at a name server that does not answer may still hold a thread, which nobody waits for.
     runtime.shutdown_background();
     let entries = progress.end();
+    let mut finished = finished?;
+    report::name_local_revert(&mut finished.verdict, &state);
     Ok(CompletedRun {
-        finished: finished?,
+        finished,
         entries,
         journal: path,
     })
