@@ -125,9 +125,7 @@ impl Service {
         plan: Option<&str>,
         who: &Actor,
     ) -> Result<String, RunStartError> {
-        if let Some(halted) = self.halted() {
-            return Err(halted.refusal().into());
-        }
+        self.may_start()?;
         self.end_lapsed_waits()?;
         let waiting = self.waiting_run(id)?;
         if is_asker(&waiting, who) {

@@ -35,6 +35,7 @@ pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
+use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
@@ -46,6 +47,7 @@ use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
@@ -84,6 +86,8 @@ pub struct Service {
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// Whether the controller ends: no run starts any more.
+    ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// What each run takes of the policy's ceilings, from its reservation of agents to its end.
     admitted: Mutex<BTreeMap<String, RunLoad>>,
@@ -143,6 +147,7 @@ impl Service {
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             admitted: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
@@ -210,7 +215,7 @@ impl Service {
         })
     }
 
-    /// Records in the audit log who did what. What cannot be recorded must not be done.
+    /// Records in the audit log who did what, and in which request. What cannot be recorded must not be done.
     ///
     /// # Errors
     /// The store failed.
@@ -224,6 +229,9 @@ impl Service {
     ) -> Result<(), StoreError> {
         if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
             detail.insert("person".into(), who.person.clone().into());
+        }
+        if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
+            detail.insert("request-id".into(), id.into());
         }
         let deed = AuditRecord {
             at: Timestamp::now(),

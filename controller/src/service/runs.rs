@@ -28,6 +28,9 @@ use tokio::sync::{mpsc, watch};
 /// How long to wait before another attempt to close a run in the store.
 const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Why runs are stopped when the controller ends.
+const ENDING: &str = "the controller ends";
+
 /// A run that is not closed yet.
 #[derive(Debug)]
 pub(super) struct ActiveRun {
@@ -205,16 +208,32 @@ impl Service {
         self.launch(&new, experiment, spec, None)
     }
 
-    /// Whether a run may start now. A run that has to wait for approval is opened as such, and returned.
+    /// Whether any run may start now.
+    ///
+    /// # Errors
+    /// A halt is in force, or the controller is shutting down.
+    pub(super) fn may_start(&self) -> Result<(), Refusal> {
+        if let Some(halted) = self.halted() {
+            return Err(halted.refusal());
+        }
+        match self.is_ending() {
+            false => Ok(()),
+            true => {
+                let what = "the controller is shutting down: no run starts";
+                let hint = "start the run again when the controller is back";
+                Err(Refusal::new("ending", what).hint(hint))
+            }
+        }
+    }
+
+    /// Whether this run may start now. A run that has to wait for approval is opened as such, and returned.
     fn admit(
         self: &Arc<Self>,
         new: &NewRun,
         spec: &RunSpec,
         experiment: &Experiment,
     ) -> Result<Option<WaitingRun>, RunStartError> {
-        if let Some(halted) = self.halted() {
-            return Err(halted.refusal().into());
-        }
+        self.may_start()?;
         match self.decide(spec, None, experiment, new.seed)? {
             PolicyDecision::Allow => Ok(None),
             PolicyDecision::Refuse(refusal) => Err(refusal.into()),
@@ -239,9 +258,12 @@ impl Service {
         let seed = new.seed;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
-        // A halt in between has not seen this run.
+        // A halt or an end in between has not seen this run.
         if let Some(halted) = self.halted() {
             running.stop.send(halted.refusal().what).ok();
+        }
+        if self.is_ending() {
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let service = Arc::clone(self);
         let id = run.clone();
@@ -568,10 +590,16 @@ impl Service {
             .map(|running| running.events.subscribe())
     }
 
+    /// Whether the controller ends, so that no run can start.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
     pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
+        self.ending.store(true, Ordering::SeqCst);
         for running in lock(&self.runs).values() {
-            running.stop.send("the controller ends".to_owned()).ok();
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let until = tokio::time::Instant::now() + timeout;
         loop {
