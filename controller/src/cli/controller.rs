@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -242,7 +242,8 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let no_signals =
         |error: std::io::Error| CommandFailure::invalid(format!("cannot receive signals: {error}"));
     let ending = ending(command.log_format).map_err(no_signals)?;
-    spawn_reloads().map_err(no_signals)?;
+    let reloaded = Arc::new(OnceLock::new());
+    spawn_reloads(Arc::clone(&reloaded)).map_err(no_signals)?;
     drop(entered);
     raise_limit();
     let store = command.data.store()?;
@@ -273,7 +274,8 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
-    service.record_policy().map_err(|error| failed(&error))?;
+    service.check_policy_tokens().map_err(|error| failed(&error))?;
+    reloaded.set(Arc::clone(&service)).ok();
     let names = match command.names.is_empty() {
         false => command.names.clone(),
         true => default_names(),
@@ -384,8 +386,9 @@ fn raise_limit() {
     }
 }
 
-/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing.
-fn spawn_reloads() -> std::io::Result<()> {
+/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing. Before the
+/// service is there, nothing can be reloaded yet: what is loaded is new.
+fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
     let mut second = signal(SignalKind::user_defined2())?;
@@ -394,6 +397,10 @@ fn spawn_reloads() -> std::io::Result<()> {
             let ignored = tokio::select! {
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reloading");
+                    if let Some(service) = service.get().map(Arc::clone) {
+                        // The service itself logs what came of it.
+                        tokio::task::spawn_blocking(move || service.reload_policy().ok()).await.ok();
+                    }
                     continue;
                 }
                 _ = first.recv() => "SIGUSR1",

@@ -62,23 +62,12 @@ impl Service {
         Ok(changes)
     }
 
-    /// Records the policy that is in force at the start, if it is from a file, and warns of tokens that it names and that do not exist.
+    /// Warns of tokens that the policy in force names and that do not exist.
     ///
     /// # Errors
     /// The store failed.
-    pub fn record_policy(&self) -> Result<(), StoreError> {
-        let Some(path) = self.policy_file.clone() else {
-            return Ok(());
-        };
-        let unknown = self.unknown_tokens(&self.policy())?;
-        let rules: Vec<String> = (self.policy().rules.iter())
-            .map(|rule| rule.name.clone())
-            .collect();
-        self.audit_policy(
-            &path,
-            "done",
-            json!({"rules": rules, "unknown-tokens": unknown}),
-        )
+    pub fn check_policy_tokens(&self) -> Result<(), StoreError> {
+        self.unknown_tokens(&self.policy()).map(|_| ())
     }
 
     fn audit_policy(&self, path: &Path, outcome: &str, detail: Value) -> Result<(), StoreError> {

@@ -71,6 +71,8 @@ impl Controller {
             store: Arc::clone(&store),
             fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
             policy: FleetPolicy::default(),
+            policy_file: None,
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| {
                 let faults = [KnownFault {
                     name: "process-pause",
