@@ -148,10 +148,12 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     };
     let made = create_first_token(store.as_ref(), &authority, &command.data.data)
         .map_err(|error| failed(&error))?;
-    let registry = AgentRegistry::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
+    let fleet = Arc::new(Fleet::new(command.lease));
+    let registry =
+        AgentRegistry::load(Arc::clone(&store), &fleet).map_err(|error| failed(&error))?;
     let service = Service::new(ServiceConfig {
         store,
-        fleet: Arc::new(Fleet::new(command.lease)),
+        fleet,
         policy,
         check: Box::new(super::experiment_source::check_with),
         catalogue: backburn_agent::faults::FAULTS

@@ -4,7 +4,6 @@ use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
-use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
@@ -319,13 +318,13 @@ impl Service {
             // The run records the reason in its journal.
             return Ok(());
         };
-        let agents = named(&inventory, &names);
+        let agents = inventory.granted_of(&names);
         let wanted = PolicyRequest {
             experiment,
             who: &spec.who,
             approved_by: spec.approved_by.as_deref(),
             agents: &agents,
-            inventory: &inventory,
+            inventory: &inventory.granted,
             at: Timestamp::now(),
         };
         match self.policy.judge(&wanted) {
@@ -414,14 +413,6 @@ fn approval_required(rule: &str) -> Refusal {
     let what = format!("the run requires approval by the controller's rule `{rule}`");
     Refusal::new("approval", what)
         .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
-}
-
-fn named(
-    inventory: &Inventory,
-    names: &BTreeSet<String>,
-) -> BTreeMap<String, BTreeMap<String, String>> {
-    let named = inventory.iter().filter(|(name, _)| names.contains(name));
-    named.cloned().collect()
 }
 
 /// How long something took, in milliseconds with a fraction.

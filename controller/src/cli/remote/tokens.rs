@@ -5,6 +5,7 @@ use super::{ControllerOptions, columns};
 use backburn::api::types::{
     AuditLogEntry, AuditVerification, JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest,
 };
+use backburn_experiments::labels::parse_labels;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ pub(in crate::cli) struct JoinTokenCommand {
     /// How long the token is valid
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     lasts: String,
+    /// Label that the agent is granted; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -92,6 +96,7 @@ pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandFail
     let request = JoinTokenRequest {
         agent: command.agent.clone(),
         lasts: Some(command.lasts.clone()),
+        labels: parse_labels(&command.labels).map_err(CommandFailure::invalid)?,
     };
     let made: JoinTokenInfo = client.post("/api/v1/join-tokens", &request)?;
     print(&format!("{}\n", made.token.unwrap_or_default()));
