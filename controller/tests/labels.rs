@@ -127,10 +127,10 @@ async fn target_that_is_given_a_secret_is_selected_by_confirmed_labels_only() {
     let experiment = |target: serde_json::Value| {
         load(&json!({
             "title": "t", "description": "d",
-            "secrets": {"key": "a-long-secret"},
+            "secrets": {"own": {"key": "a-long-secret"}},
             "targets": {"t": target},
             "method": [{"type": "probe", "name": "asks", "from": "t", "provider":
-                {"type": "http", "url": "http://10.0.0.7/", "headers": {"Authorization": "${key}"}}}],
+                {"type": "http", "url": "http://10.0.0.7/", "headers": {"Authorization": "${own.key}"}}}],
         }))
     };
     let picked = |target: serde_json::Value| {

@@ -3,11 +3,12 @@
 
 use backburn::store::{
     ApiTokenRecord, EnrolledAgent, ExperimentRecord, ExperimentRef, Hash, JoinTokenRecord, NewRun,
-    Role, RunEnd, RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, Trigger,
+    Role, RunEnd, RunFilter, SqliteStore, Store, StoreError, StoreErrorKind, TokenOrigin, Trigger,
 };
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::new(1_800_000_000 + second, 123_456_789).unwrap()
@@ -412,12 +413,19 @@ fn api_tokens_are_stored_and_revoked() {
         id: id.into(),
         hash: Hash::of(id.as_bytes()),
         name: "ci".into(),
+        person: "ada".into(),
+        teams: BTreeSet::new(),
+        origin: TokenOrigin::Made,
         role,
         created: at(0),
         expires: Some(at(100)),
         revoked: None,
     };
-    let tokens = [token("a", Role::Admin), token("b", Role::Viewer)];
+    let tokens = [
+        token("a", Role::Admin),
+        token("b", Role::Viewer),
+        token("d", Role::Admin),
+    ];
     for token in &tokens {
         store.put_api_token(token).unwrap();
     }
@@ -438,6 +446,58 @@ fn api_tokens_are_stored_and_revoked() {
     assert_eq!(
         kind(store.revoke_api_token("c", at(0))),
         StoreErrorKind::NotThere
+    );
+}
+
+#[test]
+fn last_admin_cannot_be_revoked() {
+    let (_folder, store) = opened();
+    let put = |id: &str, person: &str, role, expires: Option<i64>, origin| {
+        let token = ApiTokenRecord {
+            id: id.into(),
+            hash: Hash::of(id.as_bytes()),
+            name: id.into(),
+            person: person.into(),
+            teams: BTreeSet::new(),
+            origin,
+            role,
+            created: at(0),
+            expires: expires.map(at),
+            revoked: None,
+        };
+        store.put_api_token(&token).unwrap();
+    };
+    put("a", "ada", Role::Admin, None, TokenOrigin::Made);
+    put("b", "ada", Role::Operator, None, TokenOrigin::Made);
+    // None of these keeps the fleet manageable: expired, of a log-in, or of another role.
+    put("c", "bob", Role::Admin, Some(5), TokenOrigin::Made);
+    put("d", "cyd", Role::Admin, None, TokenOrigin::Login);
+    put("e", "dan", Role::Operator, None, TokenOrigin::Made);
+    let refused = store.revoke_api_token("a", at(10)).unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Conflict);
+    assert!(refused.what.contains("without token `a`"), "{refused}");
+    assert_eq!(
+        kind(store.revoke_person("ada", at(10))),
+        StoreErrorKind::Conflict
+    );
+    assert_eq!(store.api_token("b").unwrap().revoked, None, "all or none");
+    // Others can be, and the last one as soon as there is another.
+    assert_eq!(store.revoke_person("dan", at(10)).unwrap(), ["e"]);
+    store.revoke_api_token("d", at(10)).unwrap();
+    put("f", "eve", Role::Admin, Some(20), TokenOrigin::BreakGlass);
+    assert_eq!(store.revoke_person("ada", at(10)).unwrap(), ["a", "b"]);
+    assert_eq!(
+        kind(store.revoke_api_token("f", at(11))),
+        StoreErrorKind::Conflict
+    );
+    assert_eq!(
+        kind(store.revoke_person("nobody", at(0))),
+        StoreErrorKind::NotThere
+    );
+    assert_eq!(
+        store.revoke_person("ada", at(12)).unwrap(),
+        [""; 0],
+        "again"
     );
 }
 

@@ -1,7 +1,7 @@
 //! The store's files: whose they are, who may hold them, what comes of damaged, old and newer ones.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::store::{NewRun, Role, SqliteStore, Store, StoreErrorKind, Trigger};
+use backburn::store::{NewRun, Role, SqliteStore, Store, StoreErrorKind, TokenOrigin, Trigger};
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use serde_json::json;
@@ -52,6 +52,27 @@ fn store_in_use_refuses_a_second_controller() {
     assert!(refused.hint.is_some());
     drop(store);
     SqliteStore::open(&path).unwrap();
+}
+
+#[test]
+fn store_in_use_can_be_shared_by_a_command_on_its_host() {
+    let (folder, store) = opened();
+    let path = folder.path().join("state/store");
+    let shared = SqliteStore::open_shared(&path).unwrap();
+    shared.set("from", &json!("beside")).unwrap();
+    assert_eq!(store.setting("from").unwrap(), Some(json!("beside")));
+    store.set("from", &json!("controller")).unwrap();
+    assert_eq!(shared.setting("from").unwrap(), Some(json!("controller")));
+    drop(shared);
+    // The controller's lock is still held.
+    let refused = SqliteStore::open(&path).unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Locked);
+    drop(store);
+    // Nothing is created where no store is.
+    let nowhere = folder.path().join("nowhere");
+    let refused = SqliteStore::open_shared(&nowhere).unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::NotThere);
+    assert!(!nowhere.exists());
 }
 
 #[test]
@@ -125,7 +146,11 @@ fn store_of_version_1_is_migrated() {
     );
     assert_eq!(store.agents(None, 9).unwrap()[0].labels["zone"], "a");
     assert_eq!(store.join_tokens().unwrap().len(), 1);
-    assert_eq!(store.api_tokens().unwrap()[0].role, Role::Operator);
+    let token = &store.api_tokens().unwrap()[0];
+    assert_eq!(token.role, Role::Operator);
+    // Tokens belonged to nobody in particular, and were for all teams.
+    assert_eq!((token.person.as_str(), token.teams.len()), ("ci", 0));
+    assert_eq!(token.origin, TokenOrigin::Made);
     assert_eq!(
         store.setting("halt").unwrap(),
         Some(json!({"halted": false}))

@@ -5,7 +5,7 @@
 use backburn::store::{
     ApiTokenRecord, AuditHead, AuditRecord, EnrolledAgent, ExperimentRef, Hash, ImportError,
     JoinTokenRecord, LineProblem, NewRun, Role, RunEnd, SqliteStore, Store, StoreErrorKind,
-    Trigger,
+    TokenOrigin, Trigger,
 };
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
@@ -279,6 +279,9 @@ fn play(store: &SqliteStore, step: Step) {
             hash: Hash::of(id.as_bytes()),
             id,
             name: "ci".into(),
+            person: "ada".into(),
+            teams: ["shop".to_owned()].into(),
+            origin: TokenOrigin::Login,
             role: Role::Operator,
             created: at,
             expires: expires.map(|second| Timestamp::new(second, 0).unwrap()),

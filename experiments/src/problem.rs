@@ -43,6 +43,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The most problems of one document that are reported. Each may be as long as the names in it, so that more would take memory.
+pub const MAX_PROBLEMS: usize = 200;
+
 /// The longest word, in bytes, that is compared with others: the time and the memory that it takes grow
 /// with the product of both lengths, and documents may have words of any length.
 const MAX_COMPARED_BYTES: usize = 40;

@@ -1,6 +1,7 @@
 //! The reference pages of the docs, made from what the programs say of themselves: schemas as
 //! tables of keys, help as it is printed.
 
+use backburn_experiments::document::SIZE_LIMITS;
 use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::path::Path;
@@ -64,6 +65,10 @@ pub fn experiment(schema: &Value) -> String {
     );
     keys(&mut page, schema);
     parts(&mut page, schema);
+    page.push_str("\n## Limits\n\nA document that exceeds one of these is refused, with the place and the number.\n\n| at most | |\n|--:|---|\n");
+    for limit in SIZE_LIMITS {
+        write(&mut page, &format!("| {} | {} |\n", limit.most, limit.what));
+    }
     page
 }
 

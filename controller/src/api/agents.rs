@@ -115,7 +115,7 @@ pub async fn faults(
 /// Has a connected agent examine its host and returns what is available and what is missing. The agent refuses while faults act on it.
 #[utoipa::path(get, path = "/api/v1/agents/{name}/doctor", tag = "agents", params(("name" = String, Path, description = "The agent's name")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<DoctorFinding>), ProblemStatus<404>))]
 pub async fn doctor(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     PathParam(name): PathParam<String>,
 ) -> Result<Json<Vec<DoctorFinding>>, ApiProblem> {
@@ -123,6 +123,8 @@ pub async fn doctor(
         let what = format!("no agent `{}` is connected", name.escape_debug());
         return Err(ApiProblem::not_found(what));
     };
+    let (service, about) = (Arc::clone(&api.service), name.clone());
+    blocking(move || service.audit(&who, "doctor", &about, "asked", json!({}))).await?;
     let failed = |why: &str| {
         let what = format!("agent `{name}` could not examine its host: {why}");
         ApiProblem::new(StatusCode::SERVICE_UNAVAILABLE, "agent", what)
@@ -167,7 +169,7 @@ pub async fn label(
     };
     let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
     let kept = blocking(move || {
-        registry.relabel(&name, &who.name, &change, |before, after| {
+        registry.relabel(&name, &who.person, &change, |before, after| {
             let detail = json!({"before": before, "after": after});
             service.audit(&who, "label agent", &name, "asked", detail)
         })

@@ -48,12 +48,10 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor,
         Err(error) => return Err(error.into()),
     };
     let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
-    let over = kept
-        .expires
-        .is_some_and(|expires| expires <= Timestamp::now());
-    if !proved || over || kept.revoked.is_some() {
+    if !proved || !kept.is_valid(Timestamp::now()) {
         return Err(wrong());
     }
+    let who = Actor::from(&kept);
     if kept.role < required {
         let what = format!(
             "requires role `{}`; token `{}` has role `{}`",
@@ -61,17 +59,10 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor,
             kept.name,
             role_name(kept.role)
         );
-        let who = Actor {
-            name: kept.name,
-            role: kept.role,
-        };
-        api.record_denial(&kept.id, who, required, parts).await;
+        api.record_denial(who, required, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
-    Ok(Actor {
-        name: kept.name,
-        role: kept.role,
-    })
+    Ok(who)
 }
 
 /// The name of a role, as it is written in requests and answers.
@@ -98,7 +89,7 @@ const MAX_LOGGED_PATH_CHARS: usize = 200;
 impl Api {
     /// Records in the audit log that the role of a token did not allow a request. Requests without a valid token are not recorded:
     /// anybody could fill the log.
-    async fn record_denial(&self, token: &str, who: Actor, required: Role, parts: &Parts) {
+    async fn record_denial(&self, who: Actor, required: Role, parts: &Parts) {
         let is_written = {
             let mut denial_counts = self
                 .denial_counts
@@ -107,7 +98,7 @@ impl Api {
             let now = Instant::now();
             denial_counts
                 .retain(|_, denial_counts| now.duration_since(denial_counts.since) < DENIAL_WINDOW);
-            let denial_counts = denial_counts.entry(token.to_owned());
+            let denial_counts = denial_counts.entry(who.token.clone());
             let denial_counts = denial_counts.or_insert(DenialCount {
                 since: now,
                 count: 0,

@@ -1,7 +1,7 @@
 //! Stored experiments: storing, planning and running them.
 
 use super::Api;
-use super::auth::{Operator, Viewer};
+use super::auth::{Operator, Viewer, role_name};
 use super::blocking;
 use super::extract::{JsonBody, PathParam, QueryParams, check_name};
 use super::openapi::ProblemStatus;
@@ -12,7 +12,7 @@ use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
 use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
-use crate::store::{self, ExperimentRef, Trigger};
+use crate::store::{self, ExperimentRef, Role, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -198,12 +198,30 @@ pub async fn plan(
     PathParam(name): PathParam<String>,
     JsonBody(request): JsonBody<StartRunRequest>,
 ) -> Result<Json<RunPlan>, ApiProblem> {
-    plan_request(&api, run_request(&api, &who, name, request).await?).await
+    if who.role < Role::Operator && !request.variables.is_empty() {
+        let what = format!(
+            "`variables` require role `operator`; token `{}` has role `{}`",
+            who.name,
+            role_name(who.role)
+        );
+        let problem = ApiProblem::new(StatusCode::FORBIDDEN, "role", what);
+        return Err(problem.hint("plan without variables"));
+    }
+    let ask = run_request(&api, &who, name, request).await?;
+    plan_request(&api, who, ask).await
 }
 
-/// Plans a run without changing anything.
-pub(super) async fn plan_request(api: &Api, ask: RunSpec) -> Result<Json<RunPlan>, ApiProblem> {
+/// Plans a run without changing anything, and records in the audit log who asked for it.
+pub(super) async fn plan_request(
+    api: &Api,
+    who: Actor,
+    ask: RunSpec,
+) -> Result<Json<RunPlan>, ApiProblem> {
     let title = ask.document.title();
+    let (about, mut detail) = audited_document(&ask);
+    detail["variables"] = ask.variables.keys().cloned().collect();
+    let service = Arc::clone(&api.service);
+    blocking(move || service.audit(&who, "plan", &about, "asked", detail)).await?;
     let (seed, preview) = api.service.plan(ask).await?;
     Ok(Json(RunPlan::new(title, seed, preview)))
 }
@@ -220,22 +238,30 @@ pub async fn run(
     start_request(&api, who, ask).await
 }
 
+/// What the audit log says about the document of a request: its name or hash, and details.
+fn audited_document(ask: &RunSpec) -> (String, Value) {
+    let mut detail = json!({"seed": ask.seed});
+    match (&ask.reference, ask.document.sha256()) {
+        (Some(reference), _) => {
+            detail["version"] = reference.version.into();
+            (reference.name.clone(), detail)
+        }
+        (None, Some(hash)) => {
+            let name = format!("sha256:{hash}");
+            detail["sha256"] = hash.into();
+            (name, detail)
+        }
+        (None, None) => (String::new(), detail),
+    }
+}
+
 /// Starts a run and records that in the audit log.
 pub(super) async fn start_request(
     api: &Api,
     who: Actor,
     ask: RunSpec,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
-    let sha256 = ask.document.sha256();
-    let name = match (&ask.reference, &sha256) {
-        (Some(reference), _) => reference.name.clone(),
-        (None, Some(hash)) => format!("sha256:{hash}"),
-        (None, None) => String::new(),
-    };
-    let mut detail = json!({"seed": ask.seed});
-    if let Some(hash) = sha256 {
-        detail["sha256"] = hash.into();
-    }
+    let (name, detail) = audited_document(&ask);
     let service = Arc::clone(&api.service);
     let begun = blocking(move || -> Result<_, ApiProblem> {
         service.audit(&who, "run", &name, "asked", detail)?;

@@ -85,3 +85,26 @@ pub(super) fn check_name(name: &str, kind: &str) -> Result<(), ApiProblem> {
         ))),
     }
 }
+
+/// Longest name of a person, in bytes: an address of e-mail is one.
+const MAX_PERSON_BYTES: usize = 128;
+
+/// Refuses a name of a person that could not be written in a command or a policy.
+pub(super) fn check_person(person: &str) -> Result<(), ApiProblem> {
+    let is_valid = person.len() <= MAX_PERSON_BYTES
+        && person.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && person
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
+    match is_valid {
+        true => Ok(()),
+        false => Err(ApiProblem::new(
+            StatusCode::BAD_REQUEST,
+            "name",
+            format!("`{}` is not a valid name for a person", person.escape_debug()),
+        )
+        .hint(format!(
+            "use at most {MAX_PERSON_BYTES} letters, digits, `-`, `_`, `.` and `@`, and begin with a letter or a digit"
+        ))),
+    }
+}

@@ -45,7 +45,8 @@ pub async fn plan_given(
     State(api): State<Api>,
     JsonBody(request): JsonBody<InlineRunRequest>,
 ) -> Result<Json<RunPlan>, ApiProblem> {
-    plan_request(&api, run_request(&who, request)).await
+    let ask = run_request(&who, request);
+    plan_request(&api, who, ask).await
 }
 
 /// Starts a run of this experiment, which is not stored; the run's journal records its SHA-256. The run is refused if the policy

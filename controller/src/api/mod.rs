@@ -193,6 +193,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::remove_join_token))
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::revoke_person))
         .split_for_parts()
 }
 

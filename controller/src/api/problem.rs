@@ -37,6 +37,11 @@ impl ApiProblem {
         self
     }
 
+    fn hint_if(mut self, hint: Option<String>) -> Self {
+        self.0.hint = hint;
+        self
+    }
+
     /// The problem of an experiment document that is invalid.
     pub fn invalid(problems: Vec<backburn_experiments::Problem>) -> Self {
         let count = match problems.len() {
@@ -89,9 +94,12 @@ impl IntoResponse for ApiProblem {
 impl From<StoreError> for ApiProblem {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            StoreErrorKind::NotThere => ApiProblem::not_found(error.to_string()),
+            StoreErrorKind::NotThere => {
+                ApiProblem::not_found(error.to_string()).hint_if(error.hint)
+            }
             StoreErrorKind::Conflict => {
                 ApiProblem::new(StatusCode::CONFLICT, "conflict", error.to_string())
+                    .hint_if(error.hint)
             }
             _ => {
                 tracing::error!(%error, "the store failed");

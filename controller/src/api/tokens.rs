@@ -3,13 +3,13 @@
 use super::Api;
 use super::auth::{Admin, role_name};
 use super::blocking;
-use super::extract::{JsonBody, PathParam, check_name};
+use super::extract::{JsonBody, PathParam, check_name, check_person};
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
-use super::types::{JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest};
+use super::types::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};
 use crate::pki::agent_registry::problem_with_labels;
 use crate::pki::tokens::{create_token, secret_hash};
-use crate::store::{self, Role};
+use crate::store::{self, Role, TokenOrigin};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +18,7 @@ use backburn_experiments::join::{JoinToken, problem_with_name};
 use backburn_experiments::token::ApiToken;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ impl From<store::ApiTokenRecord> for TokenInfo {
             id: kept.id,
             token: None,
             name: kept.name,
+            person: kept.person,
             role: role_name(kept.role).to_owned(),
             created: kept.created.to_string(),
             expires: kept.expires.map(|at| at.to_string()),
@@ -151,6 +153,8 @@ pub async fn make(
     JsonBody(wanted): JsonBody<TokenRequest>,
 ) -> Result<(StatusCode, Json<TokenInfo>), ApiProblem> {
     check_name(&wanted.name, "a token")?;
+    let person = wanted.person.unwrap_or_else(|| wanted.name.clone());
+    check_person(&person)?;
     let role: Role = serde_json::from_value(wanted.role.clone().into()).map_err(|_| {
         wrong(format!("`{}` is not a role", wanted.role.escape_debug()))
             .hint("use `viewer`, `operator` or `admin`")
@@ -161,6 +165,9 @@ pub async fn make(
         id: token.id.clone(),
         hash: secret_hash(&token.secret),
         name: wanted.name,
+        person,
+        teams: BTreeSet::new(),
+        origin: TokenOrigin::Made,
         role,
         created: Timestamp::now(),
         expires,
@@ -168,7 +175,9 @@ pub async fn make(
     };
     let service = Arc::clone(&api.service);
     let kept = blocking(move || -> Result<_, ApiProblem> {
-        let detail = json!({"name": kept.name, "role": kept.role, "expires": kept.expires});
+        let detail = json!({
+            "name": kept.name, "of": kept.person, "role": kept.role, "expires": kept.expires,
+        });
         service.audit(&who, "make token", &kept.id, "asked", detail)?;
         service.store().put_api_token(&kept)?;
         Ok(kept)
@@ -179,18 +188,39 @@ pub async fn make(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// Revokes a token.
-#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), ProblemStatus<404>))]
+/// Revokes a token. The last one with role `admin` cannot be revoked; those of log-ins do not count.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "The token's id")), security(("token" = ["admin"])), responses((status = 204), ProblemStatus<404>, ProblemStatus<409>))]
 pub async fn revoke(
     Admin(who): Admin,
     State(api): State<Api>,
     PathParam(id): PathParam<String>,
 ) -> Result<StatusCode, ApiProblem> {
     let service = Arc::clone(&api.service);
+    let revoked = id.clone();
     blocking(move || -> Result<(), ApiProblem> {
-        service.store().revoke_api_token(&id, Timestamp::now())?;
-        Ok(service.audit(&who, "revoke token", &id, "done", json!({}))?)
+        let token = service.store().api_token(&id)?;
+        let detail = json!({"name": token.name, "of": token.person});
+        service.audit(&who, "revoke token", &id, "asked", detail)?;
+        Ok(service.store().revoke_api_token(&id, Timestamp::now())?)
     })
     .await?;
+    api.forget(&revoked);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Revokes all tokens of a person. The last one with role `admin` cannot be revoked; none is then.
+#[utoipa::path(delete, path = "/api/v1/people/{name}", tag = "tokens", params(("name" = String, Path, description = "The person")), security(("token" = ["admin"])), responses((status = 200, body = RevokedTokens), ProblemStatus<404>, ProblemStatus<409>))]
+pub async fn revoke_person(
+    Admin(who): Admin,
+    State(api): State<Api>,
+    PathParam(person): PathParam<String>,
+) -> Result<Json<RevokedTokens>, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    let revoked = blocking(move || -> Result<_, ApiProblem> {
+        service.audit(&who, "revoke person", &person, "asked", json!({}))?;
+        Ok(service.store().revoke_person(&person, Timestamp::now())?)
+    })
+    .await?;
+    revoked.iter().for_each(|id| api.forget(id));
+    Ok(Json(RevokedTokens { revoked }))
 }

@@ -1,16 +1,17 @@
 //! `backburn controller`: the daemon, and the export and import of its data.
 
-use super::{CommandFailure, print_stderr};
+use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
-use backburn::pki::tokens::{FIRST_TOKEN_FILE, create_first_token};
+use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
 use backburn::store::{SqliteStore, Store};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
-use clap::Args;
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,29 @@ use tokio::signal::unix::{SignalKind, signal};
 const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct ControllerCommand {
+    #[command(subcommand)]
+    action: Option<ControllerAction>,
+    #[command(flatten)]
+    daemon: DaemonOptions,
+}
+
+/// What is done on the controller's host besides running it.
+#[derive(Debug, Subcommand)]
+enum ControllerAction {
+    /// Make an admin's token without having one, e.g. because the last was lost; the controller may be running
+    AdminToken {
+        /// How long the token is valid
+        #[arg(long, value_name = "DURATION", default_value = "1d")]
+        lasts: HumanDuration,
+        #[command(flatten)]
+        data: DataOptions,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DaemonOptions {
     /// Address to listen on for agents, people and jobs
     #[arg(
         long,
@@ -137,6 +160,35 @@ fn failed(error: &dyn std::error::Error) -> CommandFailure {
 }
 
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
+    match &command.action {
+        None => run(&command.daemon),
+        Some(ControllerAction::AdminToken { lasts, data }) => admin_token(data, *lasts),
+    }
+}
+
+/// Runs `backburn controller admin-token`.
+fn admin_token(data: &DataOptions, lasts: HumanDuration) -> Result<u8, CommandFailure> {
+    let store = SqliteStore::open_shared(&data.data.join("store")).map_err(|error| {
+        let hint = error.hint.as_deref().map(|hint| format!("\nhint: {hint}"));
+        CommandFailure::invalid(format!("{error}{}", hint.unwrap_or_default()))
+    })?;
+    let authority = CertificateAuthority::open(&data.data.join("authority"));
+    let authority = authority.map_err(|error| failed(&error))?;
+    let invalid = |error: jiff::Error| CommandFailure::invalid(format!("--lasts: {error}"));
+    let span = SignedDuration::try_from(lasts.0).map_err(invalid)?;
+    let expires = Timestamp::now().checked_add(span).map_err(invalid)?;
+    let token = break_glass(&store, &authority, expires).map_err(|error| failed(&error))?;
+    print(&format!("{token}\n"));
+    print_stderr(&format!(
+        "token {} has role `admin` until {}; `backburn tokens make NAME --role admin` makes one that lasts\n",
+        token.id,
+        expires.strftime("%F %T UTC")
+    ));
+    Ok(0)
+}
+
+/// Runs the daemon until it is told to end.
+fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     backburn_agent::log_to_stderr(tracing::Level::INFO);
     raise_limit();
     let store = command.data.store()?;

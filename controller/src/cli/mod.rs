@@ -15,6 +15,7 @@ mod remote;
 mod report;
 mod run;
 mod schedules;
+mod table;
 mod validate;
 
 use output::{print, print_stderr};

@@ -2,6 +2,7 @@
 
 use super::experiment_source::{self, Variables};
 use super::remote::ControllerOptions;
+use super::table::print_table;
 use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use backburn::api::types::UpcomingRuns;
 use backburn_experiments::HumanDuration;
@@ -44,18 +45,25 @@ fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
         print_json(&schedules);
         return Ok(0);
     }
-    for UpcomingRuns {
-        experiment,
-        time_zone,
-        times,
-        ..
-    } in schedules
-    {
-        print(&format!("{experiment} ({time_zone})\n"));
-        for time in times {
-            print(&format!("  {time}\n"));
+    let rows = schedules.iter().flat_map(|schedule| {
+        let row = |time: &str| {
+            [
+                schedule.experiment.clone(),
+                schedule.version.to_string(),
+                time.to_owned(),
+                schedule.time_zone.clone(),
+            ]
+        };
+        match schedule.times.is_empty() {
+            true => vec![row("no further runs")],
+            false => schedule.times.iter().map(|time| row(time)).collect(),
         }
-    }
+    });
+    print_table(
+        ["EXPERIMENT", "VERSION", "AT", "TIME ZONE"],
+        rows,
+        "no stored experiment has a schedule",
+    );
     Ok(0)
 }
 

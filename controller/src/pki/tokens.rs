@@ -1,9 +1,11 @@
 //! Creating tokens, and what the store keeps of them.
 
 use super::ca::{CaError, CertificateAuthority, hexadecimal, random};
-use crate::store::{ApiTokenRecord, Hash, Role, Store, StoreError};
+use crate::store::{ApiTokenRecord, AuditRecord, Hash, Role, Store, StoreError, TokenOrigin};
 use backburn_experiments::token::{ApiToken, Token, TokenKind};
 use jiff::Timestamp;
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -60,12 +62,54 @@ pub fn create_first_token(
         id: token.id.clone(),
         hash: secret_hash(&token.secret),
         name: "admin".into(),
+        person: "admin".into(),
+        teams: BTreeSet::new(),
+        origin: TokenOrigin::Made,
         role: Role::Admin,
         created: Timestamp::now(),
         expires: None,
         revoked: None,
     })?;
     Ok(true)
+}
+
+/// The name of tokens that are made on the controller's host, without another token.
+const BREAK_GLASS: &str = "break-glass";
+
+/// Creates an admin's token without asking for one: whoever may write the controller's data could do so anyway. The audit log
+/// says so before the token exists.
+///
+/// # Errors
+/// The store failed, or the system has no random numbers.
+pub fn break_glass(
+    store: &dyn Store,
+    authority: &CertificateAuthority,
+    expires: Timestamp,
+) -> Result<ApiToken, FirstTokenError> {
+    let token: ApiToken = create_token(authority).map_err(io::Error::other)?;
+    let created = Timestamp::now();
+    store.audit(&AuditRecord {
+        at: created,
+        who: BREAK_GLASS.into(),
+        role: None,
+        what: BREAK_GLASS.into(),
+        about: token.id.clone(),
+        outcome: "asked".into(),
+        detail: json!({"role": Role::Admin, "expires": expires, "user": nix::unistd::getuid().as_raw()}),
+    })?;
+    store.put_api_token(&ApiTokenRecord {
+        id: token.id.clone(),
+        hash: secret_hash(&token.secret),
+        name: BREAK_GLASS.into(),
+        person: BREAK_GLASS.into(),
+        teams: BTreeSet::new(),
+        origin: TokenOrigin::BreakGlass,
+        role: Role::Admin,
+        created,
+        expires: Some(expires),
+        revoked: None,
+    })?;
+    Ok(token)
 }
 
 /// Why the first token could not be created.

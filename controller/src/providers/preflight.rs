@@ -51,7 +51,7 @@ pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
         }
     }
     for problem in &mut problems {
-        problem.what = experiment.redactor.text(&problem.what).into_owned();
+        problem.what = experiment.redactor.errors().text(&problem.what).into_owned();
     }
     problems
 }

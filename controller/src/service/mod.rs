@@ -25,7 +25,7 @@ pub use run_spec::{PendingApproval, RunSpec, RunStartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
-use crate::store::{AuditRecord, Role, Store, StoreError};
+use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
@@ -34,7 +34,7 @@ use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
@@ -78,10 +78,28 @@ pub struct Service {
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
+    /// The id of the token.
+    pub token: String,
     /// The name of the token.
     pub name: String,
+    /// The person or job that the token belongs to.
+    pub person: String,
+    /// The teams that the token is limited to; none means all.
+    pub teams: BTreeSet<String>,
     /// The role that the token has.
     pub role: Role,
+}
+
+impl From<&ApiTokenRecord> for Actor {
+    fn from(token: &ApiTokenRecord) -> Self {
+        Actor {
+            token: token.id.clone(),
+            name: token.name.clone(),
+            person: token.person.clone(),
+            teams: token.teams.clone(),
+            role: token.role,
+        }
+    }
 }
 
 impl Service {
@@ -153,8 +171,11 @@ impl Service {
         what: &str,
         about: &str,
         outcome: &str,
-        detail: Value,
+        mut detail: Value,
     ) -> Result<(), StoreError> {
+        if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
+            detail.insert("person".into(), who.person.clone().into());
+        }
         let deed = AuditRecord {
             at: Timestamp::now(),
             who: who.name.clone(),

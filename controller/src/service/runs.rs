@@ -11,7 +11,7 @@ use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, JournalEntry, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
-use backburn_experiments::{HumanDuration, Problem};
+use backburn_experiments::{HumanDuration, Problem, substitute};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,7 +98,7 @@ impl ActiveRun {
 
 impl Service {
     /// Parses a stored document. The policy decides what it may read on the controller's host, and whether it may run
-    /// programs there.
+    /// programs there; variables are data, and do not choose what is read.
     ///
     /// # Errors
     /// All problems of the document.
@@ -107,6 +107,10 @@ impl Service {
         document: &Value,
         variables: &Map<String, Value>,
     ) -> Result<Experiment, Vec<Problem>> {
+        let chosen = substitute::chosen_sources(document, variables);
+        if !chosen.is_empty() {
+            return Err(chosen);
+        }
         let secrets = Map::new();
         let sources = Sources {
             environment: &|name| {

@@ -345,6 +345,7 @@ impl Service {
         let value = match measure(&guard.provider, guard.timeout, &context).await {
             ProbeOutcome::Output(value) => value,
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
+                let why = experiment.redactor.errors().text(&why);
                 return Err(format!("the guard `{}`: {why}", guard.name));
             }
         };

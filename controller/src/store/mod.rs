@@ -203,8 +203,16 @@ pub trait Store: Send + Sync {
     /// Revokes an API token. One that was revoked before keeps the earlier time.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is none.
+    /// [`StoreErrorKind::NotThere`]: there is none. [`StoreErrorKind::Conflict`]: it is the last one of an admin that is valid at
+    /// this time, not counting those of log-ins.
     fn revoke_api_token(&self, id: &str, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Revokes all tokens of a person, or none. Returns the ids of those that were valid.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: the person never had a token. [`StoreErrorKind::Conflict`]: as of
+    /// [`revoke_api_token`](Store::revoke_api_token).
+    fn revoke_person(&self, person: &str, at: Timestamp) -> Result<Vec<String>, StoreError>;
 
     /// The value of a setting of the controller. None if it was never set.
     ///

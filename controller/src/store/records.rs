@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -246,6 +247,19 @@ pub enum Role {
     Admin,
 }
 
+/// How a token came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenOrigin {
+    /// An admin made it, or it is the first token of a controller.
+    #[default]
+    Made,
+    /// Its person logged in with an identity provider.
+    Login,
+    /// It was made on the controller's host, without another token.
+    BreakGlass,
+}
+
 /// What lets somebody use the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiTokenRecord {
@@ -253,8 +267,14 @@ pub struct ApiTokenRecord {
     pub id: String,
     /// The hash of the secret.
     pub hash: Hash,
-    /// The name of its bearer.
+    /// The name of the token.
     pub name: String,
+    /// The person or job that the token belongs to. Several tokens may belong to one.
+    pub person: String,
+    /// The teams whose experiments, runs and agents the token may use; none means all.
+    pub teams: BTreeSet<String>,
+    /// How it came to be.
+    pub origin: TokenOrigin,
     /// Its role.
     pub role: Role,
     /// When it was created.
@@ -263,6 +283,13 @@ pub struct ApiTokenRecord {
     pub expires: Option<Timestamp>,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+}
+
+impl ApiTokenRecord {
+    /// Whether the token is neither revoked nor expired at this time.
+    pub fn is_valid(&self, at: Timestamp) -> bool {
+        self.revoked.is_none() && self.expires.is_none_or(|expires| at < expires)
+    }
 }
 
 /// An action for the audit log: who did what.

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Problems that are given a hint by comparing a name with all others, which takes its time.
+const MAX_HINTED_PROBLEMS: usize = 20;
+
 /// What activities are checked against.
 struct References<'d> {
     faults: &'d [KnownFault<'d>],
@@ -107,7 +110,7 @@ impl References<'_> {
         let Some(found) = self.named.get(name) else {
             let names: Vec<&str> = self.named.keys().copied().collect();
             let problem = Problem::new(at, format!("there is no activity `{name}`"));
-            return problems.push(match meant(name, &names) {
+            return problems.push(match hinted(problems, name, &names) {
                 Some(hint) => problem.hint(hint),
                 None => problem,
             });
@@ -202,7 +205,7 @@ impl References<'_> {
             return;
         }
         let problem = Problem::new(at, format!("there is no target `{name}`"));
-        problems.push(match meant(name, &self.targets) {
+        problems.push(match hinted(problems, name, &self.targets) {
             Some(hint) => problem.hint(hint),
             None => problem.hint("name it in `targets`, with the labels of its agents"),
         });
@@ -297,6 +300,11 @@ impl References<'_> {
                 }),
         );
     }
+}
+
+/// What was probably meant, unless so many problems have been found that looking for it would take long.
+fn hinted(found: &[Problem], name: &str, known: &[&str]) -> Option<String> {
+    (found.len() < MAX_HINTED_PROBLEMS).then(|| meant(name, known))?
 }
 
 fn no_tolerance(at: &str, what: &str) -> Problem {

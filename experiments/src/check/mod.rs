@@ -7,14 +7,16 @@ mod rules;
 use crate::chaostoolkit::check_controls;
 use crate::document::{
     AbortRule, Activity, ActivityKind, Document, Dry, FaultProvider, HostRule, HypothesisStrategy,
-    ProbeRef, Provider, RollbackStrategy, Step, Target, TargetRef, located_steps,
+    MAX_DOCUMENT_BYTES, ProbeRef, Provider, RollbackStrategy, Step, Target, TargetRef,
+    check_expanded, check_sizes, located_steps,
 };
 use crate::journal::HypothesisTiming;
-use crate::problem::pointer_of;
-use crate::redact::Redactor;
+use crate::problem::{MAX_PROBLEMS, pointer_of};
+use crate::redact::{REDACTED, Redactor};
 use crate::wire::FaultDescription;
 use crate::{HumanDuration, Problem, json, schema, substitute};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 pub use crate::substitute::Sources;
@@ -200,11 +202,42 @@ pub fn load(
     sources: &Sources,
     faults: &[KnownFault],
 ) -> Result<Experiment, Vec<Problem>> {
+    if text.len() > MAX_DOCUMENT_BYTES {
+        let most = MAX_DOCUMENT_BYTES >> 20;
+        let what = format!("the document is longer than {most} MiB");
+        return Err(vec![
+            Problem::new("$", what)
+                .hint("move large texts into files that probes and actions read"),
+        ]);
+    }
     let (raw, mut problems) = json::parse(text).map_err(|problem| vec![problem])?;
+    let too_large = check_sizes(&raw);
+    if !too_large.is_empty() {
+        return Err(too_large);
+    }
     let values = substitute::resolve(&raw, sources, &mut problems);
-    let mut filled = substitute::document(&raw, &values, sources, &mut problems);
+    let (mut filled, of_activities) = substitute::document(&raw, &values, sources, &mut problems);
+    let confidential_values = (values.confidential.values.iter()).chain(&of_activities.values);
+    let redactor = Redactor::new(values.secrets.values().chain(own_secrets(&filled)))
+        .hiding_in_errors(confidential_values);
+    let confidential = ConfidentialParts {
+        raw: &raw,
+        names: (values.confidential.names.iter())
+            .chain(&of_activities.names)
+            .cloned()
+            .collect(),
+        redactor: &redactor,
+    };
+    // A part that is too large is not looked into: that would take the time and the memory that the limit is about.
+    let too_large = check_sizes(&filled);
+    let too_large = too_large.into_iter().chain(check_expanded(&filled));
+    let too_large: Vec<Problem> = too_large.collect();
+    if !too_large.is_empty() {
+        problems.extend(too_large);
+        return Err(confidential.removed(problems));
+    }
     // Of what has no value yet, its shape says nothing.
-    let unfilled: Vec<String> = problems.iter().map(|problem| problem.at.clone()).collect();
+    let unfilled: BTreeSet<String> = problems.iter().map(|problem| problem.at.clone()).collect();
     let mut more = problems_of_filled(&filled, faults);
     // A fault's arguments are looked at once all around them fits.
     for _ in 0..2 {
@@ -218,15 +251,14 @@ pub fn load(
     check_controls(&raw, &mut more);
     more.retain(|problem| !unfilled.contains(&problem.at));
     problems.extend(more);
-
-    let redactor = Redactor::new(values.secrets.values().chain(own_secrets(&filled)));
-    let document = match serde_json::from_value::<Document>(filled) {
-        Ok(document) if problems.is_empty() => document,
-        Ok(_) => return Err(redacted(problems, &redactor)),
-        // The schema and the types come from the same place, so this is the schema's fault, not the author's.
-        Err(error) if problems.is_empty() => problems_of(error, &redactor)?,
-        Err(_) => return Err(redacted(problems, &redactor)),
-    };
+    if !problems.is_empty() {
+        return Err(confidential.removed(problems));
+    }
+    // The schema and the types come from the same place, so an error is the schema's fault, not the author's.
+    let document = serde_json::from_value::<Document>(filled).map_err(|error| {
+        let what = format!("the document cannot be read: {error}");
+        confidential.removed(vec![Problem::new("$", what)])
+    })?;
     let raw = redactor.value(raw);
     Ok(assemble(document, raw, values, redactor))
 }
@@ -238,27 +270,79 @@ fn problems_of_filled(filled: &Value, faults: &[KnownFault]) -> Vec<Problem> {
     problems
 }
 
-fn problems_of(error: serde_json::Error, redactor: &Redactor) -> Result<Document, Vec<Problem>> {
-    Err(redacted(
-        vec![Problem::new(
-            "$",
-            format!("the document cannot be read: {error}"),
-        )],
-        redactor,
-    ))
+/// What problems of a document must not quote.
+struct ConfidentialParts<'a> {
+    /// The document as it is written.
+    raw: &'a Value,
+    /// Variables whose value came from the environment, from a file or from a secret.
+    names: BTreeSet<String>,
+    redactor: &'a Redactor,
 }
 
-fn redacted(mut problems: Vec<Problem>, redactor: &Redactor) -> Vec<Problem> {
-    for problem in &mut problems {
-        problem.what = redactor.text(&problem.what).into_owned();
-        problem.hint = problem
-            .hint
-            .take()
-            .map(|hint| redactor.text(&hint).into_owned());
+impl ConfidentialParts<'_> {
+    /// The problems without what must not be quoted, each once, and no more than [`MAX_PROBLEMS`].
+    fn removed(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        let count = problems.len();
+        let mut seen = BTreeSet::new();
+        let problems = problems.into_iter().take(MAX_PROBLEMS);
+        let mut kept: Vec<Problem> = problems
+            .map(|problem| self.without_value(problem))
+            .filter(|problem| seen.insert(problem.clone()))
+            .collect();
+        if count > MAX_PROBLEMS {
+            let what =
+                format!("there are more than {MAX_PROBLEMS} problems, and these are the first");
+            kept.push(Problem::new("$", what));
+        }
+        kept
     }
-    let mut seen = std::collections::BTreeSet::new();
-    problems.retain(|problem| seen.insert(problem.clone()));
-    problems
+
+    /// The problem without the value that stands at its place, where a variable put it there that must not be shown: whatever a
+    /// message makes of such a value, a part of it may be in the words.
+    fn without_value(&self, mut problem: Problem) -> Problem {
+        let text = self.written_text(&problem.at);
+        let named = text.and_then(|text| substitute::first_name_in(text, &self.names));
+        if let Some(name) = named
+            && !self.raw_has(&problem)
+        {
+            // What is expected may be said; the rest of the words may be the value.
+            let expected = problem.what.split_once(", got ");
+            let expected = expected.filter(|(expected, _)| expected.starts_with("expected "));
+            let stands = problem.what.rsplit_once(" stands where ");
+            problem.what = match (expected, stands) {
+                (Some((expected, _)), _) => {
+                    format!("{expected}, got `{REDACTED}`, the value of `{name}`")
+                }
+                (None, Some((_, wanted))) => {
+                    format!("`{REDACTED}`, the value of `{name}`, stands where {wanted}")
+                }
+                (None, None) => format!("`{REDACTED}`, the value of `{name}`, does not fit here"),
+            };
+            problem.hint = Some(format!(
+                "`{name}` is a secret, or comes from the environment or a file, so that its value is not shown"
+            ));
+        }
+        let errors = self.redactor.errors();
+        problem.what = errors.text(&problem.what).into_owned();
+        problem.hint = (problem.hint).map(|hint| errors.text(&hint).into_owned());
+        problem
+    }
+
+    /// The text that the document has at this place, or at the nearest place above it.
+    fn written_text(&self, at: &str) -> Option<&str> {
+        let mut pointer = pointer_of(at)?;
+        loop {
+            if let Some(found) = self.raw.pointer(&pointer) {
+                return found.as_str();
+            }
+            pointer.truncate(pointer.rfind('/')?);
+        }
+    }
+
+    /// Whether the problem is of the variables themselves, before any value was put in place.
+    fn raw_has(&self, problem: &Problem) -> bool {
+        problem.what.starts_with("there is no variable ")
+    }
 }
 
 /// Literal secrets that activities carry themselves.

@@ -6,6 +6,10 @@ use crate::problem::{at_index, at_key, meant};
 use crate::timetable::{DAYS, Timetable};
 use crate::{HumanDuration, Problem};
 use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Longest mean time between the runs of a `random` schedule. Each day until the next run is reckoned.
+const MAX_MEAN_TIME_BETWEEN: HumanDuration = HumanDuration::seconds(8_760 * 3_600);
 
 pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
     for (name, target) in document
@@ -19,7 +23,7 @@ pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
         }
     }
     let rules = document.get("abort").and_then(Value::as_array);
-    let mut names: Vec<String> = Vec::new();
+    let mut names: BTreeSet<String> = BTreeSet::new();
     for (index, rule) in rules.into_iter().flatten().enumerate() {
         let at = at_index("$.abort", index);
         let Some(rule) = part::<AbortRule>(rule) else {
@@ -35,7 +39,7 @@ pub(super) fn check(document: &Value, problems: &mut Vec<Problem>) {
             );
         }
         check_rule(&rule, document, &at, problems);
-        names.push(rule.name);
+        names.insert(rule.name);
     }
     if let Some(schedule) = document.get("schedule").and_then(part::<Schedule>) {
         check_schedule(&schedule, problems);
@@ -165,6 +169,13 @@ fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Pro
                 at_key(&at, "mean-time-between"),
                 "the mean time between runs is nothing",
             ));
+        }
+        if random.mean_time_between > MAX_MEAN_TIME_BETWEEN {
+            let what = format!("the mean time between runs is longer than {MAX_MEAN_TIME_BETWEEN}");
+            problems.push(
+                Problem::new(at_key(&at, "mean-time-between"), what)
+                    .hint("`8760h` at the most, which is a year; a rarer run is better given a date, with `at`"),
+            );
         }
         check_window(random.window.as_ref(), &at_key(&at, "window"), problems);
     }

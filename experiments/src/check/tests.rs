@@ -1,6 +1,8 @@
 //! Whole documents: what is wrong with them, where, and what would do.
 
+mod confidential;
 mod mistakes;
+mod sizes;
 
 use super::*;
 use crate::chaostoolkit::without_controls;

@@ -9,6 +9,7 @@ mod activity;
 mod limits;
 mod located_step;
 mod schedule;
+mod size_limits;
 mod tolerance;
 mod values;
 
@@ -16,6 +17,7 @@ pub use activity::*;
 pub use limits::*;
 pub(crate) use located_step::{LocatedStep, Section, located_steps};
 pub use schedule::*;
+pub use size_limits::*;
 pub use tolerance::*;
 pub use values::*;
 

@@ -462,19 +462,19 @@ impl Event {
                 redactor.redact_plan(plan);
             }
             Event::NotStarted { reason, hint, .. } => {
-                redactor.redact(reason);
-                redactor.redact_all(hint);
+                redactor.errors().redact(reason);
+                redactor.errors().redact_all(hint);
             }
             Event::Sampled { output, why, .. } | Event::ActivityFinished { output, why, .. } => {
                 *output = shortened(redactor.value(std::mem::take(output)));
-                redactor.redact_all(why.as_mut());
+                redactor.errors().redact_all(why.as_mut());
                 why.iter_mut().for_each(shorten);
             }
             Event::InjectionRefused { refusal, .. } => redactor.redact_refusal(refusal),
             Event::EffectSeen { effect, .. } => redactor.redact_effect(effect),
             Event::InjectionEnded(ended) => redactor.redact_ended(ended),
             Event::Aborted(Abort { reason, .. }) | Event::AgentLost { reason, .. } => {
-                redactor.redact(reason);
+                redactor.errors().redact(reason);
             }
             Event::RunStarted { .. }
             | Event::TargetPicked { .. }

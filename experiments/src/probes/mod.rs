@@ -17,6 +17,7 @@ pub mod tls;
 
 pub use dns::{DnsProvider, dns_answers};
 pub use host::{HostMetric, HostProvider};
+pub(crate) use http::base64;
 pub use http::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
 };

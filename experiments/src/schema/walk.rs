@@ -6,7 +6,7 @@ use super::leaf::{
     single_keys, tag_of, unknown_word, wrong_type,
 };
 use crate::Problem;
-use crate::problem::{at_index, at_key, list_words, meant, nearest};
+use crate::problem::{MAX_PROBLEMS, at_index, at_key, list_words, meant, nearest};
 use serde_json::{Map, Value};
 use std::cell::Cell;
 
@@ -46,6 +46,10 @@ impl<'s> Check<'s> {
             Value::Object(schema) => schema,
             _ => return problems.push(Problem::new(at, "nothing may stand here")),
         };
+        // Enough is known to be wrong: more problems would only take memory.
+        if problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         if depth > DEEPEST || !self.step() {
             if problems.is_empty() {
                 problems.push(Problem::new(

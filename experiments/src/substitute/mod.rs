@@ -12,16 +12,18 @@ mod source;
 mod template;
 mod typed_value;
 
+pub(crate) use size::size_in_memory;
 pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
 
 use crate::Problem;
 use crate::chaostoolkit::python;
-use crate::problem::{MAX_COMPARED_WORDS, at_index, at_key, list_words, nearest};
+use crate::document::located_steps;
+use crate::problem::{MAX_COMPARED_WORDS, MAX_PROBLEMS, at_index, at_key, list_words, nearest};
 use serde_json::{Map, Value};
 use size::Budget;
-use source::{is_source, resolve_one};
+use source::{is_read, is_source, resolve_one};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where configured values come from, besides the document.
 pub struct Sources<'a> {
@@ -30,7 +32,8 @@ pub struct Sources<'a> {
     /// A file's content, or why it could not be read.
     pub file: &'a dyn Fn(&str) -> Result<String, String>,
     /// From `--var`, `--var-file` and the API; they go before the document's configuration. A text
-    /// becomes what the document says that the variable is.
+    /// becomes what the document says that the variable is. They are data: one that has the shape of
+    /// a source (`{"type": "env", …}`, `{"type": "file", …}`) is refused, and nothing is read for it.
     pub variables: &'a Map<String, Value>,
     /// From `--var-file`, by scope; a scope takes the place of the document's.
     pub secrets: &'a Map<String, Value>,
@@ -46,6 +49,17 @@ pub struct Values {
     /// How values of the configuration that were given as text were written: within a text they
     /// stand like that, `1.10` and not `1.1`.
     pub texts: BTreeMap<String, String>,
+    /// What messages never quote.
+    pub confidential: Confidential,
+}
+
+/// What came from the environment, from a file or from a secret, and is never quoted in a message.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Confidential {
+    /// Values of the configuration that the environment or a file gave.
+    pub values: Vec<Value>,
+    /// Names of variables whose value came from the environment, from a file or from a secret, or is made of one that did.
+    pub names: BTreeSet<String>,
 }
 
 impl Values {
@@ -70,6 +84,46 @@ impl Values {
 
     fn is_empty(&self) -> bool {
         self.names().next().is_none()
+    }
+
+    /// The values that this activity uses, without those that its own configuration replaces. The others are not copied: there may
+    /// be a thousand activities, and megabytes of values.
+    fn for_activity(&self, activity: &Map<String, Value>, own: &Map<String, Value>) -> Values {
+        let mut used = Vec::new();
+        activity
+            .values()
+            .for_each(|value| names::of(value, &mut used));
+        let used: BTreeSet<&str> = used.into_iter().collect();
+        let only_used = |fields: &Map<String, Value>| -> Map<String, Value> {
+            let used = fields
+                .iter()
+                .filter(|(name, _)| used.contains(name.as_str()));
+            used.map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        };
+        let mut values = Values {
+            configuration: only_used(&self.configuration),
+            ..Values::default()
+        };
+        for name in own.keys() {
+            values.configuration.remove(name);
+        }
+        for (scope, fields) in &self.secrets {
+            if let Some(fields) = fields.as_object() {
+                values
+                    .secrets
+                    .insert(scope.clone(), only_used(fields).into());
+            }
+        }
+        let texts = self
+            .texts
+            .iter()
+            .filter(|(name, _)| used.contains(name.as_str()) && !own.contains_key(*name));
+        values.texts = texts
+            .map(|(name, text)| (name.clone(), text.clone()))
+            .collect();
+        values.confidential.names = self.confidential.names.clone();
+        values
     }
 
     /// What stands within a text for this name: as it was given, else as Python writes it.
@@ -113,23 +167,33 @@ pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>)
             resolve_one(written, sources, &at, true, &mut of_secrets),
         );
     }
+    let of_secret = values.secrets.values().filter_map(Value::as_object);
+    let of_secret: BTreeSet<String> = of_secret.flat_map(Map::keys).cloned().collect();
+    values.confidential.names = of_secret.clone();
 
     let mut texts = Vec::new();
     for (name, given) in sources.variables {
         let at = format!("--var {name}");
-        let value = match is_source(given) {
-            Some(_) => resolve_one(given, sources, &at, false, problems),
-            None => match typed_value::typed(given, declared.get(name), &at) {
-                Ok(typed) => {
-                    texts.extend(typed.text.map(|text| (name.clone(), text)));
-                    typed.value
-                }
-                Err(problem) => {
-                    problems.push(problem);
-                    Value::Null
-                }
-            },
+        // A text may read as a source, too.
+        let value = typed_value::typed(given, declared.get(name), &at);
+        let value = value.and_then(|typed| match is_read(given) || is_read(&typed.value) {
+            true => Err(source::not_in_a_variable(&at)),
+            false => Ok(typed),
+        });
+        let value = match value {
+            Ok(typed) => {
+                texts.extend(typed.text.map(|text| (name.clone(), text)));
+                typed.value
+            }
+            Err(problem) => {
+                problems.push(problem);
+                Value::Null
+            }
         };
+        // A value that is given in place of a secret is one.
+        if of_secret.contains(name) {
+            values.confidential.values.push(value.clone());
+        }
         values.configuration.insert(name.clone(), value);
     }
     values.texts.extend(texts);
@@ -230,7 +294,18 @@ impl<'d> ConfigurationResolver<'_, 'd> {
             1,
             self.problems,
         );
-        let value = resolve_one(&filled, self.sources, &at, false, self.problems);
+        // What a variable put in place is data, whatever it looks like: only the document names sources.
+        let value = match is_source(written) {
+            Some(_) => resolve_one(&filled, self.sources, &at, false, self.problems),
+            None => filled,
+        };
+        let confidential = &mut self.values.confidential;
+        if source::is_found(&value, written, self.sources) {
+            confidential.values.push(value.clone());
+            confidential.names.insert(name.clone());
+        } else if names::any_in(written, &confidential.names) {
+            confidential.names.insert(name.clone());
+        }
         self.values.configuration.insert(name.clone(), value);
     }
 }
@@ -247,15 +322,15 @@ const LEFT_ALONE: [&str; 8] = [
     "secrets",
 ];
 
-/// The document with every value in place.
+/// The document with every value in place, and what messages never quote because activities' own configuration read it.
 pub fn document(
     raw: &Value,
     values: &Values,
     sources: &Sources,
     problems: &mut Vec<Problem>,
-) -> Value {
+) -> (Value, Confidential) {
     let Value::Object(fields) = raw else {
-        return raw.clone();
+        return (raw.clone(), Confidential::default());
     };
     let mut budget = Budget::default();
     let mut place = TemplateFiller::new(sources, &mut budget, false);
@@ -267,7 +342,8 @@ pub fn document(
         };
         (key.clone(), value)
     });
-    Value::Object(fields.collect())
+    let filled = Value::Object(fields.collect());
+    (filled, place.confidential)
 }
 
 /// Values being put in place somewhere in a document.
@@ -279,6 +355,8 @@ struct TemplateFiller<'a> {
     plain_stays: bool,
     /// Whether only text can stand here: what was given as text stays as it was written.
     only_text: bool,
+    /// What activities' own configuration read.
+    confidential: Confidential,
 }
 
 impl<'a> TemplateFiller<'a> {
@@ -288,6 +366,7 @@ impl<'a> TemplateFiller<'a> {
             budget,
             plain_stays,
             only_text: false,
+            confidential: Confidential::default(),
         }
     }
 
@@ -301,6 +380,10 @@ impl<'a> TemplateFiller<'a> {
     ) -> Value {
         if depth > MAX_DEPTH {
             problems.push(size::too_deep(at));
+            return Value::Null;
+        }
+        // Enough is known to be wrong: more problems would only take memory.
+        if problems.len() >= MAX_PROBLEMS {
             return Value::Null;
         }
         match value {
@@ -361,20 +444,15 @@ impl<'a> TemplateFiller<'a> {
     ) -> Option<Values> {
         let own = activity.get("configuration")?.as_object()?;
         activity.get("provider")?;
-        let mut values = values.clone();
-        for name in own.keys() {
-            values.configuration.remove(name);
-            values.texts.remove(name);
+        if own.is_empty() {
+            return None;
         }
+        let values = values.for_activity(activity, own);
         let at = at_key(at, "configuration");
-        Some(configured(
-            own,
-            values,
-            &at,
-            self.sources,
-            self.budget,
-            problems,
-        ))
+        let own = configured(own, values, &at, self.sources, self.budget, problems);
+        (self.confidential.values).extend_from_slice(&own.confidential.values);
+        (self.confidential.names).extend(own.confidential.names.iter().cloned());
+        Some(own)
     }
 }
 
@@ -419,6 +497,51 @@ fn own_part(written: &Value, own: &Values) -> Value {
             .filter_map(|name| Some((name.clone(), own.configuration.get(name)?.clone())))
             .collect(),
     )
+}
+
+/// A problem for each source of the configuration whose name or path a given variable has a part in: who gives a variable does
+/// not choose what the host that fills it in reads.
+pub fn chosen_sources(document: &Value, variables: &Map<String, Value>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let own = located_steps(document).into_iter().filter_map(|step| {
+        let own = step.value.get("configuration")?;
+        Some((at_key(&step.at, "configuration"), own))
+    });
+    let experiment = document.get("configuration");
+    let experiment = experiment.map(|own| ("$.configuration".to_owned(), own));
+    let mut given: BTreeSet<String> = variables.keys().cloned().collect();
+    for (at, section) in experiment.into_iter().chain(own) {
+        let Some(fields) = section.as_object() else {
+            continue;
+        };
+        // A name that is made of a given one is given, too.
+        loop {
+            let before = given.len();
+            let made = fields
+                .iter()
+                .filter(|(_, written)| names::any_in(written, &given));
+            let made: Vec<String> = made.map(|(name, _)| name.clone()).collect();
+            given.extend(made);
+            if given.len() == before {
+                break;
+            }
+        }
+        for (name, written) in fields {
+            let is_replaced = at == "$.configuration" && variables.contains_key(name);
+            if !is_replaced && is_read(written) && names::any_in(written, &given) {
+                let what = "a variable of the request would choose what is read here";
+                problems.push(Problem::new(at_key(&at, name), what).hint(
+                    "write the name or the path into the document, or give the value itself as the variable",
+                ));
+            }
+        }
+    }
+    problems
+}
+
+/// The first of these names that a text has as a variable.
+pub(crate) fn first_name_in<'t>(text: &'t str, names: &BTreeSet<String>) -> Option<&'t str> {
+    template::names_in(text).find(|name| names.contains(*name))
 }
 
 /// Puts the values in place in one text. A text that is one variable becomes its value, whatever

@@ -19,6 +19,16 @@ pub(super) fn of<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
     }
 }
 
+/// Whether a text of this value has one of these names as a variable.
+pub(super) fn any_in(value: &Value, names: &BTreeSet<String>) -> bool {
+    match value {
+        Value::String(text) => template::names_in(text).any(|name| names.contains(name)),
+        Value::Array(list) => list.iter().any(|member| any_in(member, names)),
+        Value::Object(fields) => fields.values().any(|member| any_in(member, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// Refuses names that no `${…}` can say.
 pub(super) fn check_declared(
     configuration: &Map<String, Value>,

@@ -82,6 +82,11 @@ pub(super) fn too_deep(at: &str) -> Problem {
     .hint("nest it less deep")
 }
 
+/// What a value takes in memory, in bytes: each text's length, and [`VALUE_BYTES`] for each value.
+pub(crate) fn size_in_memory(value: &Value) -> usize {
+    measure(value).0
+}
+
 /// The bytes that a value counts, and how many lists and objects stand within each other in it.
 fn measure(value: &Value) -> (usize, usize) {
     let inner = |members: &mut dyn Iterator<Item = &Value>| {

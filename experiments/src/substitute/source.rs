@@ -14,6 +14,35 @@ pub(super) fn is_source(written: &Value) -> Option<&str> {
         .then_some(kind)
 }
 
+/// Whether the host that fills this in would read its environment or a file for it.
+pub(super) fn is_read(written: &Value) -> bool {
+    match is_source(written) {
+        Some("env") => true,
+        Some("file") => written.get("path").is_some(),
+        _ => false,
+    }
+}
+
+/// Whether this value was found in the environment or in a file, and is not the document's own default.
+pub(super) fn is_found(value: &Value, written: &Value, sources: &Sources) -> bool {
+    let key = || written.get("key").and_then(Value::as_str);
+    match is_source(written) {
+        Some("env") => {
+            key().is_none_or(|key| key.contains('$') || (sources.environment)(key).is_some())
+        }
+        Some("file") => value.is_string(),
+        _ => false,
+    }
+}
+
+/// That a given variable has the shape of a source.
+pub(super) fn not_in_a_variable(at: &str) -> Problem {
+    let what = "a variable is data, and this says where a value is to be read";
+    Problem::new(at, what).hint(
+        "give the value itself, or write the source into the document's `configuration` or `secrets`",
+    )
+}
+
 pub(super) fn resolve_one(
     written: &Value,
     sources: &Sources,

@@ -12,6 +12,7 @@ fn values() -> Values {
         texts: Default::default(),
         configuration: map(configuration),
         secrets: map(secrets),
+        ..Values::default()
     }
 }
 
@@ -137,7 +138,7 @@ fn filled(document: &Value, variables: Value) -> (Value, Vec<Problem>) {
     };
     let mut problems = Vec::new();
     let values = resolve(document, &sources, &mut problems);
-    let filled = super::document(document, &values, &sources, &mut problems);
+    let (filled, _) = super::document(document, &values, &sources, &mut problems);
     (filled["method"].clone(), problems)
 }
 

@@ -18,11 +18,16 @@ impl CompiledTolerance {
         outcome: &Result<bool, String>,
         redactor: &Redactor,
     ) -> Option<String> {
-        let words = ReasonWriter { redactor };
+        let words = ReasonWriter {
+            redactor: redactor.errors(),
+        };
         match outcome {
             Ok(true) => None,
             Ok(false) => Some(words.outside(&self.0, value)),
-            Err(why) => Some(format!("{why}: {}", words.judged(&self.0, value))),
+            Err(why) => {
+                let why = words.redactor.text(why);
+                Some(format!("{why}: {}", words.judged(&self.0, value)))
+            }
         }
     }
 }

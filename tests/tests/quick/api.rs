@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 38] = [
+const OPERATIONS: [Row; 39] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -107,6 +107,7 @@ const OPERATIONS: [Row; 38] = [
         201,
     ),
     ("delete", "/api/v1/tokens/{id}", "admin", None, 404),
+    ("delete", "/api/v1/people/{name}", "admin", None, 404),
 ];
 
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];

@@ -80,7 +80,11 @@ fn run_of_a_file_with_a_controller_named_acts_on_the_fleet_only() {
         victim.until_paused();
         let shown = fleet.shown(&run);
         assert!(shown["experiment"].is_null(), "{shown:#}");
-        assert_eq!(says(&fleet, &["experiments"]).out, "", "nothing is kept");
+        let kept = says(&fleet, &["experiments"]);
+        assert_eq!(
+            (kept.out.as_str(), kept.err.as_str()),
+            ("", "no experiments are stored\n")
+        );
         let events = fleet.ask(&format!("GET /api/v1/runs/{run}/events")).json();
         let hash = hash(Path::new(&long));
         assert_eq!(events[0]["entry"]["sha256"], hash.as_str(), "{events:#}");

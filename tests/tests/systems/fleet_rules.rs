@@ -94,12 +94,8 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         assert!(said.err.contains("`two of us`"), "{said:?}");
         assert!(!victims[7].is_paused());
         let told = said.out.trim().to_owned();
-        let waiting = fleet.says(&["approvals"]).out;
-        let id = waiting
-            .split_whitespace()
-            .next()
-            .expect("one waits")
-            .to_owned();
+        let waiting = fleet.says(&["approvals", "--json"]).json();
+        let id = waiting[0]["id"].as_str().expect("one waits").to_owned();
         assert_eq!(id, told);
         let same = fleet.says(&["approve", &id]);
         assert_eq!(same.code, 3, "{same:?}");

@@ -19,4 +19,4 @@ pub use experiments::{
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 pub use problem::{DocumentProblem, ProblemDetails};
 pub use runs::{ApprovalInfo, ApprovedRun, RunInfo, RunJournalEntry, StopRequest, StopResult};
-pub use tokens::{JoinTokenInfo, JoinTokenRequest, TokenInfo, TokenRequest};
+pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

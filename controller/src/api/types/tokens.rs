@@ -43,9 +43,13 @@ pub struct JoinTokenInfo {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// The name of the token's owner, as it appears in the audit log.
+    /// The name of the token, as it appears in the audit log.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub name: String,
+    /// The person or job that the token belongs to. The default is the token's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
+    pub person: Option<String>,
     /// The role of the token: `viewer`, `operator` or `admin`.
     #[schema(pattern = "^(viewer|operator|admin)$")]
     pub role: String,
@@ -62,8 +66,11 @@ pub struct TokenInfo {
     pub id: String,
     /// The token itself, which is shown only once: in the answer to the request that makes it.
     pub token: Option<String>,
-    /// The name of the token's owner.
+    /// The name of the token.
     pub name: String,
+    /// The person or job that the token belongs to.
+    #[serde(default)]
+    pub person: String,
     /// The role of the token: `viewer`, `operator` or `admin`.
     pub role: String,
     /// When the token was made.
@@ -72,4 +79,11 @@ pub struct TokenInfo {
     pub expires: Option<String>,
     /// When the token was revoked; null if it is not.
     pub revoked: Option<String>,
+}
+
+/// The tokens of a person that were revoked.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RevokedTokens {
+    /// The ids of the tokens that were valid until now.
+    pub revoked: Vec<String>,
 }

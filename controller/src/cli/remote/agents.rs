@@ -1,7 +1,8 @@
 //! `backburn agents`: lists, examines and revokes a controller's agents.
 
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
-use super::{ControllerOptions, columns};
+use super::ControllerOptions;
 use backburn::api::types::{AgentInfo, DoctorFinding, LabelsRequest};
 use backburn_experiments::labels::parse_labels;
 use clap::{Args, Subcommand};
@@ -113,7 +114,14 @@ fn pairs(labels: &BTreeMap<String, String>) -> String {
 }
 
 fn print_agents(agents: &[AgentInfo]) {
-    print(&columns(&agents.iter().map(row).collect::<Vec<_>>()));
+    print_table(
+        ["NAME", "STATE", "OWES", "LABELS", "FACTS"],
+        agents.iter().map(row),
+        "no agents have joined",
+    );
+    if agents.is_empty() {
+        return;
+    }
     let connected = agents.iter().filter(|agent| agent.connected).count();
     let unresponsive = match agents.iter().filter(|agent| agent.unresponsive).count() {
         0 => String::new(),
@@ -142,7 +150,7 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
     out
 }
 
-fn row(agent: &AgentInfo) -> Vec<String> {
+fn row(agent: &AgentInfo) -> [String; 5] {
     let state = match (&agent.revoked, agent.connected, &agent.runs[..]) {
         (Some(_), _, _) => "revoked".to_owned(),
         (None, true, []) => "connected".to_owned(),
@@ -156,11 +164,11 @@ fn row(agent: &AgentInfo) -> Vec<String> {
     };
     let owed = match agent.owed.len() {
         0 => String::new(),
-        count => format!("OWES {count}"),
+        count => count.to_string(),
     };
     let labels = match (&agent.labels_by, agent.labels.is_empty()) {
         (None, false) => format!("{} (not confirmed)", pairs(&agent.labels)),
         _ => pairs(&agent.labels),
     };
-    vec![agent.name.clone(), state, owed, labels, pairs(&agent.facts)]
+    [agent.name.clone(), state, owed, labels, pairs(&agent.facts)]
 }

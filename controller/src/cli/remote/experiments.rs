@@ -1,8 +1,9 @@
 //! `backburn apply` and `backburn experiments`: the experiments that a controller stores.
 
 use super::super::experiment_source::ControlsOption;
+use super::super::table::print_table;
 use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
-use super::{ControllerOptions, columns};
+use super::ControllerOptions;
 use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
@@ -30,6 +31,9 @@ pub(in crate::cli) struct ApplyCommand {
 pub(in crate::cli) struct ExperimentsCommand {
     #[command(subcommand)]
     action: Option<ExperimentsAction>,
+    /// Print lists as JSON
+    #[arg(long, global = true)]
+    json: bool,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -194,9 +198,14 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
         None => {
             let path = "/api/v1/experiments?limit=1000";
             let experiments = client.list(path, |experiment: &ExperimentInfo| &experiment.name)?;
-            print(&columns(
-                &experiments.into_iter().map(row).collect::<Vec<_>>(),
-            ));
+            match command.json {
+                true => print_json(&experiments),
+                false => print_table(
+                    ["NAME", "VERSION", "SCHEDULED", "TITLE"],
+                    experiments.into_iter().map(row),
+                    "no experiments are stored",
+                ),
+            }
         }
         Some(ExperimentsAction::Show { name, version }) => {
             let version = version.map(|version| format!("?version={version}"));
@@ -208,18 +217,25 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
             let versions: Vec<VersionInfo> =
                 client.get(&format!("/api/v1/experiments/{name}/versions"))?;
             let row = |version: VersionInfo| {
-                let removed = match version.removed {
+                let change = match version.removed {
                     true => "removed",
-                    false => "",
+                    false => "applied",
                 };
-                vec![
+                [
                     version.version.to_string(),
                     version.at,
                     version.who,
-                    removed.into(),
+                    change.into(),
                 ]
             };
-            print(&columns(&versions.into_iter().map(row).collect::<Vec<_>>()));
+            match command.json {
+                true => print_json(&versions),
+                false => print_table(
+                    ["VERSION", "AT", "WHO", "CHANGE"],
+                    versions.into_iter().map(row),
+                    "the experiment has no versions",
+                ),
+            }
         }
         Some(ExperimentsAction::Remove { name }) => {
             let _removed: VersionInfo = client.delete(&format!("/api/v1/experiments/{name}"))?;
@@ -229,16 +245,16 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
     Ok(0)
 }
 
-fn row(experiment: ExperimentInfo) -> Vec<String> {
+fn row(experiment: ExperimentInfo) -> [String; 4] {
     // The document is the author's: what is listed of it are its title and whether it has a schedule.
     let document: DocumentSummary = serde_json::from_value(experiment.document).unwrap_or_default();
     let scheduled = match document.schedule {
-        Some(_) => "scheduled",
-        None => "",
+        Some(_) => "yes",
+        None => "no",
     };
-    vec![
+    [
         experiment.name,
-        format!("version {}", experiment.version),
+        experiment.version.to_string(),
         scheduled.into(),
         document.title,
     ]

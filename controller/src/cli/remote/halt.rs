@@ -1,7 +1,8 @@
 //! `backburn halt` and `backburn resume`.
 
-use super::super::{CommandFailure, print, print_json, print_stderr};
-use super::{ControllerOptions, columns};
+use super::super::table::print_table;
+use super::super::{CommandFailure, print_json, print_stderr};
+use super::ControllerOptions;
 use backburn::api::types::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 use backburn_experiments::journal::Outcome;
 use clap::Args;
@@ -42,7 +43,11 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, CommandFailure> 
 }
 
 fn print_result(result: &HaltResult) {
-    print(&columns(&result.agents.iter().map(row).collect::<Vec<_>>()));
+    print_table(
+        ["AGENT", "TOOK", "RESULT"],
+        result.agents.iter().map(row),
+        "no agents are connected",
+    );
     let all = match result.clean {
         true => "everything is observed to be gone",
         false => "NOT everything is observed to be gone",
@@ -63,7 +68,7 @@ fn print_result(result: &HaltResult) {
     }
 }
 
-fn row(agent: &AgentHaltResult) -> Vec<String> {
+fn row(agent: &AgentHaltResult) -> [String; 3] {
     let took = match agent.took_ms {
         Some(took) => format!("{took:.1} ms"),
         None if agent.unresponsive => "unresponsive".into(),
@@ -78,7 +83,7 @@ fn row(agent: &AgentHaltResult) -> Vec<String> {
         true => guardian_result(agent),
         false => format!("NOT reverted: {}", owed.join(", ")),
     };
-    vec![agent.agent.clone(), took, result]
+    [agent.agent.clone(), took, result]
 }
 
 /// What the guardian of an agent that does not answer has reported.
@@ -92,6 +97,7 @@ fn guardian_result(agent: &AgentHaltResult) -> String {
         ([], []) if agent.unresponsive => {
             "its guardian has reported nothing: its faults may still act".into()
         }
+        ([], []) if agent.took_ms.is_some() => "clean".into(),
         ([], []) => String::new(),
         (clean, []) => format!("reverted by its guardian: {}", names(clean)),
         (_, left) => format!("NOT reverted by its guardian: {}", names(left)),

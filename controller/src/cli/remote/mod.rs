@@ -11,23 +11,3 @@ pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
-
-/// Formats rows in columns, each as wide as its longest cell.
-fn columns(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let lengths = rows.iter().filter_map(|row| row.get(column));
-        lengths.map(|text| text.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (text, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{text:<width$}  "));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}

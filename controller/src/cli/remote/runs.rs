@@ -2,10 +2,11 @@
 
 use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::report;
+use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::client::{Client, to_json};
 use super::follow::follow;
-use super::{ControllerOptions, RemoteExperiment, columns};
+use super::{ControllerOptions, RemoteExperiment};
 use backburn::api::types::{
     ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
@@ -216,15 +217,20 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
     }
     let row = |run: RunInfo| {
         let outcome = run.outcome.unwrap_or_else(|| "open".into());
-        vec![
+        [
             run.id,
             outcome,
+            run.started,
             run.experiment.unwrap_or_default(),
             run.who,
             run.title,
         ]
     };
-    print(&columns(&runs.into_iter().map(row).collect::<Vec<_>>()));
+    print_table(
+        ["RUN", "OUTCOME", "STARTED", "EXPERIMENT", "WHO", "TITLE"],
+        runs.into_iter().map(row),
+        "no runs were found",
+    );
     Ok(0)
 }
 
@@ -257,6 +263,9 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> 
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApprovalsCommand {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -265,8 +274,12 @@ pub(in crate::cli) struct ApprovalsCommand {
 pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     let approvals: Vec<ApprovalInfo> = client.get("/api/v1/approvals")?;
+    if command.json {
+        print_json(&approvals);
+        return Ok(0);
+    }
     let row = |approval: ApprovalInfo| {
-        vec![
+        [
             approval.id,
             approval.experiment,
             approval.who,
@@ -274,9 +287,11 @@ pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Comman
             approval.at,
         ]
     };
-    print(&columns(
-        &approvals.into_iter().map(row).collect::<Vec<_>>(),
-    ));
+    print_table(
+        ["RUN", "EXPERIMENT", "WHO", "RULE", "REQUESTED"],
+        approvals.into_iter().map(row),
+        "no runs wait for approval",
+    );
     Ok(0)
 }
 

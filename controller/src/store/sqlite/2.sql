@@ -1,6 +1,5 @@
--- Labels are granted: by a join token, or by an admin.
+-- Version 2: tokens belong to people, and people to teams.
 
--- Who granted the agent's labels; null: they are the agent's own words of a time before labels were granted.
-ALTER TABLE agents ADD COLUMN labels_by TEXT;
--- JSON; null: none
-ALTER TABLE join_tokens ADD COLUMN labels TEXT;
+ALTER TABLE api_tokens ADD COLUMN person TEXT; -- null means the token's name
+ALTER TABLE api_tokens ADD COLUMN teams TEXT; -- JSON; null or empty means all
+ALTER TABLE api_tokens ADD COLUMN origin TEXT; -- null means that an admin made it

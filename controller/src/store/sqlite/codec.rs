@@ -34,6 +34,17 @@ pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rus
     serde_json::from_str(text).map_err(|error| wrong(column, error))
 }
 
+/// Decodes a column of JSON that may be null, which means the default.
+pub(super) fn from_json_or_default<T: DeserializeOwned + Default>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<T> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        Some(_) => from_json(row, column),
+        None => Ok(T::default()),
+    }
+}
+
 /// Decodes a column that is a single word.
 pub(super) fn from_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     serde_json::from_value(row.get_ref(column)?.as_str()?.into())

@@ -1,11 +1,15 @@
 //! Agents, join tokens and API tokens.
 
-use super::codec::{all, change, from_json, from_word, json, one, parsed, parsed_or_none, word};
+use super::codec::{
+    all, change, from_json, from_json_or_default, from_word, from_word_or_none, json, one, parsed,
+    parsed_or_none, word,
+};
 use crate::store::error::StoreError;
-use crate::store::records::{ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord};
+use crate::store::records::{
+    ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord, Role, TokenOrigin,
+};
 use backburn_experiments::labels::{ADDRESS, Labels, is_fact};
 use jiff::Timestamp;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
 fn not_found(what: &str, name: &str) -> StoreError {
@@ -114,10 +118,7 @@ fn read_join_token(row: &Row<'_>) -> rusqlite::Result<JoinTokenRecord> {
         who: row.get("who")?,
         expires: parsed(row, "expires")?,
         agent: row.get("agent")?,
-        labels: match row.get_ref("labels")? {
-            ValueRef::Null => Labels::new(),
-            _ => from_json(row, "labels")?,
-        },
+        labels: from_json_or_default(row, "labels")?,
     })
 }
 
@@ -157,8 +158,8 @@ pub(super) fn put_api_token(
     connection: &Connection,
     token: &ApiTokenRecord,
 ) -> Result<(), StoreError> {
-    let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
     let parameters = params![
         token.id,
         token.hash.to_string(),
@@ -167,6 +168,9 @@ pub(super) fn put_api_token(
         token.created.to_string(),
         token.expires.map(|at| at.to_string()),
         token.revoked.map(|at| at.to_string()),
+        token.person,
+        json(&token.teams)?,
+        word(&token.origin)?,
     ];
     inserted_or(
         change(connection, statement, parameters)?,
@@ -176,10 +180,15 @@ pub(super) fn put_api_token(
 }
 
 fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiTokenRecord> {
+    let name: String = row.get("name")?;
+    let person: Option<String> = row.get("person")?;
     Ok(ApiTokenRecord {
         id: row.get("id")?,
         hash: parsed(row, "hash")?,
-        name: row.get("name")?,
+        person: person.unwrap_or_else(|| name.clone()),
+        name,
+        teams: from_json_or_default(row, "teams")?,
+        origin: from_word_or_none(row, "origin")?.unwrap_or_default(),
         role: from_word(row, "role")?,
         created: parsed(row, "created")?,
         expires: parsed_or_none(row, "expires")?,
@@ -206,12 +215,53 @@ pub(super) fn revoke_api_token(
     id: &str,
     at: Timestamp,
 ) -> Result<(), StoreError> {
+    keep_an_admin(connection, at, |token| token.id == id)?;
     let statement = "UPDATE api_tokens SET revoked = COALESCE(revoked, ?2) WHERE id = ?1";
     found_or(
         change(connection, statement, [id, &at.to_string()])?,
         "API token",
         id,
     )
+}
+
+pub(super) fn revoke_person(
+    connection: &Connection,
+    person: &str,
+    at: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    keep_an_admin(connection, at, |token| token.person == person)?;
+    let theirs = api_tokens(connection)?.into_iter();
+    let theirs: Vec<_> = theirs.filter(|token| token.person == person).collect();
+    if theirs.is_empty() {
+        return Err(not_found("person with a token called", person));
+    }
+    let valid = theirs.into_iter().filter(|token| token.is_valid(at));
+    let valid: Vec<String> = valid.map(|token| token.id).collect();
+    let statement =
+        "UPDATE api_tokens SET revoked = COALESCE(revoked, ?2) WHERE COALESCE(person, name) = ?1";
+    change(connection, statement, [person, &at.to_string()])?;
+    Ok(valid)
+}
+
+/// Refuses to revoke these tokens if no admin would be left who could make others. Tokens of log-ins do not count: the identity
+/// provider may not be there tomorrow.
+fn keep_an_admin(
+    connection: &Connection,
+    at: Timestamp,
+    is_revoked: impl Fn(&ApiTokenRecord) -> bool,
+) -> Result<(), StoreError> {
+    let admins = api_tokens(connection)?.into_iter().filter(|token| {
+        token.role == Role::Admin && token.origin != TokenOrigin::Login && token.is_valid(at)
+    });
+    let (going, staying): (Vec<_>, Vec<_>) = admins.partition(|token| is_revoked(token));
+    match (going.first(), staying.is_empty()) {
+        (Some(last), true) => Err(StoreError::conflict(format!(
+            "without token `{}` nobody has the role `admin`",
+            last.name
+        ))
+        .hint("make another one first: `backburn tokens make NAME --role admin`")),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +278,7 @@ mod tests {
         connection
             .execute_batch("INSERT INTO join_tokens VALUES ('t', printf('%064d', 1), 'ada', '2026-01-01T00:00:00Z', NULL)")
             .unwrap();
-        connection.execute_batch(include_str!("2.sql")).unwrap();
+        connection.execute_batch(include_str!("3.sql")).unwrap();
         let mut kept = agent(&connection, "a").unwrap();
         assert_eq!(kept.labels, [("role".to_owned(), "db".to_owned())].into());
         assert_eq!(kept.labels_by, None, "nobody has granted them");

@@ -47,11 +47,26 @@ impl SqliteStore {
     /// [`StoreErrorKind::Locked`]: another controller has locked it. [`StoreErrorKind::Newer`]: a newer program wrote it.
     /// [`StoreErrorKind::Corrupt`]: it is damaged, or is not a store. And errors of the disk.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let folder = StoreFolder::lock(path)?;
+        Self::open_folder(StoreFolder::lock(path)?, path)
+    }
+
+    /// Opens a store that a running controller may be using, for a command on the controller's host. SQLite keeps the writes of
+    /// both apart; what the controller keeps in memory does not follow.
+    ///
+    /// # Errors
+    /// As [`open`](SqliteStore::open). [`StoreErrorKind::NotThere`]: there is no store.
+    pub fn open_shared(path: &Path) -> Result<Self, StoreError> {
+        Self::open_folder(StoreFolder::share(path)?, path)
+    }
+
+    fn open_folder(folder: StoreFolder, path: &Path) -> Result<Self, StoreError> {
         let what = format!("open the store in {}", path.display());
         let open = || {
             let mut connection = folder.open_writer()?;
-            schema::migrate(&mut connection)?;
+            match folder.is_locked() {
+                true => schema::migrate(&mut connection)?,
+                false => schema::require_newest(&connection)?,
+            }
             WriterThread::start(connection).map_err(|error| {
                 StoreError::new(StoreErrorKind::Io, "no thread could be started").caused_by(error)
             })
@@ -286,6 +301,13 @@ impl Store for SqliteStore {
         let id = id.to_owned();
         self.write("revoke an API token", move |connection| {
             credentials::revoke_api_token(connection, &id, at)
+        })
+    }
+
+    fn revoke_person(&self, person: &str, at: Timestamp) -> Result<Vec<String>, StoreError> {
+        let person = person.to_owned();
+        self.write("revoke a person's tokens", move |connection| {
+            credentials::revoke_person(connection, &person, at)
         })
     }
 

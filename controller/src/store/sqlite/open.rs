@@ -16,8 +16,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct StoreFolder {
     file: PathBuf,
-    // The kernel releases it when its holder dies.
-    _lock: Flock<File>,
+    /// The kernel releases it when its holder dies. None if a running controller has it.
+    lock: Option<Flock<File>>,
 }
 
 impl StoreFolder {
@@ -55,7 +55,31 @@ impl StoreFolder {
         let file = folder.join("store.db");
         // Closed before SQLite opens it: closing any descriptor of the file later would release SQLite's locks.
         drop(open_private(&file).map_err(cannot)?);
-        Ok(StoreFolder { file, _lock: lock })
+        Ok(StoreFolder {
+            file,
+            lock: Some(lock),
+        })
+    }
+
+    /// Opens a folder that has a store, and locks it unless a running controller has.
+    pub(super) fn share(folder: &Path) -> Result<Self, StoreError> {
+        let file = folder.join("store.db");
+        if !file.is_file() {
+            let what = format!("there is no store in {}", folder.display());
+            return Err(StoreError::not_found(what)
+                .hint("give the folder of the controller's data with `--data`"));
+        }
+        match StoreFolder::lock(folder) {
+            Err(error) if error.kind == StoreErrorKind::Locked => {
+                Ok(StoreFolder { file, lock: None })
+            }
+            locked => locked,
+        }
+    }
+
+    /// Whether this process alone uses the store.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Opens a connection that may write. Each commit is synced.

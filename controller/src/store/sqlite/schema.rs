@@ -4,7 +4,11 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 
 /// The migrations: each makes a version from the one before. A migration that was released is never changed.
-const STEPS: &[&str] = &[include_str!("1.sql"), include_str!("2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("1.sql"),
+    include_str!("2.sql"),
+    include_str!("3.sql"),
+];
 
 /// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;
@@ -12,6 +16,22 @@ const APPLICATION: i64 = 0x426b_426e;
 /// Migrates a store to the latest version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     step_by_step(connection, STEPS)
+}
+
+/// Refuses a store of another version, which a running controller uses: nobody may migrate it meanwhile.
+pub(super) fn require_newest(connection: &Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match usize::try_from(version) == Ok(STEPS.len()) {
+        true => Ok(()),
+        false => Err(StoreError::new(
+            StoreErrorKind::Locked,
+            format!(
+                "the running controller's store is of version {version}, and this program's are of version {}",
+                STEPS.len()
+            ),
+        )
+        .hint("use the program that the controller runs, or stop the controller first")),
+    }
 }
 
 fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {

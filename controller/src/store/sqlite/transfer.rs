@@ -3,14 +3,14 @@
 
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
-use crate::store::records::{Hash, Role, Trigger};
+use crate::store::records::{Hash, Role, TokenOrigin, Trigger};
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, TransactionBehavior, params_from_iter};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 
 /// The kind of the first line.
@@ -139,10 +139,13 @@ const TABLES: &[ExportTable] = &[
             ("created", Column::Time, false),
             ("expires", Column::Time, true),
             ("revoked", Column::Time, true),
+            ("person", Column::Text, true),
+            ("teams", Column::Json(json::<BTreeSet<String>>), true),
+            ("origin", Column::Word(word::<TokenOrigin>), true),
         ],
-        select: "SELECT id, hash, name, role, created, expires, revoked FROM api_tokens ORDER BY id",
-        insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        select: "SELECT id, hash, name, role, created, expires, revoked, person, teams, origin FROM api_tokens ORDER BY id",
+        insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     },
     ExportTable {
         kind: "setting",
