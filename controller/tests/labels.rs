@@ -130,7 +130,7 @@ async fn target_that_is_given_a_secret_is_selected_by_confirmed_labels_only() {
             "secrets": {"own": {"key": "a-long-secret"}},
             "targets": {"t": target},
             "method": [{"type": "probe", "name": "asks", "from": "t", "provider":
-                {"type": "http", "url": "http://10.0.0.7/", "headers": {"Authorization": "${own.key}"}}}],
+                {"type": "http", "url": "http://10.0.0.7/", "headers": {"Authorization": "${key}"}}}],
         }))
     };
     let picked = |target: serde_json::Value| {
