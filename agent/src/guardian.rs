@@ -8,6 +8,7 @@ use crate::heartbeat::{self, HeartbeatMonitor, PeerState};
 use crate::host::{self, Host, HostRole, Invocation, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::wire::{EndedInjection, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -214,9 +215,9 @@ fn revert_for_worker(
     for owed in &owed {
         eprintln!(
             "error: {} ({}) is not reverted: {}",
-            owed.injection,
-            owed.fault,
-            owed.residue.join("; ")
+            escape(&owed.injection),
+            escape(&owed.fault),
+            escape(&owed.residue.join("; "))
         );
     }
     let clean = owed.is_empty() && ended.iter().all(|end| end.clean);

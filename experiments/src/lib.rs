@@ -22,6 +22,7 @@ pub mod schema;
 pub mod select;
 pub mod server_verifier;
 pub mod substitute;
+pub mod terminal_text;
 pub mod text_table;
 pub mod timetable;
 pub mod token;

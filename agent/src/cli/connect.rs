@@ -5,6 +5,7 @@ use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use backburn_experiments::labels::Labels;
+use backburn_experiments::terminal_text::escape;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
 
@@ -74,7 +75,10 @@ pub(super) fn join(
         Err(error) => return Err(wrong(error.to_string())),
     };
     if let Some(granted) = granted {
-        eprint!("{}", granted_text(&member.name, &given, &granted));
+        say!(
+            "{}",
+            granted_text(&member.name, &given, &granted).trim_end()
+        );
     }
     println!(
         "joined {controller} as {}; run `connect` to serve it",
@@ -87,7 +91,7 @@ pub(super) fn join(
 fn granted_text(name: &str, given: &Labels, granted: &Labels) -> String {
     let list = |labels: &mut dyn Iterator<Item = (&String, &String)>| {
         let labels: Vec<String> = labels
-            .map(|(key, value)| format!("{key}={value}"))
+            .map(|(key, value)| escape(&format!("{key}={value}")).into_owned())
             .collect();
         labels.join(" ")
     };

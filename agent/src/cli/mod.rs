@@ -1,5 +1,10 @@
 //! The agent's command line: `serve` for a controller, and commands for a person, without any daemon or controller.
 
+/// Writes a line to standard error, formatted like `eprintln!`; what a terminal would obey is escaped.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::print_stderr(&format!($($text)*)) };
+}
+
 mod connect;
 mod fault_flags;
 mod inject;
@@ -18,6 +23,7 @@ use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::terminal_text::guard;
 use backburn_experiments::wire::{Cause, EndedInjection, Refusal, UnrevertedInjection};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
@@ -71,7 +77,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => {
             // Help goes to stdout with exit code 0, an invalid argument to stderr with 2; a closed pipe is no error.
-            error.print().ok();
+            output::print_clap_error(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::INVALID));
         }
     };
@@ -79,7 +85,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     match dispatch(&matches, invocation) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),
         Err(CommandError::Refused(refusal)) => {
-            eprintln!("error: {refusal}");
+            say!("error: {refusal}");
             ExitCode::from(if refusal.rule == "arguments" {
                 exit_code::INVALID
             } else {
@@ -87,7 +93,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
             })
         }
         Err(CommandError::Invalid(what)) => {
-            eprintln!("error: {what}");
+            say!("error: {what}");
             ExitCode::from(exit_code::INVALID)
         }
         Err(CommandError::Owed(owed)) => {
@@ -133,8 +139,11 @@ impl std::io::Write for NonBlockingStderr {
         let at_once = Timespec::default();
         let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
         if matches!(poll(&mut fds, Some(&at_once)), Ok(1..)) {
-            let taken = text.get(..TAKEN_AT_ONCE).unwrap_or(text);
-            stderr.write_all(taken)?;
+            // One write is one entry: what its values say cannot begin a line of their own, or control a terminal.
+            let entry = String::from_utf8_lossy(text);
+            let line = guard(entry.trim_end_matches('\n')).replace('\n', "\\n") + "\n";
+            let taken = line.as_bytes().get(..TAKEN_AT_ONCE);
+            stderr.write_all(taken.unwrap_or(line.as_bytes()))?;
         }
         Ok(text.len())
     }

@@ -123,6 +123,12 @@ impl Api {
         }
     }
 
+    /// Whether the token with this id is still valid. If that cannot be found out, what was known last counts.
+    pub(super) async fn is_valid(&self, id: &str) -> bool {
+        let token = self.token(id).await;
+        token.is_ok_and(|token| token.is_valid(Timestamp::now()))
+    }
+
     /// Looks a token up in the store. Tokens are cached, so that a halt works while the store is not available.
     async fn token(&self, id: &str) -> Result<ApiTokenRecord, StoreError> {
         let (store, id_) = (self.service.store().clone(), id.to_owned());

@@ -7,11 +7,12 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{SqliteStore, Store};
+use backburn::store::{AuditRecord, Hash, SqliteStore, Store};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,7 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
         None => FleetPolicy::default(),
     };
+    let policy_file = command.policy.as_deref().map(file_and_hash);
     let made = create_first_token(store.as_ref(), &authority, &command.data.data)
         .map_err(|error| failed(&error))?;
     let fleet = Arc::new(Fleet::new(command.lease));
@@ -225,6 +227,7 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         .map_err(|error| {
             CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
         })?;
+    let stopped = Arc::clone(&service);
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
             CommandFailure::invalid(format!(
@@ -243,6 +246,13 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             let path = command.data.data.join(FIRST_TOKEN_FILE);
             print_stderr(&format!("the first token is in {}\n", path.display()));
         }
+        print_audit_head(
+            &service,
+            "start controller",
+            json!({
+                "version": env!("CARGO_PKG_VERSION"), "address": address, "policy": policy_file,
+            }),
+        );
         if service.halted().is_some() {
             print_stderr("a halt is in force: no run starts until `backburn resume`\n");
         }
@@ -266,6 +276,7 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             .map_err(|error| failed(error.as_ref()))
     })?;
     runtime.shutdown_background();
+    print_audit_head(&stopped, "stop controller", json!({"open-runs": left}));
     if left.is_empty() {
         return Ok(0);
     }
@@ -274,6 +285,39 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         left.join(", ")
     ));
     Ok(Outcome::NotClean.exit_code())
+}
+
+/// A file as the audit log names it: its path, and what was in it.
+fn file_and_hash(path: &Path) -> Value {
+    let hash = std::fs::read(path).ok().map(|bytes| Hash::of(&bytes));
+    json!({"file": path, "sha256": hash})
+}
+
+/// Writes an entry of the controller to the audit log, and prints the log's new head, so that it is kept elsewhere too.
+fn print_audit_head(service: &Service, what: &str, detail: Value) {
+    match service.audit_own(what, "controller", "done", detail) {
+        Ok(head) => print_stderr(&format!("head of the audit log: {head}\n")),
+        Err(error) => print_stderr(&format!(
+            "error: `{what}` could not be written to the audit log: {error}\n"
+        )),
+    }
+}
+
+/// Writes to the audit log of a controller that is not running what a command does with its data.
+fn audit_command(store: &dyn Store, what: &str, detail: Value) -> Result<(), CommandFailure> {
+    let record = AuditRecord {
+        at: Timestamp::now(),
+        who: format!("uid {}", nix::unistd::getuid()),
+        role: None,
+        what: what.into(),
+        about: "everything".into(),
+        outcome: "asked".into(),
+        detail,
+    };
+    store
+        .audit(&record)
+        .map(|_| ())
+        .map_err(|error| failed(&error))
 }
 
 /// Raises the limit of open files to its maximum: each connected agent takes one.
@@ -314,6 +358,7 @@ fn default_names() -> Vec<String> {
 /// Runs `backburn export`.
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
+    audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
     let unwritten = |error: std::io::Error| {
         CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
@@ -346,6 +391,11 @@ pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
         store.import(&mut std::io::BufReader::new(file))
     };
     let count = count.map_err(|error| failed(&error))?;
+    audit_command(
+        store.as_ref(),
+        "import",
+        json!({"file": command.file, "records": count}),
+    )?;
     print_stderr(&format!("{count} records imported\n"));
     Ok(0)
 }

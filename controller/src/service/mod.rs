@@ -14,6 +14,7 @@ mod recovery;
 mod requested_document;
 mod retention;
 mod revocation;
+mod run_audit;
 mod run_spec;
 mod runs;
 mod schedules;
@@ -25,7 +26,7 @@ pub use run_spec::{PendingApproval, RunSpec, RunStartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
-use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
+use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
@@ -74,6 +75,9 @@ pub struct Service {
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
 }
+
+/// The name that the controller has in the audit log in place of a token's.
+const OWN_NAME: &str = "controller";
 
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +163,28 @@ impl Service {
     /// How many runs have ended since the start, by outcome.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.outcomes).clone()
+    }
+
+    /// Records in the audit log what the controller did on its own, without anybody's token.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn audit_own(
+        &self,
+        what: &str,
+        about: &str,
+        outcome: &str,
+        detail: Value,
+    ) -> Result<AuditHead, StoreError> {
+        self.store.audit(&AuditRecord {
+            at: Timestamp::now(),
+            who: OWN_NAME.into(),
+            role: None,
+            what: what.to_owned(),
+            about: about.to_owned(),
+            outcome: outcome.to_owned(),
+            detail,
+        })
     }
 
     /// Records in the audit log who did what. What cannot be recorded must not be done.

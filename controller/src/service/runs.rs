@@ -193,6 +193,7 @@ impl Service {
             because: spec.because,
             started: Timestamp::now(),
         };
+        self.audit_start(&new, spec.document.sha256(), spec.approved_by.as_deref())?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
@@ -278,6 +279,7 @@ impl Service {
             }
             std::thread::sleep(CLOSE_RETRY_DELAY);
         }
+        self.audit_end(run, verdict.outcome);
         *lock(&self.outcomes)
             .entry(verdict.outcome.word())
             .or_default() += 1;

@@ -373,7 +373,7 @@ impl Fleet {
     /// # Panics
     /// There is none.
     pub fn shown(&self, run: &str) -> Value {
-        self.says(&["runs", run]).json()
+        self.says(&["runs", run, "--json"]).json()
     }
 
     /// Asks the API: `GET /api/v1/…`.

@@ -5,6 +5,7 @@ use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AgentInfo, DoctorFinding, LabelsRequest};
 use backburn_experiments::labels::parse_labels;
+use backburn_experiments::terminal_text::escape;
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
 
@@ -108,7 +109,7 @@ fn label_changes(words: &[String]) -> Result<LabelsRequest, String> {
 fn pairs(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels
         .iter()
-        .map(|(name, value)| format!("{name}={value}"))
+        .map(|(name, value)| escape(&format!("{name}={value}")).into_owned())
         .collect();
     pairs.join(" ")
 }
@@ -142,9 +143,14 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
         hint,
     } in findings
     {
-        out.push_str(&format!("{name:<22} {ok:<7} {seen}\n"));
+        out.push_str(&format!(
+            "{:<22} {:<7} {}\n",
+            escape(name),
+            escape(ok),
+            escape(seen)
+        ));
         if let Some(hint) = hint {
-            out.push_str(&format!("{:30} hint: {hint}\n", ""));
+            out.push_str(&format!("{:30} hint: {}\n", "", escape(hint)));
         }
     }
     out
