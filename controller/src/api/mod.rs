@@ -193,6 +193,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(halt::state, halt::halt, halt::resume))
         .routes(routes!(agents::list))
         .routes(routes!(agents::get, agents::revoke))
+        .routes(routes!(agents::label))
         .routes(routes!(agents::faults))
         .routes(routes!(agents::doctor))
         .routes(routes!(tokens::join_tokens, tokens::make_join_token))

@@ -262,10 +262,12 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let policy_file = command.policy.as_deref().map(file_and_hash);
     let made = create_first_token(store.as_ref(), &authority, &command.data.data)
         .map_err(|error| failed(&error))?;
-    let registry = AgentRegistry::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
+    let fleet = Arc::new(Fleet::new(command.lease));
+    let registry =
+        AgentRegistry::load(Arc::clone(&store), &fleet).map_err(|error| failed(&error))?;
     let service = Service::new(ServiceConfig {
         store,
-        fleet: Arc::new(Fleet::new(command.lease)),
+        fleet,
         policy,
         policy_file: command.policy.clone(),
         approval_expires: command.approval_expires,

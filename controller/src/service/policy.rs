@@ -41,7 +41,7 @@ pub struct FleetPolicy {
 pub struct PolicyRule {
     /// The name of the rule, which refusals mention.
     pub name: String,
-    /// The agents that the rule applies to: those with all of these labels. Left out: every agent.
+    /// The agents that the rule applies to: those that are granted all of these labels. What agents say of their hosts does not count. Left out: every agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, LabelMatch>,
     /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
@@ -133,7 +133,7 @@ pub struct PolicyRequest<'a> {
     pub approved_by: Option<&'a str>,
     /// What the other open runs take.
     pub others: &'a [&'a RunLoad],
-    /// The names and labels of all connected agents.
+    /// The names of all connected agents, with the labels that are granted to them.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
     pub at: Timestamp,

@@ -1,7 +1,6 @@
 //! What a run takes of the ceilings in the policy.
 
 use super::RunSpec;
-use crate::agent_connection::Inventory;
 use crate::runner;
 use backburn_experiments::check::Experiment;
 use std::collections::BTreeMap;
@@ -24,23 +23,21 @@ pub struct RunLoad {
 }
 
 impl RunLoad {
-    /// What a run of this experiment takes on these agents.
+    /// What a run of this experiment takes on these agents, where so many faults are planned on each.
     pub(super) fn of(
         run: &str,
         spec: &RunSpec,
         experiment: &Experiment,
         agents: &BTreeMap<String, BTreeMap<String, String>>,
-        inventory: &Inventory,
-        seed: u64,
+        planned: &BTreeMap<String, u32>,
     ) -> Self {
-        let planned = runner::faults_by_agent(experiment, inventory, seed);
         // Agents that came or went between the selection and now change what would be selected: each action may then hit each.
         let upper_bound = runner::fault_actions(experiment);
-        let is_same = planned.keys().all(|name| agents.contains_key(name));
+        let is_same = upper_bound == 0
+            || (!planned.is_empty() && planned.keys().all(|name| agents.contains_key(name)));
         let faults = agents.keys().map(|name| {
-            let known = planned.get(name).copied();
             let count = match is_same {
-                true => known.unwrap_or(0),
+                true => planned.get(name).copied().unwrap_or(0),
                 false => upper_bound,
             };
             (name.clone(), count)

@@ -5,13 +5,13 @@ use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
-use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
 use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
+use backburn_experiments::labels::Labels;
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{HumanDuration, Problem, substitute};
@@ -453,21 +453,13 @@ impl Service {
             },
         );
         Box::new(move |agents, inventory| {
-            let load = RunLoad::of(
-                run.as_deref().unwrap_or_default(),
-                &spec,
-                &experiment,
-                agents,
-                inventory,
-                seed,
-            );
-            let decided = service.judge(
-                &experiment,
-                load,
-                approver.as_deref(),
-                inventory,
-                run.is_some(),
-            );
+            // What would be selected now: the labels that agents find out by themselves count for that, too.
+            let now = Reservation::new(Arc::clone(&service.fleet), "policy").inventory()?;
+            let faults = runner::faults_by_agent(&experiment, &now, seed);
+            let id = run.as_deref().unwrap_or_default();
+            let load = RunLoad::of(id, &spec, &experiment, agents, &faults);
+            let approver = approver.as_deref();
+            let decided = service.judge(&experiment, load, approver, inventory, run.is_some());
             match decided {
                 PolicyDecision::Allow => Ok(()),
                 PolicyDecision::Refuse(refusal) => Err(refusal),
@@ -483,7 +475,7 @@ impl Service {
         experiment: &Experiment,
         load: RunLoad,
         approved_by: Option<&str>,
-        inventory: &Inventory,
+        inventory: &[(String, Labels)],
         counts: bool,
     ) -> PolicyDecision {
         let mut admitted = lock(&self.admitted);
@@ -520,9 +512,10 @@ impl Service {
             // The run records the reason in its journal.
             return Ok(PolicyDecision::Allow);
         };
-        let agents = named(&inventory, &names);
-        let load = RunLoad::of("", spec, experiment, &agents, &inventory, seed);
-        Ok(self.judge(experiment, load, approved_by, &inventory, false))
+        let agents = inventory.granted_of(&names);
+        let faults = runner::faults_by_agent(experiment, &inventory, seed);
+        let load = RunLoad::of("", spec, experiment, &agents, &faults);
+        Ok(self.judge(experiment, load, approved_by, &inventory.granted, false))
     }
 
     /// Previews what a run of this document would do now. Nothing is touched, and no agent is reserved.
@@ -647,14 +640,6 @@ pub(super) fn approval_required(rule: &str) -> Refusal {
     let what = format!("the run requires approval by the controller's rule `{rule}`");
     Refusal::new("approval", what)
         .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
-}
-
-fn named(
-    inventory: &Inventory,
-    names: &BTreeSet<String>,
-) -> BTreeMap<String, BTreeMap<String, String>> {
-    let named = inventory.iter().filter(|(name, _)| names.contains(name));
-    named.cloned().collect()
 }
 
 /// How long something took, in milliseconds with a fraction.

@@ -1,11 +1,12 @@
 //! The records of a store. All times come from the caller: a store has no clock.
 
 use backburn_experiments::journal::{JournalEntry, Outcome};
+use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -236,8 +237,11 @@ pub struct EnrolledAgent {
     pub name: String,
     /// The serial numbers of its valid certificates, in hexadecimal digits.
     pub serials: Vec<String>,
-    /// The labels of the agent.
-    pub labels: BTreeMap<String, String>,
+    /// The labels that the agent is granted. Without `labels_by` they are what the agent said of itself when it joined, before labels were
+    /// granted; facts are not among them.
+    pub labels: Labels,
+    /// The name of the token that granted the labels last, itself or by a join token that it made.
+    pub labels_by: Option<String>,
     /// When it joined.
     pub enrolled: Timestamp,
     /// When it was revoked.
@@ -257,6 +261,8 @@ pub struct JoinTokenRecord {
     pub expires: Timestamp,
     /// The only agent that may use it; none means any agent.
     pub agent: Option<String>,
+    /// The labels that it grants.
+    pub labels: Labels,
 }
 
 /// What a token allows. A later role includes all earlier ones.

@@ -1,7 +1,7 @@
 //! A controller without a network: a service with a store in a folder, tokens, and agents that are tasks.
 
 use crate::support::{self, Manners};
-use backburn::fleet::Fleet;
+use backburn::fleet::{Fleet, GrantedLabels};
 use backburn::service::{
     Actor, FleetPolicy, RequestedDocument, RunSpec, RunStartError, Service, ServiceConfig,
 };
@@ -101,8 +101,13 @@ impl World {
     }
 
     pub async fn connect(&self, name: &str, mut manners: Manners) {
+        manners.labels.push(("host".into(), name.to_owned()));
         let labels = [("role", "web"), ("host", name)];
-        (manners.labels).extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let granted = GrantedLabels {
+            labels: (labels.map(|(key, value)| (key.to_owned(), value.to_owned()))).into(),
+            is_confirmed: true,
+        };
+        self.fleet.grant(name, granted);
         let file = self.file(name);
         std::fs::write(&file, "").unwrap();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);

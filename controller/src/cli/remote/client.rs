@@ -118,6 +118,15 @@ impl Client {
     }
 
     /// Sends a PUT request with a body and waits for the whole answer.
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("PATCH", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a DELETE request and waits for the whole answer.
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,

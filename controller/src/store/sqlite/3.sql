@@ -1,11 +1,6 @@
--- Version 3: runs that wait for approval. Such a run is open and has no events.
+-- Version 3: labels are granted, by a join token or by an admin.
 
-CREATE TABLE approvals (
-    run TEXT NOT NULL PRIMARY KEY REFERENCES runs (id),
-    person TEXT NOT NULL, -- who asked for it
-    rule TEXT NOT NULL, -- of the controller's policy
-    variables TEXT NOT NULL, -- JSON
-    plan TEXT, -- JSON, as people are shown it; null for a run of version 1
-    fingerprint TEXT, -- of the plan
-    expires TEXT NOT NULL
-) STRICT;
+-- Who granted the agent's labels; null: they are the agent's own words of a time before labels were granted.
+ALTER TABLE agents ADD COLUMN labels_by TEXT;
+-- JSON; null: none
+ALTER TABLE join_tokens ADD COLUMN labels TEXT;

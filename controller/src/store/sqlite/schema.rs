@@ -7,8 +7,9 @@ use rusqlite::Connection;
 const STEPS: &[&str] = &[
     include_str!("1.sql"),
     include_str!("2.sql"),
+    include_str!("3.sql"),
     concat!(
-        include_str!("3.sql"),
+        include_str!("4.sql"),
         include_str!("approvals_of_version_1.sql")
     ),
 ];
