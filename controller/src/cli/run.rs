@@ -259,18 +259,21 @@ pub(crate) fn execute(
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
+            approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
             observers: vec![watcher],
             stop,
         };
-        Ok(runner::run(experiment, settings).await)
+        Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
     });
     // A lookup at a name server that does not answer may still hold a thread, which nobody waits for.
     runtime.shutdown_background();
     let entries = progress.end();
+    let mut finished = finished?;
+    report::name_local_revert(&mut finished.verdict, &state);
     Ok(CompletedRun {
-        finished: finished?,
+        finished,
         entries,
         journal: path,
     })
