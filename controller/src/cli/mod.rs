@@ -21,11 +21,14 @@ mod validate;
 use output::{print, print_stderr};
 
 use backburn::agent_connection::{self, LOCAL_LEASE};
+use backburn::providers::{EnvironmentAccess, HostAccess};
+use backburn_agent::policy::HostPolicy;
 use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The exit code of an invalid command line or experiment.
 pub(crate) const EXIT_INVALID: u8 = 2;
@@ -300,6 +303,19 @@ impl HostOptions {
             Some(state) => Ok(state.clone()),
             None => default_state(),
         }
+    }
+
+    /// What probes of a local run may use of this host: the user's own environment, and the network as this host's policy says.
+    ///
+    /// # Errors
+    /// The policy cannot be used.
+    fn access(&self) -> Result<HostAccess, CommandFailure> {
+        let policy = HostPolicy::load(self.policy.as_deref())
+            .map_err(|error| CommandFailure::invalid(error.to_string()))?;
+        Ok(HostAccess {
+            environment: EnvironmentAccess::User,
+            destinations: Arc::new(policy.destinations()),
+        })
     }
 
     /// How to start the local agent: from this very program, even if its file has been replaced since.

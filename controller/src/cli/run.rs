@@ -243,6 +243,7 @@ pub(crate) fn execute(
     })?;
     let path = journal.path().to_owned();
     let start = host.start()?;
+    let access = host.access()?;
     let runtime = runtime()?;
     let lengths = experiment
         .faults()
@@ -258,6 +259,7 @@ pub(crate) fn execute(
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
+            access,
             agent_pool: start.into(),
             journal: Box::new(journal),
             observers: vec![watcher],

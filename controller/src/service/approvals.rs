@@ -87,7 +87,7 @@ impl Service {
         }
         let experiment = self
             .store
-            .experiment(&approval.experiment, Some(approval.version))?;
+            .experiment_with_secrets(&approval.experiment, Some(approval.version))?;
         let rest: Vec<&PendingApproval> = all.iter().filter(|other| other.id != id).collect();
         self.store.set(APPROVALS, &json!(rest))?;
         Ok((approval, experiment))

@@ -8,7 +8,7 @@ use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger};
+use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger, missing_secrets};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, JournalEntry, Verdict};
 use backburn_experiments::wire::{InjectionId, Refusal};
@@ -108,9 +108,10 @@ impl Service {
         document: &Value,
         variables: &Map<String, Value>,
     ) -> Result<Experiment, Vec<Problem>> {
-        let chosen = substitute::chosen_sources(document, variables);
-        if !chosen.is_empty() {
-            return Err(chosen);
+        let mut problems = missing_secrets(document);
+        problems.extend(substitute::chosen_sources(document, variables));
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let secrets = Map::new();
         let sources = Sources {
@@ -163,10 +164,7 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems = match self.policy.allow_programs {
-            true => Vec::new(),
-            false => local_program_policy::problems(&experiment),
-        };
+        let problems = local_program_policy::problems(&experiment, &self.policy.allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -233,6 +231,7 @@ impl Service {
             seed,
             frequency: check::DEFAULT_SAMPLING_INTERVAL,
             sha256: spec.document.sha256(),
+            access: self.policy.host_access(),
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
                 service: Arc::clone(&self),
@@ -357,6 +356,7 @@ impl Service {
             &experiment,
             seed,
             check::DEFAULT_SAMPLING_INTERVAL,
+            &self.policy.host_access(),
             AgentPool::Fleet(reservation),
         )
         .await?;

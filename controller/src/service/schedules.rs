@@ -294,6 +294,11 @@ impl Service {
     }
 
     async fn begin(self: &Arc<Self>, kept: &ExperimentRecord) -> Result<String, String> {
+        let (store, name, version) = (Arc::clone(&self.store), kept.name.clone(), kept.version);
+        let read = move || store.experiment_with_secrets(&name, Some(version));
+        let kept = tokio::task::spawn_blocking(read).await;
+        let kept = kept.map_err(|error| error.to_string())?;
+        let kept = &kept.map_err(|error| error.to_string())?;
         self.guarded(kept).await?;
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document.clone()),
@@ -340,6 +345,7 @@ impl Service {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
             redactor: experiment.redactor.clone(),
+            access: self.policy.host_access(),
             ..ProbeContext::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &context).await {
