@@ -8,6 +8,7 @@ use crate::heartbeat::{self, HeartbeatMonitor, PeerState};
 use crate::host::{self, Host, HostRole, Invocation, timespec, wait_readable};
 use crate::ledger::LedgerCopy;
 use crate::processes::ProcessId;
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::wire::{EndedInjection, Report};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,6 +39,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::Result<u8> {
     // A process group of its own: Ctrl-C at a terminal is for the controller, not for the guardian.
     rustix::process::setpgid(None, None).ok();
+    crate::user_signals::ignore()?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);
@@ -214,9 +216,9 @@ fn revert_for_worker(
     for owed in &owed {
         eprintln!(
             "error: {} ({}) is not reverted: {}",
-            owed.injection,
-            owed.fault,
-            owed.residue.join("; ")
+            escape(&owed.injection),
+            escape(&owed.fault),
+            escape(&owed.residue.join("; "))
         );
     }
     let clean = owed.is_empty() && ended.iter().all(|end| end.clean);

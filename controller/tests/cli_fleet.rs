@@ -162,3 +162,57 @@ fn list_with_entries_has_headers_above_aligned_columns() {
         assert!(lines.next().unwrap().contains(first), "{said:?}");
     }
 }
+
+#[test]
+fn status_names_who_halted_and_why() {
+    let controller = Controller::start();
+    let calm = controller.says(&["status"]);
+    assert_eq!((calm.code, calm.err.as_str()), (0, ""), "{calm:?}");
+    assert_eq!(
+        calm.out,
+        "halt: none, runs can start\nruns: none\nowed: nothing\nagents: 0 connected\n"
+    );
+    assert_eq!(
+        controller
+            .says(&["halt", "--why", "the shop is on fire"])
+            .code,
+        0
+    );
+    let halted = controller.says(&["status"]);
+    assert_eq!(halted.code, 0, "{halted:?}");
+    assert!(
+        halted.out.starts_with("HALTED by admin since 20"),
+        "{halted:?}"
+    );
+    assert!(
+        halted.out.contains(": the shop is on fire; nothing starts"),
+        "{halted:?}"
+    );
+    let json: Value = serde_json::from_str(&controller.says(&["status", "--json"]).out).unwrap();
+    assert_eq!(json["halt"]["halted"], true);
+    // Without a controller, or beside one, the status is that of this host.
+    let local = controller.says(&["status", "--local"]);
+    assert_eq!((local.code, local.err.as_str()), (0, "nothing is owed\n"));
+}
+
+#[test]
+fn runs_of_an_id_is_a_report_for_people_and_json_for_machines() {
+    let controller = Controller::start();
+    let folder = controller.folder.path();
+    write(folder, "one.json", &harmless());
+    assert_eq!(controller.says(&["apply", "one.json"]).code, 0);
+    let followed = controller.says(&["run", "one", "--wait", "--seed", "5"]);
+    let runs: Value = serde_json::from_str(&controller.says(&["runs", "--json"]).out).unwrap();
+    let id = runs[0]["id"].as_str().unwrap();
+    let shown = controller.says(&["runs", id]);
+    assert_eq!((shown.code, shown.err.as_str()), (0, ""), "{shown:?}");
+    let report = shown.out.strip_prefix(followed.out.as_str());
+    let context = report.unwrap_or_else(|| panic!("{shown:?} is not {followed:?}"));
+    assert!(
+        context.starts_with("  experiment one, version 1; requested by admin, from 20"),
+        "{shown:?}"
+    );
+    let json = controller.says(&["runs", id, "--json"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["id"], &json["seed"]), (&json!(id), &json!(5)));
+}

@@ -245,3 +245,74 @@ fn help_lists_every_exit_code() {
         assert!(help.contains(&line), "{line}\n{help}");
     }
 }
+
+/// Text that would clear a terminal, set its title, write a line of its own, or be read backwards.
+const HOSTILE: &str =
+    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\nheld: forged\r\u{202e}\u{2066}\u{200b}\u{2028}\u{7f}";
+
+#[test]
+fn hostile_text_on_every_stream_is_escaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("{HOSTILE}.json").replace('/', "");
+    let fault = json!({"type": "fault", "fault": "process-kill", "duration": "1s",
+        "arguments": {"process": {"name": HOSTILE}}});
+    let documents = [
+        json!({"title": HOSTILE, "description": HOSTILE, "method": [
+            {"type": "action", "name": HOSTILE, "provider": {"type": "process", "path": "printf", "arguments": HOSTILE}}],
+            "runtime": {"hypothesis": {"strategy": "after-method-only"}},
+            "schedule": {"cron": "0 3 * * *"},
+            "steady-state-hypothesis": {"title": HOSTILE, "probes": [
+                {"type": "probe", "name": HOSTILE, "tolerance": {"type": "regex", "target": "stdout", "pattern": "never"},
+                 "provider": {"type": "process", "path": "printf", "arguments": [HOSTILE]}}]}}),
+        json!({"title": HOSTILE, HOSTILE: 1, "method": [{"type": HOSTILE, "name": HOSTILE}]}),
+        json!({"title": HOSTILE, "method": [{"type": "action", "name": HOSTILE, "provider": fault}]}),
+    ];
+    for document in documents {
+        std::fs::write(folder.path().join(&name), document.to_string()).unwrap();
+        for words in [
+            &["run", &name][..],
+            &["run", &name, "--json"],
+            &["plan", &name],
+            &["plan", &name, "--json"],
+            &["validate", &name],
+            &["validate", &name, "--json"],
+            &["schedules", &name],
+            &["schedules", &name, "--json"],
+            &[
+                "run",
+                &name,
+                "--junit",
+                "report.xml",
+                "--journal",
+                "journal.json",
+            ],
+            &["run", &format!("{HOSTILE} is no file")],
+            &["run", &name, "--var", HOSTILE],
+            &[HOSTILE],
+            &["agent", "plan", HOSTILE],
+            &["agent", "plan", "process-kill", "--process-name", HOSTILE],
+            &["agent", "faults", HOSTILE],
+        ] {
+            let output = ran(folder.path(), words);
+            for stream in [&output.stdout, &output.stderr] {
+                let shown = String::from_utf8(stream.clone()).unwrap();
+                let raw = |c: char| {
+                    c != '\n' && HOSTILE.contains(c) && !"[2J]0;owned31mheld: forged".contains(c)
+                };
+                assert!(!shown.contains(raw), "{words:?}: {shown:?}");
+                let is_forged = |line: &str| line.starts_with("held: forged");
+                // The parser of the command line repeats what was typed, line breaks included.
+                let is_typed = *words == [HOSTILE] || words[..2] == ["agent", "plan"];
+                assert!(
+                    is_typed || !shown.lines().any(is_forged),
+                    "{words:?}: {shown}"
+                );
+            }
+            if words.contains(&"--json") && output.status.code() != Some(2) {
+                for line in text(&output.stdout).lines().filter(|_| words[0] == "run") {
+                    serde_json::from_str::<Value>(line).unwrap();
+                }
+            }
+        }
+    }
+}

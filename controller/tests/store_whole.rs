@@ -259,6 +259,7 @@ fn play(store: &SqliteStore, step: Step) {
         Step::EnrolledAgent(name, labels) => store.put_agent(&EnrolledAgent {
             name,
             serials: vec!["01".into()],
+            labels_by: labels.contains_key("by").then(|| "ada".into()),
             labels,
             enrolled: at,
             revoked: Some(at),
@@ -268,6 +269,10 @@ fn play(store: &SqliteStore, step: Step) {
             id,
             who: "ada".into(),
             expires: at,
+            labels: agent
+                .iter()
+                .map(|agent| ("agent".to_owned(), agent.clone()))
+                .collect(),
             agent,
         }),
         Step::ApiTokenRecord(id, expires) => store.put_api_token(&ApiTokenRecord {

@@ -1,5 +1,6 @@
 //! What is wrong with something a person wrote: where, what, and what would do.
 
+use crate::terminal_text::escape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -35,9 +36,9 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.what)?;
+        write!(f, "{}: {}", escape(&self.at), escape(&self.what))?;
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", escape(hint))?;
         }
         Ok(())
     }

@@ -1,14 +1,16 @@
 //! Tables for people: a line of headers, and columns that are as wide as their widest cell on a terminal.
 
+use crate::terminal_text::escape;
+use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
 
 /// What stands in a cell that has no content, so that each line has as many words as there are columns.
 const NO_CONTENT: &str = "-";
 
 /// Formats rows below their headers, one line each. Columns are aligned by the width that a terminal gives to characters, and two
-/// spaces apart. Line breaks and control characters within cells are the caller's to escape.
+/// spaces apart. Cells are escaped: they are text from outside, and one line each.
 pub fn format_table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<[&str; N]> = std::iter::once(headers)
+    let rows: Vec<[Cow<'_, str>; N]> = std::iter::once(headers.map(Cow::Borrowed))
         .chain(rows.iter().map(|row| row.each_ref().map(content)))
         .collect();
     let mut widths = [0; N];
@@ -30,10 +32,10 @@ pub fn format_table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) ->
     out
 }
 
-fn content(cell: &String) -> &str {
+fn content(cell: &String) -> Cow<'_, str> {
     match cell.is_empty() {
-        true => NO_CONTENT,
-        false => cell,
+        true => Cow::Borrowed(NO_CONTENT),
+        false => escape(cell),
     }
 }
 
@@ -56,6 +58,15 @@ web-1   -          plain
 e\u{301}té     gone       a combining mark takes none
 ";
         assert_eq!(format_table(["NAME", "STATE", "TITLE"], &rows), wanted);
+    }
+
+    #[test]
+    fn table_with_hostile_cells_is_escaped() {
+        let rows = [["a\nb\u{1b}[2J".to_owned(), "c\u{202e}".to_owned()]];
+        assert_eq!(
+            format_table(["A", "B"], &rows),
+            "A                B\na\\nb\\u001b[2J  c\\u202e\n"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
 use crate::document::{HostProvider, HostRule, Provider};
+use crate::terminal_text::escape;
 use crate::{HumanDuration, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -361,12 +362,12 @@ impl Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (rule: {})", self.what, self.rule)?;
+        write!(f, "{} (rule: {})", escape(&self.what), escape(&self.rule))?;
         for problem in &self.problems {
             write!(f, "\n  {problem}")?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", escape(hint))?;
         }
         Ok(())
     }

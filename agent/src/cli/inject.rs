@@ -53,6 +53,7 @@ pub(super) fn run(
         Refusal::new("failed", format!("the agent could not be reached: {error}"))
             .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
     };
+    crate::user_signals::ignore().map_err(|error| failed(error.into()))?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         mask.add(signal);
@@ -133,7 +134,7 @@ impl InjectSession<'_> {
             if self.reader.buffer().is_empty() && !self.wait(signals)? {
                 if self.hangs_at() <= Instant::now() {
                     let silence = self.heard.map_or(HELLO_TIMEOUT, |_| LEASE);
-                    eprintln!("error: the agent has not answered for {silence}");
+                    say!("error: the agent has not answered for {silence}");
                     let hung = end_hung_agent(&self.host, self.state, &mut self.agent)?;
                     return self.report_hung_agent(&hung);
                 }
@@ -214,7 +215,7 @@ impl InjectSession<'_> {
         }
         if signal && signals.read_signal()?.is_some() && !self.is_ending {
             self.is_ending = true;
-            eprintln!("ending: the fault is being reverted");
+            say!("ending: the fault is being reverted");
             self.send(&Command::RevertAll {
                 request: 2,
                 run: None,
@@ -276,7 +277,7 @@ impl InjectSession<'_> {
             return exit_code::NOT_CLEAN;
         }
         if ended.cause == Cause::AgentDied {
-            eprintln!("error: the agent died or hung; everything that it had done was reverted");
+            say!("error: the agent died or hung; everything that it had done was reverted");
             return exit_code::ABORTED;
         }
         // An observation long after the fault's time, because an agent hung, says nothing about the fault.
@@ -289,7 +290,7 @@ impl InjectSession<'_> {
             _ => return 0,
         };
         let seen = ended.effect.as_ref().map(|effect| effect.seen.as_str());
-        eprintln!(
+        say!(
             "error: {} {what}: {}",
             ended.injection,
             seen.unwrap_or("its last effect is unknown")
@@ -307,11 +308,11 @@ impl InjectSession<'_> {
         match (&self.ended, code) {
             // An end was reported, but no refusal followed: the fault was never injected completely.
             (_, Some(0)) => {
-                eprintln!("error: the agent died; everything that it had done was reverted");
+                say!("error: the agent died; everything that it had done was reverted");
                 Ok(exit_code::ABORTED)
             }
             (None, Some(exit_code::NOT_CLEAN)) => {
-                eprintln!(
+                say!(
                     "error: the agent died, and not everything that it had done is known to be reverted\nhint: `status` shows what is owed"
                 );
                 Ok(exit_code::NOT_CLEAN)
@@ -322,12 +323,12 @@ impl InjectSession<'_> {
             // The worker notices that its guardian died and reverts everything; the ledger shows whether it has.
             (_, None) => match self.guardian {
                 Some(guardian) => {
-                    eprintln!("error: the agent's guardian died");
+                    say!("error: the agent's guardian died");
                     let left = revert_for_guardian(&self.host, self.state, guardian)?;
                     self.report_reverted(&left)
                 }
                 None => {
-                    eprintln!(
+                    say!(
                         "error: the agent and its guardian died\nhint: `revert --all` reverts what they owe"
                     );
                     Ok(exit_code::NOT_CLEAN)
@@ -338,7 +339,7 @@ impl InjectSession<'_> {
 
     /// Reports that the agent hung and was killed, and how reverting what it owed ended.
     fn report_hung_agent(&self, hung: &HungAgentOutcome) -> std::io::Result<u8> {
-        eprintln!("error: the agent hung and was killed; what it owed is reverted now");
+        say!("error: the agent hung and was killed; what it owed is reverted now");
         self.report_reverted(hung)
     }
 

@@ -5,24 +5,48 @@ use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
+use backburn_experiments::terminal_text::{escape, escaped, guard};
 use backburn_experiments::wire::{EndedInjection, PlanView, Refusal, Report, UnrevertedInjection};
 use serde::Serialize;
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether something could not be printed.
 static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
-/// Prints text. A closed pipe is no error; any other failure is reported once and changes the exit code.
+/// Prints text; what a terminal would obey is escaped, see [`guard`]. A closed pipe is no error; any other failure is reported once and changes the exit code.
 pub(super) fn print(text: &str) {
     let mut stdout = std::io::stdout();
-    let printed = stdout.write_all(text.as_bytes());
+    let printed = stdout.write_all(guard(text).as_bytes());
     if let Err(error) = printed.and_then(|()| stdout.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
         && !IS_OUTPUT_LOST.swap(true, Ordering::Relaxed)
     {
-        eprintln!("error: standard output could not be written: {error}");
+        say!("error: standard output could not be written: {error}");
+    }
+}
+
+/// Writes a line to standard error; what a terminal would obey is escaped, see [`guard`]. A failure to do so is ignored.
+pub(super) fn print_stderr(text: &str) {
+    let line = format!("{}\n", guard(text));
+    std::io::stderr().lock().write_all(line.as_bytes()).ok();
+}
+
+/// Prints the help or the error of an invalid command line: help to standard output, an error to standard error.
+pub(super) fn print_clap_error(error: &clap::Error) {
+    let is_terminal = match error.use_stderr() {
+        true => std::io::stderr().is_terminal(),
+        false => std::io::stdout().is_terminal(),
+    };
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let text = match is_terminal && !no_colour {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    match error.use_stderr() {
+        true => print_stderr(text.trim_end_matches('\n')),
+        false => print(&text),
     }
 }
 
@@ -127,11 +151,13 @@ pub(super) fn plan(plan: &PlanView, as_json: bool) -> Result<u8, CommandError> {
         return json(plan);
     }
     print(&plan_text(plan));
-    eprintln!("nothing was changed");
+    say!("nothing was changed");
     Ok(0)
 }
 
 fn plan_text(plan: &PlanView) -> String {
+    let shown = escaped(plan);
+    let plan = shown.as_ref().unwrap_or(plan);
     let mut text = String::new();
     for victim in &plan.victims {
         text.push_str(&format!("victim  {} {}\n", victim.kind, victim.name));
@@ -153,10 +179,12 @@ fn plan_text(plan: &PlanView) -> String {
 
 /// Prints a report of an agent when it arrives.
 pub(super) fn report(report: &Report) {
+    let shown = escaped(report);
+    let report = shown.as_ref().unwrap_or(report);
     match report {
         Report::Hello(hello) => {
             for ended in &hello.recovered {
-                eprintln!(
+                say!(
                     "reverted first, for an agent that died: {}",
                     ended.injection
                 );
@@ -166,17 +194,17 @@ pub(super) fn report(report: &Report) {
         Report::Injected {
             injection, plan, ..
         } => {
-            eprintln!("injected {injection}");
+            say!("injected {injection}");
             for warning in &plan.warnings {
-                eprintln!("WARNING {warning}");
+                say!("WARNING {warning}");
             }
-            eprint!("{}", plan_text(plan));
+            say!("{}", plan_text(plan).trim_end());
         }
-        Report::Refused { refusal, .. } => eprintln!("error: {refusal}"),
-        Report::Effect { effect, .. } => eprintln!("{}", effect.seen),
+        Report::Refused { refusal, .. } => say!("error: {refusal}"),
+        Report::Effect { effect, .. } => say!("{}", effect.seen),
         Report::Ended(ended) => print(&ended_text(ended)),
         Report::AbortRuleTriggered { rule, seen, .. } => {
-            eprintln!("ended by rule `{rule}`: {seen}")
+            say!("ended by rule `{rule}`: {seen}")
         }
         Report::HeartbeatAnswer
         | Report::AllReverted { .. }
@@ -188,6 +216,8 @@ pub(super) fn report(report: &Report) {
 }
 
 fn ended_text(ended: &EndedInjection) -> String {
+    let shown = escaped(ended);
+    let ended = shown.as_ref().unwrap_or(ended);
     let seen = ended
         .effect
         .as_ref()
@@ -217,7 +247,7 @@ pub(super) fn reverted(
         return json(&ended);
     }
     if ended.is_empty() && owed.is_empty() {
-        eprintln!("nothing was owed");
+        say!("nothing was owed");
     }
     for end in ended {
         print(&ended_text(end));
@@ -228,15 +258,15 @@ pub(super) fn reverted(
 /// Prints what could not be reverted.
 pub(super) fn owed(owed: &[UnrevertedInjection]) {
     for owed in owed {
-        eprintln!(
+        say!(
             "error: {} ({}) is not reverted: {}",
-            owed.injection,
-            owed.fault,
-            owed.residue.join("; ")
+            escape(&owed.injection),
+            escape(&owed.fault),
+            escape(&owed.residue.join("; "))
         );
     }
     if !owed.is_empty() {
-        eprintln!("hint: fix what the message names, then run `revert --all`");
+        say!("hint: fix what the message names, then run `revert --all`");
     }
 }
 
@@ -249,4 +279,29 @@ pub(super) fn doctor(findings: &[HostFinding], as_json: bool) -> Result<u8, Comm
         print(&format!("{finding}\n"));
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const HOSTILE: &str = "\u{1b}[2J\nheld\u{202e}\u{9b}";
+
+    #[test]
+    fn plan_and_end_with_hostile_text_are_shown_line_by_line() {
+        let plan: PlanView = serde_json::from_value(json!({
+            "victims": [{"kind": "process", "id": "1@1", "name": HOSTILE}],
+            "changes": [{"kind": "k", "apply": HOSTILE, "undo": HOSTILE, "if_we_die": HOSTILE}],
+            "warnings": [HOSTILE], "notes": [HOSTILE]}))
+        .unwrap();
+        let ended: EndedInjection = serde_json::from_value(json!({
+            "injection": "i", "cause": "done", "clean": false, "took": "1s", "residue": [HOSTILE]}))
+        .unwrap();
+        let shown = plan_text(&plan) + &ended_text(&ended);
+        let escaped = "\\u001b[2J\\nheld\\u202e\\u009b";
+        assert_eq!(shown.matches(escaped).count(), 7, "{shown}");
+        assert_eq!(shown.lines().count(), 7, "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{shown}");
+    }
 }

@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::processes::OwnerState;
 use backburn_experiments::HumanDuration;
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::wire::UnrevertedInjection;
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
@@ -48,7 +49,7 @@ impl StatusRow<'_> {
         let entry = self.entry;
         let there = match self.there.is_empty() {
             true => "nothing of it is left".to_owned(),
-            false => self.there.join("; "),
+            false => escape(&self.there.join("; ")).into_owned(),
         };
         let overdue = entry.overdue().map(|late| {
             let late = HumanDuration(Duration::from_secs(late.as_secs()));
@@ -56,8 +57,8 @@ impl StatusRow<'_> {
         });
         format!(
             "{}  {}  agent {}{}  {there}\n",
-            entry.injection,
-            entry.fault,
+            escape(&entry.injection),
+            escape(&entry.fault),
             self.agent(),
             overdue.unwrap_or_default()
         )
@@ -78,7 +79,7 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
         let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
         json(&json!({"owed": owed, "unreadable": unreadable}))?;
     } else if rows.is_empty() && unreadable.is_empty() {
-        eprintln!("nothing is owed");
+        say!("nothing is owed");
     } else {
         rows.iter().for_each(|row| print(&row.text()));
     }
@@ -90,7 +91,7 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
         return Err(CommandError::Owed(problems));
     }
     for hint in hints(&rows) {
-        eprintln!("hint: {hint}");
+        say!("hint: {hint}");
     }
     Ok(match rows.iter().any(StatusRow::is_wrong) {
         true => exit_code::NOT_CLEAN,

@@ -5,6 +5,7 @@ mod network;
 use crate::helpers::{has_capability, yama_scope};
 use crate::metrics::{memory_available, memory_total};
 use crate::processes::ProcessTable;
+use backburn_experiments::terminal_text::escape;
 use nix::sys::ptrace;
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::timer::Timer;
@@ -47,9 +48,9 @@ impl fmt::Display for HostFinding {
             Availability::No => "no",
             Availability::Partly => "partly",
         };
-        write!(f, "{:<22} {ok:<7} {}", self.name, self.seen)?;
+        write!(f, "{:<22} {ok:<7} {}", self.name, escape(&self.seen))?;
         match &self.hint {
-            Some(hint) => write!(f, "\n{:30} hint: {hint}", ""),
+            Some(hint) => write!(f, "\n{:30} hint: {}", "", escape(hint)),
             None => Ok(()),
         }
     }

@@ -1,8 +1,10 @@
 //! Reads an experiment from its file, with variables from the command line and the environment, and formats its problems.
 
+use super::output::shown_path;
 use super::{CommandFailure, EXIT_INVALID, print_stderr};
 use backburn_experiments::chaostoolkit::{self, convert};
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -41,7 +43,7 @@ impl ControlsOption {
             let left_out = left_out.join(", ");
             print_stderr(&format!(
                 "note: {}: ignoring the controls {left_out}\n",
-                file.display()
+                shown_path(file)
             ));
         }
         !left_out.is_empty()
@@ -123,13 +125,13 @@ impl Variables {
             {
                 json::read_as::<Map<String, Value>>(&text).map_err(|problems| {
                     let what = json::in_one_line(&problems);
-                    CommandFailure::invalid(format!("{}: {what}", file.display()))
+                    CommandFailure::invalid(format!("{}: {what}", shown_path(file)))
                 })?
             } else {
                 from_lines(&text).map_err(|line| {
                     CommandFailure::invalid(format!(
                         "{}: line {line}: expected NAME=VALUE",
-                        file.display()
+                        shown_path(file)
                     ))
                 })?
             };
@@ -176,7 +178,8 @@ fn from_lines(text: &str) -> Result<Map<String, Value>, usize> {
 fn one(variable: &str) -> Result<(String, Value), CommandFailure> {
     let wrong = |why: &str| {
         CommandFailure::invalid(format!(
-            "`--var {variable}`: {why}\nhint: for example `--var url=http://127.0.0.1`"
+            "`--var {}`: {why}\nhint: for example `--var url=http://127.0.0.1`",
+            escape(variable)
         ))
     };
     let (name, text) = variable
@@ -208,7 +211,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> CommandFailure {
         .next()
         .unwrap_or(&text)
         .to_lowercase();
-    CommandFailure::invalid(format!("{}: {why}", file.display()))
+    CommandFailure::invalid(format!("{}: {why}", shown_path(file)))
 }
 
 /// Reads the text of an experiment from a file; `-` is standard input.
@@ -222,7 +225,7 @@ pub(super) fn read(file: &Path) -> Result<String, CommandFailure> {
     };
     let bytes = bytes.map_err(|error| unreadable(file, &error))?;
     String::from_utf8(bytes).map_err(|_| {
-        CommandFailure::invalid(format!("{}: the file is not valid UTF-8", file.display()))
+        CommandFailure::invalid(format!("{}: the file is not valid UTF-8", shown_path(file)))
     })
 }
 
@@ -291,11 +294,15 @@ pub(super) fn format_load_error(file: &Path, wrong: &LoadError) -> String {
     } else {
         format!("{} problems", problems.len())
     };
-    let mut out = format!("{}: {count}", file.display());
+    let mut out = format!("{}: {count}", shown_path(file));
     for problem in problems {
-        out.push_str(&format!("\n  {}: {}", problem.at, problem.what));
+        out.push_str(&format!(
+            "\n  {}: {}",
+            escape(&problem.at),
+            escape(&problem.what)
+        ));
         if let Some(hint) = &problem.hint {
-            out.push_str(&format!("\n    hint: {hint}"));
+            out.push_str(&format!("\n    hint: {}", escape(hint)));
         }
     }
     out

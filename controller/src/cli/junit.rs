@@ -1,13 +1,25 @@
-//! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict.
+//! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict, each
+//! with the time when it began and how long it took. What XML cannot hold is replaced.
 
 use backburn::runner::FinishedRun;
-use backburn_experiments::journal::{ActivityStatus, Event, JournalEntry, Judgement, Outcome};
+use backburn_experiments::journal::{
+    Abort, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run,
+};
+use backburn_experiments::terminal_text::for_xml;
+use jiff::Timestamp;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use std::time::Duration;
 
 /// The report as XML.
 pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
-    let mut suite = TestSuite::new(title);
+    let mut suite = TestSuite::new(for_xml(title));
+    if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+        suite
+            .extra
+            .insert("timestamp".into(), timestamp(first.at).into());
+        suite.set_time(Duration::try_from_secs_f64(last.elapsed).unwrap_or_default());
+    }
     suite.add_property(("run", run.id.as_str()));
     suite.add_property(("seed", run.seed.to_string().as_str()));
     suite.add_property(("outcome", verdict.outcome.to_string().as_str()));
@@ -28,14 +40,22 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         } else {
             TestCaseStatus::success()
         };
-        let mut case = case("hypothesis", name, status);
+        let samples = entries.iter().filter_map(|entry| match &entry.event {
+            Event::Sampled { probe, took, .. } if probe == name => Some((entry.at, took.0)),
+            _ => None,
+        });
+        let took = samples.clone().map(|(_, took)| took).sum();
+        let began = samples.map(|(at, _)| at).next();
+        let mut case = case("hypothesis", name, status, began, took);
         if let Some(looks) = verdict.probes.iter().find(|looks| looks.probe == *name) {
-            case.set_system_out(looks.to_string());
+            case.set_system_out(for_xml(&looks.to_string()));
         }
         suite.add_test_case(case);
     }
     for entry in entries {
         let Event::ActivityFinished {
+            phase,
+            index,
             activity,
             status,
             why,
@@ -47,17 +67,35 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             continue;
         };
         let why = why.as_deref().unwrap_or("it ended with the run");
+        let abort = aborted_by(run, *status);
         let status = match (status, judgement) {
             (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => {
                 TestCaseStatus::success()
             }
             (_, Some(Judgement::Outside)) => failed(NonSuccessKind::Failure, why),
-            (ActivityStatus::Aborted, _) => TestCaseStatus::skipped(),
+            (ActivityStatus::Aborted, _) => match abort {
+                Some(Abort { rule, reason, .. }) => {
+                    let mut status = failed(
+                        NonSuccessKind::Failure,
+                        &format!("ended by abort rule `{rule}`: {reason}"),
+                    );
+                    status.set_type(for_xml(rule));
+                    status
+                }
+                // It ran in the background, and the method was over before it.
+                None => TestCaseStatus::skipped(),
+            },
             _ => failed(NonSuccessKind::Error, why),
         };
-        let mut case = case("method", activity, status);
-        case.set_time(took.0);
-        suite.add_test_case(case);
+        let began = entries.iter().find_map(|entry| match &entry.event {
+            Event::ActivityStarted {
+                phase: in_phase,
+                index: at,
+                ..
+            } if (in_phase, at) == (phase, index) => Some(entry.at),
+            _ => None,
+        });
+        suite.add_test_case(case("method", activity, status, began, took.0));
     }
     let clean = if verdict.owed.is_empty() {
         TestCaseStatus::success()
@@ -66,19 +104,29 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             .owed
             .iter()
             .map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; ")))
+            .chain(verdict.hint.as_ref().map(|hint| format!("hint: {hint}")))
             .collect();
         failed(NonSuccessKind::Failure, &residue.join("\n"))
     };
-    suite.add_test_case(case("revert", "every injection is reverted", clean));
+    let (began, took) = revert_time(entries);
+    suite.add_test_case(case(
+        "revert",
+        "every injection is reverted",
+        clean,
+        began,
+        took,
+    ));
     let reasons = verdict.reasons.join("\n");
     let outcome = match verdict.outcome {
         Outcome::Held => TestCaseStatus::success(),
         Outcome::Deviated | Outcome::NotClean => failed(NonSuccessKind::Failure, &reasons),
         _ => failed(NonSuccessKind::Error, &reasons),
     };
-    let mut case = case("verdict", &verdict.outcome.to_string(), outcome);
+    let ended = entries.last().map(|entry| entry.at);
+    let name = verdict.outcome.to_string();
+    let mut case = case("verdict", &name, outcome, ended, Duration::ZERO);
     if !verdict.notes.is_empty() {
-        case.set_system_out(verdict.notes.join("\n"));
+        case.set_system_out(for_xml(&verdict.notes.join("\n")));
     }
     suite.add_test_case(case);
     let mut report = Report::new("backburn");
@@ -86,14 +134,148 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
     report.to_string().unwrap_or_default()
 }
 
-fn case(class: &str, name: &str, status: TestCaseStatus) -> TestCase {
-    let mut case = TestCase::new(name, status);
+fn case(
+    class: &str,
+    name: &str,
+    status: TestCaseStatus,
+    began: Option<Timestamp>,
+    took: Duration,
+) -> TestCase {
+    let mut case = TestCase::new(for_xml(name), status);
     case.set_classname(class);
+    case.set_time(took);
+    if let Some(began) = began {
+        case.extra
+            .insert("timestamp".into(), timestamp(began).into());
+    }
     case
+}
+
+/// The abort that ended an activity, if one did.
+fn aborted_by(run: &Run, status: ActivityStatus) -> Option<&Abort> {
+    match status {
+        ActivityStatus::Aborted => run.aborts.first(),
+        ActivityStatus::Succeeded | ActivityStatus::Failed => None,
+    }
+}
+
+/// When the revert phase began, and how long it took.
+fn revert_time(entries: &[JournalEntry]) -> (Option<Timestamp>, Duration) {
+    let is_revert = |entry: &&JournalEntry| {
+        let phase = Phase::Revert;
+        entry.event == Event::PhaseStarted { phase }
+    };
+    let Some(began) = entries.iter().find(is_revert) else {
+        return (None, Duration::ZERO);
+    };
+    let ends = |entry: &&JournalEntry| {
+        let is_over = matches!(entry.event, Event::PhaseStarted { .. } | Event::RunEnded);
+        is_over && entry.elapsed >= began.elapsed && entry.event != began.event
+    };
+    let took = entries
+        .iter()
+        .find(ends)
+        .map_or(0.0, |end| end.elapsed - began.elapsed);
+    let took = Duration::try_from_secs_f64(took).unwrap_or_default();
+    (Some(began.at), took)
+}
+
+/// A time as the JUnit schema has it (ISO 8601), to the millisecond.
+fn timestamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 fn failed(kind: NonSuccessKind, why: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
-    status.set_message(why);
+    status.set_message(for_xml(why));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::*;
+    use backburn_experiments::journal::verdict;
+    use serde_json::{Value, json};
+
+    /// A journal of these events, a second apart.
+    fn journal(events: &[Value]) -> (FinishedRun, Vec<JournalEntry>) {
+        let mut run = Run::default();
+        let mut entries: Vec<JournalEntry> = Vec::new();
+        for (number, event) in events.iter().enumerate() {
+            let mut line =
+                json!({"at": format!("2026-11-26T08:00:{number:02}.5Z"), "elapsed": number});
+            line.as_object_mut()
+                .unwrap()
+                .extend(event.as_object().unwrap().clone());
+            let entry: JournalEntry = serde_json::from_value(line).unwrap();
+            run.apply(&entry).unwrap();
+            entries.push(entry);
+        }
+        let verdict = verdict(&run);
+        (
+            FinishedRun {
+                run,
+                verdict,
+                illegal: None,
+            },
+            entries,
+        )
+    }
+
+    fn aborted_run() -> (FinishedRun, Vec<JournalEntry>) {
+        journal(&[
+            json!({"event": "run-started", "run": "r1", "title": "t", "seed": 1, "version": "1", "hypothesis": ["answers"],
+                   "looks": {"before": true, "during": true, "after": true}}),
+            json!({"event": "phase-started", "phase": "gate"}),
+            json!({"event": "sampled", "phase": "gate", "probe": "answers", "hypothesis": true, "judgement": "within",
+                   "output": "x\u{0}\u{1b}[2J", "took": "250ms"}),
+            json!({"event": "phase-started", "phase": "method"}),
+            json!({"event": "activity-started", "activity": "slow\u{1b} down", "phase": "method", "index": 0, "background": false}),
+            json!({"event": "aborted", "by": "probe", "rule": "errors", "reason": "5 % > 1 %\u{0}"}),
+            json!({"event": "activity-finished", "activity": "slow\u{1b} down", "phase": "method", "index": 0, "status": "aborted", "took": "2s"}),
+            json!({"event": "phase-started", "phase": "revert"}),
+            json!({"event": "run-ended"}),
+        ])
+    }
+
+    #[test]
+    fn junit_times_of_suite_and_cases_are_given() {
+        let (finished, entries) = aborted_run();
+        let xml = report("t", &finished, &entries);
+        for wanted in [
+            r#"timestamp="2026-11-26T08:00:00.500Z""#,
+            r#"name="answers" classname="hypothesis" time="0.250" timestamp="2026-11-26T08:00:02.500Z""#,
+            r#"classname="method" time="2.000" timestamp="2026-11-26T08:00:04.500Z""#,
+            r#"classname="revert" time="1.000" timestamp="2026-11-26T08:00:07.500Z""#,
+            r#"classname="verdict" time="0.000" timestamp="2026-11-26T08:00:08.500Z""#,
+        ] {
+            assert!(xml.contains(wanted), "{wanted}\n{xml}");
+        }
+        assert!(xml.contains(r#"time="8.000""#), "{xml}");
+    }
+
+    #[test]
+    fn junit_action_ended_by_abort_is_failure_with_the_rule() {
+        let (finished, entries) = aborted_run();
+        let xml = report("t", &finished, &entries);
+        let wanted = "<failure message=\"ended by abort rule `errors`: 5 % &gt; 1 %\u{fffd}\" type=\"errors\"";
+        assert!(xml.contains(wanted), "{xml}");
+        assert!(!xml.contains("<skipped"), "{xml}");
+    }
+
+    #[test]
+    fn junit_forbidden_characters_are_replaced() {
+        let (finished, entries) = aborted_run();
+        let xml = report(
+            "a\u{0}b\u{1b}[31m ]]> \u{ffff}\u{202e}",
+            &finished,
+            &entries,
+        );
+        let wanted = "name=\"a\u{fffd}b\u{fffd}[31m ]]&gt; \u{fffd}\\u202e\"";
+        assert!(xml.contains(wanted), "{xml}");
+        assert!(xml.contains("slow\u{fffd} down"), "{xml}");
+        let is_forbidden = |c: char| c < ' ' && !matches!(c, '\n' | '\t');
+        assert!(!xml.chars().any(is_forbidden), "{xml}");
+    }
 }

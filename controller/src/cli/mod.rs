@@ -4,6 +4,7 @@
 mod controller;
 mod demo;
 mod experiment_source;
+mod history;
 mod junit;
 mod manual;
 mod output;
@@ -15,6 +16,8 @@ mod remote;
 mod report;
 mod run;
 mod schedules;
+mod shell_words;
+mod status;
 mod table;
 mod validate;
 
@@ -23,7 +26,7 @@ use output::{print, print_stderr};
 use backburn::agent_connection::{self, LOCAL_LEASE};
 use backburn::providers::{EnvironmentAccess, HostAccess};
 use backburn_agent::policy::HostPolicy;
-use backburn_experiments::journal::{REPORT_NOT_WRITTEN, exit_codes};
+use backburn_experiments::journal::exit_codes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,6 @@ pub(crate) const EXIT_INVALID: u8 = 2;
     name = "backburn",
     version,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = exit_codes_help()
 )]
 struct Cli {
@@ -57,6 +59,8 @@ enum CliCommand {
     Demo,
     /// Check experiments and report all of their problems
     Validate(validate::ValidateCommand),
+    /// Show whether a halt is in force, what acts now, what is owed, and which agents do not answer
+    Status(status::StatusCommand),
     /// List upcoming scheduled runs
     Schedules(schedules::SchedulesCommand),
     /// List the faults, or describe one
@@ -78,7 +82,7 @@ enum CliCommand {
     Apply(remote::experiments::ApplyCommand),
     /// List, show or remove the experiments that the controller stores
     Experiments(remote::experiments::ExperimentsCommand),
-    /// List the controller's runs, or show or follow one
+    /// List runs of this host or of a controller, or show or follow one
     Runs(remote::runs::RunsCommand),
     /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
@@ -97,7 +101,7 @@ enum CliCommand {
     /// List, make or revoke the tokens of people and jobs
     Tokens(remote::tokens::TokensCommand),
     /// Print or verify the audit log: who did what
-    Audit(remote::tokens::AuditCommand),
+    Audit(remote::audit::AuditCommand),
     /// Export a controller's data as JSON lines (stop it first)
     Export(controller::ExportCommand),
     /// Import exported data into a controller that has no data yet (stop it first)
@@ -195,16 +199,16 @@ impl CommandFailure {
 
 /// Runs the command with these arguments, without the program's name.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    if let Some(code) = agent_help(&words) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            let code = match error.print() {
-                Err(_) if code == 0 => REPORT_NOT_WRITTEN,
-                _ => code,
-            };
-            return ExitCode::from(code);
+            output::print_clap_error(&error);
+            return ExitCode::from(output::exit_code(code));
         }
     };
     let done = match cli.command {
@@ -220,12 +224,16 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Agents(command) => remote::agents::main(&command),
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),
-        CliCommand::Audit(command) => remote::tokens::audit(&command),
+        CliCommand::Audit(command) => remote::audit::audit(&command),
         CliCommand::Export(command) => controller::export(&command),
         CliCommand::Import(command) => controller::import(&command),
         CliCommand::Run(command) => run::main(command),
         CliCommand::Plan(command) => plan::main(&command),
         CliCommand::Validate(command) => Ok(validate::main(&command)),
+        CliCommand::Status(command) => match status::main(&command) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         CliCommand::Schedules(command) => schedules::main(&command),
         CliCommand::Demo => demo::main(),
         CliCommand::Schema(SchemaCommand { of }) => {
@@ -260,6 +268,24 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         code
     });
     ExitCode::from(output::exit_code(code))
+}
+
+/// Answers `help` about a command that is the agent's own. None if the words ask for something else.
+fn agent_help(words: &[OsString]) -> Option<ExitCode> {
+    let [help, command, rest @ ..] = words else {
+        return None;
+    };
+    if help != "help" {
+        return None;
+    }
+    let passed = match command.to_str()? {
+        "agent" => std::iter::once("help".into())
+            .chain(rest.iter().cloned())
+            .collect(),
+        "faults" | "revert" => vec!["help".into(), command.clone()],
+        _ => return None,
+    };
+    Some(backburn_agent::main(&["agent"], passed))
 }
 
 /// The list of exit codes at the end of the help.

@@ -3,6 +3,7 @@
 
 use super::CommandFailure;
 use backburn_experiments::journal::REPORT_NOT_WRITTEN;
+use backburn_experiments::terminal_text::{escape, guard};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -15,22 +16,45 @@ static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 /// Whether a write to stdout has failed. Nothing more is written then: output with a gap would be taken for complete.
 static STDOUT_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// Writes data to stdout.
+/// Prints the help or the error of an invalid command line: help to stdout, an error to stderr.
+pub(super) fn print_clap_error(error: &clap::Error) {
+    let (text, stream_colours) = match error.use_stderr() {
+        true => (error.render(), anstream::AutoStream::choice(&io::stderr())),
+        false => (error.render(), anstream::AutoStream::choice(&io::stdout())),
+    };
+    let text = match stream_colours {
+        anstream::ColorChoice::Never => text.to_string(),
+        _ => text.ansi().to_string(),
+    };
+    match error.use_stderr() {
+        true => print_stderr(&text),
+        false => print(&text),
+    }
+}
+
+/// Writes data to stdout. What a terminal would obey is escaped, see [`guard`].
 pub(crate) fn print(text: &str) {
     if STDOUT_FAILED.load(Ordering::Relaxed) {
         return;
     }
     let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out
+        .write_all(guard(text).as_bytes())
+        .and_then(|()| out.flush());
     if let Err(error) = written {
         STDOUT_FAILED.store(true, Ordering::Relaxed);
         not_written("standard output", &error);
     }
 }
 
-/// Writes a message to stderr. A failure to do so is ignored.
+/// Writes a message to stderr. What a terminal would obey is escaped, see [`guard`]. A failure to do so is ignored.
 pub(crate) fn print_stderr(text: &str) {
-    io::stderr().lock().write_all(text.as_bytes()).ok();
+    io::stderr().lock().write_all(guard(text).as_bytes()).ok();
+}
+
+/// A path for a message, in one line: a file may have any name.
+pub(super) fn shown_path(path: &Path) -> String {
+    escape(&path.display().to_string()).into_owned()
 }
 
 /// The exit code of a command that would otherwise exit with `code`: 7 instead of 0 if any output could not be written.
@@ -65,7 +89,7 @@ impl ReportFile {
     pub(super) fn open(path: &Path) -> Result<Self, CommandFailure> {
         let failed = |error: io::Error| {
             let why = backburn_experiments::probes::io_error_text(&error);
-            CommandFailure::invalid(format!("{}: {why}", path.display()))
+            CommandFailure::invalid(format!("{}: {why}", shown_path(path)))
         };
         let open = |create_new| {
             // Do not wait for a reader of a named pipe.
@@ -110,7 +134,7 @@ impl ReportFile {
         let written = self.replace(text);
         self.is_new = false;
         if let Err(error) = written {
-            not_written(&self.path.display().to_string(), &error);
+            not_written(&shown_path(&self.path), &error);
         }
     }
 

@@ -7,6 +7,7 @@ use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement};
+use backburn_experiments::terminal_text::{escape, escaped};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -107,29 +108,31 @@ fn show(
         };
         match said {
             None => break,
-            Some(ProgressMessage::Warning(warning)) => match &live {
-                Some(live) => live.line(&lines.paint.warning(&warning)),
-                None => print_stderr(&format!("{warning}\n")),
-            },
+            Some(ProgressMessage::Warning(warning)) => {
+                let warning = escape(&warning);
+                match &live {
+                    Some(live) => live.line(&lines.paint.warning(&warning)),
+                    None => print_stderr(&format!("{warning}\n")),
+                }
+            }
             Some(ProgressMessage::Entry(entry)) => {
-                match (style, &mut live) {
-                    (OutputStyle::Json, _) => {
-                        if let Ok(line) = serde_json::to_string(&entry) {
-                            print(&format!("{line}\n"));
-                        }
+                if style == OutputStyle::Json {
+                    if let Ok(line) = serde_json::to_string(&entry) {
+                        print(&format!("{line}\n"));
                     }
-                    (_, Some(live)) => {
-                        live.take(&entry);
-                        if !matches!(entry.event, Event::Sampled { .. })
-                            && let Some(line) = lines.line(&entry)
-                        {
-                            live.line(&line);
+                } else if let Some(shown) = escaped(&*entry) {
+                    let line = lines.line(&shown);
+                    match (&mut live, line) {
+                        (Some(live), line) => {
+                            live.take(&shown);
+                            if !matches!(shown.event, Event::Sampled { .. })
+                                && let Some(line) = line
+                            {
+                                live.line(&line);
+                            }
                         }
-                    }
-                    (_, None) => {
-                        if let Some(line) = lines.line(&entry) {
-                            print_stderr(&format!("{line}\n"));
-                        }
+                        (None, Some(line)) => print_stderr(&format!("{line}\n")),
+                        (None, None) => {}
                     }
                 }
                 entries.push(*entry);

@@ -3,6 +3,7 @@
 use super::palette::Palette;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement};
+use backburn_experiments::terminal_text::guard;
 use backburn_experiments::wire::InjectionId;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
@@ -45,6 +46,7 @@ impl TtyProgress {
         }
     }
 
+    /// Shows an event whose texts are escaped.
     pub(super) fn take(&mut self, entry: &JournalEntry) {
         match &entry.event {
             Event::RunStarted { hypothesis, .. } => {
@@ -131,7 +133,7 @@ impl TtyProgress {
     /// Prints a line above the display.
     pub(super) fn line(&self, line: &str) {
         // A terminal that is gone needs no line.
-        self.picture.println(line).ok();
+        self.picture.println(guard(line)).ok();
     }
 
     pub(super) fn end(self) {

@@ -1,7 +1,7 @@
 //! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
 use super::experiment_source::{self, Variables};
-use super::output::ReportFile;
+use super::output::{ReportFile, shown_path};
 use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
@@ -11,6 +11,7 @@ use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolk
 use backburn_experiments::check::{DEFAULT_SAMPLING_INTERVAL, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
 use backburn_experiments::journal::JournalEntry;
+use backburn_experiments::terminal_text::escape;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -168,7 +169,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         print(&report::format_report(&title, &finished, Some(&journal)));
         if !has_fault {
             for difference in toolkit_differences(timing, &finished.run, verdict) {
-                print_stderr(&format!("note: {difference}\n"));
+                print_stderr(&format!("note: {}\n", escape(&difference)));
             }
         }
     }
@@ -182,7 +183,7 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     if let Some(illegal) = &finished.illegal {
         print_stderr(&format!(
             "error: {illegal}\nhint: this is a bug in Backburn; please report it with the journal {}\n",
-            journal.display()
+            shown_path(&journal)
         ));
     }
     Ok(verdict.exit_code)
@@ -265,13 +266,15 @@ pub(crate) fn execute(
             observers: vec![watcher],
             stop,
         };
-        Ok(runner::run(experiment, settings).await)
+        Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
     });
     // A lookup at a name server that does not answer may still hold a thread, which nobody waits for.
     runtime.shutdown_background();
     let entries = progress.end();
+    let mut finished = finished?;
+    report::name_local_revert(&mut finished.verdict, &state);
     Ok(CompletedRun {
-        finished: finished?,
+        finished,
         entries,
         journal: path,
     })

@@ -1,12 +1,14 @@
 //! `backburn schedules`: lists upcoming scheduled runs, of files or of the experiments that a controller stores.
 
 use super::experiment_source::{self, Variables};
+use super::output::shown_path;
 use super::remote::ControllerOptions;
 use super::table::print_table;
 use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use backburn::api::types::UpcomingRuns;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
+use backburn_experiments::terminal_text::escape;
 use backburn_experiments::timetable::{ScheduledTime, Timetable};
 use clap::Args;
 use jiff::Timestamp;
@@ -109,7 +111,11 @@ fn list_files(command: &SchedulesCommand) -> u8 {
             }));
             continue;
         }
-        print(&format!("{}: {}\n", file.display(), document.title));
+        print(&format!(
+            "{}: {}\n",
+            shown_path(file),
+            escape(&document.title)
+        ));
         match (&document.schedule, &table) {
             (Some(schedule), Some(table)) => {
                 print(&format!("  {}\n", describe(schedule)));

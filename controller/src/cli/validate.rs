@@ -3,6 +3,7 @@
 use super::experiment_source::{self, LoadError, Variables};
 use super::{EXIT_INVALID, print, print_json, print_stderr};
 use backburn_experiments::forecast::warnings;
+use backburn_experiments::terminal_text::escape;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -35,9 +36,13 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
             })),
             (Ok(experiment), false) => {
                 for warning in warnings(&experiment) {
-                    print_stderr(&format!("warning: {name}: {warning}\n"));
+                    print_stderr(&format!(
+                        "warning: {}: {}\n",
+                        escape(&name),
+                        escape(&warning)
+                    ));
                 }
-                print(&format!("{name}: valid\n"));
+                print(&format!("{}: valid\n", escape(&name)));
             }
             (Err(LoadError::Unreadable(what)), true) => {
                 found.push(

@@ -1,9 +1,11 @@
 //! The agents of a fleet that a run reserves. A run sees all agents and reserves those that it selects. No other run gets
 //! them until that run is over, unless both runs share their agents.
 
+use super::labels::all_labels;
 use super::{Claim, Fleet, Holder, Member};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::labels::Labels;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +20,10 @@ const OVERLAP_HINT: &str = "wait until that run is over, or select other agents;
 /// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Decides whether a run may target these agents, given with their labels, among all that are connected.
-pub type AdmissionPolicy = Box<
-    dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Inventory) -> Result<(), Refusal> + Send,
->;
+/// Decides whether a run may target these agents, among all that are connected. Both are given with the labels that are granted to them: what
+/// agents say of themselves meets no condition.
+pub type AdmissionPolicy =
+    Box<dyn Fn(&BTreeMap<String, Labels>, &[(String, Labels)]) -> Result<(), Refusal> + Send>;
 
 /// The agents that one run has reserved. They are released when this is dropped.
 pub struct Reservation {
@@ -67,8 +69,7 @@ impl Reservation {
     /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
-        let named = inventory.iter().filter(|(name, _)| names.contains(name));
-        (self.permit)(&named.cloned().collect(), &inventory)
+        (self.permit)(&inventory.granted_of(names), &inventory.granted)
     }
 
     /// All connected agents.
@@ -84,11 +85,9 @@ impl Reservation {
             ));
         }
         let draining = self.fleet.draining();
-        let inventory = members
-            .iter()
-            .filter(|(name, _)| !draining.contains(*name))
-            .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
-        Ok(inventory.collect())
+        Ok(self
+            .fleet
+            .inventory(&members, |name| !draining.contains(name)))
     }
 
     fn may_start(&self) -> Result<(), Refusal> {
@@ -131,7 +130,7 @@ impl Reservation {
         let mut sessions = Vec::new();
         for name in names {
             if let Some(member) = members.get_mut(name) {
-                sessions.push(take(name, member, &self.claim, events));
+                sessions.push(take(&self.fleet, &self.claim, name, member, events));
                 claim(&mut runs, name, &self.claim);
                 self.names.insert(name.clone(), member.connection);
             }
@@ -181,7 +180,7 @@ impl Reservation {
                 if let Some(member) = self.fleet.members().get_mut(name)
                     && member.connection > lost
                 {
-                    return take(name, member, &self.claim, events);
+                    return take(&self.fleet, &self.claim, name, member, events);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -250,8 +249,14 @@ fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<C
     }
 }
 
-/// Gives an agent to a run: its events go there from now on.
-fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSender) -> AgentSession {
+/// Gives an agent to the run: its events go there from now on.
+fn take(
+    fleet: &Fleet,
+    claim: &Arc<Claim>,
+    name: &str,
+    member: &mut Member,
+    events: &EventSender,
+) -> AgentSession {
     member
         .holders
         .retain(|holder| holder.claim.run != claim.run);
@@ -261,10 +266,11 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSende
         events: events.clone(),
     });
     let introduction = member.introduction.clone();
+    let granted = fleet.granted().get(name).cloned().unwrap_or_default();
     let hello = Hello {
         agent: name.to_owned(),
         version: introduction.version,
-        labels: introduction.labels,
+        labels: all_labels(member, &granted),
         faults: introduction.faults.to_vec(),
         // What it recovered concerns the run that lost it, and that run sees what is no longer owed.
         recovered: Vec::new(),
@@ -362,7 +368,7 @@ pub(super) mod tests {
         let _second = connect(&fleet).await;
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
-        assert!(reservation.inventory().unwrap().is_empty());
+        assert!(reservation.inventory().unwrap().selectable.is_empty());
         let refused = reservation.reserve(&["a".to_owned()].into(), &events).err();
         assert_eq!(refused.unwrap().rule, "agent");
         drop(retired);

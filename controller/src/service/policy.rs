@@ -76,7 +76,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct PolicyRule {
     /// The name of the rule, which refusals mention.
     pub name: String,
-    /// The agents that the rule applies to: those with all of these labels. Left out: every agent.
+    /// The agents that the rule applies to: those that are granted all of these labels. What agents say of their hosts does not count. Left out: every agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, LabelMatch>,
     /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
@@ -126,9 +126,9 @@ pub struct PolicyRequest<'a> {
     pub who: &'a str,
     /// The name of the token that approved it.
     pub approved_by: Option<&'a str>,
-    /// The agents that it targets, with their labels.
+    /// The agents that it targets, with the labels that are granted to them.
     pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
-    /// The names and labels of all connected agents.
+    /// The names of all connected agents, with the labels that are granted to them.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
     pub at: Timestamp,

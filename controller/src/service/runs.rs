@@ -4,7 +4,6 @@ use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
-use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
@@ -25,6 +24,9 @@ use tokio::sync::{mpsc, watch};
 
 /// How long to wait before another attempt to close a run in the store.
 const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Why runs are stopped when the controller ends.
+const ENDING: &str = "the controller ends";
 
 /// A run that is not closed yet.
 #[derive(Debug)]
@@ -179,6 +181,12 @@ impl Service {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
+        if self.is_ending() {
+            let refusal = Refusal::new("ending", "the controller is shutting down: no run starts");
+            return Err(refusal
+                .hint("start the run again when the controller is back")
+                .into());
+        }
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         self.ask_policy(&spec, &experiment, seed)?;
@@ -192,12 +200,16 @@ impl Service {
             because: spec.because,
             started: Timestamp::now(),
         };
+        self.audit_start(&new, spec.document.sha256(), spec.approved_by.as_deref())?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
-        // A halt in between has not seen this run.
+        // A halt or an end in between has not seen this run.
         if let Some(halted) = self.halted() {
             running.stop.send(halted.refusal().what).ok();
+        }
+        if self.is_ending() {
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let service = Arc::clone(self);
         let id = run.clone();
@@ -278,6 +290,7 @@ impl Service {
             }
             std::thread::sleep(CLOSE_RETRY_DELAY);
         }
+        self.audit_end(run, verdict.outcome);
         *lock(&self.outcomes)
             .entry(verdict.outcome.word())
             .or_default() += 1;
@@ -322,13 +335,13 @@ impl Service {
             // The run records the reason in its journal.
             return Ok(());
         };
-        let agents = named(&inventory, &names);
+        let agents = inventory.granted_of(&names);
         let wanted = PolicyRequest {
             experiment,
             who: &spec.who,
             approved_by: spec.approved_by.as_deref(),
             agents: &agents,
-            inventory: &inventory,
+            inventory: &inventory.granted,
             at: Timestamp::now(),
         };
         match self.policy.judge(&wanted) {
@@ -389,10 +402,16 @@ impl Service {
             .map(|running| running.events.subscribe())
     }
 
+    /// Whether the controller ends, so that no run can start.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
     pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
+        self.ending.store(true, Ordering::SeqCst);
         for running in lock(&self.runs).values() {
-            running.stop.send("the controller ends".to_owned()).ok();
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let until = tokio::time::Instant::now() + timeout;
         loop {
@@ -418,14 +437,6 @@ fn approval_required(rule: &str) -> Refusal {
     let what = format!("the run requires approval by the controller's rule `{rule}`");
     Refusal::new("approval", what)
         .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
-}
-
-fn named(
-    inventory: &Inventory,
-    names: &BTreeSet<String>,
-) -> BTreeMap<String, BTreeMap<String, String>> {
-    let named = inventory.iter().filter(|(name, _)| names.contains(name));
-    named.cloned().collect()
 }
 
 /// How long something took, in milliseconds with a fraction.

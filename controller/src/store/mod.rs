@@ -11,6 +11,7 @@ mod records;
 mod sqlite;
 mod stored_secrets;
 
+pub use audit::{AuditLinesError, verify_lines as verify_audit_lines};
 pub use error::{StoreError, StoreErrorKind};
 pub use export::{FORMAT, ImportError, LineProblem};
 pub use records::*;

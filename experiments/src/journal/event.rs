@@ -181,6 +181,12 @@ pub enum Event {
         fault: String,
         /// On which agent.
         agent: String,
+        /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration: Option<HumanDuration>,
+        /// Whether the fault is over once it is done, so that nothing has to be reverted. False in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        one_shot: bool,
     },
     /// The agent will not, and nothing is left of it unless an ended injection before this says so.
     InjectionRefused {

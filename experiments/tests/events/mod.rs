@@ -58,6 +58,8 @@ pub fn requested(injection: &str) -> Event {
         activity: "a".into(),
         fault: "process-pause".into(),
         agent: "here".into(),
+        duration: None,
+        one_shot: false,
     }
 }
 

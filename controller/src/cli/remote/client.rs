@@ -5,6 +5,7 @@ use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::terminal_text::escaped;
 use backburn_experiments::token::{ApiToken, InvalidToken};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -117,6 +118,15 @@ impl Client {
     }
 
     /// Sends a PUT request with a body and waits for the whole answer.
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("PATCH", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a DELETE request and waits for the whole answer.
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -266,6 +276,7 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
     };
     // What a rule refuses was not started.
     let is_refused = matches!(status, StatusCode::CONFLICT | StatusCode::FORBIDDEN);
+    let problem = escaped(&problem).unwrap_or(problem);
     let mut message = problem.detail.clone();
     if is_refused {
         message.push_str(&format!(" (rule: {})", problem.rule()));

@@ -1,6 +1,7 @@
 //! The experiment that a fleet is asked to run or to plan: one that the controller stores, or a file that it does not store.
 
 use super::super::experiment_source::{self, Variables};
+use super::super::output::shown_path;
 use super::super::{CommandFailure, print_stderr};
 use super::ControllerOptions;
 use super::client::Client;
@@ -30,7 +31,10 @@ impl RemoteExperiment {
         let is_file = file == Path::new("-") || (file.exists() && !file.is_dir());
         if !is_file {
             let name = file.to_str().ok_or_else(|| {
-                CommandFailure::invalid(format!("{}: the name is not valid UTF-8", file.display()))
+                CommandFailure::invalid(format!(
+                    "{}: the name is not valid UTF-8",
+                    shown_path(file)
+                ))
             })?;
             // A name with a `/` would lead to another path of the API.
             if name.contains('/') {
@@ -45,7 +49,7 @@ impl RemoteExperiment {
         let text = variables.without_controls(file, text);
         print_stderr(&format!(
             "sending {} to the controller {}, which does not store it\n",
-            file.display(),
+            shown_path(file),
             controller.host()
         ));
         Ok(RemoteExperiment::Inline(text))

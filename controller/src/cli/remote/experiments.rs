@@ -1,6 +1,7 @@
 //! `backburn apply` and `backburn experiments`: the experiments that a controller stores.
 
 use super::super::experiment_source::ControlsOption;
+use super::super::output::shown_path;
 use super::super::table::print_table;
 use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use super::ControllerOptions;
@@ -64,20 +65,20 @@ enum ExperimentsAction {
 /// The experiment files at these paths, by the names of their experiments.
 fn files(paths: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>, CommandFailure> {
     let unread = |path: &Path, error: std::io::Error| {
-        CommandFailure::invalid(format!("{}: {error}", path.display()))
+        CommandFailure::invalid(format!("{}: {error}", shown_path(path)))
     };
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut take = |path: PathBuf| {
         let name = path.file_stem().and_then(|name| name.to_str());
         let Some(name) = name else {
-            let what = format!("{}: the name is not valid UTF-8", path.display());
+            let what = format!("{}: the name is not valid UTF-8", shown_path(&path));
             return Err(CommandFailure::invalid(what));
         };
         match found.insert(name.to_owned(), path.clone()) {
             Some(other) => Err(CommandFailure::invalid(format!(
                 "{} and {} have the same name, `{name}`",
-                other.display(),
-                path.display()
+                shown_path(&other),
+                shown_path(&path)
             ))),
             None => Ok(()),
         }
@@ -154,7 +155,11 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure
             Ok(said) => print(&said),
             // An invalid experiment does not keep the others from being stored.
             Err(failure) => {
-                print_stderr(&format!("error: {}: {}\n", path.display(), failure.message));
+                print_stderr(&format!(
+                    "error: {}: {}\n",
+                    shown_path(path),
+                    failure.message
+                ));
                 code = if code == 0 {
                     failure.code.max(EXIT_INVALID)
                 } else {

@@ -5,6 +5,7 @@ use super::super::{CommandFailure, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 use backburn_experiments::journal::Outcome;
+use backburn_experiments::terminal_text::escape;
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -60,7 +61,8 @@ fn print_result(result: &HaltResult) {
     ));
     for run in &result.unknown {
         print_stderr(&format!(
-            "error: not all faults of run {run} are known to be over\n"
+            "error: not all faults of run {} are known to be over\n",
+            escape(run)
         ));
     }
     if !result.remembered {

@@ -1,11 +1,12 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::progress::{OutputStyle, ProgressThread};
-use super::super::report;
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
+use super::super::{default_state, history, report};
 use super::client::{Client, to_json};
 use super::follow::follow;
+use super::run_view;
 use super::{ControllerOptions, RemoteExperiment};
 use backburn::api::types::{
     ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
@@ -16,6 +17,7 @@ use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPR
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What to run on a fleet, and how.
 pub(in crate::cli) struct RemoteRunOptions {
@@ -166,7 +168,7 @@ pub(in crate::cli) fn plan(
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunsCommand {
-    /// Show only this run, with its verdict
+    /// Show this run, with its verdict; on this host, the beginning of an id is enough
     #[arg(value_name = "RUN")]
     run: Option<String>,
     /// List only runs of this stored experiment
@@ -184,12 +186,60 @@ pub(in crate::cli) struct RunsCommand {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// List the runs of this host even if a controller is given
+    #[arg(long)]
+    local: bool,
+    /// Directory of the journals of this host [default: /var/lib/backburn for root, else ~/.local/state/backburn]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BACKBURN_STATE",
+        help_heading = "Host"
+    )]
+    state: Option<PathBuf>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
 
+/// What the list of this host's runs needs of the command.
+impl RunsCommand {
+    pub(in crate::cli) fn run(&self) -> Option<&str> {
+        self.run.as_deref()
+    }
+
+    pub(in crate::cli) fn outcome(&self) -> Option<&str> {
+        self.outcome.as_deref()
+    }
+
+    pub(in crate::cli) fn count(&self) -> usize {
+        self.count.into()
+    }
+
+    pub(in crate::cli) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The directory that has the journals of this host.
+    pub(in crate::cli) fn host_state(&self) -> Result<PathBuf, CommandFailure> {
+        self.state.clone().map_or_else(default_state, Ok)
+    }
+
+    /// A flag that was given and that only a controller understands.
+    pub(in crate::cli) fn fleet_flag(&self) -> Option<&'static str> {
+        let flags = [
+            (self.experiment.is_some(), "--experiment"),
+            (self.follow, "--follow"),
+        ];
+        let given = flags.into_iter().find(|(is_given, _)| *is_given);
+        given.map(|(_, flag)| flag)
+    }
+}
+
 /// Runs `backburn runs`.
 pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> {
+    if command.local || !command.controller.is_given() {
+        return history::runs(command);
+    }
     let client = command.controller.client()?;
     if let Some(run) = &command.run {
         if command.follow {
@@ -198,7 +248,10 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
         let run: RunInfo = client.get(&format!("/api/v1/runs/{run}"))?;
-        print_json(&run);
+        match command.json {
+            true => print_json(&run),
+            false => run_view::print_run(&client, run)?,
+        }
         return Ok(0);
     }
     let mut path = format!("/api/v1/runs?limit={}", command.count);

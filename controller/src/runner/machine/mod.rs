@@ -397,6 +397,8 @@ impl Machine {
                 activity: name.clone().unwrap_or_default(),
                 fault: request.fault.clone(),
                 agent: agent.clone(),
+                duration: request.duration,
+                one_shot: request.duration.is_none(),
             });
             if !is_legal {
                 return;

@@ -8,10 +8,11 @@ use crate::runner::events::{JoiningAgent, RunnerCommand};
 use crate::runner::selection::{Selection, needs_agent, select};
 use backburn_experiments::check::{AbortCondition, EffectiveAbortRule};
 use backburn_experiments::document::RollbackStrategy;
-use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
+use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase, revert_hint};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::{Command, PlanView, Refusal, WatchRule};
 use backburn_experiments::{HumanDuration, Problem};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often the hypothesis is sampled, at the least, until it holds again.
@@ -268,14 +269,18 @@ impl Machine {
             }
             Err(refusal) => self.not_started(&refusal.rule, refusal.what, refusal.hint),
         }
-        let owed = self.log.run.owed.iter();
+        let run = &self.log.run;
+        let agents: BTreeSet<&String> = run.owed_by.values().collect();
+        let agents: Vec<String> = agents.into_iter().cloned().collect();
+        let owed = run.owed.iter();
         let owed = owed.map(|owed| format!("{} ({})", owed.injection, owed.fault));
         let owed = owed.collect::<Vec<_>>().join(", ");
         if !owed.is_empty() {
+            let whose = agents.join("`, `");
             self.not_started(
                 "ledger",
-                format!("this host still owes what an earlier run could not revert: {owed}"),
-                Some("`backburn revert --all` tries again and says what is left".into()),
+                format!("`{whose}` still owes what an earlier run could not revert: {owed}"),
+                Some(revert_hint(&agents)),
             );
         }
         if self.is_over() {

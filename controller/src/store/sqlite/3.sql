@@ -1,9 +1,6 @@
--- Version 3: secrets that documents write out are stored apart from them. Stored documents are separated when this step runs.
+-- Version 3: labels are granted, by a join token or by an admin.
 
-CREATE TABLE experiment_secrets (
-    name TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    secrets TEXT NOT NULL, -- JSON: each secret by the JSON path of its place
-    PRIMARY KEY (name, version),
-    FOREIGN KEY (name, version) REFERENCES experiments (name, version)
-) STRICT;
+-- Who granted the agent's labels; null: they are the agent's own words of a time before labels were granted.
+ALTER TABLE agents ADD COLUMN labels_by TEXT;
+-- JSON; null: none
+ALTER TABLE join_tokens ADD COLUMN labels TEXT;

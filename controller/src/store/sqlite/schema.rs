@@ -9,10 +9,11 @@ const STEPS: &[&str] = &[
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
+    include_str!("4.sql"),
 ];
 
 /// The version whose step separates secrets from documents.
-const SECRETS_APART: usize = 3;
+const SECRETS_APART: usize = 4;
 
 /// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;

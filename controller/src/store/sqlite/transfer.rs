@@ -121,9 +121,10 @@ const TABLES: &[ExportTable] = &[
             ),
             ("enrolled", Column::Time, false),
             ("revoked", Column::Time, true),
+            ("labels_by", Column::Text, true),
         ],
-        select: "SELECT name, serials, labels, enrolled, revoked FROM agents ORDER BY name",
-        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT name, serials, labels, enrolled, revoked, labels_by FROM agents ORDER BY name",
+        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked, labels_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "join-token",
@@ -133,9 +134,14 @@ const TABLES: &[ExportTable] = &[
             ("who", Column::Text, false),
             ("expires", Column::Time, false),
             ("agent", Column::Text, true),
+            (
+                "labels",
+                Column::Json(json::<BTreeMap<String, String>>),
+                true,
+            ),
         ],
-        select: "SELECT id, hash, who, expires, agent FROM join_tokens ORDER BY id",
-        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT id, hash, who, expires, agent, labels FROM join_tokens ORDER BY id",
+        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent, labels) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "api-token",
@@ -272,6 +278,7 @@ pub(super) fn import(
     import.lines(from)?;
     if import.problems.is_empty() {
         import.check_gaps()?;
+        import.check_audit_log()?;
         // An export of an earlier version has them in its documents.
         experiments::separate_secrets(&transaction)?;
     }
@@ -418,6 +425,19 @@ impl Import<'_> {
         let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
         for name in gaps {
             self.problem(format!("versions of experiment `{name}` are missing"));
+        }
+        Ok(())
+    }
+}
+
+impl Import<'_> {
+    /// Checks the chain of the audit log: an import must not make a log that was altered look like an intact one.
+    fn check_audit_log(&mut self) -> Result<(), StoreError> {
+        if let Some(broken) = super::audit::verify(self.connection, None)?.broken {
+            self.problem(format!(
+                "the audit log is broken at entry {}: {}",
+                broken.number, broken.why
+            ));
         }
         Ok(())
     }
