@@ -261,6 +261,7 @@ pub(crate) fn execute(
             frequency,
             sha256: None,
             access,
+            approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
             observers: vec![watcher],

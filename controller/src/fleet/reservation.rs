@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 /// How long a lost agent may take to reconnect, in addition to its lease: it reverts everything first.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do about an agent that another run has reserved.
-const OVERLAP_HINT: &str = "wait until that run is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`";
-
 /// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -41,6 +38,8 @@ impl Reservation {
             fleet,
             claim: Arc::new(Claim {
                 run: run.into(),
+                by: String::new(),
+                since: jiff::Timestamp::now(),
                 shares: false,
             }),
             names: BTreeMap::new(),
@@ -58,8 +57,24 @@ impl Reservation {
     /// Sets whether the run shares its agents with other runs that share theirs.
     #[must_use]
     pub fn sharing(mut self, shares: bool) -> Self {
-        let run = self.claim.run.clone();
-        self.claim = Arc::new(Claim { run, shares });
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: self.claim.by.clone(),
+            since: self.claim.since,
+            shares,
+        });
+        self
+    }
+
+    /// Sets who asked for the run, which other runs are told that want the same agents.
+    #[must_use]
+    pub fn asked_by(mut self, who: &str) -> Self {
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: who.to_owned(),
+            since: self.claim.since,
+            shares: self.claim.shares,
+        });
         self
     }
 
@@ -123,8 +138,7 @@ impl Reservation {
             }
             let mut claims = runs.get(name).into_iter().flatten();
             if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
-                let what = format!("agent `{name}` takes part in run `{}`", other.run);
-                return Err(Refusal::new("overlap", what).hint(OVERLAP_HINT));
+                return Err(overlap(name, other));
             }
         }
         let mut sessions = Vec::new();
@@ -239,6 +253,24 @@ impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.fleet.draining().remove(&self.name);
     }
+}
+
+/// The refusal of an agent that another run has reserved: whose run that is, and what would help.
+fn overlap(agent: &str, other: &Claim) -> Refusal {
+    let whose = match other.by.as_str() {
+        "" => String::new(),
+        by => format!(" of `{by}`"),
+    };
+    let what = format!(
+        "agent `{agent}` takes part in run `{}`{whose} since {}",
+        other.run,
+        other.since.strftime("%F %T UTC")
+    );
+    let hint = format!(
+        "wait until run `{}` is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`",
+        other.run
+    );
+    Refusal::new("overlap", what).hint(hint)
 }
 
 /// Records that a run has reserved an agent.

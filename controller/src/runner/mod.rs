@@ -7,6 +7,7 @@
 //! prepare → gate → method ‖ samples ‖ abort rules → revert, always → rollbacks → samples again.
 
 mod agent_ports;
+mod approval;
 mod driver;
 mod evaluation;
 mod events;
@@ -18,9 +19,10 @@ mod selection;
 mod simulation;
 mod target_addresses;
 
+pub use approval::RunApproval;
 pub use journal::{EventObserver, Journal, JournalFile};
 pub use preview::{Preview, PreviewedInjection, preview};
-pub use selection::{has_fault, select_agents};
+pub use selection::{fault_actions, faults_by_agent, has_fault, select_agents};
 
 use crate::agent_pool::AgentPool;
 use crate::providers::HostAccess;
@@ -42,6 +44,8 @@ pub struct RunSettings {
     pub sha256: Option<String>,
     /// What probes may use of this host.
     pub access: HostAccess,
+    /// The approval that the run was started with, where one is required.
+    pub approval: Option<RunApproval>,
     /// The agents that may take part, where the experiment needs any.
     pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.

@@ -49,7 +49,7 @@ impl Service {
                 .map_err(|error| error.to_string())
                 .and_then(|trace| {
                     trace.map_or(Ok(()), |trace| {
-                        post(&collector, &trace, service.policy.host_access())
+                        post(&collector, &trace, service.policy().host_access())
                     })
                 });
             if let Err(why) = sent {

@@ -1,9 +1,11 @@
--- Version 4: secrets that documents write out are stored apart from them. Stored documents are separated when this step runs.
+-- Version 4: runs that wait for approval. Such a run is open and has no events.
 
-CREATE TABLE experiment_secrets (
-    name TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    secrets TEXT NOT NULL, -- JSON: each secret by the JSON path of its place
-    PRIMARY KEY (name, version),
-    FOREIGN KEY (name, version) REFERENCES experiments (name, version)
+CREATE TABLE approvals (
+    run TEXT NOT NULL PRIMARY KEY REFERENCES runs (id),
+    person TEXT NOT NULL, -- who asked for it
+    rule TEXT NOT NULL, -- of the controller's policy
+    variables TEXT NOT NULL, -- JSON
+    plan TEXT, -- JSON, as people are shown it; null for a run of version 1
+    fingerprint TEXT, -- of the plan
+    expires TEXT NOT NULL
 ) STRICT;

@@ -9,11 +9,15 @@ const STEPS: &[&str] = &[
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
-    include_str!("4.sql"),
+    concat!(
+        include_str!("4.sql"),
+        include_str!("approvals_of_version_1.sql")
+    ),
+    include_str!("5.sql"),
 ];
 
 /// The version whose step separates secrets from documents.
-const SECRETS_APART: usize = 4;
+const SECRETS_APART: usize = 5;
 
 /// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;
