@@ -11,6 +11,7 @@ mod output;
 mod palette;
 mod plan;
 mod progress;
+mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;

@@ -12,6 +12,12 @@ impl Palette {
         Palette(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
     }
 
+    /// No colours, whatever the output supports.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Palette(false)
+    }
+
     pub(super) fn stdout() -> Self {
         Palette(anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never)
     }

@@ -245,10 +245,7 @@ pub(crate) fn execute(
     let path = journal.path().to_owned();
     let start = host.start()?;
     let runtime = runtime()?;
-    let lengths = experiment
-        .faults()
-        .filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
-    let progress = ProgressThread::start(style, lengths.collect());
+    let progress = ProgressThread::start(style);
     let watcher = progress.watcher();
     let warn = progress.warner();
     let finished = runtime.block_on(async {

@@ -94,7 +94,7 @@ fn watch(
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
     };
-    let progress = ProgressThread::start(style, BTreeMap::<String, HumanDuration>::new());
+    let progress = ProgressThread::start(style);
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
     let mut fold = Run::default();

@@ -1,0 +1,77 @@
+//! Mistakes on the command line, in the same form as all other messages: what is wrong, and a hint.
+
+use backburn_experiments::problem::nearest;
+use backburn_experiments::terminal_text::escape;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory};
+
+/// Commands of the agent that people look for among those of the program.
+const AGENT_COMMANDS: [&str; 5] = ["inject", "doctor", "join", "connect", "serve"];
+
+/// The message for a mistake; none if the error is a request for help or for the version.
+pub(super) fn mistake<Cli: CommandFactory>(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.render().to_string();
+    let mut what = Vec::new();
+    let mut usage = None;
+    let mut rest = text.trim().lines();
+    for line in rest.by_ref() {
+        let line = line.trim_end();
+        if let Some(line) = line.strip_prefix("Usage: ") {
+            usage = Some(line.to_owned());
+            break;
+        }
+        let is_tip = line.trim_start().starts_with("tip: ");
+        if !is_tip && !line.is_empty() && !line.starts_with("For more information") {
+            what.push(escape(line).replace('\'', "`"));
+        }
+    }
+    let mut message = what.join("\n");
+    if let Some(hint) = hint::<Cli>(error) {
+        message.push_str(&format!("\nhint: {hint}"));
+    } else if let Some(usage) = usage {
+        message.push_str(&format!("\nhint: the usage is `{usage}`"));
+    }
+    message.push('\n');
+    Some(message)
+}
+
+fn hint<Cli: CommandFactory>(error: &clap::Error) -> Option<String> {
+    let suggested = [
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+    ];
+    let names = suggested.into_iter().find_map(|kind| texts(error, kind));
+    if let Some(names) = names {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        return Some(format!("did you mean {}?", names.join(" or ")));
+    }
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let given = texts(error, ContextKind::InvalidSubcommand)?;
+    let given = given.first()?;
+    if AGENT_COMMANDS.contains(&given.as_str()) {
+        return Some(format!("did you mean `backburn agent {given}`?"));
+    }
+    let program = Cli::command();
+    let names = program.get_subcommands().filter(|command| !command.is_hide_set());
+    let near = nearest(given, names.map(Command::get_name));
+    Some(match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`backburn help` lists the commands".into(),
+    })
+}
+
+fn texts(error: &clap::Error, kind: ContextKind) -> Option<Vec<String>> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(vec![escape(text).into_owned()]),
+        ContextValue::Strings(texts) if !texts.is_empty() => {
+            Some(texts.iter().map(|text| escape(text).into_owned()).collect())
+        }
+        _ => None,
+    }
+}
