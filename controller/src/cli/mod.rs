@@ -99,7 +99,7 @@ enum CliCommand {
     /// List, make or revoke the tokens of people and jobs
     Tokens(remote::tokens::TokensCommand),
     /// Print or verify the audit log: who did what
-    Audit(remote::tokens::AuditCommand),
+    Audit(remote::audit::AuditCommand),
     /// Export a controller's data as JSON lines (stop it first)
     Export(controller::ExportCommand),
     /// Import exported data into a controller that has no data yet (stop it first)
@@ -222,7 +222,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Agents(command) => remote::agents::main(&command),
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),
-        CliCommand::Audit(command) => remote::tokens::audit(&command),
+        CliCommand::Audit(command) => remote::audit::audit(&command),
         CliCommand::Export(command) => controller::export(&command),
         CliCommand::Import(command) => controller::import(&command),
         CliCommand::Run(command) => run::main(command),

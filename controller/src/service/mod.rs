@@ -14,6 +14,7 @@ mod recovery;
 mod requested_document;
 mod retention;
 mod revocation;
+mod run_audit;
 mod run_spec;
 mod runs;
 mod schedules;
@@ -25,7 +26,8 @@ pub use run_spec::{PendingApproval, RunSpec, RunStartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
-use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
+use crate::request_id;
+use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
@@ -35,6 +37,7 @@ use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
@@ -67,6 +70,8 @@ pub struct Service {
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// Whether the controller ends: no run starts any more.
+    ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Held while the pending approvals are changed, so that two approvals at once start a run once.
     approving: Mutex<()>,
@@ -74,6 +79,9 @@ pub struct Service {
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
 }
+
+/// The name that the controller has in the audit log in place of a token's.
+const OWN_NAME: &str = "controller";
 
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +129,7 @@ impl Service {
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             approving: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
@@ -161,7 +170,29 @@ impl Service {
         lock(&self.outcomes).clone()
     }
 
-    /// Records in the audit log who did what. What cannot be recorded must not be done.
+    /// Records in the audit log what the controller did on its own, without anybody's token.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn audit_own(
+        &self,
+        what: &str,
+        about: &str,
+        outcome: &str,
+        detail: Value,
+    ) -> Result<AuditHead, StoreError> {
+        self.store.audit(&AuditRecord {
+            at: Timestamp::now(),
+            who: OWN_NAME.into(),
+            role: None,
+            what: what.to_owned(),
+            about: about.to_owned(),
+            outcome: outcome.to_owned(),
+            detail,
+        })
+    }
+
+    /// Records in the audit log who did what, and in which request. What cannot be recorded must not be done.
     ///
     /// # Errors
     /// The store failed.
@@ -175,6 +206,9 @@ impl Service {
     ) -> Result<(), StoreError> {
         if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
             detail.insert("person".into(), who.person.clone().into());
+        }
+        if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
+            detail.insert("request-id".into(), id.into());
         }
         let deed = AuditRecord {
             at: Timestamp::now(),

@@ -10,6 +10,7 @@ mod export;
 mod records;
 mod sqlite;
 
+pub use audit::{AuditLinesError, verify_lines as verify_audit_lines};
 pub use error::{StoreError, StoreErrorKind};
 pub use export::{FORMAT, ImportError, LineProblem};
 pub use records::*;

@@ -328,6 +328,31 @@ pub struct AuditHead {
     pub hash: Hash,
 }
 
+/// A text that is not a head of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected NUMBER:HASH with a hash of 64 hexadecimal digits, as `backburn audit --verify` prints it"
+)]
+pub struct InvalidAuditHead;
+
+impl fmt::Display for AuditHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.hash)
+    }
+}
+
+impl FromStr for AuditHead {
+    type Err = InvalidAuditHead;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAuditHead> {
+        let (number, hash) = text.trim().split_once(':').ok_or(InvalidAuditHead)?;
+        Ok(AuditHead {
+            number: number.parse().map_err(|_| InvalidAuditHead)?,
+            hash: hash.parse().map_err(|_| InvalidAuditHead)?,
+        })
+    }
+}
+
 /// The result of verifying the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChainVerification {
@@ -363,6 +388,27 @@ mod tests {
             &shown.replace('b', "g"),
         ] {
             assert_eq!(wrong.parse::<Hash>(), Err(NotAHash), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn audit_head_parses_as_it_is_displayed() {
+        let head = AuditHead {
+            number: 7,
+            hash: Hash::of(b"abc"),
+        };
+        assert_eq!(head.to_string().parse(), Ok(head));
+        let shown = Hash::of(b"abc").to_string();
+        for wrong in [
+            "",
+            "7",
+            &shown,
+            ":",
+            "7:ab",
+            &format!("x:{shown}"),
+            &format!("-1:{shown}"),
+        ] {
+            assert_eq!(wrong.parse::<AuditHead>(), Err(InvalidAuditHead), "{wrong}");
         }
     }
 

@@ -2,6 +2,8 @@
 //! Its fault removes a file, and the hypothesis is that the file is there.
 #![allow(dead_code)]
 
+pub mod api;
+
 use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
@@ -218,6 +220,15 @@ pub fn touch(name: &str, file: &Path) -> Value {
     json!({"type": "action", "name": name, "provider": {"type": "process", "path": "touch", "arguments": [file]}})
 }
 
+/// The faults that experiments of these tests may have.
+pub fn known_faults() -> [KnownFault<'static>; 1] {
+    [KnownFault {
+        name: "process-pause",
+        one_shot: false,
+        check: Box::new(|_| Vec::new()),
+    }]
+}
+
 pub fn load(document: &Value) -> Experiment {
     let none = Map::new();
     let sources = Sources {
@@ -226,12 +237,7 @@ pub fn load(document: &Value) -> Experiment {
         variables: &none,
         secrets: &none,
     };
-    let faults = [KnownFault {
-        name: "process-pause",
-        one_shot: false,
-        check: Box::new(|_| Vec::new()),
-    }];
-    check::load(&document.to_string(), &sources, &faults)
+    check::load(&document.to_string(), &sources, &known_faults())
         .unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 

@@ -59,6 +59,20 @@ impl SqliteStore {
         Self::open_folder(StoreFolder::share(path)?, path)
     }
 
+    /// Verifies the audit log of the store in this folder, which nobody or a controller may be using, and writes nothing.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no store. And errors of the disk.
+    pub fn verify_audit_of(
+        path: &Path,
+        known: Option<&AuditHead>,
+    ) -> Result<ChainVerification, StoreError> {
+        let connection = open::read_only(path)?;
+        audit::verify(&connection, known).map_err(|error| {
+            error.while_doing(&format!("verify the audit log in {}", path.display()))
+        })
+    }
+
     fn open_folder(folder: StoreFolder, path: &Path) -> Result<Self, StoreError> {
         let what = format!("open the store in {}", path.display());
         let open = || {

@@ -251,6 +251,7 @@ pub(super) fn import(
     import.lines(from)?;
     if import.problems.is_empty() {
         import.check_gaps()?;
+        import.check_audit_log()?;
     }
     let (problems, records) = (import.problems, import.records);
     if !problems.is_empty() {
@@ -395,6 +396,19 @@ impl Import<'_> {
         let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
         for name in gaps {
             self.problem(format!("versions of experiment `{name}` are missing"));
+        }
+        Ok(())
+    }
+}
+
+impl Import<'_> {
+    /// Checks the chain of the audit log: an import must not make a log that was altered look like an intact one.
+    fn check_audit_log(&mut self) -> Result<(), StoreError> {
+        if let Some(broken) = super::audit::verify(self.connection, None)?.broken {
+            self.problem(format!(
+                "the audit log is broken at entry {}: {}",
+                broken.number, broken.why
+            ));
         }
         Ok(())
     }
