@@ -135,7 +135,7 @@ fn list_with_entries_has_headers_above_aligned_columns() {
     for (words, headers, first) in [
         (
             &["tokens"] as &[&str],
-            "ID NAME ROLE CREATED VALID",
+            "ID NAME PERSON ROLE CREATED VALID",
             "admin",
         ),
         (

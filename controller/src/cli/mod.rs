@@ -18,8 +18,10 @@ mod report;
 mod run;
 mod schedules;
 mod shell_words;
+mod signals;
 mod status;
 mod table;
+mod usage;
 mod validate;
 
 use output::{print, print_stderr};
@@ -205,7 +207,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            output::print_clap_error(&error);
+            match usage::mistake::<Cli>(&error) {
+                Some(message) => print_stderr(&message),
+                None => output::print_clap_error(&error),
+            }
             return ExitCode::from(output::exit_code(code));
         }
     };

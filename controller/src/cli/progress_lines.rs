@@ -170,9 +170,13 @@ mod tests {
             };
             lines.add(5.0, json!({"event": "injection-requested", "injection": "i", "activity": "harm it", "fault": fault,
                 "agent": "web-1", "one_shot": one_shot}));
-            let change = json!({"kind": "signal", "apply": "SIGSTOP to 7", "undo": "u", "if_we_die": "d"});
+            let change =
+                json!({"kind": "signal", "apply": "SIGSTOP to 7", "undo": "u", "if_we_die": "d"});
             let injected = lines.add(5.0, json!({"event": "injected", "injection": "i", "plan": {"victims": [], "changes": [change]}}));
-            assert_eq!(injected.unwrap(), "   5.000s  harm it on web-1: injected: SIGSTOP to 7");
+            assert_eq!(
+                injected.unwrap(),
+                "   5.000s  harm it on web-1: injected: SIGSTOP to 7"
+            );
             lines
         }
 
@@ -206,10 +210,16 @@ mod tests {
         assert!(lines.formatter.holds_back());
         assert!(lines.formatter.due(lines.at(5.9)).is_empty());
         let due = lines.formatter.due(lines.at(6.0));
-        assert_eq!(due, ["   6.000s  harm it on web-1: no effect: 0 of 1 stopped"]);
+        assert_eq!(
+            due,
+            ["   6.000s  harm it on web-1: no effect: 0 of 1 stopped"]
+        );
         assert!(!lines.formatter.holds_back());
         let late = lines.effect(7.0, false).unwrap();
-        assert!(late.ends_with("harm it on web-1: no effect: 0 of 1 stopped"), "{late}");
+        assert!(
+            late.ends_with("harm it on web-1: no effect: 0 of 1 stopped"),
+            "{late}"
+        );
     }
 
     #[test]
@@ -217,23 +227,38 @@ mod tests {
         let mut lines = Lines::of("process-pause", false);
         assert_eq!(lines.effect(5.2, false), None);
         let acts = lines.effect(5.7, true).unwrap();
-        assert!(acts.ends_with("harm it on web-1: effect observed: 0 of 1 stopped"), "{acts}");
+        assert!(
+            acts.ends_with("harm it on web-1: effect observed: 0 of 1 stopped"),
+            "{acts}"
+        );
         assert!(lines.formatter.due(lines.at(9.0)).is_empty());
         let mut lines = Lines::of("process-pause", false);
         assert_eq!(lines.effect(5.2, false), None);
         let end = lines.end(true, "asked");
-        assert!(end.ends_with("harm it on web-1: reverted in 5.0 ms"), "{end}");
+        assert!(
+            end.ends_with("harm it on web-1: reverted in 5.0 ms"),
+            "{end}"
+        );
         assert!(lines.formatter.due(lines.at(9.0)).is_empty());
     }
 
     #[test]
     fn line_of_the_end_of_a_kill_says_that_nothing_is_reverted() {
         let end = Lines::of("process-kill", true).end(true, "done");
-        assert!(end.ends_with("harm it on web-1: done, nothing to revert"), "{end}");
+        assert!(
+            end.ends_with("harm it on web-1: done, nothing to revert"),
+            "{end}"
+        );
         // What is left of it is reported, and one that was cut off is not done.
         let end = Lines::of("process-kill", true).end(false, "done");
-        assert!(end.ends_with("harm it on web-1: NOT reverted: it is there"), "{end}");
+        assert!(
+            end.ends_with("harm it on web-1: NOT reverted: it is there"),
+            "{end}"
+        );
         let end = Lines::of("process-kill", true).end(true, "asked");
-        assert!(end.ends_with("harm it on web-1: reverted in 5.0 ms"), "{end}");
+        assert!(
+            end.ends_with("harm it on web-1: reverted in 5.0 ms"),
+            "{end}"
+        );
     }
 }

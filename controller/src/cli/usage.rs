@@ -32,7 +32,12 @@ pub(super) fn mistake<Cli: CommandFactory>(error: &clap::Error) -> Option<String
     if let Some(hint) = hint::<Cli>(error) {
         message.push_str(&format!("\nhint: {hint}"));
     } else if let Some(usage) = usage {
-        message.push_str(&format!("\nhint: the usage is `{usage}`"));
+        let command: Vec<&str> = usage
+            .split_whitespace()
+            .take_while(|word| !word.starts_with(['-', '<', '[']))
+            .collect();
+        let command = command.join(" ");
+        message.push_str(&format!("\nhint: `{command} --help` shows how it is used"));
     }
     message.push('\n');
     Some(message)
@@ -45,25 +50,29 @@ fn hint<Cli: CommandFactory>(error: &clap::Error) -> Option<String> {
         ContextKind::SuggestedValue,
     ];
     let names = suggested.into_iter().find_map(|kind| texts(error, kind));
+    let program = Cli::command();
+    let is_of_program = |name: &String| program.find_subcommand(name).is_some();
+    let given = texts(error, ContextKind::InvalidSubcommand)
+        .and_then(|given| given.into_iter().next())
+        .filter(|_| names.iter().flatten().all(is_of_program));
+    if let Some(given) = given {
+        if AGENT_COMMANDS.contains(&given.as_str()) {
+            return Some(format!("did you mean `backburn agent {given}`?"));
+        }
+        // Two letters in the wrong order are one mistake, which clap counts as two.
+        let shown = program
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set());
+        if let Some(near) = nearest(&given, shown.map(Command::get_name)) {
+            return Some(format!("did you mean `{near}`?"));
+        }
+    }
     if let Some(names) = names {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         return Some(format!("did you mean {}?", names.join(" or ")));
     }
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return None;
-    }
-    let given = texts(error, ContextKind::InvalidSubcommand)?;
-    let given = given.first()?;
-    if AGENT_COMMANDS.contains(&given.as_str()) {
-        return Some(format!("did you mean `backburn agent {given}`?"));
-    }
-    let program = Cli::command();
-    let names = program.get_subcommands().filter(|command| !command.is_hide_set());
-    let near = nearest(given, names.map(Command::get_name));
-    Some(match near {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "`backburn help` lists the commands".into(),
-    })
+    (error.kind() == ErrorKind::InvalidSubcommand)
+        .then(|| "`backburn help` lists the commands".to_owned())
 }
 
 fn texts(error: &clap::Error, kind: ContextKind) -> Option<Vec<String>> {
