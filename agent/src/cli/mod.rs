@@ -454,16 +454,8 @@ fn labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError
 }
 
 fn given_labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError> {
-    let mut labels = BTreeMap::new();
-    for label in matches.get_many::<String>("label").into_iter().flatten() {
-        let (key, value) = label.split_once('=').ok_or_else(|| {
-            CommandError::Invalid(format!(
-                "label `{label}` is not of the form KEY=VALUE\nhint: for example `--label role=checkout`"
-            ))
-        })?;
-        labels.insert(key.into(), value.into());
-    }
-    Ok(labels)
+    let given = matches.get_many::<String>("label").into_iter().flatten();
+    backburn_experiments::labels::parse_labels(given).map_err(CommandError::Invalid)
 }
 
 fn host_name() -> String {

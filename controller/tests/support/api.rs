@@ -4,7 +4,7 @@ use super::{Manners, agent, known_faults};
 use axum::Router;
 use axum::body::Body;
 use backburn::api::Api;
-use backburn::fleet::Fleet;
+use backburn::fleet::{Fleet, GrantedLabels};
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::CertificateAuthority;
 use backburn::pki::tokens::{create_token, secret_hash};
@@ -50,16 +50,19 @@ impl TestController {
         let authority = Arc::new(authority);
         let file = folder.path().join("policy.json");
         std::fs::write(&file, policy.to_string()).unwrap();
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let service = Service::new(ServiceConfig {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
-            policy: FleetPolicy::load(&file).unwrap(),
+            fleet: Arc::clone(&fleet),
+            policy: FleetPolicy::load(&file, &["process-pause"]).unwrap(),
+            policy_file: Some(file),
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
             catalogue: Vec::new(),
             collector: None,
         })
         .unwrap();
-        let registry = AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>).unwrap();
+        let registry = AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>, &fleet).unwrap();
         let router = Api::new(Arc::clone(&service), registry, Arc::clone(&authority)).router();
         TestController {
             folder,
@@ -149,12 +152,19 @@ impl TestController {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let labels: BTreeMap<String, String> = labels.collect();
+        // What it says grants it nothing.
         manners.labels.extend(labels.clone());
+        let granted = GrantedLabels {
+            labels: labels.clone(),
+            is_confirmed: true,
+        };
+        self.service.fleet().grant(name, granted);
         self.store
             .put_agent(&EnrolledAgent {
                 name: name.into(),
                 serials: vec!["01".into()],
                 labels,
+                labels_by: Some("ada".into()),
                 enrolled: Timestamp::now(),
                 revoked: None,
             })

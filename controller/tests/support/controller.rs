@@ -66,11 +66,14 @@ impl Controller {
         let authority = Arc::new(authority);
         create_first_token(store.as_ref(), &authority, data).unwrap();
         let token = std::fs::read_to_string(data.join(FIRST_TOKEN_FILE)).unwrap();
-        let registry = AgentRegistry::load(Arc::clone(&store)).unwrap();
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
+        let registry = AgentRegistry::load(Arc::clone(&store), &fleet).unwrap();
         let service = Service::new(ServiceConfig {
             store: Arc::clone(&store),
-            fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
+            fleet,
             policy: FleetPolicy::default(),
+            policy_file: None,
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| {
                 let faults = [KnownFault {
                     name: "process-pause",

@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// Sends a POST request with a body and waits for the whole answer.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -124,6 +124,15 @@ impl Client {
     }
 
     /// Sends a PUT request with a body and waits for the whole answer.
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("PATCH", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a DELETE request and waits for the whole answer.
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -155,7 +164,7 @@ impl Client {
     }
 
     /// Sends a request within a runtime and waits for the whole answer. An answer without content is read as `null`.
-    pub(super) async fn request<T: DeserializeOwned>(
+    pub(in crate::cli) async fn request<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
@@ -312,6 +321,9 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
         if let Some(hint) = &problem.hint {
             message.push_str(&format!("\n    hint: {hint}"));
         }
+    }
+    if let Some(run) = &problem.run {
+        message.push_str(&format!("\nrun {run} is recorded as not started"));
     }
     if let Some(hint) = &problem.hint {
         message.push_str(&format!("\nhint: {hint}"));

@@ -7,6 +7,7 @@ use super::client::{Client, path_segment};
 use backburn::api::types::{
     JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest,
 };
+use backburn_experiments::labels::parse_labels;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
@@ -56,6 +57,9 @@ pub(in crate::cli) struct JoinTokenCommand {
     /// How long the token is valid
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     lasts: String,
+    /// Label that the agent is granted; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -175,6 +179,7 @@ pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandFail
     let request = JoinTokenRequest {
         agent: command.agent.clone(),
         lasts: Some(command.lasts.clone()),
+        labels: parse_labels(&command.labels).map_err(CommandFailure::invalid)?,
     };
     let made: JoinTokenInfo = client.post("/api/v1/join-tokens", &request)?;
     print(&format!("{}\n", made.token.unwrap_or_default()));

@@ -4,7 +4,15 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 
 /// The migrations: each makes a version from the one before. A migration that was released is never changed.
-const STEPS: &[&str] = &[include_str!("1.sql"), include_str!("2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("1.sql"),
+    include_str!("2.sql"),
+    include_str!("3.sql"),
+    concat!(
+        include_str!("4.sql"),
+        include_str!("approvals_of_version_1.sql")
+    ),
+];
 
 /// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;

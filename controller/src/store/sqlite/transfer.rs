@@ -17,6 +17,8 @@ use std::io::{BufRead, Write};
 const HEADER: &str = "backburn-export";
 /// The kind of the last line.
 const END: &str = "end";
+/// Moves the pending approvals that an export of version 1 has in a setting to their table.
+const APPROVALS_OF_VERSION_1: &str = include_str!("approvals_of_version_1.sql");
 /// The most problems that are reported.
 const MAX_PROBLEMS: usize = 100;
 
@@ -85,6 +87,25 @@ const TABLES: &[ExportTable] = &[
             outcome, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     },
     ExportTable {
+        kind: "approval",
+        columns: &[
+            ("run", Column::Text, false),
+            ("person", Column::Text, false),
+            ("rule", Column::Text, false),
+            (
+                "variables",
+                Column::Json(json::<serde_json::Map<String, serde_json::Value>>),
+                false,
+            ),
+            ("plan", Column::Json(json::<serde_json::Value>), true),
+            ("fingerprint", Column::Hash, true),
+            ("expires", Column::Time, false),
+        ],
+        select: "SELECT run, person, rule, variables, plan, fingerprint, expires FROM approvals ORDER BY run",
+        insert: "INSERT INTO approvals (run, person, rule, variables, plan, fingerprint, expires) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    },
+    ExportTable {
         kind: "event",
         columns: &[
             ("run", Column::Text, false),
@@ -107,9 +128,10 @@ const TABLES: &[ExportTable] = &[
             ),
             ("enrolled", Column::Time, false),
             ("revoked", Column::Time, true),
+            ("labels_by", Column::Text, true),
         ],
-        select: "SELECT name, serials, labels, enrolled, revoked FROM agents ORDER BY name",
-        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT name, serials, labels, enrolled, revoked, labels_by FROM agents ORDER BY name",
+        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked, labels_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "join-token",
@@ -119,9 +141,14 @@ const TABLES: &[ExportTable] = &[
             ("who", Column::Text, false),
             ("expires", Column::Time, false),
             ("agent", Column::Text, true),
+            (
+                "labels",
+                Column::Json(json::<BTreeMap<String, String>>),
+                true,
+            ),
         ],
-        select: "SELECT id, hash, who, expires, agent FROM join_tokens ORDER BY id",
-        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT id, hash, who, expires, agent, labels FROM join_tokens ORDER BY id",
+        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent, labels) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "api-token",
@@ -252,6 +279,7 @@ pub(super) fn import(
     if import.problems.is_empty() {
         import.check_gaps()?;
         import.check_audit_log()?;
+        (transaction.execute_batch(APPROVALS_OF_VERSION_1)).map_err(StoreError::from)?;
     }
     let (problems, records) = (import.problems, import.records);
     if !problems.is_empty() {
