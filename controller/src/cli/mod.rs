@@ -11,14 +11,17 @@ mod output;
 mod palette;
 mod plan;
 mod progress;
+mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
 mod run;
 mod schedules;
 mod shell_words;
+mod signals;
 mod status;
 mod table;
+mod usage;
 mod validate;
 
 use output::{print, print_stderr};
@@ -211,7 +214,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            output::print_clap_error(&error);
+            match usage::mistake::<Cli>(&error) {
+                Some(message) => print_stderr(&message),
+                None => output::print_clap_error(&error),
+            }
             return ExitCode::from(output::exit_code(code));
         }
     };
