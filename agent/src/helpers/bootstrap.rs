@@ -25,7 +25,7 @@ pub struct HelperProcess {
 pub(super) enum StartError {
     /// Its parent died before it could be tied to it.
     Orphan,
-    /// Something else.
+    /// The helper could not begin for another reason.
     Wrong(HelperError),
 }
 

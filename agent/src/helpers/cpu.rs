@@ -26,7 +26,7 @@ const MAX_OWED: Duration = Duration::from_millis(200);
 /// How long is watched before the load is called ready.
 const MEASURED_FOR: Duration = Duration::from_millis(40);
 
-/// Keeps processors busy.
+/// Keeps processors busy for a share of their time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct CpuLoad {

@@ -104,7 +104,7 @@ pub(crate) fn has_capability(capability: u32) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Freeze {
-    /// The processes.
+    /// The processes that are frozen, each with all its threads.
     pub victims: Vec<ProcessId>,
 }
 

@@ -85,7 +85,7 @@ pub trait Helper {
 pub enum AlteredPlace<'a> {
     /// Nowhere: the kernel takes everything back.
     Nowhere,
-    /// In this folder.
+    /// In this folder, as the mount namespace of the agent shows it.
     Folder(&'a Path),
     /// In this network namespace; in the agent's own if none is given.
     Network(Option<&'a Namespace>),

@@ -24,7 +24,7 @@ const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Takes memory.
+/// Takes memory as long as the helper lives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MemoryBallast {

@@ -46,9 +46,9 @@ use std::process::ExitCode;
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
 pub struct HelperError {
-    /// What went wrong.
+    /// What went wrong, for people.
     pub what: String,
-    /// What would do.
+    /// What makes it work, if that is known.
     pub hint: Option<String>,
 }
 

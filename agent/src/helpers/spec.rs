@@ -49,9 +49,9 @@ macro_rules! helpers {
 helpers! {
     /// Freezes processes by tracing them.
     Freeze = "hold",
-    /// Keeps processors busy.
+    /// Keeps processors busy for a share of their time.
     CpuLoad = "cpu",
-    /// Takes memory.
+    /// Takes memory as long as the helper lives.
     MemoryBallast = "memory",
     /// Fills a file system.
     DiskBallast = "disk",

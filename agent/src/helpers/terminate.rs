@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Terminate {
-    /// The processes.
+    /// The processes that are asked to end, and killed after the grace.
     pub victims: Vec<ProcessId>,
     /// The time between SIGTERM and SIGKILL, in milliseconds.
     pub grace_ms: u64,

@@ -129,9 +129,9 @@ impl<'de> Deserialize<'de> for IpNetwork {
 /// A port, or ports from one to another, both within: `80`, `8000-8010`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The first.
+    /// The first port of the range.
     pub first: u16,
-    /// The last.
+    /// The last port of the range, which belongs to it.
     pub last: u16,
 }
 

@@ -3,6 +3,7 @@
 
 use super::dns_message::{Reply, question, read_reply, record_type};
 use super::{ProbeError, ProbeResult, io_error_text, tcp};
+use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::address::of_name_server;
 use backburn_experiments::probes::{DnsProvider, dns_answers, no_address, not_resolved};
 use ring::rand::SecureRandom as _;
@@ -16,7 +17,10 @@ use tokio::net::UdpSocket;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks the question. The caller bounds how long all of it may take.
-pub(super) async fn measure(provider: &DnsProvider) -> ProbeResult {
+pub(super) async fn measure(
+    provider: &DnsProvider,
+    destinations: &DestinationRules,
+) -> ProbeResult {
     let (name, record) = (&provider.name, provider.record_type());
     let record = record_type(&record)
         .ok_or_else(|| ProbeError::Broken(format!("`{record}` is not a type of DNS record")))?;
@@ -27,8 +31,12 @@ pub(super) async fn measure(provider: &DnsProvider) -> ProbeResult {
         return Ok(provider.system_value(found.map(|address| address.ip())));
     }
     match &provider.server {
-        Some(server) => ask(server, name, record).await,
-        None => ask(&first_nameserver().await?, name, record).await,
+        Some(server) => ask(server, name, record, destinations).await,
+        // The owner of this host has chosen it, and clouds have theirs at a link-local address.
+        None => {
+            let chosen = DestinationRules::any();
+            ask(&first_nameserver().await?, name, record, &chosen).await
+        }
     }
 }
 
@@ -50,7 +58,12 @@ async fn first_nameserver() -> Result<String, ProbeError> {
         .ok_or_else(|| ProbeError::Broken("/etc/resolv.conf names no server".into()))
 }
 
-async fn ask(server: &str, name: &str, record_type: u16) -> ProbeResult {
+async fn ask(
+    server: &str,
+    name: &str,
+    record_type: u16,
+    destinations: &DestinationRules,
+) -> ProbeResult {
     let (host, port) = of_name_server(server).map_err(ProbeError::Broken)?;
     // Nobody who cannot see the question can answer it.
     let mut id = [0; 2];
@@ -62,9 +75,9 @@ async fn ask(server: &str, name: &str, record_type: u16) -> ProbeResult {
     let read = |message: &[u8]| {
         read_reply(message, record_type).filter(|reply| reply.id == u16::from_be_bytes(id))
     };
-    let mut reply = over_udp(&host, port, &question, read).await?;
+    let mut reply = over_udp(&host, port, &question, destinations, read).await?;
     if reply.is_truncated {
-        reply = over_tcp(&host, port, &question, read).await?;
+        reply = over_tcp(&host, port, &question, destinations, read).await?;
     }
     Ok(dns_answers(reply.code, reply.answers))
 }
@@ -74,6 +87,7 @@ async fn over_udp(
     host: &str,
     port: u16,
     question: &[u8],
+    destinations: &DestinationRules,
     read: impl Fn(&[u8]) -> Option<Reply>,
 ) -> Result<Reply, ProbeError> {
     let network = |error| ProbeError::from_network(&error, &format!("asking {host}:{port}"));
@@ -82,6 +96,9 @@ async fn over_udp(
         .map_err(|error| not_resolved(host, &error))?
         .next()
         .ok_or_else(|| no_address(host))?;
+    destinations
+        .check(host, server)
+        .map_err(ProbeError::Broken)?;
     let any: SocketAddr = if server.is_ipv4() {
         ([0; 4], 0).into()
     } else {
@@ -110,9 +127,10 @@ async fn over_tcp(
     host: &str,
     port: u16,
     question: &[u8],
+    destinations: &DestinationRules,
     read: impl Fn(&[u8]) -> Option<Reply>,
 ) -> Result<Reply, ProbeError> {
-    let mut stream = tcp::connect(host, port).await?;
+    let mut stream = tcp::connect(host, port, destinations).await?;
     let exchange = async {
         let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
         stream.write_u16(length).await?;

@@ -83,7 +83,14 @@ impl Service {
         experiment: &Experiment,
     ) -> Result<(Value, String), RunStartError> {
         let pool = AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run));
-        let preview = runner::preview(experiment, seed, check::DEFAULT_SAMPLING_INTERVAL, pool);
+        let access = self.policy().host_access();
+        let preview = runner::preview(
+            experiment,
+            seed,
+            check::DEFAULT_SAMPLING_INTERVAL,
+            &access,
+            pool,
+        );
         let preview = on_own_thread(preview)?;
         let refused = preview.injections.iter().find_map(|injection| {
             let refusal = injection.refusal.as_ref()?;
@@ -203,7 +210,7 @@ impl Service {
         };
         let kept = self
             .store
-            .experiment(&reference.name, Some(reference.version))?;
+            .experiment_with_secrets(&reference.name, Some(reference.version))?;
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document),
             reference: Some(reference.clone()),

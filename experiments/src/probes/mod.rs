@@ -21,7 +21,7 @@ pub(crate) use http::base64;
 pub use http::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
 };
-pub use process::{ProcessProvider, exit_value, output_too_long};
+pub use process::{ProcessProvider, exit_value, output_too_long, variable_name_problem};
 pub use prometheus::PrometheusProvider;
 pub use python::PythonProvider;
 pub use tcp::{TcpProvider, no_address, not_resolved};

@@ -45,7 +45,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Proxy {
-    /// Where it listens.
+    /// The address at which the proxy accepts connections.
     pub listen: SocketAddr,
     /// Where it passes connections on to, as it was written.
     pub upstream_name: String,

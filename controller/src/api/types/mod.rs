@@ -6,6 +6,7 @@ mod audit;
 mod experiments;
 mod halt;
 mod problem;
+mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
 mod tokens;
@@ -14,10 +15,11 @@ pub use agents::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjecti
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
-    RunPlan, StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
+    StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 pub use problem::{DocumentProblem, ProblemDetails};
+pub use run_plan::RunPlan;
 pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
 };
