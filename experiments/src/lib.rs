@@ -16,6 +16,7 @@ pub mod json;
 pub mod labels;
 pub mod probes;
 pub mod problem;
+pub mod protocol;
 pub mod providers;
 pub mod redact;
 pub mod schema;

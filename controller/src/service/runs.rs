@@ -5,7 +5,7 @@ use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
-use crate::fleet::{AdmissionPolicy, Reservation};
+use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunSettings};
 use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger};
 use backburn_experiments::check::{self, Experiment, Sources};
@@ -239,6 +239,7 @@ impl Service {
         let radius = experiment.document.blast_radius.as_ref();
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
             .permitted_by(self.permit(&experiment, spec))
+            .owing_only(self.issued())
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
@@ -298,6 +299,12 @@ impl Service {
         lock(&self.runs).remove(run);
         self.schedules.send_modify(|count| *count += 1);
         self.send_trace(run);
+    }
+
+    /// Tells apart what an agent owes and what it invents.
+    fn issued(self: &Arc<Self>) -> DebtFilter {
+        let service = Arc::clone(self);
+        Box::new(move |agent, owed| service.issued_to(agent, owed))
     }
 
     /// What the policy says when the run is about to reserve agents.

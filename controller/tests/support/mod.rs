@@ -11,6 +11,7 @@ use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
     Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
+    UnrevertedInjection,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -39,8 +40,10 @@ pub struct Manners {
     pub no_effect: bool,
     /// Called on an injection.
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// Labels that it has.
+    /// Labels that it says of itself.
     pub labels: Vec<(String, String)>,
+    /// What it says that it owes.
+    pub owed: Vec<UnrevertedInjection>,
     /// What comes of each probe; whether the file is there, where nothing is said.
     pub probed: Option<ProbeOutcome>,
 }
@@ -269,6 +272,7 @@ pub async fn agent(
         agent: name,
         labels,
         recovered,
+        owed: manners.owed.clone(),
         ..Hello::default()
     }))
     .unwrap();
@@ -286,6 +290,8 @@ pub async fn agent(
         match command {
             Command::Heartbeat { .. }
             | Command::Watch { .. }
+            | Command::Welcome { .. }
+            | Command::Refused { .. }
             | Command::Examine { .. }
             | Command::Describe { .. } => {}
             Command::Probe { request, .. } => {
