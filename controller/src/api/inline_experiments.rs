@@ -32,6 +32,7 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
+        teams: who.teams.clone(),
         because: Trigger::Asked,
         approved_by: None,
         id: None,

@@ -18,6 +18,7 @@ mod problem;
 mod runs;
 mod schedules;
 mod stream;
+mod teams;
 mod tokens;
 pub mod types;
 

@@ -36,9 +36,11 @@ impl Service {
             seed,
             variables: spec.variables.clone(),
             who: spec.who.clone(),
+            teams: spec.teams.clone(),
             at: Timestamp::now(),
             rule,
         };
+        self.own_run(&approval.id, Some(reference), &spec.teams)?;
         let _guard = lock(&self.approving);
         let mut all = self.approvals()?;
         all.push(approval.clone());
@@ -61,6 +63,7 @@ impl Service {
             seed: Some(approval.seed),
             variables: approval.variables,
             who: approval.who,
+            teams: approval.teams,
             because: Trigger::Asked,
             approved_by: Some(who.name.clone()),
             id: Some(approval.id),

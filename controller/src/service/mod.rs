@@ -18,6 +18,7 @@ mod run_audit;
 mod run_spec;
 mod runs;
 mod schedules;
+mod teams;
 
 pub use halt::{ActiveHalt, HaltReport};
 pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
@@ -68,6 +69,8 @@ pub struct Service {
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// The halts of teams in force, by team.
+    halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Held while the pending approvals are changed, so that two approvals at once start a run once.
     approving: Mutex<()>,
@@ -112,7 +115,15 @@ impl Service {
     /// # Errors
     /// The store cannot be read.
     pub fn new(parts: ServiceConfig) -> Result<Arc<Self>, StoreError> {
-        let halted = halt::stored(parts.store.as_ref())?;
+        let mut halted = halt::stored(parts.store.as_ref())?;
+        let halted_teams = match halt::stored_of_teams(parts.store.as_ref())? {
+            Ok(halted_teams) => halted_teams,
+            Err(unreadable) => {
+                halted.get_or_insert(unreadable);
+                BTreeMap::new()
+            }
+        };
+        halted_teams.keys().for_each(|team| parts.fleet.halt_team(team));
         if halted.is_some() {
             parts.fleet.halt();
         }
@@ -125,6 +136,7 @@ impl Service {
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            halted_teams: Mutex::new(halted_teams),
             outcomes: Mutex::default(),
             approving: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),

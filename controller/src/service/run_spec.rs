@@ -1,6 +1,7 @@
 //! A run that somebody asks for, and why it does not start.
 
 use super::RequestedDocument;
+use crate::fleet::TeamSet;
 use crate::store::{ExperimentRef, StoreError, Trigger};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -21,6 +22,8 @@ pub struct RunSpec {
     pub variables: Map<String, Value>,
     /// The name of the token that asks.
     pub who: String,
+    /// The teams that the token is limited to: the run knows no agents of others. None means all.
+    pub teams: TeamSet,
     /// Why the run starts.
     pub because: Trigger,
     /// The name of the token that approved it.
@@ -45,6 +48,9 @@ pub struct PendingApproval {
     pub variables: Map<String, Value>,
     /// The name of the token that asked.
     pub who: String,
+    /// The teams that the token is limited to; none means all.
+    #[serde(default)]
+    pub teams: TeamSet,
     /// When it was asked for.
     pub at: Timestamp,
     /// The rule of the controller's policy that requires approval.

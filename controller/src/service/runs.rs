@@ -194,6 +194,7 @@ impl Service {
             started: Timestamp::now(),
         };
         self.audit_start(&new, spec.document.sha256(), spec.approved_by.as_deref())?;
+        self.own_run(&new.id, new.experiment.as_ref(), &spec.teams)?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
@@ -225,8 +226,18 @@ impl Service {
     ) {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
+        let permit = self.permit(&experiment, spec);
+        let (service, id) = (Arc::clone(&self), run.to_owned());
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
-            .permitted_by(self.permit(&experiment, spec))
+            .within(&spec.teams)
+            .permitted_by(Box::new(move |agents, inventory| {
+                permit(agents, inventory)?;
+                // The teams of its agents see it before it touches them.
+                service.own_by_agents(&id, agents).map_err(|error| {
+                    tracing::error!(run = id, %error, "whose a run is could not be recorded");
+                    Refusal::new("store", "the controller's store is not available")
+                })
+            }))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
@@ -319,7 +330,8 @@ impl Service {
         if !runner::has_fault(experiment) {
             return Ok(());
         }
-        let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
+        let reservation = Reservation::new(Arc::clone(&self.fleet), "policy").within(&spec.teams);
+        let inventory = reservation.inventory()?;
         let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
             // The run records the reason in its journal.
             return Ok(());
@@ -353,6 +365,7 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
+            .within(&spec.teams)
             .permitted_by(self.permit(&experiment, &spec));
         let preview = runner::preview(
             &experiment,

@@ -3,7 +3,7 @@
 
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
-use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
+use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, OwnedKind, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::timetable::{Progress, ScheduleDecision, ScheduledTime, Timetable};
 use backburn_experiments::tolerance::CompiledTolerance;
@@ -304,6 +304,8 @@ impl Service {
             seed: None,
             variables: Map::new(),
             who: SCHEDULE_NAME.into(),
+            teams: (self.store.owners(OwnedKind::Experiment, &kept.name))
+                .map_err(|error| error.to_string())?,
             because: Trigger::Schedule,
             approved_by: None,
             id: None,

@@ -19,6 +19,7 @@ pub use sqlite::SqliteStore;
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 
 /// A controller's store.
@@ -214,6 +215,23 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::NotThere`]: the person never had a token. [`StoreErrorKind::Conflict`]: as of
     /// [`revoke_api_token`](Store::revoke_api_token).
     fn revoke_person(&self, person: &str, at: Timestamp) -> Result<Vec<String>, StoreError>;
+
+    /// Records which teams something belongs to, in place of what was recorded before.
+    ///
+    /// # Errors
+    /// The disk.
+    fn set_owners(
+        &self,
+        kind: OwnedKind,
+        id: &str,
+        teams: &BTreeSet<String>,
+    ) -> Result<(), StoreError>;
+
+    /// The teams that something belongs to. None if nothing is recorded of it.
+    ///
+    /// # Errors
+    /// The disk.
+    fn owners(&self, kind: OwnedKind, id: &str) -> Result<BTreeSet<String>, StoreError>;
 
     /// The value of a setting of the controller. None if it was never set.
     ///

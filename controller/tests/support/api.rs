@@ -4,7 +4,7 @@ use super::{Manners, agent, known_faults};
 use axum::Router;
 use axum::body::Body;
 use backburn::api::Api;
-use backburn::fleet::Fleet;
+use backburn::fleet::{Fleet, GrantedLabels};
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::CertificateAuthority;
 use backburn::pki::tokens::{create_token, secret_hash};
@@ -59,7 +59,8 @@ impl TestController {
             collector: None,
         })
         .unwrap();
-        let registry = AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>).unwrap();
+        let registry =
+            AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>, service.fleet()).unwrap();
         let router = Api::new(Arc::clone(&service), registry, Arc::clone(&authority)).router();
         TestController {
             folder,
@@ -154,11 +155,17 @@ impl TestController {
             .put_agent(&EnrolledAgent {
                 name: name.into(),
                 serials: vec!["01".into()],
-                labels,
+                labels: labels.clone(),
+                labels_by: Some("admin".into()),
                 enrolled: Timestamp::now(),
                 revoked: None,
             })
             .unwrap();
+        let granted = GrantedLabels {
+            labels,
+            is_confirmed: true,
+        };
+        self.service.fleet().grant(name, granted);
         let file = self.file(name);
         std::fs::write(&file, "").unwrap();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -176,6 +183,26 @@ impl TestController {
             .wait_for(|_| fleet.get(name).is_some())
             .await
             .unwrap();
+    }
+
+    /// Applies an experiment, starts a run of it, and waits until it has injected its fault. The run's id.
+    pub async fn running(
+        &self,
+        name: &str,
+        token: &TestToken,
+        document: Value,
+        agent: &str,
+    ) -> String {
+        let path = format!("/api/v1/experiments/{name}");
+        let (status, applied) = self.ask("PUT", &path, token, Some(document)).await;
+        assert_eq!(status, 200, "{applied}");
+        let (status, begun) = self
+            .ask("POST", &format!("{path}/runs"), token, Some(json!({})))
+            .await;
+        assert_eq!(status, 201, "{begun}");
+        let file = self.file(agent);
+        self.until("the fault is injected", || !file.exists()).await;
+        begun["run"].as_str().unwrap().to_owned()
     }
 
     /// The file that a fault of this agent removes.
