@@ -3,6 +3,9 @@
 
 mod support;
 
+use backburn::store::Role;
+use support::api::TestController;
+
 use backburn::fleet::{Fleet, GrantedLabels, Reservation};
 use backburn::pki::agent_registry::{AgentRegistry, LabelChange};
 use backburn::pki::ca::AgentIdentity;
@@ -17,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::load;
+use support::{Manners, load};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -349,4 +352,97 @@ async fn labels_of_an_agent_are_changed_by_an_admin_and_recorded_first() {
     world.registry.revoke("a").unwrap();
     let refused = world.registry.relabel("a", "eve", &drop_all, |_, _| Ok(()));
     refused.unwrap_err();
+}
+
+#[tokio::test]
+async fn labels_route_grants_for_admins_only_and_is_recorded_with_before_and_after() {
+    let world = TestController::new();
+    let (admin, operator) = (
+        world.token("ada", Role::Admin),
+        world.token("eve", Role::Operator),
+    );
+    world
+        .agent("db-1", &[("role", "db")], Manners::default())
+        .await;
+    let path = "/api/v1/agents/db-1/labels";
+    let wanted = json!({"set": {"team": "payments"}, "remove": ["role"]});
+    let (status, _) = world
+        .ask("PATCH", path, &operator, Some(wanted.clone()))
+        .await;
+    assert_eq!(status, 403);
+    let (status, agent) = world.ask("PATCH", path, &admin, Some(wanted)).await;
+    assert_eq!(
+        (status, &agent["labels"]),
+        (200, &json!({"team": "payments"}))
+    );
+    assert_eq!(
+        (&agent["labels_by"], &agent["facts"]["role"]),
+        (&json!("ada"), &json!(null))
+    );
+    let entries = world.store.audited(0, 100).unwrap();
+    let record = &entries.last().unwrap().record;
+    assert_eq!(
+        (record.what.as_str(), record.about.as_str()),
+        ("label agent", "db-1")
+    );
+    assert_eq!(
+        record.detail,
+        json!({"before": {"role": "db"}, "after": {"team": "payments"}})
+    );
+    for bad in [
+        json!({"set": {"address": "10.0.0.0/8"}}),
+        json!({"set": {"a b": "c"}}),
+        json!({"set": {"a": 1}}),
+    ] {
+        let (status, problem) = world.ask("PATCH", path, &admin, Some(bad)).await;
+        assert_eq!(status, 400, "{problem}");
+    }
+    let nobody = world
+        .ask(
+            "PATCH",
+            "/api/v1/agents/nobody/labels",
+            &admin,
+            Some(json!({})),
+        )
+        .await;
+    assert_eq!(nobody.0, 404);
+
+    let wanted = json!({"labels": {"role": "web"}});
+    let (status, token) = world
+        .ask("POST", "/api/v1/join-tokens", &admin, Some(wanted))
+        .await;
+    assert_eq!((status, &token["labels"]), (201, &json!({"role": "web"})));
+    let bad = json!({"labels": {"address": "ff02::1"}});
+    let (status, _) = world
+        .ask("POST", "/api/v1/join-tokens", &admin, Some(bad))
+        .await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn policy_condition_is_met_by_granted_labels_and_never_by_what_an_agent_says() {
+    let rules = json!({"rules": [{"name": "nothing on payments", "labels": {"team": "payments"}, "faults": []}]});
+    let world = TestController::with_policy(rules);
+    let admin = world.token("ada", Role::Admin);
+    let run = json!({
+        "title": "t", "description": "d", "targets": {"t": {"labels": {"os": "debian"}}},
+        "method": [{"type": "action", "name": "pause", "provider":
+            {"type": "fault", "fault": "process-pause", "duration": "1s", "targets": "t"}}],
+    });
+    let plan = json!({"experiment": run.to_string()});
+    let said = Manners {
+        labels: vec![
+            ("os".into(), "debian".into()),
+            ("team".into(), "payments".into()),
+        ],
+        ..Manners::default()
+    };
+    world.agent("a", &[], said).await;
+    let (status, planned) = world
+        .ask("POST", "/api/v1/plans", &admin, Some(plan.clone()))
+        .await;
+    assert_eq!(status, 200, "{planned}");
+    (world.service.fleet()).grant("a", confirmed(&[("team", "payments")]));
+    let (status, refused) = world.ask("POST", "/api/v1/plans", &admin, Some(plan)).await;
+    assert_eq!(status, 403, "{refused}");
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+use backburn::connection_slots::SlotCounts;
 use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, AgentIdentity, CertificateAuthority};
 use backburn::pki::enrolment::{self, Admission, CertificateReason, EnrolmentPolicy};
@@ -314,8 +315,11 @@ async fn handshake_that_is_slow_is_ended() {
 async fn silent_connections_do_not_block_the_port() {
     let limits = ListenerLimits {
         handshake: Duration::from_secs(3600),
-        handshake_when_full: Duration::from_millis(20),
-        handshakes: 8,
+        slots: SlotCounts {
+            silent: 8,
+            handshakes: 8,
+            clients: 8,
+        },
         joining: 2,
         ..ListenerLimits::default()
     };

@@ -1,6 +1,6 @@
 //! The commands that connect an agent to a controller: `join` once, then `connect`.
 
-use super::{CommandError, given_labels, host_name, labels};
+use super::{CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels};
 use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
@@ -41,7 +41,17 @@ pub(super) fn commands() -> [Command; 2] {
             .action(ArgAction::Append),
         );
     let connect = Command::new("connect")
-        .about("Connect to the controller that was joined, and serve it; reconnects automatically");
+        .about("Connect to the controller that was joined, and serve it; reconnects automatically")
+        .arg(
+            text(
+                "log-format",
+                "FORMAT",
+                "How the log is written: `text` or `json`",
+            )
+            .env(LOG_FORMAT_VARIABLE)
+            .default_value(LogFormat::default().word())
+            .value_parser(clap::builder::ValueParser::new(str::parse::<LogFormat>)),
+        );
     [join, connect]
 }
 
@@ -135,6 +145,7 @@ mod tests {
 pub(super) fn connect(
     state: &Path,
     policy: Option<&Path>,
+    log_format: LogFormat,
     invocation: &Invocation,
 ) -> Result<u8, CommandError> {
     let mut serve_arguments = vec!["--state".to_owned(), state.display().to_string()];
@@ -144,6 +155,7 @@ pub(super) fn connect(
     let settings = ConnectorConfig {
         state: state.to_owned(),
         serve_arguments,
+        environment: vec![(LOG_FORMAT_VARIABLE.to_owned(), log_format.word().to_owned())],
     };
     controller_link::run(&settings, invocation)
         .map_err(|error| CommandError::Invalid(error.to_string()))

@@ -53,6 +53,7 @@ pub(super) fn run(
         Refusal::new("failed", format!("the agent could not be reached: {error}"))
             .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
     };
+    crate::user_signals::ignore().map_err(|error| failed(error.into()))?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         mask.add(signal);

@@ -4,6 +4,7 @@
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
+use crate::connection_slots::{Slot, Standing};
 use crate::pki::tokens::secret_hash;
 use crate::service::Actor;
 use crate::store::{ApiTokenRecord, Role, StoreError, StoreErrorKind};
@@ -13,7 +14,7 @@ use axum::http::{StatusCode, header};
 use backburn_experiments::token::ApiToken;
 use jiff::Timestamp;
 use serde_json::json;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
@@ -54,6 +55,12 @@ async fn authenticate(
     let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
     if !proved || !kept.is_valid(Timestamp::now()) {
         return Err(wrong());
+    }
+    if let Some(slot) = parts.extensions.get::<Arc<Slot>>() {
+        slot.raise(match kept.role {
+            Role::Viewer => Standing::Viewer,
+            Role::Operator | Role::Admin => Standing::Operator,
+        });
     }
     let who = Actor::from(&kept);
     if kept.role < required {

@@ -15,6 +15,7 @@ mod metrics;
 mod openapi;
 mod pagination;
 mod problem;
+mod request;
 mod runs;
 mod schedules;
 mod stream;
@@ -29,6 +30,7 @@ pub use problem::ApiProblem;
 
 use crate::pki::agent_registry::AgentRegistry;
 use crate::pki::ca::CertificateAuthority;
+use crate::request_id;
 use crate::service::Service;
 use crate::store::ApiTokenRecord;
 use axum::Router;
@@ -152,6 +154,7 @@ impl Api {
                 metrics::count_request,
             ))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(axum::middleware::from_fn(request::identify_request))
             .with_state(self)
     }
 }
@@ -209,7 +212,7 @@ pub fn description() -> serde_json::Value {
 async fn blocking<T: Send + 'static, E: Into<ApiProblem> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiProblem> {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(request_id::carried(work)).await {
         Ok(done) => done.map_err(Into::into),
         Err(error) => {
             tracing::error!(%error, "a request failed");

@@ -27,6 +27,7 @@ impl ApiProblem {
             detail: detail.into(),
             hint: None,
             problems: Vec::new(),
+            request_id: None,
         }))
     }
 
@@ -74,7 +75,8 @@ impl ApiProblem {
 }
 
 impl IntoResponse for ApiProblem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.0.request_id = crate::request_id::current();
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(json!(self))).into_response();

@@ -8,6 +8,7 @@ use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
 use backburn::store::{AuditRecord, Hash, SqliteStore, Store};
+use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, Subcommand};
@@ -75,6 +76,14 @@ struct DaemonOptions {
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
+    /// How the log is written: `text` for people, or `json`: one object on each line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "BACKBURN_LOG_FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
     #[command(flatten)]
     data: DataOptions,
 }
@@ -160,9 +169,18 @@ fn failed(error: &dyn std::error::Error) -> CommandFailure {
     CommandFailure::invalid(what)
 }
 
+/// Tells whoever started the controller something: as text, or as an entry of the log where that is for programs.
+fn announce(format: LogFormat, text: &str) {
+    match format {
+        LogFormat::Text => print_stderr(&format!("{text}\n")),
+        LogFormat::Json => tracing::info!("{text}"),
+    }
+}
+
+/// Runs `backburn controller`.
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     match &command.action {
-        None => run(&command.daemon),
+        None => run_daemon(&command.daemon),
         Some(ControllerAction::AdminToken { lasts, data }) => admin_token(data, *lasts),
     }
 }
@@ -189,8 +207,32 @@ fn admin_token(data: &DataOptions, lasts: HumanDuration) -> Result<u8, CommandFa
 }
 
 /// Runs the daemon until it is told to end.
-fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
-    backburn_agent::log_to_stderr(tracing::Level::INFO);
+fn run_daemon(command: &DaemonOptions) -> Result<u8, CommandFailure> {
+    backburn_agent::log_to_stderr(tracing::Level::INFO, command.log_format);
+    match (serve(command), command.log_format) {
+        (Err(failure), LogFormat::Json) => {
+            tracing::error!("{}", failure.message);
+            Ok(failure.code)
+        }
+        (done, _) => done,
+    }
+}
+
+fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
+    let announce = |text: &str| announce(command.log_format, text);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
+        })?;
+    // Signals are received before anything else is done: SIGHUP never ends a controller.
+    let entered = runtime.enter();
+    let no_signals =
+        |error: std::io::Error| CommandFailure::invalid(format!("cannot receive signals: {error}"));
+    let ending = ending(command.log_format).map_err(no_signals)?;
+    spawn_reloads().map_err(no_signals)?;
+    drop(entered);
     raise_limit();
     let store = command.data.store()?;
     let authority = CertificateAuthority::open(&command.data.data.join("authority"));
@@ -221,12 +263,6 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         false => command.names.clone(),
         true => default_names(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
-        })?;
     let stopped = Arc::clone(&service);
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
@@ -238,15 +274,13 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         let address = listener
             .local_addr()
             .map_err(|error| CommandFailure::invalid(error.to_string()))?;
-        print_stderr(&format!(
-            "listening on {address}, as {}\n",
-            names.join(", ")
-        ));
+        announce(&format!("listening on {address}, as {}", names.join(", ")));
         if made {
             let path = command.data.data.join(FIRST_TOKEN_FILE);
-            print_stderr(&format!("the first token is in {}\n", path.display()));
+            announce(&format!("the first token is in {}", path.display()));
         }
-        print_audit_head(
+        announce_audit_head(
+            command.log_format,
             &service,
             "start controller",
             json!({
@@ -254,7 +288,7 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             }),
         );
         if service.halted().is_some() {
-            print_stderr("a halt is in force: no run starts until `backburn resume`\n");
+            announce("a halt is in force: no run starts until `backburn resume`");
         }
         if let Some(keep) = command.keep_runs_for {
             tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
@@ -268,23 +302,28 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             lifetime: AGENT_CERTIFICATE_LIFETIME,
             trim_memory: backburn_agent::host::return_freed,
         };
-        let ending = ending()
-            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         daemon
             .run(ending)
             .await
             .map_err(|error| failed(error.as_ref()))
     })?;
     runtime.shutdown_background();
-    print_audit_head(&stopped, "stop controller", json!({"open-runs": left}));
+    announce_audit_head(
+        command.log_format,
+        &stopped,
+        "stop controller",
+        json!({"open-runs": left}),
+    );
     if left.is_empty() {
         return Ok(0);
     }
-    print_stderr(&format!(
-        "error: these runs were not over at shutdown: {}\nhint: their agents revert everything on their own, and the next start closes the runs\n",
-        left.join(", ")
-    ));
-    Ok(Outcome::NotClean.exit_code())
+    Err(CommandFailure {
+        code: Outcome::NotClean.exit_code(),
+        message: format!(
+            "these runs were not over at shutdown: {}\nhint: their agents revert everything on their own, and the next start closes the runs",
+            left.join(", ")
+        ),
+    })
 }
 
 /// A file as the audit log names it: its path, and what was in it.
@@ -293,13 +332,13 @@ fn file_and_hash(path: &Path) -> Value {
     json!({"file": path, "sha256": hash})
 }
 
-/// Writes an entry of the controller to the audit log, and prints the log's new head, so that it is kept elsewhere too.
-fn print_audit_head(service: &Service, what: &str, detail: Value) {
+/// Writes an entry of the controller to the audit log, and announces the log's new head, so that it is kept elsewhere too.
+fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail: Value) {
     match service.audit_own(what, "controller", "done", detail) {
-        Ok(head) => print_stderr(&format!("head of the audit log: {head}\n")),
-        Err(error) => print_stderr(&format!(
-            "error: `{what}` could not be written to the audit log: {error}\n"
-        )),
+        Ok(head) => announce(format, &format!("head of the audit log: {head}")),
+        Err(error) => {
+            tracing::error!(what, %error, "what the controller did could not be written to the audit log");
+        }
     }
 }
 
@@ -330,16 +369,45 @@ fn raise_limit() {
     }
 }
 
+/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing.
+fn spawn_reloads() -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut first = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            let ignored = tokio::select! {
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: reloading");
+                    continue;
+                }
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+            };
+            tracing::warn!(
+                signal = ignored,
+                "ignored a signal that has no meaning for a controller"
+            );
+        }
+    });
+    Ok(())
+}
+
 /// Completes at the first SIGTERM or SIGINT.
-fn ending() -> std::io::Result<impl Future<Output = ()>> {
+fn ending(format: LogFormat) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        print_stderr("shutting down: runs are ended, and their faults are reverted first\n");
+        let which = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        announce(
+            format,
+            &format!(
+                "shutting down because of {which}: runs are ended, and their faults are reverted first"
+            ),
+        );
     })
 }
 

@@ -27,6 +27,7 @@ pub use run_spec::{PendingApproval, RunSpec, RunStartError};
 pub use schedules::ScheduledExperiment;
 
 use crate::fleet::Fleet;
+use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
@@ -37,6 +38,7 @@ use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
@@ -71,6 +73,8 @@ pub struct Service {
     halted: Mutex<Option<ActiveHalt>>,
     /// The halts of teams in force, by team.
     halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
+    /// Whether the controller ends: no run starts any more.
+    ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
     /// Held while the pending approvals are changed, so that two approvals at once start a run once.
     approving: Mutex<()>,
@@ -137,6 +141,7 @@ impl Service {
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             halted_teams: Mutex::new(halted_teams),
+            ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             approving: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
@@ -199,7 +204,7 @@ impl Service {
         })
     }
 
-    /// Records in the audit log who did what. What cannot be recorded must not be done.
+    /// Records in the audit log who did what, and in which request. What cannot be recorded must not be done.
     ///
     /// # Errors
     /// The store failed.
@@ -213,6 +218,9 @@ impl Service {
     ) -> Result<(), StoreError> {
         if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
             detail.insert("person".into(), who.person.clone().into());
+        }
+        if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
+            detail.insert("request-id".into(), id.into());
         }
         let deed = AuditRecord {
             at: Timestamp::now(),

@@ -25,6 +25,9 @@ use tokio::sync::{mpsc, watch};
 /// How long to wait before another attempt to close a run in the store.
 const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Why runs are stopped when the controller ends.
+const ENDING: &str = "the controller ends";
+
 /// A run that is not closed yet.
 #[derive(Debug)]
 pub(super) struct ActiveRun {
@@ -180,6 +183,12 @@ impl Service {
         if let Some(halted) = self.halted() {
             return Err(halted.refusal().into());
         }
+        if self.is_ending() {
+            let refusal = Refusal::new("ending", "the controller is shutting down: no run starts");
+            return Err(refusal
+                .hint("start the run again when the controller is back")
+                .into());
+        }
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         self.ask_policy(&spec, &experiment, seed)?;
@@ -198,9 +207,12 @@ impl Service {
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
-        // A halt in between has not seen this run.
+        // A halt or an end in between has not seen this run.
         if let Some(halted) = self.halted() {
             running.stop.send(halted.refusal().what).ok();
+        }
+        if self.is_ending() {
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let service = Arc::clone(self);
         let id = run.clone();
@@ -403,10 +415,16 @@ impl Service {
             .map(|running| running.events.subscribe())
     }
 
+    /// Whether the controller ends, so that no run can start.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
     pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
+        self.ending.store(true, Ordering::SeqCst);
         for running in lock(&self.runs).values() {
-            running.stop.send("the controller ends".to_owned()).ok();
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let until = tokio::time::Instant::now() + timeout;
         loop {

@@ -50,17 +50,17 @@ impl TestController {
         let authority = Arc::new(authority);
         let file = folder.path().join("policy.json");
         std::fs::write(&file, policy.to_string()).unwrap();
+        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let service = Service::new(ServiceConfig {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
+            fleet: Arc::clone(&fleet),
             policy: FleetPolicy::load(&file).unwrap(),
             check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
             catalogue: Vec::new(),
             collector: None,
         })
         .unwrap();
-        let registry =
-            AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>, service.fleet()).unwrap();
+        let registry = AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>, &fleet).unwrap();
         let router = Api::new(Arc::clone(&service), registry, Arc::clone(&authority)).router();
         TestController {
             folder,
@@ -150,22 +150,23 @@ impl TestController {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let labels: BTreeMap<String, String> = labels.collect();
+        // What it says grants it nothing.
         manners.labels.extend(labels.clone());
+        let granted = GrantedLabels {
+            labels: labels.clone(),
+            is_confirmed: true,
+        };
+        self.service.fleet().grant(name, granted);
         self.store
             .put_agent(&EnrolledAgent {
                 name: name.into(),
                 serials: vec!["01".into()],
-                labels: labels.clone(),
-                labels_by: Some("admin".into()),
+                labels,
+                labels_by: Some("ada".into()),
                 enrolled: Timestamp::now(),
                 revoked: None,
             })
             .unwrap();
-        let granted = GrantedLabels {
-            labels,
-            is_confirmed: true,
-        };
-        self.service.fleet().grant(name, granted);
         let file = self.file(name);
         std::fs::write(&file, "").unwrap();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);

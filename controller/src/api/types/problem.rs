@@ -21,6 +21,13 @@ pub struct ProblemDetails {
     /// All problems of a document, each with its JSON path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<DocumentProblem>,
+    /// The id of the request, by which it is found in the controller's log; also in the header `X-Request-Id`.
+    #[serde(
+        default,
+        rename = "request-id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_id: Option<String>,
 }
 
 impl ProblemDetails {
