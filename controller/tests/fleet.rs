@@ -77,6 +77,7 @@ impl World {
             seed: 7,
             frequency: HumanDuration::millis(20),
             sha256: None,
+            approval: None,
             agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {

@@ -333,6 +333,8 @@ async fn halt_of_a_team_ends_its_runs_and_no_others() {
         store: Arc::new(beside),
         fleet,
         policy: FleetPolicy::default(),
+        policy_file: None,
+        approval_expires: HumanDuration::seconds(3600),
         check: Box::new(|_, _| Err(Vec::new())),
         catalogue: Vec::new(),
         collector: None,

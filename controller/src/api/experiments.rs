@@ -117,9 +117,17 @@ pub async fn put(
             Err(error) => return Err(error.into()),
         };
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
-        if put.changed {
-            let detail = json!({"version": put.version});
+        let is_scheduled = document.get("schedule").is_some();
+        let takes_over = is_scheduled && !service.owns_schedule(&name, &who)?;
+        if put.changed || takes_over {
+            let mut detail = json!({"version": put.version});
+            if takes_over {
+                detail["schedule"] = format!("has the rights of `{}` from now on", who.name).into();
+            }
             service.audit(&who, "apply", &name, "done", detail)?;
+        }
+        if takes_over {
+            service.own_schedule(&name, &who)?;
         }
         Ok(ApplyResult {
             before: before.filter(|_| put.changed),
@@ -146,6 +154,9 @@ pub async fn remove(
         let at = Timestamp::now();
         let version = service.store().remove_experiment(&name, &who.name, at)?;
         service.audit(&who, "remove", &name, "done", json!({}))?;
+        service.forget_schedule(&name)?;
+        // Runs of it that wait for approval may not start any more.
+        service.end_lapsed_waits()?;
         Ok(VersionInfo {
             version,
             who: who.name,
@@ -195,10 +206,9 @@ async fn run_request(
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
+        person: who.person.clone(),
         teams: who.teams.clone(),
         because: Trigger::Asked,
-        approved_by: None,
-        id: None,
     })
 }
 
@@ -285,13 +295,17 @@ pub(super) async fn start_request(
                     approval: None,
                 },
             )),
-            Err(RunStartError::Waits(approval)) => Ok((
-                StatusCode::ACCEPTED,
-                StartRunResult {
-                    run: None,
-                    approval: Some((*approval).into()),
-                },
-            )),
+            Err(RunStartError::Waits(waiting)) => {
+                let detail = json!({"run": waiting.approval.run, "rule": waiting.approval.rule});
+                service.audit(&who, "run", &name, "waits", detail)?;
+                Ok((
+                    StatusCode::ACCEPTED,
+                    StartRunResult {
+                        run: None,
+                        approval: Some((*waiting).into()),
+                    },
+                ))
+            }
             Err(refused) => {
                 let problem = ApiProblem::from(refused);
                 service.audit(&who, "run", &name, "refused", json!(problem))?;

@@ -153,7 +153,10 @@ pub async fn resume(
                 return Err(ApiProblem::new(
                     StatusCode::FORBIDDEN,
                     "team",
-                    format!("token `{}` is limited to teams, and another one halted the whole fleet", who.name),
+                    format!(
+                        "token `{}` is limited to teams, and another one halted the whole fleet",
+                        who.name
+                    ),
                 )
                 .hint("ask an operator of all teams to resume"));
             }
@@ -183,7 +186,11 @@ fn check_team(who: &Actor, team: &str) -> Result<(), ApiProblem> {
         false => Err(ApiProblem::new(
             StatusCode::FORBIDDEN,
             "team",
-            format!("token `{}` does not belong to team `{}`", who.name, team.escape_debug()),
+            format!(
+                "token `{}` does not belong to team `{}`",
+                who.name,
+                team.escape_debug()
+            ),
         )
         .hint("any operator may halt the whole fleet: `backburn halt`")),
     }

@@ -208,7 +208,9 @@ pub async fn revoke(
         let token = service.store().api_token(&id)?;
         let detail = json!({"name": token.name, "of": token.person});
         service.audit(&who, "revoke token", &id, "asked", detail)?;
-        Ok(service.store().revoke_api_token(&id, Timestamp::now())?)
+        service.store().revoke_api_token(&id, Timestamp::now())?;
+        // What its bearer waits for may not start any more.
+        Ok(service.end_lapsed_waits()?)
     })
     .await?;
     api.forget(&revoked);
@@ -225,7 +227,9 @@ pub async fn revoke_person(
     let service = Arc::clone(&api.service);
     let revoked = blocking(move || -> Result<_, ApiProblem> {
         service.audit(&who, "revoke person", &person, "asked", json!({}))?;
-        Ok(service.store().revoke_person(&person, Timestamp::now())?)
+        let revoked = service.store().revoke_person(&person, Timestamp::now())?;
+        service.end_lapsed_waits()?;
+        Ok(revoked)
     })
     .await?;
     revoked.iter().for_each(|id| api.forget(id));

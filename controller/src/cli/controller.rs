@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -73,6 +73,9 @@ struct DaemonOptions {
     /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
     keep_runs_for: Option<HumanDuration>,
+    /// How long a run waits for approval before it ends as not started
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_APPROVAL_EXPIRES", default_value = "24h", value_parser = approval_expires)]
+    approval_expires: HumanDuration,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -119,6 +122,14 @@ fn lease(text: &str) -> Result<HumanDuration, String> {
     match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease must be from 3 seconds to 10 minutes".into()),
+    }
+}
+
+fn approval_expires(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match (HumanDuration::seconds(1)..=HumanDuration::seconds(365 * 86_400)).contains(&span) {
+        true => Ok(span),
+        false => Err("a run may wait for approval from 1 second to a year".into()),
     }
 }
 
@@ -231,14 +242,21 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let no_signals =
         |error: std::io::Error| CommandFailure::invalid(format!("cannot receive signals: {error}"));
     let ending = ending(command.log_format).map_err(no_signals)?;
-    spawn_reloads().map_err(no_signals)?;
+    let reloaded = Arc::new(OnceLock::new());
+    spawn_reloads(Arc::clone(&reloaded)).map_err(no_signals)?;
     drop(entered);
     raise_limit();
     let store = command.data.store()?;
     let authority = CertificateAuthority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
+    let catalogue: Vec<_> = (backburn_agent::faults::FAULTS.iter())
+        .map(backburn_agent::faults::Fault::describe)
+        .collect();
     let policy = match &command.policy {
-        Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
+        Some(path) => {
+            let faults: Vec<&str> = catalogue.iter().map(|fault| fault.name.as_str()).collect();
+            FleetPolicy::load(path, &faults).map_err(|error| failed(&error))?
+        }
         None => FleetPolicy::default(),
     };
     let policy_file = command.policy.as_deref().map(file_and_hash);
@@ -251,14 +269,15 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         store,
         fleet,
         policy,
+        policy_file: command.policy.clone(),
+        approval_expires: command.approval_expires,
         check: Box::new(super::experiment_source::check_with),
-        catalogue: backburn_agent::faults::FAULTS
-            .iter()
-            .map(backburn_agent::faults::Fault::describe)
-            .collect(),
+        catalogue,
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
+    service.check_policy_tokens().map_err(|error| failed(&error))?;
+    reloaded.set(Arc::clone(&service)).ok();
     let names = match command.names.is_empty() {
         false => command.names.clone(),
         true => default_names(),
@@ -369,8 +388,9 @@ fn raise_limit() {
     }
 }
 
-/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing.
-fn spawn_reloads() -> std::io::Result<()> {
+/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing. Before the
+/// service is there, nothing can be reloaded yet: what is loaded is new.
+fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
     let mut second = signal(SignalKind::user_defined2())?;
@@ -379,6 +399,10 @@ fn spawn_reloads() -> std::io::Result<()> {
             let ignored = tokio::select! {
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reloading");
+                    if let Some(service) = service.get().map(Arc::clone) {
+                        // The service itself logs what came of it.
+                        tokio::task::spawn_blocking(move || service.reload_policy().ok()).await.ok();
+                    }
                     continue;
                 }
                 _ = first.recv() => "SIGUSR1",

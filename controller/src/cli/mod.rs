@@ -87,10 +87,14 @@ enum CliCommand {
     Halt(remote::halt::HaltCommand),
     /// End a halt, so that runs can start again
     Resume(remote::halt::ResumeCommand),
-    /// List the runs that wait for an approval
-    Approvals(remote::runs::ApprovalsCommand),
+    /// List the runs that wait for an approval, or show what one would do
+    Approvals(remote::approvals::ApprovalsCommand),
     /// Approve a run that another person requested, and start it
-    Approve(remote::runs::ApproveCommand),
+    Approve(remote::approvals::ApproveCommand),
+    /// Reject a run that waits for an approval
+    Reject(remote::approvals::RejectCommand),
+    /// Withdraw a run that you requested and that waits for an approval
+    Withdraw(remote::approvals::WithdrawCommand),
     /// List, examine or revoke the controller's agents
     Agents(remote::agents::AgentsCommand),
     /// Make a token with which one agent can join the fleet, once
@@ -216,8 +220,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Halt(command) => remote::halt::halt(&command),
         CliCommand::Resume(command) => remote::halt::resume(&command),
-        CliCommand::Approvals(command) => remote::runs::approvals(&command),
-        CliCommand::Approve(command) => remote::runs::approve(&command),
+        CliCommand::Approvals(command) => remote::approvals::approvals(&command),
+        CliCommand::Approve(command) => remote::approvals::approve(&command),
+        CliCommand::Reject(command) => remote::approvals::reject(&command),
+        CliCommand::Withdraw(command) => remote::approvals::withdraw(&command),
         CliCommand::Agents(command) => remote::agents::main(&command),
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),

@@ -132,7 +132,7 @@ fn exit_code(plan: &RunPlan) -> u8 {
 }
 
 /// Formats a plan; its warnings go to stderr.
-fn format_plan(plan: &RunPlan) -> String {
+pub(super) fn format_plan(plan: &RunPlan) -> String {
     let shown = escaped(plan);
     let plan = shown.as_ref().unwrap_or(plan);
     let mut out = format!("{}\n", plan.title);

@@ -259,6 +259,7 @@ pub(crate) fn execute(
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
+            approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
             observers: vec![watcher],

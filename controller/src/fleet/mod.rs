@@ -96,6 +96,10 @@ struct Holder {
 #[derive(Debug)]
 struct Claim {
     run: String,
+    /// Who asked for the run; empty if that is not known.
+    by: String,
+    /// When the run was about to reserve agents.
+    since: jiff::Timestamp,
     /// Whether other runs that share their agents may reserve the same ones.
     shares: bool,
 }

@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 /// How long a lost agent may take to reconnect, in addition to its lease: it reverts everything first.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do about an agent that another run has reserved.
-const OVERLAP_HINT: &str = "wait until that run is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`";
-
 /// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -43,6 +40,8 @@ impl Reservation {
             fleet,
             claim: Arc::new(Claim {
                 run: run.into(),
+                by: String::new(),
+                since: jiff::Timestamp::now(),
                 shares: false,
             }),
             names: BTreeMap::new(),
@@ -68,8 +67,24 @@ impl Reservation {
     /// Sets whether the run shares its agents with other runs that share theirs.
     #[must_use]
     pub fn sharing(mut self, shares: bool) -> Self {
-        let run = self.claim.run.clone();
-        self.claim = Arc::new(Claim { run, shares });
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: self.claim.by.clone(),
+            since: self.claim.since,
+            shares,
+        });
+        self
+    }
+
+    /// Sets who asked for the run, which other runs are told that want the same agents.
+    #[must_use]
+    pub fn asked_by(mut self, who: &str) -> Self {
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: who.to_owned(),
+            since: self.claim.since,
+            shares: self.claim.shares,
+        });
         self
     }
 
@@ -79,9 +94,7 @@ impl Reservation {
     /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
-        if let Some(refusal) = names.iter().find_map(|name| self.fleet.team_halt_refusal(name)) {
-            return Err(refusal);
-        }
+        self.check_halts(names)?;
         (self.permit)(&inventory.granted_of(names), &inventory.granted)
     }
 
@@ -112,6 +125,17 @@ impl Reservation {
         Ok(inventory)
     }
 
+    /// Checks that none of these agents belongs to a team that is halted.
+    ///
+    /// # Errors
+    /// The halt that forbids it.
+    pub(crate) fn check_halts(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        let refused = names
+            .iter()
+            .find_map(|name| self.fleet.team_halt_refusal(name));
+        refused.map_or(Ok(()), Err)
+    }
+
     fn may_start(&self) -> Result<(), Refusal> {
         match self.fleet.is_halted() {
             false => Ok(()),
@@ -134,14 +158,15 @@ impl Reservation {
         let mut runs = self.fleet.runs();
         // Checked under the lock: a halt that begins afterwards finds these agents reserved.
         self.may_start()?;
+        self.check_halts(names)?;
         let of_teams = self.fleet.members_of(&self.teams);
         let draining = self.fleet.draining();
         for name in names {
-            if let Some(refusal) = self.fleet.team_halt_refusal(name) {
-                return Err(refusal);
-            }
             // Its label may have changed since it was selected.
-            if of_teams.as_ref().is_some_and(|theirs| !theirs.contains(name)) {
+            if of_teams
+                .as_ref()
+                .is_some_and(|theirs| !theirs.contains(name))
+            {
                 let what = format!("agent `{name}` does not belong to a team of this token");
                 return Err(Refusal::new("team", what).hint("start the run again"));
             }
@@ -154,8 +179,7 @@ impl Reservation {
             }
             let mut claims = runs.get(name).into_iter().flatten();
             if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
-                let what = format!("agent `{name}` takes part in run `{}`", other.run);
-                return Err(Refusal::new("overlap", what).hint(OVERLAP_HINT));
+                return Err(overlap(name, other));
             }
         }
         let mut sessions = Vec::new();
@@ -270,6 +294,24 @@ impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.fleet.draining().remove(&self.name);
     }
+}
+
+/// The refusal of an agent that another run has reserved: whose run that is, and what would help.
+fn overlap(agent: &str, other: &Claim) -> Refusal {
+    let whose = match other.by.as_str() {
+        "" => String::new(),
+        by => format!(" of `{by}`"),
+    };
+    let what = format!(
+        "agent `{agent}` takes part in run `{}`{whose} since {}",
+        other.run,
+        other.since.strftime("%F %T UTC")
+    );
+    let hint = format!(
+        "wait until run `{}` is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`",
+        other.run
+    );
+    Refusal::new("overlap", what).hint(hint)
 }
 
 /// Records that a run has reserved an agent.

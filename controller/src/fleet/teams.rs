@@ -28,16 +28,30 @@ impl Fleet {
     /// The agents of this team, whether or not they are connected. A halt takes an agent's own word for it, too.
     pub fn team(&self, team: &str) -> BTreeSet<String> {
         let granted = self.granted();
-        let theirs = granted.iter().filter(|(_, granted)| {
-            granted.labels.get(TEAM_LABEL).is_some_and(|of| of == team)
-        });
+        let theirs = granted
+            .iter()
+            .filter(|(_, granted)| granted.labels.get(TEAM_LABEL).is_some_and(|of| of == team));
         theirs.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The teams that people have given these agents to.
+    pub fn teams_of<'a>(&self, agents: impl IntoIterator<Item = &'a String>) -> TeamSet {
+        let all_granted = self.granted();
+        let teams = agents.into_iter().filter_map(|agent| {
+            let granted = all_granted
+                .get(agent)
+                .filter(|granted| granted.is_confirmed)?;
+            granted.labels.get(TEAM_LABEL).cloned()
+        });
+        teams.collect()
     }
 
     /// All teams that have an agent.
     pub fn teams(&self) -> TeamSet {
         let granted = self.granted();
-        let teams = granted.values().filter_map(|granted| granted.labels.get(TEAM_LABEL));
+        let teams = granted
+            .values()
+            .filter_map(|granted| granted.labels.get(TEAM_LABEL));
         teams.cloned().collect()
     }
 
@@ -70,8 +84,9 @@ impl Fleet {
         let is_halted = self.halted_teams().contains(&team);
         is_halted.then(|| {
             let what = format!("agent `{agent}` belongs to team `{team}`, which is halted");
-            Refusal::new("halt", what)
-                .hint(format!("`backburn resume --team {team}` lets runs target it again"))
+            Refusal::new("halt", what).hint(format!(
+                "`backburn resume --team {team}` lets runs target it again"
+            ))
         })
     }
 

@@ -70,6 +70,7 @@ impl Driver {
             seed: settings.seed,
             frequency: settings.frequency.0.max(Duration::from_millis(1)),
             sha256: settings.sha256,
+            approval: settings.approval,
             is_fleet,
         };
         let agents = AgentPorts::new(&parameters.run);

@@ -1,5 +1,6 @@
 //! What an experiment would do now, asked of the agents without a run.
 
+use super::approval::PlanFingerprint;
 use super::selection::{Selection, has_fault, select};
 use crate::agent_pool::AgentPool;
 use crate::providers;
@@ -24,6 +25,9 @@ pub struct Preview {
     /// What should be known before it is run, e.g. that nothing would be measured.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Identifies what would be done: the injections with their agents, arguments and victims. 64 hexadecimal digits.
+    #[serde(default)]
+    pub fingerprint: String,
 }
 
 /// What one injection would do, or why it would not be done.
@@ -70,6 +74,7 @@ pub async fn preview(
             looks,
             missing,
             warnings,
+            fingerprint: PlanFingerprint::default().hash(),
         });
     }
     let inventory = agent_pool.discover().await?;
@@ -102,16 +107,20 @@ pub async fn preview(
     let mut answers = answers.join_all().await;
     answers.sort_unstable_by_key(|(at, _)| *at);
     let asked = selection.iter().flat_map(|selection| &selection.planned);
-    for (planned, (_, mut outcome)) in asked.zip(answers) {
+    let mut fingerprint = PlanFingerprint::default();
+    for (planned, (at, mut outcome)) in asked.zip(answers) {
         match &mut outcome {
-            Ok(plan) => experiment.redactor.redact_plan(plan),
+            Ok(plan) => {
+                fingerprint.add(at, planned, plan);
+                experiment.redactor.redact_plan(plan);
+            }
             Err(refusal) => experiment.redactor.redact_refusal(refusal),
         }
         let (plan, refusal) =
             outcome.map_or_else(|refusal| (None, Some(refusal)), |plan| (Some(plan), None));
         let (fault, duration) = (planned.request.fault.clone(), planned.request.duration);
         injections.push(PreviewedInjection {
-            activity: planned.activity_name.clone(),
+            activity: (experiment.redactor.text(&planned.activity_name)).into_owned(),
             agent: planned.agent.clone(),
             fault,
             duration,
@@ -126,5 +135,6 @@ pub async fn preview(
         looks,
         missing,
         warnings,
+        fingerprint: fingerprint.hash(),
     })
 }

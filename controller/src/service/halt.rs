@@ -118,7 +118,9 @@ pub(super) fn stored_of_teams(
     Ok(serde_json::from_value(kept).map_err(|error| ActiveHalt {
         who: "unknown".into(),
         at: Timestamp::UNIX_EPOCH,
-        why: Some(format!("the stored halts of teams could not be read: {error}")),
+        why: Some(format!(
+            "the stored halts of teams could not be read: {error}"
+        )),
     }))
 }
 

@@ -1,8 +1,10 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
+use super::RunLoad;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{LabelMatch, Window};
+use backburn_experiments::problem::nearest;
 use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
@@ -51,13 +53,22 @@ pub struct PolicyRule {
     /// The longest duration of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<HumanDuration>,
-    /// The most agents that one run may target.
+    /// The most of these agents that all open runs together may target at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_agents: Option<u32>,
-    /// The most agents that one run may target, in percent of the connected agents that the rule applies to, rounded down.
+    /// The most of these agents that all open runs together may target at a time, in percent of the connected agents that the rule applies to, rounded down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: Option<f64>,
+    /// The most faults that may act on these agents at a time. A run counts with every injection of its method on these agents, but with no more than the `concurrent-faults` of its `blast-radius`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_faults: Option<u32>,
+    /// The most runs that may target these agents at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_runs: Option<u32>,
+    /// Which runs count together for the rule's `max-agents`, `max-percent`, `max-faults` and `max-runs`. The default is `fleet`.
+    #[serde(default, skip_serializing_if = "CeilingScope::is_fleet")]
+    pub per: CeilingScope,
     /// The hours of the week in which no run may target these agents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quiet: Vec<Window>,
@@ -67,9 +78,40 @@ pub struct PolicyRule {
     /// The time zone of these hours and dates. Left out: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    /// Whether quiet hours and blackout dates end runs on these agents when they begin. If it is `false`, they only keep runs from starting. The default is `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_ends: Option<bool>,
     /// Whether a run requires the approval of somebody who did not ask for it.
     #[serde(default)]
     pub approval: bool,
+}
+
+/// Which runs count together for the ceilings of a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CeilingScope {
+    /// All open runs.
+    #[default]
+    Fleet,
+    /// The open runs of the same token.
+    Token,
+    /// The open runs of the same person, with whatever tokens.
+    Person,
+}
+
+impl CeilingScope {
+    fn is_fleet(&self) -> bool {
+        *self == CeilingScope::Fleet
+    }
+
+    /// Whether two runs count together.
+    fn joins(self, one: &RunLoad, other: &RunLoad) -> bool {
+        match self {
+            CeilingScope::Fleet => true,
+            CeilingScope::Token => one.who == other.who,
+            CeilingScope::Person => one.person == other.person,
+        }
+    }
 }
 
 /// A policy file that cannot be used.
@@ -85,12 +127,12 @@ pub struct FleetPolicyError {
 pub struct PolicyRequest<'a> {
     /// The experiment that would run.
     pub experiment: &'a Experiment,
-    /// The name of the token that asks for the run.
-    pub who: &'a str,
-    /// The name of the token that approved it.
+    /// Who asks for the run, and what it would take of the ceilings.
+    pub run: &'a RunLoad,
+    /// The person who approved it.
     pub approved_by: Option<&'a str>,
-    /// The agents that it targets, with the labels that are granted to them.
-    pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
+    /// What the other open runs take.
+    pub others: &'a [&'a RunLoad],
     /// The names of all connected agents, with the labels that are granted to them.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
@@ -109,18 +151,22 @@ pub enum PolicyDecision {
 }
 
 impl FleetPolicy {
-    /// Loads the policy in this file.
+    /// Loads the policy in this file, for a program that knows these faults.
     ///
     /// # Errors
     /// The file cannot be read, or all problems of the policy.
-    pub fn load(path: &Path) -> Result<Self, FleetPolicyError> {
+    pub fn load(path: &Path, known_faults: &[&str]) -> Result<Self, FleetPolicyError> {
         let wrong = |problems| FleetPolicyError {
             path: path.to_owned(),
             problems,
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
-        FleetPolicy::of(&text).map_err(wrong)
+        let policy = FleetPolicy::of(&text).map_err(wrong)?;
+        match policy.unknown_faults(known_faults) {
+            problems if problems.is_empty() => Ok(policy),
+            problems => Err(wrong(problems)),
+        }
     }
 
     /// Parses a policy.
@@ -147,6 +193,42 @@ impl FleetPolicy {
             true => Ok(policy),
             false => Err(problems),
         }
+    }
+
+    /// A problem for each fault that a rule allows and that is not known: what is misspelt would never be allowed.
+    fn unknown_faults(&self, known: &[&str]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            for (position, pattern) in rule.faults.iter().flatten().enumerate() {
+                let one = std::slice::from_ref(pattern);
+                if known.iter().any(|fault| any(one, fault)) {
+                    continue;
+                }
+                let at = format!("$.rules[{index}].faults[{position}]");
+                let what = match pattern.ends_with('*') {
+                    true => format!("no fault begins like `{pattern}`"),
+                    false => format!("there is no fault `{pattern}`"),
+                };
+                let word = pattern.trim_end_matches('*');
+                problems.push(Problem::new(at, what).hint(
+                    match nearest(word, known.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`backburn faults` lists the faults".into(),
+                    },
+                ));
+            }
+        }
+        problems
+    }
+
+    /// The rule whose quiet hours or blackout dates end a run on these agents at this time, if any.
+    pub fn quiet_rule(&self, run: &RunLoad, at: Timestamp) -> Option<&str> {
+        let ends = |rule: &&PolicyRule| {
+            rule.quiet_ends != Some(false)
+                && run.agents.values().any(|labels| rule.applies_to(labels))
+                && rule.quiet().is_ok_and(|quiet| quiet.at(at))
+        };
+        self.rules.iter().find(ends).map(|rule| rule.name.as_str())
     }
 
     /// Whether an experiment may read this variable of the controller's environment.
@@ -204,11 +286,8 @@ impl PolicyRule {
     }
 
     fn judge(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
-        let hit: BTreeSet<&str> = (request.agents.iter())
-            .filter(|(_, labels)| self.applies_to(labels))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if hit.is_empty() {
+        let run = request.run;
+        if self.agents_of(run).next().is_none() {
             return PolicyDecision::Allow;
         }
         let refused = |what: String, hint: String| {
@@ -216,10 +295,10 @@ impl PolicyRule {
             PolicyDecision::Refuse(Refusal::new("policy", what).hint(hint))
         };
         if let Some(allowed) = &self.who
-            && !allowed.iter().any(|name| name == request.who)
+            && !allowed.iter().any(|name| *name == run.who)
         {
             return refused(
-                format!("token `{}` may not target these agents", request.who),
+                format!("token `{}` may not target these agents", run.who),
                 format!("allowed are the tokens: {}", allowed.join(", ")),
             );
         }
@@ -248,12 +327,8 @@ impl PolicyRule {
                 );
             }
         }
-        let most = self.max_agents(request);
-        if let Some(most) = most.filter(|most| hit.len() > *most) {
-            return refused(
-                format!("targeting {} of these agents is not allowed", hit.len()),
-                format!("at most {most} are allowed; lower `select`"),
-            );
+        if let Some((what, hint)) = self.passed_ceiling(request) {
+            return refused(what, hint);
         }
         // A policy with invalid hours or dates was refused when it was loaded.
         if self.quiet().is_ok_and(|quiet| quiet.at(request.at)) {
@@ -264,11 +339,94 @@ impl PolicyRule {
         }
         match (self.approval, request.approved_by) {
             (true, None) => PolicyDecision::RequireApproval(self.name.clone()),
-            (true, Some(other)) if other == request.who => {
+            (true, Some(other)) if other == run.person => {
                 PolicyDecision::RequireApproval(self.name.clone())
             }
             _ => PolicyDecision::Allow,
         }
+    }
+
+    /// The agents of a run that the rule applies to.
+    fn agents_of<'a>(&'a self, run: &'a RunLoad) -> impl Iterator<Item = &'a str> {
+        let agents = run.agents.iter();
+        let of_rule = agents.filter(|(_, labels)| self.applies_to(labels));
+        of_rule.map(|(name, _)| name.as_str())
+    }
+
+    /// What would be too much with this run, and what would help.
+    fn passed_ceiling(&self, request: &PolicyRequest<'_>) -> Option<(String, String)> {
+        let run = request.run;
+        let others: Vec<&RunLoad> = (request.others.iter().copied())
+            .filter(|other| self.per.joins(run, other) && self.agents_of(other).next().is_some())
+            .collect();
+        let beside = match others.as_slice() {
+            [] => String::new(),
+            [one] => format!(" beside run `{}` of `{}`", one.run, one.who),
+            [one, rest @ ..] => format!(
+                " beside run `{}` of `{}` and {} more",
+                one.run,
+                one.who,
+                rest.len()
+            ),
+        };
+        let wait = |most: usize, what: &str, alone: &str| match others.is_empty() {
+            true => format!("at most {most} {what} allowed; {alone}"),
+            false => {
+                format!("at most {most} {what} allowed at a time; wait until another run is over")
+            }
+        };
+        if let Some(most) = self.max_runs.map(|most| most as usize)
+            && others.len() >= most
+        {
+            let what = format!(
+                "run {} on these agents at a time{beside} is not allowed",
+                others.len() + 1
+            );
+            return Some((
+                what,
+                wait(
+                    most,
+                    if most == 1 { "run is" } else { "runs are" },
+                    "nothing may run",
+                ),
+            ));
+        }
+        let own = self.agents_of(run).count();
+        let all: BTreeSet<&str> = (others.iter().copied())
+            .chain([run])
+            .flat_map(|run| self.agents_of(run))
+            .collect();
+        if let Some(most) = self.max_agents(request)
+            && all.len() > most
+        {
+            // What alone would be too much is so without the others.
+            return Some(match own > most {
+                true => (
+                    format!("targeting {own} of these agents is not allowed"),
+                    format!("at most {most} are allowed; lower `select`"),
+                ),
+                false => (
+                    format!(
+                        "targeting {} of these agents at a time{beside} is not allowed",
+                        all.len()
+                    ),
+                    wait(most, "are", "lower `select`"),
+                ),
+            });
+        }
+        let most = self.max_faults? as usize;
+        let faults = |run: &RunLoad| run.faults_on(|labels| self.applies_to(labels)) as usize;
+        let all: usize = others.iter().copied().chain([run]).map(faults).sum();
+        (all > most).then(|| {
+            (
+                format!("{all} faults at a time on these agents{beside} are not allowed"),
+                wait(
+                    most,
+                    "are",
+                    "lower `select`, or the `concurrent-faults` of the `blast-radius`",
+                ),
+            )
+        })
     }
 
     fn max_agents(&self, request: &PolicyRequest<'_>) -> Option<usize> {

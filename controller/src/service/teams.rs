@@ -4,8 +4,7 @@
 use super::{Actor, Service};
 use crate::fleet::{TEAM_LABEL, TeamSet};
 use crate::store::{EnrolledAgent, ExperimentRef, OwnedKind, StoreError, StoreErrorKind};
-use backburn_experiments::labels::Labels;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 impl Actor {
     /// Whether the token may use what belongs to these teams.
@@ -16,7 +15,10 @@ impl Actor {
 
 /// The team of an agent, if a person has granted it one.
 fn team_of(agent: &EnrolledAgent) -> BTreeSet<String> {
-    let granted = agent.labels_by.as_ref().and_then(|_| agent.labels.get(TEAM_LABEL));
+    let granted = agent
+        .labels_by
+        .as_ref()
+        .and_then(|_| agent.labels.get(TEAM_LABEL));
     granted.cloned().into_iter().collect()
 }
 
@@ -84,14 +86,13 @@ impl Service {
         self.add_owners(run, owners)
     }
 
-    /// Gives a run to the teams of the agents that it is about to reserve, too.
-    pub(super) fn own_by_agents(
+    /// Gives a run to the teams of the agents that it is about to target, too.
+    pub(super) fn own_by_agents<'a>(
         &self,
         run: &str,
-        agents: &BTreeMap<String, Labels>,
+        agents: impl IntoIterator<Item = &'a String>,
     ) -> Result<(), StoreError> {
-        let teams = agents.values().filter_map(|labels| labels.get(TEAM_LABEL));
-        self.add_owners(run, teams.cloned().collect())
+        self.add_owners(run, self.fleet.teams_of(agents))
     }
 
     fn add_owners(&self, run: &str, more: TeamSet) -> Result<(), StoreError> {

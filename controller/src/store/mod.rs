@@ -75,6 +75,36 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::Conflict`]: its id is taken. [`StoreErrorKind::NotThere`]: there is no such version of its experiment.
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError>;
 
+    /// Opens a run that waits for approval.
+    ///
+    /// # Errors
+    /// As [`open_run`](Store::open_run).
+    fn open_waiting_run(&self, run: &NewRun, approval: &ApprovalRecord) -> Result<(), StoreError>;
+
+    /// The runs that wait for approval, earliest first.
+    ///
+    /// # Errors
+    /// The disk.
+    fn waiting_runs(&self) -> Result<Vec<WaitingRun>, StoreError>;
+
+    /// Replaces what a waiting run waits for: its plan has changed.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: it does not wait.
+    fn replace_approval(&self, approval: &ApprovalRecord) -> Result<(), StoreError>;
+
+    /// Ends a run's wait: from now on it is a run that started at this time. Of several callers at once, one gets it. None
+    /// if it does not wait, or if `fingerprint` is given and its plan is another one.
+    ///
+    /// # Errors
+    /// The disk.
+    fn take_waiting_run(
+        &self,
+        run: &str,
+        fingerprint: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Option<WaitingRun>, StoreError>;
+
     /// Appends an entry to the journal of an open run. Returns its number in the journal, from 1.
     ///
     /// # Errors
@@ -116,8 +146,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// The runs that are not closed, earliest first. After a start of the controller these are the ones that a crash
-    /// interrupted.
+    /// The runs that are not closed, except those that wait for approval, earliest first. After a start of the controller
+    /// these are the ones that a crash interrupted.
     ///
     /// # Errors
     /// The disk.

@@ -54,7 +54,9 @@ impl TestController {
         let service = Service::new(ServiceConfig {
             store: Arc::clone(&store) as Arc<dyn Store>,
             fleet: Arc::clone(&fleet),
-            policy: FleetPolicy::load(&file).unwrap(),
+            policy: FleetPolicy::load(&file, &["process-pause"]).unwrap(),
+            policy_file: Some(file),
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
             catalogue: Vec::new(),
             collector: None,

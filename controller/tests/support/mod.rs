@@ -10,7 +10,7 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
+    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report, Victim,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ pub struct Manners {
     pub no_effect: bool,
     /// Called on an injection.
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The victims that it names whenever it plans or injects.
+    pub victims: Option<Arc<dyn Fn() -> Vec<Victim> + Send + Sync>>,
     /// Labels that it has.
     pub labels: Vec<(String, String)>,
     /// What comes of each probe; whether the file is there, where nothing is said.
@@ -116,6 +118,7 @@ impl World {
             seed: 7,
             frequency: self.frequency,
             sha256: None,
+            approval: None,
             agent_pool: self.start().into(),
             journal: Box::new(JournalFile::open(path.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
@@ -273,7 +276,12 @@ pub async fn agent(
     }))
     .unwrap();
     let open: Arc<Mutex<Vec<String>>> = Arc::default();
-    let plan = PlanView {
+    let victims = manners.victims.clone();
+    let plan = move || PlanView {
+        victims: victims
+            .as_ref()
+            .map(|victims| victims())
+            .unwrap_or_default(),
         notes: vec!["nothing but a file".into()],
         ..PlanView::default()
     };
@@ -300,7 +308,7 @@ pub async fn agent(
                 }),
                 None => say.send(Report::Planned {
                     request,
-                    plan: plan.clone(),
+                    plan: plan(),
                 }),
             }),
             Command::Inject { request, injection } => {
@@ -324,7 +332,7 @@ pub async fn agent(
                 say.send(Report::Injected {
                     request,
                     injection: id.clone(),
-                    plan: plan.clone(),
+                    plan: plan(),
                 })
                 .ok();
                 let effect = Effect {

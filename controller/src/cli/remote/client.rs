@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// Sends a POST request with a body and waits for the whole answer.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// Sends a request within a runtime and waits for the whole answer. An answer without content is read as `null`.
-    pub(super) async fn request<T: DeserializeOwned>(
+    pub(in crate::cli) async fn request<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
@@ -286,6 +286,9 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
         if let Some(hint) = &problem.hint {
             message.push_str(&format!("\n    hint: {hint}"));
         }
+    }
+    if let Some(run) = &problem.run {
+        message.push_str(&format!("\nrun {run} is recorded as not started"));
     }
     if let Some(hint) = &problem.hint {
         message.push_str(&format!("\nhint: {hint}"));

@@ -129,7 +129,8 @@ pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, CommandFailu
     let path = format!("/api/v1/halt{}", query.unwrap_or_default());
     let status: HaltStatus = client.delete(&path)?;
     print_stderr(&match team {
-        None => "the halt is over: runs can start again; those that were stopped stay stopped\n".to_owned(),
+        None => "the halt is over: runs can start again; those that were stopped stay stopped\n"
+            .to_owned(),
         Some(team) => format!("the halt of team `{}` is over\n", escape(team)),
     });
     if status.halted && team.is_some() {

@@ -9,7 +9,7 @@ use super::follow::follow;
 use super::run_view;
 use super::{ControllerOptions, RemoteExperiment};
 use backburn::api::types::{
-    ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
+    ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
 use backburn_experiments::HumanDuration;
@@ -46,29 +46,46 @@ pub(in crate::cli) fn run(
         options
             .experiment
             .run(&client, options.seed, options.variables)?;
-    if let Some(ApprovalInfo { id, rule, .. }) = &started.approval {
-        print_stderr(&format!(
-            "the run waits for an approval, which the controller's rule `{rule}` requires\nhint: another person approves it with `backburn approve {id}`; then `backburn runs {id} --follow` shows it\n"
-        ));
-        match options.json {
-            true => print_json_line(&started),
-            false => print(&format!("{id}\n")),
+    if let Some(waiting) = &started.approval {
+        if !options.wait {
+            print_stderr(&waiting_message(waiting));
+            match options.json {
+                true => print_json_line(&started),
+                false => print(&format!("{}\n", waiting.id)),
+            }
+            return Ok((WAITING_FOR_APPROVAL, None));
         }
-        return Ok((WAITING_FOR_APPROVAL, None));
+        print_stderr(&format!(
+            "{}waiting for approval; Ctrl-C withdraws the run\n",
+            waiting_message(waiting)
+        ));
     }
-    let run = started.run.unwrap_or_default();
+    let approval = started.approval.map(|waiting| waiting.id);
+    let is_waiting = approval.is_some();
+    let run = started.run.or(approval).unwrap_or_default();
     if !options.wait {
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    print_stderr(&format!(
-        "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
-    ));
+    if !is_waiting {
+        print_stderr(&format!(
+            "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
+        ));
+    }
     let followed = watch(&client, &run, options.json, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
         None => (EXIT_INTERRUPTED, None),
     })
+}
+
+/// Says that a run waits for approval, and who can do what about it.
+fn waiting_message(waiting: &ApprovalInfo) -> String {
+    let (id, rule) = (&waiting.id, &waiting.rule);
+    format!(
+        "run {id} waits for an approval, which the controller's rule `{rule}` requires, until {}\nhint: another person looks at its plan with `backburn approvals {id}`, and approves it with `backburn approve {id}`; `backburn runs {id} --follow` follows it\n",
+        waiting.expires
+    )
 }
 
 /// What Ctrl-C does while a run is followed.
@@ -269,7 +286,10 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         return Ok(0);
     }
     let row = |run: RunInfo| {
-        let outcome = run.outcome.unwrap_or_else(|| "open".into());
+        let outcome = run.outcome.unwrap_or_else(|| match run.state.as_str() {
+            "waiting-for-approval" => "waiting for approval".into(),
+            _ => "open".into(),
+        });
         [
             run.id,
             outcome,
@@ -311,57 +331,5 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> 
         true => "the run is being stopped; its faults are reverted first\n",
         false => "the run was already over\n",
     });
-    Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApprovalsCommand {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approvals`.
-pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let approvals: Vec<ApprovalInfo> = client.get("/api/v1/approvals")?;
-    if command.json {
-        print_json(&approvals);
-        return Ok(0);
-    }
-    let row = |approval: ApprovalInfo| {
-        [
-            approval.id,
-            approval.experiment,
-            approval.who,
-            approval.rule,
-            approval.at,
-        ]
-    };
-    print_table(
-        ["RUN", "EXPERIMENT", "WHO", "RULE", "REQUESTED"],
-        approvals.into_iter().map(row),
-        "no runs wait for approval",
-    );
-    Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApproveCommand {
-    /// Id of the run, as `backburn approvals` shows it
-    #[arg(value_name = "ID")]
-    id: String,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approve`.
-pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let path = format!("/api/v1/approvals/{}", command.id);
-    let started: ApprovedRun = runtime()?.block_on(client.request("POST", &path, None))?;
-    print(&format!("{}\n", started.run));
     Ok(0)
 }

@@ -1,5 +1,6 @@
 //! A store in SQLite on a local disk: one thread writes, and any number of threads read.
 
+mod approvals;
 mod audit;
 mod codec;
 mod credentials;
@@ -15,10 +16,9 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification, EnrolledAgent,
-    ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun, NumberedEvent,
-    OwnedKind,
-    PutResult, RunEnd, RunFilter, RunRecord,
+    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
+    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
+    NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
@@ -180,6 +180,37 @@ impl Store for SqliteStore {
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let run = run.clone();
         self.write("open a run", move |connection| runs::open(connection, &run))
+    }
+
+    fn open_waiting_run(&self, run: &NewRun, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let (run, approval) = (run.clone(), approval.clone());
+        self.write("open a run that waits for approval", move |connection| {
+            runs::open(connection, &run)?;
+            approvals::put(connection, &approval)
+        })
+    }
+
+    fn waiting_runs(&self) -> Result<Vec<WaitingRun>, StoreError> {
+        self.read("list the runs that wait for approval", approvals::list)
+    }
+
+    fn replace_approval(&self, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let approval = approval.clone();
+        self.write("replace the plan of a waiting run", move |connection| {
+            approvals::replace(connection, &approval)
+        })
+    }
+
+    fn take_waiting_run(
+        &self,
+        run: &str,
+        fingerprint: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Option<WaitingRun>, StoreError> {
+        let (run, fingerprint) = (run.to_owned(), fingerprint.map(str::to_owned));
+        self.write("end a run's wait for approval", move |connection| {
+            approvals::take(connection, &run, fingerprint.as_deref(), at)
+        })
     }
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {

@@ -13,7 +13,12 @@ pub(super) fn put(
     teams: &BTreeSet<String>,
 ) -> Result<(), StoreError> {
     let statement = "INSERT OR REPLACE INTO owners (what, id, teams) VALUES (?1, ?2, ?3)";
-    change(connection, statement, params![word(&kind)?, id, json(teams)?]).map(|_| ())
+    change(
+        connection,
+        statement,
+        params![word(&kind)?, id, json(teams)?],
+    )
+    .map(|_| ())
 }
 
 pub(super) fn get(
@@ -22,6 +27,8 @@ pub(super) fn get(
     id: &str,
 ) -> Result<BTreeSet<String>, StoreError> {
     let query = "SELECT teams FROM owners WHERE what = ?1 AND id = ?2";
-    let teams = one(connection, query, params![word(&kind)?, id], |row| from_json(row, "teams"))?;
+    let teams = one(connection, query, params![word(&kind)?, id], |row| {
+        from_json(row, "teams")
+    })?;
     Ok(teams.unwrap_or_default())
 }

@@ -8,7 +8,11 @@ const STEPS: &[&str] = &[
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
-    include_str!("4.sql"),
+    concat!(
+        include_str!("4.sql"),
+        include_str!("approvals_of_version_1.sql")
+    ),
+    include_str!("5.sql"),
 ];
 
 /// Marks the file as a store of Backburn: `BkBn`.

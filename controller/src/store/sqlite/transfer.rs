@@ -17,6 +17,8 @@ use std::io::{BufRead, Write};
 const HEADER: &str = "backburn-export";
 /// The kind of the last line.
 const END: &str = "end";
+/// Moves the pending approvals that an export of version 1 has in a setting to their table.
+const APPROVALS_OF_VERSION_1: &str = include_str!("approvals_of_version_1.sql");
 /// The most problems that are reported.
 const MAX_PROBLEMS: usize = 100;
 
@@ -83,6 +85,25 @@ const TABLES: &[ExportTable] = &[
             FROM runs ORDER BY number",
         insert: "INSERT INTO runs (id, experiment, version, title, seed, who, because, started, ended, \
             outcome, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    },
+    ExportTable {
+        kind: "approval",
+        columns: &[
+            ("run", Column::Text, false),
+            ("person", Column::Text, false),
+            ("rule", Column::Text, false),
+            (
+                "variables",
+                Column::Json(json::<serde_json::Map<String, serde_json::Value>>),
+                false,
+            ),
+            ("plan", Column::Json(json::<serde_json::Value>), true),
+            ("fingerprint", Column::Hash, true),
+            ("expires", Column::Time, false),
+        ],
+        select: "SELECT run, person, rule, variables, plan, fingerprint, expires FROM approvals ORDER BY run",
+        insert: "INSERT INTO approvals (run, person, rule, variables, plan, fingerprint, expires) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     },
     ExportTable {
         kind: "event",
@@ -268,6 +289,7 @@ pub(super) fn import(
     if import.problems.is_empty() {
         import.check_gaps()?;
         import.check_audit_log()?;
+        (transaction.execute_batch(APPROVALS_OF_VERSION_1)).map_err(StoreError::from)?;
     }
     let (problems, records) = (import.problems, import.records);
     if !problems.is_empty() {
