@@ -73,6 +73,10 @@ impl World {
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: run.into(),
             seed: 7,
             frequency: HumanDuration::millis(20),

@@ -13,7 +13,7 @@ use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
 use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
-use crate::store::{self, ExperimentRef, OwnedKind, Role, Trigger};
+use crate::store::{self, ExperimentRef, OwnedKind, Role, Trigger, put_secrets_back, take_secrets};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -106,16 +106,21 @@ pub async fn put(
     };
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
-        service
-            .load_experiment(&document, &Map::new())
-            .map_err(ApiProblem::invalid)?;
         let store = service.store();
         claim_experiment(&service, &who, &name)?;
-        let before = match store.experiment(&name, None) {
+        let before = match store.experiment_with_secrets(&name, None) {
             Ok(before) => Some(before.document),
             Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
             Err(error) => return Err(error.into()),
         };
+        // A placeholder, as documents are shown with, stands for the secret that is stored already.
+        let before = before.map(|mut before| {
+            put_secrets_back(&mut document, &take_secrets(&mut before));
+            before
+        });
+        service
+            .load_experiment(&document, &Map::new())
+            .map_err(ApiProblem::invalid)?;
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
         let is_scheduled = document.get("schedule").is_some();
         let takes_over = is_scheduled && !service.owns_schedule(&name, &who)?;
@@ -196,7 +201,7 @@ async fn run_request(
 ) -> Result<RunSpec, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
-    let kept = blocking(move || store.experiment(&name, version)).await?;
+    let kept = blocking(move || store.experiment_with_secrets(&name, version)).await?;
     Ok(RunSpec {
         document: RequestedDocument::Stored(kept.document),
         reference: Some(ExperimentRef {

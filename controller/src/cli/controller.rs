@@ -7,7 +7,7 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{AuditRecord, Hash, SqliteStore, Store};
+use backburn::store::{AuditRecord, Hash, SqliteStore, Store, StoreError, missing_secrets};
 use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How many experiments are read at a time.
+const EXPERIMENTS_PER_PAGE: u32 = 100;
 
 /// The default directory of the controller's data.
 const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
@@ -104,6 +107,9 @@ pub(super) struct ExportCommand {
     /// File to write; `-` is standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
+    /// Export the secrets that stored experiments write out as well; without them, such experiments must be applied again after an import
+    #[arg(long)]
+    with_secrets: bool,
     #[command(flatten)]
     data: DataOptions,
 }
@@ -451,12 +457,16 @@ fn default_names() -> Vec<String> {
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
     audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
+    let write = |out: &mut dyn Write| match command.with_secrets {
+        true => store.export_with_secrets(out),
+        false => store.export(out),
+    };
     let unwritten = |error: std::io::Error| {
         CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
     if command.file == Path::new("-") {
         let mut out = std::io::stdout().lock();
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     } else {
         // The export holds hashes of tokens and the output of probes.
@@ -465,7 +475,7 @@ pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&command.file).map_err(unwritten)?;
         let mut out = std::io::BufWriter::new(file);
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     }
     Ok(0)
@@ -489,5 +499,29 @@ pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
         json!({"file": command.file, "records": count}),
     )?;
     print_stderr(&format!("{count} records imported\n"));
+    print_missing_secrets(store.as_ref()).map_err(|error| failed(&error))?;
     Ok(0)
+}
+
+/// Says which experiments have secrets that the store does not have.
+fn print_missing_secrets(store: &dyn Store) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.experiments(after.as_deref(), EXPERIMENTS_PER_PAGE)?;
+        for experiment in &page {
+            let name = &experiment.name;
+            let missing = missing_secrets(&store.experiment_with_secrets(name, None)?.document);
+            if !missing.is_empty() {
+                let places: Vec<&str> = missing.iter().map(|secret| secret.at.as_str()).collect();
+                print_stderr(&format!(
+                    "warning: experiment `{name}`: secrets are missing: {}; its runs are refused until it is applied again\n",
+                    places.join(", ")
+                ));
+            }
+        }
+        match page.last() {
+            Some(last) => after = Some(last.name.clone()),
+            None => return Ok(()),
+        }
+    }
 }

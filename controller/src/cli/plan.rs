@@ -102,8 +102,15 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
         .unwrap_or(DEFAULT_SAMPLING_INTERVAL);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.host.start()?;
+    let access = command.host.access()?;
     let preview = runtime()?
-        .block_on(runner::preview(&experiment, seed, frequency, start.into()))
+        .block_on(runner::preview(
+            &experiment,
+            seed,
+            frequency,
+            &access,
+            start.into(),
+        ))
         .map_err(|refusal| CommandFailure {
             code: Outcome::NotStarted.exit_code(),
             message: refusal.to_string(),

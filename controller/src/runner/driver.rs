@@ -99,6 +99,7 @@ impl Driver {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
                 redactor: experiment.redactor.clone(),
+                access: settings.access,
                 is_fleet,
                 ..ProbeContext::default()
             }),
@@ -184,8 +185,9 @@ impl Driver {
                 }
                 RunnerCommand::CheckPrograms => {
                     let (experiment, is_fleet) = (Arc::clone(&self.experiment), self.is_fleet);
+                    let environment = self.context.access.environment.clone();
                     self.tasks.spawn(async move {
-                        let missing = providers::missing(&experiment, is_fleet).await;
+                        let missing = providers::missing(&experiment, is_fleet, &environment).await;
                         RunnerEvent::ProgramsChecked(missing)
                     });
                 }

@@ -3,7 +3,7 @@
 use super::approval::PlanFingerprint;
 use super::selection::{Selection, has_fault, select};
 use crate::agent_pool::AgentPool;
-use crate::providers;
+use crate::providers::{self, HostAccess};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::forecast::{ExpectedSamples, expected_samples, warnings};
 use backburn_experiments::wire::{PlanView, Refusal};
@@ -58,6 +58,7 @@ pub async fn preview(
     experiment: &Experiment,
     seed: u64,
     frequency: HumanDuration,
+    access: &HostAccess,
     mut agent_pool: AgentPool,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
@@ -66,7 +67,7 @@ pub async fn preview(
         expected.probe = experiment.redactor.text(&expected.probe).into_owned();
     }
     let warnings = warnings(experiment);
-    let missing = providers::missing(experiment, agent_pool.is_fleet()).await;
+    let missing = providers::missing(experiment, agent_pool.is_fleet(), &access.environment).await;
     if !has_fault(experiment) {
         return Ok(Preview {
             agents: Vec::new(),

@@ -6,9 +6,7 @@ use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service};
 use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;
 use crate::runner::{self, Preview, RunApproval};
-use crate::store::{
-    ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
-};
+use crate::store::{ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun};
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::wire::Refusal;
 use jiff::{SignedDuration, Timestamp};
@@ -82,9 +80,16 @@ impl Service {
         spec: &RunSpec,
         experiment: &Experiment,
     ) -> Result<(Value, String), RunStartError> {
-        let reservation = Reservation::new(Arc::clone(&self.fleet), run).within(&spec.teams);
-        let pool = AgentPool::Fleet(reservation);
-        let preview = runner::preview(experiment, seed, check::DEFAULT_SAMPLING_INTERVAL, pool);
+        let pool =
+            AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run).within(&spec.teams));
+        let access = self.policy().host_access();
+        let preview = runner::preview(
+            experiment,
+            seed,
+            check::DEFAULT_SAMPLING_INTERVAL,
+            &access,
+            pool,
+        );
         let preview = on_own_thread(preview)?;
         let refused = preview.injections.iter().find_map(|injection| {
             let refusal = injection.refusal.as_ref()?;
@@ -205,7 +210,7 @@ impl Service {
         };
         let kept = self
             .store
-            .experiment(&reference.name, Some(reference.version))?;
+            .experiment_with_secrets(&reference.name, Some(reference.version))?;
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document),
             reference: Some(reference.clone()),

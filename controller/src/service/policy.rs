@@ -1,9 +1,12 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
+use crate::providers::{EnvironmentAccess, HostAccess};
 use super::RunLoad;
 use backburn_experiments::check::Experiment;
+use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::document::{LabelMatch, Window};
+use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::problem::nearest;
 use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
@@ -14,15 +17,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the controller's owner allows. Without a policy file, everything is allowed that uses nothing of the controller's own host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Policy")]
 pub struct FleetPolicy {
-    /// Whether experiments may run programs on the controller's host: `process` and `python` providers without `from`.
+    /// Whether experiments may run programs on the controller's host, by `process` and `python` providers without `from`: `true`, or a list of
+    /// the only programs, which excludes `python`. An entry of the list is an absolute path, or has the arguments as well:
+    /// `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: false.
     #[serde(default)]
-    pub allow_programs: bool,
+    pub allow_programs: ProgramPermission,
+    /// The environment of these programs: `PATH`, and what stands here. Nothing else of the controller's own environment is passed on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub program_environment: ProgramEnvironment,
+    /// The only destinations that `http`, `tcp`, `dns` and `prometheus` providers on the controller's host may connect to: hosts,
+    /// `*.example.com`, addresses and networks such as `10.0.0.0/8`, with `:PORT` or without; `*` is every host. Default: all but
+    /// link-local and metadata addresses, which must stand here as addresses or networks of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_http: Option<Vec<Destination>>,
+    /// Destinations that these providers may not connect to, whatever `allow-http` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_http: Vec<Destination>,
     /// The variables of the controller's environment that experiments may read. A `*` at the end matches anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<String>,
@@ -32,6 +49,26 @@ pub struct FleetPolicy {
     /// Limits for some agents or for all. Every rule that applies to a run must allow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
+}
+
+/// Which programs experiments may run on the controller's host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ProgramPermission {
+    /// All of them, or none.
+    All(bool),
+    /// Only these.
+    Only(Vec<AllowedProgram>),
+}
+
+impl Default for ProgramPermission {
+    fn default() -> Self {
+        ProgramPermission::All(false)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A limit on runs that target certain agents.
@@ -181,7 +218,22 @@ impl FleetPolicy {
             return Err(problems);
         }
         let policy: FleetPolicy = serde_json::from_value(value).map_err(unread)?;
-        let mut problems = Vec::new();
+        let mut problems = policy.program_environment.problems("$.program-environment");
+        if let ProgramPermission::Only(programs) = &policy.allow_programs {
+            for (index, program) in programs.iter().enumerate() {
+                let at = format!("$.allow-programs[{index}]");
+                problems.extend(match program.program().starts_with('/') {
+                    true => None,
+                    false => Some(
+                        Problem::new(
+                            at,
+                            format!("`{}` is not an absolute path", program.program()),
+                        )
+                        .hint("give e.g. `/usr/bin/redis-cli`"),
+                    ),
+                });
+            }
+        }
         for (index, rule) in policy.rules.iter().enumerate() {
             let found = rule.quiet().err().unwrap_or_default();
             problems.extend(found.into_iter().map(|mut problem| {
@@ -192,6 +244,17 @@ impl FleetPolicy {
         match problems.is_empty() {
             true => Ok(policy),
             false => Err(problems),
+        }
+    }
+
+    /// What probes may use of the controller's host.
+    pub fn host_access(&self) -> HostAccess {
+        HostAccess {
+            environment: EnvironmentAccess::Policy(Arc::new(self.program_environment.clone())),
+            destinations: Arc::new(DestinationRules {
+                allow: self.allow_http.clone(),
+                deny: self.deny_http.clone(),
+            }),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun};
+use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::labels::Labels;
@@ -116,9 +116,10 @@ impl Service {
         document: &Value,
         variables: &Map<String, Value>,
     ) -> Result<Experiment, Vec<Problem>> {
-        let chosen = substitute::chosen_sources(document, variables);
-        if !chosen.is_empty() {
-            return Err(chosen);
+        let mut problems = missing_secrets(document);
+        problems.extend(substitute::chosen_sources(document, variables));
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let secrets = Map::new();
         let policy = self.policy();
@@ -172,10 +173,8 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems = match self.policy().allow_programs {
-            true => Vec::new(),
-            false => local_program_policy::problems(&experiment),
-        };
+        let problems =
+            local_program_policy::problems(&experiment, &self.policy().allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -387,6 +386,7 @@ impl Service {
             seed,
             frequency: check::DEFAULT_SAMPLING_INTERVAL,
             sha256: spec.document.sha256(),
+            access: self.policy().host_access(),
             approval,
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
@@ -546,6 +546,7 @@ impl Service {
             &experiment,
             seed,
             check::DEFAULT_SAMPLING_INTERVAL,
+            &self.policy().host_access(),
             AgentPool::Fleet(reservation),
         )
         .await?;

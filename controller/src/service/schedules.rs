@@ -476,6 +476,14 @@ impl Service {
         self: &Arc<Self>,
         kept: &ExperimentRecord,
     ) -> Result<String, Option<(Option<String>, String)>> {
+        let (store, name, version) = (Arc::clone(&self.store), kept.name.clone(), kept.version);
+        let read = move || store.experiment_with_secrets(&name, Some(version));
+        let kept = match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(error)) => return Err(Some(told(error.into()))),
+            Err(error) => return Err(Some((None, error.to_string()))),
+        };
+        let kept = &kept;
         let (service, experiment) = (Arc::clone(self), kept.clone());
         let spec = tokio::task::spawn_blocking(move || service.scheduled_spec(&experiment)).await;
         let spec = match spec {
@@ -584,6 +592,7 @@ impl Service {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
             redactor: experiment.redactor.clone(),
+            access: self.policy().host_access(),
             ..ProbeContext::default()
         };
         let value = match measure(&guard.provider, guard.timeout, &context).await {

@@ -9,12 +9,14 @@ mod error;
 mod export;
 mod records;
 mod sqlite;
+mod stored_secrets;
 
 pub use audit::{AuditLinesError, verify_lines as verify_audit_lines};
 pub use error::{StoreError, StoreErrorKind};
 pub use export::{FORMAT, ImportError, LineProblem};
 pub use records::*;
 pub use sqlite::SqliteStore;
+pub use stored_secrets::{StoredSecrets, missing_secrets, put_secrets_back, take_secrets};
 
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
@@ -29,7 +31,8 @@ use std::io::{BufRead, Write};
 /// later ones from succeeding.
 pub trait Store: Send + Sync {
     /// Stores a document under a name. The same text, apart from white space, makes no new version. The order of an object's
-    /// keys counts, because a process's arguments may be given as an object.
+    /// keys counts, because a process's arguments may be given as an object. Secrets that the document writes out are stored apart;
+    /// a document that differs in nothing but a secret makes a new version.
     ///
     /// # Errors
     /// The disk.
@@ -41,11 +44,22 @@ pub trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<PutResult, StoreError>;
 
-    /// An experiment, in this version or in the latest.
+    /// An experiment, in this version or in the latest. Placeholders stand for its secrets.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none of this name or version, or this version (or the latest) removed it.
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError>;
+
+    /// The same, with its secrets in their places, for running it. Those that the store does not have are left out: see
+    /// [`missing_secrets`].
+    ///
+    /// # Errors
+    /// As [`experiment`](Store::experiment).
+    fn experiment_with_secrets(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<ExperimentRecord, StoreError>;
 
     /// The latest versions of experiments that were not removed, by name, after the name `after`, at most `limit`.
     ///
@@ -293,11 +307,17 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError>;
 
-    /// Exports everything, as of one moment, as lines of JSON.
+    /// Exports everything but the secrets that experiments write out, as of one moment, as lines of JSON.
     ///
     /// # Errors
     /// The disk; [`StoreErrorKind::Io`] if writing to `to` fails.
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError>;
+
+    /// The same, with the secrets that experiments write out.
+    ///
+    /// # Errors
+    /// As [`export`](Store::export).
+    fn export_with_secrets(&self, to: &mut dyn Write) -> Result<(), StoreError>;
 
     /// Imports an export, all or nothing. Returns the number of its records.
     ///

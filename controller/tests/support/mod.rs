@@ -114,6 +114,10 @@ impl World {
         let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,

@@ -15,7 +15,7 @@ pub struct ExperimentInfo {
     pub name: String,
     /// The version of the document, counted from 1.
     pub version: u64,
-    /// The experiment document.
+    /// The experiment document. In the places of secrets that it writes out stands `{"type": "stored"}`.
     pub document: Value,
     /// The name of the token that stored this version.
     pub who: String,

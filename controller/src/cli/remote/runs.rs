@@ -1,10 +1,11 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::progress::{OutputStyle, ProgressThread};
+use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::super::{default_state, history, report};
-use super::client::{Client, to_json};
+use super::client::{Client, path_segment, to_json};
 use super::follow::follow;
 use super::run_view;
 use super::{ControllerOptions, RemoteExperiment};
@@ -12,11 +13,9 @@ use backburn::api::types::{
     ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
-use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What to run on a fleet, and how.
@@ -88,7 +87,7 @@ fn waiting_message(waiting: &ApprovalInfo) -> String {
     )
 }
 
-/// What Ctrl-C does while a run is followed.
+/// What Ctrl-C, SIGTERM and SIGHUP do while a run is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnInterrupt {
     /// It stops the run, which the same command has started.
@@ -111,11 +110,13 @@ fn watch(
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
     };
-    let progress = ProgressThread::start(style, BTreeMap::<String, HumanDuration>::new());
+    let progress = ProgressThread::start(style);
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
     let mut fold = Run::default();
     let followed = runtime()?.block_on(async {
+        let mut signals = RunSignals::listen()
+            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let followed = follow(client, run, |entry| {
             // The events of another version's controller may not fold here; its own verdict counts.
             fold.apply(&entry).ok();
@@ -125,18 +126,17 @@ fn watch(
         loop {
             tokio::select! {
                 closed = followed.as_mut() => return closed.map(Some),
-                signal = tokio::signal::ctrl_c() => {
-                    if on_interrupt == OnInterrupt::Detach {
-                        return Ok(None);
-                    }
-                    if signal.is_ok() {
-                        warn("SIGINT: stopping the run; its faults are reverted first".into());
+                signal = signals.next() => match signal {
+                    RunSignal::Ignored(name) => warn(signals::ignored(name)),
+                    RunSignal::End(_) if on_interrupt == OnInterrupt::Detach => return Ok(None),
+                    RunSignal::End(name) => {
+                        warn(format!("{name}: stopping the run; its faults are reverted first"));
                         let path = format!("/api/v1/runs/{run}/stop");
-                        let request = StopRequest { why: Some("SIGINT received".into()) };
+                        let request = StopRequest { why: Some(format!("{name} received")) };
                         let _result: StopResult =
                             client.request("POST", &path, Some(to_json(&request)?)).await?;
                     }
-                }
+                },
             }
         }
     });
@@ -264,7 +264,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
-        let run: RunInfo = client.get(&format!("/api/v1/runs/{run}"))?;
+        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", path_segment(run)))?;
         match command.json {
             true => print_json(&run),
             false => run_view::print_run(&client, run)?,
@@ -277,7 +277,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         ("outcome", &command.outcome),
     ] {
         if let Some(value) = value {
-            path.push_str(&format!("&{key}={value}"));
+            path.push_str(&format!("&{key}={}", path_segment(value)));
         }
     }
     let runs: Vec<RunInfo> = client.get(&path)?;

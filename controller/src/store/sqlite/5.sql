@@ -1,8 +1,9 @@
--- Experiments and runs belong to teams.
+-- Version 5: secrets that documents write out are stored apart from them. Stored documents are separated when this step runs.
 
-CREATE TABLE owners (
-    what TEXT NOT NULL, -- experiment or run
-    id TEXT NOT NULL,
-    teams TEXT NOT NULL, -- JSON
-    PRIMARY KEY (what, id)
-) STRICT, WITHOUT ROWID;
+CREATE TABLE experiment_secrets (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    secrets TEXT NOT NULL, -- JSON: each secret by the JSON path of its place
+    PRIMARY KEY (name, version),
+    FOREIGN KEY (name, version) REFERENCES experiments (name, version)
+) STRICT;

@@ -20,6 +20,7 @@ use super::records::{
     EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
     NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
+use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use open::StoreFolder;
@@ -142,15 +143,27 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<PutResult, StoreError> {
         let (name, who) = (name.to_owned(), who.to_owned());
-        let document = codec::json(document)?;
+        let mut document = document.clone();
+        let secrets = take_secrets(&mut document);
+        let document = codec::json(&document)?;
         self.write("put an experiment", move |connection| {
-            experiments::put(connection, &name, &document, &who, at)
+            experiments::put(connection, &name, (&document, &secrets), &who, at)
         })
     }
 
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
+        })
+    }
+
+    fn experiment_with_secrets(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<ExperimentRecord, StoreError> {
+        self.read("read an experiment", |connection| {
+            experiments::with_secrets(connection, name, version)
         })
     }
 
@@ -415,7 +428,13 @@ impl Store for SqliteStore {
 
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError> {
         self.read("export the store", |connection| {
-            transfer::export(connection, to)
+            transfer::export(connection, to, false)
+        })
+    }
+
+    fn export_with_secrets(&self, to: &mut dyn Write) -> Result<(), StoreError> {
+        self.read("export the store", |connection| {
+            transfer::export(connection, to, true)
         })
     }
 

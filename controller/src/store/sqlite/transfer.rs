@@ -1,9 +1,11 @@
 //! Export and import, by one list of the tables. JSON is exported and imported as the text that is stored, so that the
 //! export of an import has the same bytes.
 
+use super::experiments;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
 use crate::store::records::{Hash, OwnedKind, Role, TokenOrigin, Trigger};
+use crate::store::stored_secrets::StoredSecrets;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
@@ -17,6 +19,8 @@ use std::io::{BufRead, Write};
 const HEADER: &str = "backburn-export";
 /// The kind of the last line.
 const END: &str = "end";
+/// The kind of the secrets of an experiment, which an export has only where they are asked for.
+const SECRETS: &str = "experiment-secrets";
 /// Moves the pending approvals that an export of version 1 has in a setting to their table.
 const APPROVALS_OF_VERSION_1: &str = include_str!("approvals_of_version_1.sql");
 /// The most problems that are reported.
@@ -65,6 +69,16 @@ const TABLES: &[ExportTable] = &[
         ],
         select: "SELECT name, version, document, who, at FROM experiments ORDER BY name, version",
         insert: "INSERT INTO experiments (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    },
+    ExportTable {
+        kind: SECRETS,
+        columns: &[
+            ("name", Column::Text, false),
+            ("version", Column::Number, false),
+            ("secrets", Column::Json(json::<StoredSecrets>), false),
+        ],
+        select: "SELECT name, version, secrets FROM experiment_secrets ORDER BY name, version",
+        insert: "INSERT INTO experiment_secrets (name, version, secrets) VALUES (?1, ?2, ?3)",
     },
     ExportTable {
         kind: "run",
@@ -208,14 +222,21 @@ const TABLES: &[ExportTable] = &[
 ];
 
 /// Writes everything. The caller has begun to read, so that it is of one moment.
-pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), StoreError> {
+pub(super) fn export(
+    connection: &Connection,
+    to: &mut dyn Write,
+    with_secrets: bool,
+) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| {
         StoreError::new(StoreErrorKind::Io, "the export can't be written").caused_by(error)
     };
     writeln!(to, r#"{{"kind":"{HEADER}","format":{FORMAT}}}"#).map_err(unwritten)?;
     let mut records = 0_u64;
     let mut line = String::new();
-    for table in TABLES {
+    let tables = TABLES
+        .iter()
+        .filter(|table| with_secrets || table.kind != SECRETS);
+    for table in tables {
         let mut statement = connection.prepare(table.select)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -289,6 +310,8 @@ pub(super) fn import(
     if import.problems.is_empty() {
         import.check_gaps()?;
         import.check_audit_log()?;
+        // An export of an earlier version has them in its documents.
+        experiments::separate_secrets(&transaction)?;
         (transaction.execute_batch(APPROVALS_OF_VERSION_1)).map_err(StoreError::from)?;
     }
     let (problems, records) = (import.problems, import.records);
