@@ -80,6 +80,7 @@ impl Server {
             tokio::spawn(Arc::clone(&service).keep_membership(records));
         }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
         tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
@@ -133,6 +134,7 @@ impl Server {
             }
         }
         schedules.abort();
+        rules.abort();
         // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);

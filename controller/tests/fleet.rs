@@ -73,10 +73,15 @@ impl World {
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: run.into(),
             seed: 7,
             frequency: HumanDuration::millis(20),
             sha256: None,
+            approval: None,
             agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {

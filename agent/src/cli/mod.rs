@@ -88,7 +88,8 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     });
     let format = format.unwrap_or_else(LogFormat::from_environment);
     log_to_stderr(tracing::Level::WARN, format);
-    match dispatch(&matches, invocation) {
+    let revert = revert_command(&matches, &invocation);
+    match dispatch(&matches, invocation, &revert) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),
         Err(CommandError::Refused(refusal)) => {
             print_error(format, &refusal.to_string());
@@ -103,9 +104,35 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(exit_code::INVALID)
         }
         Err(CommandError::Owed(owed)) => {
-            output::owed(&owed);
+            output::owed(&owed, &revert);
             ExitCode::from(exit_code::NOT_CLEAN)
         }
+    }
+}
+
+/// The command that reverts everything that is owed in the state folder of these arguments. A folder other than the default one
+/// is named, since `sudo` passes no variables on.
+fn revert_command(matches: &ArgMatches, invocation: &Invocation) -> String {
+    let sudo = match rustix::process::geteuid().is_root() {
+        true => "sudo ",
+        false => "",
+    };
+    let arguments = matches.subcommand().map(|(_, arguments)| arguments);
+    let given = arguments.and_then(|arguments| arguments.try_get_one::<PathBuf>("state").ok()?);
+    let state = given
+        .filter(|given| default_state().is_ok_and(|usual| usual != **given))
+        .map(|given| std::path::absolute(given).unwrap_or_else(|_| given.clone()))
+        .map(|given| format!(" --state {}", quoted(&given.display().to_string())));
+    let program = program_name(invocation);
+    format!("{sudo}{program} revert --all{}", state.unwrap_or_default())
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -251,7 +278,11 @@ fn full_command(name: String) -> Command {
         .subcommands(shell_commands)
 }
 
-fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandError> {
+fn dispatch(
+    matches: &ArgMatches,
+    invocation: Invocation,
+    revert_by: &str,
+) -> Result<u8, CommandError> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(exit_code::INVALID);
     };
@@ -334,9 +365,9 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             policy()?;
             let request = fault_flags::read(matches, None)?;
             let passed = serve_arguments(matches, &state, policy_path.as_deref());
-            inject::run(&request, &state, &invocation, &passed)
+            inject::run(&request, &state, &invocation, &passed, revert_by)
         }
-        "status" => status::status(&open_host_and_ledger(&state, invocation)?, json),
+        "status" => status::status(&open_host_and_ledger(&state, invocation)?, json, revert_by),
         "revert" => {
             let (host, ledger) = open_host_and_ledger(&state, invocation)?;
             let named: Option<Vec<&String>> = matches

@@ -32,9 +32,9 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
+        person: who.person.clone(),
+        teams: who.teams.clone(),
         because: Trigger::Asked,
-        approved_by: None,
-        id: None,
     }
 }
 

@@ -19,6 +19,7 @@ mod request;
 mod runs;
 mod schedules;
 mod stream;
+mod teams;
 mod tokens;
 pub mod types;
 
@@ -184,8 +185,12 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))
         .routes(routes!(runs::approvals))
-        .routes(routes!(runs::approve))
+        .routes(routes!(runs::approval, runs::approve))
+        .routes(routes!(runs::reject))
+        .routes(routes!(runs::withdraw))
         .routes(routes!(schedules::list))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
         .routes(routes!(halt::state, halt::halt, halt::resume))
         .routes(routes!(agents::list))
         .routes(routes!(agents::get, agents::revoke))

@@ -25,6 +25,9 @@ const EVENTS_PER_READ: u32 = 200;
 /// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How often it is checked whether a run that waits for approval has started.
+const APPROVAL_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Where to begin in the journal.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -164,6 +167,11 @@ impl Follower {
                         Err(_) => self.checked = Instant::now(),
                     }
                 },
+                None if kept.waiting => {
+                    // Subscribed before the next read, so that no event is missed once it has started.
+                    tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
+                    self.changes = self.api.service.follow(&self.run);
+                }
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }

@@ -7,7 +7,7 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{AuditRecord, Hash, SqliteStore, Store};
+use backburn::store::{AuditRecord, Hash, SqliteStore, Store, StoreError, missing_secrets};
 use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
@@ -17,9 +17,12 @@ use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How many experiments are read at a time.
+const EXPERIMENTS_PER_PAGE: u32 = 100;
 
 /// The default directory of the controller's data.
 const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
@@ -73,6 +76,9 @@ struct DaemonOptions {
     /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
     keep_runs_for: Option<HumanDuration>,
+    /// How long a run waits for approval before it ends as not started
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_APPROVAL_EXPIRES", default_value = "24h", value_parser = approval_expires)]
+    approval_expires: HumanDuration,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -101,6 +107,9 @@ pub(super) struct ExportCommand {
     /// File to write; `-` is standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
+    /// Export the secrets that stored experiments write out as well; without them, such experiments must be applied again after an import
+    #[arg(long)]
+    with_secrets: bool,
     #[command(flatten)]
     data: DataOptions,
 }
@@ -119,6 +128,14 @@ fn lease(text: &str) -> Result<HumanDuration, String> {
     match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease must be from 3 seconds to 10 minutes".into()),
+    }
+}
+
+fn approval_expires(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match (HumanDuration::seconds(1)..=HumanDuration::seconds(365 * 86_400)).contains(&span) {
+        true => Ok(span),
+        false => Err("a run may wait for approval from 1 second to a year".into()),
     }
 }
 
@@ -231,14 +248,21 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let no_signals =
         |error: std::io::Error| CommandFailure::invalid(format!("cannot receive signals: {error}"));
     let ending = ending(command.log_format).map_err(no_signals)?;
-    spawn_reloads().map_err(no_signals)?;
+    let reloaded = Arc::new(OnceLock::new());
+    spawn_reloads(Arc::clone(&reloaded)).map_err(no_signals)?;
     drop(entered);
     raise_limit();
     let store = command.data.store()?;
     let authority = CertificateAuthority::open(&command.data.data.join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
+    let catalogue: Vec<_> = (backburn_agent::faults::FAULTS.iter())
+        .map(backburn_agent::faults::Fault::describe)
+        .collect();
     let policy = match &command.policy {
-        Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
+        Some(path) => {
+            let faults: Vec<&str> = catalogue.iter().map(|fault| fault.name.as_str()).collect();
+            FleetPolicy::load(path, &faults).map_err(|error| failed(&error))?
+        }
         None => FleetPolicy::default(),
     };
     let policy_file = command.policy.as_deref().map(file_and_hash);
@@ -251,14 +275,15 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         store,
         fleet,
         policy,
+        policy_file: command.policy.clone(),
+        approval_expires: command.approval_expires,
         check: Box::new(super::experiment_source::check_with),
-        catalogue: backburn_agent::faults::FAULTS
-            .iter()
-            .map(backburn_agent::faults::Fault::describe)
-            .collect(),
+        catalogue,
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
+    service.check_policy_tokens().map_err(|error| failed(&error))?;
+    reloaded.set(Arc::clone(&service)).ok();
     let names = match command.names.is_empty() {
         false => command.names.clone(),
         true => default_names(),
@@ -369,8 +394,9 @@ fn raise_limit() {
     }
 }
 
-/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing.
-fn spawn_reloads() -> std::io::Result<()> {
+/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing. Before the
+/// service is there, nothing can be reloaded yet: what is loaded is new.
+fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
     let mut second = signal(SignalKind::user_defined2())?;
@@ -379,6 +405,10 @@ fn spawn_reloads() -> std::io::Result<()> {
             let ignored = tokio::select! {
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reloading");
+                    if let Some(service) = service.get().map(Arc::clone) {
+                        // The service itself logs what came of it.
+                        tokio::task::spawn_blocking(move || service.reload_policy().ok()).await.ok();
+                    }
                     continue;
                 }
                 _ = first.recv() => "SIGUSR1",
@@ -427,12 +457,16 @@ fn default_names() -> Vec<String> {
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
     audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
+    let write = |out: &mut dyn Write| match command.with_secrets {
+        true => store.export_with_secrets(out),
+        false => store.export(out),
+    };
     let unwritten = |error: std::io::Error| {
         CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
     if command.file == Path::new("-") {
         let mut out = std::io::stdout().lock();
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     } else {
         // The export holds hashes of tokens and the output of probes.
@@ -441,7 +475,7 @@ pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&command.file).map_err(unwritten)?;
         let mut out = std::io::BufWriter::new(file);
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     }
     Ok(0)
@@ -465,5 +499,29 @@ pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
         json!({"file": command.file, "records": count}),
     )?;
     print_stderr(&format!("{count} records imported\n"));
+    print_missing_secrets(store.as_ref()).map_err(|error| failed(&error))?;
     Ok(0)
+}
+
+/// Says which experiments have secrets that the store does not have.
+fn print_missing_secrets(store: &dyn Store) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.experiments(after.as_deref(), EXPERIMENTS_PER_PAGE)?;
+        for experiment in &page {
+            let name = &experiment.name;
+            let missing = missing_secrets(&store.experiment_with_secrets(name, None)?.document);
+            if !missing.is_empty() {
+                let places: Vec<&str> = missing.iter().map(|secret| secret.at.as_str()).collect();
+                print_stderr(&format!(
+                    "warning: experiment `{name}`: secrets are missing: {}; its runs are refused until it is applied again\n",
+                    places.join(", ")
+                ));
+            }
+        }
+        match page.last() {
+            Some(last) => after = Some(last.name.clone()),
+            None => return Ok(()),
+        }
+    }
 }

@@ -11,24 +11,30 @@ mod output;
 mod palette;
 mod plan;
 mod progress;
+mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
 mod run;
 mod schedules;
 mod shell_words;
+mod signals;
 mod status;
 mod table;
+mod usage;
 mod validate;
 
 use output::{print, print_stderr};
 
 use backburn::agent_connection::{self, LOCAL_LEASE};
+use backburn::providers::{EnvironmentAccess, HostAccess};
+use backburn_agent::policy::HostPolicy;
 use backburn_experiments::journal::exit_codes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The exit code of an invalid command line or experiment.
 pub(crate) const EXIT_INVALID: u8 = 2;
@@ -87,10 +93,14 @@ enum CliCommand {
     Halt(remote::halt::HaltCommand),
     /// End a halt, so that runs can start again
     Resume(remote::halt::ResumeCommand),
-    /// List the runs that wait for an approval
-    Approvals(remote::runs::ApprovalsCommand),
+    /// List the runs that wait for an approval, or show what one would do
+    Approvals(remote::approvals::ApprovalsCommand),
     /// Approve a run that another person requested, and start it
-    Approve(remote::runs::ApproveCommand),
+    Approve(remote::approvals::ApproveCommand),
+    /// Reject a run that waits for an approval
+    Reject(remote::approvals::RejectCommand),
+    /// Withdraw a run that you requested and that waits for an approval
+    Withdraw(remote::approvals::WithdrawCommand),
     /// List, examine or revoke the controller's agents
     Agents(remote::agents::AgentsCommand),
     /// Make a token with which one agent can join the fleet, once
@@ -204,7 +214,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            output::print_clap_error(&error);
+            match usage::mistake::<Cli>(&error) {
+                Some(message) => print_stderr(&message),
+                None => output::print_clap_error(&error),
+            }
             return ExitCode::from(output::exit_code(code));
         }
     };
@@ -216,8 +229,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Halt(command) => remote::halt::halt(&command),
         CliCommand::Resume(command) => remote::halt::resume(&command),
-        CliCommand::Approvals(command) => remote::runs::approvals(&command),
-        CliCommand::Approve(command) => remote::runs::approve(&command),
+        CliCommand::Approvals(command) => remote::approvals::approvals(&command),
+        CliCommand::Approve(command) => remote::approvals::approve(&command),
+        CliCommand::Reject(command) => remote::approvals::reject(&command),
+        CliCommand::Withdraw(command) => remote::approvals::withdraw(&command),
         CliCommand::Agents(command) => remote::agents::main(&command),
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),
@@ -326,6 +341,19 @@ impl HostOptions {
             Some(state) => Ok(state.clone()),
             None => default_state(),
         }
+    }
+
+    /// What probes of a local run may use of this host: the user's own environment, and the network as this host's policy says.
+    ///
+    /// # Errors
+    /// The policy cannot be used.
+    fn access(&self) -> Result<HostAccess, CommandFailure> {
+        let policy = HostPolicy::load(self.policy.as_deref())
+            .map_err(|error| CommandFailure::invalid(error.to_string()))?;
+        Ok(HostAccess {
+            environment: EnvironmentAccess::User,
+            destinations: Arc::new(policy.destinations()),
+        })
     }
 
     /// How to start the local agent: from this very program, even if its file has been replaced since.

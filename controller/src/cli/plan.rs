@@ -102,8 +102,15 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
         .unwrap_or(DEFAULT_SAMPLING_INTERVAL);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.host.start()?;
+    let access = command.host.access()?;
     let preview = runtime()?
-        .block_on(runner::preview(&experiment, seed, frequency, start.into()))
+        .block_on(runner::preview(
+            &experiment,
+            seed,
+            frequency,
+            &access,
+            start.into(),
+        ))
         .map_err(|refusal| CommandFailure {
             code: Outcome::NotStarted.exit_code(),
             message: refusal.to_string(),
@@ -132,7 +139,7 @@ fn exit_code(plan: &RunPlan) -> u8 {
 }
 
 /// Formats a plan; its warnings go to stderr.
-fn format_plan(plan: &RunPlan) -> String {
+pub(super) fn format_plan(plan: &RunPlan) -> String {
     let shown = escaped(plan);
     let plan = shown.as_ref().unwrap_or(plan);
     let mut out = format!("{}\n", plan.title);

@@ -58,6 +58,9 @@ pub(crate) fn format_report(title: &str, finished: &FinishedRun, journal: Option
     for looks in verdict.probes.iter().filter(|probe| probe.samples > 0) {
         writeln!(out, "  probe `{}`: {looks}", looks.probe).ok();
     }
+    if let Some(who) = &run.approved_by {
+        writeln!(out, "  approved by `{who}`").ok();
+    }
     if let Some(after) = verdict.recovered_after {
         writeln!(out, "  recovered {after} after the last revert").ok();
     }

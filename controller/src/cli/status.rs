@@ -1,5 +1,6 @@
 //! `backburn status`: whether a halt is in force, what acts now, what is owed, and which agents do not answer.
 
+use super::output::exit_code;
 use super::remote::{self, ControllerOptions};
 use super::report::{format_open_run, seconds_since};
 use super::{CommandFailure, HostOptions, history, print};
@@ -27,7 +28,8 @@ pub(super) struct StatusCommand {
 /// The controller does not answer, or the journals of this host cannot be read.
 pub(super) fn main(command: &StatusCommand) -> Result<ExitCode, CommandFailure> {
     if command.controller.is_given() && !command.local {
-        return remote::status::print_status(&command.controller, command.json).map(ExitCode::from);
+        return remote::status::print_status(&command.controller, command.json)
+            .map(|code| ExitCode::from(exit_code(code)));
     }
     let state = command.host.state()?;
     if !command.json {

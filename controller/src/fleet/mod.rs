@@ -7,11 +7,13 @@ mod labels;
 mod limits;
 mod membership;
 mod reservation;
+mod teams;
 
 pub use halt::AgentReverted;
 pub use labels::GrantedLabels;
 pub use membership::{DuplicateAlert, MembershipChange, MembershipRecord};
 pub use reservation::{AdmissionPolicy, DebtFilter, DrainGuard, Reservation};
+pub use teams::{TEAM_LABEL, TeamSet};
 
 use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
 use self::membership::MembershipLog;
@@ -48,6 +50,8 @@ pub struct Fleet {
     connections: AtomicU64,
     /// Whether a halt is in force: no agent may be reserved.
     is_halted: AtomicBool,
+    /// The teams whose halt is in force: none of their agents may be reserved.
+    halted_teams: Mutex<TeamSet>,
     /// What guardians have reported since the last halt for workers that died or hung, by the agent's name.
     guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
     /// The events that are held back while agents revert in a halt; none outside of that.
@@ -97,6 +101,10 @@ struct Holder {
 #[derive(Debug)]
 struct Claim {
     run: String,
+    /// Who asked for the run; empty if that is not known.
+    by: String,
+    /// When the run was about to reserve agents.
+    since: jiff::Timestamp,
     /// Whether other runs that share their agents may reserve the same ones.
     shares: bool,
 }
@@ -170,6 +178,7 @@ impl Fleet {
             granted: Mutex::default(),
             connections: AtomicU64::default(),
             is_halted: AtomicBool::new(false),
+            halted_teams: Mutex::default(),
             guardians: Mutex::default(),
             deferred: Mutex::default(),
             seen: watch::Sender::new(0),

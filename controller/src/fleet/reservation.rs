@@ -2,7 +2,7 @@
 //! them until that run is over, unless both runs share their agents.
 
 use super::labels::all_labels;
-use super::{Claim, Fleet, Holder, Member};
+use super::{Claim, Fleet, Holder, Member, TeamSet};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::labels::Labels;
@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 
 /// How long a lost agent may take to reconnect, in addition to its lease: it reverts everything first.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What to do about an agent that another run has reserved.
-const OVERLAP_HINT: &str = "wait until that run is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`";
 
 /// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -37,6 +34,8 @@ pub struct Reservation {
     names: BTreeMap<String, u64>,
     permit: AdmissionPolicy,
     debts: DebtFilter,
+    /// The teams whose agents the run may target; none means all.
+    teams: TeamSet,
 }
 
 impl Reservation {
@@ -46,12 +45,22 @@ impl Reservation {
             fleet,
             claim: Arc::new(Claim {
                 run: run.into(),
+                by: String::new(),
+                since: jiff::Timestamp::now(),
                 shares: false,
             }),
             names: BTreeMap::new(),
             permit: Box::new(|_, _| Ok(())),
             debts: Box::new(|_, owed| owed),
+            teams: TeamSet::new(),
         }
+    }
+
+    /// Knows only the agents of these teams, so that no other is selected; none means all.
+    #[must_use]
+    pub fn within(mut self, teams: &TeamSet) -> Self {
+        self.teams.clone_from(teams);
+        self
     }
 
     /// Reserves only agents that `permit` allows.
@@ -71,8 +80,24 @@ impl Reservation {
     /// Sets whether the run shares its agents with other runs that share theirs.
     #[must_use]
     pub fn sharing(mut self, shares: bool) -> Self {
-        let run = self.claim.run.clone();
-        self.claim = Arc::new(Claim { run, shares });
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: self.claim.by.clone(),
+            since: self.claim.since,
+            shares,
+        });
+        self
+    }
+
+    /// Sets who asked for the run, which other runs are told that want the same agents.
+    #[must_use]
+    pub fn asked_by(mut self, who: &str) -> Self {
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: who.to_owned(),
+            since: self.claim.since,
+            shares: self.claim.shares,
+        });
         self
     }
 
@@ -82,6 +107,7 @@ impl Reservation {
     /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
+        self.check_halts(names)?;
         (self.permit)(&inventory.granted_of(names), &inventory.granted)
     }
 
@@ -97,10 +123,30 @@ impl Reservation {
                 "`backburn agent join` and `backburn agent connect` on a host add it to the fleet",
             ));
         }
+        let of_teams = self.fleet.members_of(&self.teams);
         let draining = self.fleet.draining();
-        Ok(self
-            .fleet
-            .inventory(&members, |name| !draining.contains(name)))
+        let inventory = self.fleet.inventory(&members, |name| {
+            !draining.contains(name) && of_teams.as_ref().is_none_or(|names| names.contains(name))
+        });
+        if inventory.selectable.is_empty() && of_teams.is_some() {
+            let teams: Vec<&str> = self.teams.iter().map(String::as_str).collect();
+            let what = format!("no agent of team {} is connected", teams.join(", "));
+            return Err(Refusal::new("team", what).hint(
+                "an admin gives an agent to a team with `backburn agents label NAME team=TEAM`",
+            ));
+        }
+        Ok(inventory)
+    }
+
+    /// Checks that none of these agents belongs to a team that is halted.
+    ///
+    /// # Errors
+    /// The halt that forbids it.
+    pub(crate) fn check_halts(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        let refused = names
+            .iter()
+            .find_map(|name| self.fleet.team_halt_refusal(name));
+        refused.map_or(Ok(()), Err)
     }
 
     fn may_start(&self) -> Result<(), Refusal> {
@@ -125,8 +171,18 @@ impl Reservation {
         let mut runs = self.fleet.runs();
         // Checked under the lock: a halt that begins afterwards finds these agents reserved.
         self.may_start()?;
+        self.check_halts(names)?;
+        let of_teams = self.fleet.members_of(&self.teams);
         let draining = self.fleet.draining();
         for name in names {
+            // Its label may have changed since it was selected.
+            if of_teams
+                .as_ref()
+                .is_some_and(|theirs| !theirs.contains(name))
+            {
+                let what = format!("agent `{name}` does not belong to a team of this token");
+                return Err(Refusal::new("team", what).hint("start the run again"));
+            }
             if !members.contains_key(name) || draining.contains(name) {
                 return Err(Refusal::new(
                     "agent",
@@ -136,8 +192,7 @@ impl Reservation {
             }
             let mut claims = runs.get(name).into_iter().flatten();
             if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
-                let what = format!("agent `{name}` takes part in run `{}`", other.run);
-                return Err(Refusal::new("overlap", what).hint(OVERLAP_HINT));
+                return Err(overlap(name, other));
             }
         }
         let mut sessions = Vec::new();
@@ -259,6 +314,24 @@ impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.fleet.draining().remove(&self.name);
     }
+}
+
+/// The refusal of an agent that another run has reserved: whose run that is, and what would help.
+fn overlap(agent: &str, other: &Claim) -> Refusal {
+    let whose = match other.by.as_str() {
+        "" => String::new(),
+        by => format!(" of `{by}`"),
+    };
+    let what = format!(
+        "agent `{agent}` takes part in run `{}`{whose} since {}",
+        other.run,
+        other.since.strftime("%F %T UTC")
+    );
+    let hint = format!(
+        "wait until run `{}` is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`",
+        other.run
+    );
+    Refusal::new("overlap", what).hint(hint)
 }
 
 /// Records that a run has reserved an agent.

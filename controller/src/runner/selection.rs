@@ -61,6 +61,27 @@ pub fn select_agents(
     select(experiment, inventory, seed, "plan", true).map(|selection| selection.agents())
 }
 
+/// How many injections a run on a fleet would have on each agent, with this seed. Empty if nothing could be selected.
+pub fn faults_by_agent(
+    experiment: &Experiment,
+    inventory: &Inventory,
+    seed: u64,
+) -> BTreeMap<String, u32> {
+    let mut faults = BTreeMap::new();
+    let selected = select(experiment, inventory, seed, "plan", true);
+    for planned in selected.iter().flat_map(|selection| &selection.planned) {
+        *faults.entry(planned.agent.clone()).or_default() += 1;
+    }
+    faults
+}
+
+/// How many actions of the method inject a fault.
+pub fn fault_actions(experiment: &Experiment) -> u32 {
+    let faults = experiment.faults();
+    let real = faults.filter(|(_, activity, _)| !experiment.is_dry(activity));
+    u32::try_from(real.count()).unwrap_or(u32::MAX)
+}
+
 /// The agents that were picked for each target, and what they are to be asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Selection {

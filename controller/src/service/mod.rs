@@ -12,35 +12,46 @@ mod local_program_policy;
 mod membership;
 mod otlp;
 mod policy;
+mod policy_file;
 mod recovery;
 mod requested_document;
 mod retention;
 mod revocation;
+mod rights;
+mod rule_watch;
 mod run_audit;
+mod run_load;
 mod run_spec;
 mod runs;
 mod schedules;
+mod teams;
 
+pub use approvals::ApprovalPlan;
 pub use halt::{ActiveHalt, HaltReport};
-pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
+pub use policy::{
+    CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
+};
+pub use policy_file::PolicyReloadError;
 pub use requested_document::RequestedDocument;
-pub use run_spec::{PendingApproval, RunSpec, RunStartError};
-pub use schedules::ScheduledExperiment;
+pub use run_load::RunLoad;
+pub use run_spec::{RunSpec, RunStartError};
+pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
 use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
-use backburn_experiments::Problem;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
+use backburn_experiments::{HumanDuration, Problem};
 use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
 pub type ParseExperiment =
@@ -54,6 +65,10 @@ pub struct ServiceConfig {
     pub fleet: Arc<Fleet>,
     /// The policy of the controller's owner.
     pub policy: FleetPolicy,
+    /// The file of the policy, which can be loaded again. None if there is none.
+    pub policy_file: Option<PathBuf>,
+    /// How long a run waits for approval.
+    pub approval_expires: HumanDuration,
     /// Parses and checks documents.
     pub check: ParseExperiment,
     /// Descriptions of the faults that this program knows.
@@ -66,17 +81,21 @@ pub struct ServiceConfig {
 pub struct Service {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
-    policy: FleetPolicy,
+    policy: RwLock<Arc<FleetPolicy>>,
+    policy_file: Option<PathBuf>,
+    approval_expires: HumanDuration,
     check: ParseExperiment,
     catalogue: Vec<FaultDescription>,
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// The halts of teams in force, by team.
+    halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
-    /// Held while the pending approvals are changed, so that two approvals at once start a run once.
-    approving: Mutex<()>,
+    /// What each run takes of the policy's ceilings, from its reservation of agents to its end.
+    admitted: Mutex<BTreeMap<String, RunLoad>>,
     failpoint: WriteFailpoint,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
@@ -118,22 +137,33 @@ impl Service {
     /// # Errors
     /// The store cannot be read.
     pub fn new(parts: ServiceConfig) -> Result<Arc<Self>, StoreError> {
-        let halted = halt::stored(parts.store.as_ref())?;
+        let mut halted = halt::stored(parts.store.as_ref())?;
+        let halted_teams = match halt::stored_of_teams(parts.store.as_ref())? {
+            Ok(halted_teams) => halted_teams,
+            Err(unreadable) => {
+                halted.get_or_insert(unreadable);
+                BTreeMap::new()
+            }
+        };
+        halted_teams.keys().for_each(|team| parts.fleet.halt_team(team));
         if halted.is_some() {
             parts.fleet.halt();
         }
         Ok(Arc::new(Service {
             store: parts.store,
             fleet: parts.fleet,
-            policy: parts.policy,
+            policy: RwLock::new(Arc::new(parts.policy)),
+            policy_file: parts.policy_file,
+            approval_expires: parts.approval_expires,
             check: parts.check,
             catalogue: parts.catalogue,
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            halted_teams: Mutex::new(halted_teams),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
-            approving: Mutex::default(),
+            admitted: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
         }))
@@ -147,6 +177,11 @@ impl Service {
     /// Returns the fleet of connected agents.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<FleetPolicy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Descriptions of the faults that this program knows.

@@ -4,7 +4,7 @@ use backburn_experiments::journal::{JournalEntry, Outcome};
 use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -156,6 +156,34 @@ pub struct NewRun {
     pub started: Timestamp,
 }
 
+/// What a run waits for that requires an approval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ApprovalRecord {
+    /// The id of the run.
+    pub run: String,
+    /// The person who asked for the run.
+    pub person: String,
+    /// The rule of the controller's policy that requires the approval.
+    pub rule: String,
+    /// Configuration values that take precedence over the document's, as they were given.
+    pub variables: Map<String, Value>,
+    /// What the run would do, as people are shown it. None for a run that was asked for before plans were stored.
+    pub plan: Option<Value>,
+    /// The fingerprint of the plan.
+    pub fingerprint: Option<String>,
+    /// When the wait ends without an approval.
+    pub expires: Timestamp,
+}
+
+/// A run that waits for approval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitingRun {
+    /// The run, which has no events yet. Its start is the time at which it was asked for.
+    pub run: RunRecord,
+    /// What it waits for.
+    pub approval: ApprovalRecord,
+}
+
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunEnd {
@@ -178,6 +206,8 @@ pub struct RunRecord {
     pub end: Option<RunEnd>,
     /// The number of events in its journal, which is the number of the last one.
     pub events: u64,
+    /// Whether the run has not started, because it waits for approval.
+    pub waiting: bool,
 }
 
 /// Selects runs. The default selects all.
@@ -292,6 +322,16 @@ impl ApiTokenRecord {
     pub fn is_valid(&self, at: Timestamp) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| at < expires)
     }
+}
+
+/// What may belong to teams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnedKind {
+    /// A stored experiment, by its name, in all versions.
+    Experiment,
+    /// A run, by its id.
+    Run,
 }
 
 /// An action for the audit log: who did what.

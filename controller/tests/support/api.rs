@@ -54,7 +54,9 @@ impl TestController {
         let service = Service::new(ServiceConfig {
             store: Arc::clone(&store) as Arc<dyn Store>,
             fleet: Arc::clone(&fleet),
-            policy: FleetPolicy::load(&file).unwrap(),
+            policy: FleetPolicy::load(&file, &["process-pause"]).unwrap(),
+            policy_file: Some(file),
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
             catalogue: Vec::new(),
             collector: None,
@@ -185,6 +187,26 @@ impl TestController {
             .wait_for(|_| fleet.get(name).is_some())
             .await
             .unwrap();
+    }
+
+    /// Applies an experiment, starts a run of it, and waits until it has injected its fault. The run's id.
+    pub async fn running(
+        &self,
+        name: &str,
+        token: &TestToken,
+        document: Value,
+        agent: &str,
+    ) -> String {
+        let path = format!("/api/v1/experiments/{name}");
+        let (status, applied) = self.ask("PUT", &path, token, Some(document)).await;
+        assert_eq!(status, 200, "{applied}");
+        let (status, begun) = self
+            .ask("POST", &format!("{path}/runs"), token, Some(json!({})))
+            .await;
+        assert_eq!(status, 201, "{begun}");
+        let file = self.file(agent);
+        self.until("the fault is injected", || !file.exists()).await;
+        begun["run"].as_str().unwrap().to_owned()
     }
 
     /// The file that a fault of this agent removes.

@@ -72,6 +72,8 @@ impl Controller {
             store: Arc::clone(&store),
             fleet,
             policy: FleetPolicy::default(),
+            policy_file: None,
+            approval_expires: HumanDuration::seconds(3600),
             check: Box::new(|text, sources| {
                 let faults = [KnownFault {
                     name: "process-pause",

@@ -11,7 +11,7 @@ use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
     Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
-    UnrevertedInjection,
+    UnrevertedInjection, Victim,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,8 @@ pub struct Manners {
     pub no_effect: bool,
     /// Called on an injection.
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The victims that it names whenever it plans or injects.
+    pub victims: Option<Arc<dyn Fn() -> Vec<Victim> + Send + Sync>>,
     /// Labels that it says of itself.
     pub labels: Vec<(String, String)>,
     /// What it says that it owes.
@@ -115,10 +117,15 @@ impl World {
         let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
             sha256: None,
+            approval: None,
             agent_pool: self.start().into(),
             journal: Box::new(JournalFile::open(path.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
@@ -277,7 +284,12 @@ pub async fn agent(
     }))
     .unwrap();
     let open: Arc<Mutex<Vec<String>>> = Arc::default();
-    let plan = PlanView {
+    let victims = manners.victims.clone();
+    let plan = move || PlanView {
+        victims: victims
+            .as_ref()
+            .map(|victims| victims())
+            .unwrap_or_default(),
         notes: vec!["nothing but a file".into()],
         ..PlanView::default()
     };
@@ -306,7 +318,7 @@ pub async fn agent(
                 }),
                 None => say.send(Report::Planned {
                     request,
-                    plan: plan.clone(),
+                    plan: plan(),
                 }),
             }),
             Command::Inject { request, injection } => {
@@ -330,7 +342,7 @@ pub async fn agent(
                 say.send(Report::Injected {
                     request,
                     injection: id.clone(),
-                    plan: plan.clone(),
+                    plan: plan(),
                 })
                 .ok();
                 let effect = Effect {

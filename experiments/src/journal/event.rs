@@ -76,6 +76,9 @@ pub enum Event {
         /// How soon the hypothesis must hold again, where the experiment says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recovery_within: Option<HumanDuration>,
+        /// The name of the token that approved the run, where a rule of the controller's policy requires an approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approved_by: Option<String>,
     },
     /// An agent takes part.
     AgentJoined {
@@ -336,8 +339,18 @@ impl Event {
         let piece = match self {
             Event::InjectionRequested { .. } | Event::RunEnded => return Vec::new(),
             Event::RunStarted {
-                run, title, seed, ..
-            } => (Plain, format!("{title} (run {run}, seed {seed})")),
+                run,
+                title,
+                seed,
+                approved_by,
+                ..
+            } => {
+                let approved = match approved_by {
+                    Some(who) => format!(", approved by {who}"),
+                    None => String::new(),
+                };
+                (Plain, format!("{title} (run {run}, seed {seed}{approved})"))
+            }
             Event::AgentJoined {
                 agent, recovered, ..
             } => match recovered.len() {

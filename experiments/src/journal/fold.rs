@@ -35,6 +35,9 @@ pub struct Run {
     pub hypothesis_timing: Option<HypothesisTiming>,
     /// How soon the hypothesis must hold again.
     pub recovery_within: Option<HumanDuration>,
+    /// The name of the token that approved the run, where an approval was required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
     /// The phase it is in.
     pub phase: Option<Phase>,
     /// The hypothesis' probes and how they fared.
@@ -211,8 +214,10 @@ impl Run {
                 hypothesis,
                 hypothesis_timing,
                 recovery_within,
+                approved_by,
                 ..
             } => {
+                self.approved_by.clone_from(approved_by);
                 self.id.clone_from(run);
                 self.title.clone_from(title);
                 self.seed = *seed;

@@ -210,7 +210,10 @@ impl WeeklyWindow {
 fn time(text: &str) -> Option<Time> {
     let (hour, minute) = text.split_once(':')?;
     let (hour, minute): (i8, i8) = (hour.parse().ok()?, minute.parse().ok()?);
-    Time::new(hour % 24, minute, 0, 0).ok()
+    match (hour, minute) {
+        (24, 0) => Some(Time::midnight()),
+        _ => Time::new(hour, minute, 0, 0).ok(),
+    }
 }
 
 /// How many days after Monday.

@@ -33,6 +33,7 @@ pub fn started(recovery: Option<u64>) -> Event {
         },
         sha256: None,
         recovery_within: recovery.map(HumanDuration::seconds),
+        approved_by: None,
     }
 }
 

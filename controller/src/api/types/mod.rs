@@ -15,10 +15,12 @@ pub use agents::{
 };
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
-    ApplyResult, ExperimentInfo, InlineRunRequest, RunPlan, StartRunRequest, StartRunResult,
-    UpcomingRuns, VersionInfo,
+    ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
+    RunPlan, StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
-pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
+pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
 pub use problem::{DocumentProblem, ProblemDetails};
-pub use runs::{ApprovalInfo, ApprovedRun, RunInfo, RunJournalEntry, StopRequest, StopResult};
+pub use runs::{
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
+};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

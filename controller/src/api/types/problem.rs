@@ -18,6 +18,9 @@ pub struct ProblemDetails {
     /// What would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The id of the run that is recorded as not started, where a rule kept one from starting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// All problems of a document, each with its JSON path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<DocumentProblem>,

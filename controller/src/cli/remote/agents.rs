@@ -4,6 +4,7 @@ use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AgentInfo, DoctorFinding, LabelsRequest};
+use backburn_experiments::journal::revert_hint;
 use backburn_experiments::labels::parse_labels;
 use backburn_experiments::terminal_text::escape;
 use clap::{Args, Subcommand};
@@ -151,6 +152,11 @@ fn print_agents(agents: &[AgentInfo]) {
         "{} agents, {connected} of them connected{unresponsive}\n",
         agents.len()
     ));
+    let owing = agents.iter().filter(|agent| !agent.owed.is_empty());
+    let owing: Vec<String> = owing.map(|agent| agent.name.clone()).collect();
+    if !owing.is_empty() {
+        print_stderr(&format!("hint: {}\n", escape(&revert_hint(&owing))));
+    }
 }
 
 fn format_findings(findings: &[DoctorFinding]) -> String {

@@ -1,6 +1,7 @@
 //! Commands that are sent to a controller over its HTTP API: one file for each kind of resource.
 
 pub(super) mod agents;
+pub(super) mod approvals;
 pub(super) mod audit;
 mod client;
 mod experiment_ref;

@@ -1,43 +1,51 @@
 //! One run of a controller, for people.
 
 use super::super::report::{format_open_run, format_report, seconds_since};
-use super::super::{CommandFailure, print};
-use super::client::Client;
+use super::super::{CommandFailure, print, print_stderr};
+use super::client::{Client, path_segment};
 use backburn::api::types::{RunInfo, RunJournalEntry};
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::terminal_text::escape;
 
-/// The fold of a run's journal, and its events. Events of another version's controller that do not fold here are left out of the
+/// The fold of a run's journal. Events of another version's controller that do not fold here are left out of the
 /// fold: the controller's own verdict counts.
-pub(super) fn journal(
-    client: &Client,
-    run: &str,
-) -> Result<(Run, Vec<JournalEntry>), CommandFailure> {
+pub(super) fn journal(client: &Client, run: &str) -> Result<Run, CommandFailure> {
+    let run = path_segment(run);
     let mut fold = Run::default();
-    let mut entries = Vec::new();
     let mut after = 0;
     loop {
         let path = format!("/api/v1/runs/{run}/events?limit=1000&after={after}");
         let page: Vec<RunJournalEntry> = client.get(&path)?;
         let Some(last) = page.last() else {
-            return Ok((fold, entries));
+            return Ok(fold);
         };
         after = last.number;
         for numbered in page {
-            let Ok(entry) = serde_json::from_value::<JournalEntry>(numbered.entry) else {
-                continue;
-            };
-            fold.apply(&entry).ok();
-            entries.push(entry);
+            if let Ok(entry) = serde_json::from_value::<JournalEntry>(numbered.entry) {
+                fold.apply(&entry).ok();
+            }
         }
     }
 }
 
 /// Prints a run: its verdict as at the end of `run --wait`, or what it does now.
 pub(super) fn print_run(client: &Client, info: RunInfo) -> Result<(), CommandFailure> {
-    let (run, _) = journal(client, &info.id)?;
     let context = context(&info);
+    if info.state == "waiting-for-approval" {
+        print(&format!(
+            "waiting for approval: {}\n  run {}, seed {}\n{context}",
+            escape(&info.title),
+            escape(&info.id),
+            info.seed
+        ));
+        print_stderr(&format!(
+            "hint: `backburn approvals {}` shows what it would do\n",
+            escape(&info.id)
+        ));
+        return Ok(());
+    }
+    let run = journal(client, &info.id)?;
     if info.outcome.is_none() {
         let started = info.started.parse().ok();
         let now = started.map_or(run.elapsed, seconds_since);

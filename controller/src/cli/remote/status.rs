@@ -2,14 +2,15 @@
 
 use super::super::report::{seconds_since, time_of};
 use super::super::table::print_table;
-use super::super::{CommandFailure, print, print_json};
+use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use super::client::Client;
 use super::run_view;
 use backburn::api::types::{AgentInfo, HaltStatus, OwedInjection, RunInfo};
-use backburn_experiments::journal::{InjectionRecord, InjectionState, Outcome, Run};
+use backburn_experiments::journal::{InjectionRecord, InjectionState, Outcome, Run, revert_hint};
 use backburn_experiments::terminal_text::escape;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What a fleet does now.
 #[derive(Serialize)]
@@ -89,7 +90,7 @@ impl FleetStatus {
         let open: Vec<RunInfo> = client.get("/api/v1/runs?open=true&limit=1000")?;
         let mut runs = Vec::new();
         for info in open {
-            let (run, _) = run_view::journal(client, &info.id)?;
+            let run = run_view::journal(client, &info.id)?;
             let started = info.started.parse().ok();
             let now = started.map_or(run.elapsed, seconds_since);
             runs.push(OpenRun {
@@ -150,6 +151,10 @@ impl FleetStatus {
                     "",
                 );
                 print("\n");
+                let agents: BTreeSet<&String> =
+                    self.owed.iter().map(|owing| &owing.agent).collect();
+                let agents: Vec<String> = agents.into_iter().cloned().collect();
+                print_stderr(&format!("hint: {}\n", escape(&revert_hint(&agents))));
             }
         }
         let list = |what: &str, names: &[String]| match names.is_empty() {

@@ -132,6 +132,7 @@ impl Machine {
             hypothesis_timing: experiment.hypothesis_timing,
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
+            approved_by: (self.parameters.approval.as_ref()).map(|approval| approval.by.clone()),
         };
         self.record(started);
         self.stage = RunStage::CheckingPrograms;
@@ -331,6 +332,9 @@ impl Machine {
         let (activity, agent) = (planned.activity_name.clone(), planned.agent.clone());
         let refusal = match outcome {
             Ok(plan) => {
+                if self.parameters.approval.is_some() {
+                    self.fingerprint.add(index, planned, &plan);
+                }
                 self.record_buffered(Event::Planned {
                     activity,
                     agent,
@@ -355,6 +359,7 @@ impl Machine {
 
     /// The hypothesis before anything is done: all of it must hold.
     fn enter_gate(&mut self) {
+        self.check_approval();
         if self.is_over() {
             return self.enter_release();
         }
@@ -365,6 +370,19 @@ impl Machine {
         self.sampling
             .start_hypothesis(self.now.elapsed, Duration::ZERO);
         self.stage = RunStage::Gate;
+    }
+
+    /// Nothing but what was approved is done.
+    fn check_approval(&mut self) {
+        let approved = (self.parameters.approval.as_ref()).map(|approval| &approval.fingerprint);
+        if !self.is_over() && approved.is_some_and(|approved| *approved != self.fingerprint.hash())
+        {
+            self.not_started(
+                "approval",
+                "the run would not do what was approved: its agents or their victims have changed since",
+                Some("run the experiment again, and have its new plan approved".into()),
+            );
+        }
     }
 
     fn judge_gate(&mut self) {

@@ -106,6 +106,7 @@ impl World {
             seed,
             frequency: random.millis(10, 2_000),
             sha256: None,
+            approval: None,
             is_fleet,
         };
         let count = if is_fleet { 1 + random.below(5) } else { 1 };

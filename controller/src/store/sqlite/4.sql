@@ -1,2 +1,11 @@
--- Version 4: when an agent was last heard; null: never, or before this version.
-ALTER TABLE agents ADD COLUMN heard TEXT;
+-- Version 4: runs that wait for approval. Such a run is open and has no events.
+
+CREATE TABLE approvals (
+    run TEXT NOT NULL PRIMARY KEY REFERENCES runs (id),
+    person TEXT NOT NULL, -- who asked for it
+    rule TEXT NOT NULL, -- of the controller's policy
+    variables TEXT NOT NULL, -- JSON
+    plan TEXT, -- JSON, as people are shown it; null for a run of version 1
+    fingerprint TEXT, -- of the plan
+    expires TEXT NOT NULL
+) STRICT;

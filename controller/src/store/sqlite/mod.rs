@@ -1,10 +1,12 @@
 //! A store in SQLite on a local disk: one thread writes, and any number of threads read.
 
+mod approvals;
 mod audit;
 mod codec;
 mod credentials;
 mod experiments;
 mod open;
+mod owners;
 mod runs;
 mod schema;
 mod transfer;
@@ -14,16 +16,17 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification, EnrolledAgent,
-    ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun, NumberedEvent,
-    PutResult, RunEnd, RunFilter, RunRecord,
+    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
+    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
+    NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
+use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use open::StoreFolder;
 use rusqlite::Connection;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -140,15 +143,27 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<PutResult, StoreError> {
         let (name, who) = (name.to_owned(), who.to_owned());
-        let document = codec::json(document)?;
+        let mut document = document.clone();
+        let secrets = take_secrets(&mut document);
+        let document = codec::json(&document)?;
         self.write("put an experiment", move |connection| {
-            experiments::put(connection, &name, &document, &who, at)
+            experiments::put(connection, &name, (&document, &secrets), &who, at)
         })
     }
 
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
+        })
+    }
+
+    fn experiment_with_secrets(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<ExperimentRecord, StoreError> {
+        self.read("read an experiment", |connection| {
+            experiments::with_secrets(connection, name, version)
         })
     }
 
@@ -178,6 +193,37 @@ impl Store for SqliteStore {
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let run = run.clone();
         self.write("open a run", move |connection| runs::open(connection, &run))
+    }
+
+    fn open_waiting_run(&self, run: &NewRun, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let (run, approval) = (run.clone(), approval.clone());
+        self.write("open a run that waits for approval", move |connection| {
+            runs::open(connection, &run)?;
+            approvals::put(connection, &approval)
+        })
+    }
+
+    fn waiting_runs(&self) -> Result<Vec<WaitingRun>, StoreError> {
+        self.read("list the runs that wait for approval", approvals::list)
+    }
+
+    fn replace_approval(&self, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let approval = approval.clone();
+        self.write("replace the plan of a waiting run", move |connection| {
+            approvals::replace(connection, &approval)
+        })
+    }
+
+    fn take_waiting_run(
+        &self,
+        run: &str,
+        fingerprint: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Option<WaitingRun>, StoreError> {
+        let (run, fingerprint) = (run.to_owned(), fingerprint.map(str::to_owned));
+        self.write("end a run's wait for approval", move |connection| {
+            approvals::take(connection, &run, fingerprint.as_deref(), at)
+        })
     }
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
@@ -333,6 +379,24 @@ impl Store for SqliteStore {
         })
     }
 
+    fn set_owners(
+        &self,
+        kind: OwnedKind,
+        id: &str,
+        teams: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
+        let (id, teams) = (id.to_owned(), teams.clone());
+        self.write("record whose something is", move |connection| {
+            owners::put(connection, kind, &id, &teams)
+        })
+    }
+
+    fn owners(&self, kind: OwnedKind, id: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.read("read whose something is", |connection| {
+            owners::get(connection, kind, id)
+        })
+    }
+
     fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
         self.read("read a setting", |connection| {
             let query = "SELECT value FROM settings WHERE name = ?1";
@@ -381,7 +445,13 @@ impl Store for SqliteStore {
 
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError> {
         self.read("export the store", |connection| {
-            transfer::export(connection, to)
+            transfer::export(connection, to, false)
+        })
+    }
+
+    fn export_with_secrets(&self, to: &mut dyn Write) -> Result<(), StoreError> {
+        self.read("export the store", |connection| {
+            transfer::export(connection, to, true)
         })
     }
 
