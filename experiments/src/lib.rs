@@ -13,6 +13,7 @@ pub mod forecast;
 pub mod join;
 pub mod journal;
 pub mod json;
+pub mod percent;
 pub mod probes;
 pub mod problem;
 pub mod providers;

@@ -342,7 +342,7 @@ impl Service {
             redactor: experiment.redactor.clone(),
             ..ProbeContext::default()
         };
-        let value = match measure(&guard.provider, guard.timeout, &context).await {
+        let value = match measure(&guard.provider, guard.time_limit(), &context).await {
             ProbeOutcome::Output(value) => value,
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 let why = experiment.redactor.errors().text(&why);
