@@ -39,6 +39,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn run(state: &Path, arguments: &[String], invocation: &Invocation) -> io::Result<u8> {
     // A process group of its own: Ctrl-C at a terminal is for the controller, not for the guardian.
     rustix::process::setpgid(None, None).ok();
+    crate::user_signals::ignore()?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);

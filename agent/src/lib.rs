@@ -35,6 +35,7 @@ mod precise_timer;
 pub mod probes;
 pub mod processes;
 pub mod units;
-pub mod worker;
+pub mod user_signals;
+mod worker;
 
-pub use cli::{log_to_stderr, main};
+pub use cli::{LogFormat, log_to_stderr, main};

@@ -3,7 +3,9 @@
 
 use crate::packet_filter::Port;
 use crate::processes::Protection;
+use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::problem::nearest;
+use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use schemars::JsonSchema;
@@ -24,9 +26,21 @@ pub struct HostPolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny_faults: Vec<String>,
     /// The only programs that a controller may run on this host, by `process` probes with a `from`: absolute paths, or names that are
-    /// found in the agent's `PATH`. They run as the agent's user, with any arguments that the probe gives. Default: none.
+    /// found in the programs' `PATH`. They run as the agent's user, with any arguments that the probe gives unless they stand here
+    /// as well: `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_programs: Vec<String>,
+    pub allow_programs: Vec<AllowedProgram>,
+    /// The environment of these programs: `PATH`, and what stands here.
+    #[serde(default)]
+    pub program_environment: ProgramEnvironment,
+    /// The only destinations that `http`, `tcp` and `prometheus` probes on this host may connect to: hosts, `*.example.com`, addresses and
+    /// networks such as `10.0.0.0/8`, with `:PORT` or without; `*` is every host. Default: all but link-local and metadata addresses,
+    /// which must stand here as addresses or networks of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_http: Option<Vec<Destination>>,
+    /// Destinations that these probes may not connect to, whatever `allow-http` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_http: Vec<Destination>,
     /// Longest duration of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<HumanDuration>,
@@ -160,40 +174,52 @@ impl HostPolicy {
             });
         let programs = self.allow_programs.iter().enumerate();
         let relative = programs
-            .filter(|(_, program)| {
-                program.is_empty() || program.contains('/') && !program.starts_with('/')
-            })
-            .map(|(index, program)| {
-                Problem::new(
-                    format!("$.allow-programs[{index}]"),
-                    format!("`{program}` is neither an absolute path nor a name"),
-                )
-                .hint("give e.g. `/usr/bin/curl`, or `curl` to find it in `PATH`")
-            });
+            .filter_map(|(index, program)| program.problem(&format!("$.allow-programs[{index}]")));
         unknown
             .chain(relative)
+            .chain(self.program_environment.problems("$.program-environment"))
             .chain(self.protect.problems("$.protect"))
             .collect()
     }
 
-    /// The file of a program that a controller may run on this host; `found` finds the file of a name or a path.
+    /// What probes on this host may connect to.
+    pub fn destinations(&self) -> DestinationRules {
+        DestinationRules {
+            allow: self.allow_http.clone(),
+            deny: self.deny_http.clone(),
+        }
+    }
+
+    /// The file of a program that a controller may run on this host with these arguments; `found` finds the file of a name or a path.
     ///
     /// # Errors
     /// The policy does not allow it.
     pub fn permits_program(
         &self,
         wanted: &str,
+        arguments: &[String],
         found: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<PathBuf, Refusal> {
         // Links are not followed: where many programs are one file, allowing one must not allow them all.
-        let file = found(wanted).filter(|file| {
-            let mut allowed = self.allow_programs.iter();
-            allowed.any(|allowed| found(allowed).as_ref() == Some(file))
-        });
-        file.ok_or_else(|| {
+        let allowed: Vec<&AllowedProgram> = match found(wanted) {
+            Some(file) => (self.allow_programs.iter())
+                .filter(|allowed| found(allowed.program()).as_ref() == Some(&file))
+                .collect(),
+            None => Vec::new(),
+        };
+        let with = match allowed.as_slice() {
+            [] => "",
+            _ => " with these arguments",
+        };
+        let is_permitted = allowed
+            .iter()
+            .any(|allowed| allowed.permits_arguments(arguments));
+        found(wanted).filter(|_| is_permitted).ok_or_else(|| {
             refusal(
                 "allow-programs",
-                format!("the policy of this host does not allow a controller to run `{wanted}`"),
+                format!(
+                    "the policy of this host does not allow a controller to run `{wanted}`{with}"
+                ),
             )
         })
     }

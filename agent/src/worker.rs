@@ -93,6 +93,7 @@ pub fn run(
         .map_err(|_| "what dead agents owe could not be reverted: a thread failed")?;
     let link = ControlConnection::of(rustix::stdio::stdin()).or(config.spare);
     let guardian = owner.guardian;
+    crate::user_signals::ignore()?;
     // Blocked before any thread is started, so that no other thread receives a signal that is to be read here.
     let mut mask = SigSet::empty();
     for signal in [

@@ -55,7 +55,7 @@ impl AgentPool {
                     Refusal::new("agent", format!("the local agent {why}"))
                         .hint("`backburn agent doctor` shows what this host can do")
                 })?;
-                let inventory = vec![(hello.agent.clone(), hello.labels.clone())];
+                let inventory = Inventory::local(&hello.agent, &hello.labels);
                 local.started = Some((hello, connection));
                 Ok(inventory)
             }

@@ -4,11 +4,13 @@
 pub mod agent_connection;
 pub mod agent_pool;
 pub mod api;
+pub mod connection_slots;
 pub mod files;
 pub mod fleet;
 pub mod listener;
 pub mod pki;
 pub mod providers;
+pub mod request_id;
 pub mod runner;
 pub mod server;
 pub mod service;

@@ -1,24 +1,23 @@
 //! The controller's port. TLS decides what a connection is for: the client selects a protocol by name (ALPN), and an agent
 //! shows a certificate of the controller's authority.
 //!
-//! Slow clients cannot block the port: a handshake has a deadline, the number of concurrent handshakes is limited, and while
-//! others wait, the oldest slow one is dropped. No TLS session is resumed, because a resumed session shows no certificate and
+//! Slow clients cannot block the port: connections are accepted at once, a handshake has a deadline, and if there are too many,
+//! [`ConnectionSlots`] says which ones make room. No TLS session is resumed, because a resumed session shows no certificate and
 //! could not be refused any more.
 
+use crate::connection_slots::{ConnectionSlots, Slot, SlotCounts, Standing};
 use crate::pki::ca::{
     AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
 };
 use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::ring;
@@ -33,16 +32,23 @@ use tokio_rustls::server::TlsStream;
 
 /// The protocol of people and programs.
 const HTTP: &[u8] = b"http/1.1";
+/// How many connections may wait to be accepted, as far as the host allows (`net.core.somaxconn`). A client that finds no place
+/// there tries again a second later.
+const ACCEPT_BACKLOG: i32 = 4096;
+/// How many connections are closed at a time when the file descriptors are used up.
+const EVICTED_AT_ONCE: usize = 16;
+/// How long to wait for connections to close when the file descriptors are used up.
+const EVICTION_DELAY: Duration = Duration::from_millis(5);
+/// How long to wait after another failure to accept a connection.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
     /// How long a handshake may take from when the connection is accepted.
     pub handshake: Duration,
-    /// How long a handshake may take while others wait.
-    pub handshake_when_full: Duration,
-    /// How many handshakes may be under way at a time.
-    pub handshakes: usize,
+    /// How many connections that are not agents' are open at a time.
+    pub slots: SlotCounts,
     /// How many agents may be joining at a time.
     pub joining: usize,
     /// How long sent data may stay unacknowledged before the kernel closes a connection. Nothing else reveals a peer that has
@@ -54,8 +60,7 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         ListenerLimits {
             handshake: Duration::from_secs(10),
-            handshake_when_full: Duration::from_secs(1),
-            handshakes: 256,
+            slots: SlotCounts::default(),
             joining: 64,
             unacknowledged: Duration::from_secs(30),
         }
@@ -75,6 +80,8 @@ pub enum Connection {
         stream: TlsStream<TcpStream>,
         /// The address that the client connects from.
         peer: SocketAddr,
+        /// The connection's slot, which may be needed for another one.
+        slot: Arc<Slot>,
     },
 }
 
@@ -96,8 +103,7 @@ pub struct Listener {
     protocols: Arc<Protocols>,
     limits: ListenerLimits,
     handshakes: JoinSet<Option<Connection>>,
-    /// The handshakes by age, including finished ones.
-    oldest: VecDeque<(Instant, AbortHandle)>,
+    slots: ConnectionSlots,
 }
 
 /// The TLS configuration of each protocol.
@@ -122,6 +128,12 @@ impl Listener {
         limits: ListenerLimits,
         is_revoked: impl Fn(&AgentIdentity) -> bool + Send + Sync + 'static,
     ) -> Result<Self, CaError> {
+        let backlog = nix::sys::socket::Backlog::new(ACCEPT_BACKLOG);
+        // Listening already: this only makes the queue longer.
+        if let Err(error) = backlog.and_then(|backlog| nix::sys::socket::listen(&listener, backlog))
+        {
+            tracing::warn!(%error, "the queue of the port could not be made longer");
+        }
         let own = Arc::new(ControllerCertificate::new(Arc::clone(authority), names)?);
         let is_revoked: IsRevoked = Arc::new(is_revoked);
         let config = |protocol: &[u8], who: Option<bool>| {
@@ -136,9 +148,9 @@ impl Listener {
                 joining: Arc::new(Semaphore::new(limits.joining)),
             }),
             listener,
+            slots: ConnectionSlots::new(limits.slots),
             limits,
             handshakes: JoinSet::new(),
-            oldest: VecDeque::new(),
         })
     }
 
@@ -153,36 +165,13 @@ impl Listener {
     /// Waits for the next connection. Cancelling it loses nothing; no connections are accepted while nobody waits.
     pub async fn next_connection(&mut self) -> Connection {
         loop {
-            while self
-                .oldest
-                .front()
-                .is_some_and(|(_, handshake)| handshake.is_finished())
-            {
-                self.oldest.pop_front();
-            }
-            // Handshakes that finished behind a slow one are removed once there are many.
-            if self.oldest.len() > 2 * self.limits.handshakes {
-                self.oldest
-                    .retain(|(_, handshake)| !handshake.is_finished());
-            }
-            let is_full = self.handshakes.len() >= self.limits.handshakes;
-            let evict_at = self
-                .oldest
-                .front()
-                .map(|(since, _)| *since + self.limits.handshake_when_full)
-                .unwrap_or_else(Instant::now);
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => {
                     if let Ok(Some(connection)) = done {
                         return connection;
                     }
                 }
-                () = tokio::time::sleep_until(evict_at), if is_full => {
-                    if let Some((_, handshake)) = self.oldest.pop_front() {
-                        handshake.abort();
-                    }
-                }
-                accepted = self.listener.accept(), if !is_full => self.accepted(accepted).await,
+                accepted = self.listener.accept() => self.accepted(accepted).await,
             }
         }
     }
@@ -195,11 +184,21 @@ impl Listener {
                 if let Err(error) = set_user_timeout(&stream, self.limits.unacknowledged) {
                     return tracing::error!(%peer, %error, "a connection could not be set up");
                 }
-                let handshake = self.handshakes.spawn(async move {
-                    let connection =
-                        tokio::time::timeout(deadline, handshake(&protocols, stream, peer)).await;
+                let slot = self.slots.enter(peer.ip());
+                self.handshakes.spawn(async move {
+                    let connection = tokio::time::timeout(
+                        deadline,
+                        handshake(&protocols, stream, peer, &slot),
+                    );
+                    let connection = tokio::select! {
+                        connection = connection => connection,
+                        () = slot.evicted() => {
+                            tracing::debug!(%peer, "closed a connection to make room for another");
+                            return None;
+                        }
+                    };
                     match connection {
-                        Ok(Ok(connection)) => Some(connection),
+                        Ok(Ok(connection)) => Some(connection.into_connection(slot)),
                         Ok(Err(error)) => {
                             tracing::info!(%peer, %error, "refused a connection");
                             None
@@ -210,14 +209,44 @@ impl Listener {
                         }
                     }
                 });
-                self.oldest.push_back((Instant::now(), handshake));
             }
             // The client disconnected before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Mostly out of file descriptors: connections that close free some.
                 tracing::error!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let is_out_of_descriptors = error
+                    .raw_os_error()
+                    .map(nix::errno::Errno::from_raw)
+                    .is_some_and(|errno| {
+                        matches!(errno, nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE)
+                    });
+                let delay = match is_out_of_descriptors && self.slots.evict(EVICTED_AT_ONCE) {
+                    true => EVICTION_DELAY,
+                    false => ACCEPT_RETRY_DELAY,
+                };
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+/// A connection whose handshake is complete.
+enum Handshaken {
+    Agent(AuthenticatedAgent),
+    Joining(JoiningConnection),
+    Http(TlsStream<TcpStream>, SocketAddr),
+}
+
+impl Handshaken {
+    /// The connection, which keeps its slot only while its client has to prove more.
+    fn into_connection(self, slot: Slot) -> Connection {
+        match self {
+            Handshaken::Agent(agent) => Connection::Agent(agent),
+            Handshaken::Joining(joining) => Connection::Joining(joining),
+            Handshaken::Http(stream, peer) => {
+                slot.raise(Standing::Anonymous);
+                let slot = Arc::new(slot);
+                Connection::Http { stream, peer, slot }
             }
         }
     }
@@ -232,8 +261,11 @@ async fn handshake(
     protocols: &Protocols,
     stream: TcpStream,
     peer: SocketAddr,
-) -> io::Result<Connection> {
+    slot: &Slot,
+) -> io::Result<Handshaken> {
     stream.set_nodelay(true)?;
+    stream.readable().await?;
+    slot.raise(Standing::Handshake);
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let offers = |protocol: &str| {
         start
@@ -245,7 +277,7 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
         let identity = client_identity(&stream)?
             .ok_or_else(|| io::Error::other("the agent shows no certificate"))?;
-        return Ok(Connection::Agent(AuthenticatedAgent {
+        return Ok(Handshaken::Agent(AuthenticatedAgent {
             identity,
             stream: Box::new(stream),
             peer,
@@ -256,7 +288,7 @@ async fn handshake(
             .try_acquire_owned()
             .map_err(|_| io::Error::other("too many agents are joining at a time"))?;
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
-        return Ok(Connection::Joining(JoiningConnection {
+        return Ok(Handshaken::Joining(JoiningConnection {
             identity: client_identity(&stream)?,
             stream,
             peer,
@@ -264,7 +296,7 @@ async fn handshake(
         }));
     }
     let stream = start.into_stream(Arc::clone(&protocols.http)).await?;
-    Ok(Connection::Http { stream, peer })
+    Ok(Handshaken::Http(stream, peer))
 }
 
 /// The agent whose certificate the client has shown, if any.

@@ -2,6 +2,7 @@
 //! the listener and the signal to end.
 
 use crate::api::{self, Api};
+use crate::connection_slots::Slot;
 use crate::listener::{Connection, Listener, ListenerLimits};
 use crate::pki::agent_registry::AgentRegistry;
 use crate::pki::ca::CertificateAuthority;
@@ -12,15 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// How long runs may take to revert everything when the controller ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often freed memory is returned to the host, if runs or requests have used some. That takes tens of milliseconds with ten
 /// thousand agents.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// How many HTTP connections are served at a time; more wait.
-const MAX_HTTP_CONNECTIONS: usize = 512;
 
 /// The controller's daemon, ready to run.
 pub struct Server {
@@ -78,6 +77,7 @@ impl Server {
             );
         }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
         tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
@@ -85,7 +85,18 @@ impl Server {
             self.trim_memory,
         ));
         let (end, ended) = watch::channel(false);
-        let clients = Arc::new(Semaphore::new(MAX_HTTP_CONNECTIONS));
+        let serve_http = |stream, slot: Arc<Slot>| {
+            let (router, mut ended) = (router.clone(), ended.clone());
+            let served = Arc::clone(&served);
+            tokio::spawn(async move {
+                let ending = async move {
+                    // If the sender is dropped, everything ends anyway.
+                    ended.wait_for(|ended| *ended).await.ok();
+                };
+                api::serve(stream, router, slot, ending).await;
+                served.fetch_add(1, Ordering::Relaxed);
+            });
+        };
         tokio::pin!(ending);
         loop {
             let connection = tokio::select! {
@@ -116,33 +127,23 @@ impl Server {
                         }
                     });
                 }
-                Connection::Http { stream, .. } => {
-                    let (router, mut ended) = (router.clone(), ended.clone());
-                    let (clients, served) = (Arc::clone(&clients), Arc::clone(&served));
-                    tokio::spawn(async move {
-                        let Ok(_slot) = Arc::clone(&clients).acquire_owned().await else {
-                            return;
-                        };
-                        let ending = async move {
-                            // If the sender is dropped, everything ends anyway.
-                            ended.wait_for(|ended| *ended).await.ok();
-                        };
-                        let is_crowded = clients.available_permits() < MAX_HTTP_CONNECTIONS / 4;
-                        api::serve(stream, router, is_crowded, ending).await;
-                        served.fetch_add(1, Ordering::Relaxed);
-                    });
-                }
+                Connection::Http { stream, slot, .. } => serve_http(stream, slot),
             }
         }
         schedules.abort();
-        // Agents and clients are served while the runs end, because that needs both.
+        rules.abort();
+        // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);
             tokio::pin!(ends);
             loop {
                 tokio::select! {
                     left = ends.as_mut() => break left,
-                    connection = listener.next_connection() => drop(connection),
+                    connection = listener.next_connection() => {
+                        if let Connection::Http { stream, slot, .. } = connection {
+                            serve_http(stream, slot);
+                        }
+                    }
                 }
             }
         };

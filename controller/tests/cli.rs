@@ -362,6 +362,142 @@ fn run_that_gets_sigterm_ends_with_its_children() {
 }
 
 #[test]
+fn run_that_gets_user_signals_goes_on_and_says_so() {
+    use nix::sys::signal::Signal;
+    let folder = sleeping();
+    let (child, pid) = sleeper(folder.path());
+    kill(&child, Signal::SIGUSR1);
+    kill(&child, Signal::SIGUSR2);
+    // What ends the run comes after them, and is told apart.
+    kill(&child, Signal::SIGHUP);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        out.starts_with("aborted: t\n  operator: SIGHUP received\n"),
+        "{out}"
+    );
+    assert!(err.contains("SIGHUP: ending the run"), "{err}");
+    assert!(is_gone(pid));
+}
+
+#[test]
+fn user_signal_to_a_run_is_ignored() {
+    let folder = folder_with(&json!({"title": "t", "description": "d", "method": [
+        {"type": "action", "name": "ask for trouble", "provider": {"type": "process", "path": "sh",
+            "arguments": ["-c", "kill -USR1 $PPID; kill -USR2 $PPID"]}},
+        {"type": "action", "name": "go on", "provider": {"type": "process", "path": "touch", "arguments": ["done"]}}]}));
+    let output = backburn(folder.path(), &["run", "x.json"]).assert().code(0);
+    let err = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    for name in ["SIGUSR1", "SIGUSR2"] {
+        let wanted = format!("{name} is ignored: the run goes on; Ctrl-C or SIGTERM ends it\n");
+        assert!(err.contains(&wanted), "{err}");
+    }
+    assert!(folder.path().join("done").exists());
+}
+
+#[test]
+fn command_line_mistakes_are_answered_with_the_nearest_word() {
+    let folder = tempfile::tempdir().unwrap();
+    for (words, wanted) in [
+        (
+            &["rnu"] as &[&str],
+            "error: unrecognized subcommand `rnu`\nhint: did you mean `run`?\n",
+        ),
+        (
+            &["staus"],
+            "error: unrecognized subcommand `staus`\nhint: did you mean `status`?\n",
+        ),
+        (
+            &["inject"],
+            "error: unrecognized subcommand `inject`\nhint: did you mean `backburn agent inject`?\n",
+        ),
+        (
+            &["doctor"],
+            "error: unrecognized subcommand `doctor`\nhint: did you mean `backburn agent doctor`?\n",
+        ),
+        (
+            &["xyzzy"],
+            "error: unrecognized subcommand `xyzzy`\nhint: `backburn help` lists the commands\n",
+        ),
+        (
+            &["run", "x.json", "--sed", "7"],
+            "error: unexpected argument `--sed` found\nhint: did you mean `--seed`?\n",
+        ),
+        (
+            &["agents", "revok", "a"],
+            "error: unrecognized subcommand `revok`\nhint: did you mean `revoke`?\n",
+        ),
+        (
+            &["runs", "--follow"],
+            "error: the following required arguments were not provided:\n  <RUN>\nhint: `backburn runs --help` shows how it is used\n",
+        ),
+    ] {
+        backburn(folder.path(), words)
+            .assert()
+            .code(2)
+            .stdout_eq("")
+            .stderr_eq(wanted);
+    }
+}
+
+#[test]
+fn controller_that_cannot_be_used_is_answered_with_what_to_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let address = format!("127.0.0.1:{port}");
+    let token = format!("bbt1.0123.{}.{}", "0".repeat(64), "1".repeat(64));
+    let says = |words: &[&str], token: Option<&str>| {
+        let mut command = backburn(folder.path(), words)
+            .env_remove("BACKBURN_CONTROLLER")
+            .env_remove("BACKBURN_TOKEN")
+            .env_remove("BACKBURN_TOKEN_FILE");
+        if let Some(token) = token {
+            command = command.env("BACKBURN_TOKEN", token);
+        }
+        let output = command.assert().code(2).stdout_eq("");
+        String::from_utf8(output.get_output().stderr.clone()).unwrap()
+    };
+    let none = says(&["agents"], None);
+    assert!(
+        none.starts_with("error: no controller is given\nhint: use `--controller"),
+        "{none}"
+    );
+    let none = says(&["agents", "--controller", &address], None);
+    assert!(
+        none.starts_with("error: no token is given\nhint: "),
+        "{none}"
+    );
+    let none = says(
+        &["agents", "--controller", &address, "--token-file", "none"],
+        None,
+    );
+    assert!(
+        none.starts_with("error: the token file none: no such file"),
+        "{none}"
+    );
+    let refused = says(&["agents", "--controller", &address], Some(&token));
+    assert!(
+        refused
+            .contains("hint: nothing listens there: check that `backburn controller` is running"),
+        "{refused}"
+    );
+    let unknown = says(
+        &["agents", "--controller", "no-such-host.invalid"],
+        Some(&token),
+    );
+    assert!(
+        unknown.contains("hint: this name has no address here"),
+        "{unknown}"
+    );
+}
+
+#[test]
 fn run_that_gets_sigkill_leaves_its_journal_and_no_child() {
     let folder = sleeping();
     let (child, pid) = sleeper(folder.path());

@@ -7,6 +7,7 @@ use snapbox::cmd::cargo_bin;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A controller on a port of its own, which ends with the test.
 struct Controller {
@@ -135,7 +136,7 @@ fn list_with_entries_has_headers_above_aligned_columns() {
     for (words, headers, first) in [
         (
             &["tokens"] as &[&str],
-            "ID NAME ROLE CREATED VALID",
+            "ID NAME PERSON ROLE CREATED VALID",
             "admin",
         ),
         (
@@ -161,4 +162,165 @@ fn list_with_entries_has_headers_above_aligned_columns() {
         assert_eq!(found.join(" "), headers, "{words:?}");
         assert!(lines.next().unwrap().contains(first), "{said:?}");
     }
+}
+
+#[test]
+fn status_names_who_halted_and_why() {
+    let controller = Controller::start();
+    let calm = controller.says(&["status"]);
+    assert_eq!((calm.code, calm.err.as_str()), (0, ""), "{calm:?}");
+    assert_eq!(
+        calm.out,
+        "halt: none, runs can start\nruns: none\nowed: nothing\nagents: 0 connected\n"
+    );
+    assert_eq!(
+        controller
+            .says(&["halt", "--why", "the shop is on fire"])
+            .code,
+        0
+    );
+    let halted = controller.says(&["status"]);
+    assert_eq!(halted.code, 0, "{halted:?}");
+    assert!(
+        halted.out.starts_with("HALTED by admin since 20"),
+        "{halted:?}"
+    );
+    assert!(
+        halted.out.contains(": the shop is on fire; nothing starts"),
+        "{halted:?}"
+    );
+    let json: Value = serde_json::from_str(&controller.says(&["status", "--json"]).out).unwrap();
+    assert_eq!(json["halt"]["halted"], true);
+    // Without a controller, or beside one, the status is that of this host.
+    let local = controller.says(&["status", "--local"]);
+    assert_eq!((local.code, local.err.as_str()), (0, "nothing is owed\n"));
+}
+
+#[test]
+fn runs_of_an_id_is_a_report_for_people_and_json_for_machines() {
+    let controller = Controller::start();
+    let folder = controller.folder.path();
+    write(folder, "one.json", &harmless());
+    assert_eq!(controller.says(&["apply", "one.json"]).code, 0);
+    let followed = controller.says(&["run", "one", "--wait", "--seed", "5"]);
+    let runs: Value = serde_json::from_str(&controller.says(&["runs", "--json"]).out).unwrap();
+    let id = runs[0]["id"].as_str().unwrap();
+    let shown = controller.says(&["runs", id]);
+    assert_eq!((shown.code, shown.err.as_str()), (0, ""), "{shown:?}");
+    let report = shown.out.strip_prefix(followed.out.as_str());
+    let context = report.unwrap_or_else(|| panic!("{shown:?} is not {followed:?}"));
+    assert!(
+        context.starts_with("  experiment one, version 1; requested by admin, from 20"),
+        "{shown:?}"
+    );
+    let json = controller.says(&["runs", id, "--json"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["id"], &json["seed"]), (&json!(id), &json!(5)));
+}
+
+/// A process of the test that ends with it.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An agent reverts what it owes when it is told to end.
+        let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Has an agent join and connect, and waits until it is connected.
+fn agent(controller: &Controller, name: &str) -> Process {
+    let token = controller.says(&["join-token"]).out;
+    let state = controller.folder.path().join(name);
+    let state = state.to_str().unwrap();
+    let join = [
+        "agent",
+        "join",
+        "--controller",
+        &controller.address,
+        "--token",
+        token.trim(),
+        "--name",
+        name,
+        "--state",
+        state,
+    ];
+    let joined = controller.says(&join);
+    assert_eq!(joined.code, 0, "{joined:?}");
+    let connected = controller
+        .command(&["agent", "connect", "--state", state])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the agent is connected", || {
+        controller
+            .says(&["status"])
+            .out
+            .contains("agents: 1 connected")
+    });
+    Process(connected)
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn status_shows_what_acts_where_and_how_long_and_lines_name_action_and_agent() {
+    let controller = Controller::start();
+    let _agent = agent(&controller, "web-1");
+    let mark = format!("7{}", std::process::id());
+    let _victim = Process(Command::new("sleep").arg(&mark).spawn().unwrap());
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let document = json!({"title": "One rests", "description": "d",
+        "targets": {"here": {"labels": {"host": host}, "select": "all"}},
+        "method": [{"type": "action", "name": "rest", "provider": {"type": "fault", "fault": "process-pause", "targets": "here",
+            "duration": "40s", "arguments": {"process": {"command-line": format!("^sleep {mark}$")}}}}]});
+    write(controller.folder.path(), "rest.json", &document);
+    assert_eq!(controller.says(&["apply", "rest.json"]).code, 0);
+    let waiting = controller
+        .command(&["run", "rest", "--wait"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut status = controller.says(&["status"]);
+    until("the fault acts", || {
+        status = controller.says(&["status"]);
+        status.out.contains(" left")
+    });
+    assert_eq!(status.code, 0, "{status:?}");
+    let row = status
+        .out
+        .lines()
+        .find(|line| line.contains("process-pause"))
+        .unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(
+        cells[1..4],
+        ["rest", "process-pause", "web-1"],
+        "{status:?}"
+    );
+    let left: u64 = cells[4].trim_end_matches('s').parse().unwrap();
+    assert!((25..=40).contains(&left), "{row}");
+    let shown = controller.says(&["runs", cells[0]]);
+    let wanted = "running: One rests\n  phase: method\n  fault: rest (process-pause) on web-1, ";
+    assert!(shown.out.starts_with(wanted), "{shown:?}");
+    // SIGTERM stops what `run --wait` has started, as Ctrl-C does.
+    let pid = nix::unistd::Pid::from_raw(waiting.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = Said::from(waiting.wait_with_output().unwrap());
+    assert_eq!(ended.code, 4, "{ended:?}");
+    assert!(ended.err.contains("rest on web-1: injected: "), "{ended:?}");
+    assert!(ended.err.contains("SIGTERM: stopping the run"), "{ended:?}");
+    assert!(
+        ended.err.contains("rest on web-1: reverted in "),
+        "{ended:?}"
+    );
 }

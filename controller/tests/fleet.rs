@@ -5,7 +5,7 @@
 mod support;
 
 use backburn::agent_pool::AgentPool;
-use backburn::fleet::{Fleet, Reservation};
+use backburn::fleet::{Fleet, GrantedLabels, Reservation};
 use backburn::runner::{self, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, JournalEntry, Judgement, Outcome};
@@ -28,7 +28,7 @@ struct World {
 }
 
 impl World {
-    /// With agents `a`, `b` and so on, each with the labels `role=web` and `host=NAME`.
+    /// With agents `a`, `b` and so on, each with the granted label `role=web` and the fact `host=NAME`.
     async fn new(manners: impl IntoIterator<Item = Manners>) -> Self {
         let mut world = World {
             fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
@@ -36,9 +36,13 @@ impl World {
             told: BTreeMap::new(),
         };
         for (name, mut manners) in ["a", "b", "c"].into_iter().zip(manners) {
-            let labels = [("role", "web"), ("host", name)];
-            let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-            manners.labels.extend(labels);
+            let labels = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+            manners.labels.push(labels("host", name));
+            let granted = GrantedLabels {
+                labels: [labels("role", "web")].into(),
+                is_confirmed: true,
+            };
+            world.fleet.grant(name, granted);
             std::fs::write(world.file(name), "").unwrap();
             world.connect(name, manners);
         }
@@ -69,10 +73,15 @@ impl World {
         let watching = Arc::clone(&seen);
         let journal = self.folder.path().join(format!("{run}.jsonl"));
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: run.into(),
             seed: 7,
             frequency: HumanDuration::millis(20),
             sha256: None,
+            approval: None,
             agent_pool: AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run)),
             journal: Box::new(JournalFile::open(journal.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {

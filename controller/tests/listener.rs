@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+use backburn::connection_slots::SlotCounts;
 use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, AgentIdentity, CertificateAuthority};
-use backburn::pki::enrolment::{self, EnrolmentPolicy};
+use backburn::pki::enrolment::{self, Admission, CertificateReason, EnrolmentPolicy};
 use backburn_experiments::join::{
     JOIN_PROTOCOL, JoinAnswer, JoinRequest, LINK_PROTOCOL, MAX_JOIN_LINE_BYTES, PresentedToken,
 };
@@ -201,22 +202,28 @@ impl EnrolmentPolicy for Store {
         token: &PresentedToken,
         name: &str,
         _: &BTreeMap<String, String>,
-    ) -> Result<String, Refusal> {
+    ) -> Result<Admission, Refusal> {
         if !self.tokens.lock().unwrap().remove(&token.id) {
             return Err(Refusal::new("token", "the token was used before"));
         }
-        Ok(name.into())
+        Ok(Admission {
+            name: name.into(),
+            ..Admission::default()
+        })
     }
 
     async fn issue(
         &self,
         issued: &AgentIdentity,
-        replaced: Option<&AgentIdentity>,
+        reason: CertificateReason<'_>,
         _: Duration,
-    ) -> Result<(), Refusal> {
-        let pair = (issued.clone(), replaced.cloned());
-        self.issued.lock().unwrap().push(pair);
-        Ok(())
+    ) -> Result<BTreeMap<String, String>, Refusal> {
+        let replaced = match reason {
+            CertificateReason::Joining(_) => None,
+            CertificateReason::Renewal(replaced) => Some(replaced.clone()),
+        };
+        self.issued.lock().unwrap().push((issued.clone(), replaced));
+        Ok(BTreeMap::new())
     }
 }
 
@@ -308,8 +315,11 @@ async fn handshake_that_is_slow_is_ended() {
 async fn silent_connections_do_not_block_the_port() {
     let limits = ListenerLimits {
         handshake: Duration::from_secs(3600),
-        handshake_when_full: Duration::from_millis(20),
-        handshakes: 8,
+        slots: SlotCounts {
+            silent: 8,
+            handshakes: 8,
+            clients: 8,
+        },
         joining: 2,
         ..ListenerLimits::default()
     };

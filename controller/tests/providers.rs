@@ -2,7 +2,7 @@
 //! answer, and what it calls broken.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use backburn::providers::{ProbeContext, measure};
+use backburn::providers::{EnvironmentAccess, HostAccess, ProbeContext, measure};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
 use backburn_experiments::wire::ProbeOutcome;
@@ -13,7 +13,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 async fn ask(provider: Value) -> ProbeOutcome {
-    ask_with(provider, &ProbeContext::default()).await
+    ask_with(provider, &of_a_local_run()).await
+}
+
+/// The context of a run on this host, whose programs are the user's own.
+fn of_a_local_run() -> ProbeContext {
+    ProbeContext {
+        access: HostAccess {
+            environment: EnvironmentAccess::User,
+            ..HostAccess::default()
+        },
+        ..ProbeContext::default()
+    }
 }
 
 async fn ask_with(provider: Value, context: &ProbeContext) -> ProbeOutcome {
@@ -325,7 +336,7 @@ def leaves(): os._exit(3)
     unsafe {
         std::env::set_var("PYTHONPATH", format!("{}:{old}", folder.path().display()))
     };
-    let mut context = ProbeContext::default();
+    let mut context = of_a_local_run();
     context
         .configuration
         .insert("url".into(), json!("http://x"));

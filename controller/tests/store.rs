@@ -339,6 +339,7 @@ fn agents_are_stored_listed_and_revoked() {
         name: name.into(),
         serials: vec!["0a".into(), "0b".into()],
         labels: [("zone".to_owned(), zone.to_owned())].into(),
+        labels_by: (zone == "y").then(|| "ada".into()),
         enrolled: at(0),
         revoked: None,
     };
@@ -370,6 +371,7 @@ fn join_token_is_used_up_once() {
         who: "ada".into(),
         expires: at(10),
         agent: Some("a".into()),
+        labels: [("role".to_owned(), "db".to_owned())].into(),
     };
     for id in ["one", "two", "three"] {
         store.put_join_token(&token(id)).unwrap();

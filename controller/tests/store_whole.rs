@@ -259,6 +259,7 @@ fn play(store: &SqliteStore, step: Step) {
         Step::EnrolledAgent(name, labels) => store.put_agent(&EnrolledAgent {
             name,
             serials: vec!["01".into()],
+            labels_by: labels.contains_key("by").then(|| "ada".into()),
             labels,
             enrolled: at,
             revoked: Some(at),
@@ -268,6 +269,10 @@ fn play(store: &SqliteStore, step: Step) {
             id,
             who: "ada".into(),
             expires: at,
+            labels: agent
+                .iter()
+                .map(|agent| ("agent".to_owned(), agent.clone()))
+                .collect(),
             agent,
         }),
         Step::ApiTokenRecord(id, expires) => store.put_api_token(&ApiTokenRecord {
@@ -332,7 +337,7 @@ proptest! {
     }
 }
 
-const WHOLE: &str = r#"{"kind":"backburn-export","format":1}
+const WHOLE: &str = r#"{"kind":"backburn-export","format":2}
 {"kind":"experiment","name":"db","version":1,"document":{"n":1.0e3},"who":"ada","at":"2026-01-01T00:00:00Z"}
 {"kind":"run","id":"r1","experiment":"db","version":1,"title":"T","seed":"7","who":"ada","because":"asked","started":"2026-01-01T00:00:00Z"}
 {"kind":"event","run":"r1","number":1,"entry":{"at":"2026-01-01T00:00:00Z","elapsed":0.10,"event":"run-ended"}}
@@ -415,9 +420,9 @@ fn import_that_is_incomplete_is_refused() {
             "it is not an export",
         ),
         (
-            WHOLE.replace(r#""format":1"#, r#""format":2"#),
+            WHOLE.replace(r#""format":2"#, r#""format":3"#),
             1,
-            "its format is 2",
+            "its format is 3",
         ),
         (
             WHOLE

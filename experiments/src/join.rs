@@ -8,6 +8,7 @@
 pub use crate::token::{InvalidToken, JoinToken};
 
 use crate::HumanDuration;
+use crate::labels::Labels;
 use crate::wire::Refusal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,7 +48,6 @@ pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
 
 /// The part of a token that is shown to the controller.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PresentedToken {
     /// Which token.
     pub id: String,
@@ -63,9 +63,9 @@ impl fmt::Debug for PresentedToken {
     }
 }
 
-/// An agent asks for a certificate.
+/// An agent asks for a certificate. A controller ignores fields that it does not know; controllers before protocol 2 refuse them, so this
+/// version sends none that those did not know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// Leave to join; none where a certificate is shown in the handshake, which is to be renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,8 @@ pub struct JoinRequest {
     pub name: String,
     /// The request for a certificate (PKCS #10) in PEM. Of it, only the key is used.
     pub request: String,
-    /// Given and found.
+    /// What was given on the agent's command line and found on its host. It grants nothing; controllers before protocol 2 take it as the
+    /// agent's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -100,6 +101,9 @@ pub struct JoinResponse {
     pub authority: String,
     /// How long the certificate is good for, from now.
     pub lasts: HumanDuration,
+    /// The labels that the agent is granted. None from a controller that takes an agent's own word for its labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
 }
 
 /// What an agent can't be called, and why: names appear in certificates, paths and commands.

@@ -180,3 +180,26 @@ fn verdict_probe_carries_looks_failures_and_upper_bound() {
     assert!((looks.upper_bound - 0.095_033_852_855_304).abs() < 1e-12);
     assert!(looks.to_string().contains("at most 9.5 %"), "{looks}");
 }
+
+#[test]
+fn verdict_that_is_not_clean_names_the_agents_and_the_command_for_their_hosts() {
+    let mut events = whole();
+    let mut end = end("i", false);
+    end.residue = vec!["a file is left".into()];
+    events[8] = Event::InjectionEnded(end);
+    let entries: Vec<JournalEntry> = (events.into_iter().enumerate())
+        .map(|(n, event)| entry(n as f64, event))
+        .collect();
+    let verdict = verdict(&Run::fold(&entries).unwrap());
+    assert_eq!(verdict.outcome, Outcome::NotClean);
+    assert_eq!(
+        verdict.reasons[0],
+        "not proved to be reverted on `here`: i (process-pause): a file is left"
+    );
+    assert_eq!(verdict.owing_agents, ["here"]);
+    let hint = verdict.hint.unwrap();
+    assert!(
+        hint.contains("`sudo backburn-agent revert --all --state /var/lib/backburn` on the host of agent `here`"),
+        "{hint}"
+    );
+}

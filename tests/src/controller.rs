@@ -3,7 +3,7 @@
 
 use backburn::listener::{Connection, Listener, ListenerLimits};
 use backburn::pki::ca::{AgentIdentity, CertificateAuthority};
-use backburn::pki::enrolment::{self, EnrolmentPolicy};
+use backburn::pki::enrolment::{self, Admission, CertificateReason, EnrolmentPolicy};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::join::{JoinToken, PresentedToken};
 use backburn_experiments::wire::{Cause, Command, EndedInjection, Hello, Refusal, Report};
@@ -59,24 +59,27 @@ impl EnrolmentPolicy for Store {
         token: &PresentedToken,
         name: &str,
         labels: &BTreeMap<String, String>,
-    ) -> Result<String, Refusal> {
+    ) -> Result<Admission, Refusal> {
         let secret = Controller::SECRET.repeat(32);
         if token.secret != secret || !self.tokens.lock().expect("a lock").remove(&token.id) {
             let what = "the token is not known, or was used before";
             return Err(Refusal::new("token", what).hint("another token"));
         }
         self.labels.lock().expect("a lock").clone_from(labels);
-        Ok(name.to_owned())
+        Ok(Admission {
+            name: name.to_owned(),
+            ..Admission::default()
+        })
     }
 
     async fn issue(
         &self,
         issued: &AgentIdentity,
-        _: Option<&AgentIdentity>,
+        _: CertificateReason<'_>,
         _: Duration,
-    ) -> Result<(), Refusal> {
+    ) -> Result<BTreeMap<String, String>, Refusal> {
         self.issued.lock().expect("a lock").push(issued.clone());
-        Ok(())
+        Ok([("granted".to_owned(), "yes".to_owned())].into())
     }
 }
 

@@ -1,9 +1,11 @@
 //! The commands that connect an agent to a controller: `join` once, then `connect`.
 
-use super::{CommandError, given_labels, host_name, labels};
+use super::{CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels};
 use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
+use backburn_experiments::labels::Labels;
+use backburn_experiments::terminal_text::escape;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
 
@@ -34,12 +36,22 @@ pub(super) fn commands() -> [Command; 2] {
             text(
                 "label",
                 "KEY=VALUE",
-                "Label of the agent; may be given several times",
+                "Label to expect: labels are granted by the join token or by an admin, and joining warns about one that is not; may be given several times",
             )
             .action(ArgAction::Append),
         );
     let connect = Command::new("connect")
-        .about("Connect to the controller that was joined, and serve it; reconnects automatically");
+        .about("Connect to the controller that was joined, and serve it; reconnects automatically")
+        .arg(
+            text(
+                "log-format",
+                "FORMAT",
+                "How the log is written: `text` or `json`",
+            )
+            .env(LOG_FORMAT_VARIABLE)
+            .default_value(LogFormat::default().word())
+            .value_parser(clap::builder::ValueParser::new(str::parse::<LogFormat>)),
+        );
     [join, connect]
 }
 
@@ -66,11 +78,18 @@ pub(super) fn join(
     let host = Host::new(HostRole::Command, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
-    let member = match join::join(&host, state, &controller, &token, &name, &given, &all) {
-        Ok(member) => member,
+    let (member, granted) = match join::join(&host, state, &controller, &token, &name, &given, &all)
+    {
+        Ok(joined) => joined,
         Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),
     };
+    if let Some(granted) = granted {
+        say!(
+            "{}",
+            granted_text(&member.name, &given, &granted).trim_end()
+        );
+    }
     println!(
         "joined {controller} as {}; run `connect` to serve it",
         member.name
@@ -78,10 +97,55 @@ pub(super) fn join(
     Ok(0)
 }
 
+/// Says which labels the agent was granted, and warns about those that were asked for and not granted.
+fn granted_text(name: &str, given: &Labels, granted: &Labels) -> String {
+    let list = |labels: &mut dyn Iterator<Item = (&String, &String)>| {
+        let labels: Vec<String> = labels
+            .map(|(key, value)| escape(&format!("{key}={value}")).into_owned())
+            .collect();
+        labels.join(" ")
+    };
+    let missing = |(key, value): &(&String, &String)| granted.get(*key) != Some(*value);
+    let missing = list(&mut given.iter().filter(missing));
+    let mut text = match granted.is_empty() {
+        true => "labels: none\n".to_owned(),
+        false => format!("labels: {}\n", list(&mut granted.iter())),
+    };
+    if !missing.is_empty() {
+        text.push_str(&format!(
+            "warning: not granted, and ignored: {missing}\nhint: an agent cannot give itself labels; an admin says `backburn agents label {name} {missing}`, or makes a join token with them: `backburn join-token --label KEY=VALUE`\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_that_was_asked_for_and_not_granted_is_warned_about() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let given = labels(&[("role", "db"), ("team", "payments")]);
+        let text = granted_text("db-1", &given, &labels(&[("role", "db"), ("zone", "a")]));
+        assert!(text.starts_with("labels: role=db zone=a\n"), "{text}");
+        assert!(text.contains("ignored: team=payments\n"), "{text}");
+        assert!(text.contains("agents label db-1 team=payments"), "{text}");
+        let text = granted_text("db-1", &given, &given);
+        assert!(!text.contains("warning"), "{text}");
+    }
+}
+
 /// Serves the controller until a signal ends it.
 pub(super) fn connect(
     state: &Path,
     policy: Option<&Path>,
+    log_format: LogFormat,
     invocation: &Invocation,
 ) -> Result<u8, CommandError> {
     let mut serve_arguments = vec!["--state".to_owned(), state.display().to_string()];
@@ -91,6 +155,7 @@ pub(super) fn connect(
     let settings = ConnectorConfig {
         state: state.to_owned(),
         serve_arguments,
+        environment: vec![(LOG_FORMAT_VARIABLE.to_owned(), log_format.word().to_owned())],
     };
     controller_link::run(&settings, invocation)
         .map_err(|error| CommandError::Invalid(error.to_string()))

@@ -41,18 +41,20 @@ const HEARTBEAT: Command = Command::Heartbeat {
 /// How much later than planned a wait may end before this process counts as late itself.
 const LATE_WAKEUP: Duration = Duration::from_millis(500);
 
-/// Injects a fault and waits for its end. Returns the exit code.
+/// Injects a fault and waits for its end. `revert` is the command that reverts what is left. Returns the exit code.
 pub(super) fn run(
     request: &FaultRequest,
     state: &Path,
     invocation: &Invocation,
     serve_arguments: &[String],
+    revert: &str,
 ) -> Result<u8, CommandError> {
     // No agent has been asked for anything yet.
     let failed = |error: std::io::Error| {
         Refusal::new("failed", format!("the agent could not be reached: {error}"))
             .hint("check the limits of processes and memory, e.g. with `ulimit -a`")
     };
+    crate::user_signals::ignore().map_err(|error| failed(error.into()))?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         mask.add(signal);
@@ -82,6 +84,7 @@ pub(super) fn run(
         guardian: host.table.identify(agent.id() as i32),
         host,
         state,
+        revert,
         reader: BufReader::new(ours),
         agent,
         heard: None,
@@ -102,6 +105,8 @@ struct InjectSession<'a> {
     host: Host,
     /// The agent's state folder.
     state: &'a Path,
+    /// The command that reverts what is left.
+    revert: &'a str,
     reader: BufReader<UnixStream>,
     agent: Child,
     /// The guardian's identity, which no other process can have.
@@ -346,7 +351,7 @@ impl InjectSession<'_> {
         for ended in &agent.ended {
             self.show(&Report::Ended(ended.clone()))?;
         }
-        output::owed(&agent.owed);
+        output::owed(&agent.owed, self.revert);
         Ok(if agent.is_clean() {
             exit_code::ABORTED
         } else {
@@ -359,7 +364,7 @@ impl InjectSession<'_> {
         if self.request.json {
             output::print(&(serde_json::to_string(report)? + "\n"));
         } else {
-            output::report(report);
+            output::report(report, self.revert);
         }
         Ok(())
     }

@@ -8,9 +8,12 @@ macro_rules! say {
 mod connect;
 mod fault_flags;
 mod inject;
+mod log;
 mod output;
 mod shell;
 mod status;
+
+pub use log::{LOG_FORMAT_VARIABLE, LogFormat, log_to_stderr};
 
 use crate::child_task::ChildTask;
 use crate::children::Children;
@@ -23,12 +26,10 @@ use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::terminal_text::guard;
 use backburn_experiments::wire::{Cause, EndedInjection, Refusal, UnrevertedInjection};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -81,11 +82,17 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::INVALID));
         }
     };
-    log_to_stderr(tracing::Level::WARN);
-    match dispatch(&matches, invocation) {
+    let format = matches.subcommand().and_then(|(_, matches)| {
+        let given = matches.try_get_one::<LogFormat>("log-format");
+        given.ok().flatten().copied()
+    });
+    let format = format.unwrap_or_else(LogFormat::from_environment);
+    log_to_stderr(tracing::Level::WARN, format);
+    let revert = revert_command(&matches, &invocation);
+    match dispatch(&matches, invocation, &revert) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),
         Err(CommandError::Refused(refusal)) => {
-            say!("error: {refusal}");
+            print_error(format, &refusal.to_string());
             ExitCode::from(if refusal.rule == "arguments" {
                 exit_code::INVALID
             } else {
@@ -93,13 +100,47 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
             })
         }
         Err(CommandError::Invalid(what)) => {
-            say!("error: {what}");
+            print_error(format, &what);
             ExitCode::from(exit_code::INVALID)
         }
         Err(CommandError::Owed(owed)) => {
-            output::owed(&owed);
+            output::owed(&owed, &revert);
             ExitCode::from(exit_code::NOT_CLEAN)
         }
+    }
+}
+
+/// The command that reverts everything that is owed in the state folder of these arguments. A folder other than the default one
+/// is named, since `sudo` passes no variables on.
+fn revert_command(matches: &ArgMatches, invocation: &Invocation) -> String {
+    let sudo = match rustix::process::geteuid().is_root() {
+        true => "sudo ",
+        false => "",
+    };
+    let arguments = matches.subcommand().map(|(_, arguments)| arguments);
+    let given = arguments.and_then(|arguments| arguments.try_get_one::<PathBuf>("state").ok()?);
+    let state = given
+        .filter(|given| default_state().is_ok_and(|usual| usual != **given))
+        .map(|given| std::path::absolute(given).unwrap_or_else(|_| given.clone()))
+        .map(|given| format!(" --state {}", quoted(&given.display().to_string())));
+    let program = program_name(invocation);
+    format!("{sudo}{program} revert --all{}", state.unwrap_or_default())
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// Prints why a command failed; as an entry of the log where that is for programs.
+fn print_error(format: LogFormat, what: &str) {
+    match format {
+        LogFormat::Text => say!("error: {what}"),
+        LogFormat::Json => tracing::error!("{what}"),
     }
 }
 
@@ -108,48 +149,6 @@ fn program_name(invocation: &Invocation) -> String {
     match invocation.prefix.is_empty() {
         true => "backburn-agent".to_owned(),
         false => format!("backburn {}", invocation.prefix.join(" ")),
-    }
-}
-
-/// Writes the log to standard error, from this level on or from the level in `BACKBURN_LOG`.
-pub fn log_to_stderr(usual: tracing::Level) {
-    let level = std::env::var("BACKBURN_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok());
-    let colours = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // A test may have installed a subscriber already.
-    tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(usual))
-        .with_writer(|| NonBlockingStderr)
-        .with_ansi(colours)
-        .try_init()
-        .ok();
-}
-
-/// Standard error that never blocks: what cannot be written at once is lost. The processes that end faults write their log there.
-struct NonBlockingStderr;
-
-impl std::io::Write for NonBlockingStderr {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        // What a writable pipe takes without blocking (`PIPE_BUF`, pipe(7)).
-        const TAKEN_AT_ONCE: usize = 4096;
-        let mut stderr = std::io::stderr().lock();
-        let at_once = Timespec::default();
-        let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-        if matches!(poll(&mut fds, Some(&at_once)), Ok(1..)) {
-            // One write is one entry: what its values say cannot begin a line of their own, or control a terminal.
-            let entry = String::from_utf8_lossy(text);
-            let line = guard(entry.trim_end_matches('\n')).replace('\n', "\\n") + "\n";
-            let taken = line.as_bytes().get(..TAKEN_AT_ONCE);
-            stderr.write_all(taken.unwrap_or(line.as_bytes()))?;
-        }
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -279,7 +278,11 @@ fn full_command(name: String) -> Command {
         .subcommands(shell_commands)
 }
 
-fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandError> {
+fn dispatch(
+    matches: &ArgMatches,
+    invocation: Invocation,
+    revert_by: &str,
+) -> Result<u8, CommandError> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(exit_code::INVALID);
     };
@@ -339,7 +342,9 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
         "join" => connect::join(matches, &state, invocation),
         "connect" => {
             policy()?;
-            connect::connect(&state, policy_path.as_deref(), &invocation)
+            let format = matches.get_one::<LogFormat>("log-format");
+            let format = format.copied().unwrap_or_default();
+            connect::connect(&state, policy_path.as_deref(), format, &invocation)
         }
         "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
@@ -360,9 +365,9 @@ fn dispatch(matches: &ArgMatches, invocation: Invocation) -> Result<u8, CommandE
             policy()?;
             let request = fault_flags::read(matches, None)?;
             let passed = serve_arguments(matches, &state, policy_path.as_deref());
-            inject::run(&request, &state, &invocation, &passed)
+            inject::run(&request, &state, &invocation, &passed, revert_by)
         }
-        "status" => status::status(&open_host_and_ledger(&state, invocation)?, json),
+        "status" => status::status(&open_host_and_ledger(&state, invocation)?, json, revert_by),
         "revert" => {
             let (host, ledger) = open_host_and_ledger(&state, invocation)?;
             let named: Option<Vec<&String>> = matches
@@ -480,16 +485,8 @@ fn labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError
 }
 
 fn given_labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>, CommandError> {
-    let mut labels = BTreeMap::new();
-    for label in matches.get_many::<String>("label").into_iter().flatten() {
-        let (key, value) = label.split_once('=').ok_or_else(|| {
-            CommandError::Invalid(format!(
-                "label `{label}` is not of the form KEY=VALUE\nhint: for example `--label role=checkout`"
-            ))
-        })?;
-        labels.insert(key.into(), value.into());
-    }
-    Ok(labels)
+    let given = matches.get_many::<String>("label").into_iter().flatten();
+    backburn_experiments::labels::parse_labels(given).map_err(CommandError::Invalid)
 }
 
 fn host_name() -> String {

@@ -6,6 +6,7 @@ use crate::exit_code;
 use crate::faults::FAULTS;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::terminal_text::{escape, escaped, guard};
+use backburn_experiments::text_table::format_table;
 use backburn_experiments::wire::{EndedInjection, PlanView, Refusal, Report, UnrevertedInjection};
 use serde::Serialize;
 use serde_json::Value;
@@ -77,14 +78,11 @@ pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandErr
                     .collect::<Vec<_>>(),
             );
         }
-        let widest = FAULTS
+        let rows: Vec<[String; 2]> = FAULTS
             .iter()
-            .map(|fault| fault.name.len())
-            .max()
-            .unwrap_or_default();
-        for fault in FAULTS {
-            print(&format!("{:widest$}  {}\n", fault.name, fault.summary));
-        }
+            .map(|fault| [fault.name.to_owned(), fault.summary.to_owned()])
+            .collect();
+        print(&format_table(["FAULT", "WHAT IT DOES"], &rows));
         return Ok(0);
     };
     let Some(fault) = crate::faults::find(name) else {
@@ -177,8 +175,8 @@ fn plan_text(plan: &PlanView) -> String {
     text
 }
 
-/// Prints a report of an agent when it arrives.
-pub(super) fn report(report: &Report) {
+/// Prints a report of an agent when it arrives. `revert` is the command that reverts what is owed.
+pub(super) fn report(report: &Report, revert: &str) {
     let shown = escaped(report);
     let report = shown.as_ref().unwrap_or(report);
     match report {
@@ -189,7 +187,7 @@ pub(super) fn report(report: &Report) {
                     ended.injection
                 );
             }
-            owed(&hello.owed);
+            owed(&hello.owed, revert);
         }
         Report::Injected {
             injection, plan, ..
@@ -255,8 +253,8 @@ pub(super) fn reverted(
     Ok(0)
 }
 
-/// Prints what could not be reverted.
-pub(super) fn owed(owed: &[UnrevertedInjection]) {
+/// Prints what could not be reverted. `revert` is the command that tries again.
+pub(super) fn owed(owed: &[UnrevertedInjection], revert: &str) {
     for owed in owed {
         say!(
             "error: {} ({}) is not reverted: {}",
@@ -266,7 +264,7 @@ pub(super) fn owed(owed: &[UnrevertedInjection]) {
         );
     }
     if !owed.is_empty() {
-        say!("hint: fix what the message names, then run `revert --all`");
+        say!("hint: fix what the message names, then run `{revert}` on this host");
     }
 }
 

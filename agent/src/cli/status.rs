@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry};
 use crate::processes::OwnerState;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::terminal_text::escape;
+use backburn_experiments::text_table::format_table;
 use backburn_experiments::wire::UnrevertedInjection;
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
@@ -45,28 +45,34 @@ impl StatusRow<'_> {
                "victims": entry.victims, "there": self.there, "stuck": entry.stuck, "overdue-seconds": overdue})
     }
 
-    fn text(&self) -> String {
+    fn cells(&self) -> [String; 5] {
         let entry = self.entry;
         let there = match self.there.is_empty() {
             true => "nothing of it is left".to_owned(),
-            false => escape(&self.there.join("; ")).into_owned(),
+            false => self.there.join("; "),
         };
-        let overdue = entry.overdue().map(|late| {
-            let late = HumanDuration(Duration::from_secs(late.as_secs()));
-            format!("  overdue by {late}")
-        });
-        format!(
-            "{}  {}  agent {}{}  {there}\n",
-            escape(&entry.injection),
-            escape(&entry.fault),
-            self.agent(),
-            overdue.unwrap_or_default()
-        )
+        let whole = |time: Duration| HumanDuration(Duration::from_secs(time.as_secs()));
+        let time = match (entry.overdue(), entry.remaining()) {
+            (Some(late), _) => format!("overdue by {}", whole(late)),
+            (None, Some(left)) => format!("{} left", whole(left)),
+            (None, None) => String::new(),
+        };
+        [
+            entry.injection.clone(),
+            entry.fault.clone(),
+            self.agent().to_owned(),
+            time,
+            there,
+        ]
     }
 }
 
-/// Prints what is owed. The exit code is 0 if all is well, 6 if somebody has to act.
-pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u8, CommandError> {
+/// Prints what is owed. `revert` is the command that reverts it. The exit code is 0 if all is well, 6 if somebody has to act.
+pub(super) fn status(
+    (host, ledger): &(Host, Ledger),
+    as_json: bool,
+    revert: &str,
+) -> Result<u8, CommandError> {
     let (entries, unreadable) = ledger.entries().map_err(|error| {
         CommandError::Invalid(format!(
             "{} cannot be read: {error}",
@@ -81,7 +87,9 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     } else if rows.is_empty() && unreadable.is_empty() {
         say!("nothing is owed");
     } else {
-        rows.iter().for_each(|row| print(&row.text()));
+        let cells: Vec<[String; 5]> = rows.iter().map(StatusRow::cells).collect();
+        let headers = ["INJECTION", "FAULT", "AGENT", "TIME", "OBSERVED"];
+        print(&format_table(headers, &cells));
     }
     let problems: Vec<UnrevertedInjection> = unreadable
         .iter()
@@ -90,7 +98,7 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
     if !problems.is_empty() {
         return Err(CommandError::Owed(problems));
     }
-    for hint in hints(&rows) {
+    for hint in hints(&rows, revert) {
         say!("hint: {hint}");
     }
     Ok(match rows.iter().any(StatusRow::is_wrong) {
@@ -100,28 +108,29 @@ pub(super) fn status((host, ledger): &(Host, Ledger), as_json: bool) -> Result<u
 }
 
 /// What to do, for each kind of trouble.
-fn hints(rows: &[StatusRow<'_>]) -> Vec<String> {
+fn hints(rows: &[StatusRow<'_>], revert: &str) -> Vec<String> {
     let is = |state| rows.iter().any(|row| row.agent == Some(state));
     let stuck = rows.iter().any(|row| !row.entry.stuck.is_empty());
     let mut hints = Vec::new();
     if stuck || is(OwnerState::Dead) {
-        hints.push("`revert --all` reverts what a dead agent owes".to_owned());
+        hints.push(format!("`{revert}` reverts what a dead agent owes"));
     }
     if is(OwnerState::Stopped) {
-        hints.push(
-            "an agent is stopped: continue it with `kill -CONT`, or kill it and run `revert --all`"
-                .into(),
-        );
+        hints.push(format!(
+            "an agent is stopped: continue it with `kill -CONT`, or kill it and run `{revert}`"
+        ));
     }
     if is(OwnerState::Frozen) {
-        hints.push(
-            "an agent is in a frozen control group: it reverts when the group is thawed; `revert --all` reverts now".into(),
-        );
+        hints.push(format!(
+            "an agent is in a frozen control group: it reverts when the group is thawed; `{revert}` reverts now"
+        ));
     }
     let late =
         |row: &StatusRow<'_>| row.agent == Some(OwnerState::Alive) && row.entry.overdue().is_some();
     if rows.iter().any(late) {
-        hints.push("a fault should have ended already: `revert --all` ends it".into());
+        hints.push(format!(
+            "a fault should have ended already: `{revert}` ends it"
+        ));
     }
     hints
 }

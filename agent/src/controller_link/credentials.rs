@@ -19,7 +19,8 @@ pub struct Credentials {
     pub controller: String,
     /// The name under which the agent has joined.
     pub name: String,
-    /// The labels that were given when it joined.
+    /// The labels that were given when it joined a controller that takes an agent's own word for them; empty for a controller that grants
+    /// labels.
     pub labels: BTreeMap<String, String>,
     /// The agent's private key, in PEM. It never leaves this host.
     pub key: String,

@@ -7,6 +7,7 @@ use crate::host::{Host, HostError};
 use backburn_experiments::join::{
     JOIN_PROTOCOL, JoinAnswer, JoinRequest, JoinToken, MAX_JOIN_LINE_BYTES, PresentedToken,
 };
+use backburn_experiments::labels::Labels;
 use backburn_experiments::wire::Refusal;
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ pub enum JoinError {
     Host(#[from] HostError),
 }
 
-/// Joins the controller at `HOST[:PORT]`. Replaces the credentials of whatever controller was joined before.
+/// Joins the controller at `HOST[:PORT]`. Replaces the credentials of whatever controller was joined before. Also returns the labels that the
+/// controller has granted; none if it takes the agent's own word for them.
 ///
 /// # Errors
 /// The agent could not join; what was there before still is.
@@ -45,7 +47,7 @@ pub fn join(
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
-) -> Result<Credentials, JoinError> {
+) -> Result<(Credentials, Option<Labels>), JoinError> {
     let tls = TlsConnection::connect(
         controller,
         config_from_token(&token.authority, JOIN_PROTOCOL),
@@ -55,13 +57,13 @@ pub fn join(
         id: token.id.clone(),
         secret: token.secret.clone(),
     };
-    let credentials = exchange(tls, controller, Some(shown), name, given, labels)?;
+    let (credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
     if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
         let what = format!("{controller}: its certificate authority is not the one in the token");
         return Err(ConnectError::new(what, "use a token of this controller").into());
     }
     credentials.save(host, state)?;
-    Ok(credentials)
+    Ok((credentials, granted))
 }
 
 /// Renews the certificate, with a new key. Both are used from the next connection on.
@@ -75,7 +77,7 @@ pub fn renew(
 ) -> Result<Credentials, JoinError> {
     let config = config_from_credentials(credentials, JOIN_PROTOCOL);
     let tls = TlsConnection::connect(&credentials.controller, config, None)?;
-    let mut renewed = exchange(
+    let (mut renewed, _) = exchange(
         tls,
         &credentials.controller,
         None,
@@ -95,7 +97,7 @@ fn exchange(
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
-) -> Result<Credentials, JoinError> {
+) -> Result<(Credentials, Option<Labels>), JoinError> {
     let key = KeyPair::generate()?;
     let request = CertificateParams::default()
         .serialize_request(&key)?
@@ -115,15 +117,22 @@ fn exchange(
     let answer = tls.exchange(&line, MAX_JOIN_LINE_BYTES, ANSWER_TIMEOUT)?;
     match serde_json::from_str(&answer).map_err(unreadable)? {
         JoinAnswer::Refused(refusal) => Err(JoinError::Refused(refusal)),
-        JoinAnswer::Joined(joined) => Ok(Credentials {
-            controller: controller.to_owned(),
-            name: joined.name,
-            labels: given.clone(),
-            key: key.serialize_pem(),
-            certificate: joined.certificate,
-            authority: joined.authority,
-            lasts: joined.lasts,
-            since: now(),
-        }),
+        JoinAnswer::Joined(joined) => Ok((
+            Credentials {
+                controller: controller.to_owned(),
+                name: joined.name,
+                // A controller that grants labels takes no other from the agent.
+                labels: match &joined.labels {
+                    Some(_) => BTreeMap::new(),
+                    None => given.clone(),
+                },
+                key: key.serialize_pem(),
+                certificate: joined.certificate,
+                authority: joined.authority,
+                lasts: joined.lasts,
+                since: now(),
+            },
+            joined.labels,
+        )),
     }
 }

@@ -48,6 +48,8 @@ pub struct ConnectorConfig {
     pub state: PathBuf,
     /// The arguments of the agent that is started, without its name and labels.
     pub serve_arguments: Vec<String>,
+    /// Variables of its environment that differ from this process's.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Stays connected until a signal ends it. Returns the exit code: 0, or 6 if the last agent left something that is not proved to be
@@ -133,8 +135,7 @@ impl Connector<'_> {
         let mut renew = || renew_in_background(state, self.invocation);
         let ended = relay(
             tls,
-            state,
-            &self.config.serve_arguments,
+            self.config,
             &credentials,
             self.invocation,
             &self.host,
@@ -232,6 +233,7 @@ fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
 }
 
 fn signals() -> io::Result<SignalFd> {
+    crate::user_signals::ignore()?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);

@@ -5,6 +5,7 @@
 //! At most one buffer is kept in each direction: if one side does not read, the other side is not read either. A worker whose reports wait
 //! too long closes its connection (see `crate::controller_socket`), so no revert ever waits.
 
+use super::ConnectorConfig;
 use super::credentials::Credentials;
 use super::tls_connect::{ConnectError, TlsConnection, timespec};
 use crate::host::{Host, Invocation};
@@ -60,7 +61,7 @@ struct Relay<'a> {
     last_heard: Instant,
 }
 
-/// Starts an agent with these arguments, and relays until either side closes. `renew` is called when the certificate is due for renewal,
+/// Starts an agent as the configuration says, and relays until either side closes. `renew` is called when the certificate is due for renewal,
 /// and returns when to call it again.
 ///
 /// # Errors
@@ -71,8 +72,7 @@ struct Relay<'a> {
 )]
 pub fn relay(
     tls: TlsConnection,
-    state: &Path,
-    serve_arguments: &[String],
+    config: &ConnectorConfig,
     credentials: &Credentials,
     invocation: &Invocation,
     host: &Host,
@@ -82,7 +82,8 @@ pub fn relay(
     let (agent, its_end) = UnixStream::pair()?;
     let mut command = invocation.command("serve");
     command
-        .args(serve_arguments)
+        .args(&config.serve_arguments)
+        .envs(config.environment.iter().cloned())
         .args(["--name", &credentials.name])
         .stdin(Stdio::from(OwnedFd::from(its_end)))
         .stdout(Stdio::from(rustix::stdio::stderr().try_clone_to_owned()?))
@@ -119,7 +120,7 @@ pub fn relay(
             Err(error) => break error.to_string(),
         }
     };
-    relay.end(why, state)
+    relay.end(why, &config.state)
 }
 
 impl Relay<'_> {

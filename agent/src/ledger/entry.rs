@@ -116,6 +116,15 @@ impl LedgerEntry {
 }
 
 impl LedgerEntry {
+    /// How long the fault still acts; none if it should be over, or if that is not known.
+    pub fn remaining(&self) -> Option<Duration> {
+        if boot_id().ok().as_ref() != Some(&self.owner.boot) {
+            return None;
+        }
+        let left = self.ends_at_ms?.checked_sub(monotonic_ms())?;
+        Some(Duration::from_millis(left))
+    }
+
     /// How long ago the fault should have ended; none if it is not late, or if that is not known.
     pub fn overdue(&self) -> Option<Duration> {
         if boot_id().ok().as_ref() != Some(&self.owner.boot) {

@@ -4,24 +4,31 @@
 use super::tls;
 use crate::children::MAX_ANSWER_BYTES;
 use backburn_experiments::HumanDuration;
+use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::tls::connection_error;
 use backburn_experiments::probes::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, ProbeError, ProbeResult,
     body_too_long, not_resolved,
 };
 use std::io;
+use ureq::config::Config;
+use ureq::http::Uri;
 use ureq::http::{Method, Request, Response};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector as _, TcpConnector};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Connector as _, NextTimeout, TcpConnector};
 use ureq::{Agent, Body};
 
 /// Measures the provider. The caller bounds how long all of it may take.
-pub(super) fn measure(provider: &HttpProvider, timeout: Option<HumanDuration>) -> ProbeResult {
+pub(super) fn measure(
+    provider: &HttpProvider,
+    timeout: Option<HumanDuration>,
+    destinations: &DestinationRules,
+) -> ProbeResult {
     let mut exchange = HttpExchange::new(provider)?;
     let connect = provider.connect_limit(timeout);
     let verify = provider.verify_tls.unwrap_or(true);
     loop {
-        let mut response = match send(exchange.request(), verify, connect) {
+        let mut response = match send(exchange.request(), verify, connect, destinations) {
             Ok(response) => response,
             Err(error) => {
                 exchange.next(Err(error))?;
@@ -50,6 +57,7 @@ fn send(
     request: &HttpRequest,
     verify: bool,
     connect: HumanDuration,
+    destinations: &DestinationRules,
 ) -> Result<Response<Body>, HttpError> {
     let broken = |why: String| HttpError::Exchange(ProbeError::Broken(why));
     let config = Agent::config_builder()
@@ -61,13 +69,17 @@ fn send(
         .timeout_connect(Some(connect.0))
         .max_idle_connections(0)
         .build();
+    let resolver = CheckedResolver {
+        destinations: destinations.clone(),
+        system: DefaultResolver::default(),
+    };
     let agent = match request.uri.scheme_str() == Some("https") {
         true => {
             let tls = tls::TlsConnector(tls::config(verify).map_err(broken)?);
             let connector = ().chain(TcpConnector::default()).chain(tls);
-            Agent::with_parts(config, connector, DefaultResolver::default())
+            Agent::with_parts(config, connector, resolver)
         }
-        false => Agent::new_with_config(config),
+        false => Agent::with_parts(config, ().chain(TcpConnector::default()), resolver),
     };
     let mut sent = Request::builder()
         .method(&request.method)
@@ -81,6 +93,40 @@ fn send(
         false => agent.run(sent),
     };
     answer.map_err(|error| http_error(error, request, connect))
+}
+
+/// Finds the addresses of a host and leaves out those that a probe may not connect to. The others are connected to as they are: a name
+/// that stands for another address a moment later does not matter.
+#[derive(Debug)]
+struct CheckedResolver {
+    destinations: DestinationRules,
+    system: DefaultResolver,
+}
+
+impl Resolver for CheckedResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.system.resolve(uri, config, timeout)?;
+        let mut permitted = self.empty();
+        let mut refused = None;
+        for address in found.iter() {
+            match self
+                .destinations
+                .check(uri.host().unwrap_or_default(), *address)
+            {
+                Ok(()) => permitted.push(*address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            Some(why) if permitted.is_empty() => Err(ureq::Error::Other(why.into())),
+            _ => Ok(permitted),
+        }
+    }
 }
 
 fn http_error(error: ureq::Error, request: &HttpRequest, connect: HumanDuration) -> HttpError {
@@ -112,6 +158,8 @@ fn http_error(error: ureq::Error, request: &HttpRequest, connect: HumanDuration)
         Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             HttpError::Connect(ProbeError::timed_out(connect))
         }
+        // The resolver of this module says so of what the policy does not allow.
+        Error::Other(why) => HttpError::Exchange(ProbeError::Broken(why.to_string())),
         Error::HostNotFound => {
             HttpError::Connect(no_answer(format!("`{host}` could not be resolved")))
         }

@@ -98,8 +98,10 @@ impl ProbeJob {
     fn measure(&self) -> ProbeResult {
         let transport = (self.provider.probe()).map(|probe| probe.transport(self.timeout));
         match transport {
-            Some(Transport::Http(http)) => http::measure(&http, self.timeout),
-            Some(Transport::Tcp(tcp)) => tcp::measure(tcp),
+            Some(Transport::Http(http)) => {
+                http::measure(&http, self.timeout, &self.policy.destinations())
+            }
+            Some(Transport::Tcp(tcp)) => tcp::measure(tcp, &self.policy.destinations()),
             Some(Transport::Dns(dns)) => dns::measure(dns),
             Some(Transport::Process(process)) => process::measure(process, &self.policy),
             Some(Transport::Python(_) | Transport::Host(_)) | None => {

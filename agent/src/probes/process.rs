@@ -7,8 +7,8 @@ use crate::host::wait_readable;
 use crate::policy::HostPolicy;
 use backburn_experiments::probes::{
     ProbeError, ProbeResult, ProcessProvider, exit_value, io_error_text, output_too_long,
-    value_text,
 };
+use backburn_experiments::program_environment;
 use backburn_experiments::wire::Refusal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
@@ -25,24 +25,11 @@ const OUTPUT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// # Errors
 /// It does not, or there is no such program.
 fn allowed(provider: &ProcessProvider, policy: &HostPolicy) -> Result<PathBuf, Refusal> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |name: &str| found(name, &path);
-    let program = policy.permits_program(&provider.path, found)?;
-    // With these the loader runs the code of other files than the allowed program. Source: ld.so(8).
-    let loads = |name: &&String| name.starts_with("LD_");
-    match provider
-        .env
-        .iter()
-        .flatten()
-        .map(|(name, _)| name)
-        .find(loads)
-    {
-        Some(name) => Err(Refusal::new(
-            "policy",
-            format!("a controller must not set `{name}` for a program"),
-        )),
-        None => Ok(program),
-    }
+    let path = policy.program_environment.path();
+    let found = |name: &str| found(name, path.as_ref());
+    let arguments =
+        program_environment::arguments(provider).map_err(|why| Refusal::new("invalid", why))?;
+    policy.permits_program(&provider.path, &arguments, found)
 }
 
 /// A program by its name along `PATH`, or by its path.
@@ -80,9 +67,11 @@ pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> ProbeR
         .stdin(Stdio::null())
         .stdout(stdout.stream().map_err(broken)?)
         .stderr(stderr.stream().map_err(broken)?);
-    for (name, value) in provider.env.iter().flatten() {
-        command.env(name, value_text(value));
-    }
+    let environment = &policy.program_environment;
+    let variables = environment
+        .variables(provider, |name| std::env::var_os(name))
+        .map_err(ProbeError::Broken)?;
+    command.env_clear().envs(variables);
     let mut child = command.spawn().map_err(broken)?;
     let status = end_of(&mut child, [&stdout, &stderr]).map_err(broken)?;
     let output = |stream: OutputCapture| match stream.take(MAX_ANSWER_BYTES as u64) {

@@ -15,7 +15,7 @@ mod session;
 pub(crate) use driver::drive;
 pub use handle::AgentHandle;
 pub use local::{AgentConnection, AgentStarter, LOCAL_LEASE, local};
-pub use session::{ADDRESS_LABEL, AgentSession, Inventory};
+pub use session::{AgentSession, Inventory};
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Command, Report};

@@ -3,12 +3,13 @@
 use super::Api;
 use super::auth::{Admin, Viewer};
 use super::blocking;
-use super::extract::{PathParam, QueryParams};
+use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
-use super::types::{AgentInfo, DoctorFinding, FaultInfo, OwedInjection};
+use super::types::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
 use crate::fleet::{ConnectedAgent, DrainGuard};
+use crate::pki::agent_registry::{LabelChange, RelabelError};
 use crate::store;
 use axum::Json;
 use axum::extract::State;
@@ -16,6 +17,7 @@ use axum::http::StatusCode;
 use backburn_experiments::wire::ProbeOutcome;
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -31,6 +33,8 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
         connected: connected.is_some(),
         unresponsive: false,
         labels: kept.labels,
+        labels_by: kept.labels_by,
+        facts: BTreeMap::new(),
         joined: kept.enrolled.to_string(),
         revoked: kept.revoked.map(|at| at.to_string()),
         version: None,
@@ -42,7 +46,7 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
     };
     if let Some(connected) = connected {
         agent.unresponsive = connected.unresponsive;
-        agent.labels = connected.labels;
+        agent.facts = connected.facts;
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());
         agent.since = Some(connected.since.to_string());
@@ -133,6 +137,46 @@ pub async fn doctor(
         Ok(ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why)) => Err(failed(&why)),
         Err(_) => Err(failed("it did not answer in time")),
     }
+}
+
+impl From<RelabelError> for ApiProblem {
+    fn from(error: RelabelError) -> Self {
+        match error {
+            RelabelError::Refused(refusal) if refusal.rule == "label" => {
+                let problem = ApiProblem::new(StatusCode::BAD_REQUEST, "body", refusal.what);
+                match refusal.hint {
+                    Some(hint) => problem.hint(hint),
+                    None => problem,
+                }
+            }
+            RelabelError::Refused(refusal) => refusal.into(),
+            RelabelError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Changes the labels that an agent is granted, and confirms those that stay. A run that has reserved the agent keeps it.
+#[utoipa::path(patch, path = "/api/v1/agents/{name}/labels", tag = "agents", params(("name" = String, Path, description = "The agent's name")), request_body = LabelsRequest, security(("token" = ["admin"])), responses((status = 200, body = AgentInfo), ProblemStatus<404>, ProblemStatus<409>))]
+pub async fn label(
+    Admin(who): Admin,
+    State(api): State<Api>,
+    PathParam(name): PathParam<String>,
+    JsonBody(wanted): JsonBody<LabelsRequest>,
+) -> Result<Json<AgentInfo>, ApiProblem> {
+    let change = LabelChange {
+        set: wanted.set,
+        remove: wanted.remove.into_iter().collect(),
+    };
+    let (service, registry) = (Arc::clone(&api.service), Arc::clone(&api.registry));
+    let kept = blocking(move || {
+        registry.relabel(&name, &who.person, &change, |before, after| {
+            let detail = json!({"before": before, "after": after});
+            service.audit(&who, "label agent", &name, "asked", detail)
+        })
+    })
+    .await?;
+    let connected = api.service.fleet().get(&kept.name);
+    Ok(Json(agent(kept, connected)))
 }
 
 /// How to revoke an agent.

@@ -4,6 +4,7 @@
 use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
+use crate::connection_slots::{Slot, Standing};
 use crate::pki::tokens::secret_hash;
 use crate::service::Actor;
 use crate::store::{ApiTokenRecord, Role, StoreError, StoreErrorKind};
@@ -13,7 +14,7 @@ use axum::http::{StatusCode, header};
 use backburn_experiments::token::ApiToken;
 use jiff::Timestamp;
 use serde_json::json;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
@@ -50,6 +51,12 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor,
     let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
     if !proved || !kept.is_valid(Timestamp::now()) {
         return Err(wrong());
+    }
+    if let Some(slot) = parts.extensions.get::<Arc<Slot>>() {
+        slot.raise(match kept.role {
+            Role::Viewer => Standing::Viewer,
+            Role::Operator | Role::Admin => Standing::Operator,
+        });
     }
     let who = Actor::from(&kept);
     if kept.role < required {
@@ -121,6 +128,12 @@ impl Api {
         if written.is_err() {
             tracing::warn!("a denied request could not be written to the audit log");
         }
+    }
+
+    /// Whether the token with this id is still valid. If that cannot be found out, what was known last counts.
+    pub(super) async fn is_valid(&self, id: &str) -> bool {
+        let token = self.token(id).await;
+        token.is_ok_and(|token| token.is_valid(Timestamp::now()))
     }
 
     /// Looks a token up in the store. Tokens are cached, so that a halt works while the store is not available.

@@ -1,46 +1,69 @@
 //! One connection to the API: HTTP/1.1 over a stream, with limits on how long a client may keep it without using it.
 
+use crate::connection_slots::Slot;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_io_timeout::TimeoutWriter;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request while few connections are left for others.
-const CROWDED_HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an answer may wait for a client that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The size of a connection's read buffer, which limits the head of a request, in bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// Serves one connection until the client closes it or `ending` completes. `is_crowded` says that few connections are left, so that
-/// an idle client is disconnected soon.
+/// Adds the slot of a connection to each of its requests, so that a valid token can raise its standing.
+struct WithSlot {
+    router: TowerToHyperService<Router>,
+    slot: Arc<Slot>,
+}
+
+impl Service<Request<Incoming>> for WithSlot {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.slot));
+        self.router.call(request)
+    }
+}
+
+/// Serves one connection until the client closes it, its slot is needed for another one, or `ending` completes.
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    is_crowded: bool,
+    slot: Arc<Slot>,
     ending: impl Future<Output = ()>,
 ) {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(match is_crowded {
-            true => CROWDED_HEADER_TIMEOUT,
-            false => HEADER_TIMEOUT,
-        })
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES);
     let stream = TokioIo::new(with_write_timeout(stream, WRITE_TIMEOUT));
-    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
+    let service = WithSlot {
+        router: TowerToHyperService::new(router),
+        slot: Arc::clone(&slot),
+    };
+    let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => if let Err(error) = served {
             tracing::debug!(%error, "a connection ended");
         },
+        () = slot.evicted() => {
+            tracing::debug!("closed a connection to make room for another");
+        }
         () = ending => {
             connection.as_mut().graceful_shutdown();
             connection.await.ok();

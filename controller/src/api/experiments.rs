@@ -12,7 +12,7 @@ use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
 use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
-use crate::store::{self, ExperimentRef, Role, Trigger};
+use crate::store::{self, ExperimentRef, Role, Trigger, put_secrets_back, take_secrets};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -96,19 +96,32 @@ pub async fn put(
     };
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
-        service
-            .load_experiment(&document, &Map::new())
-            .map_err(ApiProblem::invalid)?;
         let store = service.store();
-        let before = match store.experiment(&name, None) {
+        let before = match store.experiment_with_secrets(&name, None) {
             Ok(before) => Some(before.document),
             Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
             Err(error) => return Err(error.into()),
         };
+        // A placeholder, as documents are shown with, stands for the secret that is stored already.
+        let before = before.map(|mut before| {
+            put_secrets_back(&mut document, &take_secrets(&mut before));
+            before
+        });
+        service
+            .load_experiment(&document, &Map::new())
+            .map_err(ApiProblem::invalid)?;
         let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
-        if put.changed {
-            let detail = json!({"version": put.version});
+        let is_scheduled = document.get("schedule").is_some();
+        let takes_over = is_scheduled && !service.owns_schedule(&name, &who)?;
+        if put.changed || takes_over {
+            let mut detail = json!({"version": put.version});
+            if takes_over {
+                detail["schedule"] = format!("has the rights of `{}` from now on", who.name).into();
+            }
             service.audit(&who, "apply", &name, "done", detail)?;
+        }
+        if takes_over {
+            service.own_schedule(&name, &who)?;
         }
         Ok(ApplyResult {
             before: before.filter(|_| put.changed),
@@ -135,6 +148,9 @@ pub async fn remove(
         let at = Timestamp::now();
         let version = service.store().remove_experiment(&name, &who.name, at)?;
         service.audit(&who, "remove", &name, "done", json!({}))?;
+        service.forget_schedule(&name)?;
+        // Runs of it that wait for approval may not start any more.
+        service.end_lapsed_waits()?;
         Ok(VersionInfo {
             version,
             who: who.name,
@@ -174,7 +190,7 @@ async fn run_request(
 ) -> Result<RunSpec, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let version = request.version;
-    let kept = blocking(move || store.experiment(&name, version)).await?;
+    let kept = blocking(move || store.experiment_with_secrets(&name, version)).await?;
     Ok(RunSpec {
         document: RequestedDocument::Stored(kept.document),
         reference: Some(ExperimentRef {
@@ -184,9 +200,8 @@ async fn run_request(
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
+        person: who.person.clone(),
         because: Trigger::Asked,
-        approved_by: None,
-        id: None,
     })
 }
 
@@ -273,13 +288,17 @@ pub(super) async fn start_request(
                     approval: None,
                 },
             )),
-            Err(RunStartError::Waits(approval)) => Ok((
-                StatusCode::ACCEPTED,
-                StartRunResult {
-                    run: None,
-                    approval: Some((*approval).into()),
-                },
-            )),
+            Err(RunStartError::Waits(waiting)) => {
+                let detail = json!({"run": waiting.approval.run, "rule": waiting.approval.rule});
+                service.audit(&who, "run", &name, "waits", detail)?;
+                Ok((
+                    StatusCode::ACCEPTED,
+                    StartRunResult {
+                        run: None,
+                        approval: Some((*waiting).into()),
+                    },
+                ))
+            }
             Err(refused) => {
                 let problem = ApiProblem::from(refused);
                 service.audit(&who, "run", &name, "refused", json!(problem))?;

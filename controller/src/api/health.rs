@@ -1,4 +1,4 @@
-//! Whether the controller is alive, and whether it can start runs.
+//! Whether the controller is alive, and whether it serves requests.
 
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
@@ -28,18 +28,34 @@ pub async fn healthz() -> Json<Health> {
     })
 }
 
-/// Answers while the controller can start runs: its store can be read and no halt is in force. Requires no token.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Health), ProblemStatus<503>))]
-pub async fn readyz(State(api): State<Api>) -> Result<Json<Health>, ApiProblem> {
-    if api.service.halted().is_some() {
-        let what = "a halt is in force";
+/// The answer of a controller that serves requests.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Always `ok`.
+    status: &'static str,
+    /// The version of the controller's program.
+    version: &'static str,
+    /// Whether a halt is in force, so that no run starts. The controller is ready nevertheless: it can be told to resume.
+    halted: bool,
+}
+
+/// Answers while the controller serves requests: its store can be read, and it is not shutting down. A halt does not make it
+/// unready, because whoever routes by this would cut off the request that ends the halt. Requires no token.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Readiness), ProblemStatus<503>))]
+pub async fn readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiProblem> {
+    if api.service.is_ending() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
         return Err(ApiProblem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "halt",
-            what,
+            status,
+            "ending",
+            "the controller is shutting down",
         ));
     }
     let store = Arc::clone(api.service.store());
     blocking(move || store.setting("ready").map(|_| ())).await?;
-    Ok(healthz().await)
+    Ok(Json(Readiness {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        halted: api.service.halted().is_some(),
+    }))
 }

@@ -32,9 +32,8 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         seed: request.seed,
         variables: request.variables,
         who: who.name.clone(),
+        person: who.person.clone(),
         because: Trigger::Asked,
-        approved_by: None,
-        id: None,
     }
 }
 

@@ -127,7 +127,7 @@ pub(super) async fn count_request(
     let began = Instant::now();
     // A method may be any word, and each distinct one that is counted takes memory for ever.
     let method = match request.method().as_str() {
-        known @ ("GET" | "PUT" | "POST" | "DELETE" | "HEAD") => known.to_owned(),
+        known @ ("GET" | "PUT" | "POST" | "PATCH" | "DELETE" | "HEAD") => known.to_owned(),
         _ => "other".to_owned(),
     };
     let response = next.run(request).await;

@@ -15,6 +15,7 @@ mod metrics;
 mod openapi;
 mod pagination;
 mod problem;
+mod request;
 mod runs;
 mod schedules;
 mod stream;
@@ -28,6 +29,7 @@ pub use problem::ApiProblem;
 
 use crate::pki::agent_registry::AgentRegistry;
 use crate::pki::ca::CertificateAuthority;
+use crate::request_id;
 use crate::service::Service;
 use crate::store::ApiTokenRecord;
 use axum::Router;
@@ -151,6 +153,7 @@ impl Api {
                 metrics::count_request,
             ))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(axum::middleware::from_fn(request::identify_request))
             .with_state(self)
     }
 }
@@ -181,11 +184,16 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))
         .routes(routes!(runs::approvals))
-        .routes(routes!(runs::approve))
+        .routes(routes!(runs::approval, runs::approve))
+        .routes(routes!(runs::reject))
+        .routes(routes!(runs::withdraw))
         .routes(routes!(schedules::list))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
         .routes(routes!(halt::state, halt::halt, halt::resume))
         .routes(routes!(agents::list))
         .routes(routes!(agents::get, agents::revoke))
+        .routes(routes!(agents::label))
         .routes(routes!(agents::faults))
         .routes(routes!(agents::doctor))
         .routes(routes!(tokens::join_tokens, tokens::make_join_token))
@@ -207,7 +215,7 @@ pub fn description() -> serde_json::Value {
 async fn blocking<T: Send + 'static, E: Into<ApiProblem> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiProblem> {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(request_id::carried(work)).await {
         Ok(done) => done.map_err(Into::into),
         Err(error) => {
             tracing::error!(%error, "a request failed");

@@ -26,7 +26,9 @@ impl ApiProblem {
             status: status.as_u16(),
             detail: detail.into(),
             hint: None,
+            run: None,
             problems: Vec::new(),
+            request_id: None,
         }))
     }
 
@@ -74,7 +76,8 @@ impl ApiProblem {
 }
 
 impl IntoResponse for ApiProblem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.0.request_id = crate::request_id::current();
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(json!(self))).into_response();
@@ -133,13 +136,18 @@ impl From<RunStartError> for ApiProblem {
         match refused {
             RunStartError::Invalid(problems) => ApiProblem::invalid(problems),
             RunStartError::Refusal(refusal) => refusal.into(),
+            RunStartError::NotStarted { run, refusal } => {
+                let mut problem = ApiProblem::from(refusal);
+                problem.0.run = Some(run);
+                problem
+            }
             RunStartError::Store(error) => error.into(),
-            RunStartError::Waits(approval) => ApiProblem::new(
+            RunStartError::Waits(waiting) => ApiProblem::new(
                 StatusCode::FORBIDDEN,
                 "approval",
                 format!(
                     "run `{}` waits for an approval, which rule `{}` requires",
-                    approval.id, approval.rule
+                    waiting.approval.run, waiting.approval.rule
                 ),
             ),
         }

@@ -7,7 +7,10 @@ use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
-use super::types::{ApprovalInfo, ApprovedRun, RunInfo, RunJournalEntry, StopRequest, StopResult};
+use super::types::{
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan, StopRequest,
+    StopResult,
+};
 use crate::service;
 use crate::store::{self, RunFilter};
 use axum::Json;
@@ -32,6 +35,11 @@ impl From<store::RunRecord> for RunInfo {
             None => (None, None),
         };
         let end = kept.end;
+        let state = match (&end, kept.waiting) {
+            (Some(_), _) => "over",
+            (None, true) => "waiting-for-approval",
+            (None, false) => "open",
+        };
         RunInfo {
             id: new.id,
             experiment,
@@ -40,6 +48,7 @@ impl From<store::RunRecord> for RunInfo {
             seed: new.seed,
             who: new.who,
             because: serialized_name(new.because),
+            state: state.to_owned(),
             started: new.started.to_string(),
             ended: end.as_ref().map(|end| end.ended.to_string()),
             outcome: end.as_ref().map(|end| serialized_name(end.outcome)),
@@ -59,7 +68,7 @@ pub struct RunsQuery {
     /// Only runs with this outcome.
     #[param(pattern = "^(held|deviated|not-started|aborted|inconclusive|not-clean|not-injected)$")]
     outcome: Option<String>,
-    /// Only open runs (`true`), or only runs that are over (`false`).
+    /// Only open runs (`true`), including those that wait for an approval, or only runs that are over (`false`).
     open: Option<bool>,
     /// Only runs that started before the run with this id.
     before: Option<String>,
@@ -141,7 +150,7 @@ pub async fn trace(
         .ok_or_else(|| ApiProblem::not_found("the run's journal is still empty"))
 }
 
-/// Stops a run. Its faults are reverted first.
+/// Stops a run. Its faults are reverted first. A run that waits for an approval is not started.
 #[utoipa::path(post, path = "/api/v1/runs/{run}/stop", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = StopRequest, security(("token" = ["operator"])), responses((status = 202, body = StopResult), ProblemStatus<404>))]
 pub async fn stop(
     Operator(who): Operator,
@@ -154,7 +163,7 @@ pub async fn stop(
     let service = Arc::clone(&api.service);
     let stopping = blocking(move || -> Result<StopResult, ApiProblem> {
         service.store().run(&run)?;
-        let stopping = service.stop(&run, why);
+        let stopping = service.stop_or_withdraw(&run, why)?;
         let outcome = if stopping { "done" } else { "was over" };
         service.audit(&who, "stop", &run, outcome, json!({"why": reason.why}))?;
         Ok(StopResult { run, stopping })
@@ -163,44 +172,113 @@ pub async fn stop(
     Ok((StatusCode::ACCEPTED, Json(stopping)))
 }
 
-impl From<service::PendingApproval> for ApprovalInfo {
-    fn from(kept: service::PendingApproval) -> Self {
+impl From<store::WaitingRun> for ApprovalInfo {
+    fn from(kept: store::WaitingRun) -> Self {
+        let (new, approval) = (kept.run.new, kept.approval);
+        let (experiment, version) = match new.experiment {
+            Some(reference) => (reference.name, reference.version),
+            None => Default::default(),
+        };
+        let plan = approval.plan.and_then(|plan| {
+            let plan: Option<service::ApprovalPlan> = serde_json::from_value(plan).ok();
+            plan.map(|plan| (plan.variables, plan.preview))
+        });
+        let (variables, preview) = match plan {
+            Some((variables, preview)) => (variables, Some(preview)),
+            // It is not known which of these are secrets.
+            None => {
+                let hidden = |(name, _)| (name, "(not shown)".into());
+                (approval.variables.into_iter().map(hidden).collect(), None)
+            }
+        };
         ApprovalInfo {
-            id: kept.id,
-            experiment: kept.experiment,
-            version: kept.version,
-            seed: kept.seed,
-            variables: kept.variables,
-            who: kept.who,
-            at: kept.at.to_string(),
-            rule: kept.rule,
+            id: new.id,
+            experiment,
+            version,
+            seed: new.seed,
+            variables,
+            who: new.who,
+            person: approval.person,
+            at: new.started.to_string(),
+            expires: approval.expires.to_string(),
+            rule: approval.rule,
+            fingerprint: approval.fingerprint,
+            plan: preview.map(|preview| RunPlan::new(new.title.clone(), new.seed, preview)),
+            title: new.title,
         }
     }
 }
 
-/// Lists the runs that wait for an approval.
+/// Lists the runs that wait for an approval, each with what it would do.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<ApprovalInfo>)))]
 pub async fn approvals(
     _who: Viewer,
     State(api): State<Api>,
 ) -> Result<Json<Vec<ApprovalInfo>>, ApiProblem> {
     let service = Arc::clone(&api.service);
-    let found = blocking(move || service.approvals()).await?;
+    let found = blocking(move || service.waiting_runs()).await?;
     Ok(Json(found.into_iter().map(ApprovalInfo::from).collect()))
 }
 
-/// Approves a run that somebody else requested, and starts it.
-#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the approval")), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
+/// Returns a run that waits for an approval, with what it would do.
+#[utoipa::path(get, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the run")), security(("token" = ["viewer"])), responses((status = 200, body = ApprovalInfo), ProblemStatus<404>))]
+pub async fn approval(
+    _who: Viewer,
+    State(api): State<Api>,
+    PathParam(id): PathParam<String>,
+) -> Result<Json<ApprovalInfo>, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    let found = blocking(move || service.waiting_run(&id)).await?;
+    Ok(Json(found.into()))
+}
+
+/// Which plan is approved.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ApproveQuery {
+    /// The fingerprint of the plan that is approved, or its first digits, at least 8. If the run has another plan by now, it is not started. The default is the plan that is stored.
+    plan: Option<String>,
+}
+
+/// Approves a run that another person requested, and starts it, if it would still do what its plan says. Otherwise the run waits
+/// on, with its new plan.
+#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the run"), ApproveQuery), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
 pub async fn approve(
     Operator(who): Operator,
     State(api): State<Api>,
     PathParam(id): PathParam<String>,
+    QueryParams(ApproveQuery { plan }): QueryParams<ApproveQuery>,
 ) -> Result<(StatusCode, Json<ApprovedRun>), ApiProblem> {
     let service = Arc::clone(&api.service);
     let run = blocking(move || -> Result<String, ApiProblem> {
-        service.audit(&who, "approve", &id, "asked", json!({}))?;
-        Ok(service.approve(&id, &who)?)
+        service.audit(&who, "approve", &id, "asked", json!({"plan": plan}))?;
+        Ok(service.approve(&id, plan.as_deref(), &who)?)
     })
     .await?;
     Ok((StatusCode::CREATED, Json(ApprovedRun { run })))
+}
+
+/// Rejects a run that waits for an approval. It ends as not started.
+#[utoipa::path(post, path = "/api/v1/approvals/{id}/reject", tag = "runs", params(("id" = String, Path, description = "The id of the run")), request_body = RejectRequest, security(("token" = ["operator"])), responses((status = 204), ProblemStatus<403>, ProblemStatus<404>))]
+pub async fn reject(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    PathParam(id): PathParam<String>,
+    JsonBody(request): JsonBody<RejectRequest>,
+) -> Result<StatusCode, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    blocking(move || service.reject(&id, request.why.as_deref(), &who)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Withdraws a run that the caller requested and that waits for an approval. It ends as not started.
+#[utoipa::path(post, path = "/api/v1/approvals/{id}/withdraw", tag = "runs", params(("id" = String, Path, description = "The id of the run")), security(("token" = ["operator"])), responses((status = 204), ProblemStatus<403>, ProblemStatus<404>))]
+pub async fn withdraw(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    PathParam(id): PathParam<String>,
+) -> Result<StatusCode, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    blocking(move || service.withdraw(&id, &who)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

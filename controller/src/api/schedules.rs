@@ -1,11 +1,13 @@
-//! Upcoming scheduled runs.
+//! Upcoming scheduled runs, and pausing schedules.
 
 use super::Api;
-use super::auth::Viewer;
+use super::auth::{Operator, Viewer};
 use super::blocking;
-use super::extract::QueryParams;
+use super::extract::{JsonBody, PathParam, QueryParams};
+use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
-use super::types::UpcomingRuns;
+use super::types::{PauseInfo, PauseRequest, ResumeScheduleResult, UpcomingRuns};
+use crate::service::SchedulePause;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -47,7 +49,48 @@ pub async fn list(
         version: found.version,
         schedule: json!(found.schedule),
         time_zone: found.zone,
-        times: found.times.iter().map(|due| due.at.to_string()).collect(),
+        times: match found.paused {
+            Some(_) => Vec::new(),
+            None => found.times.iter().map(|due| due.at.to_string()).collect(),
+        },
+        who: found.who,
+        paused: found.paused.map(PauseInfo::from),
+        stopped: found.stopped,
     });
     Ok(Json(scheduled.collect()))
+}
+
+impl From<SchedulePause> for PauseInfo {
+    fn from(pause: SchedulePause) -> Self {
+        PauseInfo {
+            who: pause.who,
+            at: pause.at.to_string(),
+            why: pause.why,
+        }
+    }
+}
+
+/// Pauses the schedule of a stored experiment: it starts nothing until it is resumed, and nothing is made up for.
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/pause", tag = "schedules", params(("name" = String, Path, description = "The experiment's name")), request_body = PauseRequest, security(("token" = ["operator"])), responses((status = 200, body = PauseInfo), ProblemStatus<404>, ProblemStatus<409>))]
+pub async fn pause(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    PathParam(name): PathParam<String>,
+    JsonBody(request): JsonBody<PauseRequest>,
+) -> Result<Json<PauseInfo>, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    let pause = blocking(move || service.pause_schedule(&name, request.why, &who)).await?;
+    Ok(Json(pause.into()))
+}
+
+/// Resumes a paused schedule.
+#[utoipa::path(post, path = "/api/v1/schedules/{name}/resume", tag = "schedules", params(("name" = String, Path, description = "The experiment's name")), security(("token" = ["operator"])), responses((status = 200, body = ResumeScheduleResult), ProblemStatus<404>, ProblemStatus<409>))]
+pub async fn resume(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    PathParam(name): PathParam<String>,
+) -> Result<Json<ResumeScheduleResult>, ApiProblem> {
+    let service = Arc::clone(&api.service);
+    let was_paused = blocking(move || service.resume_schedule(&name, &who)).await?;
+    Ok(Json(ResumeScheduleResult { was_paused }))
 }

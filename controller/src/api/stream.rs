@@ -16,7 +16,7 @@ use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
@@ -24,6 +24,9 @@ use utoipa::IntoParams;
 const EVENTS_PER_READ: u32 = 200;
 /// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How often it is checked whether a run that waits for approval has started.
+const APPROVAL_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where to begin in the journal.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -48,8 +51,14 @@ pub struct ServerSentEvent {
     data: String,
 }
 
+/// How often a follower's token is checked, at the least: it ends the stream within a second when it is revoked.
+const TOKEN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
 struct Follower {
     api: Api,
+    /// The id of the token that follows.
+    token: String,
+    checked: Instant,
     run: String,
     after: u64,
     events: VecDeque<Event>,
@@ -58,11 +67,11 @@ struct Follower {
     _place: OwnedSemaphorePermit,
 }
 
-/// Streams a run's journal until the run is over. Each `entry` event holds one event of the journal, with its number as the id. The last
-/// event is `closed` and holds the run.
+/// Streams a run's journal until the run is over, or until the token is not valid any more. Each `entry` event holds one event of the journal, with its number as the id. The last
+/// event is `closed` and holds the run; a stream that ends without it was cut off.
 #[utoipa::path(get, path = "/api/v1/runs/{run}/stream", tag = "runs", params(("run" = String, Path, description = "The run's id"), StreamQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = ServerSentEvent, content_type = "text/event-stream"), ProblemStatus<404>))]
 pub async fn stream(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     PathParam(run): PathParam<String>,
     QueryParams(from): QueryParams<StreamQuery>,
@@ -83,6 +92,8 @@ pub async fn stream(
         // Subscribed before the first read, so that no event is missed between the two.
         changes: api.service.follow(&run),
         api,
+        token: who.token,
+        checked: Instant::now(),
         run,
         after: last.unwrap_or(from.after),
         events: VecDeque::new(),
@@ -100,6 +111,12 @@ impl Follower {
     /// Waits for the next event; none after the last.
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if self.checked.elapsed() >= TOKEN_CHECK_INTERVAL {
+                if !self.api.is_valid(&self.token).await {
+                    return None;
+                }
+                self.checked = Instant::now();
+            }
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
@@ -137,11 +154,23 @@ impl Follower {
                 return Event::default().event("closed").json_data(&run).ok();
             }
             match &mut self.changes {
-                Some(changes) => {
-                    if changes.changed().await.is_err() {
-                        // The runner is gone, and the store is about to close the run.
-                        self.changes = None;
+                Some(changes) => loop {
+                    let change = tokio::time::timeout(TOKEN_CHECK_INTERVAL, changes.changed());
+                    match change.await {
+                        Ok(Ok(())) => break,
+                        Ok(Err(_)) => {
+                            // The runner is gone, and the store is about to close the run.
+                            self.changes = None;
+                            break;
+                        }
+                        Err(_) if !self.api.is_valid(&self.token).await => return None,
+                        Err(_) => self.checked = Instant::now(),
                     }
+                },
+                None if kept.waiting => {
+                    // Subscribed before the next read, so that no event is missed once it has started.
+                    tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
+                    self.changes = self.api.service.follow(&self.run);
                 }
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }

@@ -7,6 +7,7 @@ use super::extract::{JsonBody, PathParam, check_name, check_person};
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};
+use crate::pki::agent_registry::problem_with_labels;
 use crate::pki::tokens::{create_token, secret_hash};
 use crate::store::{self, Role, TokenOrigin};
 use axum::Json;
@@ -32,6 +33,7 @@ impl From<store::JoinTokenRecord> for JoinTokenInfo {
             who: kept.who,
             expires: kept.expires.to_string(),
             agent: kept.agent,
+            labels: kept.labels,
         }
     }
 }
@@ -90,6 +92,9 @@ pub async fn make_join_token(
     if let Some(problem) = wanted.agent.as_deref().and_then(problem_with_name) {
         return Err(wrong(problem));
     }
+    if let Some(problem) = problem_with_labels(&wanted.labels) {
+        return Err(wrong(problem));
+    }
     let lasts = wanted
         .lasts
         .unwrap_or_else(|| HumanDuration(DEFAULT_JOIN_TOKEN_LIFETIME).to_string());
@@ -101,10 +106,11 @@ pub async fn make_join_token(
         who: who.name.clone(),
         expires,
         agent: wanted.agent,
+        labels: wanted.labels,
     };
     let service = Arc::clone(&api.service);
     let kept = blocking(move || -> Result<_, ApiProblem> {
-        let detail = json!({"expires": kept.expires, "agent": kept.agent});
+        let detail = json!({"expires": kept.expires, "agent": kept.agent, "labels": kept.labels});
         service.audit(&who, "make join token", &kept.id, "asked", detail)?;
         service.store().put_join_token(&kept)?;
         Ok(kept)
@@ -195,7 +201,9 @@ pub async fn revoke(
         let token = service.store().api_token(&id)?;
         let detail = json!({"name": token.name, "of": token.person});
         service.audit(&who, "revoke token", &id, "asked", detail)?;
-        Ok(service.store().revoke_api_token(&id, Timestamp::now())?)
+        service.store().revoke_api_token(&id, Timestamp::now())?;
+        // What its bearer waits for may not start any more.
+        Ok(service.end_lapsed_waits()?)
     })
     .await?;
     api.forget(&revoked);
@@ -212,7 +220,9 @@ pub async fn revoke_person(
     let service = Arc::clone(&api.service);
     let revoked = blocking(move || -> Result<_, ApiProblem> {
         service.audit(&who, "revoke person", &person, "asked", json!({}))?;
-        Ok(service.store().revoke_person(&person, Timestamp::now())?)
+        let revoked = service.store().revoke_person(&person, Timestamp::now())?;
+        service.end_lapsed_waits()?;
+        Ok(revoked)
     })
     .await?;
     revoked.iter().for_each(|id| api.forget(id));

@@ -7,17 +7,22 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{SqliteStore, Store};
+use backburn::store::{AuditRecord, Hash, SqliteStore, Store, StoreError, missing_secrets};
+use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How many experiments are read at a time.
+const EXPERIMENTS_PER_PAGE: u32 = 100;
 
 /// The default directory of the controller's data.
 const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
@@ -71,9 +76,20 @@ struct DaemonOptions {
     /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
     keep_runs_for: Option<HumanDuration>,
+    /// How long a run waits for approval before it ends as not started
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_APPROVAL_EXPIRES", default_value = "24h", value_parser = approval_expires)]
+    approval_expires: HumanDuration,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
+    /// How the log is written: `text` for people, or `json`: one object on each line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "BACKBURN_LOG_FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
     #[command(flatten)]
     data: DataOptions,
 }
@@ -91,6 +107,9 @@ pub(super) struct ExportCommand {
     /// File to write; `-` is standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
+    /// Export the secrets that stored experiments write out as well; without them, such experiments must be applied again after an import
+    #[arg(long)]
+    with_secrets: bool,
     #[command(flatten)]
     data: DataOptions,
 }
@@ -109,6 +128,14 @@ fn lease(text: &str) -> Result<HumanDuration, String> {
     match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
         true => Ok(span),
         false => Err("a lease must be from 3 seconds to 10 minutes".into()),
+    }
+}
+
+fn approval_expires(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match (HumanDuration::seconds(1)..=HumanDuration::seconds(365 * 86_400)).contains(&span) {
+        true => Ok(span),
+        false => Err("a run may wait for approval from 1 second to a year".into()),
     }
 }
 
@@ -159,9 +186,18 @@ fn failed(error: &dyn std::error::Error) -> CommandFailure {
     CommandFailure::invalid(what)
 }
 
+/// Tells whoever started the controller something: as text, or as an entry of the log where that is for programs.
+fn announce(format: LogFormat, text: &str) {
+    match format {
+        LogFormat::Text => print_stderr(&format!("{text}\n")),
+        LogFormat::Json => tracing::info!("{text}"),
+    }
+}
+
+/// Runs `backburn controller`.
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     match &command.action {
-        None => run(&command.daemon),
+        None => run_daemon(&command.daemon),
         Some(ControllerAction::AdminToken { lasts, data }) => admin_token(data, *lasts),
     }
 }
@@ -188,41 +224,71 @@ fn admin_token(data: &DataOptions, lasts: HumanDuration) -> Result<u8, CommandFa
 }
 
 /// Runs the daemon until it is told to end.
-fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
-    backburn_agent::log_to_stderr(tracing::Level::INFO);
-    raise_limit();
-    let store = command.data.store()?;
-    let authority = CertificateAuthority::open(&command.data.data.join("authority"));
-    let authority = Arc::new(authority.map_err(|error| failed(&error))?);
-    let policy = match &command.policy {
-        Some(path) => FleetPolicy::load(path).map_err(|error| failed(&error))?,
-        None => FleetPolicy::default(),
-    };
-    let made = create_first_token(store.as_ref(), &authority, &command.data.data)
-        .map_err(|error| failed(&error))?;
-    let registry = AgentRegistry::load(Arc::clone(&store)).map_err(|error| failed(&error))?;
-    let service = Service::new(ServiceConfig {
-        store,
-        fleet: Arc::new(Fleet::new(command.lease)),
-        policy,
-        check: Box::new(super::experiment_source::check_with),
-        catalogue: backburn_agent::faults::FAULTS
-            .iter()
-            .map(backburn_agent::faults::Fault::describe)
-            .collect(),
-        collector: command.traces.clone(),
-    })
-    .map_err(|error| failed(&error))?;
-    let names = match command.names.is_empty() {
-        false => command.names.clone(),
-        true => default_names(),
-    };
+fn run_daemon(command: &DaemonOptions) -> Result<u8, CommandFailure> {
+    backburn_agent::log_to_stderr(tracing::Level::INFO, command.log_format);
+    match (serve(command), command.log_format) {
+        (Err(failure), LogFormat::Json) => {
+            tracing::error!("{}", failure.message);
+            Ok(failure.code)
+        }
+        (done, _) => done,
+    }
+}
+
+fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
+    let announce = |text: &str| announce(command.log_format, text);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| {
             CommandFailure::invalid(format!("could not start the asynchronous runtime: {error}"))
         })?;
+    // Signals are received before anything else is done: SIGHUP never ends a controller.
+    let entered = runtime.enter();
+    let no_signals =
+        |error: std::io::Error| CommandFailure::invalid(format!("cannot receive signals: {error}"));
+    let ending = ending(command.log_format).map_err(no_signals)?;
+    let reloaded = Arc::new(OnceLock::new());
+    spawn_reloads(Arc::clone(&reloaded)).map_err(no_signals)?;
+    drop(entered);
+    raise_limit();
+    let store = command.data.store()?;
+    let authority = CertificateAuthority::open(&command.data.data.join("authority"));
+    let authority = Arc::new(authority.map_err(|error| failed(&error))?);
+    let catalogue: Vec<_> = (backburn_agent::faults::FAULTS.iter())
+        .map(backburn_agent::faults::Fault::describe)
+        .collect();
+    let policy = match &command.policy {
+        Some(path) => {
+            let faults: Vec<&str> = catalogue.iter().map(|fault| fault.name.as_str()).collect();
+            FleetPolicy::load(path, &faults).map_err(|error| failed(&error))?
+        }
+        None => FleetPolicy::default(),
+    };
+    let policy_file = command.policy.as_deref().map(file_and_hash);
+    let made = create_first_token(store.as_ref(), &authority, &command.data.data)
+        .map_err(|error| failed(&error))?;
+    let fleet = Arc::new(Fleet::new(command.lease));
+    let registry =
+        AgentRegistry::load(Arc::clone(&store), &fleet).map_err(|error| failed(&error))?;
+    let service = Service::new(ServiceConfig {
+        store,
+        fleet,
+        policy,
+        policy_file: command.policy.clone(),
+        approval_expires: command.approval_expires,
+        check: Box::new(super::experiment_source::check_with),
+        catalogue,
+        collector: command.traces.clone(),
+    })
+    .map_err(|error| failed(&error))?;
+    service.check_policy_tokens().map_err(|error| failed(&error))?;
+    reloaded.set(Arc::clone(&service)).ok();
+    let names = match command.names.is_empty() {
+        false => command.names.clone(),
+        true => default_names(),
+    };
+    let stopped = Arc::clone(&service);
     let left = runtime.block_on(async {
         let listener = TcpListener::bind(&command.listen).await.map_err(|error| {
             CommandFailure::invalid(format!(
@@ -233,16 +299,21 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         let address = listener
             .local_addr()
             .map_err(|error| CommandFailure::invalid(error.to_string()))?;
-        print_stderr(&format!(
-            "listening on {address}, as {}\n",
-            names.join(", ")
-        ));
+        announce(&format!("listening on {address}, as {}", names.join(", ")));
         if made {
             let path = command.data.data.join(FIRST_TOKEN_FILE);
-            print_stderr(&format!("the first token is in {}\n", path.display()));
+            announce(&format!("the first token is in {}", path.display()));
         }
+        announce_audit_head(
+            command.log_format,
+            &service,
+            "start controller",
+            json!({
+                "version": env!("CARGO_PKG_VERSION"), "address": address, "policy": policy_file,
+            }),
+        );
         if service.halted().is_some() {
-            print_stderr("a halt is in force: no run starts until `backburn resume`\n");
+            announce("a halt is in force: no run starts until `backburn resume`");
         }
         if let Some(keep) = command.keep_runs_for {
             tokio::spawn(Arc::clone(&service).keep_runs_for(keep));
@@ -256,22 +327,61 @@ fn run(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             lifetime: AGENT_CERTIFICATE_LIFETIME,
             trim_memory: backburn_agent::host::return_freed,
         };
-        let ending = ending()
-            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         daemon
             .run(ending)
             .await
             .map_err(|error| failed(error.as_ref()))
     })?;
     runtime.shutdown_background();
+    announce_audit_head(
+        command.log_format,
+        &stopped,
+        "stop controller",
+        json!({"open-runs": left}),
+    );
     if left.is_empty() {
         return Ok(0);
     }
-    print_stderr(&format!(
-        "error: these runs were not over at shutdown: {}\nhint: their agents revert everything on their own, and the next start closes the runs\n",
-        left.join(", ")
-    ));
-    Ok(Outcome::NotClean.exit_code())
+    Err(CommandFailure {
+        code: Outcome::NotClean.exit_code(),
+        message: format!(
+            "these runs were not over at shutdown: {}\nhint: their agents revert everything on their own, and the next start closes the runs",
+            left.join(", ")
+        ),
+    })
+}
+
+/// A file as the audit log names it: its path, and what was in it.
+fn file_and_hash(path: &Path) -> Value {
+    let hash = std::fs::read(path).ok().map(|bytes| Hash::of(&bytes));
+    json!({"file": path, "sha256": hash})
+}
+
+/// Writes an entry of the controller to the audit log, and announces the log's new head, so that it is kept elsewhere too.
+fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail: Value) {
+    match service.audit_own(what, "controller", "done", detail) {
+        Ok(head) => announce(format, &format!("head of the audit log: {head}")),
+        Err(error) => {
+            tracing::error!(what, %error, "what the controller did could not be written to the audit log");
+        }
+    }
+}
+
+/// Writes to the audit log of a controller that is not running what a command does with its data.
+fn audit_command(store: &dyn Store, what: &str, detail: Value) -> Result<(), CommandFailure> {
+    let record = AuditRecord {
+        at: Timestamp::now(),
+        who: format!("uid {}", nix::unistd::getuid()),
+        role: None,
+        what: what.into(),
+        about: "everything".into(),
+        outcome: "asked".into(),
+        detail,
+    };
+    store
+        .audit(&record)
+        .map(|_| ())
+        .map_err(|error| failed(&error))
 }
 
 /// Raises the limit of open files to its maximum: each connected agent takes one.
@@ -284,16 +394,50 @@ fn raise_limit() {
     }
 }
 
+/// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing. Before the
+/// service is there, nothing can be reloaded yet: what is loaded is new.
+fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut first = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            let ignored = tokio::select! {
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: reloading");
+                    if let Some(service) = service.get().map(Arc::clone) {
+                        // The service itself logs what came of it.
+                        tokio::task::spawn_blocking(move || service.reload_policy().ok()).await.ok();
+                    }
+                    continue;
+                }
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+            };
+            tracing::warn!(
+                signal = ignored,
+                "ignored a signal that has no meaning for a controller"
+            );
+        }
+    });
+    Ok(())
+}
+
 /// Completes at the first SIGTERM or SIGINT.
-fn ending() -> std::io::Result<impl Future<Output = ()>> {
+fn ending(format: LogFormat) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        print_stderr("shutting down: runs are ended, and their faults are reverted first\n");
+        let which = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        announce(
+            format,
+            &format!(
+                "shutting down because of {which}: runs are ended, and their faults are reverted first"
+            ),
+        );
     })
 }
 
@@ -312,12 +456,17 @@ fn default_names() -> Vec<String> {
 /// Runs `backburn export`.
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
+    audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
+    let write = |out: &mut dyn Write| match command.with_secrets {
+        true => store.export_with_secrets(out),
+        false => store.export(out),
+    };
     let unwritten = |error: std::io::Error| {
         CommandFailure::invalid(format!("{}: {error}", command.file.display()))
     };
     if command.file == Path::new("-") {
         let mut out = std::io::stdout().lock();
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     } else {
         // The export holds hashes of tokens and the output of probes.
@@ -326,7 +475,7 @@ pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&command.file).map_err(unwritten)?;
         let mut out = std::io::BufWriter::new(file);
-        store.export(&mut out).map_err(|error| failed(&error))?;
+        write(&mut out).map_err(|error| failed(&error))?;
         out.flush().map_err(unwritten)?;
     }
     Ok(0)
@@ -344,6 +493,35 @@ pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
         store.import(&mut std::io::BufReader::new(file))
     };
     let count = count.map_err(|error| failed(&error))?;
+    audit_command(
+        store.as_ref(),
+        "import",
+        json!({"file": command.file, "records": count}),
+    )?;
     print_stderr(&format!("{count} records imported\n"));
+    print_missing_secrets(store.as_ref()).map_err(|error| failed(&error))?;
     Ok(0)
+}
+
+/// Says which experiments have secrets that the store does not have.
+fn print_missing_secrets(store: &dyn Store) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.experiments(after.as_deref(), EXPERIMENTS_PER_PAGE)?;
+        for experiment in &page {
+            let name = &experiment.name;
+            let missing = missing_secrets(&store.experiment_with_secrets(name, None)?.document);
+            if !missing.is_empty() {
+                let places: Vec<&str> = missing.iter().map(|secret| secret.at.as_str()).collect();
+                print_stderr(&format!(
+                    "warning: experiment `{name}`: secrets are missing: {}; its runs are refused until it is applied again\n",
+                    places.join(", ")
+                ));
+            }
+        }
+        match page.last() {
+            Some(last) => after = Some(last.name.clone()),
+            None => return Ok(()),
+        }
+    }
 }

@@ -104,6 +104,7 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             .owed
             .iter()
             .map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; ")))
+            .chain(verdict.hint.as_ref().map(|hint| format!("hint: {hint}")))
             .collect();
         failed(NonSuccessKind::Failure, &residue.join("\n"))
     };

@@ -4,28 +4,37 @@
 mod controller;
 mod demo;
 mod experiment_source;
+mod history;
 mod junit;
 mod manual;
 mod output;
 mod palette;
 mod plan;
 mod progress;
+mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
 mod run;
 mod schedules;
+mod shell_words;
+mod signals;
+mod status;
 mod table;
+mod usage;
 mod validate;
 
 use output::{print, print_stderr};
 
 use backburn::agent_connection::{self, LOCAL_LEASE};
+use backburn::providers::{EnvironmentAccess, HostAccess};
+use backburn_agent::policy::HostPolicy;
 use backburn_experiments::journal::exit_codes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The exit code of an invalid command line or experiment.
 pub(crate) const EXIT_INVALID: u8 = 2;
@@ -36,7 +45,6 @@ pub(crate) const EXIT_INVALID: u8 = 2;
     name = "backburn",
     version,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = exit_codes_help()
 )]
 struct Cli {
@@ -54,6 +62,8 @@ enum CliCommand {
     Demo,
     /// Check experiments and report all of their problems
     Validate(validate::ValidateCommand),
+    /// Show whether a halt is in force, what acts now, what is owed, and which agents do not answer
+    Status(status::StatusCommand),
     /// List upcoming scheduled runs
     Schedules(schedules::SchedulesCommand),
     /// List the faults, or describe one
@@ -75,7 +85,7 @@ enum CliCommand {
     Apply(remote::experiments::ApplyCommand),
     /// List, show or remove the experiments that the controller stores
     Experiments(remote::experiments::ExperimentsCommand),
-    /// List the controller's runs, or show or follow one
+    /// List runs of this host or of a controller, or show or follow one
     Runs(remote::runs::RunsCommand),
     /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
@@ -83,10 +93,14 @@ enum CliCommand {
     Halt(remote::halt::HaltCommand),
     /// End a halt, so that runs can start again
     Resume(remote::halt::ResumeCommand),
-    /// List the runs that wait for an approval
-    Approvals(remote::runs::ApprovalsCommand),
+    /// List the runs that wait for an approval, or show what one would do
+    Approvals(remote::approvals::ApprovalsCommand),
     /// Approve a run that another person requested, and start it
-    Approve(remote::runs::ApproveCommand),
+    Approve(remote::approvals::ApproveCommand),
+    /// Reject a run that waits for an approval
+    Reject(remote::approvals::RejectCommand),
+    /// Withdraw a run that you requested and that waits for an approval
+    Withdraw(remote::approvals::WithdrawCommand),
     /// List, examine or revoke the controller's agents
     Agents(remote::agents::AgentsCommand),
     /// Make a token with which one agent can join the fleet, once
@@ -94,7 +108,7 @@ enum CliCommand {
     /// List, make or revoke the tokens of people and jobs
     Tokens(remote::tokens::TokensCommand),
     /// Print or verify the audit log: who did what
-    Audit(remote::tokens::AuditCommand),
+    Audit(remote::audit::AuditCommand),
     /// Export a controller's data as JSON lines (stop it first)
     Export(controller::ExportCommand),
     /// Import exported data into a controller that has no data yet (stop it first)
@@ -192,12 +206,18 @@ impl CommandFailure {
 
 /// Runs the command with these arguments, without the program's name.
 pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
+    if let Some(code) = agent_help(&words) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
             // Help goes to stdout, and output that is lost must not look like a success.
-            output::print_clap_error(&error);
+            match usage::mistake::<Cli>(&error) {
+                Some(message) => print_stderr(&message),
+                None => output::print_clap_error(&error),
+            }
             return ExitCode::from(output::exit_code(code));
         }
     };
@@ -209,17 +229,23 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Halt(command) => remote::halt::halt(&command),
         CliCommand::Resume(command) => remote::halt::resume(&command),
-        CliCommand::Approvals(command) => remote::runs::approvals(&command),
-        CliCommand::Approve(command) => remote::runs::approve(&command),
+        CliCommand::Approvals(command) => remote::approvals::approvals(&command),
+        CliCommand::Approve(command) => remote::approvals::approve(&command),
+        CliCommand::Reject(command) => remote::approvals::reject(&command),
+        CliCommand::Withdraw(command) => remote::approvals::withdraw(&command),
         CliCommand::Agents(command) => remote::agents::main(&command),
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),
-        CliCommand::Audit(command) => remote::tokens::audit(&command),
+        CliCommand::Audit(command) => remote::audit::audit(&command),
         CliCommand::Export(command) => controller::export(&command),
         CliCommand::Import(command) => controller::import(&command),
         CliCommand::Run(command) => run::main(command),
         CliCommand::Plan(command) => plan::main(&command),
         CliCommand::Validate(command) => Ok(validate::main(&command)),
+        CliCommand::Status(command) => match status::main(&command) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         CliCommand::Schedules(command) => schedules::main(&command),
         CliCommand::Demo => demo::main(),
         CliCommand::Schema(SchemaCommand { of }) => {
@@ -254,6 +280,24 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         code
     });
     ExitCode::from(output::exit_code(code))
+}
+
+/// Answers `help` about a command that is the agent's own. None if the words ask for something else.
+fn agent_help(words: &[OsString]) -> Option<ExitCode> {
+    let [help, command, rest @ ..] = words else {
+        return None;
+    };
+    if help != "help" {
+        return None;
+    }
+    let passed = match command.to_str()? {
+        "agent" => std::iter::once("help".into())
+            .chain(rest.iter().cloned())
+            .collect(),
+        "faults" | "revert" => vec!["help".into(), command.clone()],
+        _ => return None,
+    };
+    Some(backburn_agent::main(&["agent"], passed))
 }
 
 /// The list of exit codes at the end of the help.
@@ -297,6 +341,19 @@ impl HostOptions {
             Some(state) => Ok(state.clone()),
             None => default_state(),
         }
+    }
+
+    /// What probes of a local run may use of this host: the user's own environment, and the network as this host's policy says.
+    ///
+    /// # Errors
+    /// The policy cannot be used.
+    fn access(&self) -> Result<HostAccess, CommandFailure> {
+        let policy = HostPolicy::load(self.policy.as_deref())
+            .map_err(|error| CommandFailure::invalid(error.to_string()))?;
+        Ok(HostAccess {
+            environment: EnvironmentAccess::User,
+            destinations: Arc::new(policy.destinations()),
+        })
     }
 
     /// How to start the local agent: from this very program, even if its file has been replaced since.

@@ -1,6 +1,6 @@
 //! Colours of what is printed for people.
 
-use backburn_experiments::journal::{Judgement, Tone};
+use backburn_experiments::journal::Tone;
 use owo_colors::OwoColorize;
 
 /// Colours, if the output supports them: `NO_COLOR`, `CLICOLOR` and dumb terminals are respected.
@@ -10,6 +10,12 @@ pub(super) struct Palette(bool);
 impl Palette {
     pub(super) fn stderr() -> Self {
         Palette(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+    }
+
+    /// No colours, whatever the output supports.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Palette(false)
     }
 
     pub(super) fn stdout() -> Self {
@@ -46,11 +52,6 @@ impl Palette {
         } else {
             text.to_owned()
         }
-    }
-
-    pub(super) fn judged(self, judgement: Judgement) -> String {
-        let (tone, mark) = judgement.mark();
-        self.toned(tone, mark)
     }
 
     pub(super) fn toned(self, tone: Tone, text: &str) -> String {

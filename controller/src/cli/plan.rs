@@ -3,6 +3,7 @@
 use super::experiment_source::{self, Variables};
 use super::remote::{self, ControllerOptions, RemoteExperiment};
 use super::run::document_value;
+use super::shell_words::run_command;
 use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtime};
 use backburn::api::types::RunPlan;
 use backburn::runner;
@@ -14,8 +15,9 @@ use backburn_experiments::terminal_text::escaped;
 use backburn_experiments::wire::{PlanView, Refusal};
 use clap::Args;
 use serde_json::json;
+use std::ffi::OsString;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanCommand {
@@ -59,9 +61,31 @@ fn on_fleet(command: &PlanCommand) -> Result<u8, CommandFailure> {
     let plan = remote::runs::plan(controller, &experiment, command.seed, variables)?;
     match command.json {
         true => print_json(&plan),
-        false => print(&format_plan(&plan)),
+        false => print(&with_run_command(command, &plan)),
     }
     Ok(exit_code(&plan))
+}
+
+/// The plan for people, and the command that hits exactly what it shows.
+fn with_run_command(command: &PlanCommand, plan: &RunPlan) -> String {
+    let mut out = format_plan(plan);
+    if plan.injections.is_empty() || exit_code(plan) != 0 {
+        return out;
+    }
+    // The first two words are the program and `plan`.
+    let words: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let from = match command.file == Path::new("-") {
+        true => ", with the same standard input",
+        false => "",
+    };
+    // Writing to a string cannot fail.
+    writeln!(
+        out,
+        "\nto hit exactly these: {}{from}",
+        run_command(&words, plan.seed)
+    )
+    .ok();
+    out
 }
 
 /// Runs `backburn plan`.
@@ -78,8 +102,15 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
         .unwrap_or(DEFAULT_SAMPLING_INTERVAL);
     let seed = command.seed.unwrap_or_else(runner::random);
     let start = command.host.start()?;
+    let access = command.host.access()?;
     let preview = runtime()?
-        .block_on(runner::preview(&experiment, seed, frequency, start.into()))
+        .block_on(runner::preview(
+            &experiment,
+            seed,
+            frequency,
+            &access,
+            start.into(),
+        ))
         .map_err(|refusal| CommandFailure {
             code: Outcome::NotStarted.exit_code(),
             message: refusal.to_string(),
@@ -90,7 +121,7 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
     }
     let plan = RunPlan::new(title, seed, preview);
     if !command.json {
-        print(&format_plan(&plan));
+        print(&with_run_command(command, &plan));
     }
     Ok(exit_code(&plan))
 }
@@ -108,7 +139,7 @@ fn exit_code(plan: &RunPlan) -> u8 {
 }
 
 /// Formats a plan; its warnings go to stderr.
-fn format_plan(plan: &RunPlan) -> String {
+pub(super) fn format_plan(plan: &RunPlan) -> String {
     let shown = escaped(plan);
     let plan = shown.as_ref().unwrap_or(plan);
     let mut out = format!("{}\n", plan.title);

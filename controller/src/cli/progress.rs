@@ -2,17 +2,16 @@
 //! nobody reads, must not block the run, and least of all its revert.
 
 use super::palette::Palette;
-use super::progress_tty::TtyProgress;
+use super::progress_lines::LineFormatter;
+use super::progress_tty::{TerminalSize, TtyProgress};
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
-use backburn_experiments::HumanDuration;
-use backburn_experiments::journal::{Event, JournalEntry, Judgement};
+use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::terminal_text::{escape, escaped};
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the live display is redrawn while nothing happens.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
@@ -52,12 +51,12 @@ pub(super) struct ProgressThread {
 }
 
 impl ProgressThread {
-    /// Starts the thread. `lengths` holds the duration of each action's fault, by the action's name.
-    pub(super) fn start(style: OutputStyle, lengths: BTreeMap<String, HumanDuration>) -> Self {
+    /// Starts the thread.
+    pub(super) fn start(style: OutputStyle) -> Self {
         let (to, from) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("progress".into())
-            .spawn(move || show(style, lengths, &from));
+            .spawn(move || show(style, &from));
         ProgressThread {
             to,
             thread: thread.ok(),
@@ -84,93 +83,63 @@ impl ProgressThread {
     }
 }
 
-fn show(
-    style: OutputStyle,
-    lengths: BTreeMap<String, HumanDuration>,
-    from: &mpsc::Receiver<ProgressMessage>,
-) -> Vec<JournalEntry> {
+fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<JournalEntry> {
     let mut entries: Vec<JournalEntry> = Vec::new();
-    let mut lines = LineFormatter {
-        paint: Palette::stderr(),
-        last: BTreeMap::new(),
-    };
-    let mut live = (style == OutputStyle::Live).then(|| TtyProgress::new(lines.paint, lengths));
+    let paint = Palette::stderr();
+    let mut formatter = LineFormatter::new(paint);
+    let mut live = (style == OutputStyle::Live)
+        .then(|| TtyProgress::new(paint, std::io::stderr(), TerminalSize::of_stderr()));
     loop {
-        let said = match &mut live {
-            Some(live) => match from.recv_timeout(REDRAW_INTERVAL) {
-                Err(RecvTimeoutError::Timeout) => {
-                    live.draw();
-                    continue;
-                }
-                said => said.ok(),
+        let said = match live.is_some() || formatter.holds_back() {
+            true => match from.recv_timeout(REDRAW_INTERVAL) {
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(said) => Some(said),
             },
-            None => from.recv().ok(),
+            false => match from.recv() {
+                Ok(said) => Some(said),
+                Err(_) => break,
+            },
         };
+        let now = Instant::now();
+        let mut lines = Vec::new();
+        if style != OutputStyle::Json {
+            lines.extend(formatter.due(now));
+        }
         match said {
-            None => break,
-            Some(ProgressMessage::Warning(warning)) => {
-                let warning = escape(&warning);
-                match &live {
-                    Some(live) => live.line(&lines.paint.warning(&warning)),
-                    None => print_stderr(&format!("{warning}\n")),
-                }
-            }
+            None => {}
+            Some(ProgressMessage::Warning(warning)) => lines.push(match &live {
+                Some(_) => paint.warning(&escape(&warning)),
+                None => escape(&warning).into_owned(),
+            }),
             Some(ProgressMessage::Entry(entry)) => {
                 if style == OutputStyle::Json {
                     if let Ok(line) = serde_json::to_string(&entry) {
                         print(&format!("{line}\n"));
                     }
                 } else if let Some(shown) = escaped(&*entry) {
-                    let line = lines.line(&shown);
-                    match (&mut live, line) {
-                        (Some(live), line) => {
-                            live.take(&shown);
-                            if !matches!(shown.event, Event::Sampled { .. })
-                                && let Some(line) = line
-                            {
-                                live.line(&line);
-                            }
-                        }
-                        (None, Some(line)) => print_stderr(&format!("{line}\n")),
-                        (None, None) => {}
+                    let line = formatter.line(&shown, now);
+                    // Samples are in the display already.
+                    let is_sample = matches!(shown.event, Event::Sampled { .. });
+                    lines.extend(line.filter(|_| live.is_none() || !is_sample));
+                    if let Some(live) = &mut live {
+                        live.take(&shown, now);
                     }
                 }
                 entries.push(*entry);
             }
         }
+        match &mut live {
+            Some(live) => live.draw(&lines, TerminalSize::of_stderr(), now),
+            None => {
+                for line in lines {
+                    print_stderr(&format!("{line}\n"));
+                }
+            }
+        }
     }
     if let Some(live) = live {
-        live.end();
+        live.end(Instant::now());
     }
     entries
-}
-
-/// Formats events as lines.
-struct LineFormatter {
-    paint: Palette,
-    /// The last judgement of each probe: only changes are shown, since a line for each sample would bury the rest.
-    last: BTreeMap<String, Judgement>,
-}
-
-impl LineFormatter {
-    fn line(&mut self, entry: &JournalEntry) -> Option<String> {
-        let text = self.text(&entry.event)?;
-        let at = self.paint.dim(&format!("{:>8.3}s", entry.elapsed));
-        Some(format!("{at}  {text}"))
-    }
-
-    fn text(&mut self, event: &Event) -> Option<String> {
-        if let Event::Sampled {
-            probe, judgement, ..
-        } = event
-            && self.last.insert(probe.clone(), *judgement) == Some(*judgement)
-        {
-            return None;
-        }
-        let pieces = event.describe();
-        let pieces = pieces
-            .iter()
-            .map(|(tone, text)| self.paint.toned(*tone, text));
-        (pieces.len() > 0).then(|| pieces.collect())
-    }
 }

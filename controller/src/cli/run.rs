@@ -4,6 +4,7 @@ use super::experiment_source::{self, Variables};
 use super::output::{ReportFile, shown_path};
 use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
+use super::signals::{self, RunSignal, RunSignals};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
@@ -16,7 +17,6 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
@@ -244,58 +244,57 @@ pub(crate) fn execute(
     })?;
     let path = journal.path().to_owned();
     let start = host.start()?;
+    let access = host.access()?;
     let runtime = runtime()?;
-    let lengths = experiment
-        .faults()
-        .filter_map(|(_, action, fault)| Some((action.name.clone(), fault.duration?)));
-    let progress = ProgressThread::start(style, lengths.collect());
+    let progress = ProgressThread::start(style);
     let watcher = progress.watcher();
     let warn = progress.warner();
     let finished = runtime.block_on(async {
-        let stop = signals(warn)
+        let stop = stop_by_signals(warn)
             .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let settings = RunSettings {
             run,
             seed: seed.unwrap_or_else(runner::random),
             frequency,
             sha256: None,
+            access,
+            approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
             observers: vec![watcher],
             stop,
         };
-        Ok(runner::run(experiment, settings).await)
+        Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
     });
     // A lookup at a name server that does not answer may still hold a thread, which nobody waits for.
     runtime.shutdown_background();
     let entries = progress.end();
+    let mut finished = finished?;
+    report::name_local_revert(&mut finished.verdict, &state);
     Ok(CompletedRun {
-        finished: finished?,
+        finished,
         entries,
         journal: path,
     })
 }
 
-/// Receives an operator's signals. The first one ends the run; later ones skip what may be skipped, but never the revert.
-fn signals(
+/// Receives an operator's signals. The first one that ends the run ends it; later ones skip what may be skipped, but never the
+/// revert.
+fn stop_by_signals(
     mut warn: impl FnMut(String) + Send + 'static,
 ) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
     let (tell, told) = mpsc::unbounded_channel();
-    let mut kinds = vec![
-        (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::terminate(), "SIGTERM"),
-    ];
-    if !hangup_is_ignored() {
-        kinds.push((SignalKind::hangup(), "SIGHUP"));
-    }
-    let mut received = Vec::new();
-    for (kind, name) in kinds {
-        received.push((signal(kind)?, name));
-    }
+    let mut received = RunSignals::listen()?;
     tokio::spawn(async move {
         let mut times = 0;
         loop {
-            let name = next(&mut received).await;
+            let name = match received.next().await {
+                RunSignal::End(name) => name,
+                RunSignal::Ignored(name) => {
+                    warn(signals::ignored(name));
+                    continue;
+                }
+            };
             times += 1;
             warn(match times {
                 1 => format!("{name}: ending the run; its faults are reverted first"),
@@ -307,25 +306,4 @@ fn signals(
         }
     });
     Ok(told)
-}
-
-/// Waits for the next signal of any kind and returns its name.
-async fn next(signals: &mut [(Signal, &'static str)]) -> &'static str {
-    std::future::poll_fn(|context| {
-        for (signal, name) in signals.iter_mut() {
-            if signal.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready(*name);
-            }
-        }
-        std::task::Poll::Pending
-    })
-    .await
-}
-
-/// Whether SIGHUP is ignored, so that the run goes on without its terminal, as after `nohup`. Source: proc(5), `SigIgn`.
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 == 1)
 }

@@ -1,22 +1,25 @@
-//! `backburn schedules`: lists upcoming scheduled runs, of files or of the experiments that a controller stores.
+//! `backburn schedules`: pauses and resumes schedules, and lists upcoming scheduled runs, of files or of the experiments that a controller stores.
 
 use super::experiment_source::{self, Variables};
 use super::output::shown_path;
 use super::remote::ControllerOptions;
 use super::table::print_table;
-use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
-use backburn::api::types::UpcomingRuns;
+use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr, runtime};
+use backburn::api::types::{PauseInfo, PauseRequest, ResumeScheduleResult, UpcomingRuns};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::timetable::{ScheduledTime, Timetable};
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct SchedulesCommand {
+    #[command(subcommand)]
+    action: Option<ScheduleAction>,
     /// Experiment files; `-` reads standard input. Without files, the controller's stored experiments are listed
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -38,6 +41,81 @@ pub(super) struct SchedulesCommand {
     controller: ControllerOptions,
 }
 
+/// What to do about a schedule of the controller.
+#[derive(Debug, Subcommand)]
+enum ScheduleAction {
+    /// Pause the schedule of a stored experiment: it starts nothing until it is resumed
+    Pause {
+        /// Name of the stored experiment
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Reason for the pause
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+        #[command(flatten)]
+        controller: ControllerOptions,
+    },
+    /// Resume a paused schedule; times that passed meanwhile are not made up for
+    Resume {
+        /// Name of the stored experiment
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        controller: ControllerOptions,
+    },
+}
+
+impl ScheduleAction {
+    fn run(&self) -> Result<u8, CommandFailure> {
+        match self {
+            ScheduleAction::Pause {
+                name,
+                why,
+                controller,
+            } => {
+                let path = format!("/api/v1/schedules/{name}/pause");
+                let request = PauseRequest { why: why.clone() };
+                let _pause: PauseInfo = controller.client()?.post(&path, &request)?;
+                print_stderr(&format!(
+                    "the schedule of `{name}` is paused\nhint: `backburn schedules resume {name}` resumes it; an open run is not stopped\n"
+                ));
+            }
+            ScheduleAction::Resume { name, controller } => {
+                let path = format!("/api/v1/schedules/{name}/resume");
+                let client = controller.client()?;
+                let request = client.request("POST", &path, None);
+                let resumed: ResumeScheduleResult = runtime()?.block_on(request)?;
+                print_stderr(&match resumed.was_paused {
+                    true => format!("the schedule of `{name}` is resumed\n"),
+                    false => format!("the schedule of `{name}` was not paused\n"),
+                });
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// What keeps a schedule from starting runs, if anything does.
+fn state(schedule: &UpcomingRuns) -> String {
+    let mut words = Vec::new();
+    if let Some(why) = &schedule.stopped {
+        words.push(format!("stopped: {why}; apply again"));
+    }
+    if let Some(pause) = &schedule.paused {
+        let why = pause.why.as_ref().map(|why| format!(": {why}"));
+        words.push(format!(
+            "paused by {} at {}{}",
+            pause.who,
+            pause.at,
+            why.unwrap_or_default()
+        ));
+    }
+    match words.is_empty() {
+        true => "active".into(),
+        false => words.join("; "),
+    }
+}
+
 /// Lists the upcoming runs of the experiments that the controller stores.
 fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
@@ -54,15 +132,25 @@ fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
                 schedule.version.to_string(),
                 time.to_owned(),
                 schedule.time_zone.clone(),
+                schedule.who.clone(),
+                state(schedule),
             ]
         };
         match schedule.times.is_empty() {
+            true if schedule.paused.is_some() => vec![row("-")],
             true => vec![row("no further runs")],
             false => schedule.times.iter().map(|time| row(time)).collect(),
         }
     });
     print_table(
-        ["EXPERIMENT", "VERSION", "AT", "TIME ZONE"],
+        [
+            "EXPERIMENT",
+            "VERSION",
+            "AT",
+            "TIME ZONE",
+            "RIGHTS OF",
+            "STATE",
+        ],
         rows,
         "no stored experiment has a schedule",
     );
@@ -71,6 +159,9 @@ fn list_stored(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
 
 /// Runs `backburn schedules`.
 pub(super) fn main(command: &SchedulesCommand) -> Result<u8, CommandFailure> {
+    if let Some(action) = &command.action {
+        return action.run();
+    }
     if command.files.is_empty() {
         return list_stored(command);
     }

@@ -3,17 +3,18 @@
 //! All of this is in memory, behind locks that are held for moments: the fleet works while the store does not.
 
 mod halt;
+mod labels;
 mod limits;
 mod reservation;
 
 pub use halt::AgentReverted;
+pub use labels::GrantedLabels;
 pub use reservation::{AdmissionPolicy, DrainGuard, Reservation};
 
 use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
-use crate::agent_connection::{
-    ADDRESS_LABEL, AgentEvent, AgentHandle, EventKind, EventSender, drive,
-};
+use crate::agent_connection::{AgentEvent, AgentHandle, EventKind, EventSender, drive};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::labels::{Labels, facts};
 use backburn_experiments::wire::{EndedInjection, Hello, Report, UnrevertedInjection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ pub struct Fleet {
     runs: Mutex<BTreeMap<String, Vec<Arc<Claim>>>>,
     /// Agents that may not be reserved, over whatever connection they come. Locked last.
     draining: Mutex<BTreeSet<String>>,
+    /// The labels that are granted, by the agent's name.
+    granted: Mutex<BTreeMap<String, GrantedLabels>>,
     /// The number of connections so far.
     connections: AtomicU64,
     /// Whether a halt is in force: no agent may be reserved.
@@ -70,7 +73,8 @@ struct Member {
 #[derive(Debug, Clone)]
 struct Introduction {
     version: String,
-    labels: BTreeMap<String, String>,
+    /// What it says of its host, under the names of facts only.
+    facts: Labels,
     faults: Arc<[String]>,
     owed: Vec<UnrevertedInjection>,
     held: Vec<String>,
@@ -88,6 +92,10 @@ struct Holder {
 #[derive(Debug)]
 struct Claim {
     run: String,
+    /// Who asked for the run; empty if that is not known.
+    by: String,
+    /// When the run was about to reserve agents.
+    since: jiff::Timestamp,
     /// Whether other runs that share their agents may reserve the same ones.
     shares: bool,
 }
@@ -99,8 +107,8 @@ pub struct ConnectedAgent {
     pub name: String,
     /// The version of its program.
     pub version: String,
-    /// Its labels, given and detected.
-    pub labels: BTreeMap<String, String>,
+    /// What it says of its host, and the address that it connects from; without what is granted under the same names.
+    pub facts: Labels,
     /// The faults that it can inject.
     pub faults: Arc<[String]>,
     /// The address that it calls from.
@@ -116,11 +124,17 @@ pub struct ConnectedAgent {
 }
 
 impl Member {
-    fn connected(&self, name: &str, claims: Option<&Vec<Arc<Claim>>>) -> ConnectedAgent {
+    fn connected(
+        &self,
+        name: &str,
+        granted: &GrantedLabels,
+        claims: Option<&Vec<Arc<Claim>>>,
+    ) -> ConnectedAgent {
+        let labels = labels::all_labels(self, granted);
         ConnectedAgent {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
-            labels: self.introduction.labels.clone(),
+            facts: labels::shown_facts(&labels, &granted.labels),
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
@@ -146,6 +160,7 @@ impl Fleet {
             members: Mutex::default(),
             runs: Mutex::default(),
             draining: Mutex::default(),
+            granted: Mutex::default(),
             connections: AtomicU64::default(),
             is_halted: AtomicBool::new(false),
             guardians: Mutex::default(),
@@ -238,9 +253,15 @@ impl Fleet {
     /// An agent has introduced itself. An earlier connection under its name is closed: an agent has one connection.
     fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, handle: AgentHandle) -> u64 {
         let faults = self.once(hello.faults);
-        let mut labels = hello.labels;
-        (labels.entry(ADDRESS_LABEL.to_owned()))
-            .or_insert_with(|| peer.ip().to_canonical().to_string());
+        let (facts, ignored) = facts(hello.labels);
+        if !ignored.is_empty() {
+            // Agents of older versions send the labels that they joined with each time.
+            tracing::debug!(
+                agent = name,
+                ?ignored,
+                "an agent gives itself labels, which are ignored"
+            );
+        }
         let mut members = self.members();
         let before = members.remove(name);
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -248,7 +269,7 @@ impl Fleet {
             connection,
             introduction: Introduction {
                 version: hello.version,
-                labels,
+                facts,
                 faults,
                 owed: hello.owed,
                 held: hello.held,
@@ -384,19 +405,24 @@ impl Fleet {
     /// All connected agents, by name.
     pub fn list(&self) -> Vec<ConnectedAgent> {
         let members = self.members();
+        let (granted, nothing) = (self.granted(), GrantedLabels::default());
         let runs = self.runs();
         let connected = members.iter();
         connected
-            .map(|(name, member)| member.connected(name, runs.get(name)))
+            .map(|(name, member)| {
+                let granted = granted.get(name).unwrap_or(&nothing);
+                member.connected(name, granted, runs.get(name))
+            })
             .collect()
     }
 
     /// The connected agent of this name.
     pub fn get(&self, name: &str) -> Option<ConnectedAgent> {
         let members = self.members();
+        let granted = self.granted().get(name).cloned().unwrap_or_default();
         let runs = self.runs();
         let member = members.get(name)?;
-        Some(member.connected(name, runs.get(name)))
+        Some(member.connected(name, &granted, runs.get(name)))
     }
 
     /// A handle to the connected agent of this name.

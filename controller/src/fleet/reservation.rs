@@ -1,9 +1,11 @@
 //! The agents of a fleet that a run reserves. A run sees all agents and reserves those that it selects. No other run gets
 //! them until that run is over, unless both runs share their agents.
 
+use super::labels::all_labels;
 use super::{Claim, Fleet, Holder, Member};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::labels::Labels;
 use backburn_experiments::wire::{Hello, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,16 +14,13 @@ use std::time::{Duration, Instant};
 /// How long a lost agent may take to reconnect, in addition to its lease: it reverts everything first.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do about an agent that another run has reserved.
-const OVERLAP_HINT: &str = "wait until that run is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`";
-
 /// How often an agent is asked what other agents of its host still hold.
 const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Decides whether a run may target these agents, given with their labels, among all that are connected.
-pub type AdmissionPolicy = Box<
-    dyn Fn(&BTreeMap<String, BTreeMap<String, String>>, &Inventory) -> Result<(), Refusal> + Send,
->;
+/// Decides whether a run may target these agents, among all that are connected. Both are given with the labels that are granted to them: what
+/// agents say of themselves meets no condition.
+pub type AdmissionPolicy =
+    Box<dyn Fn(&BTreeMap<String, Labels>, &[(String, Labels)]) -> Result<(), Refusal> + Send>;
 
 /// The agents that one run has reserved. They are released when this is dropped.
 pub struct Reservation {
@@ -39,6 +38,8 @@ impl Reservation {
             fleet,
             claim: Arc::new(Claim {
                 run: run.into(),
+                by: String::new(),
+                since: jiff::Timestamp::now(),
                 shares: false,
             }),
             names: BTreeMap::new(),
@@ -56,8 +57,24 @@ impl Reservation {
     /// Sets whether the run shares its agents with other runs that share theirs.
     #[must_use]
     pub fn sharing(mut self, shares: bool) -> Self {
-        let run = self.claim.run.clone();
-        self.claim = Arc::new(Claim { run, shares });
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: self.claim.by.clone(),
+            since: self.claim.since,
+            shares,
+        });
+        self
+    }
+
+    /// Sets who asked for the run, which other runs are told that want the same agents.
+    #[must_use]
+    pub fn asked_by(mut self, who: &str) -> Self {
+        self.claim = Arc::new(Claim {
+            run: self.claim.run.clone(),
+            by: who.to_owned(),
+            since: self.claim.since,
+            shares: self.claim.shares,
+        });
         self
     }
 
@@ -67,8 +84,7 @@ impl Reservation {
     /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
-        let named = inventory.iter().filter(|(name, _)| names.contains(name));
-        (self.permit)(&named.cloned().collect(), &inventory)
+        (self.permit)(&inventory.granted_of(names), &inventory.granted)
     }
 
     /// All connected agents.
@@ -84,11 +100,9 @@ impl Reservation {
             ));
         }
         let draining = self.fleet.draining();
-        let inventory = members
-            .iter()
-            .filter(|(name, _)| !draining.contains(*name))
-            .map(|(name, member)| (name.clone(), member.introduction.labels.clone()));
-        Ok(inventory.collect())
+        Ok(self
+            .fleet
+            .inventory(&members, |name| !draining.contains(name)))
     }
 
     fn may_start(&self) -> Result<(), Refusal> {
@@ -124,14 +138,13 @@ impl Reservation {
             }
             let mut claims = runs.get(name).into_iter().flatten();
             if let Some(other) = claims.find(|claim| !self.may_stand_beside(claim)) {
-                let what = format!("agent `{name}` takes part in run `{}`", other.run);
-                return Err(Refusal::new("overlap", what).hint(OVERLAP_HINT));
+                return Err(overlap(name, other));
             }
         }
         let mut sessions = Vec::new();
         for name in names {
             if let Some(member) = members.get_mut(name) {
-                sessions.push(take(name, member, &self.claim, events));
+                sessions.push(take(&self.fleet, &self.claim, name, member, events));
                 claim(&mut runs, name, &self.claim);
                 self.names.insert(name.clone(), member.connection);
             }
@@ -181,7 +194,7 @@ impl Reservation {
                 if let Some(member) = self.fleet.members().get_mut(name)
                     && member.connection > lost
                 {
-                    return take(name, member, &self.claim, events);
+                    return take(&self.fleet, &self.claim, name, member, events);
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -242,6 +255,24 @@ impl Drop for DrainGuard {
     }
 }
 
+/// The refusal of an agent that another run has reserved: whose run that is, and what would help.
+fn overlap(agent: &str, other: &Claim) -> Refusal {
+    let whose = match other.by.as_str() {
+        "" => String::new(),
+        by => format!(" of `{by}`"),
+    };
+    let what = format!(
+        "agent `{agent}` takes part in run `{}`{whose} since {}",
+        other.run,
+        other.since.strftime("%F %T UTC")
+    );
+    let hint = format!(
+        "wait until run `{}` is over, or select other agents; two runs may share an agent if both have `\"shared\": true` in their `blast-radius`",
+        other.run
+    );
+    Refusal::new("overlap", what).hint(hint)
+}
+
 /// Records that a run has reserved an agent.
 fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<Claim>) {
     let claims = runs.entry(name.to_owned()).or_default();
@@ -250,8 +281,14 @@ fn claim(runs: &mut BTreeMap<String, Vec<Arc<Claim>>>, name: &str, claim: &Arc<C
     }
 }
 
-/// Gives an agent to a run: its events go there from now on.
-fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSender) -> AgentSession {
+/// Gives an agent to the run: its events go there from now on.
+fn take(
+    fleet: &Fleet,
+    claim: &Arc<Claim>,
+    name: &str,
+    member: &mut Member,
+    events: &EventSender,
+) -> AgentSession {
     member
         .holders
         .retain(|holder| holder.claim.run != claim.run);
@@ -261,10 +298,11 @@ fn take(name: &str, member: &mut Member, claim: &Arc<Claim>, events: &EventSende
         events: events.clone(),
     });
     let introduction = member.introduction.clone();
+    let granted = fleet.granted().get(name).cloned().unwrap_or_default();
     let hello = Hello {
         agent: name.to_owned(),
         version: introduction.version,
-        labels: introduction.labels,
+        labels: all_labels(member, &granted),
         faults: introduction.faults.to_vec(),
         // What it recovered concerns the run that lost it, and that run sees what is no longer owed.
         recovered: Vec::new(),
@@ -362,7 +400,7 @@ pub(super) mod tests {
         let _second = connect(&fleet).await;
         let (events, _heard) = tokio::sync::mpsc::unbounded_channel();
         let mut reservation = Reservation::new(Arc::clone(&fleet), "run");
-        assert!(reservation.inventory().unwrap().is_empty());
+        assert!(reservation.inventory().unwrap().selectable.is_empty());
         let refused = reservation.reserve(&["a".to_owned()].into(), &events).err();
         assert_eq!(refused.unwrap().rule, "agent");
         drop(retired);

@@ -5,9 +5,9 @@ use crate::pki::ca::{AgentIdentity, CertificateAuthority, read_request};
 use backburn_experiments::join::{
     JoinAnswer, JoinRequest, JoinResponse, MAX_JOIN_LINE_BYTES, PresentedToken, problem_with_name,
 };
+use backburn_experiments::labels::Labels;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, json};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -22,23 +22,47 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Decides which agents may join.
 pub trait EnrolmentPolicy: Send + Sync {
-    /// Admits an agent by a token, which is used up. Returns the agent's name: the one that it asked for, or another. The
-    /// refusal of a token has the rule `token`, and that of a name that is taken has the rule `name`.
+    /// Admits an agent by a token, which is used up. `name` is the name that the agent asks for, and `labels` are its own words, which
+    /// grant nothing. The refusal of a token has the rule `token`, and that of a name that is taken has the rule `name`.
     fn admit(
         &self,
         token: &PresentedToken,
         name: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> impl Future<Output = Result<String, Refusal>> + Send;
+        labels: &Labels,
+    ) -> impl Future<Output = Result<Admission, Refusal>> + Send;
 
-    /// Records a certificate that is about to be issued, valid for `lifetime`; in a renewal, `replaced` is the one that was
-    /// shown. A refusal withholds it. What must be known about an agent after a crash is stored when this returns.
+    /// Records a certificate that is about to be issued, valid for `lifetime`. Returns the labels that the agent is granted. A refusal
+    /// withholds the certificate. What must be known about an agent after a crash is stored when this returns.
     fn issue(
         &self,
         issued: &AgentIdentity,
-        replaced: Option<&AgentIdentity>,
+        reason: CertificateReason<'_>,
         lifetime: Duration,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+    ) -> impl Future<Output = Result<Labels, Refusal>> + Send;
+}
+
+/// What a join token admits.
+#[derive(Debug, Clone, Default)]
+pub struct Admission {
+    /// The name of the agent: the one that it asked for, or another.
+    pub name: String,
+    /// The labels that the token grants.
+    pub labels: Labels,
+    /// The id of the token.
+    pub token: String,
+    /// The name of the API token that created it.
+    pub by: String,
+    /// Whether the token was created for this name, so that it may replace the agent of that name.
+    pub replaces: bool,
+}
+
+/// Why a certificate is issued.
+#[derive(Debug, Clone, Copy)]
+pub enum CertificateReason<'a> {
+    /// An agent joins.
+    Joining(&'a Admission),
+    /// An agent renews this certificate, which it has shown.
+    Renewal(&'a AgentIdentity),
 }
 
 /// A connection of an agent that asks for a certificate.
@@ -143,15 +167,20 @@ async fn answer(
     if let Some(problem) = problem_with_name(&joining.name) {
         return Err(bad_name(problem));
     }
-    let (name, replaced) = match (&joining.token, client_identity) {
+    let admission;
+    let (name, reason) = match (&joining.token, client_identity) {
         // A token takes precedence over a certificate, because somebody has just created it.
-        (Some(token), _) => (
-            enrol.admit(token, &joining.name, &joining.labels).await?,
-            None,
-        ),
-        (None, Some(client_identity)) if client_identity.name == joining.name => {
-            (client_identity.name.clone(), Some(client_identity))
+        (Some(token), _) => {
+            admission = enrol.admit(token, &joining.name, &joining.labels).await?;
+            (
+                admission.name.clone(),
+                CertificateReason::Joining(&admission),
+            )
         }
+        (None, Some(client_identity)) if client_identity.name == joining.name => (
+            client_identity.name.clone(),
+            CertificateReason::Renewal(client_identity),
+        ),
         (None, Some(client_identity)) => {
             let what = format!(
                 "the certificate is that of `{}`, not of `{}`",
@@ -172,12 +201,13 @@ async fn answer(
         name: name.clone(),
         serial: signed.serial,
     };
-    enrol.issue(&agent, replaced, lifetime).await?;
+    let labels = enrol.issue(&agent, reason, lifetime).await?;
     let joined = JoinResponse {
         name,
         certificate: signed.certificate,
         authority: authority.certificate().into(),
         lasts: HumanDuration(lifetime),
+        labels: Some(labels),
     };
     Ok((joined, agent))
 }

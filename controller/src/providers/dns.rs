@@ -2,6 +2,7 @@
 //! without one goes to the system's resolver, as every program's does.
 
 use super::{ProbeError, ProbeResult, io_error_text, tcp};
+use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::address::of_name_server;
 use backburn_experiments::probes::{DnsProvider, dns_answers, no_address, not_resolved};
 use hickory_proto::op::{Message, Query};
@@ -17,7 +18,10 @@ use tokio::net::UdpSocket;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks the question. The caller bounds how long all of it may take.
-pub(super) async fn measure(provider: &DnsProvider) -> ProbeResult {
+pub(super) async fn measure(
+    provider: &DnsProvider,
+    destinations: &DestinationRules,
+) -> ProbeResult {
     let (name, record) = (&provider.name, provider.record_type());
     let record = RecordType::from_str(&record)
         .map_err(|_| ProbeError::Broken(format!("`{record}` is not a type of DNS record")))?;
@@ -28,8 +32,12 @@ pub(super) async fn measure(provider: &DnsProvider) -> ProbeResult {
         return Ok(provider.system_value(found.map(|address| address.ip())));
     }
     match &provider.server {
-        Some(server) => ask(server, name, record).await,
-        None => ask(&first_nameserver().await?, name, record).await,
+        Some(server) => ask(server, name, record, destinations).await,
+        // The owner of this host has chosen it, and clouds have theirs at a link-local address.
+        None => {
+            let chosen = DestinationRules::any();
+            ask(&first_nameserver().await?, name, record, &chosen).await
+        }
     }
 }
 
@@ -51,7 +59,12 @@ async fn first_nameserver() -> Result<String, ProbeError> {
         .ok_or_else(|| ProbeError::Broken("/etc/resolv.conf names no server".into()))
 }
 
-async fn ask(server: &str, name: &str, record_type: RecordType) -> ProbeResult {
+async fn ask(
+    server: &str,
+    name: &str,
+    record_type: RecordType,
+    destinations: &DestinationRules,
+) -> ProbeResult {
     let (host, port) = of_name_server(server).map_err(ProbeError::Broken)?;
     let mut name =
         Name::from_str(name).map_err(|error| ProbeError::Broken(format!("`{name}`: {error}")))?;
@@ -62,9 +75,9 @@ async fn ask(server: &str, name: &str, record_type: RecordType) -> ProbeResult {
     let bytes = question
         .to_vec()
         .map_err(|error| ProbeError::Broken(error.to_string()))?;
-    let mut reply = over_udp(&host, port, &bytes, question.metadata.id).await?;
+    let mut reply = over_udp(&host, port, &bytes, question.metadata.id, destinations).await?;
     if reply.metadata.truncation {
-        reply = over_tcp(&host, port, &bytes).await?;
+        reply = over_tcp(&host, port, &bytes, destinations).await?;
     }
     let answers: Vec<String> = reply
         .answers
@@ -78,13 +91,22 @@ async fn ask(server: &str, name: &str, record_type: RecordType) -> ProbeResult {
     ))
 }
 
-async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Message, ProbeError> {
+async fn over_udp(
+    host: &str,
+    port: u16,
+    question: &[u8],
+    id: u16,
+    destinations: &DestinationRules,
+) -> Result<Message, ProbeError> {
     let network = |error| ProbeError::from_network(&error, &format!("asking {host}:{port}"));
     let server = tokio::net::lookup_host((host, port))
         .await
         .map_err(|error| not_resolved(host, &error))?
         .next()
         .ok_or_else(|| no_address(host))?;
+    destinations
+        .check(host, server)
+        .map_err(ProbeError::Broken)?;
     let any: SocketAddr = if server.is_ipv4() {
         ([0; 4], 0).into()
     } else {
@@ -109,8 +131,13 @@ async fn over_udp(host: &str, port: u16, question: &[u8], id: u16) -> Result<Mes
     }
 }
 
-async fn over_tcp(host: &str, port: u16, question: &[u8]) -> Result<Message, ProbeError> {
-    let mut stream = tcp::connect(host, port).await?;
+async fn over_tcp(
+    host: &str,
+    port: u16,
+    question: &[u8],
+    destinations: &DestinationRules,
+) -> Result<Message, ProbeError> {
+    let mut stream = tcp::connect(host, port, destinations).await?;
     let exchange = async {
         let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
         stream.write_u16(length).await?;

@@ -3,6 +3,7 @@
 
 use super::{MAX_OUTPUT_BYTES, ProbeError, ProbeResult, tcp, tls, within};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::tls::connection_error;
 use backburn_experiments::probes::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, body_too_long,
@@ -19,12 +20,13 @@ use tokio::task::JoinSet;
 pub(super) async fn measure(
     provider: &HttpProvider,
     timeout: Option<HumanDuration>,
+    destinations: &DestinationRules,
 ) -> ProbeResult {
     let mut exchange = HttpExchange::new(provider)?;
     let connect = provider.connect_limit(timeout);
     let verify = provider.verify_tls.unwrap_or(true);
     loop {
-        let response = match send(exchange.request(), verify, connect).await {
+        let response = match send(exchange.request(), verify, connect, destinations).await {
             Ok(response) => response,
             Err(error) => {
                 exchange.next(Err(error))?;
@@ -42,6 +44,7 @@ async fn send(
     request: &HttpRequest,
     verify: bool,
     connect: HumanDuration,
+    destinations: &DestinationRules,
 ) -> Result<Response<Incoming>, HttpError> {
     let host = request.uri.host().unwrap_or_default();
     let secure = request.uri.scheme_str() == Some("https");
@@ -49,7 +52,7 @@ async fn send(
         .uri
         .port_u16()
         .unwrap_or(if secure { 443 } else { 80 });
-    let stream = within(Some(connect), tcp::connect(host, port))
+    let stream = within(Some(connect), tcp::connect(host, port, destinations))
         .await
         .and_then(|connected| connected)
         .map_err(HttpError::Connect)?;

@@ -5,6 +5,7 @@
 
 mod capture;
 mod dns;
+mod host_access;
 mod http;
 mod preflight;
 mod process;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use backburn_experiments::wire::ProbeOutcome;
+pub use host_access::{EnvironmentAccess, HostAccess};
 pub use preflight::missing;
 
 /// What providers need besides their own arguments.
@@ -41,6 +43,8 @@ pub struct ProbeContext {
     pub picks: BTreeMap<String, Vec<String>>,
     /// Whether the agents are a fleet's, on other hosts than this.
     pub is_fleet: bool,
+    /// What probes may use of this host.
+    pub access: HostAccess,
     /// Takes the secrets out of reasons, before they are cut short.
     pub redactor: Redactor,
 }
@@ -57,11 +61,15 @@ pub async fn measure(
     };
     let measured = async {
         match probe.transport(timeout) {
-            Transport::Http(http) => http::measure(&http, timeout).await,
-            Transport::Process(process) => process::measure(process).await,
+            Transport::Http(http) => {
+                http::measure(&http, timeout, &context.access.destinations).await
+            }
+            Transport::Process(process) => {
+                process::measure(process, &context.access.environment).await
+            }
             Transport::Python(python) => python::measure(python, context).await,
-            Transport::Tcp(tcp) => tcp::measure(tcp).await,
-            Transport::Dns(dns) => dns::measure(dns).await,
+            Transport::Tcp(tcp) => tcp::measure(tcp, &context.access.destinations).await,
+            Transport::Dns(dns) => dns::measure(dns, &context.access.destinations).await,
             Transport::Host(host) => host_metric(host, context).await,
         }
     };

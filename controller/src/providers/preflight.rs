@@ -3,14 +3,13 @@
 
 use super::process::{at_home, run};
 use super::python::interpreter;
-use super::{ProbeError, value_text, within};
+use super::{EnvironmentAccess, ProbeError, within};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::providers::{LocatedProvider, all_providers};
 use backburn_experiments::{HumanDuration, Problem};
 use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
@@ -18,7 +17,11 @@ use tokio::process::Command;
 const IMPORT_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
 
 /// What is not there of all that this host will run for an experiment; what agents of a fleet measure is theirs to know.
-pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
+pub async fn missing(
+    experiment: &Experiment,
+    is_fleet: bool,
+    environment: &EnvironmentAccess,
+) -> Vec<Problem> {
     let plays_rollbacks = experiment.rollback_strategy != RollbackStrategy::Never;
     let here: Vec<LocatedProvider<'_>> = all_providers(experiment)
         .into_iter()
@@ -33,7 +36,7 @@ pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
     for placed in &here {
         match placed.provider {
             Provider::Process(process) => {
-                if let Err(why) = program(process) {
+                if let Err(why) = program(process, environment) {
                     problems.push(problem(placed, &why, "install it, or correct its `path`"));
                 }
             }
@@ -43,7 +46,10 @@ pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
     }
     if !functions.is_empty() {
         let wanted: Vec<&PythonProvider> = functions.iter().map(|(_, python)| *python).collect();
-        for ((placed, _), why) in functions.iter().zip(not_callable(&wanted).await) {
+        for ((placed, _), why) in functions
+            .iter()
+            .zip(not_callable(&wanted, environment).await)
+        {
             if let Some(why) = why {
                 let hint = "install its package for this Python; BACKBURN_PYTHON names another one";
                 problems.push(problem(placed, &why, hint));
@@ -51,7 +57,11 @@ pub async fn missing(experiment: &Experiment, is_fleet: bool) -> Vec<Problem> {
         }
     }
     for problem in &mut problems {
-        problem.what = experiment.redactor.errors().text(&problem.what).into_owned();
+        problem.what = experiment
+            .redactor
+            .errors()
+            .text(&problem.what)
+            .into_owned();
     }
     problems
 }
@@ -61,8 +71,10 @@ fn problem(placed: &LocatedProvider<'_>, why: &str, hint: &str) -> Problem {
     Problem::new(placed.at.as_str(), format!("`{name}` can't be run: {why}")).hint(hint)
 }
 
-/// Whether there is such a program that this process may run, along the `PATH` that it will be looked for with.
-fn program(provider: &ProcessProvider) -> Result<(), String> {
+/// Whether there is such a program that this process may run, along the `PATH` that it will be looked for with, and whether it may be
+/// given its variables.
+fn program(provider: &ProcessProvider, environment: &EnvironmentAccess) -> Result<(), String> {
+    let variables = environment.of_program(provider)?;
     let path = at_home(&provider.path);
     let runs = |file: &Path| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
     let shown = &provider.path;
@@ -74,15 +86,7 @@ fn program(provider: &ProcessProvider) -> Result<(), String> {
             (false, false) => Err(format!("there is no program `{shown}`")),
         };
     }
-    let own = provider
-        .env
-        .iter()
-        .flatten()
-        .find(|(name, _)| *name == "PATH");
-    let folders: OsString = match own {
-        Some((_, folders)) => value_text(folders).into(),
-        None => std::env::var_os("PATH").unwrap_or_default(),
-    };
+    let folders = variables.get("PATH").cloned().unwrap_or_default();
     let found = std::env::split_paths(&folders).any(|folder| runs(&folder.join(&path)));
     match found {
         true => Ok(()),
@@ -91,11 +95,15 @@ fn program(provider: &ProcessProvider) -> Result<(), String> {
 }
 
 /// Why each of these functions can't be called; none for one that can.
-async fn not_callable(wanted: &[&PythonProvider]) -> Vec<Option<String>> {
+async fn not_callable(
+    wanted: &[&PythonProvider],
+    environment: &EnvironmentAccess,
+) -> Vec<Option<String>> {
     let python = interpreter();
     let name = python.to_string_lossy().into_owned();
     let mut command = Command::new(&python);
     command.arg("-c").arg(include_str!("look.py"));
+    command.env_clear().envs(environment.of_python());
     let asked: Vec<Value> = wanted
         .iter()
         .map(|python| json!({"module": python.module, "func": python.func}))

@@ -2,7 +2,7 @@
 //! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when this process dies, whatever the cause.
 
 use super::capture::ProgramOutput;
-use super::{MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text, value_text};
+use super::{EnvironmentAccess, MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text};
 use backburn_experiments::probes::{ProcessProvider, exit_value, output_too_long};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
@@ -17,13 +17,18 @@ use tokio::process::{Child, Command};
 const OUTPUT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs the program until it ends by itself.
-pub(super) async fn measure(provider: &ProcessProvider) -> ProbeResult {
+pub(super) async fn measure(
+    provider: &ProcessProvider,
+    environment: &EnvironmentAccess,
+) -> ProbeResult {
     let argv = provider.argv().map_err(ProbeError::Broken)?;
+    let variables = environment
+        .of_program(provider)
+        .map_err(ProbeError::Broken)?;
     let mut command = Command::new(at_home(&provider.path));
     command.args(argv.iter().skip(1));
-    for (name, value) in provider.env.iter().flatten() {
-        command.env(name, value_text(value));
-    }
+    // A program that is named without a folder is found along the `PATH` that it is given.
+    command.env_clear().envs(variables);
     let Output {
         status,
         stdout,

@@ -22,6 +22,9 @@ pub(super) async fn measure(
     let name = interpreter.to_string_lossy().into_owned();
     let mut command = Command::new(interpreter);
     command.arg("-c").arg(include_str!("call.py"));
+    command
+        .env_clear()
+        .envs(context.access.environment.of_python());
     let input = json!({
         "module": provider.module,
         "func": provider.func,

@@ -70,6 +70,7 @@ impl Driver {
             seed: settings.seed,
             frequency: settings.frequency.0.max(Duration::from_millis(1)),
             sha256: settings.sha256,
+            approval: settings.approval,
             is_fleet,
         };
         let agents = AgentPorts::new(&parameters.run);
@@ -98,6 +99,7 @@ impl Driver {
                 configuration: experiment.configuration.clone(),
                 secrets: experiment.secrets.clone(),
                 redactor: experiment.redactor.clone(),
+                access: settings.access,
                 is_fleet,
                 ..ProbeContext::default()
             }),
@@ -183,8 +185,9 @@ impl Driver {
                 }
                 RunnerCommand::CheckPrograms => {
                     let (experiment, is_fleet) = (Arc::clone(&self.experiment), self.is_fleet);
+                    let environment = self.context.access.environment.clone();
                     self.tasks.spawn(async move {
-                        let missing = providers::missing(&experiment, is_fleet).await;
+                        let missing = providers::missing(&experiment, is_fleet, &environment).await;
                         RunnerEvent::ProgramsChecked(missing)
                     });
                 }

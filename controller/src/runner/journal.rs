@@ -5,7 +5,7 @@
 //! run has to survive. A crash of the host loses at most the last events; the agent's ledger, which is synced, knows what is owed.
 
 use backburn_experiments::journal::JournalEntry;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -97,11 +97,19 @@ impl JournalFile {
             .create(true)
             .mode(0o600)
             .open(&path)?;
+        // The kernel releases the lock when the process ends, however it ends. A file system without locks costs only the
+        // knowledge that the run goes on.
+        file.try_lock().ok();
         Ok(JournalFile {
             file,
             path,
             lines: Vec::with_capacity(1024),
         })
+    }
+
+    /// Whether a process still writes the journal in this file.
+    pub fn is_written(file: &fs::File) -> bool {
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// Where it is.

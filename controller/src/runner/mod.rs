@@ -7,6 +7,7 @@
 //! prepare → gate → method ‖ samples ‖ abort rules → revert, always → rollbacks → samples again.
 
 mod agent_ports;
+mod approval;
 mod driver;
 mod evaluation;
 mod events;
@@ -18,11 +19,13 @@ mod selection;
 mod simulation;
 mod target_addresses;
 
+pub use approval::RunApproval;
 pub use journal::{EventObserver, Journal, JournalFile};
 pub use preview::{Preview, PreviewedInjection, preview};
-pub use selection::{has_fault, select_agents};
+pub use selection::{fault_actions, faults_by_agent, has_fault, select_agents};
 
 use crate::agent_pool::AgentPool;
+use crate::providers::HostAccess;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::Experiment;
 use backburn_experiments::journal::{IllegalEvent, Run, Verdict};
@@ -39,6 +42,10 @@ pub struct RunSettings {
     pub frequency: HumanDuration,
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version identify it.
     pub sha256: Option<String>,
+    /// What probes may use of this host.
+    pub access: HostAccess,
+    /// The approval that the run was started with, where one is required.
+    pub approval: Option<RunApproval>,
     /// The agents that may take part, where the experiment needs any.
     pub agent_pool: AgentPool,
     /// Where events are written before anything is done about them.

@@ -1,8 +1,9 @@
 //! What an experiment would do now, asked of the agents without a run.
 
+use super::approval::PlanFingerprint;
 use super::selection::{Selection, has_fault, select};
 use crate::agent_pool::AgentPool;
-use crate::providers;
+use crate::providers::{self, HostAccess};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::forecast::{ExpectedSamples, expected_samples, warnings};
 use backburn_experiments::wire::{PlanView, Refusal};
@@ -24,6 +25,9 @@ pub struct Preview {
     /// What should be known before it is run, e.g. that nothing would be measured.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Identifies what would be done: the injections with their agents, arguments and victims. 64 hexadecimal digits.
+    #[serde(default)]
+    pub fingerprint: String,
 }
 
 /// What one injection would do, or why it would not be done.
@@ -54,6 +58,7 @@ pub async fn preview(
     experiment: &Experiment,
     seed: u64,
     frequency: HumanDuration,
+    access: &HostAccess,
     mut agent_pool: AgentPool,
 ) -> Result<Preview, Refusal> {
     let mut injections = Vec::new();
@@ -62,7 +67,7 @@ pub async fn preview(
         expected.probe = experiment.redactor.text(&expected.probe).into_owned();
     }
     let warnings = warnings(experiment);
-    let missing = providers::missing(experiment, agent_pool.is_fleet()).await;
+    let missing = providers::missing(experiment, agent_pool.is_fleet(), &access.environment).await;
     if !has_fault(experiment) {
         return Ok(Preview {
             agents: Vec::new(),
@@ -70,6 +75,7 @@ pub async fn preview(
             looks,
             missing,
             warnings,
+            fingerprint: PlanFingerprint::default().hash(),
         });
     }
     let inventory = agent_pool.discover().await?;
@@ -102,16 +108,20 @@ pub async fn preview(
     let mut answers = answers.join_all().await;
     answers.sort_unstable_by_key(|(at, _)| *at);
     let asked = selection.iter().flat_map(|selection| &selection.planned);
-    for (planned, (_, mut outcome)) in asked.zip(answers) {
+    let mut fingerprint = PlanFingerprint::default();
+    for (planned, (at, mut outcome)) in asked.zip(answers) {
         match &mut outcome {
-            Ok(plan) => experiment.redactor.redact_plan(plan),
+            Ok(plan) => {
+                fingerprint.add(at, planned, plan);
+                experiment.redactor.redact_plan(plan);
+            }
             Err(refusal) => experiment.redactor.redact_refusal(refusal),
         }
         let (plan, refusal) =
             outcome.map_or_else(|refusal| (None, Some(refusal)), |plan| (Some(plan), None));
         let (fault, duration) = (planned.request.fault.clone(), planned.request.duration);
         injections.push(PreviewedInjection {
-            activity: planned.activity_name.clone(),
+            activity: (experiment.redactor.text(&planned.activity_name)).into_owned(),
             agent: planned.agent.clone(),
             fault,
             duration,
@@ -126,5 +136,6 @@ pub async fn preview(
         looks,
         missing,
         warnings,
+        fingerprint: fingerprint.hash(),
     })
 }

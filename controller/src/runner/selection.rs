@@ -4,8 +4,10 @@ use super::target_addresses;
 use crate::agent_connection::Inventory;
 use backburn_experiments::check::{AbortCondition, Experiment};
 use backburn_experiments::document::{Activity, FaultProvider, Provider, Target};
+use backburn_experiments::labels::{ADDRESS, Labels, is_fact};
 use backburn_experiments::select::{self, Picked};
 use backburn_experiments::wire::{InjectionRequest, Refusal};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -59,6 +61,27 @@ pub fn select_agents(
     select(experiment, inventory, seed, "plan", true).map(|selection| selection.agents())
 }
 
+/// How many injections a run on a fleet would have on each agent, with this seed. Empty if nothing could be selected.
+pub fn faults_by_agent(
+    experiment: &Experiment,
+    inventory: &Inventory,
+    seed: u64,
+) -> BTreeMap<String, u32> {
+    let mut faults = BTreeMap::new();
+    let selected = select(experiment, inventory, seed, "plan", true);
+    for planned in selected.iter().flat_map(|selection| &selection.planned) {
+        *faults.entry(planned.agent.clone()).or_default() += 1;
+    }
+    faults
+}
+
+/// How many actions of the method inject a fault.
+pub fn fault_actions(experiment: &Experiment) -> u32 {
+    let faults = experiment.faults();
+    let real = faults.filter(|(_, activity, _)| !experiment.is_dry(activity));
+    u32::try_from(real.count()).unwrap_or(u32::MAX)
+}
+
 /// The agents that were picked for each target, and what they are to be asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Selection {
@@ -90,6 +113,24 @@ pub(super) fn select(
     run: &str,
     is_fleet: bool,
 ) -> Result<Selection, Refusal> {
+    let sees_secrets = match is_fleet {
+        true => targets_with_secrets(experiment),
+        false => BTreeSet::new(),
+    };
+    let entitled = match sees_secrets.is_empty() {
+        true => Vec::new(),
+        false => inventory.entitled(),
+    };
+    let pick = |name: &str, target: &Target| match sees_secrets.contains(name) {
+        true => select::pick_agents(target, &entitled, seed, name).map_err(|none| {
+            let facts = target
+                .labels
+                .keys()
+                .any(|label| is_fact(label) || label == ADDRESS);
+            secrets_need_grants(Refusal::from(none), name, facts)
+        }),
+        false => pick(name, target, &inventory.selectable, seed, is_fleet),
+    };
     let mut picks: BTreeMap<String, Picked> = BTreeMap::new();
     let mut planned = Vec::new();
     let real = experiment
@@ -99,11 +140,13 @@ pub(super) fn select(
         let picked = match experiment.target_of(activity) {
             None if is_fleet => return Err(no_target(&activity.name)),
             // A local run without a target means this host.
-            None => inventory.iter().map(|(name, _)| name.clone()).collect(),
+            None => (inventory.selectable.iter())
+                .map(|(name, _)| name.clone())
+                .collect(),
             Some((name, target)) => match picks.get(name) {
                 Some(known) => known.picked.clone(),
                 None => {
-                    let new = pick(name, target, inventory, seed, is_fleet)?;
+                    let new = pick(name, target)?;
                     picks.entry(name.to_owned()).or_insert(new).picked.clone()
                 }
             },
@@ -130,12 +173,18 @@ pub(super) fn select(
     // Who only measures is not hit, so no ceiling is about them.
     for name in experiment.measured_from() {
         if let (None, Some(target)) = (picks.get(name), experiment.document.targets.get(name)) {
-            let new = pick(name, target, inventory, seed, is_fleet)?;
+            let new = pick(name, target)?;
             picks.insert(name.to_owned(), new);
         }
     }
     let aimed = match is_fleet {
-        true => aim_at(experiment, inventory, seed, &picks, &mut planned)?,
+        true => aim_at(
+            experiment,
+            &inventory.selectable,
+            seed,
+            &picks,
+            &mut planned,
+        )?,
         false => BTreeMap::new(),
     };
     Ok(Selection {
@@ -145,10 +194,60 @@ pub(super) fn select(
     })
 }
 
+/// The targets whose agents are given a secret of the experiment: in the arguments of a fault, or in a probe that they measure.
+fn targets_with_secrets(experiment: &Experiment) -> BTreeSet<String> {
+    let has_secret = |written: serde_json::Result<String>| {
+        // What cannot be written is treated as a secret.
+        written.map_or(true, |text| {
+            matches!(experiment.redactor.text(&text), Cow::Owned(_))
+        })
+    };
+    let mut targets = BTreeSet::new();
+    for (_, activity, fault) in experiment.faults() {
+        if has_secret(serde_json::to_string(&fault.arguments))
+            && let Some((name, _)) = experiment.target_of(activity)
+        {
+            targets.insert(name.to_owned());
+        }
+    }
+    let rules = experiment
+        .abort
+        .iter()
+        .filter_map(|rule| match &rule.watch {
+            AbortCondition::Probe(probe) => Some(&**probe),
+            AbortCondition::Host(_) | AbortCondition::Hypothesis(_) => None,
+        });
+    let activities = (experiment.hypothesis.iter())
+        .chain(&experiment.method)
+        .chain(&experiment.rollbacks)
+        .chain(rules);
+    for activity in activities {
+        if let Some(from) = &activity.from
+            && has_secret(serde_json::to_string(&activity.provider))
+        {
+            targets.insert(from.clone());
+        }
+    }
+    targets
+}
+
+/// The refusal of a target that would be given a secret and has no agent that is entitled to it.
+fn secrets_need_grants(refusal: Refusal, target: &str, has_facts: bool) -> Refusal {
+    let what = format!(
+        "{}; its agents are given a secret, so only labels that are granted to them count",
+        refusal.what
+    );
+    let hint = match has_facts {
+        true => format!("select target `{target}` by granted labels instead of what agents say of their hosts: `backburn agents label NAME KEY=VALUE` grants them"),
+        false => "`backburn agents` shows the granted labels; `backburn agents label NAME` confirms those of an agent that joined before labels were granted".to_owned(),
+    };
+    Refusal::new(&refusal.rule, what).hint(hint)
+}
+
 /// Puts the addresses of agents where faults are aimed at their targets. Returns those that are not hit themselves.
 fn aim_at(
     experiment: &Experiment,
-    inventory: &Inventory,
+    inventory: &[(String, Labels)],
     seed: u64,
     picks: &BTreeMap<String, Picked>,
     planned: &mut [PlannedInjection],
@@ -172,8 +271,12 @@ fn aim_at(
     }
     let all = picks.clone().into_iter().chain(new.clone()).collect();
     for planned in planned {
-        planned.request.arguments =
-            target_addresses::addressed(&planned.request.arguments, &all, inventory)?;
+        planned.request.arguments = target_addresses::addressed(
+            &planned.request.arguments,
+            &all,
+            inventory,
+            &planned.agent,
+        )?;
     }
     Ok(new)
 }
@@ -215,13 +318,13 @@ fn request(
 fn pick(
     name: &str,
     target: &Target,
-    inventory: &Inventory,
+    inventory: &[(String, Labels)],
     seed: u64,
     is_fleet: bool,
 ) -> Result<Picked, Refusal> {
     select::pick_agents(target, inventory, seed, name).map_err(|none| {
         let refusal = Refusal::from(none);
-        match inventory.as_slice() {
+        match inventory {
             [(agent, labels)] if !is_fleet && !select::matches(target, labels) => refusal.hint(format!(
                 "a local run has one agent, this host `{agent}`, with the labels {}; `--label KEY=VALUE` gives it more",
                 list(labels)

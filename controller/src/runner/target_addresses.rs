@@ -2,11 +2,12 @@
 //! were picked for the target `db`. Each stands where it was written, in the order of the agents' names, so that the
 //! members of a partition come in the same order for all of them.
 
-use crate::agent_connection::{ADDRESS_LABEL, Inventory};
+use backburn_experiments::labels::{ADDRESS, Labels};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::Refusal;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// The targets that are aimed at.
 pub(super) fn aimed(arguments: &Map<String, Value>) -> BTreeSet<String> {
@@ -31,18 +32,19 @@ fn target(text: &str) -> Option<(&str, &str)> {
     Some(text.split_at(end))
 }
 
-/// The arguments with addresses in place.
+/// The arguments with addresses in place, for the agent `hit` that acts.
 ///
 /// # Errors
-/// An agent that is aimed at has no address.
+/// An agent that is aimed at has no address that means its host to the agent that acts.
 pub(super) fn addressed(
     arguments: &Map<String, Value>,
     picks: &BTreeMap<String, Picked>,
-    inventory: &Inventory,
+    inventory: &[(String, Labels)],
+    hit: &str,
 ) -> Result<Map<String, Value>, Refusal> {
     let mut done = Map::new();
     for (key, value) in arguments {
-        done.insert(key.clone(), put(value, picks, inventory)?);
+        done.insert(key.clone(), put(value, picks, inventory, hit)?);
     }
     Ok(done)
 }
@@ -50,28 +52,32 @@ pub(super) fn addressed(
 fn put(
     value: &Value,
     picks: &BTreeMap<String, Picked>,
-    inventory: &Inventory,
+    inventory: &[(String, Labels)],
+    hit: &str,
 ) -> Result<Value, Refusal> {
     Ok(match value {
-        Value::String(text) => match addresses(text, picks, inventory)? {
+        Value::String(text) => match addresses(text, picks, inventory, hit)? {
             Some(all) => all.into(),
             None => value.clone(),
         },
         Value::Array(list) => {
             let mut whole = Vec::new();
             for value in list {
-                match value.as_str().map(|text| addresses(text, picks, inventory)) {
+                match value
+                    .as_str()
+                    .map(|text| addresses(text, picks, inventory, hit))
+                {
                     Some(all) => match all? {
                         // In their place, beside what else stands there.
                         Some(all) => whole.extend(all.into_iter().map(Value::from)),
                         None => whole.push(value.clone()),
                     },
-                    None => whole.push(put(value, picks, inventory)?),
+                    None => whole.push(put(value, picks, inventory, hit)?),
                 }
             }
             whole.into()
         }
-        Value::Object(fields) => addressed(fields, picks, inventory)?.into(),
+        Value::Object(fields) => addressed(fields, picks, inventory, hit)?.into(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     })
 }
@@ -79,7 +85,8 @@ fn put(
 fn addresses(
     text: &str,
     picks: &BTreeMap<String, Picked>,
-    inventory: &Inventory,
+    inventory: &[(String, Labels)],
+    hit: &str,
 ) -> Result<Option<Vec<String>>, Refusal> {
     let Some((name, port)) = target(text) else {
         return Ok(None);
@@ -89,20 +96,37 @@ fn addresses(
     };
     let mut all = Vec::new();
     for agent in &picked.picked {
-        let labels = inventory.iter().find(|(name, _)| name == agent);
-        let address = labels.and_then(|(_, labels)| labels.get(ADDRESS_LABEL));
-        let Some(address) = address else {
+        let Some(address) = address_of(agent, inventory) else {
             let what = format!("agent `{agent}` of the target `{name}` has no address");
             return Err(Refusal::new("no-match", what).hint(format!(
-                "give it one: `--label {ADDRESS_LABEL}=…` when it joins"
+                "an admin gives it one: `backburn agents label {agent} {ADDRESS}=…`"
             )));
         };
+        if is_loopback(address) && !address_of(hit, inventory).is_some_and(is_loopback) {
+            let what = format!(
+                "agent `{agent}` of the target `{name}` connects from {address}, which means another host to agent `{hit}`"
+            );
+            return Err(Refusal::new("no-match", what).hint(format!(
+                "an admin gives it the address under which other hosts reach it: `backburn agents label {agent} {ADDRESS}=…`"
+            )));
+        }
         all.push(match address.contains(':') && !port.is_empty() {
             true => format!("[{address}]{port}"),
             false => format!("{address}{port}"),
         });
     }
     Ok(Some(all))
+}
+
+fn address_of<'a>(agent: &str, inventory: &'a [(String, Labels)]) -> Option<&'a str> {
+    let (_, labels) = inventory.iter().find(|(name, _)| name == agent)?;
+    labels.get(ADDRESS).map(String::as_str)
+}
+
+/// Whether an address means each host itself.
+fn is_loopback(address: &str) -> bool {
+    let address = address.parse::<IpAddr>();
+    address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -112,8 +136,8 @@ mod tests {
 
     #[test]
     fn agents_are_put_where_their_target_stands() {
-        let labels = |address: &str| [(ADDRESS_LABEL.to_owned(), address.to_owned())].into();
-        let inventory: Inventory = vec![
+        let labels = |address: &str| [(ADDRESS.to_owned(), address.to_owned())].into();
+        let inventory: Vec<(String, Labels)> = vec![
             ("a".into(), labels("10.0.0.1")),
             ("b".into(), labels("fd00::2")),
             ("c".into(), BTreeMap::new()),
@@ -133,7 +157,7 @@ mod tests {
         });
         let arguments = arguments.as_object().unwrap();
         assert_eq!(aimed(arguments), ["db", "nobody"].map(str::to_owned).into());
-        let done = addressed(arguments, &picks, &inventory).unwrap();
+        let done = addressed(arguments, &picks, &inventory, "a").unwrap();
         assert_eq!(
             Value::from(done),
             json!({
@@ -143,7 +167,28 @@ mod tests {
             })
         );
         let lost = json!({"to": "@lost"});
-        let refusal = addressed(lost.as_object().unwrap(), &picks, &inventory).unwrap_err();
+        let refusal = addressed(lost.as_object().unwrap(), &picks, &inventory, "a").unwrap_err();
         assert_eq!(refusal.rule, "no-match");
+    }
+
+    #[test]
+    fn loopback_address_of_another_host_is_refused() {
+        let labels = |address: &str| [(ADDRESS.to_owned(), address.to_owned())].into();
+        let inventory: Vec<(String, Labels)> = vec![
+            ("here".into(), labels("127.0.0.1")),
+            ("also-here".into(), labels("127.0.0.1")),
+            ("far".into(), labels("10.0.0.7")),
+        ];
+        let picked = Picked {
+            matched: Vec::new(),
+            picked: vec!["here".to_owned()],
+        };
+        let picks = [("db".to_owned(), picked)].into();
+        let aimed = json!({"to": "@db"});
+        let aimed = aimed.as_object().unwrap();
+        let done = addressed(aimed, &picks, &inventory, "also-here").unwrap();
+        assert_eq!(Value::from(done), json!({"to": ["127.0.0.1"]}));
+        let refusal = addressed(aimed, &picks, &inventory, "far").unwrap_err();
+        assert!(refusal.what.contains("another host"), "{refusal}");
     }
 }

@@ -10,32 +10,45 @@ mod halt;
 mod local_program_policy;
 mod otlp;
 mod policy;
+mod policy_file;
 mod recovery;
 mod requested_document;
 mod retention;
 mod revocation;
+mod rights;
+mod rule_watch;
+mod run_audit;
+mod run_load;
 mod run_spec;
 mod runs;
 mod schedules;
 
+pub use approvals::ApprovalPlan;
 pub use halt::{ActiveHalt, HaltReport};
-pub use policy::{FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule};
+pub use policy::{
+    CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
+};
+pub use policy_file::PolicyReloadError;
 pub use requested_document::RequestedDocument;
-pub use run_spec::{PendingApproval, RunSpec, RunStartError};
-pub use schedules::ScheduledExperiment;
+pub use run_load::RunLoad;
+pub use run_spec::{RunSpec, RunStartError};
+pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
-use crate::store::{ApiTokenRecord, AuditRecord, Role, Store, StoreError};
-use backburn_experiments::Problem;
+use crate::request_id;
+use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
+use backburn_experiments::{HumanDuration, Problem};
 use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
 use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
 pub type ParseExperiment =
@@ -49,6 +62,10 @@ pub struct ServiceConfig {
     pub fleet: Arc<Fleet>,
     /// The policy of the controller's owner.
     pub policy: FleetPolicy,
+    /// The file of the policy, which can be loaded again. None if there is none.
+    pub policy_file: Option<PathBuf>,
+    /// How long a run waits for approval.
+    pub approval_expires: HumanDuration,
     /// Parses and checks documents.
     pub check: ParseExperiment,
     /// Descriptions of the faults that this program knows.
@@ -61,19 +78,26 @@ pub struct ServiceConfig {
 pub struct Service {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
-    policy: FleetPolicy,
+    policy: RwLock<Arc<FleetPolicy>>,
+    policy_file: Option<PathBuf>,
+    approval_expires: HumanDuration,
     check: ParseExperiment,
     catalogue: Vec<FaultDescription>,
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// Whether the controller ends: no run starts any more.
+    ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
-    /// Held while the pending approvals are changed, so that two approvals at once start a run once.
-    approving: Mutex<()>,
+    /// What each run takes of the policy's ceilings, from its reservation of agents to its end.
+    admitted: Mutex<BTreeMap<String, RunLoad>>,
     failpoint: WriteFailpoint,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
 }
+
+/// The name that the controller has in the audit log in place of a token's.
+const OWN_NAME: &str = "controller";
 
 /// Who asks for something: the bearer of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,14 +139,17 @@ impl Service {
         Ok(Arc::new(Service {
             store: parts.store,
             fleet: parts.fleet,
-            policy: parts.policy,
+            policy: RwLock::new(Arc::new(parts.policy)),
+            policy_file: parts.policy_file,
+            approval_expires: parts.approval_expires,
             check: parts.check,
             catalogue: parts.catalogue,
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
-            approving: Mutex::default(),
+            admitted: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
         }))
@@ -136,6 +163,11 @@ impl Service {
     /// Returns the fleet of connected agents.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<FleetPolicy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Descriptions of the faults that this program knows.
@@ -161,7 +193,29 @@ impl Service {
         lock(&self.outcomes).clone()
     }
 
-    /// Records in the audit log who did what. What cannot be recorded must not be done.
+    /// Records in the audit log what the controller did on its own, without anybody's token.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn audit_own(
+        &self,
+        what: &str,
+        about: &str,
+        outcome: &str,
+        detail: Value,
+    ) -> Result<AuditHead, StoreError> {
+        self.store.audit(&AuditRecord {
+            at: Timestamp::now(),
+            who: OWN_NAME.into(),
+            role: None,
+            what: what.to_owned(),
+            about: about.to_owned(),
+            outcome: outcome.to_owned(),
+            detail,
+        })
+    }
+
+    /// Records in the audit log who did what, and in which request. What cannot be recorded must not be done.
     ///
     /// # Errors
     /// The store failed.
@@ -175,6 +229,9 @@ impl Service {
     ) -> Result<(), StoreError> {
         if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
             detail.insert("person".into(), who.person.clone().into());
+        }
+        if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
+            detail.insert("request-id".into(), id.into());
         }
         let deed = AuditRecord {
             at: Timestamp::now(),

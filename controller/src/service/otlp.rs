@@ -2,7 +2,7 @@
 //! waits for a collector, and a run does not depend on one.
 
 use super::Service;
-use crate::providers::{ProbeContext, measure};
+use crate::providers::{HostAccess, ProbeContext, measure};
 use crate::store::StoreError;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
@@ -47,7 +47,11 @@ impl Service {
             let sent = service
                 .trace(&run)
                 .map_err(|error| error.to_string())
-                .and_then(|trace| trace.map_or(Ok(()), |trace| post(&collector, &trace)));
+                .and_then(|trace| {
+                    trace.map_or(Ok(()), |trace| {
+                        post(&collector, &trace, service.policy().host_access())
+                    })
+                });
             if let Err(why) = sent {
                 tracing::warn!(
                     run,
@@ -65,7 +69,7 @@ impl Service {
 }
 
 /// Posts a trace to a collector (OTLP over HTTP, JSON encoding).
-fn post(collector: &str, trace: &Value) -> Result<(), String> {
+fn post(collector: &str, trace: &Value, access: HostAccess) -> Result<(), String> {
     let provider: Provider = serde_json::from_value(json!({
         "type": "http",
         "url": format!("{}/v1/traces", collector.trim_end_matches('/')),
@@ -79,13 +83,13 @@ fn post(collector: &str, trace: &Value) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
+    let context = ProbeContext {
+        access,
+        ..ProbeContext::default()
+    };
     let mut delays = RETRY_DELAYS.into_iter();
     loop {
-        let why = match runtime.block_on(measure(
-            &provider,
-            Some(COLLECTOR_TIMEOUT),
-            &ProbeContext::default(),
-        )) {
+        let why = match runtime.block_on(measure(&provider, Some(COLLECTOR_TIMEOUT), &context)) {
             ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
                 Some(200..=299) => return Ok(()),
                 _ => format!("it answered with status {}", answer["status"]),

@@ -1,8 +1,13 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
+use crate::providers::{EnvironmentAccess, HostAccess};
+use super::RunLoad;
 use backburn_experiments::check::Experiment;
+use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::document::{LabelMatch, Window};
+use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
+use backburn_experiments::problem::nearest;
 use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
@@ -12,15 +17,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the controller's owner allows. Without a policy file, everything is allowed that uses nothing of the controller's own host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Policy")]
 pub struct FleetPolicy {
-    /// Whether experiments may run programs on the controller's host: `process` and `python` providers without `from`.
+    /// Whether experiments may run programs on the controller's host, by `process` and `python` providers without `from`: `true`, or a list of
+    /// the only programs, which excludes `python`. An entry of the list is an absolute path, or has the arguments as well:
+    /// `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: false.
     #[serde(default)]
-    pub allow_programs: bool,
+    pub allow_programs: ProgramPermission,
+    /// The environment of these programs: `PATH`, and what stands here. Nothing else of the controller's own environment is passed on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub program_environment: ProgramEnvironment,
+    /// The only destinations that `http`, `tcp`, `dns` and `prometheus` providers on the controller's host may connect to: hosts,
+    /// `*.example.com`, addresses and networks such as `10.0.0.0/8`, with `:PORT` or without; `*` is every host. Default: all but
+    /// link-local and metadata addresses, which must stand here as addresses or networks of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_http: Option<Vec<Destination>>,
+    /// Destinations that these providers may not connect to, whatever `allow-http` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_http: Vec<Destination>,
     /// The variables of the controller's environment that experiments may read. A `*` at the end matches anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<String>,
@@ -32,6 +51,26 @@ pub struct FleetPolicy {
     pub rules: Vec<PolicyRule>,
 }
 
+/// Which programs experiments may run on the controller's host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ProgramPermission {
+    /// All of them, or none.
+    All(bool),
+    /// Only these.
+    Only(Vec<AllowedProgram>),
+}
+
+impl Default for ProgramPermission {
+    fn default() -> Self {
+        ProgramPermission::All(false)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// A limit on runs that target certain agents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -39,7 +78,7 @@ pub struct FleetPolicy {
 pub struct PolicyRule {
     /// The name of the rule, which refusals mention.
     pub name: String,
-    /// The agents that the rule applies to: those with all of these labels. Left out: every agent.
+    /// The agents that the rule applies to: those that are granted all of these labels. What agents say of their hosts does not count. Left out: every agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, LabelMatch>,
     /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
@@ -51,13 +90,22 @@ pub struct PolicyRule {
     /// The longest duration of a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<HumanDuration>,
-    /// The most agents that one run may target.
+    /// The most of these agents that all open runs together may target at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_agents: Option<u32>,
-    /// The most agents that one run may target, in percent of the connected agents that the rule applies to, rounded down.
+    /// The most of these agents that all open runs together may target at a time, in percent of the connected agents that the rule applies to, rounded down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: Option<f64>,
+    /// The most faults that may act on these agents at a time. A run counts with every injection of its method on these agents, but with no more than the `concurrent-faults` of its `blast-radius`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_faults: Option<u32>,
+    /// The most runs that may target these agents at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_runs: Option<u32>,
+    /// Which runs count together for the rule's `max-agents`, `max-percent`, `max-faults` and `max-runs`. The default is `fleet`.
+    #[serde(default, skip_serializing_if = "CeilingScope::is_fleet")]
+    pub per: CeilingScope,
     /// The hours of the week in which no run may target these agents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quiet: Vec<Window>,
@@ -67,9 +115,40 @@ pub struct PolicyRule {
     /// The time zone of these hours and dates. Left out: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    /// Whether quiet hours and blackout dates end runs on these agents when they begin. If it is `false`, they only keep runs from starting. The default is `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_ends: Option<bool>,
     /// Whether a run requires the approval of somebody who did not ask for it.
     #[serde(default)]
     pub approval: bool,
+}
+
+/// Which runs count together for the ceilings of a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CeilingScope {
+    /// All open runs.
+    #[default]
+    Fleet,
+    /// The open runs of the same token.
+    Token,
+    /// The open runs of the same person, with whatever tokens.
+    Person,
+}
+
+impl CeilingScope {
+    fn is_fleet(&self) -> bool {
+        *self == CeilingScope::Fleet
+    }
+
+    /// Whether two runs count together.
+    fn joins(self, one: &RunLoad, other: &RunLoad) -> bool {
+        match self {
+            CeilingScope::Fleet => true,
+            CeilingScope::Token => one.who == other.who,
+            CeilingScope::Person => one.person == other.person,
+        }
+    }
 }
 
 /// A policy file that cannot be used.
@@ -85,13 +164,13 @@ pub struct FleetPolicyError {
 pub struct PolicyRequest<'a> {
     /// The experiment that would run.
     pub experiment: &'a Experiment,
-    /// The name of the token that asks for the run.
-    pub who: &'a str,
-    /// The name of the token that approved it.
+    /// Who asks for the run, and what it would take of the ceilings.
+    pub run: &'a RunLoad,
+    /// The person who approved it.
     pub approved_by: Option<&'a str>,
-    /// The agents that it targets, with their labels.
-    pub agents: &'a BTreeMap<String, BTreeMap<String, String>>,
-    /// The names and labels of all connected agents.
+    /// What the other open runs take.
+    pub others: &'a [&'a RunLoad],
+    /// The names of all connected agents, with the labels that are granted to them.
     pub inventory: &'a [(String, BTreeMap<String, String>)],
     /// When it would start.
     pub at: Timestamp,
@@ -109,18 +188,22 @@ pub enum PolicyDecision {
 }
 
 impl FleetPolicy {
-    /// Loads the policy in this file.
+    /// Loads the policy in this file, for a program that knows these faults.
     ///
     /// # Errors
     /// The file cannot be read, or all problems of the policy.
-    pub fn load(path: &Path) -> Result<Self, FleetPolicyError> {
+    pub fn load(path: &Path, known_faults: &[&str]) -> Result<Self, FleetPolicyError> {
         let wrong = |problems| FleetPolicyError {
             path: path.to_owned(),
             problems,
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
-        FleetPolicy::of(&text).map_err(wrong)
+        let policy = FleetPolicy::of(&text).map_err(wrong)?;
+        match policy.unknown_faults(known_faults) {
+            problems if problems.is_empty() => Ok(policy),
+            problems => Err(wrong(problems)),
+        }
     }
 
     /// Parses a policy.
@@ -135,7 +218,22 @@ impl FleetPolicy {
             return Err(problems);
         }
         let policy: FleetPolicy = serde_json::from_value(value).map_err(unread)?;
-        let mut problems = Vec::new();
+        let mut problems = policy.program_environment.problems("$.program-environment");
+        if let ProgramPermission::Only(programs) = &policy.allow_programs {
+            for (index, program) in programs.iter().enumerate() {
+                let at = format!("$.allow-programs[{index}]");
+                problems.extend(match program.program().starts_with('/') {
+                    true => None,
+                    false => Some(
+                        Problem::new(
+                            at,
+                            format!("`{}` is not an absolute path", program.program()),
+                        )
+                        .hint("give e.g. `/usr/bin/redis-cli`"),
+                    ),
+                });
+            }
+        }
         for (index, rule) in policy.rules.iter().enumerate() {
             let found = rule.quiet().err().unwrap_or_default();
             problems.extend(found.into_iter().map(|mut problem| {
@@ -147,6 +245,53 @@ impl FleetPolicy {
             true => Ok(policy),
             false => Err(problems),
         }
+    }
+
+    /// What probes may use of the controller's host.
+    pub fn host_access(&self) -> HostAccess {
+        HostAccess {
+            environment: EnvironmentAccess::Policy(Arc::new(self.program_environment.clone())),
+            destinations: Arc::new(DestinationRules {
+                allow: self.allow_http.clone(),
+                deny: self.deny_http.clone(),
+            }),
+        }
+    }
+
+    /// A problem for each fault that a rule allows and that is not known: what is misspelt would never be allowed.
+    fn unknown_faults(&self, known: &[&str]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            for (position, pattern) in rule.faults.iter().flatten().enumerate() {
+                let one = std::slice::from_ref(pattern);
+                if known.iter().any(|fault| any(one, fault)) {
+                    continue;
+                }
+                let at = format!("$.rules[{index}].faults[{position}]");
+                let what = match pattern.ends_with('*') {
+                    true => format!("no fault begins like `{pattern}`"),
+                    false => format!("there is no fault `{pattern}`"),
+                };
+                let word = pattern.trim_end_matches('*');
+                problems.push(Problem::new(at, what).hint(
+                    match nearest(word, known.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`backburn faults` lists the faults".into(),
+                    },
+                ));
+            }
+        }
+        problems
+    }
+
+    /// The rule whose quiet hours or blackout dates end a run on these agents at this time, if any.
+    pub fn quiet_rule(&self, run: &RunLoad, at: Timestamp) -> Option<&str> {
+        let ends = |rule: &&PolicyRule| {
+            rule.quiet_ends != Some(false)
+                && run.agents.values().any(|labels| rule.applies_to(labels))
+                && rule.quiet().is_ok_and(|quiet| quiet.at(at))
+        };
+        self.rules.iter().find(ends).map(|rule| rule.name.as_str())
     }
 
     /// Whether an experiment may read this variable of the controller's environment.
@@ -204,11 +349,8 @@ impl PolicyRule {
     }
 
     fn judge(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
-        let hit: BTreeSet<&str> = (request.agents.iter())
-            .filter(|(_, labels)| self.applies_to(labels))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if hit.is_empty() {
+        let run = request.run;
+        if self.agents_of(run).next().is_none() {
             return PolicyDecision::Allow;
         }
         let refused = |what: String, hint: String| {
@@ -216,10 +358,10 @@ impl PolicyRule {
             PolicyDecision::Refuse(Refusal::new("policy", what).hint(hint))
         };
         if let Some(allowed) = &self.who
-            && !allowed.iter().any(|name| name == request.who)
+            && !allowed.iter().any(|name| *name == run.who)
         {
             return refused(
-                format!("token `{}` may not target these agents", request.who),
+                format!("token `{}` may not target these agents", run.who),
                 format!("allowed are the tokens: {}", allowed.join(", ")),
             );
         }
@@ -248,12 +390,8 @@ impl PolicyRule {
                 );
             }
         }
-        let most = self.max_agents(request);
-        if let Some(most) = most.filter(|most| hit.len() > *most) {
-            return refused(
-                format!("targeting {} of these agents is not allowed", hit.len()),
-                format!("at most {most} are allowed; lower `select`"),
-            );
+        if let Some((what, hint)) = self.passed_ceiling(request) {
+            return refused(what, hint);
         }
         // A policy with invalid hours or dates was refused when it was loaded.
         if self.quiet().is_ok_and(|quiet| quiet.at(request.at)) {
@@ -264,11 +402,94 @@ impl PolicyRule {
         }
         match (self.approval, request.approved_by) {
             (true, None) => PolicyDecision::RequireApproval(self.name.clone()),
-            (true, Some(other)) if other == request.who => {
+            (true, Some(other)) if other == run.person => {
                 PolicyDecision::RequireApproval(self.name.clone())
             }
             _ => PolicyDecision::Allow,
         }
+    }
+
+    /// The agents of a run that the rule applies to.
+    fn agents_of<'a>(&'a self, run: &'a RunLoad) -> impl Iterator<Item = &'a str> {
+        let agents = run.agents.iter();
+        let of_rule = agents.filter(|(_, labels)| self.applies_to(labels));
+        of_rule.map(|(name, _)| name.as_str())
+    }
+
+    /// What would be too much with this run, and what would help.
+    fn passed_ceiling(&self, request: &PolicyRequest<'_>) -> Option<(String, String)> {
+        let run = request.run;
+        let others: Vec<&RunLoad> = (request.others.iter().copied())
+            .filter(|other| self.per.joins(run, other) && self.agents_of(other).next().is_some())
+            .collect();
+        let beside = match others.as_slice() {
+            [] => String::new(),
+            [one] => format!(" beside run `{}` of `{}`", one.run, one.who),
+            [one, rest @ ..] => format!(
+                " beside run `{}` of `{}` and {} more",
+                one.run,
+                one.who,
+                rest.len()
+            ),
+        };
+        let wait = |most: usize, what: &str, alone: &str| match others.is_empty() {
+            true => format!("at most {most} {what} allowed; {alone}"),
+            false => {
+                format!("at most {most} {what} allowed at a time; wait until another run is over")
+            }
+        };
+        if let Some(most) = self.max_runs.map(|most| most as usize)
+            && others.len() >= most
+        {
+            let what = format!(
+                "run {} on these agents at a time{beside} is not allowed",
+                others.len() + 1
+            );
+            return Some((
+                what,
+                wait(
+                    most,
+                    if most == 1 { "run is" } else { "runs are" },
+                    "nothing may run",
+                ),
+            ));
+        }
+        let own = self.agents_of(run).count();
+        let all: BTreeSet<&str> = (others.iter().copied())
+            .chain([run])
+            .flat_map(|run| self.agents_of(run))
+            .collect();
+        if let Some(most) = self.max_agents(request)
+            && all.len() > most
+        {
+            // What alone would be too much is so without the others.
+            return Some(match own > most {
+                true => (
+                    format!("targeting {own} of these agents is not allowed"),
+                    format!("at most {most} are allowed; lower `select`"),
+                ),
+                false => (
+                    format!(
+                        "targeting {} of these agents at a time{beside} is not allowed",
+                        all.len()
+                    ),
+                    wait(most, "are", "lower `select`"),
+                ),
+            });
+        }
+        let most = self.max_faults? as usize;
+        let faults = |run: &RunLoad| run.faults_on(|labels| self.applies_to(labels)) as usize;
+        let all: usize = others.iter().copied().chain([run]).map(faults).sum();
+        (all > most).then(|| {
+            (
+                format!("{all} faults at a time on these agents{beside} are not allowed"),
+                wait(
+                    most,
+                    "are",
+                    "lower `select`, or the `concurrent-faults` of the `blast-radius`",
+                ),
+            )
+        })
     }
 
     fn max_agents(&self, request: &PolicyRequest<'_>) -> Option<usize> {

@@ -3,7 +3,7 @@
 
 use super::failpoint::WriteSource;
 use super::runs::ActiveRun;
-use super::{Service, lock};
+use super::{RunLoad, Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;
 use backburn_experiments::HumanDuration;
@@ -30,11 +30,14 @@ impl Service {
         for kept in open {
             let id = kept.new.id;
             let journal = self.read(&id)?;
-            let mut reservation = Reservation::new(Arc::clone(&self.fleet), &id);
+            let who = &kept.new.who;
+            let mut reservation = Reservation::new(Arc::clone(&self.fleet), &id).asked_by(who);
             journal
                 .run
                 .open()
                 .for_each(|(_, injection)| reservation.claim(&injection.agent));
+            let load = self.interrupted_load(&id, who, &journal.run);
+            lock(&self.admitted).insert(id.clone(), load);
             let (running, stopped) = ActiveRun::new();
             lock(&self.runs).insert(id.clone(), running);
             let service = Arc::clone(self);
@@ -42,11 +45,31 @@ impl Service {
                 if let Err(error) = service.close_interrupted(journal, reservation) {
                     tracing::error!(run = id, %error, "a run that a crash left open could not be closed; the controller tries again when it next starts");
                     lock(&service.runs).remove(&id);
+                    lock(&service.admitted).remove(&id);
                 }
                 drop(stopped);
             });
         }
         Ok(count)
+    }
+
+    /// What an interrupted run still takes of the ceilings: the faults that are not known to be over. Their agents are not
+    /// connected yet, so their labels are those in the store.
+    fn interrupted_load(&self, id: &str, who: &str, run: &Run) -> RunLoad {
+        let mut load = RunLoad {
+            run: id.to_owned(),
+            who: who.to_owned(),
+            person: who.to_owned(),
+            ..RunLoad::default()
+        };
+        for (_, injection) in run.open() {
+            *load.faults.entry(injection.agent.clone()).or_default() += 1;
+        }
+        for name in load.faults.keys() {
+            let labels = self.store.agent(name).map(|agent| agent.labels);
+            load.agents.insert(name.clone(), labels.unwrap_or_default());
+        }
+        load
     }
 
     /// Reads a journal up to its end, or up to its first illegal event.

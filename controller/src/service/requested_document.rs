@@ -1,5 +1,6 @@
 //! The document of a requested run. One that comes with the request may not read anything on the controller's host.
 
+use crate::store::missing_secrets;
 use backburn_experiments::Problem;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -51,7 +52,7 @@ impl RequestedDocument {
             return Vec::new();
         };
         let parsed: Value = serde_json::from_str(text).unwrap_or_default();
-        let mut problems = Vec::new();
+        let mut problems = missing_secrets(&parsed);
         let configuration = parsed.get("configuration").and_then(Value::as_object);
         for (name, written) in configuration.into_iter().flatten() {
             // A variable of the request takes precedence.

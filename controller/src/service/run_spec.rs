@@ -1,11 +1,9 @@
 //! A run that somebody asks for, and why it does not start.
 
 use super::RequestedDocument;
-use crate::store::{ExperimentRef, StoreError, Trigger};
+use crate::store::{ExperimentRef, StoreError, Trigger, WaitingRun};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A run that somebody asks for.
@@ -19,36 +17,12 @@ pub struct RunSpec {
     pub seed: Option<u64>,
     /// Configuration values that take precedence over the document's.
     pub variables: Map<String, Value>,
-    /// The name of the token that asks.
+    /// The name of the token that asks. For a scheduled run, of the token that applied the experiment.
     pub who: String,
+    /// The person to whom that token belongs.
+    pub person: String,
     /// Why the run starts.
     pub because: Trigger,
-    /// The name of the token that approved it.
-    pub approved_by: Option<String>,
-    /// The run's id, if it has one already: a run that waited for approval keeps its id.
-    pub id: Option<String>,
-}
-
-/// A run that waits for approval.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PendingApproval {
-    /// The id of the approval, and of the run that starts with it.
-    pub id: String,
-    /// The name of the stored experiment.
-    pub experiment: String,
-    /// The version of the stored experiment.
-    pub version: u64,
-    /// The seed for random selection.
-    pub seed: u64,
-    /// Configuration values that take precedence over the document's.
-    #[serde(default)]
-    pub variables: Map<String, Value>,
-    /// The name of the token that asked.
-    pub who: String,
-    /// When it was asked for.
-    pub at: Timestamp,
-    /// The rule of the controller's policy that requires approval.
-    pub rule: String,
 }
 
 /// Why a run did not start.
@@ -56,10 +30,17 @@ pub struct PendingApproval {
 pub enum RunStartError {
     /// The document has these problems.
     Invalid(Vec<Problem>),
-    /// A rule forbids it.
+    /// A rule forbids it. Nothing was recorded as a run.
     Refusal(Refusal),
+    /// A rule kept the run from starting. It is recorded as a run that was not started.
+    NotStarted {
+        /// The id of the run.
+        run: String,
+        /// The rule that was violated.
+        refusal: Refusal,
+    },
     /// It waits for approval.
-    Waits(Box<PendingApproval>),
+    Waits(Box<WaitingRun>),
     /// The store could not read or record something.
     Store(StoreError),
 }

@@ -3,14 +3,16 @@
 use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
+use super::run_load::RunLoad;
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
-use crate::agent_connection::Inventory;
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
-use crate::runner::{self, Journal, Preview, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreErrorKind, Trigger};
+use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
+use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets};
 use backburn_experiments::check::{self, Experiment, Sources};
-use backburn_experiments::journal::{Event, JournalEntry, Verdict};
+use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
+use backburn_experiments::labels::Labels;
+use backburn_experiments::redact::Redactor;
 use backburn_experiments::wire::{InjectionId, Refusal};
 use backburn_experiments::{HumanDuration, Problem, substitute};
 use jiff::Timestamp;
@@ -26,6 +28,9 @@ use tokio::sync::{mpsc, watch};
 /// How long to wait before another attempt to close a run in the store.
 const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Why runs are stopped when the controller ends.
+const ENDING: &str = "the controller ends";
+
 /// A run that is not closed yet.
 #[derive(Debug)]
 pub(super) struct ActiveRun {
@@ -36,6 +41,8 @@ pub(super) struct ActiveRun {
     pub(super) open: watch::Sender<BTreeSet<InjectionId>>,
     /// Whether it was aborted: nothing new is injected.
     ending: AtomicBool,
+    /// Whether it was asked to end because of quiet hours.
+    pub(super) is_quieted: AtomicBool,
 }
 
 /// The journal of a run in the store.
@@ -64,6 +71,7 @@ impl ActiveRun {
             events: watch::Sender::new(0),
             open: watch::Sender::new(BTreeSet::new()),
             ending: AtomicBool::new(false),
+            is_quieted: AtomicBool::new(false),
         };
         (Arc::new(running), stopped)
     }
@@ -108,19 +116,21 @@ impl Service {
         document: &Value,
         variables: &Map<String, Value>,
     ) -> Result<Experiment, Vec<Problem>> {
-        let chosen = substitute::chosen_sources(document, variables);
-        if !chosen.is_empty() {
-            return Err(chosen);
+        let mut problems = missing_secrets(document);
+        problems.extend(substitute::chosen_sources(document, variables));
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let secrets = Map::new();
+        let policy = self.policy();
         let sources = Sources {
             environment: &|name| {
                 Some(name)
-                    .filter(|name| self.policy.may_read_variable(name))
+                    .filter(|name| policy.may_read_variable(name))
                     .and_then(|name| std::env::var(name).ok())
             },
             file: &|path| {
-                if !self.policy.may_read_file(Path::new(path)) {
+                if !policy.may_read_file(Path::new(path)) {
                     return Err("the controller's policy does not allow experiments to read this file; allowed are the files in its `folders`".into());
                 }
                 crate::files::read_text(Path::new(path)).map_err(|error| error.to_string())
@@ -144,7 +154,7 @@ impl Service {
     }
 
     /// Parses the document of a request. One that is not stored may read nothing on the controller's host.
-    fn load_requested(&self, spec: &RunSpec) -> Result<Experiment, Vec<Problem>> {
+    pub(super) fn load_requested(&self, spec: &RunSpec) -> Result<Experiment, Vec<Problem>> {
         if let RequestedDocument::Stored(document) = &spec.document {
             return self.load_experiment(document, &spec.variables);
         }
@@ -163,47 +173,102 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems = match self.policy.allow_programs {
-            true => Vec::new(),
-            false => local_program_policy::problems(&experiment),
-        };
+        let problems =
+            local_program_policy::problems(&experiment, &self.policy().allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
         }
     }
 
-    /// Starts a run. Returns its id.
+    /// Starts a run. Returns its id. A run that a rule keeps from starting is recorded as one that was not started.
     ///
     /// # Errors
     /// Why it did not start.
     pub fn start(self: &Arc<Self>, spec: RunSpec) -> Result<String, RunStartError> {
-        if let Some(halted) = self.halted() {
-            return Err(halted.refusal().into());
-        }
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
-        let seed = spec.seed.unwrap_or_else(runner::random);
-        self.ask_policy(&spec, &experiment, seed)?;
-        let run = spec.id.clone().unwrap_or_else(runner::run_id);
-        let new = NewRun {
-            id: run.clone(),
-            experiment: spec.reference.clone(),
-            title: experiment.redactor.text(&experiment.document.title).into(),
-            seed,
-            who: spec.who.clone(),
-            because: spec.because,
-            started: Timestamp::now(),
-        };
+        let title = experiment.redactor.text(&experiment.document.title);
+        let new = new_run(&spec, title.into());
+        match self.admit(&new, &spec, &experiment) {
+            Ok(None) => {}
+            Ok(Some(waiting)) => return Err(RunStartError::Waits(Box::new(waiting))),
+            Err(RunStartError::Refusal(refusal)) => {
+                return Err(self.not_started(
+                    &new,
+                    spec.document.sha256(),
+                    refusal,
+                    &experiment.redactor,
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        self.audit_start(&new, spec.document.sha256(), None)?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
+        self.launch(&new, experiment, spec, None)
+    }
+
+    /// Whether any run may start now.
+    ///
+    /// # Errors
+    /// A halt is in force, or the controller is shutting down.
+    pub(super) fn may_start(&self) -> Result<(), Refusal> {
+        if let Some(halted) = self.halted() {
+            return Err(halted.refusal());
+        }
+        match self.is_ending() {
+            false => Ok(()),
+            true => {
+                let what = "the controller is shutting down: no run starts";
+                let hint = "start the run again when the controller is back";
+                Err(Refusal::new("ending", what).hint(hint))
+            }
+        }
+    }
+
+    /// Whether this run may start now. A run that has to wait for approval is opened as such, and returned.
+    fn admit(
+        self: &Arc<Self>,
+        new: &NewRun,
+        spec: &RunSpec,
+        experiment: &Experiment,
+    ) -> Result<Option<WaitingRun>, RunStartError> {
+        self.may_start()?;
+        match self.decide(spec, None, experiment, new.seed)? {
+            PolicyDecision::Allow => Ok(None),
+            PolicyDecision::Refuse(refusal) => Err(refusal.into()),
+            PolicyDecision::RequireApproval(rule) => {
+                match spec.reference.is_some() && spec.because == Trigger::Asked {
+                    true => (self.await_approval(new, spec, experiment, rule)).map(Some),
+                    false => Err(approval_required(&rule).into()),
+                }
+            }
+        }
+    }
+
+    /// Starts a run that is open in the store. `approval` comes with the person who approved it.
+    pub(super) fn launch(
+        self: &Arc<Self>,
+        new: &NewRun,
+        experiment: Experiment,
+        spec: RunSpec,
+        approval: Option<(RunApproval, String)>,
+    ) -> Result<String, RunStartError> {
+        let run = new.id.clone();
+        let seed = new.seed;
         let (running, stopped) = ActiveRun::new();
         lock(&self.runs).insert(run.clone(), Arc::clone(&running));
-        // A halt in between has not seen this run.
+        // A halt or an end in between has not seen this run.
         if let Some(halted) = self.halted() {
             running.stop.send(halted.refusal().what).ok();
         }
+        if self.is_ending() {
+            running.stop.send(ENDING.to_owned()).ok();
+        }
         let service = Arc::clone(self);
         let id = run.clone();
-        let go = move || service.execute(&id, seed, experiment, &spec, &running, stopped);
+        let go = move || {
+            service.execute(&id, seed, experiment, &spec, approval, &running, stopped);
+        };
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {
             let why = format!("no thread could be started: {error}");
@@ -213,6 +278,80 @@ impl Service {
         Ok(run)
     }
 
+    /// Records a run that a rule kept from starting, and returns that as the reason.
+    pub(super) fn not_started(
+        self: &Arc<Self>,
+        new: &NewRun,
+        sha256: Option<String>,
+        mut refusal: Refusal,
+        redactor: &Redactor,
+    ) -> RunStartError {
+        redactor.redact_refusal(&mut refusal);
+        let recorded =
+            (self.store.open_run(new)).and_then(|()| self.close_not_started(new, sha256, &refusal));
+        match recorded {
+            Ok(()) => RunStartError::NotStarted {
+                run: new.id.clone(),
+                refusal,
+            },
+            // The refusal matters more than its record.
+            Err(error) => {
+                tracing::error!(run = new.id, %error, "a run that was not started could not be recorded");
+                RunStartError::Refusal(refusal)
+            }
+        }
+    }
+
+    /// Writes the journal of an open run that a rule kept from starting, and closes it.
+    pub(super) fn close_not_started(
+        self: &Arc<Self>,
+        new: &NewRun,
+        sha256: Option<String>,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError> {
+        let never = HypothesisTiming {
+            before: false,
+            during: false,
+            after: false,
+        };
+        let events = [
+            Event::RunStarted {
+                run: new.id.clone(),
+                title: new.title.clone(),
+                seed: new.seed,
+                version: env!("CARGO_PKG_VERSION").into(),
+                hypothesis: Vec::new(),
+                hypothesis_timing: never,
+                sha256,
+                recovery_within: None,
+                approved_by: None,
+            },
+            Event::NotStarted {
+                rule: refusal.rule.clone(),
+                reason: refusal.what.clone(),
+                hint: refusal.hint.clone(),
+            },
+            Event::RunEnded,
+        ];
+        let at = Timestamp::now();
+        let entries = events.map(|event| JournalEntry {
+            at,
+            elapsed: 0.0,
+            event,
+        });
+        let mut fold = Run::default();
+        for entry in &entries {
+            if let Err(illegal) = fold.apply(entry) {
+                tracing::error!(run = new.id, %illegal, "the journal of a run that was not started is wrong");
+            }
+        }
+        let verdict = verdict(&fold);
+        self.store.append_all(&new.id, &entries)?;
+        self.store.close_run(&new.id, &run_end(&verdict))?;
+        self.closed(&new.id, &verdict);
+        Ok(())
+    }
+
     /// Executes a run to its end, on a thread of its own.
     fn execute(
         self: Arc<Self>,
@@ -220,19 +359,24 @@ impl Service {
         seed: u64,
         experiment: Experiment,
         spec: &RunSpec,
+        approval: Option<(RunApproval, String)>,
         running: &Arc<ActiveRun>,
         stop: mpsc::UnboundedReceiver<String>,
     ) {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
+        let (approval, approver) = approval.unzip();
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
-            .permitted_by(self.permit(&experiment, spec))
+            .asked_by(&spec.who)
+            .permitted_by(self.permit(&experiment, spec, approver, seed, Some(run)))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
             seed,
             frequency: check::DEFAULT_SAMPLING_INTERVAL,
             sha256: spec.document.sha256(),
+            access: self.policy().host_access(),
+            approval,
             agent_pool: AgentPool::Fleet(reservation),
             journal: Box::new(StoreJournal {
                 service: Arc::clone(&self),
@@ -263,11 +407,7 @@ impl Service {
 
     /// Closes a run in the store, however long that takes, and drops it from memory.
     pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
-        let end = RunEnd {
-            ended: Timestamp::now(),
-            outcome: verdict.outcome,
-            verdict: serde_json::to_value(verdict).unwrap_or_default(),
-        };
+        let end = run_end(verdict);
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
             tracing::error!(run, %error, "a run could not be closed in the store");
@@ -279,28 +419,48 @@ impl Service {
             }
             std::thread::sleep(CLOSE_RETRY_DELAY);
         }
+        self.audit_end(run, verdict.outcome);
+        lock(&self.runs).remove(run);
+        lock(&self.admitted).remove(run);
+        self.closed(run, verdict);
+    }
+
+    /// A run is closed in the store.
+    fn closed(self: &Arc<Self>, run: &str, verdict: &Verdict) {
         *lock(&self.outcomes)
             .entry(verdict.outcome.word())
             .or_default() += 1;
-        lock(&self.runs).remove(run);
         self.schedules.send_modify(|count| *count += 1);
         self.send_trace(run);
     }
 
-    /// What the policy says when the run is about to reserve agents.
-    fn permit(self: &Arc<Self>, experiment: &Experiment, spec: &RunSpec) -> AdmissionPolicy {
+    /// What the policy says when the run is about to reserve agents. If `run` is given, the run counts for the policy's
+    /// ceilings from then on.
+    fn permit(
+        self: &Arc<Self>,
+        experiment: &Experiment,
+        spec: &RunSpec,
+        approver: Option<String>,
+        seed: u64,
+        run: Option<&str>,
+    ) -> AdmissionPolicy {
         let (service, experiment) = (Arc::clone(self), experiment.clone());
-        let (who, approved_by) = (spec.who.clone(), spec.approved_by.clone());
+        let (run, spec) = (
+            run.map(str::to_owned),
+            RunSpec {
+                document: RequestedDocument::Inline(String::new()),
+                ..spec.clone()
+            },
+        );
         Box::new(move |agents, inventory| {
-            let wanted = PolicyRequest {
-                experiment: &experiment,
-                who: &who,
-                approved_by: approved_by.as_deref(),
-                agents,
-                inventory,
-                at: Timestamp::now(),
-            };
-            match service.policy.judge(&wanted) {
+            // What would be selected now: the labels that agents find out by themselves count for that, too.
+            let now = Reservation::new(Arc::clone(&service.fleet), "policy").inventory()?;
+            let faults = runner::faults_by_agent(&experiment, &now, seed);
+            let id = run.as_deref().unwrap_or_default();
+            let load = RunLoad::of(id, &spec, &experiment, agents, &faults);
+            let approver = approver.as_deref();
+            let decided = service.judge(&experiment, load, approver, inventory, run.is_some());
+            match decided {
                 PolicyDecision::Allow => Ok(()),
                 PolicyDecision::Refuse(refusal) => Err(refusal),
                 PolicyDecision::RequireApproval(rule) => Err(approval_required(&rule)),
@@ -308,40 +468,54 @@ impl Service {
         })
     }
 
-    /// Asks the policy before the run is opened. A run that requires approval is recorded until somebody approves it.
-    fn ask_policy(
+    /// Asks the policy about a run, and counts it from then on if it may start and `counts` says so. One question is answered
+    /// after the other, so that two runs that start at the same time cannot pass a ceiling together.
+    fn judge(
+        &self,
+        experiment: &Experiment,
+        load: RunLoad,
+        approved_by: Option<&str>,
+        inventory: &[(String, Labels)],
+        counts: bool,
+    ) -> PolicyDecision {
+        let mut admitted = lock(&self.admitted);
+        let others: Vec<&RunLoad> = (admitted.values())
+            .filter(|other| other.run != load.run)
+            .collect();
+        let decision = self.policy().judge(&PolicyRequest {
+            experiment,
+            run: &load,
+            approved_by,
+            others: &others,
+            inventory,
+            at: Timestamp::now(),
+        });
+        if counts && decision == PolicyDecision::Allow {
+            admitted.insert(load.run.clone(), load);
+        }
+        decision
+    }
+
+    /// Asks the policy before the run is opened. `approved_by` is the person who approved it.
+    pub(super) fn decide(
         &self,
         spec: &RunSpec,
+        approved_by: Option<&str>,
         experiment: &Experiment,
         seed: u64,
-    ) -> Result<(), RunStartError> {
+    ) -> Result<PolicyDecision, RunStartError> {
         if !runner::has_fault(experiment) {
-            return Ok(());
+            return Ok(PolicyDecision::Allow);
         }
         let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
         let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
             // The run records the reason in its journal.
-            return Ok(());
+            return Ok(PolicyDecision::Allow);
         };
-        let agents = named(&inventory, &names);
-        let wanted = PolicyRequest {
-            experiment,
-            who: &spec.who,
-            approved_by: spec.approved_by.as_deref(),
-            agents: &agents,
-            inventory: &inventory,
-            at: Timestamp::now(),
-        };
-        match self.policy.judge(&wanted) {
-            PolicyDecision::Allow => Ok(()),
-            PolicyDecision::Refuse(refusal) => Err(refusal.into()),
-            PolicyDecision::RequireApproval(rule) => match &spec.reference {
-                Some(reference) if spec.because == Trigger::Asked => Err(RunStartError::Waits(
-                    Box::new(self.await_approval(spec, reference, seed, rule)?),
-                )),
-                _ => Err(approval_required(&rule).into()),
-            },
-        }
+        let agents = inventory.granted_of(&names);
+        let faults = runner::faults_by_agent(experiment, &inventory, seed);
+        let load = RunLoad::of("", spec, experiment, &agents, &faults);
+        Ok(self.judge(experiment, load, approved_by, &inventory.granted, false))
     }
 
     /// Previews what a run of this document would do now. Nothing is touched, and no agent is reserved.
@@ -352,18 +526,39 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
-            .permitted_by(self.permit(&experiment, &spec));
+            .permitted_by(self.permit(&experiment, &spec, None, seed, None));
         let preview = runner::preview(
             &experiment,
             seed,
             check::DEFAULT_SAMPLING_INTERVAL,
+            &self.policy().host_access(),
             AgentPool::Fleet(reservation),
         )
         .await?;
         Ok((seed, preview))
     }
 
-    /// Asks a run to end, with this reason; everything it injected is reverted. Whether there is such a run.
+    /// Asks a run to end, with this reason; everything it injected is reverted. The wait of one that waits for approval ends.
+    /// Whether there is such a run.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn stop_or_withdraw(
+        self: &Arc<Self>,
+        run: &str,
+        why: String,
+    ) -> Result<bool, RunStartError> {
+        if self.stop(run, why.clone()) {
+            return Ok(true);
+        }
+        match self.end_wait(run, &Refusal::new("approval", why)) {
+            Ok(()) => Ok(true),
+            Err(RunStartError::Refusal(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks an active run to end, with this reason; everything it injected is reverted. Whether there is such a run.
     pub fn stop(&self, run: &str, why: String) -> bool {
         let runs = lock(&self.runs);
         runs.get(run)
@@ -389,10 +584,16 @@ impl Service {
             .map(|running| running.events.subscribe())
     }
 
+    /// Whether the controller ends, so that no run can start.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
     pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
+        self.ending.store(true, Ordering::SeqCst);
         for running in lock(&self.runs).values() {
-            running.stop.send("the controller ends".to_owned()).ok();
+            running.stop.send(ENDING.to_owned()).ok();
         }
         let until = tokio::time::Instant::now() + timeout;
         loop {
@@ -405,6 +606,28 @@ impl Service {
     }
 }
 
+/// The start of the run that is asked for, under a new id.
+pub(super) fn new_run(spec: &RunSpec, title: String) -> NewRun {
+    NewRun {
+        id: runner::run_id(),
+        experiment: spec.reference.clone(),
+        title,
+        seed: spec.seed.unwrap_or_else(runner::random),
+        who: spec.who.clone(),
+        because: spec.because,
+        started: Timestamp::now(),
+    }
+}
+
+/// The end of a run with this verdict, as of now.
+fn run_end(verdict: &Verdict) -> RunEnd {
+    RunEnd {
+        ended: Timestamp::now(),
+        outcome: verdict.outcome,
+        verdict: serde_json::to_value(verdict).unwrap_or_default(),
+    }
+}
+
 /// The verdict on a run that this host could not start.
 fn not_begun(why: String) -> Verdict {
     let nothing = backburn_experiments::journal::Run {
@@ -414,18 +637,10 @@ fn not_begun(why: String) -> Verdict {
     backburn_experiments::journal::verdict(&nothing)
 }
 
-fn approval_required(rule: &str) -> Refusal {
+pub(super) fn approval_required(rule: &str) -> Refusal {
     let what = format!("the run requires approval by the controller's rule `{rule}`");
     Refusal::new("approval", what)
         .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
-}
-
-fn named(
-    inventory: &Inventory,
-    names: &BTreeSet<String>,
-) -> BTreeMap<String, BTreeMap<String, String>> {
-    let named = inventory.iter().filter(|(name, _)| names.contains(name));
-    named.cloned().collect()
 }
 
 /// How long something took, in milliseconds with a fraction.

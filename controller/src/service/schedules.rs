@@ -1,14 +1,17 @@
 //! Scheduled runs. What is due follows from the experiments' own schedules. Each due time is recorded in the store before it is
 //! acted on, so that nothing starts twice, whatever dies in between.
 
-use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
+use super::runs::new_run;
+use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
 use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
+use backburn_experiments::redact::Redactor;
 use backburn_experiments::timetable::{Progress, ScheduleDecision, ScheduledTime, Timetable};
 use backburn_experiments::tolerance::CompiledTolerance;
-use backburn_experiments::wire::ProbeOutcome;
+use backburn_experiments::wire::{ProbeOutcome, Refusal};
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(50);
 /// How many experiments or agents are read at a time.
 const PAGE_SIZE: u32 = 500;
-/// The name that scheduled runs have in place of a token's.
+/// The name that the audit log has for what schedules do.
 const SCHEDULE_NAME: &str = "schedule";
 
 /// An experiment's schedule, with its next times.
@@ -40,6 +43,40 @@ pub struct ScheduledExperiment {
     pub zone: String,
     /// The next times, earliest first.
     pub times: Vec<ScheduledTime>,
+    /// The name of the token whose rights its runs have: the last that applied the experiment.
+    pub who: String,
+    /// Who paused it, if it is paused.
+    pub paused: Option<SchedulePause>,
+    /// Why it starts nothing any more, if the rights of that token are gone.
+    pub stopped: Option<String>,
+}
+
+/// Whose rights a schedule has, and what keeps it from starting runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct ScheduleState {
+    /// The name of the token that applied the experiment last.
+    #[serde(default)]
+    who: Option<String>,
+    /// The person to whom it belongs.
+    #[serde(default)]
+    person: Option<String>,
+    #[serde(default)]
+    paused: Option<SchedulePause>,
+    /// Why it was stopped, once that is recorded as a run.
+    #[serde(default)]
+    stopped: Option<String>,
+}
+
+/// A pause of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulePause {
+    /// The name of the token that paused it.
+    pub who: String,
+    /// When it was paused.
+    pub at: Timestamp,
+    /// The reason, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What is due, and when the next time is due.
@@ -94,15 +131,148 @@ impl Service {
                 from = due.nominal;
                 times.push(due);
             }
+            let state = self.schedule_state(&experiment.name)?;
+            let who = state.who.unwrap_or(experiment.who);
+            let person = state.person.unwrap_or_else(|| who.clone());
+            let stopped = self
+                .standing(&who, &person)?
+                .err()
+                .map(|refusal| refusal.what);
             found.push(ScheduledExperiment {
                 experiment: experiment.name,
                 version: experiment.version,
+                who,
+                paused: state.paused,
+                stopped,
                 schedule,
                 zone: table.zone().iana_name().unwrap_or("UTC").to_owned(),
                 times,
             });
         }
         Ok(found)
+    }
+
+    fn schedule_state(&self, experiment: &str) -> Result<ScheduleState, StoreError> {
+        let kept = self.store.setting(&state_setting(experiment))?;
+        let kept = kept.filter(|kept| !kept.is_null());
+        Ok(kept.map_or_else(ScheduleState::default, |kept| {
+            serde_json::from_value(kept).unwrap_or_default()
+        }))
+    }
+
+    fn set_schedule_state(
+        &self,
+        experiment: &str,
+        state: &ScheduleState,
+    ) -> Result<(), StoreError> {
+        self.store.set(&state_setting(experiment), &json!(state))
+    }
+
+    /// From now on the schedule of an experiment has the rights of this token, which has applied it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn own_schedule(&self, experiment: &str, who: &Actor) -> Result<(), StoreError> {
+        let owned = ScheduleState {
+            who: Some(who.name.clone()),
+            person: Some(who.person.clone()),
+            stopped: None,
+            ..self.schedule_state(experiment)?
+        };
+        self.set_schedule_state(experiment, &owned)
+    }
+
+    /// Whether the schedule of an experiment has the rights of this token, and is not stopped.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn owns_schedule(&self, experiment: &str, who: &Actor) -> Result<bool, StoreError> {
+        let state = self.schedule_state(experiment)?;
+        let is_own =
+            state.who.as_deref() == Some(&who.name) && state.person.as_deref() == Some(&who.person);
+        Ok(is_own && state.stopped.is_none())
+    }
+
+    /// Forgets whose rights a schedule has, and its pause: its experiment was removed.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn forget_schedule(&self, experiment: &str) -> Result<(), StoreError> {
+        self.set_schedule_state(experiment, &ScheduleState::default())
+    }
+
+    /// Pauses an experiment's schedule: nothing is started for its times until it is resumed, and nothing is made up for.
+    ///
+    /// # Errors
+    /// There is no such experiment, it has no schedule, or it is paused already.
+    pub fn pause_schedule(
+        &self,
+        experiment: &str,
+        why: Option<String>,
+        who: &Actor,
+    ) -> Result<SchedulePause, RunStartError> {
+        let mut state = self.state_of_scheduled(experiment)?;
+        if let Some(pause) = &state.paused {
+            let what = format!(
+                "the schedule of `{experiment}` is paused by `{}` since {}",
+                pause.who,
+                pause.at.strftime("%F %T UTC")
+            );
+            return Err(Refusal::new("schedule", what).into());
+        }
+        let pause = SchedulePause {
+            who: who.name.clone(),
+            at: Timestamp::now(),
+            why,
+        };
+        self.audit(
+            who,
+            "pause-schedule",
+            experiment,
+            "asked",
+            json!({"why": pause.why}),
+        )?;
+        state.paused = Some(pause.clone());
+        self.set_schedule_state(experiment, &state)?;
+        self.reschedule();
+        Ok(pause)
+    }
+
+    /// Resumes an experiment's schedule, from now on. Returns whether it was paused.
+    ///
+    /// # Errors
+    /// There is no such experiment, or it has no schedule.
+    pub fn resume_schedule(&self, experiment: &str, who: &Actor) -> Result<bool, RunStartError> {
+        let mut state = self.state_of_scheduled(experiment)?;
+        self.audit(who, "resume-schedule", experiment, "asked", json!({}))?;
+        let was_paused = state.paused.take().is_some();
+        if was_paused {
+            // Times that passed during the pause are not made up for.
+            let name = progress_setting(experiment);
+            if let Some(mut kept) = self.store.setting(&name)?
+                && kept.get("progress").is_some()
+            {
+                kept["progress"] = json!(Progress {
+                    last: Timestamp::now(),
+                    waiting: None
+                });
+                self.store.set(&name, &kept)?;
+            }
+            self.set_schedule_state(experiment, &state)?;
+            self.reschedule();
+        }
+        Ok(was_paused)
+    }
+
+    fn state_of_scheduled(&self, experiment: &str) -> Result<ScheduleState, RunStartError> {
+        let kept = self.store.experiment(experiment, None)?;
+        if timetable(&kept).is_none() {
+            let what = format!("experiment `{experiment}` has no schedule");
+            return Err(Refusal::new("schedule", what)
+                .hint("`backburn schedules` lists those that have one")
+                .into());
+        }
+        Ok(self.schedule_state(experiment)?)
     }
 
     /// Starts due runs, for as long as the controller runs.
@@ -222,7 +392,10 @@ impl Service {
             let Some((_, table)) = timetable(&experiment) else {
                 continue;
             };
-            let name = format!("schedule/{}", experiment.name);
+            if self.schedule_state(&experiment.name)?.paused.is_some() {
+                continue;
+            }
+            let name = progress_setting(&experiment.name);
             let kept = self.store.setting(&name)?.unwrap_or_default();
             let before = self.progress(&experiment, &kept)?;
             let running =
@@ -251,13 +424,16 @@ impl Service {
         let (due, outcome, detail) = match action.call {
             ScheduleDecision::Run(due) => match self.begin(experiment).await {
                 Ok(run) => (due, "started", json!({"run": run})),
-                Err(why) => (due, "refused", json!({"why": why})),
+                // Nothing changes until it is applied again, so only the first time is recorded.
+                Err(None) => return None,
+                Err(Some((None, why))) => (due, "refused", json!({"why": why})),
+                Err(Some((Some(run), why))) => (due, "refused", json!({"why": why, "run": run})),
             },
-            ScheduleDecision::Overlapped(due) => (
-                due,
-                "skipped",
-                json!({"why": "the last run is still active"}),
-            ),
+            ScheduleDecision::Overlapped(due) => {
+                let why = "the last run is still active";
+                let run = self.record_overlap(experiment).await;
+                (due, "skipped", json!({"why": why, "run": run}))
+            }
             ScheduleDecision::Missed(due) => (
                 due,
                 "skipped",
@@ -268,6 +444,7 @@ impl Service {
             }
         };
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
+        let run = run.filter(|_| outcome == "started");
         let mut detail = detail;
         detail["due"] = json!(due.nominal);
         if action.times > 1 {
@@ -293,8 +470,48 @@ impl Service {
         run
     }
 
-    async fn begin(self: &Arc<Self>, kept: &ExperimentRecord) -> Result<String, String> {
-        self.guarded(kept).await?;
+    /// Starts a due run with the rights of whoever applied the experiment. Otherwise returns the run that was not started,
+    /// if it could be recorded, and why; nothing if the schedule was stopped before.
+    async fn begin(
+        self: &Arc<Self>,
+        kept: &ExperimentRecord,
+    ) -> Result<String, Option<(Option<String>, String)>> {
+        let (store, name, version) = (Arc::clone(&self.store), kept.name.clone(), kept.version);
+        let read = move || store.experiment_with_secrets(&name, Some(version));
+        let kept = match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(error)) => return Err(Some(told(error.into()))),
+            Err(error) => return Err(Some((None, error.to_string()))),
+        };
+        let kept = &kept;
+        let (service, experiment) = (Arc::clone(self), kept.clone());
+        let spec = tokio::task::spawn_blocking(move || service.scheduled_spec(&experiment)).await;
+        let spec = match spec {
+            Ok(Ok(Some(spec))) => spec,
+            Ok(Ok(None)) => return Err(None),
+            Ok(Err(error)) => return Err(Some(told(error))),
+            Err(error) => return Err(Some((None, error.to_string()))),
+        };
+        let guarded = self.guarded(kept).await;
+        let service = Arc::clone(self);
+        let started = tokio::task::spawn_blocking(move || match guarded {
+            Ok(()) => service.start(spec),
+            Err(refusal) => Err(service.schedule_refused(&spec, refusal)),
+        });
+        match started.await {
+            Ok(started) => started.map_err(|error| Some(told(error))),
+            Err(error) => Err(Some((None, error.to_string()))),
+        }
+    }
+
+    /// The request of a due run, with the rights of whoever applied the experiment. None if they have lost them, and that is
+    /// known already.
+    fn scheduled_spec(
+        self: &Arc<Self>,
+        kept: &ExperimentRecord,
+    ) -> Result<Option<RunSpec>, RunStartError> {
+        let mut state = self.schedule_state(&kept.name)?;
+        let who = state.who.clone().unwrap_or_else(|| kept.who.clone());
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document.clone()),
             reference: Some(ExperimentRef {
@@ -303,50 +520,79 @@ impl Service {
             }),
             seed: None,
             variables: Map::new(),
-            who: SCHEDULE_NAME.into(),
+            person: state.person.clone().unwrap_or_else(|| who.clone()),
+            who,
             because: Trigger::Schedule,
-            approved_by: None,
-            id: None,
         };
-        let service = Arc::clone(self);
-        let started = tokio::task::spawn_blocking(move || service.start(spec)).await;
-        match started {
-            Ok(Ok(run)) => Ok(run),
-            Ok(Err(RunStartError::Refusal(refusal))) => Err(refusal.to_string()),
-            Ok(Err(RunStartError::Invalid(problems))) => Err(problems
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ")),
-            Ok(Err(RunStartError::Waits(approval))) => {
-                Err(format!("waits for approval: {}", approval.id))
+        let stopped = self
+            .standing(&spec.who, &spec.person)?
+            .err()
+            .map(|why| why.what);
+        if state.stopped != stopped {
+            state.stopped.clone_from(&stopped);
+            self.set_schedule_state(&kept.name, &state)?;
+        } else if stopped.is_some() {
+            return Ok(None);
+        }
+        match stopped {
+            None => Ok(Some(spec)),
+            Some(why) => {
+                let what = format!("the schedule is stopped: {why}");
+                let hint = format!(
+                    "apply `{}` again, and its schedule has your rights",
+                    kept.name
+                );
+                Err(self.schedule_refused(&spec, Refusal::new("schedule", what).hint(hint)))
             }
-            Ok(Err(RunStartError::Store(error))) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
         }
     }
 
+    /// Records a due run that was not started.
+    fn schedule_refused(self: &Arc<Self>, spec: &RunSpec, refusal: Refusal) -> RunStartError {
+        let new = new_run(spec, spec.document.title());
+        self.not_started(&new, None, refusal, &Redactor::default())
+    }
+
+    /// Records a due run that was not started because the one before is still active. Returns its id, if that could be done.
+    async fn record_overlap(self: &Arc<Self>, kept: &ExperimentRecord) -> Option<String> {
+        let (service, kept) = (Arc::clone(self), kept.clone());
+        let recorded = tokio::task::spawn_blocking(move || {
+            let spec = service.scheduled_spec(&kept).ok().flatten()?;
+            let refusal = Refusal::new("overlap", "the last run of this schedule is still active")
+                .hint("`\"overlap\": \"queue\"` in the schedule lets a due time wait for it");
+            Some(told(service.schedule_refused(&spec, refusal)).0)
+        });
+        recorded.await.ok().flatten().flatten()
+    }
+
     /// Checks that the schedule's guard passes. A guard that cannot be measured does not.
-    async fn guarded(&self, kept: &ExperimentRecord) -> Result<(), String> {
+    async fn guarded(&self, kept: &ExperimentRecord) -> Result<(), Refusal> {
         let experiment = self
             .load_experiment(&kept.document, &Map::new())
-            .map_err(|problems| format!("the experiment has {} problems", problems.len()))?;
+            .map_err(|problems| {
+                let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Refusal::new("invalid", told.join("; "))
+            })?;
         let Some(guard) =
             (experiment.document.schedule.as_ref()).and_then(|schedule| schedule.guard.clone())
         else {
             return Ok(());
         };
+        let refused = |why: String| {
+            let what = format!("the guard `{}`: {why}", guard.name);
+            Refusal::new("guard", experiment.redactor.errors().text(&what))
+        };
         let context = ProbeContext {
             configuration: experiment.configuration.clone(),
             secrets: experiment.secrets.clone(),
             redactor: experiment.redactor.clone(),
+            access: self.policy().host_access(),
             ..ProbeContext::default()
         };
         let value = match measure(&guard.provider, guard.time_limit(), &context).await {
             ProbeOutcome::Output(value) => value,
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
-                let why = experiment.redactor.errors().text(&why);
-                return Err(format!("the guard `{}`: {why}", guard.name));
+                return Err(refused(why));
             }
         };
         let Some(tolerance) = &guard.tolerance else {
@@ -358,8 +604,35 @@ impl Service {
         };
         match why {
             None => Ok(()),
-            Some(why) => Err(format!("the guard `{}`: {why}", guard.name)),
+            Some(why) => Err(refused(why)),
         }
+    }
+}
+
+/// The setting that holds how far a schedule was acted on.
+fn progress_setting(experiment: &str) -> String {
+    format!("schedule/{experiment}")
+}
+
+/// The setting that holds whose rights a schedule has, and its pause.
+fn state_setting(experiment: &str) -> String {
+    format!("schedule-state/{experiment}")
+}
+
+/// The run that was not started, if it could be recorded, and why.
+fn told(error: RunStartError) -> (Option<String>, String) {
+    match error {
+        RunStartError::NotStarted { run, refusal } => (Some(run), refusal.to_string()),
+        RunStartError::Refusal(refusal) => (None, refusal.to_string()),
+        RunStartError::Invalid(problems) => {
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            (None, told.join("; "))
+        }
+        RunStartError::Waits(waiting) => (
+            Some(waiting.approval.run.clone()),
+            "it waits for approval".into(),
+        ),
+        RunStartError::Store(error) => (None, error.to_string()),
     }
 }
 

@@ -2,7 +2,10 @@
 //! entry can be changed, inserted or removed without a mismatch in all later ones.
 
 use super::records::{AuditHead, AuditMismatch, ChainVerification, Hash};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::io::{self, BufRead};
 
 /// The prefix of all hashed data, which separates it from other uses of SHA-256 and from other encodings.
 const DOMAIN: &[u8] = b"backburn audit 1\n";
@@ -67,6 +70,23 @@ impl<'a> ChainVerifier<'a> {
         ChainVerifier { chain, known }
     }
 
+    /// Begins after this entry instead of at the first one of the log.
+    fn after(mut self, head: AuditHead) -> Self {
+        self.chain.head = head;
+        let why = match self.known {
+            Some(known) if known.number < head.number => "it comes after the known one",
+            Some(known) if known.number == head.number && known.hash != head.hash => {
+                "it does not follow from the known one"
+            }
+            _ => return self,
+        };
+        self.chain.broken = Some(AuditMismatch {
+            number: head.number + 1,
+            why: why.into(),
+        });
+        self
+    }
+
     /// Verifies the next entry, given with both hashes as they are stored. Whether to continue.
     pub(super) fn step(&mut self, link: &AuditRow, previous: &str, hash: &str) -> bool {
         let head = &mut self.chain.head;
@@ -107,6 +127,14 @@ impl<'a> ChainVerifier<'a> {
     /// Ends the verification and returns its result.
     pub(super) fn end(mut self) -> ChainVerification {
         if let (None, Some(known)) = (&self.chain.broken, self.known)
+            && known.number == EMPTY_HEAD.number
+            && known.hash != EMPTY_HEAD.hash
+        {
+            self.chain.broken = Some(AuditMismatch {
+                number: known.number,
+                why: "entries are counted from 1, so that no log has the known one".into(),
+            });
+        } else if let (None, Some(known)) = (&self.chain.broken, self.known)
             && known.number > self.chain.head.number
         {
             self.chain.broken = Some(AuditMismatch {
@@ -116,6 +144,98 @@ impl<'a> ChainVerifier<'a> {
         }
         self.chain
     }
+}
+
+/// An entry as a line of JSON, in an export or as `backburn audit` prints it.
+#[derive(Deserialize)]
+struct AuditLine {
+    number: u64,
+    at: String,
+    who: String,
+    #[serde(default)]
+    role: Option<String>,
+    what: String,
+    about: String,
+    outcome: String,
+    // The text is hashed as it is written.
+    detail: Box<RawValue>,
+    previous: String,
+    hash: String,
+}
+
+/// The part of a line that says what it is. Lines that `backburn audit` printed have no kind.
+#[derive(Deserialize)]
+struct LineKind {
+    #[serde(default)]
+    kind: Option<String>,
+}
+
+/// Why lines could not be verified: they cannot be read, or are not of an audit log.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditLinesError {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// A line is not what it should be.
+    #[error(
+        "line {line} is not an entry of an audit log: {error}\nhint: give what `backburn export` or `backburn audit` has written"
+    )]
+    Line {
+        /// The line's number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+}
+
+/// Verifies the audit log of an export, or entries that `backburn audit` printed. Those may begin with any entry, which is then
+/// taken to follow from the one before; an export has to have all. Returns also the number of the first entry, 0 if there is none.
+///
+/// # Errors
+/// The lines cannot be read, or are something else.
+pub fn verify_lines(
+    from: &mut dyn BufRead,
+    known: Option<&AuditHead>,
+) -> Result<(u64, ChainVerification), AuditLinesError> {
+    let mut walk = ChainVerifier::new(known);
+    let (mut first, mut is_export) = (0, false);
+    for (line, text) in (1..).zip(from.lines()) {
+        let text = text?;
+        let wrong = |error| AuditLinesError::Line { line, error };
+        let LineKind { kind } = serde_json::from_str(&text).map_err(wrong)?;
+        match kind.as_deref() {
+            None | Some("audit") => {}
+            Some(_) => {
+                is_export = true;
+                continue;
+            }
+        }
+        let entry: AuditLine = serde_json::from_str(&text).map_err(wrong)?;
+        if first == 0 {
+            first = entry.number;
+            if let (false, Ok(hash)) = (is_export, entry.previous.parse()) {
+                let number = first.saturating_sub(1);
+                walk = walk.after(AuditHead { number, hash });
+                if walk.chain.broken.is_some() {
+                    break;
+                }
+            }
+        }
+        let link = AuditRow {
+            number: entry.number,
+            at: entry.at,
+            who: entry.who,
+            role: entry.role,
+            what: entry.what,
+            about: entry.about,
+            outcome: entry.outcome,
+            detail: entry.detail.get().to_owned(),
+        };
+        if !walk.step(&link, &entry.previous, &entry.hash) {
+            break;
+        }
+    }
+    Ok((first, walk.end()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The format of an export, whatever the store: lines of JSON, with a header first and a count last.
 //!
 //! ```text
-//! {"kind":"backburn-export","format":1}
+//! {"kind":"backburn-export","format":2}
 //! {"kind":"experiment","name":"db","version":1,"document":{…},"who":"ada","at":"2026-01-01T00:00:00Z"}
 //! …
 //! {"kind":"end","records":1}
@@ -13,7 +13,7 @@ use super::error::StoreError;
 use std::fmt;
 
 /// The version of the format that this program writes, and the latest that it reads.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// A problem of one line of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]

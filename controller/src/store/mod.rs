@@ -9,11 +9,14 @@ mod error;
 mod export;
 mod records;
 mod sqlite;
+mod stored_secrets;
 
+pub use audit::{AuditLinesError, verify_lines as verify_audit_lines};
 pub use error::{StoreError, StoreErrorKind};
 pub use export::{FORMAT, ImportError, LineProblem};
 pub use records::*;
 pub use sqlite::SqliteStore;
+pub use stored_secrets::{StoredSecrets, missing_secrets, put_secrets_back, take_secrets};
 
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
@@ -27,7 +30,8 @@ use std::io::{BufRead, Write};
 /// later ones from succeeding.
 pub trait Store: Send + Sync {
     /// Stores a document under a name. The same text, apart from white space, makes no new version. The order of an object's
-    /// keys counts, because a process's arguments may be given as an object.
+    /// keys counts, because a process's arguments may be given as an object. Secrets that the document writes out are stored apart;
+    /// a document that differs in nothing but a secret makes a new version.
     ///
     /// # Errors
     /// The disk.
@@ -39,11 +43,22 @@ pub trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<PutResult, StoreError>;
 
-    /// An experiment, in this version or in the latest.
+    /// An experiment, in this version or in the latest. Placeholders stand for its secrets.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is none of this name or version, or this version (or the latest) removed it.
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError>;
+
+    /// The same, with its secrets in their places, for running it. Those that the store does not have are left out: see
+    /// [`missing_secrets`].
+    ///
+    /// # Errors
+    /// As [`experiment`](Store::experiment).
+    fn experiment_with_secrets(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<ExperimentRecord, StoreError>;
 
     /// The latest versions of experiments that were not removed, by name, after the name `after`, at most `limit`.
     ///
@@ -72,6 +87,36 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreErrorKind::Conflict`]: its id is taken. [`StoreErrorKind::NotThere`]: there is no such version of its experiment.
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError>;
+
+    /// Opens a run that waits for approval.
+    ///
+    /// # Errors
+    /// As [`open_run`](Store::open_run).
+    fn open_waiting_run(&self, run: &NewRun, approval: &ApprovalRecord) -> Result<(), StoreError>;
+
+    /// The runs that wait for approval, earliest first.
+    ///
+    /// # Errors
+    /// The disk.
+    fn waiting_runs(&self) -> Result<Vec<WaitingRun>, StoreError>;
+
+    /// Replaces what a waiting run waits for: its plan has changed.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: it does not wait.
+    fn replace_approval(&self, approval: &ApprovalRecord) -> Result<(), StoreError>;
+
+    /// Ends a run's wait: from now on it is a run that started at this time. Of several callers at once, one gets it. None
+    /// if it does not wait, or if `fingerprint` is given and its plan is another one.
+    ///
+    /// # Errors
+    /// The disk.
+    fn take_waiting_run(
+        &self,
+        run: &str,
+        fingerprint: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Option<WaitingRun>, StoreError>;
 
     /// Appends an entry to the journal of an open run. Returns its number in the journal, from 1.
     ///
@@ -114,8 +159,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// The runs that are not closed, earliest first. After a start of the controller these are the ones that a crash
-    /// interrupted.
+    /// The runs that are not closed, except those that wait for approval, earliest first. After a start of the controller
+    /// these are the ones that a crash interrupted.
     ///
     /// # Errors
     /// The disk.
@@ -244,11 +289,17 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError>;
 
-    /// Exports everything, as of one moment, as lines of JSON.
+    /// Exports everything but the secrets that experiments write out, as of one moment, as lines of JSON.
     ///
     /// # Errors
     /// The disk; [`StoreErrorKind::Io`] if writing to `to` fails.
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError>;
+
+    /// The same, with the secrets that experiments write out.
+    ///
+    /// # Errors
+    /// As [`export`](Store::export).
+    fn export_with_secrets(&self, to: &mut dyn Write) -> Result<(), StoreError>;
 
     /// Imports an export, all or nothing. Returns the number of its records.
     ///

@@ -1,11 +1,12 @@
 //! The records of a store. All times come from the caller: a store has no clock.
 
 use backburn_experiments::journal::{JournalEntry, Outcome};
+use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -155,6 +156,34 @@ pub struct NewRun {
     pub started: Timestamp,
 }
 
+/// What a run waits for that requires an approval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ApprovalRecord {
+    /// The id of the run.
+    pub run: String,
+    /// The person who asked for the run.
+    pub person: String,
+    /// The rule of the controller's policy that requires the approval.
+    pub rule: String,
+    /// Configuration values that take precedence over the document's, as they were given.
+    pub variables: Map<String, Value>,
+    /// What the run would do, as people are shown it. None for a run that was asked for before plans were stored.
+    pub plan: Option<Value>,
+    /// The fingerprint of the plan.
+    pub fingerprint: Option<String>,
+    /// When the wait ends without an approval.
+    pub expires: Timestamp,
+}
+
+/// A run that waits for approval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitingRun {
+    /// The run, which has no events yet. Its start is the time at which it was asked for.
+    pub run: RunRecord,
+    /// What it waits for.
+    pub approval: ApprovalRecord,
+}
+
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunEnd {
@@ -177,6 +206,8 @@ pub struct RunRecord {
     pub end: Option<RunEnd>,
     /// The number of events in its journal, which is the number of the last one.
     pub events: u64,
+    /// Whether the run has not started, because it waits for approval.
+    pub waiting: bool,
 }
 
 /// Selects runs. The default selects all.
@@ -206,8 +237,11 @@ pub struct EnrolledAgent {
     pub name: String,
     /// The serial numbers of its valid certificates, in hexadecimal digits.
     pub serials: Vec<String>,
-    /// The labels of the agent.
-    pub labels: BTreeMap<String, String>,
+    /// The labels that the agent is granted. Without `labels_by` they are what the agent said of itself when it joined, before labels were
+    /// granted; facts are not among them.
+    pub labels: Labels,
+    /// The name of the token that granted the labels last, itself or by a join token that it made.
+    pub labels_by: Option<String>,
     /// When it joined.
     pub enrolled: Timestamp,
     /// When it was revoked.
@@ -227,6 +261,8 @@ pub struct JoinTokenRecord {
     pub expires: Timestamp,
     /// The only agent that may use it; none means any agent.
     pub agent: Option<String>,
+    /// The labels that it grants.
+    pub labels: Labels,
 }
 
 /// What a token allows. A later role includes all earlier ones.
@@ -328,6 +364,31 @@ pub struct AuditHead {
     pub hash: Hash,
 }
 
+/// A text that is not a head of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected NUMBER:HASH with a hash of 64 hexadecimal digits, as `backburn audit --verify` prints it"
+)]
+pub struct InvalidAuditHead;
+
+impl fmt::Display for AuditHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.hash)
+    }
+}
+
+impl FromStr for AuditHead {
+    type Err = InvalidAuditHead;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAuditHead> {
+        let (number, hash) = text.trim().split_once(':').ok_or(InvalidAuditHead)?;
+        Ok(AuditHead {
+            number: number.parse().map_err(|_| InvalidAuditHead)?,
+            hash: hash.parse().map_err(|_| InvalidAuditHead)?,
+        })
+    }
+}
+
 /// The result of verifying the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChainVerification {
@@ -363,6 +424,27 @@ mod tests {
             &shown.replace('b', "g"),
         ] {
             assert_eq!(wrong.parse::<Hash>(), Err(NotAHash), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn audit_head_parses_as_it_is_displayed() {
+        let head = AuditHead {
+            number: 7,
+            hash: Hash::of(b"abc"),
+        };
+        assert_eq!(head.to_string().parse(), Ok(head));
+        let shown = Hash::of(b"abc").to_string();
+        for wrong in [
+            "",
+            "7",
+            &shown,
+            ":",
+            "7:ab",
+            &format!("x:{shown}"),
+            &format!("-1:{shown}"),
+        ] {
+            assert_eq!(wrong.parse::<AuditHead>(), Err(InvalidAuditHead), "{wrong}");
         }
     }
 

@@ -2,13 +2,15 @@
 //! Its fault removes a file, and the hypothesis is that the file is there.
 #![allow(dead_code)]
 
+pub mod api;
+
 use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
+    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report, Victim,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub struct Manners {
     pub no_effect: bool,
     /// Called on an injection.
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The victims that it names whenever it plans or injects.
+    pub victims: Option<Arc<dyn Fn() -> Vec<Victim> + Send + Sync>>,
     /// Labels that it has.
     pub labels: Vec<(String, String)>,
     /// What comes of each probe; whether the file is there, where nothing is said.
@@ -110,10 +114,15 @@ impl World {
         let seen: Arc<Mutex<Vec<JournalEntry>>> = Arc::default();
         let watching = Arc::clone(&seen);
         let settings = RunSettings {
+            access: backburn::providers::HostAccess {
+                environment: backburn::providers::EnvironmentAccess::User,
+                ..Default::default()
+            },
             run: "test".into(),
             seed: 7,
             frequency: self.frequency,
             sha256: None,
+            approval: None,
             agent_pool: self.start().into(),
             journal: Box::new(JournalFile::open(path.clone()).unwrap()),
             observers: vec![Box::new(move |entry| {
@@ -218,6 +227,15 @@ pub fn touch(name: &str, file: &Path) -> Value {
     json!({"type": "action", "name": name, "provider": {"type": "process", "path": "touch", "arguments": [file]}})
 }
 
+/// The faults that experiments of these tests may have.
+pub fn known_faults() -> [KnownFault<'static>; 1] {
+    [KnownFault {
+        name: "process-pause",
+        one_shot: false,
+        check: Box::new(|_| Vec::new()),
+    }]
+}
+
 pub fn load(document: &Value) -> Experiment {
     let none = Map::new();
     let sources = Sources {
@@ -226,12 +244,7 @@ pub fn load(document: &Value) -> Experiment {
         variables: &none,
         secrets: &none,
     };
-    let faults = [KnownFault {
-        name: "process-pause",
-        one_shot: false,
-        check: Box::new(|_| Vec::new()),
-    }];
-    check::load(&document.to_string(), &sources, &faults)
+    check::load(&document.to_string(), &sources, &known_faults())
         .unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
@@ -267,7 +280,12 @@ pub async fn agent(
     }))
     .unwrap();
     let open: Arc<Mutex<Vec<String>>> = Arc::default();
-    let plan = PlanView {
+    let victims = manners.victims.clone();
+    let plan = move || PlanView {
+        victims: victims
+            .as_ref()
+            .map(|victims| victims())
+            .unwrap_or_default(),
         notes: vec!["nothing but a file".into()],
         ..PlanView::default()
     };
@@ -294,7 +312,7 @@ pub async fn agent(
                 }),
                 None => say.send(Report::Planned {
                     request,
-                    plan: plan.clone(),
+                    plan: plan(),
                 }),
             }),
             Command::Inject { request, injection } => {
@@ -318,7 +336,7 @@ pub async fn agent(
                 say.send(Report::Injected {
                     request,
                     injection: id.clone(),
-                    plan: plan.clone(),
+                    plan: plan(),
                 })
                 .ok();
                 let effect = Effect {

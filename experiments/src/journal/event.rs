@@ -76,6 +76,9 @@ pub enum Event {
         /// How soon the hypothesis must hold again, where the experiment says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recovery_within: Option<HumanDuration>,
+        /// The name of the token that approved the run, where a rule of the controller's policy requires an approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approved_by: Option<String>,
     },
     /// An agent takes part.
     AgentJoined {
@@ -181,6 +184,12 @@ pub enum Event {
         fault: String,
         /// On which agent.
         agent: String,
+        /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration: Option<HumanDuration>,
+        /// Whether the fault is over once it is done, so that nothing has to be reverted. False in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        one_shot: bool,
     },
     /// The agent will not, and nothing is left of it unless an ended injection before this says so.
     InjectionRefused {
@@ -330,8 +339,18 @@ impl Event {
         let piece = match self {
             Event::InjectionRequested { .. } | Event::RunEnded => return Vec::new(),
             Event::RunStarted {
-                run, title, seed, ..
-            } => (Plain, format!("{title} (run {run}, seed {seed})")),
+                run,
+                title,
+                seed,
+                approved_by,
+                ..
+            } => {
+                let approved = match approved_by {
+                    Some(who) => format!(", approved by {who}"),
+                    None => String::new(),
+                };
+                (Plain, format!("{title} (run {run}, seed {seed}{approved})"))
+            }
             Event::AgentJoined {
                 agent, recovered, ..
             } => match recovered.len() {

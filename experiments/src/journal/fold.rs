@@ -35,6 +35,9 @@ pub struct Run {
     pub hypothesis_timing: Option<HypothesisTiming>,
     /// How soon the hypothesis must hold again.
     pub recovery_within: Option<HumanDuration>,
+    /// The name of the token that approved the run, where an approval was required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
     /// The phase it is in.
     pub phase: Option<Phase>,
     /// The hypothesis' probes and how they fared.
@@ -51,6 +54,8 @@ pub struct Run {
     pub lost: Vec<(String, String)>,
     /// What agents could not put back of others that died before.
     pub owed: Vec<UnrevertedInjection>,
+    /// The agent that reported each of these, by the id of the injection.
+    pub owed_by: BTreeMap<InjectionId, String>,
     /// How long after the last revert the hypothesis held again; or that it did not.
     pub recovery: Option<Result<HumanDuration, HumanDuration>>,
     /// Why it could not go on, where whoever drove it died.
@@ -116,6 +121,12 @@ pub struct InjectionRecord {
     pub fault: String,
     /// The agent.
     pub agent: String,
+    /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
+    pub duration: Option<HumanDuration>,
+    /// Whether the fault is over once it is done.
+    pub one_shot: bool,
+    /// When the agent had injected it, in seconds since the run started; none before that.
+    pub since: Option<f64>,
     /// Where it stands.
     pub state: InjectionState,
     /// Whether it was ever seen to act.
@@ -203,8 +214,10 @@ impl Run {
                 hypothesis,
                 hypothesis_timing,
                 recovery_within,
+                approved_by,
                 ..
             } => {
+                self.approved_by.clone_from(approved_by);
                 self.id.clone_from(run);
                 self.title.clone_from(title);
                 self.seed = *seed;
@@ -216,13 +229,17 @@ impl Run {
                     .collect();
             }
             Event::AgentJoined {
-                owed, recovered, ..
+                agent,
+                owed,
+                recovered,
             } => {
                 // A second start of a lost agent settles what the first one owed.
                 for ended in recovered {
                     self.end(ended);
                 }
                 self.owed.extend(owed.iter().cloned());
+                let owing = owed.iter().map(|owed| owed.injection.clone());
+                self.owed_by.extend(owing.map(|id| (id, agent.clone())));
             }
             Event::TargetPicked { .. } | Event::Planned { .. } | Event::ActivityStarted { .. } => {}
             Event::PhaseStarted { phase } => self.phase = Some(*phase),
@@ -264,6 +281,8 @@ impl Run {
                 activity,
                 fault,
                 agent,
+                duration,
+                one_shot,
             } => {
                 self.injections.insert(
                     injection.clone(),
@@ -271,6 +290,9 @@ impl Run {
                         activity: activity.clone(),
                         fault: fault.clone(),
                         agent: agent.clone(),
+                        duration: *duration,
+                        one_shot: *one_shot,
+                        since: None,
                         state: InjectionState::Requested,
                         acted: false,
                         effect: None,
@@ -291,6 +313,7 @@ impl Run {
             }
             Event::Injected { injection, plan } => self.change(injection, |i| {
                 i.plan = Some(plan.clone());
+                i.since = Some(entry.elapsed);
                 if i.state == InjectionState::Requested {
                     i.state = InjectionState::Acting;
                 }
@@ -308,6 +331,13 @@ impl Run {
             Event::RunEnded => self.ended = true,
         }
         Ok(())
+    }
+
+    /// The agent on whose host this injection is or was.
+    pub fn agent_of(&self, injection: &str) -> Option<&str> {
+        let own = self.injections.get(injection).map(|found| &found.agent);
+        own.or_else(|| self.owed_by.get(injection))
+            .map(String::as_str)
     }
 
     fn change(&mut self, injection: &str, with: impl FnOnce(&mut InjectionRecord)) {

@@ -178,6 +178,7 @@ impl Trace<'_> {
                 fault,
                 agent,
                 activity,
+                ..
             } => {
                 let what = format!("injection {injection}");
                 self.begin(&what, phase.unwrap_or(ROOT), fault.as_str(), at);

@@ -7,6 +7,7 @@ use super::{
 use crate::HumanDuration;
 use crate::wire::{Cause, UnrevertedInjection};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What a run comes to, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
@@ -34,6 +35,25 @@ pub struct Verdict {
     pub recovered_after: Option<HumanDuration>,
     /// What has to be looked at by a person. Empty where all is clean.
     pub owed: Vec<UnrevertedInjection>,
+    /// The agents on whose hosts a person has to look, each once. Empty where all is clean, and in verdicts of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owing_agents: Vec<String>,
+}
+
+/// The command that reverts what is left on an agent's host, for whoever reads of it elsewhere. The state folder is that of the
+/// delivered unit; an agent may have been started with another one.
+pub const AGENT_REVERT_COMMAND: &str = "sudo backburn-agent revert --all --state /var/lib/backburn";
+
+/// What to do on the hosts of these agents: which command, run where.
+pub fn revert_hint(agents: &[String]) -> String {
+    let names: Vec<String> = agents.iter().map(|agent| format!("`{agent}`")).collect();
+    let hosts = match &names[..] {
+        [one] => format!("the host of agent {one}"),
+        all => format!("each of the hosts of the agents {}", all.join(", ")),
+    };
+    format!(
+        "run `{AGENT_REVERT_COMMAND}` on {hosts}, with the state folder that its agent was started with: it reverts what is left, or says what is in the way"
+    )
 }
 
 /// What this run comes to. For a journal that was cut short: what can be said of it.
@@ -42,14 +62,22 @@ pub fn verdict(run: &Run) -> Verdict {
     let mut reasons: Vec<String> = owed
         .iter()
         .map(|o| {
+            let host = run.agent_of(&o.injection);
+            let host = host.map(|agent| format!(" on `{agent}`"));
             format!(
-                "not proved to be reverted: {} ({}): {}",
+                "not proved to be reverted{}: {} ({}): {}",
+                host.unwrap_or_default(),
                 o.injection,
                 o.fault,
                 o.residue.join("; ")
             )
         })
         .collect();
+    let owing_agents: BTreeSet<&str> = owed
+        .iter()
+        .filter_map(|o| run.agent_of(&o.injection))
+        .collect();
+    let owing_agents: Vec<String> = owing_agents.into_iter().map(str::to_owned).collect();
     let deviations = deviations(run);
     let doubts = doubts(run);
     let failures = failures(run);
@@ -94,6 +122,10 @@ pub fn verdict(run: &Run) -> Verdict {
     let failed = run.injections.values().filter_map(|i| i.failure.as_ref());
     let mut would_do = failed.filter_map(|why| Some(why.split_once("\nhint: ")?.1.to_owned()));
     hint = hint.or_else(|| would_do.next());
+    if !owing_agents.is_empty() {
+        // What is left behind comes before everything else.
+        hint = Some(revert_hint(&owing_agents));
+    }
     reasons.extend(run.interrupted.clone());
     reasons.extend(failures.iter().cloned());
     reasons.extend(aborts.map(|abort| format!("{}: {}", abort.rule, abort.reason)));
@@ -129,6 +161,7 @@ pub fn verdict(run: &Run) -> Verdict {
             .collect(),
         recovered_after: run.recovery.and_then(Result::ok),
         owed,
+        owing_agents,
     }
 }
 

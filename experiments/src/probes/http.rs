@@ -272,8 +272,11 @@ impl HttpRequest {
         let (location, _) = location.split_once('#').unwrap_or((location, ""));
         let uri = without_user(&joined(&self.uri, location), &mut headers)
             .map_err(|why| ProbeError::Broken(format!("redirected: {why}")))?;
-        if uri.authority() != self.uri.authority() {
-            headers.remove(header::AUTHORIZATION);
+        // Only the server that the document names is meant to see what the document sends: any field may hold a secret.
+        if !is_same_origin(&uri, &self.uri) {
+            let kept =
+                KEPT_ACROSS_ORIGINS.map(|name| Some((name.clone(), headers.get(&name)?.clone())));
+            headers = kept.into_iter().flatten().collect();
         }
         let keeps = match status {
             StatusCode::MOVED_PERMANENTLY => self.method != Method::POST,
@@ -293,6 +296,23 @@ impl HttpRequest {
             body,
         }))
     }
+}
+
+/// Header fields that are sent on to another origin.
+const KEPT_ACROSS_ORIGINS: [HeaderName; 3] =
+    [header::USER_AGENT, header::ACCEPT, header::CONTENT_TYPE];
+
+/// Whether an address has the same scheme, host and port (RFC 6454) as another, or is the same host over TLS.
+fn is_same_origin(to: &Uri, from: &Uri) -> bool {
+    let origin = |uri: &Uri| {
+        let scheme = uri.scheme_str().unwrap_or("http").to_ascii_lowercase();
+        let usual = if scheme == "https" { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        (host, uri.port_u16().unwrap_or(usual), scheme)
+    };
+    let ((from_host, from_port, from), (to_host, to_port, to)) = (origin(from), origin(to));
+    let is_upgrade = (from.as_str(), from_port, to.as_str(), to_port) == ("http", 80, "https", 443);
+    from_host == to_host && (is_upgrade || (from_port, from) == (to_port, to))
 }
 
 /// The body that is sent: text as it is, JSON where the content type says so, else the fields of a form.

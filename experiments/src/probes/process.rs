@@ -2,6 +2,7 @@
 
 use super::{ProbeError, ProbeProvider, Transport, put_value};
 use crate::problem::at_key;
+use crate::program_environment::name_problem;
 use crate::{HumanDuration, Problem, argv};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,8 @@ pub struct ProcessProvider {
     /// ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
-    /// Environment variables besides those there are.
+    /// Environment variables of the program. On an agent or a controller, its policy names those that may be set, and the program has no
+    /// others; in a run on your own host it has yours as well, without Backburn's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, Value>>,
 }
@@ -72,13 +74,18 @@ impl ProbeProvider for ProcessProvider {
     }
 
     fn problems(&self, at: &str) -> Vec<Problem> {
+        let names = self.env.iter().flatten();
+        let names = names.filter_map(|(name, _)| name_problem(name));
+        let at_env = at_key(at, "env");
+        let mut problems: Vec<Problem> = names.map(|what| Problem::new(&at_env, what)).collect();
         let Some(Value::String(line)) = &self.arguments else {
-            return Vec::new();
+            return problems;
         };
         let wrong = argv::words(line).err().map(|what| {
             Problem::new(at_key(at, "arguments"), what).hint(argv::shell_hint(&self.path, line))
         });
-        wrong.into_iter().collect()
+        problems.extend(wrong);
+        problems
     }
 
     fn take_value(&mut self, value: &Value) -> Option<Result<(), String>> {

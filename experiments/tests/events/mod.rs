@@ -33,6 +33,7 @@ pub fn started(recovery: Option<u64>) -> Event {
         },
         sha256: None,
         recovery_within: recovery.map(HumanDuration::seconds),
+        approved_by: None,
     }
 }
 
@@ -58,6 +59,8 @@ pub fn requested(injection: &str) -> Event {
         activity: "a".into(),
         fault: "process-pause".into(),
         agent: "here".into(),
+        duration: None,
+        one_shot: false,
     }
 }
 

@@ -134,7 +134,8 @@ fn enrol(data: &Path, count: usize, swarm: &Arc<Swarm>) -> Result<Vec<Agent>, Wh
         store.put_agent(&Known {
             name: name.clone(),
             serials: vec![signed.serial],
-            labels: BTreeMap::new(),
+            labels: [("role".to_owned(), "swarm".to_owned())].into(),
+            labels_by: Some("admin".to_owned()),
             enrolled: jiff::Timestamp::now(),
             revoked: None,
         })?;
@@ -243,7 +244,6 @@ impl Agent {
             ("kernel", "6.8.0-1021-aws".to_owned()),
             ("os", "ubuntu".to_owned()),
             ("os-version", "24.04".to_owned()),
-            ("role", "swarm".to_owned()),
             (
                 "zone",
                 format!("eu-central-1{}", ["a", "b", "c"][self.number % 3]),

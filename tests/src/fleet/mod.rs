@@ -99,12 +99,13 @@ impl Fleet {
         };
         fleet.start(&[]);
         for (host, (name, labels)) in fleet.hosts.iter().zip(agents) {
-            let token = fleet.says(&["join-token"]).out;
-            let mut words = vec!["join", "--controller", HERE_PORT, "--token", token.trim()];
-            words.extend(["--name", name]);
+            let mut words = vec!["join-token"];
             labels
                 .iter()
                 .for_each(|label| words.extend(["--label", label]));
+            let token = fleet.says(&words).out;
+            let mut words = vec!["join", "--controller", HERE_PORT, "--token", token.trim()];
+            words.extend(["--name", name]);
             let joined = host.agent(&words).status().expect("it starts");
             assert!(joined.success(), "{name} joins: {joined}");
         }
@@ -372,7 +373,7 @@ impl Fleet {
     /// # Panics
     /// There is none.
     pub fn shown(&self, run: &str) -> Value {
-        self.says(&["runs", run]).json()
+        self.says(&["runs", run, "--json"]).json()
     }
 
     /// Asks the API: `GET /api/v1/…`.

@@ -144,7 +144,7 @@ fn revert_from_another_time_namespace_reverts() {
             // Its owner is alive, whatever the clock says.
             let output = run(&place, &shifted(seconds), &["status"]);
             assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-            assert!(said(&output).contains("agent alive"), "{}", said(&output));
+            assert!(said(&output).contains("  alive  "), "{}", said(&output));
             kill_all_of_ours(inject);
             is_put_back(&place, &victim, &shifted(seconds));
         }

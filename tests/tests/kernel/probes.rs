@@ -1,8 +1,9 @@
 //! What an agent measures for a controller: the same as the controller itself would from there,
 //! without being held up or brought down by it.
 
-use backburn::providers::{ProbeContext, measure};
+use backburn::providers::{EnvironmentAccess, HostAccess, ProbeContext, measure};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::program_environment::ProgramEnvironment;
 use backburn_experiments::wire::{Cause, Command as Say, InjectionRequest, ProbeOutcome, Report};
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
@@ -33,7 +34,21 @@ fn by_the_controller(provider: &Value) -> ProbeOutcome {
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    runtime.block_on(measure(&provider, None, &ProbeContext::default()))
+    let environment: ProgramEnvironment =
+        serde_json::from_value(environment()).expect("an environment");
+    let context = ProbeContext {
+        access: HostAccess {
+            environment: EnvironmentAccess::Policy(Arc::new(environment)),
+            ..HostAccess::default()
+        },
+        ..ProbeContext::default()
+    };
+    runtime.block_on(measure(&provider, None, &context))
+}
+
+/// The environment of programs in both policies.
+fn environment() -> Value {
+    json!({"allow": ["X"]})
 }
 
 /// What is the same whoever measures it: a value but for the time it took, and what is said of no value but for its words.
@@ -99,7 +114,7 @@ fn secure() -> String {
 #[test]
 fn agent_probes_agree_with_the_controllers() {
     let (web, place) = (OddWeb::start(), Place::default());
-    let policy = json!({"allow-programs": ["sh", "echo", "sleep", "/no/such"]});
+    let policy = json!({"allow-programs": ["sh", "echo", "sleep", "/no/such"], "program-environment": environment()});
     let (mut served, _) = Served::start(&place, &policy);
     let url = format!("http://{}", web.address);
     let (closed, secure) = (closed_port(), secure());

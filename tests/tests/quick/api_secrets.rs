@@ -354,3 +354,110 @@ fn secrets_are_shown_nowhere_and_reads_follow_the_policy() {
         assert!(!refused.text().contains(secret));
     }
 }
+
+#[test]
+fn secret_written_in_a_document_never_comes_back() {
+    let controller = Controller::default();
+    let (_, operator) = controller.token("olga", "operator", None);
+    let secret = "written-out-secret";
+    let mut document = experiment("written");
+    document["secrets"] = json!({"shop": {"key": secret}});
+    document["method"][0]["secrets"] = json!({"own": secret});
+    let path = "/api/v1/experiments/written";
+    let put = |document: &Value| controller.ask("PUT", path, &operator, Some(document));
+    let mut told = put(&document).text();
+    document["secrets"]["shop"]["key"] = "another-secret".into();
+    let second = put(&document).json();
+    assert_eq!(
+        (&second["version"], &second["changed"]),
+        (&json!(2), &json!(true))
+    );
+    told += &second.to_string();
+    for path in ["", "?version=1", "/versions"] {
+        told += &controller
+            .get(&format!("/api/v1/experiments/written{path}"))
+            .to_string();
+    }
+    told += &controller.get("/api/v1/experiments").to_string();
+    told += &controller.get("/api/v1/audit").to_string();
+    told += &controller.said();
+    for secret in [secret, "another-secret"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+    // What is shown can be applied again: the secret stays.
+    let shown = controller.get(path)["document"].clone();
+    assert_eq!(shown["secrets"]["shop"]["key"], json!({"type": "stored"}));
+    assert_eq!(put(&shown).json()["changed"], false);
+    let elsewhere = "/api/v1/experiments/elsewhere";
+    let refused = controller.ask("PUT", elsewhere, &operator, Some(&shown));
+    let problems = refused.problem(422)["problems"].to_string();
+    assert!(problems.contains("$.secrets.shop.key"), "{problems}");
+}
+
+#[test]
+fn variable_of_a_request_reads_nothing_of_the_controllers_host() {
+    let folder = tempfile::tempdir().expect("a place");
+    std::fs::write(folder.path().join("a"), "content-of-a").expect("it can be written");
+    let policy = json!({"environment": ["SHOP_*"], "folders": [folder.path()]});
+    let controller = Controller::new(Some(&policy), &[("SHOP_KEY", "value-of-the-shop")]);
+    let (_, operator) = controller.token("olga", "operator", None);
+    let (_, viewer) = controller.token("vera", "viewer", None);
+    let mut document = experiment("given");
+    document["configuration"] = json!({
+        "n": 1, "which": "a", "port": {"type": "env", "key": "SHOP_KEY"},
+        "file": {"type": "file", "path": format!("{}/${{which}}", folder.path().display())},
+    });
+    document["method"][0]["pauses"] = json!({"before": "${n}"});
+    document["method"][0]["name"] = json!("${file}");
+    let put = controller.ask(
+        "PUT",
+        "/api/v1/experiments/given",
+        &operator,
+        Some(&document),
+    );
+    assert_eq!(put.status, 200, "{put:?}");
+    let inline =
+        |variables: &Value| json!({"experiment": document.to_string(), "variables": variables});
+    let stored = |variables: &Value| json!({ "variables": variables });
+    for (variables, place) in [
+        (json!({"n": {"type": "env", "key": "SHOP_KEY"}}), "n"),
+        (
+            json!({"n": {"type": "file", "path": folder.path().join("a")}}),
+            "n",
+        ),
+        (json!({"which": "b"}), "file"),
+    ] {
+        for path in [
+            "/api/v1/experiments/given/plan",
+            "/api/v1/experiments/given/runs",
+        ] {
+            let refused = controller.ask("POST", path, &operator, Some(&stored(&variables)));
+            let problem = refused.problem(422)["problems"].to_string();
+            assert!(problem.contains(place), "{path}: {problem}");
+            for value in ["value-of-the-shop", "content-of-a"] {
+                assert!(!problem.contains(value), "{problem}");
+            }
+        }
+        for path in ["/api/v1/plans", "/api/v1/runs"] {
+            let refused = controller.ask("POST", path, &operator, Some(&inline(&variables)));
+            let problem = refused.problem(422)["problems"].to_string();
+            assert!(!problem.contains("value-of-the-shop"), "{problem}");
+        }
+    }
+    // Whoever may only read chooses no values.
+    let path = "/api/v1/experiments/given/plan";
+    let refused = controller.ask(
+        "POST",
+        path,
+        &viewer,
+        Some(&json!({"variables": {"n": 2}})),
+    );
+    let problem = refused.problem(403).to_string();
+    assert!(problem.contains("operator"), "{problem}");
+    let planned = controller.ask("POST", path, &viewer, Some(&json!({})));
+    assert_eq!(planned.status, 200, "{planned:?}");
+    let audit = controller.get("/api/v1/audit?limit=1000");
+    let planned = audit.as_array().expect("a list").iter();
+    let planned = planned.filter(|entry| entry["what"] == "plan" && entry["who"] == "vera");
+    assert_eq!(planned.count(), 1);
+}

@@ -99,12 +99,14 @@ fn deployed_settings_are_those_that_are_read() {
             "nobody reads {name}"
         );
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 8);
 }
 
 #[test]
 fn controller_policies_of_deploy_are_accepted() {
-    FleetPolicy::load(&deploy("controller-policy.json")).unwrap_or_else(|error| panic!("{error}"));
+    let faults: Vec<&str> = (backburn_agent::faults::FAULTS.iter()).map(|fault| fault.name).collect();
+    FleetPolicy::load(&deploy("controller-policy.json"), &faults)
+        .unwrap_or_else(|error| panic!("{error}"));
     let mut seen = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         if block.is(&["json", "controller-policy"]) {

@@ -194,7 +194,7 @@ fn stored_experiments_are_listed_and_planned_without_injecting() {
         assert_eq!(listed[0]["outcome"], "held", "{listed:#}");
         assert_eq!(listed[0]["version"], 3, "{listed:#}");
         let run = listed[0]["id"].as_str().expect("an id");
-        assert_eq!(says(0, &["runs", run]).json()["exit-code"], 0);
+        assert_eq!(says(0, &["runs", run, "--json"]).json()["exit-code"], 0);
         assert_eq!(fleet.until_over(run).verdict["outcome"], "held");
         assert_eq!(
             says(0, &["runs", "--outcome", "aborted", "--json"]).json(),

@@ -15,8 +15,15 @@ pub struct AgentInfo {
     pub connected: bool,
     /// Whether the agent is connected but does not answer: it has sent nothing for the length of a lease although it was asked.
     pub unresponsive: bool,
-    /// The agent's labels: those it was given and those it found on its host.
+    /// The labels that the agent is granted, by its join token or by an admin. Policies and secrets go by these only.
     pub labels: BTreeMap<String, String>,
+    /// The name of the token that granted the labels last; null if they are the agent's own words of a time before labels were granted.
+    #[serde(default)]
+    pub labels_by: Option<String>,
+    /// What the agent says of its host, and the address that it connects from; empty while it is not connected. Targets may be selected by
+    /// these, too, but they grant nothing.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
     /// When the agent joined.
     pub joined: String,
     /// When the agent was revoked; null while it is not.
@@ -33,6 +40,19 @@ pub struct AgentInfo {
     pub faults: Vec<String>,
     /// Injections that the agent could not revert. They need a person's attention.
     pub owed: Vec<OwedInjection>,
+}
+
+/// A change of the labels that an agent is granted. Labels that it does not name stay as they are, and are confirmed.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelsRequest {
+    /// The labels to set, by name.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub set: BTreeMap<String, String>,
+    /// The names of the labels to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
 }
 
 /// An injection that could not be reverted.

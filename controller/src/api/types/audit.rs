@@ -1,5 +1,6 @@
 //! Entries of the audit log, and the result of its verification.
 
+use crate::store::ChainVerification;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -36,6 +37,22 @@ pub struct AuditVerification {
     pub number: u64,
     /// The hash of the last entry, in hexadecimal digits.
     pub hash: String,
+    /// Number and hash as `NUMBER:HASH`, for the parameter `head` of a later verification.
+    #[serde(default)]
+    pub head: String,
     /// The first entry that does not follow from the one before, and why; null if the log is intact.
     pub broken: Option<String>,
+}
+
+impl From<ChainVerification> for AuditVerification {
+    fn from(chain: ChainVerification) -> Self {
+        AuditVerification {
+            number: chain.head.number,
+            hash: chain.head.hash.to_string(),
+            head: chain.head.to_string(),
+            broken: chain
+                .broken
+                .map(|broken| format!("entry {}: {}", broken.number, broken.why)),
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub struct ExperimentInfo {
     pub name: String,
     /// The version of the document, counted from 1.
     pub version: u64,
-    /// The experiment document.
+    /// The experiment document. In the places of secrets that it writes out stands `{"type": "stored"}`.
     pub document: Value,
     /// The name of the token that stored this version.
     pub who: String,
@@ -157,6 +157,44 @@ pub struct UpcomingRuns {
     pub schedule: Value,
     /// The time zone of the schedule.
     pub time_zone: String,
-    /// The start times of the next runs, with their jitter.
+    /// The start times of the next runs, with their jitter; empty while the schedule is paused.
     pub times: Vec<String>,
+    /// The name of the token whose rights the runs have: the last that applied the experiment.
+    #[serde(default)]
+    pub who: String,
+    /// Who paused the schedule, and when; null if it is not paused.
+    #[serde(default)]
+    pub paused: Option<PauseInfo>,
+    /// Why the schedule starts nothing any more, e.g. that the token was revoked; null if it does.
+    #[serde(default)]
+    pub stopped: Option<String>,
+}
+
+/// A pause of a schedule.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Pause)]
+pub struct PauseInfo {
+    /// The name of the token that paused it.
+    pub who: String,
+    /// When it was paused.
+    pub at: String,
+    /// The reason, if one was given.
+    pub why: Option<String>,
+}
+
+/// A request to pause a schedule.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// The reason, for people.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+/// The result of resuming a schedule.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ResumeScheduleResult {
+    /// Whether the schedule was paused.
+    pub was_paused: bool,
 }

@@ -18,9 +18,19 @@ pub struct ProblemDetails {
     /// What would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The id of the run that is recorded as not started, where a rule kept one from starting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// All problems of a document, each with its JSON path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<DocumentProblem>,
+    /// The id of the request, by which it is found in the controller's log; also in the header `X-Request-Id`.
+    #[serde(
+        default,
+        rename = "request-id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_id: Option<String>,
 }
 
 impl ProblemDetails {

@@ -1,5 +1,6 @@
 //! Runs, their journals, and approvals.
 
+use super::experiments::RunPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,7 +24,10 @@ pub struct RunInfo {
     pub who: String,
     /// What triggered the run: `asked` (a request) or `schedule`.
     pub because: String,
-    /// When the run started.
+    /// The state of the run: `waiting-for-approval`, `open` (it has started) or `over`.
+    #[serde(default)]
+    pub state: String,
+    /// When the run started. For a run that waits for approval, when it was requested.
     pub started: String,
     /// When the run ended; null while it is open.
     pub ended: Option<String>,
@@ -64,26 +68,51 @@ pub struct StopResult {
     pub stopping: bool,
 }
 
-/// A run that waits for an approval.
+/// A run that waits for an approval, with what it would do. Exactly that is what runs: if its agents or their victims have
+/// changed when it is approved, it is not started but waits for the approval of its new plan.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Approval)]
 pub struct ApprovalInfo {
-    /// The id of the approval. The run gets the same id when it starts.
+    /// The id of the run.
     pub id: String,
     /// The name of the stored experiment.
     pub experiment: String,
-    /// The version of the experiment.
+    /// The version of the experiment that would run.
     pub version: u64,
+    /// The experiment's title.
+    #[serde(default)]
+    pub title: String,
     /// Seed for random selection.
     pub seed: u64,
-    /// Configuration values that override those of the document.
+    /// Configuration values that override those of the document, without secrets.
     pub variables: Map<String, Value>,
     /// The name of the token that requested the run.
     pub who: String,
+    /// The person to whom that token belongs. The same person cannot approve the run.
+    #[serde(default)]
+    pub person: String,
     /// When the run was requested.
     pub at: String,
+    /// When the wait ends without a start.
+    #[serde(default)]
+    pub expires: String,
     /// The rule of the controller's policy that requires the approval.
     pub rule: String,
+    /// The fingerprint of the plan, in 64 hexadecimal digits; null for a run that an earlier version of the controller stored.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+    /// What the run would do; null for a run that an earlier version of the controller stored.
+    #[serde(default)]
+    pub plan: Option<RunPlan>,
+}
+
+/// A rejection of a waiting run.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectRequest {
+    /// The reason, for people. It becomes part of the verdict.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// A run that was approved and has started.

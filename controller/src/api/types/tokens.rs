@@ -1,6 +1,7 @@
 //! Tokens of people and jobs, and join tokens of agents.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A request for a join token.
@@ -15,6 +16,9 @@ pub struct JoinTokenRequest {
     #[serde(default)]
     #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
     pub lasts: Option<String>,
+    /// The labels that the agent is granted. An agent cannot give itself any.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A join token, with which one agent may join once.
@@ -30,6 +34,9 @@ pub struct JoinTokenInfo {
     pub expires: String,
     /// The only name under which an agent may join with the token.
     pub agent: Option<String>,
+    /// The labels that the agent is granted.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A request for a token.

@@ -3,9 +3,12 @@
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
-use backburn::api::types::{AgentInfo, DoctorFinding};
+use backburn::api::types::{AgentInfo, DoctorFinding, LabelsRequest};
+use backburn_experiments::journal::revert_hint;
+use backburn_experiments::labels::parse_labels;
 use backburn_experiments::terminal_text::escape;
 use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AgentsCommand {
@@ -24,6 +27,14 @@ enum AgentsAction {
     Doctor {
         /// Name of the agent
         name: String,
+    },
+    /// Grant labels to an agent, or take them away, and confirm those that stay
+    Label {
+        /// Name of the agent
+        name: String,
+        /// `KEY=VALUE` sets a label, `KEY-` removes it; without any, the present labels are confirmed
+        #[arg(value_name = "KEY=VALUE|KEY-")]
+        changes: Vec<String>,
     },
     /// Revoke an agent: stop and revert its runs, then reject its certificate
     Revoke {
@@ -56,6 +67,21 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, CommandFailure
                 false => print(&format_findings(&findings)),
             }
         }
+        Some(AgentsAction::Label { name, changes }) => {
+            let request = label_changes(changes).map_err(CommandFailure::invalid)?;
+            let path = format!("/api/v1/agents/{name}/labels");
+            let agent: AgentInfo = client.patch(&path, &request)?;
+            match command.json {
+                true => print_json(&agent),
+                false => print_stderr(&format!(
+                    "agent {name} has the labels: {}\n",
+                    match agent.labels.is_empty() {
+                        true => "none".to_owned(),
+                        false => pairs(&agent.labels),
+                    }
+                )),
+            }
+        }
         Some(AgentsAction::Revoke { name, force }) => {
             let agent: AgentInfo =
                 client.delete(&format!("/api/v1/agents/{name}?force={force}"))?;
@@ -68,9 +94,30 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, CommandFailure
     Ok(0)
 }
 
+/// The request that these words ask for.
+fn label_changes(words: &[String]) -> Result<LabelsRequest, String> {
+    let is_set = |word: &&String| word.contains('=') || !word.ends_with('-');
+    let (set, remove): (Vec<&String>, Vec<&String>) = words.iter().partition(is_set);
+    Ok(LabelsRequest {
+        set: parse_labels(set)?,
+        remove: (remove.into_iter())
+            .filter_map(|word| word.strip_suffix('-'))
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| escape(&format!("{name}={value}")).into_owned())
+        .collect();
+    pairs.join(" ")
+}
+
 fn print_agents(agents: &[AgentInfo]) {
     print_table(
-        ["NAME", "STATE", "OWES", "LABELS"],
+        ["NAME", "STATE", "OWES", "LABELS", "FACTS"],
         agents.iter().map(row),
         "no agents have joined",
     );
@@ -86,6 +133,11 @@ fn print_agents(agents: &[AgentInfo]) {
         "{} agents, {connected} of them connected{unresponsive}\n",
         agents.len()
     ));
+    let owing = agents.iter().filter(|agent| !agent.owed.is_empty());
+    let owing: Vec<String> = owing.map(|agent| agent.name.clone()).collect();
+    if !owing.is_empty() {
+        print_stderr(&format!("hint: {}\n", escape(&revert_hint(&owing))));
+    }
 }
 
 fn format_findings(findings: &[DoctorFinding]) -> String {
@@ -110,7 +162,7 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
     out
 }
 
-fn row(agent: &AgentInfo) -> [String; 4] {
+fn row(agent: &AgentInfo) -> [String; 5] {
     let state = match (&agent.revoked, agent.connected, &agent.runs[..]) {
         (Some(_), _, _) => "revoked".to_owned(),
         (None, true, []) => "connected".to_owned(),
@@ -126,10 +178,9 @@ fn row(agent: &AgentInfo) -> [String; 4] {
         0 => String::new(),
         count => count.to_string(),
     };
-    let labels: Vec<String> = agent
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    [agent.name.clone(), state, owed, labels.join(" ")]
+    let labels = match (&agent.labels_by, agent.labels.is_empty()) {
+        (None, false) => format!("{} (not confirmed)", pairs(&agent.labels)),
+        _ => pairs(&agent.labels),
+    };
+    [agent.name.clone(), state, owed, labels, pairs(&agent.facts)]
 }

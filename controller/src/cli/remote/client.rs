@@ -1,11 +1,12 @@
 //! A client of the controller's HTTP API: its address, its token, and its problems as failures of a command.
 
+use super::super::output::shown_path;
 use super::super::{CommandFailure, EXIT_INVALID, runtime};
 use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
 use backburn_experiments::journal::Outcome;
-use backburn_experiments::terminal_text::escaped;
+use backburn_experiments::terminal_text::{escape, escaped};
 use backburn_experiments::token::{ApiToken, InvalidToken};
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -83,8 +84,13 @@ impl ControllerOptions {
             )));
         };
         let text = match &self.token_file {
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| CommandFailure::invalid(format!("{}: {error}", path.display())))?,
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                let why = backburn_experiments::probes::io_error_text(&error);
+                CommandFailure::invalid(format!(
+                    "the token file {}: {why}\nhint: name another with `--token-file FILE` or BACKBURN_TOKEN_FILE; the first token of a controller is in `admin-token` of its data folder, and an admin makes more with `backburn tokens make NAME`",
+                    shown_path(path)
+                ))
+            })?,
             None => std::env::var("BACKBURN_TOKEN").map_err(|_| {
                 CommandFailure::invalid(
                     "no token is given\nhint: use `--token-file FILE` or set BACKBURN_TOKEN; an admin makes a token with `backburn tokens make NAME`",
@@ -109,7 +115,7 @@ impl Client {
     }
 
     /// Sends a POST request with a body and waits for the whole answer.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -118,6 +124,15 @@ impl Client {
     }
 
     /// Sends a PUT request with a body and waits for the whole answer.
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CommandFailure> {
+        runtime()?.block_on(self.request("PATCH", path, Some(to_json(body)?)))
+    }
+
+    /// Sends a DELETE request and waits for the whole answer.
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -149,7 +164,7 @@ impl Client {
     }
 
     /// Sends a request within a runtime and waits for the whole answer. An answer without content is read as `null`.
-    pub(super) async fn request<T: DeserializeOwned>(
+    pub(in crate::cli) async fn request<T: DeserializeOwned>(
         &self,
         method: &str,
         path: &str,
@@ -236,10 +251,39 @@ impl Client {
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> CommandFailure {
+        let why = error.to_string();
         CommandFailure::invalid(format!(
-            "the controller at {}:{} cannot be reached: {error}\nhint: check that it is running, that this is one of its `--name`s, and that it has made the token",
-            self.host, self.port
+            "the controller at {}:{} cannot be reached: {}\nhint: {}",
+            escape(&self.host),
+            self.port,
+            escape(why.split(" (os error").next().unwrap_or(&why)),
+            self.what_to_check(&why)
         ))
+    }
+
+    /// What to check when a connection fails for this reason. Errors of TLS and of look-ups have no kind, only a text.
+    fn what_to_check(&self, why: &str) -> String {
+        let port = self.port;
+        let has = |part: &str| why.contains(part);
+        if has("Connection refused") {
+            format!(
+                "nothing listens there: check that `backburn controller` is running, and that it listens on port {port} of an address that is reached from here (`--listen`)"
+            )
+        } else if has("lookup address") {
+            "this name has no address here: check its spelling, or give the address itself".into()
+        } else if has("NotValidForName") || has("not valid for name") {
+            "this is not one of the controller's `--name`s: use one of those, or start it with this one too".into()
+        } else if has("certificate") {
+            "the token is of another controller, or something between here and there has a certificate of its own: check the address and the token".into()
+        } else if has("corrupt message") {
+            format!("what listens on port {port} does not speak TLS: check the port")
+        } else if has("it does not answer") || has("timed out") || has("unreachable") {
+            format!(
+                "check the address, and that no firewall keeps this host from port {port} of that one"
+            )
+        } else {
+            "check that it is running, that this is one of its `--name`s, and that it has made the token".into()
+        }
     }
 }
 
@@ -277,6 +321,9 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
         if let Some(hint) = &problem.hint {
             message.push_str(&format!("\n    hint: {hint}"));
         }
+    }
+    if let Some(run) = &problem.run {
+        message.push_str(&format!("\nrun {run} is recorded as not started"));
     }
     if let Some(hint) = &problem.hint {
         message.push_str(&format!("\nhint: {hint}"));

@@ -6,6 +6,7 @@ use super::super::table::print_table;
 use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
+use backburn::store::take_secrets;
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use imara_diff::{Algorithm, Diff, InternedInput};
@@ -124,16 +125,27 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure
                     .get(&at)
                     .map(|stored: ExperimentInfo| stored.document);
                 let before = stored.unwrap_or_default();
-                return Ok(match before == document {
-                    true => format!("{name}: unchanged\n"),
-                    false => format!("{name}: would change\n{}", diff(&before, &document)),
+                // Nobody is shown what the controller stores of a secret, so there is nothing to compare it with.
+                let secrets = take_secrets(&mut document);
+                return Ok(match (before == document, secrets.is_empty()) {
+                    (true, true) => format!("{name}: unchanged\n"),
+                    (true, false) => {
+                        format!("{name}: unchanged, as far as secrets are not compared\n")
+                    }
+                    (false, _) => {
+                        format!("{name}: would change\n{}", diff(&before, &document))
+                    }
                 });
             }
             let applied: ApplyResult = client.put(&at, &document)?;
             let version = applied.version;
+            take_secrets(&mut document);
             Ok(match (applied.changed, &applied.before) {
                 (false, _) => format!("{name}: version {version}, unchanged\n"),
                 (true, None) => format!("{name}: version {version}, new\n"),
+                (true, Some(before)) if *before == document => {
+                    format!("{name}: version {version}, which differs in secrets only\n")
+                }
                 (true, Some(before)) => {
                     format!("{name}: version {version}\n{}", diff(before, &document))
                 }

@@ -4,7 +4,7 @@ use super::super::table::print_table;
 use super::super::{CommandFailure, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
-use backburn_experiments::journal::Outcome;
+use backburn_experiments::journal::{Outcome, revert_hint};
 use backburn_experiments::terminal_text::escape;
 use clap::Args;
 
@@ -64,6 +64,14 @@ fn print_result(result: &HaltResult) {
             "error: not all faults of run {} are known to be over\n",
             escape(run)
         ));
+    }
+    let owing = result
+        .agents
+        .iter()
+        .filter(|agent| !agent.owed.is_empty() || agent.guardian.iter().any(|ended| !ended.clean));
+    let owing: Vec<String> = owing.map(|agent| agent.agent.clone()).collect();
+    if !owing.is_empty() {
+        print_stderr(&format!("hint: {}\n", escape(&revert_hint(&owing))));
     }
     if !result.remembered {
         print_stderr("error: the halt could not be stored: a restart of the controller ends it\n");

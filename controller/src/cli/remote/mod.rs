@@ -1,12 +1,16 @@
 //! Commands that are sent to a controller over its HTTP API: one file for each kind of resource.
 
 pub(super) mod agents;
+pub(super) mod approvals;
+pub(super) mod audit;
 mod client;
 mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
+mod run_view;
 pub(super) mod runs;
+pub(super) mod status;
 pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;

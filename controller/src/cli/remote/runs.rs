@@ -1,21 +1,22 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::progress::{OutputStyle, ProgressThread};
-use super::super::report;
+use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
-use super::client::{Client, to_json};
+use super::super::{default_state, history, report};
+use super::client::{Client, path_segment, to_json};
 use super::follow::follow;
+use super::run_view;
 use super::{ControllerOptions, RemoteExperiment};
 use backburn::api::types::{
-    ApprovalInfo, ApprovedRun, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
+    ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
-use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What to run on a fleet, and how.
 pub(in crate::cli) struct RemoteRunOptions {
@@ -44,24 +45,32 @@ pub(in crate::cli) fn run(
         options
             .experiment
             .run(&client, options.seed, options.variables)?;
-    if let Some(ApprovalInfo { id, rule, .. }) = &started.approval {
-        print_stderr(&format!(
-            "the run waits for an approval, which the controller's rule `{rule}` requires\nhint: another person approves it with `backburn approve {id}`; then `backburn runs {id} --follow` shows it\n"
-        ));
-        match options.json {
-            true => print_json_line(&started),
-            false => print(&format!("{id}\n")),
+    if let Some(waiting) = &started.approval {
+        if !options.wait {
+            print_stderr(&waiting_message(waiting));
+            match options.json {
+                true => print_json_line(&started),
+                false => print(&format!("{}\n", waiting.id)),
+            }
+            return Ok((WAITING_FOR_APPROVAL, None));
         }
-        return Ok((WAITING_FOR_APPROVAL, None));
+        print_stderr(&format!(
+            "{}waiting for approval; Ctrl-C withdraws the run\n",
+            waiting_message(waiting)
+        ));
     }
-    let run = started.run.unwrap_or_default();
+    let approval = started.approval.map(|waiting| waiting.id);
+    let is_waiting = approval.is_some();
+    let run = started.run.or(approval).unwrap_or_default();
     if !options.wait {
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    print_stderr(&format!(
-        "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
-    ));
+    if !is_waiting {
+        print_stderr(&format!(
+            "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
+        ));
+    }
     let followed = watch(&client, &run, options.json, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
@@ -69,7 +78,16 @@ pub(in crate::cli) fn run(
     })
 }
 
-/// What Ctrl-C does while a run is followed.
+/// Says that a run waits for approval, and who can do what about it.
+fn waiting_message(waiting: &ApprovalInfo) -> String {
+    let (id, rule) = (&waiting.id, &waiting.rule);
+    format!(
+        "run {id} waits for an approval, which the controller's rule `{rule}` requires, until {}\nhint: another person looks at its plan with `backburn approvals {id}`, and approves it with `backburn approve {id}`; `backburn runs {id} --follow` follows it\n",
+        waiting.expires
+    )
+}
+
+/// What Ctrl-C, SIGTERM and SIGHUP do while a run is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnInterrupt {
     /// It stops the run, which the same command has started.
@@ -92,11 +110,13 @@ fn watch(
         true => OutputStyle::Json,
         false => OutputStyle::for_people(),
     };
-    let progress = ProgressThread::start(style, BTreeMap::<String, HumanDuration>::new());
+    let progress = ProgressThread::start(style);
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
     let mut fold = Run::default();
     let followed = runtime()?.block_on(async {
+        let mut signals = RunSignals::listen()
+            .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let followed = follow(client, run, |entry| {
             // The events of another version's controller may not fold here; its own verdict counts.
             fold.apply(&entry).ok();
@@ -106,18 +126,17 @@ fn watch(
         loop {
             tokio::select! {
                 closed = followed.as_mut() => return closed.map(Some),
-                signal = tokio::signal::ctrl_c() => {
-                    if on_interrupt == OnInterrupt::Detach {
-                        return Ok(None);
-                    }
-                    if signal.is_ok() {
-                        warn("SIGINT: stopping the run; its faults are reverted first".into());
+                signal = signals.next() => match signal {
+                    RunSignal::Ignored(name) => warn(signals::ignored(name)),
+                    RunSignal::End(_) if on_interrupt == OnInterrupt::Detach => return Ok(None),
+                    RunSignal::End(name) => {
+                        warn(format!("{name}: stopping the run; its faults are reverted first"));
                         let path = format!("/api/v1/runs/{run}/stop");
-                        let request = StopRequest { why: Some("SIGINT received".into()) };
+                        let request = StopRequest { why: Some(format!("{name} received")) };
                         let _result: StopResult =
                             client.request("POST", &path, Some(to_json(&request)?)).await?;
                     }
-                }
+                },
             }
         }
     });
@@ -166,7 +185,7 @@ pub(in crate::cli) fn plan(
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunsCommand {
-    /// Show only this run, with its verdict
+    /// Show this run, with its verdict; on this host, the beginning of an id is enough
     #[arg(value_name = "RUN")]
     run: Option<String>,
     /// List only runs of this stored experiment
@@ -184,12 +203,60 @@ pub(in crate::cli) struct RunsCommand {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// List the runs of this host even if a controller is given
+    #[arg(long)]
+    local: bool,
+    /// Directory of the journals of this host [default: /var/lib/backburn for root, else ~/.local/state/backburn]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BACKBURN_STATE",
+        help_heading = "Host"
+    )]
+    state: Option<PathBuf>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
 
+/// What the list of this host's runs needs of the command.
+impl RunsCommand {
+    pub(in crate::cli) fn run(&self) -> Option<&str> {
+        self.run.as_deref()
+    }
+
+    pub(in crate::cli) fn outcome(&self) -> Option<&str> {
+        self.outcome.as_deref()
+    }
+
+    pub(in crate::cli) fn count(&self) -> usize {
+        self.count.into()
+    }
+
+    pub(in crate::cli) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The directory that has the journals of this host.
+    pub(in crate::cli) fn host_state(&self) -> Result<PathBuf, CommandFailure> {
+        self.state.clone().map_or_else(default_state, Ok)
+    }
+
+    /// A flag that was given and that only a controller understands.
+    pub(in crate::cli) fn fleet_flag(&self) -> Option<&'static str> {
+        let flags = [
+            (self.experiment.is_some(), "--experiment"),
+            (self.follow, "--follow"),
+        ];
+        let given = flags.into_iter().find(|(is_given, _)| *is_given);
+        given.map(|(_, flag)| flag)
+    }
+}
+
 /// Runs `backburn runs`.
 pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> {
+    if command.local || !command.controller.is_given() {
+        return history::runs(command);
+    }
     let client = command.controller.client()?;
     if let Some(run) = &command.run {
         if command.follow {
@@ -197,8 +264,11 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
-        let run: RunInfo = client.get(&format!("/api/v1/runs/{run}"))?;
-        print_json(&run);
+        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", path_segment(run)))?;
+        match command.json {
+            true => print_json(&run),
+            false => run_view::print_run(&client, run)?,
+        }
         return Ok(0);
     }
     let mut path = format!("/api/v1/runs?limit={}", command.count);
@@ -207,7 +277,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         ("outcome", &command.outcome),
     ] {
         if let Some(value) = value {
-            path.push_str(&format!("&{key}={value}"));
+            path.push_str(&format!("&{key}={}", path_segment(value)));
         }
     }
     let runs: Vec<RunInfo> = client.get(&path)?;
@@ -216,7 +286,10 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         return Ok(0);
     }
     let row = |run: RunInfo| {
-        let outcome = run.outcome.unwrap_or_else(|| "open".into());
+        let outcome = run.outcome.unwrap_or_else(|| match run.state.as_str() {
+            "waiting-for-approval" => "waiting for approval".into(),
+            _ => "open".into(),
+        });
         [
             run.id,
             outcome,
@@ -258,57 +331,5 @@ pub(in crate::cli) fn stop(command: &StopCommand) -> Result<u8, CommandFailure> 
         true => "the run is being stopped; its faults are reverted first\n",
         false => "the run was already over\n",
     });
-    Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApprovalsCommand {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approvals`.
-pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let approvals: Vec<ApprovalInfo> = client.get("/api/v1/approvals")?;
-    if command.json {
-        print_json(&approvals);
-        return Ok(0);
-    }
-    let row = |approval: ApprovalInfo| {
-        [
-            approval.id,
-            approval.experiment,
-            approval.who,
-            approval.rule,
-            approval.at,
-        ]
-    };
-    print_table(
-        ["RUN", "EXPERIMENT", "WHO", "RULE", "REQUESTED"],
-        approvals.into_iter().map(row),
-        "no runs wait for approval",
-    );
-    Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ApproveCommand {
-    /// Id of the run, as `backburn approvals` shows it
-    #[arg(value_name = "ID")]
-    id: String,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn approve`.
-pub(in crate::cli) fn approve(command: &ApproveCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    let path = format!("/api/v1/approvals/{}", command.id);
-    let started: ApprovedRun = runtime()?.block_on(client.request("POST", &path, None))?;
-    print(&format!("{}\n", started.run));
     Ok(0)
 }

@@ -1,13 +1,13 @@
-//! `backburn tokens`, `backburn join-token` and `backburn audit`: who may use the controller, and who did what.
+//! `backburn tokens` and `backburn join-token`: who may use the controller.
 
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use super::client::{Client, path_segment};
 use backburn::api::types::{
-    AuditLogEntry, AuditVerification, JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo,
-    TokenRequest,
+    JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest,
 };
+use backburn_experiments::labels::parse_labels;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
@@ -57,6 +57,9 @@ pub(in crate::cli) struct JoinTokenCommand {
     /// How long the token is valid
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     lasts: String,
+    /// Label that the agent is granted; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -176,44 +179,11 @@ pub(in crate::cli) fn join(command: &JoinTokenCommand) -> Result<u8, CommandFail
     let request = JoinTokenRequest {
         agent: command.agent.clone(),
         lasts: Some(command.lasts.clone()),
+        labels: parse_labels(&command.labels).map_err(CommandFailure::invalid)?,
     };
     let made: JoinTokenInfo = client.post("/api/v1/join-tokens", &request)?;
     print(&format!("{}\n", made.token.unwrap_or_default()));
     Ok(0)
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct AuditCommand {
-    /// Print only entries after this number
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    after: u64,
-    /// Verify the log's chain of hashes instead of printing the log
-    #[arg(long)]
-    verify: bool,
-    #[command(flatten)]
-    controller: ControllerOptions,
-}
-
-/// Runs `backburn audit`.
-pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandFailure> {
-    let client = command.controller.client()?;
-    if command.verify {
-        let verification: AuditVerification = client.get("/api/v1/audit/chain")?;
-        print_json(&verification);
-        return Ok(u8::from(verification.broken.is_some()));
-    }
-    let mut after = command.after;
-    loop {
-        let page: Vec<AuditLogEntry> =
-            client.get(&format!("/api/v1/audit?limit=1000&after={after}"))?;
-        let Some(last) = page.last() else {
-            return Ok(0);
-        };
-        after = last.number;
-        for entry in &page {
-            super::super::print_json_line(entry);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The agents that take part: what each was asked for, whether it is lost, and what it still has to answer.
 
-use crate::agent_connection::ADDRESS_LABEL;
 use crate::runner::events::JoiningAgent;
 use backburn_experiments::journal::Run;
+use backburn_experiments::labels::ADDRESS;
 use backburn_experiments::wire::InjectionId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Agents {
             has_process: joining.has_process,
             asked,
             was_told_to_revert: false,
-            address: joining.hello.labels.get(ADDRESS_LABEL).cloned(),
+            address: joining.hello.labels.get(ADDRESS).cloned(),
             is_unresponsive: false,
             lost: None,
             leaves: false,

@@ -55,6 +55,13 @@ impl Injections {
         Some(planned)
     }
 
+    /// The planned injection of this id, with its place in the plan. Its number ends its id, and counts from 1.
+    pub(super) fn planned_of(&self, injection: &str) -> Option<(usize, &PlannedInjection)> {
+        let number: usize = injection.rsplit('-').next()?.parse().ok()?;
+        let index = number.checked_sub(1)?;
+        Some((index, self.planned.get(index)?))
+    }
+
     /// Whether every plan was answered.
     pub(super) fn are_planned(&self) -> bool {
         self.unanswered == 0

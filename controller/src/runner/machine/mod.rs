@@ -18,6 +18,7 @@ mod stages;
 pub(super) use activities::activities_of;
 pub(super) use sampling::sampled_probes;
 
+use super::approval::{PlanFingerprint, RunApproval};
 use super::events::{ActivityResult, RunnerCommand, RunnerEvent, Sample, StepTime};
 use super::selection::has_fault;
 use activities::{Activities, RunningActivity};
@@ -59,6 +60,8 @@ pub(super) struct RunParameters {
     pub(super) frequency: Duration,
     /// The SHA-256 of the document's text, in hexadecimal, where no name and version identify it.
     pub(super) sha256: Option<String>,
+    /// The approval that the run was started with, where one is required.
+    pub(super) approval: Option<RunApproval>,
     /// Whether the agents are a fleet's, which have to be selected, and stay when the run is over.
     pub(super) is_fleet: bool,
 }
@@ -70,6 +73,8 @@ pub(super) struct Machine {
     now: StepTime,
     stage: RunStage,
     log: EventLog,
+    /// What the run would do, where it needs an approval.
+    fingerprint: PlanFingerprint,
     illegal: Option<IllegalEvent>,
     /// What the current step has come to so far.
     commands: Vec<RunnerCommand>,
@@ -93,6 +98,7 @@ impl Machine {
             },
             stage: RunStage::Created,
             log: EventLog::new(experiment.redactor.clone()),
+            fingerprint: PlanFingerprint::default(),
             illegal: None,
             commands: Vec::new(),
             sampling: Sampling::new(&experiment, parameters.frequency),
@@ -397,6 +403,8 @@ impl Machine {
                 activity: name.clone().unwrap_or_default(),
                 fault: request.fault.clone(),
                 agent: agent.clone(),
+                duration: request.duration,
+                one_shot: request.duration.is_none(),
             });
             if !is_legal {
                 return;

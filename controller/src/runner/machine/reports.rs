@@ -51,6 +51,10 @@ impl Machine {
         if self.state_on(agent, injection) != Some(&InjectionState::Requested) {
             return;
         }
+        // An agent picks its victims again when it injects.
+        let is_approved = self.parameters.approval.is_none()
+            || (self.injections.planned_of(injection))
+                .is_some_and(|(index, planned)| self.fingerprint.agrees(index, planned, &plan));
         self.record_buffered(Event::Injected {
             injection: injection.clone(),
             plan,
@@ -60,6 +64,11 @@ impl Machine {
             .and_then(|end| end.checked_add(END_TIMEOUT));
         if let Some(end) = end {
             (self.injections).add_deadline(end, InjectionDeadline::End(injection.clone()));
+        }
+        if !is_approved {
+            let reason =
+                format!("injection `{injection}` hit other victims than those that were approved");
+            self.abort(AbortBy::Operator, "approval", reason);
         }
     }
 

@@ -8,10 +8,11 @@ use crate::runner::events::{JoiningAgent, RunnerCommand};
 use crate::runner::selection::{Selection, needs_agent, select};
 use backburn_experiments::check::{AbortCondition, EffectiveAbortRule};
 use backburn_experiments::document::RollbackStrategy;
-use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase};
+use backburn_experiments::journal::{AbortBy, Event, Judgement, Phase, revert_hint};
 use backburn_experiments::select::Picked;
 use backburn_experiments::wire::{Command, PlanView, Refusal, WatchRule};
 use backburn_experiments::{HumanDuration, Problem};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often the hypothesis is sampled, at the least, until it holds again.
@@ -131,6 +132,7 @@ impl Machine {
             hypothesis_timing: experiment.hypothesis_timing,
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
+            approved_by: (self.parameters.approval.as_ref()).map(|approval| approval.by.clone()),
         };
         self.record(started);
         self.stage = RunStage::CheckingPrograms;
@@ -268,14 +270,18 @@ impl Machine {
             }
             Err(refusal) => self.not_started(&refusal.rule, refusal.what, refusal.hint),
         }
-        let owed = self.log.run.owed.iter();
+        let run = &self.log.run;
+        let agents: BTreeSet<&String> = run.owed_by.values().collect();
+        let agents: Vec<String> = agents.into_iter().cloned().collect();
+        let owed = run.owed.iter();
         let owed = owed.map(|owed| format!("{} ({})", owed.injection, owed.fault));
         let owed = owed.collect::<Vec<_>>().join(", ");
         if !owed.is_empty() {
+            let whose = agents.join("`, `");
             self.not_started(
                 "ledger",
-                format!("this host still owes what an earlier run could not revert: {owed}"),
-                Some("`backburn revert --all` tries again and says what is left".into()),
+                format!("`{whose}` still owes what an earlier run could not revert: {owed}"),
+                Some(revert_hint(&agents)),
             );
         }
         if self.is_over() {
@@ -326,6 +332,9 @@ impl Machine {
         let (activity, agent) = (planned.activity_name.clone(), planned.agent.clone());
         let refusal = match outcome {
             Ok(plan) => {
+                if self.parameters.approval.is_some() {
+                    self.fingerprint.add(index, planned, &plan);
+                }
                 self.record_buffered(Event::Planned {
                     activity,
                     agent,
@@ -350,6 +359,7 @@ impl Machine {
 
     /// The hypothesis before anything is done: all of it must hold.
     fn enter_gate(&mut self) {
+        self.check_approval();
         if self.is_over() {
             return self.enter_release();
         }
@@ -360,6 +370,19 @@ impl Machine {
         self.sampling
             .start_hypothesis(self.now.elapsed, Duration::ZERO);
         self.stage = RunStage::Gate;
+    }
+
+    /// Nothing but what was approved is done.
+    fn check_approval(&mut self) {
+        let approved = (self.parameters.approval.as_ref()).map(|approval| &approval.fingerprint);
+        if !self.is_over() && approved.is_some_and(|approved| *approved != self.fingerprint.hash())
+        {
+            self.not_started(
+                "approval",
+                "the run would not do what was approved: its agents or their victims have changed since",
+                Some("run the experiment again, and have its new plan approved".into()),
+            );
+        }
     }
 
     fn judge_gate(&mut self) {

@@ -4,6 +4,7 @@
 use super::agents::{SimulatedAgent, ended};
 use super::experiments::experiment;
 use super::random::Random;
+use crate::agent_connection::Inventory;
 use crate::runner::events::{
     ActivityResult, AgentReport, JoiningAgent, RunnerCommand, RunnerEvent, Sample, StepTime,
 };
@@ -105,6 +106,7 @@ impl World {
             seed,
             frequency: random.millis(10, 2_000),
             sha256: None,
+            approval: None,
             is_fleet,
         };
         let count = if is_fleet { 1 + random.below(5) } else { 1 };
@@ -304,9 +306,7 @@ impl World {
                 RunnerCommand::Discover => {
                     let found = match self.random.chance(2) {
                         true => Err(Refusal::new("no-match", "no agent is connected")),
-                        false => Ok((self.agents.keys())
-                            .map(|name| (name.clone(), [("role".into(), "web".into())].into()))
-                            .collect()),
+                        false => Ok(self.inventory()),
                     };
                     let after = self.random.millis(0, 2_000);
                     self.event_in(after, RunnerEvent::Discovered(found));
@@ -383,6 +383,16 @@ impl World {
             self.recorded.push(entry);
         }
         !fails
+    }
+
+    fn inventory(&self) -> Inventory {
+        let labelled = |name: &String| (name.clone(), [("role".into(), "web".into())].into());
+        let agents: Vec<_> = self.agents.keys().map(labelled).collect();
+        Inventory {
+            selectable: agents.clone(),
+            granted: agents,
+            ..Inventory::default()
+        }
     }
 
     fn reserve(&mut self, names: &BTreeSet<String>) -> RunnerEvent {

@@ -8,6 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::records::{
     ApiTokenRecord, EnrolledAgent, Hash, JoinTokenRecord, Role, TokenOrigin,
 };
+use backburn_experiments::labels::{ADDRESS, Labels, is_fact};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -32,23 +33,31 @@ fn inserted_or(inserted: usize, what: &str, name: &str) -> Result<(), StoreError
 }
 
 pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Result<(), StoreError> {
-    let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked) \
-        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked, labels_by) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let parameters = params![
         agent.name,
         json(&agent.serials)?,
         json(&agent.labels)?,
         agent.enrolled.to_string(),
         agent.revoked.map(|at| at.to_string()),
+        agent.labels_by,
     ];
     change(connection, statement, parameters).map(|_| ())
 }
 
 fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
+    let labels_by: Option<String> = row.get("labels_by")?;
+    let mut labels: Labels = from_json(row, "labels")?;
+    if labels_by.is_none() {
+        // Facts and the address of the day on which it joined. Its link tells what they are today.
+        labels.retain(|name, _| !is_fact(name) && name != ADDRESS);
+    }
     Ok(EnrolledAgent {
         name: row.get("name")?,
         serials: from_json(row, "serials")?,
-        labels: from_json(row, "labels")?,
+        labels,
+        labels_by,
         enrolled: parsed(row, "enrolled")?,
         revoked: parsed_or_none(row, "revoked")?,
     })
@@ -85,14 +94,15 @@ pub(super) fn put_join_token(
     connection: &Connection,
     token: &JoinTokenRecord,
 ) -> Result<(), StoreError> {
-    let statement = "INSERT INTO join_tokens (id, hash, who, expires, agent) \
-        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+    let statement = "INSERT INTO join_tokens (id, hash, who, expires, agent, labels) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
     let parameters = params![
         token.id,
         token.hash.to_string(),
         token.who,
         token.expires.to_string(),
         token.agent,
+        json(&token.labels)?,
     ];
     inserted_or(
         change(connection, statement, parameters)?,
@@ -108,6 +118,7 @@ fn read_join_token(row: &Row<'_>) -> rusqlite::Result<JoinTokenRecord> {
         who: row.get("who")?,
         expires: parsed(row, "expires")?,
         agent: row.get("agent")?,
+        labels: from_json_or_default(row, "labels")?,
     })
 }
 
@@ -250,5 +261,32 @@ fn keep_an_admin(
         ))
         .hint("make another one first: `backburn tokens make NAME --role admin`")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agent_of_a_store_before_labels_were_granted_keeps_what_it_said_without_facts() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(include_str!("1.sql")).unwrap();
+        let old = r#"INSERT INTO agents VALUES ('a', '["01"]',
+            '{"role": "db", "host": "db-1", "kernel": "6.1", "address": "10.0.0.0/8"}', '2026-01-01T00:00:00Z', NULL)"#;
+        connection.execute_batch(old).unwrap();
+        connection
+            .execute_batch("INSERT INTO join_tokens VALUES ('t', printf('%064d', 1), 'ada', '2026-01-01T00:00:00Z', NULL)")
+            .unwrap();
+        connection.execute_batch(include_str!("3.sql")).unwrap();
+        let mut kept = agent(&connection, "a").unwrap();
+        assert_eq!(kept.labels, [("role".to_owned(), "db".to_owned())].into());
+        assert_eq!(kept.labels_by, None, "nobody has granted them");
+        assert!(join_tokens(&connection).unwrap()[0].labels.is_empty());
+        // Once an admin has granted labels, a fact's name is a label as any other.
+        kept.labels.insert("host".into(), "db-1".into());
+        kept.labels_by = Some("ada".into());
+        put_agent(&connection, &kept).unwrap();
+        assert_eq!(agent(&connection, "a").unwrap(), kept);
     }
 }

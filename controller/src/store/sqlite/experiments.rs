@@ -1,10 +1,12 @@
 //! Experiments. Each change makes a new version, and so does a removal.
 
-use super::codec::{all, change, from_json, one, parsed};
+use super::codec::{all, change, from_json, json, one, parsed};
 use crate::store::error::StoreError;
 use crate::store::records::{ExperimentRecord, ExperimentVersionRecord, PutResult};
+use crate::store::stored_secrets::{StoredSecrets, put_secrets_back, take_secrets};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
+use serde_json::Value;
 
 fn latest(
     connection: &Connection,
@@ -34,12 +36,14 @@ fn insert(
 pub(super) fn put(
     connection: &Connection,
     name: &str,
-    document: &str,
+    (document, secrets): (&str, &StoredSecrets),
     who: &str,
     at: Timestamp,
 ) -> Result<PutResult, StoreError> {
     let version = match latest(connection, name)? {
-        Some((version, Some(stored))) if stored == document => {
+        Some((version, Some(stored)))
+            if stored == document && secrets_of(connection, name, version)? == *secrets =>
+        {
             let changed = false;
             return Ok(PutResult { version, changed });
         }
@@ -47,6 +51,7 @@ pub(super) fn put(
         None => 1,
     };
     insert(connection, name, version, Some(document), who, at)?;
+    insert_secrets(connection, name, version, secrets)?;
     let changed = true;
     Ok(PutResult { version, changed })
 }
@@ -74,6 +79,75 @@ pub(super) fn get(
         )),
         None => unknown(name),
     })
+}
+
+/// An experiment with its secrets in their places.
+pub(super) fn with_secrets(
+    connection: &Connection,
+    name: &str,
+    version: Option<u64>,
+) -> Result<ExperimentRecord, StoreError> {
+    let mut found = get(connection, name, version)?;
+    let secrets = secrets_of(connection, name, found.version)?;
+    put_secrets_back(&mut found.document, &secrets);
+    Ok(found)
+}
+
+fn secrets_of(
+    connection: &Connection,
+    name: &str,
+    version: u64,
+) -> Result<StoredSecrets, StoreError> {
+    let query = "SELECT secrets FROM experiment_secrets WHERE name = ?1 AND version = ?2";
+    let found = one(connection, query, params![name, version], |row| {
+        from_json(row, "secrets")
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+fn insert_secrets(
+    connection: &Connection,
+    name: &str,
+    version: u64,
+    secrets: &StoredSecrets,
+) -> Result<(), StoreError> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let statement = "INSERT INTO experiment_secrets (name, version, secrets) VALUES (?1, ?2, ?3)";
+    change(
+        connection,
+        statement,
+        params![name, version, json(secrets)?],
+    )
+    .map(|_| ())
+}
+
+/// Takes the secrets out of all documents that still have them: those of a store or an export of an earlier version. Returns whether there
+/// were any.
+pub(super) fn separate_secrets(connection: &Connection) -> Result<bool, StoreError> {
+    let query = "SELECT name, version, document FROM experiments WHERE document IS NOT NULL";
+    let stored = all(connection, query, [], |row| {
+        let name: String = row.get("name")?;
+        let version: u64 = row.get("version")?;
+        Ok((name, version, from_json::<Value>(row, "document")?))
+    })?;
+    let mut is_found = false;
+    for (name, version, mut document) in stored {
+        let secrets = take_secrets(&mut document);
+        if secrets.is_empty() {
+            continue;
+        }
+        is_found = true;
+        let statement = "UPDATE experiments SET document = ?3 WHERE name = ?1 AND version = ?2";
+        change(
+            connection,
+            statement,
+            params![name, version, json(&document)?],
+        )?;
+        insert_secrets(connection, &name, version, &secrets)?;
+    }
+    Ok(is_found)
 }
 
 fn unknown(name: &str) -> StoreError {

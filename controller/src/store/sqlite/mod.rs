@@ -1,5 +1,6 @@
 //! A store in SQLite on a local disk: one thread writes, and any number of threads read.
 
+mod approvals;
 mod audit;
 mod codec;
 mod credentials;
@@ -14,10 +15,11 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification, EnrolledAgent,
-    ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun, NumberedEvent,
-    PutResult, RunEnd, RunFilter, RunRecord,
+    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
+    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
+    NumberedEvent, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
+use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use open::StoreFolder;
@@ -57,6 +59,20 @@ impl SqliteStore {
     /// As [`open`](SqliteStore::open). [`StoreErrorKind::NotThere`]: there is no store.
     pub fn open_shared(path: &Path) -> Result<Self, StoreError> {
         Self::open_folder(StoreFolder::share(path)?, path)
+    }
+
+    /// Verifies the audit log of the store in this folder, which nobody or a controller may be using, and writes nothing.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no store. And errors of the disk.
+    pub fn verify_audit_of(
+        path: &Path,
+        known: Option<&AuditHead>,
+    ) -> Result<ChainVerification, StoreError> {
+        let connection = open::read_only(path)?;
+        audit::verify(&connection, known).map_err(|error| {
+            error.while_doing(&format!("verify the audit log in {}", path.display()))
+        })
     }
 
     fn open_folder(folder: StoreFolder, path: &Path) -> Result<Self, StoreError> {
@@ -125,15 +141,27 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<PutResult, StoreError> {
         let (name, who) = (name.to_owned(), who.to_owned());
-        let document = codec::json(document)?;
+        let mut document = document.clone();
+        let secrets = take_secrets(&mut document);
+        let document = codec::json(&document)?;
         self.write("put an experiment", move |connection| {
-            experiments::put(connection, &name, &document, &who, at)
+            experiments::put(connection, &name, (&document, &secrets), &who, at)
         })
     }
 
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
+        })
+    }
+
+    fn experiment_with_secrets(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<ExperimentRecord, StoreError> {
+        self.read("read an experiment", |connection| {
+            experiments::with_secrets(connection, name, version)
         })
     }
 
@@ -163,6 +191,37 @@ impl Store for SqliteStore {
     fn open_run(&self, run: &NewRun) -> Result<(), StoreError> {
         let run = run.clone();
         self.write("open a run", move |connection| runs::open(connection, &run))
+    }
+
+    fn open_waiting_run(&self, run: &NewRun, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let (run, approval) = (run.clone(), approval.clone());
+        self.write("open a run that waits for approval", move |connection| {
+            runs::open(connection, &run)?;
+            approvals::put(connection, &approval)
+        })
+    }
+
+    fn waiting_runs(&self) -> Result<Vec<WaitingRun>, StoreError> {
+        self.read("list the runs that wait for approval", approvals::list)
+    }
+
+    fn replace_approval(&self, approval: &ApprovalRecord) -> Result<(), StoreError> {
+        let approval = approval.clone();
+        self.write("replace the plan of a waiting run", move |connection| {
+            approvals::replace(connection, &approval)
+        })
+    }
+
+    fn take_waiting_run(
+        &self,
+        run: &str,
+        fingerprint: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Option<WaitingRun>, StoreError> {
+        let (run, fingerprint) = (run.to_owned(), fingerprint.map(str::to_owned));
+        self.write("end a run's wait for approval", move |connection| {
+            approvals::take(connection, &run, fingerprint.as_deref(), at)
+        })
     }
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
@@ -349,7 +408,13 @@ impl Store for SqliteStore {
 
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError> {
         self.read("export the store", |connection| {
-            transfer::export(connection, to)
+            transfer::export(connection, to, false)
+        })
+    }
+
+    fn export_with_secrets(&self, to: &mut dyn Write) -> Result<(), StoreError> {
+        self.read("export the store", |connection| {
+            transfer::export(connection, to, true)
         })
     }
 

@@ -63,12 +63,7 @@ impl StoreFolder {
 
     /// Opens a folder that has a store, and locks it unless a running controller has.
     pub(super) fn share(folder: &Path) -> Result<Self, StoreError> {
-        let file = folder.join("store.db");
-        if !file.is_file() {
-            let what = format!("there is no store in {}", folder.display());
-            return Err(StoreError::not_found(what)
-                .hint("give the folder of the controller's data with `--data`"));
-        }
+        let file = existing(folder)?;
         match StoreFolder::lock(folder) {
             Err(error) if error.kind == StoreErrorKind::Locked => {
                 Ok(StoreFolder { file, lock: None })
@@ -109,15 +104,38 @@ impl StoreFolder {
     }
 
     fn connect(&self, credentials: OpenFlags) -> Result<Connection, StoreError> {
-        let connection =
-            Connection::open_with_flags(&self.file, credentials | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A prepared file must not run anything, and a damaged page is to be noticed when it is read.
-        connection.pragma_update(None, "trusted_schema", false)?;
-        connection.pragma_update(None, "cell_size_check", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        Ok(connection)
+        connect(&self.file, credentials)
     }
+}
+
+fn connect(file: &Path, credentials: OpenFlags) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(file, credentials | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // A prepared file must not run anything, and a damaged page is to be noticed when it is read.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// The database in a folder that has a store.
+fn existing(folder: &Path) -> Result<PathBuf, StoreError> {
+    let file = folder.join("store.db");
+    match file.is_file() {
+        true => Ok(file),
+        false => Err(
+            StoreError::not_found(format!("there is no store in {}", folder.display()))
+                .hint("give the folder of the controller's data with `--data`"),
+        ),
+    }
+}
+
+/// Opens a connection that reads the store in this folder, whoever uses it.
+pub(super) fn read_only(folder: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(&existing(folder)?, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
 }
 
 /// Creates a folder that only its owner may enter, and syncs its parent so that it survives a crash of the host.

@@ -117,13 +117,14 @@ pub(super) fn close(
         "UPDATE runs SET ended = ?2, outcome = ?3, verdict = ?4 WHERE id = ?1 AND ended IS NULL";
     let parameters = params![run, end.ended.to_string(), word(&end.outcome)?, verdict];
     match change(connection, statement, parameters)? {
-        0 => Err(not_open(connection, run)),
-        _ => Ok(()),
-    }
+        0 => return Err(not_open(connection, run)),
+        _ => change(connection, "DELETE FROM approvals WHERE run = ?1", [run])?,
+    };
+    Ok(())
 }
 
 const COLUMNS: &str = "SELECT *, COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
-    AS events FROM runs";
+    AS events, EXISTS (SELECT 1 FROM approvals WHERE run = runs.id) AS waiting FROM runs";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
     let experiment = match row.get::<_, Option<String>>("experiment")? {
@@ -154,7 +155,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
         started: parsed(row, "started")?,
     };
     let events = row.get("events")?;
-    Ok(RunRecord { new, end, events })
+    Ok(RunRecord {
+        new,
+        end,
+        events,
+        waiting: row.get("waiting")?,
+    })
 }
 
 pub(super) fn get(connection: &Connection, run: &str) -> Result<RunRecord, StoreError> {
@@ -195,7 +201,9 @@ pub(super) fn list(
 }
 
 pub(super) fn open_ones(connection: &Connection) -> Result<Vec<RunRecord>, StoreError> {
-    let query = format!("{COLUMNS} WHERE ended IS NULL ORDER BY number");
+    let query = format!(
+        "{COLUMNS} WHERE ended IS NULL AND id NOT IN (SELECT run FROM approvals) ORDER BY number"
+    );
     all(connection, &query, [], read)
 }
 

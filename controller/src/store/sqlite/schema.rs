@@ -1,17 +1,41 @@
 //! The schema, as a list of migrations. A store of an earlier version is migrated when it is opened.
 
+use super::experiments;
 use crate::store::error::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 
 /// The migrations: each makes a version from the one before. A migration that was released is never changed.
-const STEPS: &[&str] = &[include_str!("1.sql"), include_str!("2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("1.sql"),
+    include_str!("2.sql"),
+    include_str!("3.sql"),
+    concat!(
+        include_str!("4.sql"),
+        include_str!("approvals_of_version_1.sql")
+    ),
+    include_str!("5.sql"),
+];
+
+/// The version whose step separates secrets from documents.
+const SECRETS_APART: usize = 5;
 
 /// Marks the file as a store of Backburn: `BkBn`.
 const APPLICATION: i64 = 0x426b_426e;
 
 /// Migrates a store to the latest version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    step_by_step(connection, STEPS)
+    let mut is_to_be_wiped = false;
+    run_steps(connection, STEPS, |version, transaction| {
+        if version == SECRETS_APART {
+            is_to_be_wiped = experiments::separate_secrets(transaction)?;
+        }
+        Ok(())
+    })?;
+    if is_to_be_wiped {
+        // What was taken out of a page is still in the file until the file is written anew.
+        connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
+    }
+    Ok(())
 }
 
 /// Refuses a store of another version, which a running controller uses: nobody may migrate it meanwhile.
@@ -30,7 +54,12 @@ pub(super) fn require_newest(connection: &Connection) -> Result<(), StoreError> 
     }
 }
 
-fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
+/// Runs the steps that the store does not have yet, each in a transaction of its own. `finish` is called with each version in its transaction.
+fn run_steps(
+    connection: &mut Connection,
+    steps: &[&str],
+    mut finish: impl FnMut(usize, &Connection) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) = (pragma("user_version")?, pragma("application_id")?);
     let tables: i64 =
@@ -58,6 +87,7 @@ fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), Store
     for (index, step) in steps.iter().enumerate().skip(found) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
+        finish(index + 1, &transaction)?;
         transaction.pragma_update(None, "user_version", index + 1)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.commit()?;
@@ -73,6 +103,10 @@ mod tests {
         "CREATE TABLE a (x)",
         "ALTER TABLE a ADD COLUMN y; INSERT INTO a VALUES (1, 2)",
     ];
+
+    fn step_by_step(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
+        run_steps(connection, steps, |_, _| Ok(()))
+    }
 
     fn version(connection: &Connection) -> i64 {
         connection

@@ -1,9 +1,11 @@
 //! Export and import, by one list of the tables. JSON is exported and imported as the text that is stored, so that the
 //! export of an import has the same bytes.
 
+use super::experiments;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
 use crate::store::records::{Hash, Role, TokenOrigin, Trigger};
+use crate::store::stored_secrets::StoredSecrets;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
@@ -17,6 +19,10 @@ use std::io::{BufRead, Write};
 const HEADER: &str = "backburn-export";
 /// The kind of the last line.
 const END: &str = "end";
+/// The kind of the secrets of an experiment, which an export has only where they are asked for.
+const SECRETS: &str = "experiment-secrets";
+/// Moves the pending approvals that an export of version 1 has in a setting to their table.
+const APPROVALS_OF_VERSION_1: &str = include_str!("approvals_of_version_1.sql");
 /// The most problems that are reported.
 const MAX_PROBLEMS: usize = 100;
 
@@ -65,6 +71,16 @@ const TABLES: &[ExportTable] = &[
         insert: "INSERT INTO experiments (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)",
     },
     ExportTable {
+        kind: SECRETS,
+        columns: &[
+            ("name", Column::Text, false),
+            ("version", Column::Number, false),
+            ("secrets", Column::Json(json::<StoredSecrets>), false),
+        ],
+        select: "SELECT name, version, secrets FROM experiment_secrets ORDER BY name, version",
+        insert: "INSERT INTO experiment_secrets (name, version, secrets) VALUES (?1, ?2, ?3)",
+    },
+    ExportTable {
         kind: "run",
         columns: &[
             ("id", Column::Text, false),
@@ -83,6 +99,25 @@ const TABLES: &[ExportTable] = &[
             FROM runs ORDER BY number",
         insert: "INSERT INTO runs (id, experiment, version, title, seed, who, because, started, ended, \
             outcome, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    },
+    ExportTable {
+        kind: "approval",
+        columns: &[
+            ("run", Column::Text, false),
+            ("person", Column::Text, false),
+            ("rule", Column::Text, false),
+            (
+                "variables",
+                Column::Json(json::<serde_json::Map<String, serde_json::Value>>),
+                false,
+            ),
+            ("plan", Column::Json(json::<serde_json::Value>), true),
+            ("fingerprint", Column::Hash, true),
+            ("expires", Column::Time, false),
+        ],
+        select: "SELECT run, person, rule, variables, plan, fingerprint, expires FROM approvals ORDER BY run",
+        insert: "INSERT INTO approvals (run, person, rule, variables, plan, fingerprint, expires) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     },
     ExportTable {
         kind: "event",
@@ -107,9 +142,10 @@ const TABLES: &[ExportTable] = &[
             ),
             ("enrolled", Column::Time, false),
             ("revoked", Column::Time, true),
+            ("labels_by", Column::Text, true),
         ],
-        select: "SELECT name, serials, labels, enrolled, revoked FROM agents ORDER BY name",
-        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT name, serials, labels, enrolled, revoked, labels_by FROM agents ORDER BY name",
+        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked, labels_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "join-token",
@@ -119,9 +155,14 @@ const TABLES: &[ExportTable] = &[
             ("who", Column::Text, false),
             ("expires", Column::Time, false),
             ("agent", Column::Text, true),
+            (
+                "labels",
+                Column::Json(json::<BTreeMap<String, String>>),
+                true,
+            ),
         ],
-        select: "SELECT id, hash, who, expires, agent FROM join_tokens ORDER BY id",
-        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent) VALUES (?1, ?2, ?3, ?4, ?5)",
+        select: "SELECT id, hash, who, expires, agent, labels FROM join_tokens ORDER BY id",
+        insert: "INSERT INTO join_tokens (id, hash, who, expires, agent, labels) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     },
     ExportTable {
         kind: "api-token",
@@ -171,14 +212,21 @@ const TABLES: &[ExportTable] = &[
 ];
 
 /// Writes everything. The caller has begun to read, so that it is of one moment.
-pub(super) fn export(connection: &Connection, to: &mut dyn Write) -> Result<(), StoreError> {
+pub(super) fn export(
+    connection: &Connection,
+    to: &mut dyn Write,
+    with_secrets: bool,
+) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| {
         StoreError::new(StoreErrorKind::Io, "the export can't be written").caused_by(error)
     };
     writeln!(to, r#"{{"kind":"{HEADER}","format":{FORMAT}}}"#).map_err(unwritten)?;
     let mut records = 0_u64;
     let mut line = String::new();
-    for table in TABLES {
+    let tables = TABLES
+        .iter()
+        .filter(|table| with_secrets || table.kind != SECRETS);
+    for table in tables {
         let mut statement = connection.prepare(table.select)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -251,6 +299,10 @@ pub(super) fn import(
     import.lines(from)?;
     if import.problems.is_empty() {
         import.check_gaps()?;
+        import.check_audit_log()?;
+        // An export of an earlier version has them in its documents.
+        experiments::separate_secrets(&transaction)?;
+        (transaction.execute_batch(APPROVALS_OF_VERSION_1)).map_err(StoreError::from)?;
     }
     let (problems, records) = (import.problems, import.records);
     if !problems.is_empty() {
@@ -395,6 +447,19 @@ impl Import<'_> {
         let gaps = super::codec::all(self.connection, gaps, [], |row| row.get::<_, String>(0))?;
         for name in gaps {
             self.problem(format!("versions of experiment `{name}` are missing"));
+        }
+        Ok(())
+    }
+}
+
+impl Import<'_> {
+    /// Checks the chain of the audit log: an import must not make a log that was altered look like an intact one.
+    fn check_audit_log(&mut self) -> Result<(), StoreError> {
+        if let Some(broken) = super::audit::verify(self.connection, None)?.broken {
+            self.problem(format!(
+                "the audit log is broken at entry {}: {}",
+                broken.number, broken.why
+            ));
         }
         Ok(())
     }

@@ -295,13 +295,13 @@ fn each_mistake_has_its_place_and_what_would_do() {
         ),
         (
             "/schedule/window/hours",
-            json!("9-17"),
+            json!("9to5"),
             "$.schedule.window.hours",
             "09:00-17:00",
         ),
         (
             "/schedule/window/days/0",
-            json!("Monday"),
+            json!("Mo"),
             "$.schedule.window.days[0]",
             "`MON`",
         ),

@@ -1,0 +1,172 @@
+//! What operators ask a controller for: whether it is ready, what it measures of itself, and what it logs.
+
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
+#[path = "support/controller.rs"]
+mod controller;
+
+use controller::Controller;
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readyz_halted_controller_is_ready_and_says_that_it_is_halted() {
+    let data = tempfile::tempdir().unwrap();
+    let controller = Controller::start(data.path()).await;
+    let ready = controller.request("GET", "/readyz", "", None).await;
+    assert_eq!(
+        (ready.status, &ready.json()["halted"]),
+        (200, &json!(false))
+    );
+    controller
+        .ask("POST", "/api/v1/halt", Some(&json!({})))
+        .await;
+    let ready = controller.request("GET", "/readyz", "", None).await;
+    assert_eq!((ready.status, &ready.json()["halted"]), (200, &json!(true)));
+    let metrics = controller.ask("GET", "/metrics", None).await.body;
+    assert!(metrics.contains("\nbackburn_halted 1\n"), "{metrics}");
+    let resumed = controller.ask("DELETE", "/api/v1/halt", None).await;
+    assert_eq!(resumed.status, 200);
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_id_is_in_the_answer_the_problem_and_the_audit_log() {
+    let data = tempfile::tempdir().unwrap();
+    let controller = Controller::start(data.path()).await;
+    let bearer = format!("authorization: Bearer {}\r\n", controller.token);
+    let given = format!("{bearer}x-request-id: deploy-42\r\n");
+    let halted = controller
+        .request("POST", "/api/v1/halt", &given, Some(&json!({})))
+        .await;
+    assert_eq!(halted.headers["x-request-id"], "deploy-42");
+    let audited = controller.store.audited(0, 100).unwrap();
+    let entry = audited.iter().find(|entry| entry.record.what == "halt");
+    assert_eq!(entry.unwrap().record.detail["request-id"], "deploy-42");
+
+    let refused = controller
+        .request("GET", "/api/v1/runs/none", &given, None)
+        .await;
+    assert_eq!(refused.status, 404);
+    assert_eq!(refused.json()["request-id"], "deploy-42");
+
+    // One that could be an instruction to a terminal is replaced.
+    let odd = format!("{bearer}x-request-id: a\tb\r\n");
+    let refused = controller.request("GET", "/nowhere", &odd, None).await;
+    let made = refused.headers["x-request-id"].clone();
+    assert_eq!(made.len(), 16, "{made}");
+    assert_eq!(refused.json()["request-id"], Value::from(made));
+    controller.stop().await;
+}
+
+/// The program, run as a daemon: the lines of its log come one by one.
+struct Daemon {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStderr>>,
+}
+
+impl Daemon {
+    fn start(data: &std::path::Path, more: &[&str]) -> Self {
+        use std::io::BufRead as _;
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_backburn"))
+            .args(["controller", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(more)
+            .env_remove("BACKBURN_LOG")
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        Daemon { child, lines }
+    }
+
+    /// Reads its log up to a line that has this text. Returns all lines until then.
+    fn until(&mut self, text: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        for line in self.lines.by_ref() {
+            seen.push(line.unwrap());
+            if seen[seen.len() - 1].contains(text) {
+                return seen;
+            }
+        }
+        panic!("it ended without `{text}`: {seen:?}");
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let id = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(id, signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn controller_other_signals_do_not_end_it_and_each_line_of_its_log_is_json() {
+    use nix::sys::signal::Signal;
+    let data = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(data.path(), &["--log-format", "json"]);
+    let mut lines = daemon.until("the first token");
+    for (signal, says) in [
+        (Signal::SIGHUP, "reload"),
+        (Signal::SIGUSR1, "SIGUSR1"),
+        (Signal::SIGUSR2, "SIGUSR2"),
+        (Signal::SIGHUP, "reload"),
+        (Signal::SIGTERM, "SIGTERM"),
+    ] {
+        daemon.signal(signal);
+        lines.extend(daemon.until(says));
+    }
+    lines.extend(daemon.lines.by_ref().map(Result::unwrap));
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    for line in &lines {
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(
+            entry["message"].is_string() && entry["level"].is_string(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn agent_user_signals_are_ignored() {
+    use backburn_experiments::wire::{Command, Report};
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixStream;
+    let state = tempfile::tempdir().unwrap();
+    let (mut ours, its) = UnixStream::pair().unwrap();
+    let mut guardian = std::process::Command::new(env!("CARGO_BIN_EXE_backburn"))
+        .args(["agent", "serve", "--state"])
+        .arg(state.path())
+        .stdin(std::os::fd::OwnedFd::from(its))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut reports = BufReader::new(ours.try_clone().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<Report>(&line.unwrap()).unwrap());
+    assert!(matches!(reports.next(), Some(Report::Hello(_))));
+    let id = guardian.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let worker: u32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    for process in [id, worker] {
+        for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+            kill(Pid::from_raw(process as i32), signal).unwrap();
+        }
+    }
+    let command = Command::RevertAll {
+        request: 7,
+        run: None,
+    };
+    let line = serde_json::to_string(&command).unwrap() + "\n";
+    ours.write_all(line.as_bytes()).unwrap();
+    assert!(reports.any(|report| matches!(report, Report::AllReverted { request: 7, .. })));
+    let line = serde_json::to_string(&Command::Shutdown).unwrap() + "\n";
+    ours.write_all(line.as_bytes()).unwrap();
+    assert_eq!(guardian.wait().unwrap().code(), Some(0));
+}

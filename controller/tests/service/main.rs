@@ -1,0 +1,9 @@
+//! The controller's service over agents that are tasks: who may run what, when, on whose behalf and beside whom.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
+mod approvals;
+mod ceilings;
+mod schedules;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
