@@ -15,6 +15,7 @@ pub mod join;
 pub mod journal;
 pub mod json;
 pub mod labels;
+pub mod percent;
 pub mod probes;
 pub mod problem;
 pub mod program_environment;
