@@ -15,6 +15,7 @@ pub mod join;
 pub mod journal;
 pub mod json;
 pub mod labels;
+pub mod percent;
 pub mod probes;
 pub mod problem;
 pub mod program_environment;
@@ -35,3 +36,4 @@ pub mod wire;
 
 pub use duration::HumanDuration;
 pub use problem::Problem;
+pub use wire::protocol;

@@ -1,7 +1,6 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` writes it as nf_tables messages, `effects` holds what is done to packets, `device` the devices that shape.
 
-mod address;
 mod control_link;
 mod delay;
 mod device;
@@ -19,7 +18,7 @@ mod rules;
 mod ruleset;
 mod shaping;
 
-pub use address::{IpNetwork, PortRange};
+pub use crate::units::{IpNetwork, Port, PortRange};
 pub use control_link::ControlConnection;
 pub use delay::{Delay, Distribution, Overtake};
 pub use device::Shapers;
