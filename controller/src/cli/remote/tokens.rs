@@ -1,6 +1,6 @@
 //! `backburn tokens` and `backburn join-token`: who may use the controller.
 
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use super::client::{Client, path_segment};
@@ -159,8 +159,8 @@ fn is_over(token: &TokenInfo) -> bool {
 
 fn row(token: &TokenInfo) -> [String; 6] {
     let validity = match (&token.revoked, &token.expires) {
-        (Some(at), _) => format!("revoked {at}"),
-        (None, Some(at)) => format!("until {at}"),
+        (Some(at), _) => format!("revoked {}", to_the_second(at)),
+        (None, Some(at)) => format!("until {}", to_the_second(at)),
         (None, None) => "for ever".into(),
     };
     [
@@ -168,7 +168,7 @@ fn row(token: &TokenInfo) -> [String; 6] {
         token.name.clone(),
         token.person.clone(),
         token.role.clone(),
-        token.created.clone(),
+        to_the_second(&token.created),
         validity,
     ]
 }
