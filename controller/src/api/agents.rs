@@ -7,8 +7,11 @@ use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
-use super::types::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
-use crate::fleet::{ConnectedAgent, DrainGuard};
+use super::teams::visible;
+use super::types::{
+    AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
+};
+use crate::fleet::{ConnectedAgent, DrainGuard, DuplicateAlert};
 use crate::pki::agent_registry::{LabelChange, RelabelError};
 use crate::store;
 use axum::Json;
@@ -27,7 +30,11 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to examine its host.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(35);
 
-fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> AgentInfo {
+fn agent(
+    kept: store::EnrolledAgent,
+    connected: Option<ConnectedAgent>,
+    duplicate: Option<&DuplicateAlert>,
+) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -40,6 +47,12 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
         version: None,
         address: None,
         since: None,
+        heard: kept.heard.map(|at| at.to_string()),
+        protocol: None,
+        duplicate: duplicate.map(|duplicate| DuplicateInfo {
+            address: duplicate.peer.to_string(),
+            at: duplicate.at.to_string(),
+        }),
         runs: Vec::new(),
         faults: Vec::new(),
         owed: Vec::new(),
@@ -50,6 +63,8 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());
         agent.since = Some(connected.since.to_string());
+        agent.heard = Some(connected.heard.to_string());
+        agent.protocol = Some(connected.protocol);
         agent.runs = connected.runs;
         agent.faults = connected.faults.to_vec();
         agent.owed = connected
@@ -61,19 +76,37 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
     agent
 }
 
+fn shown(api: &Api, kept: store::EnrolledAgent) -> AgentInfo {
+    let fleet = api.service.fleet();
+    let (connected, duplicates) = (fleet.get(&kept.name), fleet.duplicates());
+    let duplicate = duplicates.get(&kept.name).copied();
+    agent(kept, connected, duplicate.as_ref())
+}
+
 /// Lists all agents by name, including those that are not connected.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<AgentInfo>)))]
 pub async fn list(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
 ) -> Result<Json<Vec<AgentInfo>>, ApiProblem> {
-    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
-    let found = blocking(move || store.agents(after.as_deref(), limit)).await?;
+    let (service, limit) = (Arc::clone(&api.service), page(limit)?);
+    let found = blocking(move || {
+        visible(
+            after,
+            limit,
+            |after, limit| service.store().agents(after, limit),
+            |agent: &store::EnrolledAgent| &agent.name,
+            |agent| Ok::<_, store::StoreError>(service.sees_agent(&who, agent)),
+        )
+    })
+    .await?;
     let fleet = api.service.fleet();
+    let duplicates = fleet.duplicates();
     let agents = found.into_iter().map(|kept| {
         let connected = fleet.get(&kept.name);
-        agent(kept, connected)
+        let duplicate = duplicates.get(&kept.name);
+        agent(kept, connected, duplicate)
     });
     Ok(Json(agents.collect()))
 }
@@ -87,8 +120,7 @@ pub async fn get(
 ) -> Result<Json<AgentInfo>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let kept = blocking(move || store.agent(&name)).await?;
-    let connected = api.service.fleet().get(&kept.name);
-    Ok(Json(agent(kept, connected)))
+    Ok(Json(shown(&api, kept)))
 }
 
 /// Returns the faults that a connected agent can inject, with their arguments, as the agent describes them.
@@ -175,8 +207,7 @@ pub async fn label(
         })
     })
     .await?;
-    let connected = api.service.fleet().get(&kept.name);
-    Ok(Json(agent(kept, connected)))
+    Ok(Json(shown(&api, kept)))
 }
 
 /// How to revoke an agent.
@@ -210,5 +241,5 @@ pub async fn revoke(
     .await?;
     api.service.fleet().disconnect(&kept.name);
     drop(retired);
-    Ok(Json(agent(kept, None)))
+    Ok(Json(agent(kept, None, None)))
 }

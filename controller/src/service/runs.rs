@@ -6,9 +6,11 @@ use super::policy::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
-use crate::fleet::{AdmissionPolicy, Reservation};
+use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets};
+use crate::store::{
+    NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
+};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::labels::Labels;
@@ -173,8 +175,7 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems =
-            local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        let problems = local_program_policy::problems(&experiment, &self.policy().allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -189,6 +190,7 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let title = experiment.redactor.text(&experiment.document.title);
         let new = new_run(&spec, title.into());
+        self.own_run(&new.id, new.experiment.as_ref(), &spec.teams)?;
         match self.admit(&new, &spec, &experiment) {
             Ok(None) => {}
             Ok(Some(waiting)) => return Err(RunStartError::Waits(Box::new(waiting))),
@@ -366,9 +368,20 @@ impl Service {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
         let (approval, approver) = approval.unzip();
+        let permit = self.permit(&experiment, spec, approver, seed, Some(run));
+        let (service, id) = (Arc::clone(&self), run.to_owned());
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
+            .owing_only(self.issued())
             .asked_by(&spec.who)
-            .permitted_by(self.permit(&experiment, spec, approver, seed, Some(run)))
+            .within(&spec.teams)
+            .permitted_by(Box::new(move |agents, inventory| {
+                permit(agents, inventory)?;
+                // The teams of its agents see it before it touches them.
+                service.own_by_agents(&id, agents.keys()).map_err(|error| {
+                    tracing::error!(run = id, %error, "whose a run is could not be recorded");
+                    Refusal::new("store", "the controller's store is not available")
+                })
+            }))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
@@ -434,6 +447,12 @@ impl Service {
         self.send_trace(run);
     }
 
+    /// Tells apart what an agent owes and what it invents.
+    fn issued(self: &Arc<Self>) -> DebtFilter {
+        let service = Arc::clone(self);
+        Box::new(move |agent, owed| service.issued_to(agent, owed))
+    }
+
     /// What the policy says when the run is about to reserve agents. If `run` is given, the run counts for the policy's
     /// ceilings from then on.
     fn permit(
@@ -454,7 +473,8 @@ impl Service {
         );
         Box::new(move |agents, inventory| {
             // What would be selected now: the labels that agents find out by themselves count for that, too.
-            let now = Reservation::new(Arc::clone(&service.fleet), "policy").inventory()?;
+            let now = Reservation::new(Arc::clone(&service.fleet), "policy").within(&spec.teams);
+            let now = now.inventory()?;
             let faults = runner::faults_by_agent(&experiment, &now, seed);
             let id = run.as_deref().unwrap_or_default();
             let load = RunLoad::of(id, &spec, &experiment, agents, &faults);
@@ -507,11 +527,13 @@ impl Service {
         if !runner::has_fault(experiment) {
             return Ok(PolicyDecision::Allow);
         }
-        let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
+        let reservation = Reservation::new(Arc::clone(&self.fleet), "policy").within(&spec.teams);
+        let inventory = reservation.inventory()?;
         let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
             // The run records the reason in its journal.
             return Ok(PolicyDecision::Allow);
         };
+        reservation.check_halts(&names)?;
         let agents = inventory.granted_of(&names);
         let faults = runner::faults_by_agent(experiment, &inventory, seed);
         let load = RunLoad::of("", spec, experiment, &agents, &faults);
@@ -526,6 +548,7 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
+            .within(&spec.teams)
             .permitted_by(self.permit(&experiment, &spec, None, seed, None));
         let preview = runner::preview(
             &experiment,

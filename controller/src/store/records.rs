@@ -246,6 +246,8 @@ pub struct EnrolledAgent {
     pub enrolled: Timestamp,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+    /// When it was last heard, as far as it was recorded; none if it never was connected.
+    pub heard: Option<Timestamp>,
 }
 
 /// A join token, with which one agent may join once.
@@ -320,6 +322,16 @@ impl ApiTokenRecord {
     pub fn is_valid(&self, at: Timestamp) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| at < expires)
     }
+}
+
+/// What may belong to teams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnedKind {
+    /// A stored experiment, by its name, in all versions.
+    Experiment,
+    /// A run, by its id.
+    Run,
 }
 
 /// An action for the audit log: who did what.

@@ -6,6 +6,7 @@ mod codec;
 mod credentials;
 mod experiments;
 mod open;
+mod owners;
 mod runs;
 mod schema;
 mod transfer;
@@ -17,7 +18,7 @@ use super::export::ImportError;
 use super::records::{
     ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
     EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
-    NumberedEvent, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
+    NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
 use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 use open::StoreFolder;
 use rusqlite::Connection;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -302,6 +304,13 @@ impl Store for SqliteStore {
         })
     }
 
+    fn agents_heard(&self, heard: &BTreeMap<String, Timestamp>) -> Result<(), StoreError> {
+        let heard = heard.clone();
+        self.write("record when agents were heard", move |connection| {
+            credentials::agents_heard(connection, &heard)
+        })
+    }
+
     fn revoke_agent(&self, name: &str, at: Timestamp) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.write("revoke an agent", move |connection| {
@@ -370,6 +379,24 @@ impl Store for SqliteStore {
         })
     }
 
+    fn set_owners(
+        &self,
+        kind: OwnedKind,
+        id: &str,
+        teams: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
+        let (id, teams) = (id.to_owned(), teams.clone());
+        self.write("record whose something is", move |connection| {
+            owners::put(connection, kind, &id, &teams)
+        })
+    }
+
+    fn owners(&self, kind: OwnedKind, id: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.read("read whose something is", |connection| {
+            owners::get(connection, kind, id)
+        })
+    }
+
     fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
         self.read("read a setting", |connection| {
             let query = "SELECT value FROM settings WHERE name = ?1";
@@ -391,6 +418,16 @@ impl Store for SqliteStore {
         let record = record.clone();
         self.write("append to the audit log", move |connection| {
             audit::append(connection, &record)
+        })
+    }
+
+    fn audit_all(&self, records: &[AuditRecord]) -> Result<(), StoreError> {
+        let records = records.to_vec();
+        self.write("append to the audit log", move |connection| {
+            for record in &records {
+                audit::append(connection, record)?;
+            }
+            Ok(())
         })
     }
 
