@@ -129,6 +129,16 @@ impl FleetStatus {
 
     fn print(&self) {
         print(&format!("{}\n", halt_line(&self.halt)));
+        for halt in &self.halt.teams {
+            let why = halt.why.as_ref().map(|why| format!(": {}", escape(why)));
+            let team = escape(&halt.team);
+            print(&format!(
+                "HALTED for team {team} by {} since {}{}; nothing starts on its agents until `backburn resume --team {team}`\n",
+                escape(&halt.who),
+                to_the_second(&halt.at),
+                why.unwrap_or_default()
+            ));
+        }
         match self.runs.is_empty() {
             true => print("runs: none\n"),
             false => print_runs(&self.runs),
