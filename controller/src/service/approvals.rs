@@ -6,9 +6,7 @@ use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service};
 use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;
 use crate::runner::{self, Preview, RunApproval};
-use crate::store::{
-    ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
-};
+use crate::store::{ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun};
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::wire::Refusal;
 use jiff::{SignedDuration, Timestamp};
@@ -82,7 +80,8 @@ impl Service {
         spec: &RunSpec,
         experiment: &Experiment,
     ) -> Result<(Value, String), RunStartError> {
-        let pool = AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run));
+        let pool =
+            AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run).within(&spec.teams));
         let access = self.policy().host_access();
         let preview = runner::preview(
             experiment,
@@ -109,6 +108,7 @@ impl Service {
         if let Some(missing) = preview.missing.first() {
             return Err(Refusal::new("missing", missing.what.clone()).into());
         }
+        self.own_by_agents(run, &preview.agents)?;
         let fingerprint = preview.fingerprint.clone();
         let variables = experiment
             .redactor
@@ -218,6 +218,10 @@ impl Service {
             variables: waiting.approval.variables.clone(),
             who: new.who.clone(),
             person: waiting.approval.person.clone(),
+            teams: match self.standing(&new.who, &waiting.approval.person)? {
+                Ok(asker) => asker.teams,
+                Err(why) => return Err(why.into()),
+            },
             because: Trigger::Asked,
         };
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
