@@ -211,11 +211,10 @@ fn allowed_programs_of_the_docs_are_no_scripts_and_no_general_tools() {
     let mut seen = 0;
     let mut wrong = Vec::new();
     let policies = ["controller-policy.json"].map(file);
-    let examples = pages()
-        .iter()
-        .flat_map(|page| blocks(page))
-        .map(|block| block.content);
-    for text in examples.collect::<Vec<_>>().iter().chain(&policies) {
+    let pages = pages();
+    let examples = pages.iter().flat_map(|page| blocks(page));
+    let examples: Vec<String> = examples.map(|block| block.content).collect();
+    for text in examples.iter().chain(&policies) {
         let Ok(policy) = serde_json::from_str::<serde_json::Value>(text) else {
             continue;
         };
@@ -228,8 +227,8 @@ fn allowed_programs_of_the_docs_are_no_scripts_and_no_general_tools() {
     }
     assert!(seen >= 1, "no example allows a program");
     // Examples within sentences: what is quoted as a policy's list.
-    for page in pages() {
-        let text = std::fs::read_to_string(&page).unwrap_or_default();
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap_or_default();
         for (start, _) in text.match_indices("\"program\": \"") {
             let program = text[start..].split('"').nth(3).unwrap_or_default();
             wrong.extend(problem_of_example(program));
