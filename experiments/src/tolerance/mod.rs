@@ -62,7 +62,7 @@ impl Criterion {
     fn judges_body(&self) -> bool {
         let is_other = |part: &str| part == "status" || part == "headers";
         match self {
-            Criterion::StatusOrIs(_) | Criterion::OneOf(_) => false,
+            Criterion::StatusOrIs(_) | Criterion::OneOf(_) | Criterion::SuccessOrIs(_) => false,
             Criterion::Regex { target, .. }
             | Criterion::Jsonpath { target, .. }
             | Criterion::Range { target, .. } => !target.as_deref().is_some_and(is_other),
