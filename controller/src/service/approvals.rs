@@ -6,9 +6,7 @@ use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service};
 use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;
 use crate::runner::{self, Preview, RunApproval};
-use crate::store::{
-    ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun,
-};
+use crate::store::{ApprovalRecord, NewRun, StoreError, StoreErrorKind, Trigger, WaitingRun};
 use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::wire::Refusal;
 use jiff::{SignedDuration, Timestamp};

@@ -8,7 +8,9 @@ use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets};
+use crate::store::{
+    NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
+};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::labels::Labels;
@@ -173,8 +175,7 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems =
-            local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        let problems = local_program_policy::problems(&experiment, &self.policy().allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -407,6 +408,8 @@ impl Service {
 
     /// Closes a run in the store, however long that takes, and drops it from memory.
     pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
+        // Its agents are free from now on.
+        lock(&self.admitted).remove(run);
         let end = run_end(verdict);
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
@@ -421,7 +424,6 @@ impl Service {
         }
         self.audit_end(run, verdict.outcome);
         lock(&self.runs).remove(run);
-        lock(&self.admitted).remove(run);
         self.closed(run, verdict);
     }
 
