@@ -7,6 +7,7 @@ use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
+use super::teams::visible;
 use super::types::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
 use crate::fleet::{ConnectedAgent, DrainGuard};
 use crate::pki::agent_registry::{LabelChange, RelabelError};
@@ -64,12 +65,21 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
 /// Lists all agents by name, including those that are not connected.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<AgentInfo>)))]
 pub async fn list(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
 ) -> Result<Json<Vec<AgentInfo>>, ApiProblem> {
-    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
-    let found = blocking(move || store.agents(after.as_deref(), limit)).await?;
+    let (service, limit) = (Arc::clone(&api.service), page(limit)?);
+    let found = blocking(move || {
+        visible(
+            after,
+            limit,
+            |after, limit| service.store().agents(after, limit),
+            |agent: &store::EnrolledAgent| &agent.name,
+            |agent| Ok::<_, store::StoreError>(service.sees_agent(&who, agent)),
+        )
+    })
+    .await?;
     let fleet = api.service.fleet();
     let agents = found.into_iter().map(|kept| {
         let connected = fleet.get(&kept.name);

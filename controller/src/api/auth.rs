@@ -26,7 +26,11 @@ pub struct Operator(pub Actor);
 pub struct Admin(pub Actor);
 
 /// Authenticates the caller by the request's token and checks the role.
-async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor, ApiProblem> {
+async fn authenticate(
+    parts: &mut Parts,
+    api: &Api,
+    required: Role,
+) -> Result<Actor, ApiProblem> {
     let none = |what: &str| {
         ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
@@ -69,6 +73,7 @@ async fn authenticate(parts: &Parts, api: &Api, required: Role) -> Result<Actor,
         api.record_denial(who, required, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
+    super::teams::guard(parts, api, &who).await?;
     Ok(who)
 }
 

@@ -7,12 +7,13 @@ use super::extract::{JsonBody, PathParam, QueryParams, check_name};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
+use super::teams::{claim_experiment, visible};
 use super::types::safe_integer::optional_safe_integer;
 use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
 use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
-use crate::store::{self, ExperimentRef, Role, Trigger, put_secrets_back, take_secrets};
+use crate::store::{self, ExperimentRef, OwnedKind, Role, Trigger, put_secrets_back, take_secrets};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -58,12 +59,21 @@ impl From<store::ExperimentRecord> for ExperimentInfo {
 /// Lists the stored experiments by name.
 #[utoipa::path(get, path = "/api/v1/experiments", tag = "experiments", params(PageByName), security(("token" = ["viewer"])), responses((status = 200, body = Vec<ExperimentInfo>)))]
 pub async fn list(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     QueryParams(PageByName { after, limit }): QueryParams<PageByName>,
 ) -> Result<Json<Vec<ExperimentInfo>>, ApiProblem> {
-    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
-    let found = blocking(move || store.experiments(after.as_deref(), limit)).await?;
+    let (service, limit) = (Arc::clone(&api.service), page(limit)?);
+    let found = blocking(move || {
+        visible(
+            after,
+            limit,
+            |after, limit| service.store().experiments(after, limit),
+            |experiment: &store::ExperimentRecord| &experiment.name,
+            |experiment| service.sees(&who, OwnedKind::Experiment, &experiment.name),
+        )
+    })
+    .await?;
     Ok(Json(found.into_iter().map(ExperimentInfo::from).collect()))
 }
 
@@ -97,6 +107,7 @@ pub async fn put(
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
         let store = service.store();
+        claim_experiment(&service, &who, &name)?;
         let before = match store.experiment_with_secrets(&name, None) {
             Ok(before) => Some(before.document),
             Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
@@ -201,6 +212,7 @@ async fn run_request(
         variables: request.variables,
         who: who.name.clone(),
         person: who.person.clone(),
+        teams: who.teams.clone(),
         because: Trigger::Asked,
     })
 }

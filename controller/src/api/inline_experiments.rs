@@ -33,6 +33,7 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         variables: request.variables,
         who: who.name.clone(),
         person: who.person.clone(),
+        teams: who.teams.clone(),
         because: Trigger::Asked,
     }
 }

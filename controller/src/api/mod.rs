@@ -19,6 +19,7 @@ mod request;
 mod runs;
 mod schedules;
 mod stream;
+mod teams;
 mod tokens;
 pub mod types;
 

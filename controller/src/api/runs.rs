@@ -7,12 +7,13 @@ use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
+use super::teams::visible;
 use super::types::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan, StopRequest,
     StopResult,
 };
 use crate::service;
-use crate::store::{self, RunFilter};
+use crate::store::{self, OwnedKind, RunFilter, StoreError};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -81,7 +82,7 @@ pub struct RunsQuery {
 /// Lists runs, newest first.
 #[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(RunsQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunInfo>), ProblemStatus<404>))]
 pub async fn list(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     QueryParams(which): QueryParams<RunsQuery>,
 ) -> Result<Json<Vec<RunInfo>>, ApiProblem> {
@@ -102,8 +103,25 @@ pub async fn list(
         outcome,
         open: which.open,
     };
-    let store = Arc::clone(api.service.store());
-    let found = blocking(move || store.runs(&filter, which.before.as_deref(), limit)).await?;
+    let service = Arc::clone(&api.service);
+    let found = blocking(move || {
+        if let Some(before) = &which.before
+            && !service.sees(&who, OwnedKind::Run, before)?
+        {
+            return Err(ApiProblem::not_found(format!(
+                "there is no run `{}`",
+                before.escape_debug()
+            )));
+        }
+        Ok(visible(
+            which.before,
+            limit,
+            |before, limit| service.store().runs(&filter, before, limit),
+            |run: &store::RunRecord| &run.new.id,
+            |run| service.sees(&who, OwnedKind::Run, &run.new.id),
+        )?)
+    })
+    .await?;
     Ok(Json(found.into_iter().map(RunInfo::from).collect()))
 }
 
@@ -212,11 +230,20 @@ impl From<store::WaitingRun> for ApprovalInfo {
 /// Lists the runs that wait for an approval, each with what it would do.
 #[utoipa::path(get, path = "/api/v1/approvals", tag = "runs", security(("token" = ["viewer"])), responses((status = 200, body = Vec<ApprovalInfo>)))]
 pub async fn approvals(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
 ) -> Result<Json<Vec<ApprovalInfo>>, ApiProblem> {
     let service = Arc::clone(&api.service);
-    let found = blocking(move || service.waiting_runs()).await?;
+    let found = blocking(move || {
+        let mut found = service.waiting_runs()?;
+        let sees = found
+            .iter()
+            .map(|run| service.sees(&who, OwnedKind::Run, &run.approval.run));
+        let mut sees = sees.collect::<Result<Vec<_>, _>>()?.into_iter();
+        found.retain(|_| sees.next().unwrap_or(false));
+        Ok::<_, StoreError>(found)
+    })
+    .await?;
     Ok(Json(found.into_iter().map(ApprovalInfo::from).collect()))
 }
 

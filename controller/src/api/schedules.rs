@@ -8,6 +8,7 @@ use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::{PauseInfo, PauseRequest, ResumeScheduleResult, UpcomingRuns};
 use crate::service::SchedulePause;
+use crate::store::{OwnedKind, StoreError};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -34,7 +35,7 @@ fn default_count() -> u16 {
 /// Lists the upcoming runs of each schedule.
 #[utoipa::path(get, path = "/api/v1/schedules", tag = "schedules", params(SchedulesQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<UpcomingRuns>)))]
 pub async fn list(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     QueryParams(SchedulesQuery { count }): QueryParams<SchedulesQuery>,
 ) -> Result<Json<Vec<UpcomingRuns>>, ApiProblem> {
@@ -43,7 +44,16 @@ pub async fn list(
         return Err(ApiProblem::new(StatusCode::BAD_REQUEST, "query", what).hint("use 1 to 1000"));
     }
     let service = Arc::clone(&api.service);
-    let found = blocking(move || service.scheduled(Timestamp::now(), count.into())).await?;
+    let found = blocking(move || {
+        let mut found = service.scheduled(Timestamp::now(), count.into())?;
+        let sees = found
+            .iter()
+            .map(|schedule| service.sees(&who, OwnedKind::Experiment, &schedule.experiment));
+        let mut sees = sees.collect::<Result<Vec<_>, _>>()?.into_iter();
+        found.retain(|_| sees.next().unwrap_or(false));
+        Ok::<_, StoreError>(found)
+    })
+    .await?;
     let scheduled = found.into_iter().map(|found| UpcomingRuns {
         experiment: found.experiment,
         version: found.version,

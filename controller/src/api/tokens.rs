@@ -18,7 +18,6 @@ use backburn_experiments::join::{JoinToken, problem_with_name};
 use backburn_experiments::token::ApiToken;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +44,7 @@ impl From<store::ApiTokenRecord> for TokenInfo {
             token: None,
             name: kept.name,
             person: kept.person,
+            teams: kept.teams,
             role: role_name(kept.role).to_owned(),
             created: kept.created.to_string(),
             expires: kept.expires.map(|at| at.to_string()),
@@ -159,6 +159,13 @@ pub async fn make(
         wrong(format!("`{}` is not a role", wanted.role.escape_debug()))
             .hint("use `viewer`, `operator` or `admin`")
     })?;
+    for team in &wanted.teams {
+        check_name(team, "a team")?;
+    }
+    if role == Role::Admin && !wanted.teams.is_empty() {
+        let what = "a token with role `admin` cannot be limited to teams: it admits people and agents to all of them";
+        return Err(wrong(what).hint("use `operator` or `viewer`, or leave the teams out"));
+    }
     let expires = wanted.lasts.as_deref().map(expiry).transpose()?;
     let token: ApiToken = create_token(&api.authority).map_err(no_randomness)?;
     let kept = store::ApiTokenRecord {
@@ -166,7 +173,7 @@ pub async fn make(
         hash: secret_hash(&token.secret),
         name: wanted.name,
         person,
-        teams: BTreeSet::new(),
+        teams: wanted.teams,
         origin: TokenOrigin::Made,
         role,
         created: Timestamp::now(),
@@ -176,7 +183,7 @@ pub async fn make(
     let service = Arc::clone(&api.service);
     let kept = blocking(move || -> Result<_, ApiProblem> {
         let detail = json!({
-            "name": kept.name, "of": kept.person, "role": kept.role, "expires": kept.expires,
+            "name": kept.name, "of": kept.person, "role": kept.role, "teams": kept.teams, "expires": kept.expires,
         });
         service.audit(&who, "make token", &kept.id, "asked", detail)?;
         service.store().put_api_token(&kept)?;

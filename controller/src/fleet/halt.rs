@@ -5,7 +5,7 @@ use crate::agent_connection::{AgentHandle, EventKind};
 use backburn_experiments::wire::{Cause, EndedInjection, Report, UnrevertedInjection};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,7 +69,7 @@ impl Fleet {
         self.is_halted.store(false, Ordering::SeqCst);
     }
 
-    fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
+    pub(super) fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
         (self.guardians.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,7 +80,7 @@ impl Fleet {
         };
         if let Report::Ended(ended) = &**report
             && ended.cause == Cause::AgentDied
-            && self.is_halted()
+            && (self.is_halted() || self.is_team_halted(agent))
         {
             let mut guardians = self.guardians();
             let said = guardians.entry(agent.to_owned()).or_default();
@@ -93,10 +93,32 @@ impl Fleet {
     /// Has every connected agent revert everything. Calls `report` for each as soon as it has answered, is known not to
     /// answer, or the time is over. Runs get the events of all agents after that, or after one second: recording them at
     /// the same time would delay the agents that have not reverted yet.
-    pub async fn revert_all(&self, timeout: Duration, mut report: impl FnMut(AgentReverted)) {
+    pub async fn revert_all(&self, timeout: Duration, report: impl FnMut(AgentReverted)) {
+        let deferral = Some(self.defer_events());
+        self.revert(|_| true, deferral, timeout, report).await;
+    }
+
+    /// Has these of the connected agents revert everything. Other agents, and their runs, do not notice.
+    pub async fn revert_agents(
+        &self,
+        agents: &BTreeSet<String>,
+        timeout: Duration,
+        report: impl FnMut(AgentReverted),
+    ) {
+        let includes = |name: &str| agents.contains(name);
+        self.revert(includes, None, timeout, report).await;
+    }
+
+    async fn revert(
+        &self,
+        includes: impl Fn(&str) -> bool,
+        mut deferral: Option<EventDeferral<'_>>,
+        timeout: Duration,
+        mut report: impl FnMut(AgentReverted),
+    ) {
         let began = Instant::now();
-        let mut deferral = Some(self.defer_events());
         let handles: Vec<(String, AgentHandle)> = (self.members().iter())
+            .filter(|(name, _)| includes(name))
             .map(|(name, member)| (name.clone(), member.handle.clone()))
             .collect();
         // All agents are told before the first answer is awaited.

@@ -6,9 +6,11 @@ mod halt;
 mod labels;
 mod limits;
 mod reservation;
+mod teams;
 
 pub use halt::AgentReverted;
 pub use labels::GrantedLabels;
+pub use teams::{TEAM_LABEL, TeamSet};
 pub use reservation::{AdmissionPolicy, DrainGuard, Reservation};
 
 use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
@@ -45,6 +47,8 @@ pub struct Fleet {
     connections: AtomicU64,
     /// Whether a halt is in force: no agent may be reserved.
     is_halted: AtomicBool,
+    /// The teams whose halt is in force: none of their agents may be reserved.
+    halted_teams: Mutex<TeamSet>,
     /// What guardians have reported since the last halt for workers that died or hung, by the agent's name.
     guardians: Mutex<BTreeMap<String, Vec<EndedInjection>>>,
     /// The events that are held back while agents revert in a halt; none outside of that.
@@ -163,6 +167,7 @@ impl Fleet {
             granted: Mutex::default(),
             connections: AtomicU64::default(),
             is_halted: AtomicBool::new(false),
+            halted_teams: Mutex::default(),
             guardians: Mutex::default(),
             deferred: Mutex::default(),
             seen: watch::Sender::new(0),

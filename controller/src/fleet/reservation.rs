@@ -2,7 +2,7 @@
 //! them until that run is over, unless both runs share their agents.
 
 use super::labels::all_labels;
-use super::{Claim, Fleet, Holder, Member};
+use super::{Claim, Fleet, Holder, Member, TeamSet};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::labels::Labels;
@@ -29,6 +29,8 @@ pub struct Reservation {
     /// The reserved agents, and the connection that each was reserved over.
     names: BTreeMap<String, u64>,
     permit: AdmissionPolicy,
+    /// The teams whose agents the run may target; none means all.
+    teams: TeamSet,
 }
 
 impl Reservation {
@@ -44,7 +46,15 @@ impl Reservation {
             }),
             names: BTreeMap::new(),
             permit: Box::new(|_, _| Ok(())),
+            teams: TeamSet::new(),
         }
+    }
+
+    /// Knows only the agents of these teams, so that no other is selected; none means all.
+    #[must_use]
+    pub fn within(mut self, teams: &TeamSet) -> Self {
+        self.teams.clone_from(teams);
+        self
     }
 
     /// Reserves only agents that `permit` allows.
@@ -84,6 +94,7 @@ impl Reservation {
     /// The rule that forbids it.
     pub(crate) fn check_admission(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
         let inventory = self.inventory()?;
+        self.check_halts(names)?;
         (self.permit)(&inventory.granted_of(names), &inventory.granted)
     }
 
@@ -99,10 +110,30 @@ impl Reservation {
                 "`backburn agent join` and `backburn agent connect` on a host add it to the fleet",
             ));
         }
+        let of_teams = self.fleet.members_of(&self.teams);
         let draining = self.fleet.draining();
-        Ok(self
-            .fleet
-            .inventory(&members, |name| !draining.contains(name)))
+        let inventory = self.fleet.inventory(&members, |name| {
+            !draining.contains(name) && of_teams.as_ref().is_none_or(|names| names.contains(name))
+        });
+        if inventory.selectable.is_empty() && of_teams.is_some() {
+            let teams: Vec<&str> = self.teams.iter().map(String::as_str).collect();
+            let what = format!("no agent of team {} is connected", teams.join(", "));
+            return Err(Refusal::new("team", what).hint(
+                "an admin gives an agent to a team with `backburn agents label NAME team=TEAM`",
+            ));
+        }
+        Ok(inventory)
+    }
+
+    /// Checks that none of these agents belongs to a team that is halted.
+    ///
+    /// # Errors
+    /// The halt that forbids it.
+    pub(crate) fn check_halts(&self, names: &BTreeSet<String>) -> Result<(), Refusal> {
+        let refused = names
+            .iter()
+            .find_map(|name| self.fleet.team_halt_refusal(name));
+        refused.map_or(Ok(()), Err)
     }
 
     fn may_start(&self) -> Result<(), Refusal> {
@@ -127,8 +158,18 @@ impl Reservation {
         let mut runs = self.fleet.runs();
         // Checked under the lock: a halt that begins afterwards finds these agents reserved.
         self.may_start()?;
+        self.check_halts(names)?;
+        let of_teams = self.fleet.members_of(&self.teams);
         let draining = self.fleet.draining();
         for name in names {
+            // Its label may have changed since it was selected.
+            if of_teams
+                .as_ref()
+                .is_some_and(|theirs| !theirs.contains(name))
+            {
+                let what = format!("agent `{name}` does not belong to a team of this token");
+                return Err(Refusal::new("team", what).hint("start the run again"));
+            }
             if !members.contains_key(name) || draining.contains(name) {
                 return Err(Refusal::new(
                     "agent",

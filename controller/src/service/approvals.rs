@@ -80,7 +80,8 @@ impl Service {
         spec: &RunSpec,
         experiment: &Experiment,
     ) -> Result<(Value, String), RunStartError> {
-        let pool = AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run));
+        let pool =
+            AgentPool::Fleet(Reservation::new(Arc::clone(&self.fleet), run).within(&spec.teams));
         let access = self.policy().host_access();
         let preview = runner::preview(
             experiment,
@@ -107,6 +108,7 @@ impl Service {
         if let Some(missing) = preview.missing.first() {
             return Err(Refusal::new("missing", missing.what.clone()).into());
         }
+        self.own_by_agents(run, &preview.agents)?;
         let fingerprint = preview.fingerprint.clone();
         let variables = experiment
             .redactor
@@ -216,6 +218,10 @@ impl Service {
             variables: waiting.approval.variables.clone(),
             who: new.who.clone(),
             person: waiting.approval.person.clone(),
+            teams: match self.standing(&new.who, &waiting.approval.person)? {
+                Ok(asker) => asker.teams,
+                Err(why) => return Err(why.into()),
+            },
             because: Trigger::Asked,
         };
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;

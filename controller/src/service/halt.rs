@@ -1,6 +1,7 @@
 //! Halting the fleet. Every fault is told to end before anything else happens, and before anything is written: a halt works
 //! while the store does not. Then the halt is stored, so that it outlives a restart of the controller.
 
+use super::runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};
@@ -8,13 +9,16 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{EndedInjection, Refusal, UnrevertedInjection};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The setting that holds the halt in force.
 const HALT_SETTING: &str = "halted";
+
+/// The setting that holds the halts of teams.
+const TEAM_HALTS_SETTING: &str = "halted-teams";
 
 /// How long agents may take to report that everything is gone.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,15 +108,35 @@ pub(super) fn stored(store: &dyn Store) -> Result<Option<ActiveHalt>, StoreError
     }
 }
 
+/// The halts of teams that were in force when the controller ended. If they cannot be read, the whole fleet is halted.
+pub(super) fn stored_of_teams(
+    store: &dyn Store,
+) -> Result<Result<BTreeMap<String, ActiveHalt>, ActiveHalt>, StoreError> {
+    let Some(kept) = store.setting(TEAM_HALTS_SETTING)? else {
+        return Ok(Ok(BTreeMap::new()));
+    };
+    Ok(serde_json::from_value(kept).map_err(|error| ActiveHalt {
+        who: "unknown".into(),
+        at: Timestamp::UNIX_EPOCH,
+        why: Some(format!(
+            "the stored halts of teams could not be read: {error}"
+        )),
+    }))
+}
+
 impl Service {
     /// The halt in force, if any.
     pub fn halted(&self) -> Option<ActiveHalt> {
         lock(&self.halted).clone()
     }
 
+    /// The halts of teams that are in force, by team.
+    pub fn halted_teams(&self) -> BTreeMap<String, ActiveHalt> {
+        lock(&self.halted_teams).clone()
+    }
+
     /// Ends every run, has every agent revert everything, and lets no run start until [`resume`](Service::resume).
     pub async fn halt(self: &Arc<Self>, who: &str, why: Option<String>) -> HaltReport {
-        let began = Instant::now();
         let halted = ActiveHalt {
             who: who.to_owned(),
             at: Timestamp::now(),
@@ -125,15 +149,72 @@ impl Service {
         let runs: Vec<_> = (lock(&self.runs).iter())
             .map(|(run, running)| (run.clone(), Arc::clone(running)))
             .collect();
+        let setting = (HALT_SETTING, json!(halted));
+        self.end(runs, &halted.refusal().what, None, setting).await
+    }
+
+    /// Ends every run that has reserved an agent of this team, has all of these agents revert everything, and lets no run
+    /// target them until [`resume_team`](Service::resume_team).
+    ///
+    /// # Errors
+    /// No agent belongs to the team.
+    pub async fn halt_team(
+        self: &Arc<Self>,
+        team: &str,
+        who: &str,
+        why: Option<String>,
+    ) -> Result<HaltReport, Refusal> {
+        let agents = self.fleet.team(team);
+        if agents.is_empty() {
+            let teams = self.fleet.teams();
+            let teams: Vec<&str> = teams.iter().map(String::as_str).collect();
+            let what = format!("no agent belongs to team `{}`", team.escape_debug());
+            return Err(Refusal::new("not-there", what).hint(match teams.is_empty() {
+                true => "`backburn halt` halts the whole fleet; an admin gives an agent to a team with `backburn agents label NAME team=TEAM`".to_owned(),
+                false => format!("teams with agents are: {}; `backburn halt` halts the whole fleet", teams.join(", ")),
+            }));
+        }
+        let halted = ActiveHalt {
+            who: who.to_owned(),
+            at: Timestamp::now(),
+            why,
+        };
+        let all = {
+            let mut all = lock(&self.halted_teams);
+            all.insert(team.to_owned(), halted.clone());
+            all.clone()
+        };
+        self.fleet.halt_team(team);
+        let theirs: BTreeSet<String> = (agents.iter())
+            .flat_map(|agent| self.fleet.runs_of(agent))
+            .collect();
+        let runs: Vec<_> = (lock(&self.runs).iter())
+            .filter(|(run, _)| theirs.contains(*run))
+            .map(|(run, running)| (run.clone(), Arc::clone(running)))
+            .collect();
+        let what = format!("team `{team}`: {}", halted.refusal().what);
+        let setting = (TEAM_HALTS_SETTING, json!(all));
+        Ok(self.end(runs, &what, Some(agents), setting).await)
+    }
+
+    /// Ends these runs, and has all agents revert everything, or only these ones. Then the halt is stored.
+    async fn end(
+        self: &Arc<Self>,
+        runs: Vec<(String, Arc<ActiveRun>)>,
+        why: &str,
+        only: Option<BTreeSet<String>>,
+        (setting, kept): (&'static str, Value),
+    ) -> HaltReport {
+        let began = Instant::now();
         for (_, running) in &runs {
-            running.stop.send(halted.refusal().what).ok();
+            running.stop.send(why.to_owned()).ok();
         }
         let mut agents = Vec::new();
-        self.fleet
-            .revert_all(REVERT_TIMEOUT, |reverted| {
-                agents.push(HaltedAgent::from(reverted))
-            })
-            .await;
+        let report = |reverted| agents.push(HaltedAgent::from(reverted));
+        match &only {
+            None => self.fleet.revert_all(REVERT_TIMEOUT, report).await,
+            Some(only) => (self.fleet.revert_agents(only, REVERT_TIMEOUT, report)).await,
+        }
         let silent = agents
             .iter()
             .filter(|agent: &&HaltedAgent| agent.took_ms.is_none());
@@ -161,8 +242,7 @@ impl Service {
         });
         let clean = unknown.is_empty() && agents.iter().all(HaltedAgent::is_clean);
         let store = Arc::clone(&self.store);
-        let kept = json!(halted);
-        let remember = tokio::task::spawn_blocking(move || store.set(HALT_SETTING, &kept)).await;
+        let remember = tokio::task::spawn_blocking(move || store.set(setting, &kept)).await;
         let remembered = matches!(&remember, Ok(Ok(())));
         if !remembered {
             tracing::error!(?remember, "the halt is in force, but could not be stored");
@@ -175,6 +255,20 @@ impl Service {
             unknown,
             remembered,
         }
+    }
+
+    /// Ends the halt of a team: runs may target its agents again. Returns whether one was in force.
+    ///
+    /// # Errors
+    /// The store failed; the halt stays in force, as it would after a restart.
+    pub fn resume_team(&self, team: &str) -> Result<bool, StoreError> {
+        let mut left = self.halted_teams();
+        let was = left.remove(team).is_some();
+        self.store.set(TEAM_HALTS_SETTING, &json!(left))?;
+        lock(&self.halted_teams).remove(team);
+        self.fleet.resume_team(team);
+        self.schedules.send_modify(|count| *count += 1);
+        Ok(was)
     }
 
     /// Ends the halt: runs may start again. Runs that were ended stay so. Returns whether a halt was in force.

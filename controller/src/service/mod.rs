@@ -22,6 +22,7 @@ mod run_load;
 mod run_spec;
 mod runs;
 mod schedules;
+mod teams;
 
 pub use approvals::ApprovalPlan;
 pub use halt::{ActiveHalt, HaltReport};
@@ -86,6 +87,8 @@ pub struct Service {
     collector: Option<String>,
     runs: Mutex<BTreeMap<String, Arc<ActiveRun>>>,
     halted: Mutex<Option<ActiveHalt>>,
+    /// The halts of teams in force, by team.
+    halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -132,7 +135,15 @@ impl Service {
     /// # Errors
     /// The store cannot be read.
     pub fn new(parts: ServiceConfig) -> Result<Arc<Self>, StoreError> {
-        let halted = halt::stored(parts.store.as_ref())?;
+        let mut halted = halt::stored(parts.store.as_ref())?;
+        let halted_teams = match halt::stored_of_teams(parts.store.as_ref())? {
+            Ok(halted_teams) => halted_teams,
+            Err(unreadable) => {
+                halted.get_or_insert(unreadable);
+                BTreeMap::new()
+            }
+        };
+        halted_teams.keys().for_each(|team| parts.fleet.halt_team(team));
         if halted.is_some() {
             parts.fleet.halt();
         }
@@ -147,6 +158,7 @@ impl Service {
             collector: parts.collector,
             runs: Mutex::default(),
             halted: Mutex::new(halted),
+            halted_teams: Mutex::new(halted_teams),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             admitted: Mutex::default(),

@@ -1,6 +1,7 @@
 //! A run that somebody asks for, and why it does not start.
 
 use super::RequestedDocument;
+use crate::fleet::TeamSet;
 use crate::store::{ExperimentRef, StoreError, Trigger, WaitingRun};
 use backburn_experiments::Problem;
 use backburn_experiments::wire::Refusal;
@@ -21,6 +22,8 @@ pub struct RunSpec {
     pub who: String,
     /// The person to whom that token belongs.
     pub person: String,
+    /// The teams that the token is limited to: the run knows no agents of others. None means all.
+    pub teams: TeamSet,
     /// Why the run starts.
     pub because: Trigger,
 }

@@ -190,6 +190,7 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let title = experiment.redactor.text(&experiment.document.title);
         let new = new_run(&spec, title.into());
+        self.own_run(&new.id, new.experiment.as_ref(), &spec.teams)?;
         match self.admit(&new, &spec, &experiment) {
             Ok(None) => {}
             Ok(Some(waiting)) => return Err(RunStartError::Waits(Box::new(waiting))),
@@ -367,9 +368,19 @@ impl Service {
         let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
         let (approval, approver) = approval.unzip();
+        let permit = self.permit(&experiment, spec, approver, seed, Some(run));
+        let (service, id) = (Arc::clone(&self), run.to_owned());
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
             .asked_by(&spec.who)
-            .permitted_by(self.permit(&experiment, spec, approver, seed, Some(run)))
+            .within(&spec.teams)
+            .permitted_by(Box::new(move |agents, inventory| {
+                permit(agents, inventory)?;
+                // The teams of its agents see it before it touches them.
+                service.own_by_agents(&id, agents.keys()).map_err(|error| {
+                    tracing::error!(run = id, %error, "whose a run is could not be recorded");
+                    Refusal::new("store", "the controller's store is not available")
+                })
+            }))
             .sharing(radius.is_some_and(|radius| radius.shared));
         let settings = RunSettings {
             run: run.to_owned(),
@@ -456,7 +467,8 @@ impl Service {
         );
         Box::new(move |agents, inventory| {
             // What would be selected now: the labels that agents find out by themselves count for that, too.
-            let now = Reservation::new(Arc::clone(&service.fleet), "policy").inventory()?;
+            let now = Reservation::new(Arc::clone(&service.fleet), "policy").within(&spec.teams);
+            let now = now.inventory()?;
             let faults = runner::faults_by_agent(&experiment, &now, seed);
             let id = run.as_deref().unwrap_or_default();
             let load = RunLoad::of(id, &spec, &experiment, agents, &faults);
@@ -509,11 +521,13 @@ impl Service {
         if !runner::has_fault(experiment) {
             return Ok(PolicyDecision::Allow);
         }
-        let inventory = Reservation::new(Arc::clone(&self.fleet), "policy").inventory()?;
+        let reservation = Reservation::new(Arc::clone(&self.fleet), "policy").within(&spec.teams);
+        let inventory = reservation.inventory()?;
         let Ok(names) = runner::select_agents(experiment, &inventory, seed) else {
             // The run records the reason in its journal.
             return Ok(PolicyDecision::Allow);
         };
+        reservation.check_halts(&names)?;
         let agents = inventory.granted_of(&names);
         let faults = runner::faults_by_agent(experiment, &inventory, seed);
         let load = RunLoad::of("", spec, experiment, &agents, &faults);
@@ -528,6 +542,7 @@ impl Service {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let seed = spec.seed.unwrap_or_else(runner::random);
         let reservation = Reservation::new(Arc::clone(&self.fleet), "plan")
+            .within(&spec.teams)
             .permitted_by(self.permit(&experiment, &spec, None, seed, None));
         let preview = runner::preview(
             &experiment,

@@ -4,7 +4,7 @@
 use super::runs::new_run;
 use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::providers::{ProbeContext, measure};
-use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, StoreError, Trigger};
+use crate::store::{AuditRecord, ExperimentRecord, ExperimentRef, OwnedKind, StoreError, Trigger};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::redact::Redactor;
 use backburn_experiments::timetable::{Progress, ScheduleDecision, ScheduledTime, Timetable};
@@ -512,6 +512,8 @@ impl Service {
     ) -> Result<Option<RunSpec>, RunStartError> {
         let mut state = self.schedule_state(&kept.name)?;
         let who = state.who.clone().unwrap_or_else(|| kept.who.clone());
+        let person = state.person.clone().unwrap_or_else(|| who.clone());
+        let standing = self.standing(&who, &person)?;
         let spec = RunSpec {
             document: RequestedDocument::Stored(kept.document.clone()),
             reference: Some(ExperimentRef {
@@ -520,14 +522,15 @@ impl Service {
             }),
             seed: None,
             variables: Map::new(),
-            person: state.person.clone().unwrap_or_else(|| who.clone()),
+            teams: match &standing {
+                Ok(owner) if !owner.teams.is_empty() => owner.teams.clone(),
+                _ => self.store.owners(OwnedKind::Experiment, &kept.name)?,
+            },
+            person,
             who,
             because: Trigger::Schedule,
         };
-        let stopped = self
-            .standing(&spec.who, &spec.person)?
-            .err()
-            .map(|why| why.what);
+        let stopped = standing.err().map(|why| why.what);
         if state.stopped != stopped {
             state.stopped.clone_from(&stopped);
             self.set_schedule_state(&kept.name, &state)?;
@@ -550,6 +553,9 @@ impl Service {
     /// Records a due run that was not started.
     fn schedule_refused(self: &Arc<Self>, spec: &RunSpec, refusal: Refusal) -> RunStartError {
         let new = new_run(spec, spec.document.title());
+        if let Err(error) = self.own_run(&new.id, new.experiment.as_ref(), &spec.teams) {
+            return error.into();
+        }
         self.not_started(&new, None, refusal, &Redactor::default())
     }
 

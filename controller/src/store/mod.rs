@@ -21,6 +21,7 @@ pub use stored_secrets::{StoredSecrets, missing_secrets, put_secrets_back, take_
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 
 /// A controller's store.
@@ -258,6 +259,23 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::NotThere`]: the person never had a token. [`StoreErrorKind::Conflict`]: as of
     /// [`revoke_api_token`](Store::revoke_api_token).
     fn revoke_person(&self, person: &str, at: Timestamp) -> Result<Vec<String>, StoreError>;
+
+    /// Records which teams something belongs to, in place of what was recorded before.
+    ///
+    /// # Errors
+    /// The disk.
+    fn set_owners(
+        &self,
+        kind: OwnedKind,
+        id: &str,
+        teams: &BTreeSet<String>,
+    ) -> Result<(), StoreError>;
+
+    /// The teams that something belongs to. None if nothing is recorded of it.
+    ///
+    /// # Errors
+    /// The disk.
+    fn owners(&self, kind: OwnedKind, id: &str) -> Result<BTreeSet<String>, StoreError>;
 
     /// The value of a setting of the controller. None if it was never set.
     ///

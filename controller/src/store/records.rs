@@ -322,6 +322,16 @@ impl ApiTokenRecord {
     }
 }
 
+/// What may belong to teams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnedKind {
+    /// A stored experiment, by its name, in all versions.
+    Experiment,
+    /// A run, by its id.
+    Run,
+}
+
 /// An action for the audit log: who did what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditRecord {

@@ -153,6 +153,7 @@ impl World {
         let kept = blocking(|| self.store().experiment(name, None)).unwrap();
         let who = actor(who);
         RunSpec {
+            teams: Default::default(),
             document: RequestedDocument::Stored(kept.document),
             reference: Some(ExperimentRef {
                 name: kept.name,

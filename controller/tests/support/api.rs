@@ -188,6 +188,26 @@ impl TestController {
             .unwrap();
     }
 
+    /// Applies an experiment, starts a run of it, and waits until it has injected its fault. The run's id.
+    pub async fn running(
+        &self,
+        name: &str,
+        token: &TestToken,
+        document: Value,
+        agent: &str,
+    ) -> String {
+        let path = format!("/api/v1/experiments/{name}");
+        let (status, applied) = self.ask("PUT", &path, token, Some(document)).await;
+        assert_eq!(status, 200, "{applied}");
+        let (status, begun) = self
+            .ask("POST", &format!("{path}/runs"), token, Some(json!({})))
+            .await;
+        assert_eq!(status, 201, "{begun}");
+        let file = self.file(agent);
+        self.until("the fault is injected", || !file.exists()).await;
+        begun["run"].as_str().unwrap().to_owned()
+    }
+
     /// The file that a fault of this agent removes.
     pub fn file(&self, agent: &str) -> PathBuf {
         self.folder.path().join(format!("{agent}.healthy"))

@@ -18,6 +18,22 @@ pub struct HaltStatus {
     /// The reason that was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The halts of teams in force: no run may target the agents of these teams.
+    #[serde(default)]
+    pub teams: Vec<TeamHalt>,
+}
+
+/// The halt of a team.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TeamHalt {
+    /// The name of the team.
+    pub team: String,
+    /// The name of the token that ordered the halt.
+    pub who: String,
+    /// When the halt was ordered.
+    pub at: String,
+    /// The reason that was given.
+    pub why: Option<String>,
 }
 
 /// An order to halt.
@@ -27,6 +43,9 @@ pub struct HaltRequest {
     /// The reason, for people.
     #[serde(default)]
     pub why: Option<String>,
+    /// Halt only the agents of this team, and the runs that target one of them. By default the whole fleet is halted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
 }
 
 /// What a halt did.

@@ -1,7 +1,7 @@
 //! Tokens of people and jobs, and join tokens of agents.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// A request for a join token.
@@ -53,6 +53,9 @@ pub struct TokenRequest {
     /// The role of the token: `viewer`, `operator` or `admin`.
     #[schema(pattern = "^(viewer|operator|admin)$")]
     pub role: String,
+    /// The teams whose experiments, runs and agents the token may use. The default is all; an admin has all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub teams: BTreeSet<String>,
     /// How long the token is valid, e.g. `30d`. By default it does not expire.
     #[serde(default)]
     #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
@@ -73,6 +76,9 @@ pub struct TokenInfo {
     pub person: String,
     /// The role of the token: `viewer`, `operator` or `admin`.
     pub role: String,
+    /// The teams whose experiments, runs and agents the token may use; empty for all.
+    #[serde(default)]
+    pub teams: BTreeSet<String>,
     /// When the token was made.
     pub created: String,
     /// When the token expires; null if it does not.

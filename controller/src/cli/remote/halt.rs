@@ -3,6 +3,7 @@
 use super::super::table::print_table;
 use super::super::{CommandFailure, print_json, print_stderr};
 use super::ControllerOptions;
+use super::client::path_segment;
 use backburn::api::types::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 use backburn_experiments::journal::{Outcome, revert_hint};
 use backburn_experiments::terminal_text::escape;
@@ -13,6 +14,9 @@ pub(in crate::cli) struct HaltCommand {
     /// Reason for the halt, for people
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
+    /// Halt only the agents of this team, and the runs that target one of them
+    #[arg(long, value_name = "TEAM")]
+    team: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -22,6 +26,9 @@ pub(in crate::cli) struct HaltCommand {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ResumeCommand {
+    /// End the halt of this team, instead of that of the whole fleet
+    #[arg(long, value_name = "TEAM")]
+    team: Option<String>,
     #[command(flatten)]
     controller: ControllerOptions,
 }
@@ -31,11 +38,12 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, CommandFailure> 
     let client = command.controller.client()?;
     let request = HaltRequest {
         why: command.why.clone(),
+        team: command.team.clone(),
     };
     let result: HaltResult = client.post("/api/v1/halt", &request)?;
     match command.json {
         true => print_json(&result),
-        false => print_result(&result),
+        false => print_result(&result, command.team.as_deref()),
     }
     Ok(match result.clean {
         true => 0,
@@ -43,7 +51,7 @@ pub(in crate::cli) fn halt(command: &HaltCommand) -> Result<u8, CommandFailure> 
     })
 }
 
-fn print_result(result: &HaltResult) {
+fn print_result(result: &HaltResult, team: Option<&str>) {
     print_table(
         ["AGENT", "TOOK", "RESULT"],
         result.agents.iter().map(row),
@@ -53,8 +61,15 @@ fn print_result(result: &HaltResult) {
         true => "everything is observed to be gone",
         false => "NOT everything is observed to be gone",
     };
+    let until = match team {
+        None => "nothing starts until `backburn resume`".to_owned(),
+        Some(team) => format!(
+            "no run may target team `{}` until `backburn resume --team {0}`",
+            escape(team)
+        ),
+    };
     print_stderr(&format!(
-        "halted: {} runs ended, {} agents, {all} after {:.1} ms; nothing starts until `backburn resume`\n",
+        "halted: {} runs ended, {} agents, {all} after {:.1} ms; {until}\n",
         result.runs.len(),
         result.agents.len(),
         result.took_ms
@@ -117,7 +132,23 @@ fn guardian_result(agent: &AgentHaltResult) -> String {
 /// Runs `backburn resume`.
 pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
-    let _status: HaltStatus = client.delete("/api/v1/halt")?;
-    print_stderr("the halt is over: runs can start again; those that were stopped stay stopped\n");
+    let team = command.team.as_deref();
+    let query = team.map(|team| format!("?team={}", path_segment(team)));
+    let path = format!("/api/v1/halt{}", query.unwrap_or_default());
+    let status: HaltStatus = client.delete(&path)?;
+    print_stderr(&match team {
+        None => "the halt is over: runs can start again; those that were stopped stay stopped\n"
+            .to_owned(),
+        Some(team) => format!("the halt of team `{}` is over\n", escape(team)),
+    });
+    if status.halted && team.is_some() {
+        print_stderr("the whole fleet is still halted: `backburn resume`\n");
+    }
+    for halted in &status.teams {
+        print_stderr(&format!(
+            "team `{}` is still halted: `backburn resume --team {0}`\n",
+            escape(&halted.team)
+        ));
+    }
     Ok(0)
 }

@@ -34,6 +34,9 @@ enum TokensAction {
         /// Role of the token: viewer, operator or admin
         #[arg(long, default_value = "operator")]
         role: String,
+        /// Team whose experiments, runs and agents the token may use; may be repeated [default: all]
+        #[arg(long = "team", value_name = "TEAM", value_delimiter = ',')]
+        teams: Vec<String>,
         /// How long the token is valid, e.g. `30d` [default: for ever]
         #[arg(long, value_name = "DURATION")]
         lasts: Option<String>,
@@ -73,7 +76,7 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
             match command.json {
                 true => print_json(&tokens),
                 false => print_table(
-                    ["ID", "NAME", "PERSON", "ROLE", "CREATED", "VALID"],
+                    ["ID", "NAME", "PERSON", "ROLE", "TEAMS", "CREATED", "VALID"],
                     tokens.iter().map(row),
                     "there are no tokens",
                 ),
@@ -83,12 +86,14 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
             name,
             person,
             role,
+            teams,
             lasts,
         }) => {
             let request = TokenRequest {
                 name: name.clone(),
                 person: person.clone(),
                 role: role.clone(),
+                teams: teams.iter().cloned().collect(),
                 lasts: lasts.clone(),
             };
             let made: TokenInfo = client.post("/api/v1/tokens", &request)?;
@@ -157,7 +162,7 @@ fn is_over(token: &TokenInfo) -> bool {
     token.revoked.is_some() || expires.is_some_and(|at: Timestamp| at <= Timestamp::now())
 }
 
-fn row(token: &TokenInfo) -> [String; 6] {
+fn row(token: &TokenInfo) -> [String; 7] {
     let validity = match (&token.revoked, &token.expires) {
         (Some(at), _) => format!("revoked {at}"),
         (None, Some(at)) => format!("until {at}"),
@@ -168,6 +173,10 @@ fn row(token: &TokenInfo) -> [String; 6] {
         token.name.clone(),
         token.person.clone(),
         token.role.clone(),
+        match token.teams.is_empty() {
+            true => "all".into(),
+            false => Vec::from_iter(token.teams.iter().map(String::as_str)).join(", "),
+        },
         token.created.clone(),
         validity,
     ]
@@ -197,6 +206,7 @@ mod tests {
             name: name.into(),
             person: name.into(),
             role: "viewer".into(),
+            teams: Default::default(),
             created: "2026-01-01T00:00:00Z".into(),
             expires: expires.map(str::to_owned),
             revoked: revoked.then(|| "2026-01-02T00:00:00Z".into()),

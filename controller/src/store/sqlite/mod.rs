@@ -6,6 +6,7 @@ mod codec;
 mod credentials;
 mod experiments;
 mod open;
+mod owners;
 mod runs;
 mod schema;
 mod transfer;
@@ -17,7 +18,7 @@ use super::export::ImportError;
 use super::records::{
     ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
     EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
-    NumberedEvent, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
+    NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
 };
 use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 use open::StoreFolder;
 use rusqlite::Connection;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -367,6 +369,24 @@ impl Store for SqliteStore {
         let person = person.to_owned();
         self.write("revoke a person's tokens", move |connection| {
             credentials::revoke_person(connection, &person, at)
+        })
+    }
+
+    fn set_owners(
+        &self,
+        kind: OwnedKind,
+        id: &str,
+        teams: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
+        let (id, teams) = (id.to_owned(), teams.clone());
+        self.write("record whose something is", move |connection| {
+            owners::put(connection, kind, &id, &teams)
+        })
+    }
+
+    fn owners(&self, kind: OwnedKind, id: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.read("read whose something is", |connection| {
+            owners::get(connection, kind, id)
         })
     }
 

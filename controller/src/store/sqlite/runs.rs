@@ -223,5 +223,7 @@ pub(super) fn forget(
     };
     change(connection, "DELETE FROM events WHERE run = ?1", [number])?;
     change(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    let owners = "DELETE FROM owners WHERE what = 'run' AND id = ?1";
+    change(connection, owners, [&id])?;
     Ok(Some(id))
 }

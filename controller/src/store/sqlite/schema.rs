@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
         include_str!("approvals_of_version_1.sql")
     ),
     include_str!("5.sql"),
+    include_str!("6.sql"),
 ];
 
 /// The version whose step separates secrets from documents.

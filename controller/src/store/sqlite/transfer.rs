@@ -4,7 +4,7 @@
 use super::experiments;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
-use crate::store::records::{Hash, Role, TokenOrigin, Trigger};
+use crate::store::records::{Hash, OwnedKind, Role, TokenOrigin, Trigger};
 use crate::store::stored_secrets::StoredSecrets;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
@@ -181,6 +181,16 @@ const TABLES: &[ExportTable] = &[
         select: "SELECT id, hash, name, role, created, expires, revoked, person, teams, origin FROM api_tokens ORDER BY id",
         insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    },
+    ExportTable {
+        kind: "owner",
+        columns: &[
+            ("what", Column::Word(word::<OwnedKind>), false),
+            ("id", Column::Text, false),
+            ("teams", Column::Json(json::<BTreeSet<String>>), false),
+        ],
+        select: "SELECT what, id, teams FROM owners ORDER BY what, id",
+        insert: "INSERT INTO owners (what, id, teams) VALUES (?1, ?2, ?3)",
     },
     ExportTable {
         kind: "setting",
