@@ -19,7 +19,7 @@ mod rules;
 mod ruleset;
 mod shaping;
 
-pub use address::{IpNetwork, PortRange};
+pub use address::{IpNetwork, Port, PortRange};
 pub use control_link::ControlConnection;
 pub use delay::{Delay, Distribution, Overtake};
 pub use device::Shapers;

@@ -161,6 +161,8 @@ pub struct FileSystem {
     pub device: u64,
     /// The size of the whole file system.
     pub size: u64,
+    /// What is in use.
+    pub used: u64,
     /// What users other than root may still take.
     pub available: u64,
     /// Whether the path is a folder.

@@ -6,7 +6,7 @@ use super::policy::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
-use crate::fleet::{AdmissionPolicy, Reservation};
+use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
 use crate::store::{
     NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
@@ -371,6 +371,7 @@ impl Service {
         let permit = self.permit(&experiment, spec, approver, seed, Some(run));
         let (service, id) = (Arc::clone(&self), run.to_owned());
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
+            .owing_only(self.issued())
             .asked_by(&spec.who)
             .within(&spec.teams)
             .permitted_by(Box::new(move |agents, inventory| {
@@ -445,6 +446,12 @@ impl Service {
             .or_default() += 1;
         self.schedules.send_modify(|count| *count += 1);
         self.send_trace(run);
+    }
+
+    /// Tells apart what an agent owes and what it invents.
+    fn issued(self: &Arc<Self>) -> DebtFilter {
+        let service = Arc::clone(self);
+        Box::new(move |agent, owed| service.issued_to(agent, owed))
     }
 
     /// What the policy says when the run is about to reserve agents. If `run` is given, the run counts for the policy's

@@ -21,6 +21,7 @@ pub(crate) use http::base64;
 pub use http::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
 };
+pub(crate) use process::DEFAULT_PROGRAM_TIMEOUT;
 pub use process::{ProcessProvider, exit_value, output_too_long};
 pub use prometheus::PrometheusProvider;
 pub use python::PythonProvider;

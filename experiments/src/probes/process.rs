@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// How long an agent lets a program run where neither the provider nor the activity has a time-out.
-const DEFAULT_PROGRAM_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
+/// How long the program of a probe may run where neither the provider nor the activity has a time-out; on an agent, of an action too.
+pub(crate) const DEFAULT_PROGRAM_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
 
 /// A program that is run. Never through a shell.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +22,8 @@ pub struct ProcessProvider {
     /// A list is argv; an object is its keys and values in turn; a string is split into words, never given to a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
-    /// The longest it may take; then it is killed with its children.
+    /// The longest it may take; then it is killed with its children. A probe's default is 60 s; a program that is an action may run until it
+    /// ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
     /// Environment variables of the program. On an agent or a controller, its policy names those that may be set, and the program has no

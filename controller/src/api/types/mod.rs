@@ -10,7 +10,9 @@ mod runs;
 pub(super) mod safe_integer;
 mod tokens;
 
-pub use agents::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
+pub use agents::{
+    AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
+};
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
