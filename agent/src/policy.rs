@@ -71,15 +71,15 @@ pub enum HostPolicyError {
         "cannot read policy {path}: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
     )]
     Unreadable {
-        /// The file.
+        /// The path of the policy file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: std::io::Error,
     },
     /// The content of the file is wrong.
     #[error("policy {path} is wrong:{}", listed(problems))]
     Wrong {
-        /// The file.
+        /// The path of the policy file.
         path: PathBuf,
         /// All problems of the file.
         problems: Vec<Problem>,

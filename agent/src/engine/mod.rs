@@ -9,6 +9,7 @@
 mod active_injection;
 mod completions;
 mod dead_worker;
+mod effect_sum;
 mod executor;
 mod lifecycle;
 mod observer;

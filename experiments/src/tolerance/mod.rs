@@ -7,12 +7,12 @@ mod number;
 mod reason;
 
 use crate::chaostoolkit::jsonpath;
-use crate::chaostoolkit::python::{at_most, equal, kind_of, truthy};
 use crate::document::{
     CompareOp, CompareTolerance, ProbeTolerance, Provider, RangeTolerance, RegexTolerance,
     Tolerance, ToleranceRule,
 };
 use crate::json;
+use crate::python::{at_most, equal, kind_of, truthy};
 use number::Numeric;
 use regex::Regex;
 use serde_json::Value;
