@@ -425,6 +425,8 @@ impl Service {
 
     /// Closes a run in the store, however long that takes, and drops it from memory.
     pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
+        // Its agents are free from now on.
+        lock(&self.admitted).remove(run);
         let end = run_end(verdict);
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
@@ -439,7 +441,6 @@ impl Service {
         }
         self.audit_end(run, verdict.outcome);
         lock(&self.runs).remove(run);
-        lock(&self.admitted).remove(run);
         self.closed(run, verdict);
     }
 
