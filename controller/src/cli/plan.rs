@@ -5,7 +5,7 @@ use super::plan_view::format_plan;
 use super::remote::{self, ControllerOptions, RemoteExperiment};
 use super::run::document_value;
 use super::shell_words::run_command;
-use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtime};
+use super::{CommandFailure, HostOptions, print, print_json, runtime};
 use backburn::api::types::RunPlan;
 use backburn::runner;
 use backburn_experiments::HumanDuration;
