@@ -43,6 +43,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+/// The run that is written for an injection which somebody asks for by hand, without a run.
+pub const BY_HAND: &str = "by-hand";
+
 /// How long a child may take to check the host and plan.
 pub const PLAN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the answer to "revert all" waits for injections that are still being reverted.

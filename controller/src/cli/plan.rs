@@ -78,9 +78,13 @@ fn with_run_command(command: &PlanCommand, plan: &RunPlan) -> String {
         false => "",
     };
     // Writing to a string cannot fail.
+    let sudo = match std::env::var_os("SUDO_UID") {
+        Some(_) => "sudo ",
+        None => "",
+    };
     writeln!(
         out,
-        "\nto hit exactly these: {}{from}",
+        "\nto hit exactly these: {sudo}{}{from}",
         run_command(&words, plan.seed)
     )
     .ok();
