@@ -194,7 +194,7 @@ struct Worker {
 
 /// What the worker woke for.
 #[derive(Default)]
-struct Readiness {
+struct PollReadiness {
     link: bool,
     guardian: bool,
     signals: bool,
@@ -316,7 +316,7 @@ impl Worker {
     }
 
     /// Handles what the guardian sends. Returns the cause if it is dead, hangs, or tells this worker to end.
-    fn check_guardian(&mut self, readiness: &Readiness, now: Instant) -> Option<Cause> {
+    fn check_guardian(&mut self, readiness: &PollReadiness, now: Instant) -> Option<Cause> {
         let stdout = rustix::stdio::stdout();
         match self.heartbeat.check(stdout, readiness.guardian, now) {
             PeerState::Alive => None,
@@ -397,7 +397,7 @@ impl Worker {
     }
 
     /// Waits until something happens, at the latest until `until`. The controller's commands are ignored unless `with_link` is set.
-    fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<Readiness> {
+    fn wait(&self, until: Option<Instant>, with_link: bool) -> std::io::Result<PollReadiness> {
         let due = self.next_due().into_iter().chain(until).min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         let stdin = rustix::stdio::stdin();
@@ -430,7 +430,7 @@ impl Worker {
                 let [link, guardian, signals, engine] = own;
                 let children = fds.iter().skip(own.len()).enumerate();
                 let children = children.filter(|(_, fd)| is_ready(fd));
-                Ok(Readiness {
+                Ok(PollReadiness {
                     link: link && with_link,
                     guardian: guardian && !self.heartbeat.is_gone(),
                     signals,
@@ -438,7 +438,7 @@ impl Worker {
                     children: children.map(|(number, _)| number).collect(),
                 })
             }
-            Err(rustix::io::Errno::INTR) => Ok(Readiness::default()),
+            Err(rustix::io::Errno::INTR) => Ok(PollReadiness::default()),
             Err(error) => Err(error.into()),
         }
     }

@@ -104,13 +104,13 @@ pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>
 ) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum NumberOrText {
+    enum WrittenSize {
         Number(u64),
         Text(String),
     }
-    match NumberOrText::deserialize(deserializer) {
-        Ok(NumberOrText::Number(number)) => Ok(of_number(number)),
-        Ok(NumberOrText::Text(text)) => text.parse().map_err(de::Error::custom),
+    match WrittenSize::deserialize(deserializer) {
+        Ok(WrittenSize::Number(number)) => Ok(of_number(number)),
+        Ok(WrittenSize::Text(text)) => text.parse().map_err(de::Error::custom),
         Err(_) => Err(de::Error::custom(wanted)),
     }
 }

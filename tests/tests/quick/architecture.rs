@@ -149,12 +149,15 @@ fn controller_library_never_names_the_agent() {
     output(&mut cargo);
 }
 
-/// What carries the whole weight of a rule must not do what the rule forbids.
+/// What carries the whole weight of a rule must not do what the rule forbids. Addresses are values and no doors.
 #[test]
 fn experiments_crate_does_no_input_or_output() {
     let doors = [
         "std::fs",
-        "std::net",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "ToSocketAddrs",
         "std::process",
         "std::env",
         "tokio",
@@ -164,6 +167,11 @@ fn experiments_crate_does_no_input_or_output() {
     ];
     let mut found = Vec::new();
     for file in files(&root().join("experiments/src"), ".rs") {
+        // Tests may measure how long something takes.
+        let name = short(&file);
+        if name.ends_with("/tests.rs") || name.contains("/tests/") {
+            continue;
+        }
         let text = text(&file);
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in code
