@@ -3,10 +3,14 @@
 //!
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
+pub mod protocol;
+
+pub use crate::probes::ProbeOutcome;
+
 use crate::document::{HostProvider, HostRule, Provider};
-use crate::protocol::ProtocolRange;
 use crate::terminal_text::escape;
 use crate::{HumanDuration, Problem};
+use protocol::ProtocolRange;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -228,18 +232,6 @@ pub enum Report {
         /// What was seen, in a few words.
         seen: String,
     },
-}
-
-/// What came back from what was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbeOutcome {
-    /// The value.
-    Output(Value),
-    /// What is measured did not answer, and why we think so: judged outside.
-    NoAnswer(String),
-    /// The check itself is broken: judged unknown.
-    Broken(String),
 }
 
 /// An agent introduces itself.

@@ -175,7 +175,12 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems = local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        let mut problems =
+            local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        // The name of an activity may come from a file.
+        for problem in &mut problems {
+            experiment.redactor.errors().redact(&mut problem.what);
+        }
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -420,6 +425,8 @@ impl Service {
 
     /// Closes a run in the store, however long that takes, and drops it from memory.
     pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
+        // Its agents are free from now on.
+        lock(&self.admitted).remove(run);
         let end = run_end(verdict);
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
@@ -434,7 +441,6 @@ impl Service {
         }
         self.audit_end(run, verdict.outcome);
         lock(&self.runs).remove(run);
-        lock(&self.admitted).remove(run);
         self.closed(run, verdict);
     }
 

@@ -6,6 +6,7 @@ mod audit;
 mod experiments;
 mod halt;
 mod problem;
+mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
 mod tokens;
@@ -16,10 +17,11 @@ pub use agents::{
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
-    RunPlan, StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
+    StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
 pub use problem::{DocumentProblem, ProblemDetails};
+pub use run_plan::RunPlan;
 pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
 };

@@ -1,9 +1,9 @@
-//! Which versions of the messages between controller and agent ([`crate::wire`]) a program speaks, and which one the two agree on.
+//! Which versions of the messages between controller and agent ([`super`]) a program speaks, and which one the two agree on.
 //!
 //! Within a version, messages and fields may be added: whoever does not know a message skips or refuses it, and ignores a field that it does
 //! not know. A version is new when something that was there means something else.
 
-use crate::wire::Refusal;
+use super::Refusal;
 use serde::{Deserialize, Serialize};
 
 /// The versions that this program speaks. Version 1 is that of agents that do not say which they speak. Since version 2, an agent skips or
