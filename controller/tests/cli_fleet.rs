@@ -324,3 +324,33 @@ fn status_shows_what_acts_where_and_how_long_and_lines_name_action_and_agent() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn run_of_a_file_name_for_a_stored_name_and_the_reverse_is_hinted() {
+    let controller = Controller::start();
+    write(controller.folder.path(), "rest.json", &harmless());
+    assert_eq!(controller.says(&["apply", "rest.json"]).code, 0);
+    std::fs::remove_file(controller.folder.path().join("rest.json")).unwrap();
+    for command in ["run", "plan"] {
+        let said = controller.says(&[command, "rest.json"]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(
+            said.err.contains("rest.json: no such file") && said.err.contains("`rest`"),
+            "{said:?}"
+        );
+    }
+    write(controller.folder.path(), "local.json", &harmless());
+    let said = controller.says(&["run", "local"]);
+    assert!(
+        said.code == 2 && said.err.contains("`backburn run local.json`"),
+        "{said:?}"
+    );
+    // Without a controller, a name cannot be one that is stored, and may be a file's.
+    for (name, hint) in [
+        ("local", "did you mean `local.json`?"),
+        ("rest", "--controller HOST"),
+    ] {
+        let said = controller.says(&["run", name, "--local"]);
+        assert!(said.code == 2 && said.err.contains(hint), "{said:?}");
+    }
+}
