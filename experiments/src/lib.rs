@@ -20,10 +20,12 @@ pub mod probes;
 pub mod problem;
 pub mod program_environment;
 pub mod providers;
+mod python;
 pub mod redact;
 pub mod schema;
 pub mod select;
 pub mod server_verifier;
+mod size_in_memory;
 pub mod substitute;
 pub mod terminal_text;
 pub mod text_table;
@@ -34,3 +36,4 @@ pub mod wire;
 
 pub use duration::HumanDuration;
 pub use problem::Problem;
+pub use wire::protocol;

@@ -160,7 +160,7 @@ pub(super) fn read(
             .get_one::<String>("id")
             .cloned()
             .unwrap_or_else(|| format!("hand-{:08x}", random as u32)),
-        run: "by-hand".into(),
+        run: crate::engine::BY_HAND.into(),
         fault: name.to_owned(),
         arguments,
         duration: matches

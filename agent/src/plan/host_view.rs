@@ -148,7 +148,7 @@ pub trait HostView: fmt::Debug {
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All memory (`MemTotal`).
+    /// All memory of the host in bytes (`MemTotal`).
     pub total: u64,
     /// Memory that is available without swapping (`MemAvailable`).
     pub available: u64,

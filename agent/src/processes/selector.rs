@@ -1,7 +1,7 @@
 //! Which processes a fault hits, as people write it.
 
 use super::cgroup::cgroup_parts;
-use crate::packet_filter::Port;
+use crate::units::Port;
 use backburn_experiments::Problem;
 use backburn_experiments::document::Select;
 use regex::Regex;

@@ -2,7 +2,7 @@
 //! of each process's own, found again among the descriptors of the process.
 
 use super::ProcessTable;
-use crate::packet_filter::PortRange;
+use crate::units::PortRange;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,10 +1,13 @@
-//! Sizes and rates as people write them.
+//! Sizes, rates and addresses as people write them.
 
+mod address;
 mod amount;
 mod fill;
 mod rate;
 mod size;
 
+pub(crate) use address::merged;
+pub use address::{IpNetwork, Port, PortRange};
 pub use amount::Amount;
 pub(crate) use fill::Fill;
 pub use rate::Rate;

@@ -282,7 +282,9 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
-    service.check_policy_tokens().map_err(|error| failed(&error))?;
+    service
+        .check_policy_tokens()
+        .map_err(|error| failed(&error))?;
     reloaded.set(Arc::clone(&service)).ok();
     let names = match command.names.is_empty() {
         false => command.names.clone(),

@@ -7,7 +7,9 @@
 mod approvals;
 mod failpoint;
 mod halt;
+mod issued_injections;
 mod local_program_policy;
+mod membership;
 mod otlp;
 mod policy;
 mod policy_file;

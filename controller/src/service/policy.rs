@@ -1,13 +1,13 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
-use crate::providers::{EnvironmentAccess, HostAccess};
 use super::RunLoad;
+use crate::providers::{EnvironmentAccess, HostAccess};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::document::{LabelMatch, Window};
-use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::problem::nearest;
+use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub struct FleetPolicy {
     /// Whether experiments may run programs on the controller's host, by `process` and `python` providers without `from`: `true`, or a list of
     /// the only programs, which excludes `python`. An entry of the list is an absolute path, or has the arguments as well:
-    /// `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: false.
+    /// `{"program": "/usr/lib/postgresql/15/bin/pg_isready", "arguments": ["-p", "5432"]}`. Default: false.
     #[serde(default)]
     pub allow_programs: ProgramPermission,
     /// The environment of these programs: `PATH`, and what stands here. Nothing else of the controller's own environment is passed on.
@@ -229,7 +229,7 @@ impl FleetPolicy {
                             at,
                             format!("`{}` is not an absolute path", program.program()),
                         )
-                        .hint("give e.g. `/usr/bin/redis-cli`"),
+                        .hint("give e.g. `/usr/lib/postgresql/15/bin/pg_isready`"),
                     ),
                 });
             }

@@ -2,7 +2,6 @@
 
 use super::{ProbeError, ProbeProvider, Transport, put_value};
 use crate::problem::at_key;
-use crate::program_environment::name_problem;
 use crate::{HumanDuration, Problem, argv};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,7 +74,7 @@ impl ProbeProvider for ProcessProvider {
 
     fn problems(&self, at: &str) -> Vec<Problem> {
         let names = self.env.iter().flatten();
-        let names = names.filter_map(|(name, _)| name_problem(name));
+        let names = names.filter_map(|(name, _)| variable_name_problem(name));
         let at_env = at_key(at, "env");
         let mut problems: Vec<Problem> = names.map(|what| Problem::new(&at_env, what)).collect();
         let Some(Value::String(line)) = &self.arguments else {
@@ -91,4 +90,15 @@ impl ProbeProvider for ProcessProvider {
     fn take_value(&mut self, value: &Value) -> Option<Result<(), String>> {
         Some(put_value(&mut self.arguments, value))
     }
+}
+
+/// Why this cannot be the name of an environment variable.
+pub fn variable_name_problem(name: &str) -> Option<String> {
+    let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+    (!is_name).then(|| {
+        format!(
+            "`{}` is not the name of an environment variable",
+            name.escape_debug()
+        )
+    })
 }

@@ -10,7 +10,7 @@ const RATE_WINDOW: Duration = Duration::from_millis(10);
 
 /// How fast one way of one connection goes.
 pub(super) struct Throttle {
-    /// Bytes per second.
+    /// The rate in bytes per second; none if it is not limited.
     rate: Option<f64>,
     /// When the bandwidth is free again.
     free: Instant,

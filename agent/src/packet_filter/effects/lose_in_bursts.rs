@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoseInBursts {
-    /// When.
+    /// How often bursts begin, and how long they last.
     pub bursts: BurstLoss,
     /// Seed for random selection.
     pub seed: u64,

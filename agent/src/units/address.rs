@@ -131,9 +131,9 @@ impl<'de> Deserialize<'de> for IpNetwork {
 /// A port, or ports from one to another, both within: `80`, `8000-8010`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The first.
+    /// The first port of the range.
     pub first: u16,
-    /// The last.
+    /// The last port of the range, which belongs to it.
     pub last: u16,
 }
 
@@ -245,7 +245,7 @@ impl JsonSchema for Port {
 }
 
 /// Ranges sorted, with those that meet made one.
-pub(super) fn merged(mut ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn merged(mut ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
     ranges.sort();
     let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (first, last) in ranges {
