@@ -1,7 +1,7 @@
 //! Runs that wait for approval: listing, showing, approving, rejecting and withdrawing them.
 
 use super::super::plan_view::format_plan;
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr, runtime};
 use super::ControllerOptions;
 use backburn::api::types::{ApprovalInfo, ApprovedRun, RejectRequest};
@@ -52,8 +52,8 @@ pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Comman
             approval.who,
             approval.rule,
             does,
-            approval.at,
-            approval.expires,
+            to_the_second(&approval.at),
+            to_the_second(&approval.expires),
         ]
     };
     print_table(
