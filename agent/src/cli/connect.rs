@@ -1,6 +1,8 @@
 //! The commands that connect an agent to a controller: `join` once, then `connect`.
 
-use super::{CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels};
+use super::{
+    CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels, output,
+};
 use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
@@ -104,10 +106,11 @@ pub(super) fn join(
             granted_text(&member.name, &given, &granted).trim_end()
         );
     }
-    println!(
-        "joined {controller} as {}; run `connect` to serve it",
-        member.name
-    );
+    output::print(&format!(
+        "joined {} as {}; run `connect` to serve it\n",
+        escape(&controller),
+        escape(&member.name)
+    ));
     Ok(0)
 }
 
