@@ -5,6 +5,7 @@ use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr, runtime};
 use super::ControllerOptions;
 use backburn::api::types::{ApprovalInfo, ApprovedRun, RejectRequest};
+use backburn_experiments::terminal_text::escaped;
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -89,6 +90,8 @@ fn summary(approval: &ApprovalInfo) -> String {
 
 /// Everything about a waiting run.
 fn format_approval(approval: &ApprovalInfo) -> String {
+    let shown = escaped(approval);
+    let approval = shown.as_ref().unwrap_or(approval);
     let ApprovalInfo {
         id,
         experiment,
