@@ -7,13 +7,15 @@
 
 use crate::connection_slots::{ConnectionSlots, Slot, SlotCounts, Standing};
 use crate::pki::ca::{
-    AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
+    AgentIdentity, AuthorityKeys, CaError, CertificateAuthority, ControllerCertificate, expiry,
+    identity,
 };
 use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
+use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -94,6 +96,10 @@ pub struct AuthenticatedAgent {
     pub stream: Box<TlsStream<TcpStream>>,
     /// The address that the agent connects from.
     pub peer: SocketAddr,
+    /// When its certificate expires.
+    pub expires: Option<Timestamp>,
+    /// Whether an authority has signed it that is being replaced.
+    pub is_of_retiring: bool,
 }
 
 /// Accepts connections at the controller's port.
@@ -113,6 +119,7 @@ struct Protocols {
     join: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     joining: Arc<Semaphore>,
+    authority: Arc<CertificateAuthority>,
 }
 
 impl Listener {
@@ -146,6 +153,7 @@ impl Listener {
                 join: config(JOIN_PROTOCOL.as_bytes(), Some(false))?,
                 http: config(HTTP, None)?,
                 joining: Arc::new(Semaphore::new(limits.joining)),
+                authority: Arc::clone(authority),
             }),
             listener,
             slots: ConnectionSlots::new(limits.slots),
@@ -277,8 +285,14 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
         let identity = client_identity(&stream)?
             .ok_or_else(|| io::Error::other("the agent shows no certificate"))?;
+        let (_, session) = stream.get_ref();
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        let expires = shown.and_then(expiry);
+        let is_of_retiring = shown.is_some_and(|shown| protocols.authority.is_of_retiring(shown));
         return Ok(Handshaken::Agent(AuthenticatedAgent {
             identity,
+            expires,
+            is_of_retiring,
             stream: Box::new(stream),
             peer,
         }));
@@ -314,7 +328,7 @@ type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 /// The TLS configuration of one protocol. Clients must show a certificate (`Some(true)`), may show one (`Some(false)`), or are
 /// not asked for one (`None`).
 fn config(
-    authority: &CertificateAuthority,
+    authority: &Arc<CertificateAuthority>,
     own: &Arc<ControllerCertificate>,
     protocol: &[u8],
     asked: Option<bool>,
@@ -326,11 +340,9 @@ fn config(
     let builder = match asked {
         None => builder.with_no_client_auth(),
         Some(is_mandatory) => {
-            let roots = Arc::new(authority.roots()?);
-            let certificates =
-                WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
             builder.with_client_cert_verifier(Arc::new(AgentCertificateVerifier {
-                certificates,
+                certificates: Mutex::new(IssuedVerifier::new(authority)?),
+                authority: Arc::clone(authority),
                 is_mandatory,
                 is_revoked: Arc::clone(is_revoked),
             }))
@@ -344,10 +356,26 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// Verifies what an authority has signed, with the keys that it had when this was made.
+struct IssuedVerifier {
+    keys: Arc<AuthorityKeys>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl IssuedVerifier {
+    fn new(authority: &CertificateAuthority) -> Result<Self, Box<dyn std::error::Error>> {
+        let keys = authority.keys();
+        let (roots, provider) = (Arc::new(keys.roots()?), Arc::new(ring::default_provider()));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(IssuedVerifier { keys, verifier })
+    }
+}
+
 /// Accepts certificates of the controller's authority that name an agent and are not revoked. TLS itself reports what is wrong,
 /// so that an agent can show it.
 struct AgentCertificateVerifier {
-    certificates: Arc<dyn ClientCertVerifier>,
+    authority: Arc<CertificateAuthority>,
+    certificates: Mutex<IssuedVerifier>,
     is_mandatory: bool,
     is_revoked: IsRevoked,
 }
@@ -360,13 +388,30 @@ impl std::fmt::Debug for AgentCertificateVerifier {
     }
 }
 
+impl AgentCertificateVerifier {
+    /// What the authority has signed, by the keys that it has now.
+    fn issued(&self) -> Arc<dyn ClientCertVerifier> {
+        let mut issued = (self.certificates.lock()).unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&issued.keys, &self.authority.keys()) {
+            match IssuedVerifier::new(&self.authority) {
+                Ok(new) => *issued = new,
+                Err(error) => {
+                    tracing::error!(%error, "the authority's new certificate cannot be used");
+                }
+            }
+        }
+        Arc::clone(&issued.verifier)
+    }
+}
+
 impl ClientCertVerifier for AgentCertificateVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.certificates.root_hint_subjects()
+        // None: an agent has one certificate.
+        &[]
     }
 
     fn verify_client_cert(
@@ -376,7 +421,7 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self
-            .certificates
+            .issued()
             .verify_client_cert(certificate, between, now)?;
         let identity = identity(certificate).map_err(|_| {
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
@@ -393,7 +438,7 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -403,11 +448,11 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.certificates.supported_verify_schemes()
+        self.issued().supported_verify_schemes()
     }
 }
