@@ -1,6 +1,8 @@
 //! The commands that connect an agent to a controller: `join` once, then `connect`.
 
-use super::{CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels};
+use super::{
+    CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels, output,
+};
 use crate::controller_link::{self, ConnectorConfig, Credentials, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
@@ -74,11 +76,11 @@ pub(super) fn change_address(
         Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),
     }
-    println!(
-        "{} uses {} from its next connection on",
+    output::print(&format!(
+        "{} uses {} from its next connection on\n",
         escape(&credentials.name),
         escape(&controller)
-    );
+    ));
     Ok(0)
 }
 
@@ -117,10 +119,11 @@ pub(super) fn join(
             granted_text(&member.name, &given, &granted).trim_end()
         );
     }
-    println!(
-        "joined {controller} as {}; run `connect` to serve it",
-        member.name
-    );
+    output::print(&format!(
+        "joined {} as {}; run `connect` to serve it\n",
+        escape(&controller),
+        escape(&member.name)
+    ));
     Ok(0)
 }
 
