@@ -34,6 +34,11 @@ pub(super) fn commands() -> [Command; 3] {
             "NAME",
             "Name that the agent asks for [default: the host name]",
         ))
+        .arg(text(
+            "proxy",
+            "URL",
+            "HTTP proxy to the controller, `http://[USER:PASSWORD@]HOST[:PORT]`; kept for `connect` [default: HTTPS_PROXY, unless NO_PROXY names the controller]",
+        ))
         .arg(
             text(
                 "label",
@@ -107,8 +112,17 @@ pub(super) fn join(
     let host = Host::new(HostRole::Command, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
-    let (member, granted) = match join::join(&host, state, &controller, &token, &name, &given, &all)
-    {
+    let proxy = matches.get_one::<String>("proxy").cloned();
+    let (member, granted) = match join::join(
+        &host,
+        state,
+        &controller,
+        proxy.as_deref(),
+        &token,
+        &name,
+        &given,
+        &all,
+    ) {
         Ok(joined) => joined,
         Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),

@@ -1,7 +1,7 @@
 //! Joining a controller and renewing the certificate. The key is created on this host and never leaves it.
 
 use super::credentials::{Credentials, fingerprints_of_pem, now};
-use super::tls_connect::{ConnectError, TlsConnection};
+use super::tls_connect::{ConnectError, Route, TlsConnection};
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{
@@ -43,13 +43,15 @@ pub fn join(
     host: &Host,
     state: &Path,
     controller: &str,
+    proxy: Option<&str>,
     token: &JoinToken,
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
 ) -> Result<(Credentials, Option<Labels>), JoinError> {
+    let route = Route::new(controller, proxy)?;
     let tls = TlsConnection::connect(
-        controller,
+        &route,
         config_from_token(&token.authority, JOIN_PROTOCOL),
         None,
     )?;
@@ -57,12 +59,13 @@ pub fn join(
         id: token.id.clone(),
         secret: token.secret.clone(),
     };
-    let (credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
+    let (mut credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
     // While an authority is being replaced, a controller names both.
     if !fingerprints_of_pem(&credentials.authority).contains(&token.authority) {
         let what = format!("{controller}: its certificate authority is not the one in the token");
         return Err(ConnectError::new(what, "use a token of this controller").into());
     }
+    credentials.proxy = proxy.map(str::to_owned);
     credentials.save(host, state)?;
     Ok((credentials, granted))
 }
@@ -91,8 +94,13 @@ pub fn renew_at(
     controller: &str,
 ) -> Result<Credentials, JoinError> {
     let config = config_from_credentials(credentials, JOIN_PROTOCOL);
-    let tls = TlsConnection::connect(controller, config, None)?;
-    let (renewed, _) = exchange(
+    let route = Credentials {
+        controller: controller.to_owned(),
+        ..credentials.clone()
+    }
+    .route()?;
+    let tls = TlsConnection::connect(&route, config, None)?;
+    let (mut renewed, _) = exchange(
         tls,
         controller,
         None,
@@ -106,6 +114,7 @@ pub fn renew_at(
             ConnectError::new(what, "use the same version for agent and controller").into(),
         );
     }
+    renewed.proxy.clone_from(&credentials.proxy);
     renewed.save(host, state)?;
     Ok(renewed)
 }
@@ -150,6 +159,7 @@ fn exchange(
                 certificate: joined.certificate,
                 authority: joined.authority,
                 lasts: joined.lasts,
+                proxy: None,
                 since: now(),
             },
             joined.labels,
