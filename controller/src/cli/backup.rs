@@ -1,7 +1,7 @@
 //! Backup and restore of a controller's data, on the controller's host. The backup is made while the controller runs, and no
 //! route of the API gives it out: it holds the authority's key.
 
-use super::controller::{DataOptions, audit_command, failed, file_and_hash};
+use super::data_directory::{DataOptions, audit_command, failed, file_and_hash};
 use super::output::shown_path;
 use super::table::print_table;
 use super::{CommandFailure, print_stderr};

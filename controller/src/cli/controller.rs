@@ -1,6 +1,7 @@
 //! `backburn controller`: the daemon, and the export and import of its data.
 
 use super::backup::{self, RestoreOptions};
+use super::data_directory::{DataOptions, audit_command, failed, file_and_hash};
 use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
 use backburn::pki::agent_registry::AgentRegistry;
@@ -8,7 +9,7 @@ use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, Service, ServiceConfig};
-use backburn::store::{AuditRecord, Hash, SqliteStore, Store, StoreError, missing_secrets};
+use backburn::store::{SqliteStore, Store, StoreError, missing_secrets};
 use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
@@ -24,9 +25,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How many experiments are read at a time.
 const EXPERIMENTS_PER_PAGE: u32 = 100;
-
-/// The default directory of the controller's data.
-const DEFAULT_DATA_DIR: &str = "/var/lib/backburn/controller";
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -108,14 +106,6 @@ struct DaemonOptions {
     data: DataOptions,
 }
 
-/// The directory of the controller's data.
-#[derive(Debug, Args)]
-pub(super) struct DataOptions {
-    /// Directory of the controller's store and keys
-    #[arg(long, value_name = "DIR", env = "BACKBURN_DATA", default_value = DEFAULT_DATA_DIR)]
-    data: PathBuf,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct ExportCommand {
     /// File to write; `-` is standard output
@@ -169,55 +159,6 @@ fn keep(text: &str) -> Result<HumanDuration, String> {
     }
 }
 
-impl DataOptions {
-    /// Returns the path of the directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.data
-    }
-
-    /// Creates the directory if there is none.
-    pub(super) fn create(&self) -> Result<(), CommandFailure> {
-        create_directory(&self.data)
-    }
-
-    fn store(&self) -> Result<Arc<dyn Store>, CommandFailure> {
-        self.create()?;
-        match SqliteStore::open(&self.data.join("store")) {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(failed(&error)),
-        }
-    }
-}
-
-/// Creates a private directory if it does not exist.
-fn create_directory(folder: &Path) -> Result<(), CommandFailure> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut builder = std::fs::DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| {
-            let what = format!("{}: {error}", folder.display());
-            CommandFailure::invalid(format!(
-                "{what}\nhint: give a writable directory with `--data`"
-            ))
-        })
-}
-
-pub(super) fn failed(error: &dyn std::error::Error) -> CommandFailure {
-    let mut what = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        tracing::debug!(%inner, "because");
-        source = inner.source();
-    }
-    if !what.contains("hint:") {
-        what.push_str("\nhint: `BACKBURN_LOG=debug` logs the details");
-    }
-    CommandFailure::invalid(what)
-}
-
 /// Tells whoever started the controller something: as text, or as an entry of the log where that is for programs.
 fn announce(format: LogFormat, text: &str) {
     match format {
@@ -239,8 +180,8 @@ pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
 /// Runs `backburn controller rotate-authority`.
 fn rotate_authority(data: &DataOptions, is_end: bool) -> Result<u8, CommandFailure> {
     let store =
-        SqliteStore::open_shared(&data.data.join("store")).map_err(|error| failed(&error))?;
-    let folder = data.data.join("authority");
+        SqliteStore::open_shared(&data.path().join("store")).map_err(|error| failed(&error))?;
+    let folder = data.path().join("authority");
     audit_command(&store, "rotate-authority", json!({"finish": is_end}))?;
     match is_end {
         true => {
@@ -261,11 +202,11 @@ fn rotate_authority(data: &DataOptions, is_end: bool) -> Result<u8, CommandFailu
 
 /// Runs `backburn controller admin-token`.
 fn admin_token(data: &DataOptions, lasts: HumanDuration) -> Result<u8, CommandFailure> {
-    let store = SqliteStore::open_shared(&data.data.join("store")).map_err(|error| {
+    let store = SqliteStore::open_shared(&data.path().join("store")).map_err(|error| {
         let hint = error.hint.as_deref().map(|hint| format!("\nhint: {hint}"));
         CommandFailure::invalid(format!("{error}{}", hint.unwrap_or_default()))
     })?;
-    let authority = CertificateAuthority::open(&data.data.join("authority"));
+    let authority = CertificateAuthority::open(&data.path().join("authority"));
     let authority = authority.map_err(|error| failed(&error))?;
     let invalid = |error: jiff::Error| CommandFailure::invalid(format!("--lasts: {error}"));
     let span = SignedDuration::try_from(lasts.0).map_err(invalid)?;
@@ -310,7 +251,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     drop(entered);
     raise_limit();
     let store = command.data.store()?;
-    let authority = CertificateAuthority::open(&command.data.data.join("authority"));
+    let authority = CertificateAuthority::open(&command.data.path().join("authority"));
     let authority = Arc::new(authority.map_err(|error| failed(&error))?);
     let catalogue: Vec<_> = (backburn_agent::faults::FAULTS.iter())
         .map(backburn_agent::faults::Fault::describe)
@@ -323,7 +264,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         None => FleetPolicy::default(),
     };
     let policy_file = command.policy.as_deref().map(file_and_hash);
-    let made = create_first_token(store.as_ref(), &authority, &command.data.data)
+    let made = create_first_token(store.as_ref(), &authority, command.data.path())
         .map_err(|error| failed(&error))?;
     let fleet = Arc::new(Fleet::new(command.lease));
     let registry =
@@ -364,7 +305,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             .map_err(|error| CommandFailure::invalid(error.to_string()))?;
         announce(&format!("listening on {address}, as {}", names.join(", ")));
         if made {
-            let path = command.data.data.join(FIRST_TOKEN_FILE);
+            let path = command.data.path().join(FIRST_TOKEN_FILE);
             announce(&format!("the first token is in {}", path.display()));
         }
         announce_audit_head(
@@ -415,12 +356,6 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     })
 }
 
-/// A file as the audit log names it: its path, and what was in it.
-pub(super) fn file_and_hash(path: &Path) -> Value {
-    let hash = std::fs::read(path).ok().map(|bytes| Hash::of(&bytes));
-    json!({"file": path, "sha256": hash})
-}
-
 /// Writes an entry of the controller to the audit log, and announces the log's new head, so that it is kept elsewhere too.
 fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail: Value) {
     match service.audit_own(what, "controller", "done", detail) {
@@ -429,27 +364,6 @@ fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail:
             tracing::error!(what, %error, "what the controller did could not be written to the audit log");
         }
     }
-}
-
-/// Writes to the audit log of a controller that is not running what a command does with its data.
-pub(super) fn audit_command(
-    store: &dyn Store,
-    what: &str,
-    detail: Value,
-) -> Result<(), CommandFailure> {
-    let record = AuditRecord {
-        at: Timestamp::now(),
-        who: format!("uid {}", nix::unistd::getuid()),
-        role: None,
-        what: what.into(),
-        about: "everything".into(),
-        outcome: "asked".into(),
-        detail,
-    };
-    store
-        .audit(&record)
-        .map(|_| ())
-        .map_err(|error| failed(&error))
 }
 
 /// Raises the limit of open files to its maximum: each connected agent takes one.

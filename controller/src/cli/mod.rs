@@ -3,6 +3,7 @@
 
 mod backup;
 mod controller;
+mod data_directory;
 mod demo;
 mod experiment_source;
 mod history;

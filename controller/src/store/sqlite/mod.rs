@@ -136,7 +136,7 @@ impl SqliteStore {
         known: Option<&AuditHead>,
     ) -> Result<ChainVerification, StoreError> {
         let connection = open::read_only(path)?;
-        audit::verify(&connection, known).map_err(|error| {
+        run_notes::verify_with_log(&connection, known).map_err(|error| {
             error.while_doing(&format!("verify the audit log in {}", path.display()))
         })
     }
@@ -529,7 +529,7 @@ impl Store for SqliteStore {
 
     fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError> {
         self.read("verify the audit log", |connection| {
-            audit::verify(connection, known)
+            run_notes::verify_with_log(connection, known)
         })
     }
 

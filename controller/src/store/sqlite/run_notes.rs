@@ -2,10 +2,26 @@
 
 use super::codec::{all, change, from_json, json, one, parsed};
 use crate::store::error::StoreError;
-use crate::store::records::{AuditMismatch, AuditRecord, CLEANED, Hash, RunNote, RunNoteEntry};
+use crate::store::records::{
+    AuditHead, AuditMismatch, AuditRecord, CLEANED, ChainVerification, Hash, RunNote, RunNoteEntry,
+};
 use crate::store::run_notes::{NO_NOTE, RunNoteRow};
 use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
+
+/// Verifies the audit log, and the notes whose hashes it has.
+pub(super) fn verify_with_log(
+    connection: &Connection,
+    known: Option<&AuditHead>,
+) -> Result<ChainVerification, StoreError> {
+    let mut verified = super::audit::verify(connection, known)?;
+    // A store that an older program wrote has no notes.
+    let has_notes = "SELECT 1 FROM sqlite_schema WHERE name = 'run_notes'";
+    if verified.broken.is_none() && one(connection, has_notes, [], |_| Ok(()))?.is_some() {
+        verified.broken = verify(connection)?;
+    }
+    Ok(verified)
+}
 
 /// Appends a note to a run, and its hash to the audit log.
 pub(super) fn append(
@@ -93,7 +109,7 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<(RunNoteRow, String, String)> {
 
 /// Verifies the notes of all runs: each chain, and that the notes are those that the audit log names. Returns the first entry of
 /// the audit log whose note is not as it was written.
-pub(super) fn verify(connection: &Connection) -> Result<Option<AuditMismatch>, StoreError> {
+fn verify(connection: &Connection) -> Result<Option<AuditMismatch>, StoreError> {
     let query = "SELECT runs.id, run_notes.* FROM run_notes JOIN runs ON runs.number = run_notes.run \
         ORDER BY run_notes.run, run_notes.number";
     let mut notes: BTreeMap<(String, u64), Result<Hash, &str>> = BTreeMap::new();

@@ -483,7 +483,7 @@ impl Import<'_> {
 impl Import<'_> {
     /// Checks the chain of the audit log: an import must not make a log that was altered look like an intact one.
     fn check_audit_log(&mut self) -> Result<(), StoreError> {
-        if let Some(broken) = super::audit::verify(self.connection, None)?.broken {
+        if let Some(broken) = super::run_notes::verify_with_log(self.connection, None)?.broken {
             self.problem(format!(
                 "the audit log is broken at entry {}: {}",
                 broken.number, broken.why
