@@ -57,7 +57,7 @@ pub struct FleetPolicy {
 pub enum ProgramPermission {
     /// All of them, or none.
     All(bool),
-    /// Only these.
+    /// Only the programs of this list.
     Only(Vec<AllowedProgram>),
 }
 
