@@ -7,13 +7,15 @@
 
 use crate::connection_slots::{ConnectionSlots, Slot, SlotCounts, Standing};
 use crate::pki::ca::{
-    AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
+    AgentIdentity, AuthorityKeys, CaError, CertificateAuthority, ControllerCertificate, expiry,
+    identity,
 };
 use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
+use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -42,6 +44,9 @@ const EVICTION_DELAY: Duration = Duration::from_millis(5);
 /// How long to wait after another failure to accept a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// How long after its end a certificate can still be renewed by default.
+pub const DEFAULT_RENEWAL_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
@@ -51,6 +56,8 @@ pub struct ListenerLimits {
     pub slots: SlotCounts,
     /// How many agents may be joining at a time.
     pub joining: usize,
+    /// How long after its end a certificate can still be renewed. It is good for nothing else then.
+    pub renewal_grace: Duration,
     /// How long sent data may stay unacknowledged before the kernel closes a connection. Nothing else reveals a peer that has
     /// silently vanished, and heartbeats are sent all the time (RFC 5482; tcp(7), `TCP_USER_TIMEOUT`).
     pub unacknowledged: Duration,
@@ -62,6 +69,7 @@ impl Default for ListenerLimits {
             handshake: Duration::from_secs(10),
             slots: SlotCounts::default(),
             joining: 64,
+            renewal_grace: DEFAULT_RENEWAL_GRACE,
             unacknowledged: Duration::from_secs(30),
         }
     }
@@ -94,6 +102,10 @@ pub struct AuthenticatedAgent {
     pub stream: Box<TlsStream<TcpStream>>,
     /// The address that the agent connects from.
     pub peer: SocketAddr,
+    /// When its certificate expires.
+    pub expires: Option<Timestamp>,
+    /// Whether an authority has signed it that is being replaced.
+    pub is_of_retiring: bool,
 }
 
 /// Accepts connections at the controller's port.
@@ -113,6 +125,7 @@ struct Protocols {
     join: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     joining: Arc<Semaphore>,
+    authority: Arc<CertificateAuthority>,
 }
 
 impl Listener {
@@ -136,16 +149,17 @@ impl Listener {
         }
         let own = Arc::new(ControllerCertificate::new(Arc::clone(authority), names)?);
         let is_revoked: IsRevoked = Arc::new(is_revoked);
-        let config = |protocol: &[u8], who: Option<bool>| {
-            config(authority, &own, protocol, who, &is_revoked)
+        let config = |protocol: &[u8], who: Option<bool>, grace: Duration| {
+            config(authority, &own, protocol, who, grace, &is_revoked)
                 .map_err(|error| CaError::Request(error.to_string()))
         };
         Ok(Listener {
             protocols: Arc::new(Protocols {
-                link: config(LINK_PROTOCOL.as_bytes(), Some(true))?,
-                join: config(JOIN_PROTOCOL.as_bytes(), Some(false))?,
-                http: config(HTTP, None)?,
+                link: config(LINK_PROTOCOL.as_bytes(), Some(true), Duration::ZERO)?,
+                join: config(JOIN_PROTOCOL.as_bytes(), Some(false), limits.renewal_grace)?,
+                http: config(HTTP, None, Duration::ZERO)?,
                 joining: Arc::new(Semaphore::new(limits.joining)),
+                authority: Arc::clone(authority),
             }),
             listener,
             slots: ConnectionSlots::new(limits.slots),
@@ -277,8 +291,14 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
         let identity = client_identity(&stream)?
             .ok_or_else(|| io::Error::other("the agent shows no certificate"))?;
+        let (_, session) = stream.get_ref();
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        let expires = shown.and_then(expiry);
+        let is_of_retiring = shown.is_some_and(|shown| protocols.authority.is_of_retiring(shown));
         return Ok(Handshaken::Agent(AuthenticatedAgent {
             identity,
+            expires,
+            is_of_retiring,
             stream: Box::new(stream),
             peer,
         }));
@@ -290,6 +310,7 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
         return Ok(Handshaken::Joining(JoiningConnection {
             identity: client_identity(&stream)?,
+            is_late: shows_expired_certificate(&stream),
             stream,
             peer,
             _slot: slot,
@@ -309,15 +330,31 @@ fn client_identity(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIden
         .transpose()
 }
 
+/// Whether the client has shown a certificate that has expired, which is accepted for a renewal only.
+fn shows_expired_certificate(stream: &TlsStream<TcpStream>) -> bool {
+    let (_, connection) = stream.get_ref();
+    let chain = connection.peer_certificates();
+    let end = chain.and_then(|chain| chain.first()).and_then(end_of);
+    end.is_some_and(|end| end < UnixTime::now())
+}
+
+/// When a certificate expires. None if it cannot be read.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let end = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+}
+
 type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 
 /// The TLS configuration of one protocol. Clients must show a certificate (`Some(true)`), may show one (`Some(false)`), or are
-/// not asked for one (`None`).
+/// not asked for one (`None`). A certificate is accepted until `grace` after its end.
 fn config(
-    authority: &CertificateAuthority,
+    authority: &Arc<CertificateAuthority>,
     own: &Arc<ControllerCertificate>,
     protocol: &[u8],
     asked: Option<bool>,
+    grace: Duration,
     is_revoked: &IsRevoked,
 ) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error>> {
     let provider = Arc::new(ring::default_provider());
@@ -326,12 +363,11 @@ fn config(
     let builder = match asked {
         None => builder.with_no_client_auth(),
         Some(is_mandatory) => {
-            let roots = Arc::new(authority.roots()?);
-            let certificates =
-                WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
             builder.with_client_cert_verifier(Arc::new(AgentCertificateVerifier {
-                certificates,
+                certificates: Mutex::new(IssuedVerifier::new(authority)?),
+                authority: Arc::clone(authority),
                 is_mandatory,
+                grace,
                 is_revoked: Arc::clone(is_revoked),
             }))
         }
@@ -344,11 +380,28 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// Verifies what an authority has signed, with the keys that it had when this was made.
+struct IssuedVerifier {
+    keys: Arc<AuthorityKeys>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl IssuedVerifier {
+    fn new(authority: &CertificateAuthority) -> Result<Self, Box<dyn std::error::Error>> {
+        let keys = authority.keys();
+        let (roots, provider) = (Arc::new(keys.roots()?), Arc::new(ring::default_provider()));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(IssuedVerifier { keys, verifier })
+    }
+}
+
 /// Accepts certificates of the controller's authority that name an agent and are not revoked. TLS itself reports what is wrong,
 /// so that an agent can show it.
 struct AgentCertificateVerifier {
-    certificates: Arc<dyn ClientCertVerifier>,
+    authority: Arc<CertificateAuthority>,
+    certificates: Mutex<IssuedVerifier>,
     is_mandatory: bool,
+    grace: Duration,
     is_revoked: IsRevoked,
 }
 
@@ -360,13 +413,37 @@ impl std::fmt::Debug for AgentCertificateVerifier {
     }
 }
 
+impl AgentCertificateVerifier {
+    /// What the authority has signed, by the keys that it has now.
+    fn issued(&self) -> Arc<dyn ClientCertVerifier> {
+        let mut issued = (self.certificates.lock()).unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&issued.keys, &self.authority.keys()) {
+            match IssuedVerifier::new(&self.authority) {
+                Ok(new) => *issued = new,
+                Err(error) => {
+                    tracing::error!(%error, "the authority's new certificate cannot be used");
+                }
+            }
+        }
+        Arc::clone(&issued.verifier)
+    }
+
+    /// The last moment at which an expired certificate was valid. None unless that is less than the grace ago.
+    fn last_moment(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
+        let end = end_of(certificate)?;
+        let until = end.as_secs().checked_add(self.grace.as_secs())?;
+        (!self.grace.is_zero() && now.as_secs() <= until).then_some(end)
+    }
+}
+
 impl ClientCertVerifier for AgentCertificateVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.certificates.root_hint_subjects()
+        // None: an agent has one certificate.
+        &[]
     }
 
     fn verify_client_cert(
@@ -375,9 +452,17 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .certificates
-            .verify_client_cert(certificate, between, now)?;
+        let verify = |at| self.issued().verify_client_cert(certificate, between, at);
+        let verified = match (verify(now), self.last_moment(certificate, now)) {
+            (
+                Err(Error::InvalidCertificate(
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
+                )),
+                // Everything else about it is verified as of then.
+                Some(last_moment),
+            ) => verify(last_moment)?,
+            (verified, _) => verified?,
+        };
         let identity = identity(certificate).map_err(|_| {
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
         })?;
@@ -393,7 +478,7 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -403,11 +488,11 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.certificates.supported_verify_schemes()
+        self.issued().supported_verify_schemes()
     }
 }

@@ -35,6 +35,8 @@ pub struct Server {
     pub registry: Arc<AgentRegistry>,
     /// How long an agent's certificate is valid.
     pub lifetime: Duration,
+    /// How long after its end an agent's certificate can still be renewed.
+    pub renewal_grace: Duration,
     /// Returns freed memory to the host. Called while no run is active, if something was done since the last call.
     pub trim_memory: fn(),
 }
@@ -53,6 +55,7 @@ impl Server {
         // An agent that received no heartbeat during a lease has reverted its faults, and cannot report that.
         let limits = ListenerLimits {
             unacknowledged: self.service.fleet().lease().0,
+            renewal_grace: self.renewal_grace,
             ..ListenerLimits::default()
         };
         let mut listener = Listener::open(
@@ -76,13 +79,14 @@ impl Server {
                 "closing runs that were interrupted when the controller ended"
             );
         }
-        if let Some(records) = service.fleet().membership_records() {
-            tokio::spawn(Arc::clone(&service).keep_membership(records));
-        }
+        let records = service.fleet().membership_records();
+        let membership =
+            records.map(|records| tokio::spawn(Arc::clone(&service).keep_membership(records)));
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let unclean = tokio::spawn(Arc::clone(&service).watch_unclean_runs());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
-        tokio::spawn(trim_memory_when_idle(
+        let trimming = tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
             Arc::clone(&served),
             self.trim_memory,
@@ -108,6 +112,11 @@ impl Server {
             };
             match connection {
                 Connection::Agent(agent) => {
+                    registry.saw_certificate(
+                        &agent.identity.name,
+                        agent.expires,
+                        agent.is_of_retiring,
+                    );
                     let fleet = Arc::clone(service.fleet());
                     tokio::spawn(async move {
                         let name = agent.identity.name;
@@ -134,6 +143,8 @@ impl Server {
             }
         }
         schedules.abort();
+        unclean.abort();
+        trimming.abort();
         rules.abort();
         // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
@@ -150,6 +161,9 @@ impl Server {
                 }
             }
         };
+        if let Some(membership) = &membership {
+            membership.abort();
+        }
         end.send_replace(true);
         Ok(left)
     }

@@ -1,6 +1,7 @@
 //! What an agent keeps after it has joined a controller: one file that only its user can read, so that a key is never combined with another
 //! key's certificate.
 
+use super::tls_connect::{ConnectError, Route};
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
 use backburn_experiments::{HumanDuration, json};
@@ -26,10 +27,13 @@ pub struct Credentials {
     pub key: String,
     /// The agent's certificate, in PEM.
     pub certificate: String,
-    /// The certificate of the controller's certificate authority, in PEM.
+    /// The certificate of the controller's certificate authority, in PEM; two while the authority is being replaced.
     pub authority: String,
     /// The certificate's lifetime when it was issued.
     pub lasts: HumanDuration,
+    /// The HTTP proxy that was given when the agent joined, as a URL. It may have a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// When it was issued: seconds since 1970 by this host's clock.
     pub since: u64,
 }
@@ -103,6 +107,14 @@ impl Credentials {
         host.write_durably(&path, &text)
     }
 
+    /// How the controller is reached.
+    ///
+    /// # Errors
+    /// The proxy is not named as it should be.
+    pub(super) fn route(&self) -> Result<Route, ConnectError> {
+        Route::new(&self.controller, self.proxy.as_deref())
+    }
+
     /// How long until the certificate is to be renewed, which is after two thirds of its lifetime.
     pub fn renewal_in(&self) -> Duration {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(self.since);
@@ -123,10 +135,11 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
         .collect()
 }
 
-/// The fingerprint of a certificate in PEM; none if it is not a certificate.
-pub fn fingerprint_of_pem(pem: &str) -> Option<String> {
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    Some(fingerprint(&certificate))
+/// The fingerprints of certificates in PEM; none if one of them is not a certificate.
+pub fn fingerprints_of_pem(pem: &str) -> Vec<String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let certificates = certificates.unwrap_or_default();
+    certificates.iter().map(fingerprint).collect()
 }
 
 /// Seconds since 1970 by this host's clock.

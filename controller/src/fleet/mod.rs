@@ -82,6 +82,7 @@ struct Member {
 struct Introduction {
     version: String,
     protocol: u32,
+    through_proxy: bool,
     /// What it says of its host, under the names of facts only.
     facts: Labels,
     faults: Arc<[String]>,
@@ -402,6 +403,16 @@ impl Fleet {
         let members = self.members();
         let hangs = |member: &&Member| member.handle.is_unresponsive();
         members.values().filter(hangs).count()
+    }
+
+    /// The connected agents that could not revert something, and how many injections each.
+    pub fn owing(&self) -> BTreeMap<String, usize> {
+        let members = self.members();
+        let owed = |member: &Member| member.introduction.owed.len();
+        (members.iter())
+            .filter(|(_, member)| owed(member) > 0)
+            .map(|(name, member)| (name.clone(), owed(member)))
+            .collect()
     }
 
     /// All connected agents, by name.
