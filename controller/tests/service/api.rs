@@ -3,7 +3,7 @@
 use crate::support::Manners;
 use crate::support::api::{TestController, TestToken};
 use crate::world::on_host;
-use backburn::store::Role;
+use backburn::store::{Role, Store as _};
 use serde_json::{Value, json};
 
 async fn controller() -> (TestController, TestToken, TestToken, TestToken) {
