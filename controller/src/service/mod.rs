@@ -8,6 +8,7 @@ mod approvals;
 mod failpoint;
 mod halt;
 mod local_program_policy;
+mod login;
 mod otlp;
 mod policy;
 mod policy_file;
@@ -25,6 +26,7 @@ mod schedules;
 mod teams;
 
 pub use approvals::ApprovalPlan;
+pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
 pub use halt::{ActiveHalt, HaltReport};
 pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
@@ -49,7 +51,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
 pub type ParseExperiment =
@@ -89,6 +91,7 @@ pub struct Service {
     halted: Mutex<Option<ActiveHalt>>,
     /// The halts of teams in force, by team.
     halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
+    login_desk: OnceLock<LoginDesk>,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -159,6 +162,7 @@ impl Service {
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             halted_teams: Mutex::new(halted_teams),
+            login_desk: OnceLock::new(),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             admitted: Mutex::default(),

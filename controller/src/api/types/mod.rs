@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod experiments;
 mod halt;
+mod login;
 mod problem;
 mod runs;
 pub(super) mod safe_integer;
@@ -17,6 +18,9 @@ pub use experiments::{
     RunPlan, StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
+pub use login::{
+    CodeLoginRequest, DeviceLoginInfo, DeviceLoginResult, PageLoginInfo, PageLoginRequest,
+};
 pub use problem::{DocumentProblem, ProblemDetails};
 pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
