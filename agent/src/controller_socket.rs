@@ -1,6 +1,7 @@
 //! The agent's end of the connection to a controller: one JSON object a line over a socket, without ever waiting for the other side. A
 //! controller that does not read cannot keep a fault from ending.
 
+use backburn_experiments::protocol::UnreadableMessage;
 use backburn_experiments::wire::{Command, Report};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv};
@@ -29,8 +30,10 @@ pub enum IncomingCommand {
     Nothing,
     /// The controller has closed the connection.
     Closed,
-    /// A line that is not a command; says why.
+    /// A line that is no message at all; says why.
     Malformed(String),
+    /// A message that this version does not know or cannot read; says why.
+    Unknown(UnreadableMessage, String),
     /// A command of the controller.
     Command(Command),
 }
@@ -118,7 +121,10 @@ impl<F: AsFd> ControllerSocket<F> {
                 let line: Vec<u8> = self.incoming.drain(..=end).collect();
                 return match serde_json::from_slice(&line) {
                     Ok(command) => IncomingCommand::Command(command),
-                    Err(error) => IncomingCommand::Malformed(error.to_string()),
+                    Err(error) => match UnreadableMessage::of(&line) {
+                        Some(message) => IncomingCommand::Unknown(message, error.to_string()),
+                        None => IncomingCommand::Malformed(error.to_string()),
+                    },
                 };
             }
             if self.incoming.len() > MAX_LINE_BYTES {

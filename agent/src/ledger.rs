@@ -6,10 +6,12 @@ mod copy;
 mod entry;
 mod namespaces;
 pub(crate) mod trusted_files;
+mod visibility;
 
 pub use copy::LedgerCopy;
 pub use entry::{LedgerEntry, Owner, UnreadableEntry, VERSION};
-pub use namespaces::{FolderId, Namespaces, NotVisible};
+pub use namespaces::{FolderId, Namespaces};
+pub use visibility::NotVisible;
 
 use crate::host::{Host, HostError, Interrupt};
 use crate::processes::ProcessTable;

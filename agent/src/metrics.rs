@@ -10,9 +10,9 @@ use std::time::Duration;
 pub struct MetricUnavailable {
     /// The file or folder.
     pub at: String,
-    /// What was wrong.
+    /// What was wrong with the metric, for people.
     pub what: String,
-    /// What to do.
+    /// What makes the metric available.
     pub hint: String,
 }
 

@@ -1,6 +1,7 @@
 //! The policy of a host: what its owner allows. It has the last word: whatever a controller, an
 //! experiment or a person at the command line asks for is checked against it.
 
+use crate::packet_filter::Port;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::problem::nearest;
@@ -8,7 +9,7 @@ use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironme
 use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::path::{Path, PathBuf};
 
 /// Default path of the policy.
@@ -52,8 +53,13 @@ pub struct HostPolicy {
     /// Processes that are never victims, besides process 1, kernel threads and Backburn itself.
     #[serde(default)]
     pub protect: Protection,
-    /// Ports whose packets no network fault affects, at either end. Default: 22.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Ports whose packets no network fault affects, at either end: numbers, or ranges such as `"8000-8010"`. Default: 22.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "every_port"
+    )]
+    #[schemars(with = "Option<Vec<Port>>")]
     pub protect_ports: Option<Vec<u16>>,
 }
 
@@ -65,15 +71,15 @@ pub enum HostPolicyError {
         "cannot read policy {path}: {source}\nhint: without `--policy`, {POLICY_PATH} is read where it exists"
     )]
     Unreadable {
-        /// The file.
+        /// The path of the policy file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: std::io::Error,
     },
     /// The content of the file is wrong.
     #[error("policy {path} is wrong:{}", listed(problems))]
     Wrong {
-        /// The file.
+        /// The path of the policy file.
         path: PathBuf,
         /// All problems of the file.
         problems: Vec<Problem>,
@@ -85,6 +91,19 @@ fn listed(problems: &[Problem]) -> String {
         .iter()
         .map(|problem| format!("\n  {problem}"))
         .collect()
+}
+
+/// Reads ports and ranges of ports as each port of them.
+fn every_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
+    let Some(written) = Option::<Vec<Port>>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let mut ports = Vec::new();
+    for port in written {
+        let range = port.range().map_err(de::Error::custom)?;
+        ports.extend(range.first..=range.last);
+    }
+    Ok(Some(ports))
 }
 
 impl HostPolicy {

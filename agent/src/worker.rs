@@ -18,12 +18,13 @@ use crate::packet_filter::ControlConnection;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
+use backburn_experiments::protocol::PROTOCOL;
 use backburn_experiments::wire::{Cause, Command, Hello, ProbeOutcome, Refusal, Report};
 use child_tasks::ChildPurpose;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -120,6 +121,7 @@ pub fn run(
         owed: engine.owed(),
         held: engine.held_by_others(),
         answers_heartbeats: true,
+        protocol: Some(PROTOCOL),
     };
 
     let mut worker = Worker {
@@ -135,6 +137,7 @@ pub fn run(
         is_memory_released: false,
         children: Children::default(),
         probe_results: VecDeque::new(),
+        unknown_messages: BTreeSet::new(),
         heartbeat,
         guardian,
         state: config.state.clone(),
@@ -181,6 +184,8 @@ struct Worker {
     children: Children<ChildPurpose>,
     /// The outcomes of probes that are still to be sent, each with the number of its command.
     probe_results: VecDeque<(u64, ProbeOutcome)>,
+    /// The kinds of messages that this version does not know and that were logged.
+    unknown_messages: BTreeSet<String>,
     heartbeat: Heartbeat,
     guardian: ProcessId,
     /// The state folder, for examining the host.
@@ -460,8 +465,24 @@ impl Worker {
                     tracing::error!(error, "the controller sent an invalid message");
                     return Some(Cause::ConnectionClosed);
                 }
+                IncomingCommand::Unknown(message, why) => self.answer_unknown(message, &why),
                 IncomingCommand::Command(Command::Shutdown) => {
                     return Some(Cause::ControllerRequest);
+                }
+                IncomingCommand::Command(Command::Refused { refusal }) => {
+                    tracing::error!(%refusal, "the controller does not serve this agent");
+                    return Some(Cause::ConnectionClosed);
+                }
+                IncomingCommand::Command(Command::Welcome { protocol, version }) => {
+                    if !PROTOCOL.has(protocol) {
+                        tracing::error!(
+                            protocol,
+                            version,
+                            "the controller chose a version of the protocol that this agent does not speak: upgrade the older of the two"
+                        );
+                        return Some(Cause::ConnectionClosed);
+                    }
+                    tracing::debug!(protocol, version, "the controller serves this agent");
                 }
                 IncomingCommand::Command(command) => self.handle_command(command),
             }

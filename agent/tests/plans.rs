@@ -13,6 +13,7 @@ use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 
 const GIB: u64 = 1 << 30;
 
@@ -94,6 +95,62 @@ fn memory_fill_beyond_reserve_takes_what_the_reserve_leaves() {
         host.memory.available = host.memory.total / 20;
     });
     assert_eq!(refused(all_reserved).0, "reserve");
+}
+
+#[test]
+fn fill_until_a_level_takes_what_is_missing() {
+    // Of 100 GiB, 90 are in use and 10 are available.
+    let bytes = |arguments: Value| {
+        let plan = plan("disk-fill", arguments, as_it_is).unwrap();
+        assert_says(&plan.notes, "90GiB are in use");
+        within(&helper(&plan), "bytes").cloned()
+    };
+    let until = |level: &str| json!({"path": "/data", "until": level});
+    assert_eq!(bytes(until("95%")), Some(json!(5 * GIB)));
+    assert_eq!(bytes(until("92GiB")), Some(json!(2 * GIB)));
+    // The reserve is kept, here a twentieth.
+    let kept = json!({"path": "/data", "until": "100%", "reserve": "5%"});
+    assert_eq!(bytes(kept), Some(json!(5 * GIB)));
+    let reached = plan("disk-fill", until("90%"), as_it_is).unwrap_err();
+    assert_eq!(reached.rule, "no-match");
+    assert!(
+        reached.what.contains("90GiB of 100GiB are in use (90 %)"),
+        "{reached}"
+    );
+    // What only root may take is neither in use nor available, as `df` counts.
+    let with_root_share = plan("disk-fill", until("95%"), |host| {
+        let system = host.file_systems.get_mut(Path::new("/data")).unwrap();
+        (system.used, system.available) = (70 * GIB, 10 * GIB);
+    });
+    let with_root_share = with_root_share.unwrap();
+    assert_eq!(
+        within(&helper(&with_root_share), "bytes"),
+        Some(&json!(6 * GIB))
+    );
+    // Of 8 GiB of memory, 4 are available.
+    let memory = plan("memory-fill", json!({"until": "75%"}), as_it_is).unwrap();
+    assert_eq!(within(&helper(&memory), "bytes"), Some(&json!(2 * GIB)));
+    assert_says(&memory.notes, "2GiB are missing until 75%");
+    let (rule, _) = refused(plan("memory-fill", json!({"until": "50%"}), as_it_is));
+    assert_eq!(rule, "no-match");
+}
+
+#[test]
+fn latency_of_many_seconds_is_noted() {
+    let delayed = |delay: Value| {
+        plan(
+            "network-latency",
+            json!({"to": "10.0.0.7", "delay": delay}),
+            as_it_is,
+        )
+        .unwrap()
+    };
+    assert_says(&delayed(json!(20)).notes, "`20ms` is milliseconds");
+    let notes = delayed(json!("20ms")).notes;
+    assert!(
+        !notes.iter().any(|note| note.contains("milliseconds")),
+        "{notes:?}"
+    );
 }
 
 #[test]

@@ -76,6 +76,9 @@ impl Server {
                 "closing runs that were interrupted when the controller ended"
             );
         }
+        if let Some(records) = service.fleet().membership_records() {
+            tokio::spawn(Arc::clone(&service).keep_membership(records));
+        }
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));

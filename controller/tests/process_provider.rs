@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 use backburn::providers::{ProbeContext, measure};
-use backburn_experiments::document::Provider;
+use backburn_experiments::document::{Activity, Provider};
 use backburn_experiments::wire::ProbeOutcome;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -140,4 +140,23 @@ async fn process_probe_that_reopens_its_streams_is_read() {
         value,
         json!({"status": 0, "stdout": "two\n", "stderr": "one\n"})
     );
+}
+
+#[tokio::test]
+async fn process_probe_without_a_limit_has_the_usual_one() {
+    let activity = |kind: &str, more: Value| -> Activity {
+        let mut written = json!({"type": kind, "name": "p", "tolerance": 0,
+            "provider": {"type": "process", "path": "sleep", "arguments": ["3600"]}});
+        let fields = more.as_object().unwrap().clone();
+        written.as_object_mut().unwrap().extend(fields);
+        serde_json::from_value(written).unwrap()
+    };
+    let seconds = |activity: Activity| activity.time_limit().map(|limit| limit.0.as_secs_f64());
+    assert_eq!(seconds(activity("probe", json!({}))), Some(60.0));
+    // An action may take as long as it likes, and what the document says counts.
+    assert_eq!(seconds(activity("action", json!({}))), None);
+    let limited = activity("probe", json!({"timeout": "100ms"}));
+    let context = ProbeContext::default();
+    let outcome = measure(&limited.provider, limited.time_limit(), &context).await;
+    assert!(!matches!(outcome, ProbeOutcome::Output(_)), "{outcome:?}");
 }

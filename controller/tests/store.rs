@@ -342,6 +342,7 @@ fn agents_are_stored_listed_and_revoked() {
         labels_by: (zone == "y").then(|| "ada".into()),
         enrolled: at(0),
         revoked: None,
+        heard: None,
     };
     for agent in [agent("b", "x"), agent("a", "x"), agent("b", "y")] {
         store.put_agent(&agent).unwrap();

@@ -263,6 +263,7 @@ fn play(store: &SqliteStore, step: Step) {
             labels,
             enrolled: at,
             revoked: Some(at),
+            heard: None,
         }),
         Step::JoinTokenRecord(id, agent) => store.put_join_token(&JoinTokenRecord {
             hash: Hash::of(id.as_bytes()),

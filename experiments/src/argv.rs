@@ -1,6 +1,6 @@
 //! What a `process` provider runs: its arguments as argv, never a shell's line.
 
-use crate::chaostoolkit::python;
+use crate::python;
 use serde_json::Value;
 
 /// The program and its arguments. As the Chaos Toolkit does, empty texts and `null`s in a list or

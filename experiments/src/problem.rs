@@ -57,19 +57,40 @@ pub(crate) const MAX_COMPARED_WORDS: usize = 1_000;
 /// The most bytes of words that a message lists.
 const MAX_LISTED_BYTES: usize = 500;
 
-/// The one of `known` that `word` was probably meant to be, if any is near enough.
+/// The one of `known` that `word` was probably meant to be, if any is near enough: letters may be missing, wrong or in the other case,
+/// or it is a part of one known word only, e.g. `latency` of `network-latency`.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > MAX_COMPARED_BYTES {
         return None;
     }
-    known
+    let lower = word.to_lowercase();
+    let known: Vec<&'a str> = known
         .into_iter()
         .filter(|candidate| candidate.len() <= MAX_COMPARED_BYTES)
         .take(MAX_COMPARED_WORDS)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .collect();
+    let distance = |candidate: &str| {
+        let folded = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
+        // Of words that differ in case only, the one as written is nearest.
+        (folded, strsim::damerau_levenshtein(word, candidate))
+    };
+    let near = known
+        .iter()
+        .map(|candidate| (distance(candidate), *candidate))
+        .filter(|((distance, _), candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance);
+    if let Some((_, near)) = near {
+        return Some(near);
+    }
+    let is_part = |candidate: &&&str| {
+        let candidate = candidate.to_lowercase();
+        candidate.split(['-', '_', '.']).any(|part| part == lower)
+    };
+    let mut holding = known.iter().filter(is_part);
+    match (holding.next(), holding.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    }
 }
 
 /// What would do instead of `word`: the nearest of `known`, else all of them.
@@ -200,6 +221,22 @@ mod tests {
         );
         assert_eq!(pointer_of("line 1, column 2"), None);
         assert_eq!(pointer_of("$"), Some(String::new()));
+    }
+
+    #[test]
+    fn nearest_part_or_other_case_is_found() {
+        let faults = [
+            "network-latency",
+            "network-loss",
+            "process-kill",
+            "disk-fill",
+        ];
+        assert_eq!(nearest("latency", faults), Some("network-latency"));
+        assert_eq!(nearest("Network-Loss", faults), Some("network-loss"));
+        assert_eq!(nearest("KILL", faults), Some("process-kill"));
+        assert_eq!(nearest("network", faults), None, "two of them");
+        assert_eq!(nearest("TCP", ["tcp", "udp"]), Some("tcp"));
+        assert_eq!(nearest("Name", ["name", "Name"]), Some("Name"));
     }
 
     #[test]

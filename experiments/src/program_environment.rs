@@ -2,7 +2,7 @@
 
 use crate::Problem;
 use crate::argv;
-use crate::probes::{ProcessProvider, value_text};
+use crate::probes::{ProcessProvider, value_text, variable_name_problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ impl ProgramEnvironment {
         let allowed = listed("allow", &self.allow);
         let passed = listed("pass", &self.pass);
         for (at, name) in allowed.iter().chain(&passed).cloned().chain(set) {
-            problems.extend(name_problem(&name).map(|what| Problem::new(at, what)));
+            problems.extend(variable_name_problem(&name).map(|what| Problem::new(at, what)));
         }
         for (at, name) in allowed.iter().filter(|(_, name)| loads_code(name)) {
             let what = format!("`{name}` makes programs load code, and no probe may set it");
@@ -140,7 +140,7 @@ impl ProgramEnvironment {
     ) -> Result<BTreeMap<String, OsString>, String> {
         let mut variables = self.fixed(own);
         for (name, value) in provider.env.iter().flatten() {
-            if let Some(what) = name_problem(name) {
+            if let Some(what) = variable_name_problem(name) {
                 return Err(what);
             }
             if !self.allow.contains(name) || loads_code(name) {
@@ -167,17 +167,6 @@ impl ProgramEnvironment {
 /// Whether a variable of this process is Backburn's own, such as a token. No program is given these.
 pub fn is_own(name: &str) -> bool {
     name.starts_with("BACKBURN_")
-}
-
-/// Why this cannot be the name of an environment variable.
-pub fn name_problem(name: &str) -> Option<String> {
-    let is_name = !name.is_empty() && !name.contains(['=', '\0']);
-    (!is_name).then(|| {
-        format!(
-            "`{}` is not the name of an environment variable",
-            name.escape_debug()
-        )
-    })
 }
 
 /// Whether programs, interpreters or libraries run or load what a variable of this name says. Sources: ld.so(8), bash(1), perlrun(1),

@@ -65,7 +65,7 @@ e\u{301}té     gone       a combining mark takes none
         let rows = [["a\nb\u{1b}[2J".to_owned(), "c\u{202e}".to_owned()]];
         assert_eq!(
             format_table(["A", "B"], &rows),
-            "A                B\na\\nb\\u001b[2J  c\\u202e\n"
+            "A              B\na\\nb\\u001b[2J  c\\u202e\n"
         );
     }
 

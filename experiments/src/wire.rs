@@ -3,9 +3,14 @@
 //!
 //! Times never travel as clock readings, only as lengths: no two machines' clocks are compared.
 
+pub mod protocol;
+
+pub use crate::probes::ProbeOutcome;
+
 use crate::document::{HostProvider, HostRule, Provider};
 use crate::terminal_text::escape;
 use crate::{HumanDuration, Problem};
+use protocol::ProtocolRange;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -87,6 +92,19 @@ pub enum Command {
         run: String,
         /// The rules; they take the place of those that the run had before.
         rules: Vec<WatchRule>,
+    },
+    /// The answer to a [`Hello`] that says which versions of the protocol the agent speaks.
+    Welcome {
+        /// The version that is spoken from now on.
+        protocol: u32,
+        /// The version of the controller's program.
+        #[serde(default)]
+        version: String,
+    },
+    /// The controller does not serve this agent, and closes the connection.
+    Refused {
+        /// Why not.
+        refusal: Refusal,
     },
     /// Revert what is left and end.
     #[serde(rename = "goodbye")]
@@ -216,18 +234,6 @@ pub enum Report {
     },
 }
 
-/// What came back from what was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbeOutcome {
-    /// The value.
-    Output(Value),
-    /// What is measured did not answer, and why we think so: judged outside.
-    NoAnswer(String),
-    /// The check itself is broken: judged unknown.
-    Broken(String),
-}
-
 /// An agent introduces itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Hello {
@@ -254,6 +260,9 @@ pub struct Hello {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub answers_heartbeats: bool,
+    /// The versions of the protocol that it speaks. Left out by agents that speak version 1 only and know of no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<ProtocolRange>,
 }
 
 /// A fault, as people and controllers see it.

@@ -12,9 +12,9 @@ use std::io;
 /// These processes get a signal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kill {
-    /// Who.
+    /// The processes that get the signal.
     pub victims: Vec<ProcessId>,
-    /// The signal's number.
+    /// The number of the signal, see signal(7).
     pub signal: i32,
     /// The signal's name, for people.
     pub name: String,

@@ -25,7 +25,7 @@ pub struct ProcessHelper {
     /// When the kernel kills it, counted from its start.
     #[serde(deserialize_with = "within_reach")]
     pub deadline: HumanDuration,
-    /// What it does.
+    /// What the helper does, as data.
     #[serde(rename = "role")]
     pub spec: HelperSpec,
 }

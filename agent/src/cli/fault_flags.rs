@@ -160,7 +160,7 @@ pub(super) fn read(
             .get_one::<String>("id")
             .cloned()
             .unwrap_or_else(|| format!("hand-{:08x}", random as u32)),
-        run: "by-hand".into(),
+        run: crate::engine::BY_HAND.into(),
         fault: name.to_owned(),
         arguments,
         duration: matches
@@ -244,7 +244,7 @@ fn object_within(schema: &Value) -> Option<&Value> {
 
 /// Converts a flag's text to a value that its schema accepts: JSON if that fits, else a list of words if that does, else a string.
 fn value(text: &str, expected: &Value) -> Value {
-    let fits = |value: &Value| schema::check(expected, value, "$").is_empty();
+    let fits = |value: &Value| schema::accept(expected, value, "$").is_ok();
     let plain = Value::String(text.to_owned());
     let list = || {
         Value::Array(

@@ -111,13 +111,13 @@ fn read(root: &Path, path: &Path) -> Option<String> {
 /// A name server: its address, and the interface that an address of a link is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameServer {
-    /// Its address.
+    /// The address of the server.
     pub address: IpAddr,
-    /// The interface's name.
+    /// The name of the interface over which the server is reached.
     pub interface: Option<String>,
 }
 
-/// What resolv.conf(5) says.
+/// What a file in the format of resolv.conf(5) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvConf {
     /// Whom to ask, in this order.

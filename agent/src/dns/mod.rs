@@ -34,17 +34,17 @@ pub fn fuzz_answer(message: &[u8], question: &[u8]) {
 pub enum Alteration {
     /// It is held back.
     Hold {
-        /// How long.
+        /// How long each answer is held back.
         by: HumanDuration,
     },
     /// It says that there is no answer, or does not come.
     Fail {
-        /// How.
+        /// How the answer fails.
         with: AnswerFailure,
     },
     /// It says other addresses.
     Spoof {
-        /// Which.
+        /// The addresses that the answers are given instead.
         addresses: Vec<IpAddr>,
     },
 }
@@ -71,7 +71,7 @@ pub enum Decision {
     Leave,
     /// It goes on as it came, later.
     Hold,
-    /// It is lost.
+    /// The answer is lost on its way.
     Lose,
     /// It goes on as this one.
     Replace(Vec<u8>),

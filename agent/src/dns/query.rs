@@ -13,9 +13,9 @@ const INTERNET: u16 = 1;
 /// What addresses are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordType {
-    /// Of IPv4.
+    /// Addresses of IPv4 (RFC 1035).
     A = 1,
-    /// Of IPv6.
+    /// Addresses of IPv6 (RFC 3596).
     Aaaa = 28,
 }
 

@@ -1,5 +1,6 @@
 //! The state of an active injection: when it ends, when it is observed, and what was observed. Does no observing itself.
 
+use super::effect_sum::add;
 use super::supervisor_return::{AwaitedReturn, Expectation, SupervisorReturn};
 use crate::ledger::LedgerEntry;
 use backburn_experiments::wire::{Effect, InjectionRequest, Refusal};
@@ -281,22 +282,4 @@ impl ActiveInjection {
             ..self.before.clone()
         }
     }
-}
-
-pub(super) fn join(one: &str, other: &str) -> String {
-    if one.is_empty() || other.is_empty() {
-        format!("{one}{other}")
-    } else {
-        format!("{one}; {other}")
-    }
-}
-
-/// Adds the effect of one change to the effect of others.
-pub(super) fn add(effect: &mut Effect, more: Effect) {
-    effect.acts |= more.acts;
-    effect.seen = join(&effect.seen, &more.seen);
-    for (name, figure) in more.figures {
-        *effect.figures.entry(name).or_insert(0.0) += figure;
-    }
-    effect.unmet = effect.unmet.take().or(more.unmet);
 }

@@ -9,6 +9,7 @@
 mod active_injection;
 mod completions;
 mod dead_worker;
+mod effect_sum;
 mod executor;
 mod lifecycle;
 mod observer;
@@ -41,6 +42,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
+
+/// The run that is written for an injection which somebody asks for by hand, without a run.
+pub const BY_HAND: &str = "by-hand";
 
 /// How long a child may take to check the host and plan.
 pub const PLAN_TIMEOUT: Duration = Duration::from_secs(8);

@@ -40,7 +40,7 @@ pub(super) fn start(
 pub(super) fn effect_of(host: &Host, entry: &LedgerEntry) -> Effect {
     let mut effect = Effect::default();
     for change in &entry.changes {
-        super::active_injection::add(&mut effect, change.effect(host));
+        super::effect_sum::add(&mut effect, change.effect(host));
     }
     effect
 }

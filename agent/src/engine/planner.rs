@@ -43,6 +43,9 @@ impl PlanTask {
         let ledger = Ledger::open(&host, &self.state)
             .map_err(|error| Refusal::new("ledger", error.to_string()))?;
         let held = held(&ledger, request)?;
+        let names: Vec<(String, String)> = (held.iter())
+            .map(|held| (held.thing.clone(), held.injection.clone()))
+            .collect();
         let local = LocalHost::default();
         let context = PlanContext {
             host: &local,
@@ -50,7 +53,7 @@ impl PlanTask {
             protected_ports: self.policy.protected_ports(),
             control_connection: self.link,
             injection: &request.id,
-            held: &held,
+            held: &names,
             duration: request.duration,
             seed: request.seed,
         };
@@ -68,14 +71,14 @@ impl PlanTask {
     }
 }
 
-/// What the ledger says other injections hold, whichever agent they belong to: each resource with the id of its injection.
+/// What the ledger says other injections hold, whichever agent they belong to: each resource with its injection and run.
 ///
 /// # Errors
 /// The ledger cannot be read.
 pub(super) fn held(
     ledger: &Ledger,
     request: &InjectionRequest,
-) -> Result<Vec<(String, String)>, Refusal> {
+) -> Result<Vec<HeldResource>, Refusal> {
     let (entries, _) = ledger.entries().map_err(|error| {
         Refusal::new(
             "ledger",
@@ -85,7 +88,11 @@ pub(super) fn held(
     let others = entries.iter().filter(|entry| entry.injection != request.id);
     let held = others.flat_map(|entry| {
         let things = entry.changes.iter().flat_map(|change| change.holds());
-        things.map(|thing| (thing, entry.injection.clone()))
+        things.map(|thing| HeldResource {
+            thing,
+            injection: entry.injection.clone(),
+            run: entry.run.clone(),
+        })
     });
     Ok(held.collect())
 }
@@ -94,24 +101,43 @@ pub(super) fn held(
 ///
 /// # Errors
 /// Another injection holds a resource that the plan needs.
-pub(super) fn refuse_overlap(held: &[(String, String)], plan: &Plan) -> Result<(), Refusal> {
+pub(super) fn refuse_overlap(held: &[HeldResource], plan: &Plan) -> Result<(), Refusal> {
     let wanted: Vec<String> = plan
         .changes
         .iter()
         .flat_map(|change| change.holds())
         .collect();
-    match held
-        .iter()
-        .find(|(thing, _)| wanted.iter().any(|wanted| overlap(thing, wanted)))
-    {
+    let is_wanted = |held: &&HeldResource| wanted.iter().any(|wanted| overlap(&held.thing, wanted));
+    match held.iter().find(is_wanted) {
         None => Ok(()),
-        Some((thing, whose)) => Err(Refusal::new(
-            "overlap",
-            format!("`{thing}` is held by injection `{whose}`"),
-        )
-        .hint(format!(
-            "wait for its end, or revert it: `backburn-agent revert {whose}`"
-        ))),
+        Some(held) => Err(held.refusal()),
+    }
+}
+
+/// A resource that an injection holds.
+pub(super) struct HeldResource {
+    thing: String,
+    injection: String,
+    run: String,
+}
+
+impl HeldResource {
+    /// Why nobody else may have it, and what would help: what a run has injected is for that run to end.
+    fn refusal(&self) -> Refusal {
+        let HeldResource {
+            thing,
+            injection,
+            run,
+        } = self;
+        let held = format!("`{thing}` is held by injection `{injection}`");
+        if run.is_empty() || run == super::BY_HAND {
+            return Refusal::new("overlap", held).hint(format!(
+                "wait for its end, or revert it: `backburn-agent revert {injection}`"
+            ));
+        }
+        Refusal::new("overlap", format!("{held} of run `{run}`")).hint(format!(
+            "wait until that run is over; `backburn stop {run}` stops a run on a fleet, and Ctrl-C one on this host"
+        ))
     }
 }
 
@@ -194,5 +220,31 @@ fn check_request(request: &InjectionRequest, one_shot: bool) -> Result<(), Refus
             problems,
             ..Refusal::new("arguments", "the injection is invalid")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_names_the_run_and_does_not_advise_to_revert_it() {
+        let held = |run: &str| HeldResource {
+            thing: "process:1@2".into(),
+            injection: "r1-1".into(),
+            run: run.into(),
+        };
+        let refusal = held("r1").refusal();
+        assert_eq!(
+            refusal.what,
+            "`process:1@2` is held by injection `r1-1` of run `r1`"
+        );
+        let hint = refusal.hint.unwrap();
+        assert!(
+            hint.contains("`backburn stop r1`") && !hint.contains("revert"),
+            "{hint}"
+        );
+        let hint = held(crate::engine::BY_HAND).refusal().hint.unwrap();
+        assert!(hint.contains("`backburn-agent revert r1-1`"), "{hint}");
     }
 }

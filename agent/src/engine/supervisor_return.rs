@@ -1,6 +1,7 @@
 //! Waiting for a supervisor to restart processes that a one-shot fault killed. A disposable child does the waiting, since a selector may
 //! name a path that hangs.
 
+use super::effect_sum::join;
 use crate::faults;
 use crate::processes::{ProcessId, ProcessTable, Protection};
 use backburn_experiments::HumanDuration;
@@ -96,16 +97,16 @@ impl AwaitedReturn {
                     HumanDuration::from(*after),
                     crate::changes::listed(new)
                 );
-                effect.seen = super::active_injection::join(&effect.seen, &said);
+                effect.seen = join(&effect.seen, &said);
                 let longest = effect
                     .figures
                     .entry("back-after-seconds".into())
                     .or_insert(0.0);
                 *longest = longest.max(after.as_secs_f64());
             }
-            None => effect.seen = super::active_injection::join(&effect.seen, "not back yet"),
+            None => effect.seen = join(&effect.seen, "not back yet"),
             Some(ReturnOutcome::NotBack(said)) => {
-                effect.seen = super::active_injection::join(&effect.seen, said);
+                effect.seen = join(&effect.seen, said);
                 effect.unmet = Some(format!("what was killed was {said}"));
             }
         }

@@ -4,6 +4,7 @@ use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{CpuLoad, HelperSpec};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,12 +19,16 @@ pub struct CpuStress {
     #[schemars(range(min = 1, max = 1024))]
     workers: Option<u32>,
     /// How busy each thread is, in percent. Default: 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>", range(min = 1, max = 100))]
     load_percent: Option<f64>,
-    /// Numbers of the processors to use. Default: all of them.
+    /// Numbers of the processors to use, a list. Default: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("title" = "list of processor numbers", "examples" = [[0], [0, 1]]))]
     cpus: Option<Vec<usize>>,
     /// Time over which the load grows evenly from zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]

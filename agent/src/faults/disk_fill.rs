@@ -4,7 +4,8 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{DiskBallast, HelperSpec};
-use crate::units::{Size, bytes_of, check_size_or_percent};
+use crate::units::{Amount, Fill, Size};
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -12,22 +13,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Fills a file system. Give at most one of `size` and `percent`; with neither, everything but the reserve is taken.
+/// Fills a file system. Give at most one of `size`, `percent` and `until`; with none of them, everything but the reserve is taken.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DiskFill {
     /// Folder on the file system to fill; an absolute path.
     path: PathBuf,
-    /// How much to take.
+    /// How much to take: a size, or a percentage of the file system's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    size: Option<Size>,
+    size: Option<Amount>,
     /// How much to take, in percent of the file system's size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
-    /// Free space that is always left to others. Default: 1 % of the file system's size.
+    /// Level to fill to: as much is taken as is missing until so much of the file system is in use, as `df` shows it: `"80%"`, or a
+    /// size. A level that is reached already is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reserve: Option<Size>,
+    until: Option<Amount>,
+    /// Free space that is always left to others: a size, or a percentage of the file system's size. Default: 1 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reserve: Option<Amount>,
 }
 
 impl FaultKind for DiskFill {
@@ -39,7 +48,7 @@ impl FaultKind for DiskFill {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        check_size_or_percent(self.size, self.percent, true)
+        self.fill().problems(true)
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
@@ -58,7 +67,9 @@ impl FaultKind for DiskFill {
         if !system.is_folder {
             return Err(refuse(format!("{path} is not a folder")));
         }
-        let reserve = self.reserve.map_or(system.size / 100, |size| size.0);
+        let reserve = self
+            .reserve
+            .map_or(system.size / 100, |reserve| reserve.of(system.size));
         let possible = system.available.saturating_sub(reserve);
         if possible == 0 {
             return Err(Refusal::new(
@@ -71,8 +82,26 @@ impl FaultKind for DiskFill {
             )
             .hint("lower `reserve`, or free some space"));
         }
-        let wanted = bytes_of(self.size, self.percent, system.size, possible);
+        // What `df` calls 100 %: root's own share of the blocks counts as neither used nor available there.
+        let whole = match self.until {
+            Some(_) => system.used.saturating_add(system.available),
+            None => system.size,
+        };
+        let wanted = self
+            .fill()
+            .bytes(system.used, whole, possible)
+            .map_err(|reached| {
+                Refusal::new("no-match", format!("{path}: {reached}"))
+                    .hint("raise `until`, or give a `size`")
+            })?;
         let mut notes = Vec::new();
+        if let Some(until) = self.until {
+            notes.push(format!(
+                "{} are in use: {} are missing until {until}",
+                Size(system.used),
+                Size(wanted)
+            ));
+        }
         if possible < wanted {
             notes.push(format!(
                 "{} would go below the reserve: taking {} instead",
@@ -114,5 +143,15 @@ impl FaultKind for DiskFill {
             notes,
             ..Plan::default()
         })
+    }
+}
+
+impl DiskFill {
+    fn fill(&self) -> Fill {
+        Fill {
+            size: self.size,
+            percent: self.percent,
+            until: self.until,
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::dns::Alteration;
 use crate::network::DnsSelector;
+use crate::units::range_hint;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -37,7 +38,7 @@ impl FaultKind for DnsSlow {
         if self.delay.0.is_zero() || self.delay > MAX_DELAY {
             problems.push(
                 Problem::new("$.delay", format!("{} is not a valid delay", self.delay))
-                    .hint(format!("give more than zero and at most {MAX_DELAY}")),
+                    .hint(range_hint(self.delay, MAX_DELAY)),
             );
         }
         problems

@@ -4,27 +4,36 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, MemoryBallast};
-use crate::units::{Size, bytes_of, check_size_or_percent};
+use crate::units::{Amount, Fill, Size};
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Takes memory. Give exactly one of `size` and `percent`.
+/// Takes memory. Give exactly one of `size`, `percent` and `until`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MemoryFill {
-    /// How much to take.
+    /// How much to take: a size, or a percentage of all memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    size: Option<Size>,
+    size: Option<Amount>,
     /// How much to take, in percent of all memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
-    /// Available memory that is always left to others. Default: 5 % of all memory.
+    /// Level to fill to: as much is taken as is missing until so much of the host's memory is in use, that is, not available
+    /// (`MemAvailable`): `"80%"`, or a size. A level that is reached already is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reserve: Option<Size>,
+    until: Option<Amount>,
+    /// Available memory that is always left to others: a size, or a percentage of all memory. Default: 5 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reserve: Option<Amount>,
     /// Time over which the amount grows evenly from zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ramp: Option<HumanDuration>,
@@ -39,7 +48,7 @@ impl FaultKind for MemoryFill {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        check_size_or_percent(self.size, self.percent, false)
+        self.fill().problems(false)
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
@@ -47,8 +56,17 @@ impl FaultKind for MemoryFill {
             .host
             .memory()
             .map_err(|error| Refusal::new("failed", error.to_string()))?;
-        let wanted = bytes_of(self.size, self.percent, memory.total, 0);
-        let reserve = self.reserve.map_or(memory.total / 20, |size| size.0);
+        let used = memory.total.saturating_sub(memory.available);
+        let wanted = self
+            .fill()
+            .bytes(used, memory.total, 0)
+            .map_err(|reached| {
+                Refusal::new("no-match", format!("memory: {reached}"))
+                    .hint("raise `until`, or give a `size`")
+            })?;
+        let reserve = self
+            .reserve
+            .map_or(memory.total / 20, |reserve| reserve.of(memory.total));
         let possible = memory.available.saturating_sub(reserve);
         if possible == 0 {
             return Err(Refusal::new(
@@ -62,6 +80,13 @@ impl FaultKind for MemoryFill {
             .hint("lower `reserve`, or free some memory"));
         }
         let mut notes = Vec::new();
+        if let Some(until) = self.until {
+            notes.push(format!(
+                "{} are in use: {} are missing until {until}",
+                Size(used),
+                Size(wanted)
+            ));
+        }
         if possible < wanted {
             notes.push(format!(
                 "{} would go below the reserve: taking {} instead",
@@ -94,5 +119,15 @@ impl FaultKind for MemoryFill {
             notes,
             ..Plan::default()
         })
+    }
+}
+
+impl MemoryFill {
+    fn fill(&self) -> Fill {
+        Fill {
+            size: self.size,
+            percent: self.percent,
+            until: self.until,
+        }
     }
 }

@@ -119,12 +119,16 @@ impl Fault {
 
     /// All problems of these arguments. Paths start at their own root, `$`.
     pub fn check(&self, arguments: &Map<String, Value>) -> Vec<Problem> {
+        self.accept(arguments).err().unwrap_or_default()
+    }
+
+    /// The arguments as they are meant, e.g. `tcp` for `TCP`.
+    fn accept(&self, arguments: &Map<String, Value>) -> Result<Value, Vec<Problem>> {
         let arguments = Value::Object(arguments.clone());
-        let problems = schema::check(&(self.schema)(), &arguments, "$");
-        if problems.is_empty() {
-            (self.problems)(arguments)
-        } else {
-            problems
+        let arguments = schema::accept(&(self.schema)(), &arguments, "$")?;
+        match (self.problems)(arguments.clone()) {
+            problems if problems.is_empty() => Ok(arguments),
+            problems => Err(problems),
         }
     }
 
@@ -137,12 +141,8 @@ impl Fault {
         arguments: &Map<String, Value>,
         context: &PlanContext<'_>,
     ) -> Result<Plan, Refusal> {
-        let problems = self.check(arguments);
-        if problems.is_empty() {
-            (self.plan)(Value::Object(arguments.clone()), context)
-        } else {
-            Err(wrong(problems))
-        }
+        let arguments = self.accept(arguments).map_err(wrong)?;
+        (self.plan)(arguments, context)
     }
 
     /// Describes the fault for people and controllers.

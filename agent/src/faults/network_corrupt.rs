@@ -6,6 +6,7 @@ use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Corrupt, Direction, PacketEffect, Shaping, Share};
 use backburn_experiments::Problem;
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ pub struct NetworkCorrupt {
     #[serde(flatten)]
     flows: FlowSelector,
     /// Chance of each packet to be corrupted, in percent.
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(deserialize_with = "percent::number")]
+    #[schemars(with = "Percent")]
     percent: f64,
     /// What corrupts the packets. Without netem, only arriving packets can be corrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

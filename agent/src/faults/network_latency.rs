@@ -4,6 +4,8 @@ use super::{FaultKind, Plan, PlanContext};
 use crate::network::FlowSelector;
 use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{Delay, DelayInQueue, Direction, Distribution, PacketEffect, Shaping};
+use crate::units::{long_delay_note, range_hint};
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -24,8 +26,12 @@ pub struct NetworkLatency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jitter: Option<HumanDuration>,
     /// How much each delay depends on the one before, in percent. Default: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 99))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>", range(min = 0, max = 99))]
     correlation: Option<f64>,
     /// Distribution of the delay. Default: uniform. None deviates by more than four times the jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +54,7 @@ pub(super) const DELAY_NOTE: &str = "backend nfqueue: a helper process delays pa
 pub(super) fn wrong_delay(delay: HumanDuration) -> Option<Problem> {
     (delay.0.is_zero() || delay > MAX_DELAY).then(|| {
         Problem::new("$.delay", format!("{delay} is not a valid delay"))
-            .hint(format!("give more than zero and at most {MAX_DELAY}"))
+            .hint(range_hint(delay, MAX_DELAY))
     })
 }
 
@@ -117,6 +123,8 @@ impl FaultKind for NetworkLatency {
             only: Direction::Ingress,
             note: DELAY_NOTE,
         };
-        ShapingBackend::plan(self.backend, &self.flows, ways, context)
+        let mut plan = ShapingBackend::plan(self.backend, &self.flows, ways, context)?;
+        plan.notes.extend(long_delay_note(self.delay));
+        Ok(plan)
     }
 }

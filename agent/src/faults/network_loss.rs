@@ -5,6 +5,7 @@ use crate::network::FlowSelector;
 use crate::network::plan_for_flows;
 use crate::packet_filter::{BurstLoss, Lose, LoseInBursts, PacketEffect, Share};
 use backburn_experiments::Problem;
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::Refusal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,12 @@ pub struct NetworkLoss {
     #[serde(flatten)]
     flows: FlowSelector,
     /// Chance of each packet to be dropped, in percent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
     /// Drops exactly every n-th packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,8 @@ use crate::network::{ShapingBackend, ShapingMethods};
 use crate::packet_filter::{
     Delay, DelayInQueue, Direction, Distribution, Overtake, PacketEffect, Shaping,
 };
+use crate::units::long_delay_note;
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -24,12 +26,20 @@ pub struct NetworkReorder {
     /// How long the other packets are delayed. Must be longer than the time between packets, or none is overtaken.
     delay: HumanDuration,
     /// Chance of each packet to overtake, in percent; with `gap`, of each packet that may. Default: 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
     /// How much each chance depends on the one before, in percent. Default: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 99))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>", range(min = 0, max = 99))]
     correlation: Option<f64>,
     /// Only every packet of this number, counted from the last one that overtook, may overtake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +115,8 @@ impl FaultKind for NetworkReorder {
             only: Direction::Ingress,
             note: DELAY_NOTE,
         };
-        ShapingBackend::plan(self.backend, &self.flows, ways, context)
+        let mut plan = ShapingBackend::plan(self.backend, &self.flows, ways, context)?;
+        plan.notes.extend(long_delay_note(self.delay));
+        Ok(plan)
     }
 }

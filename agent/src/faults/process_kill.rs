@@ -4,8 +4,9 @@
 use super::{Expectation, FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, Kill, ProcessHelper};
 use crate::helpers::{HelperSpec, Terminate};
-use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, signal_number};
+use crate::processes::{Process, ProcessId, ProcessSelector, SIGKILL, SignalName, signal_number};
 use backburn_experiments::document::Select;
+use backburn_experiments::problem::meant;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -19,10 +20,10 @@ use std::collections::BTreeMap;
 pub struct ProcessKill {
     /// Which processes to hit: one of those that match, at random, unless `select` says otherwise.
     process: ProcessSelector,
-    /// Name of the signal, e.g. `TERM` or `HUP`. Default: `KILL`.
+    /// Signal to send: `KILL`, `TERM`, `INT`, `HUP`, `QUIT`, `ABRT`, `SEGV`, `BUS`, `USR1` or `USR2`, also with `SIG` before it, in small
+    /// letters, or by its number. Default: `KILL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = SIGNALS))]
-    signal: Option<String>,
+    signal: Option<SignalName>,
     /// Sends TERM first, and the signal only to processes that are still there after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grace: Option<HumanDuration>,
@@ -57,13 +58,29 @@ impl FaultKind for ProcessKill {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.process.problems("$.process")
+        let mut problems = self.process.problems("$.process");
+        if let Some(signal) = &self.signal
+            && !SIGNALS.contains(&signal.0.as_str())
+        {
+            let problem = Problem::new(
+                "$.signal",
+                format!("`{}` is not a signal that is sent", signal.0),
+            );
+            let hint = match signal.0.as_str() {
+                "STOP" | "TSTP" | "CONT" => {
+                    "`process-pause` stops processes and continues them".into()
+                }
+                other => meant(other, &SIGNALS).unwrap_or_default(),
+            };
+            problems.push(problem.hint(hint));
+        }
+        problems
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let (victims, mut notes) = select(&self.process, context)?;
         let ids: Vec<ProcessId> = victims.iter().map(|process| process.id).collect();
-        let name = self.signal.as_deref().unwrap_or("KILL");
+        let name = self.signal.as_ref().map_or("KILL", |signal| &signal.0);
         let signal = signal_number(name).ok_or_else(|| {
             Refusal::new("arguments", format!("`{name}` is not a signal")).hint(SIGNALS.join(", "))
         })?;

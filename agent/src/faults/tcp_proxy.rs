@@ -4,6 +4,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, Proxy, StreamEffects};
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use core::net::SocketAddr;
@@ -17,8 +18,11 @@ use serde_json::{Value, json};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TcpProxy {
     /// Where clients connect to while the fault lasts: an address of this host with a port, such as `127.0.0.1:15432` or `[::1]:15432`.
+    /// `localhost:15432` means `127.0.0.1:15432`.
+    #[schemars(extend("title" = "address with a port", "examples" = ["127.0.0.1:15432", "[::1]:15432"]))]
     listen: String,
     /// Where connections are forwarded to: an address or a host name, with a port. Of several addresses, the first that answers is used.
+    #[schemars(extend("title" = "host with a port", "examples" = ["db.example:5432", "[fd00::1]:5432"]))]
     upstream: String,
     /// Effects on the data that clients send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,8 +34,12 @@ pub struct TcpProxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reset: Option<HumanDuration>,
     /// Chance of each connection to be affected, in percent, drawn from the seed; the others pass unchanged. Default: all connections.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     share: Option<f64>,
 }
 
@@ -179,7 +187,12 @@ impl FaultKind for TcpProxy {
 
 /// The address to listen at; none where the text is not one with a port above 0.
 fn listening(text: &str) -> Option<SocketAddr> {
-    text.parse()
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric
+        .parse()
         .ok()
         .filter(|address: &SocketAddr| address.port() > 0)
 }

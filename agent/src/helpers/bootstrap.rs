@@ -1,12 +1,13 @@
 //! The beginning of every helper: first everything that ends it, then what it is for.
 
-use super::{HelperError, HelperSpec};
+use super::HelperError;
 use crate::processes::HELPER_NAME;
 use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use rustix::process::{getppid, set_parent_process_death_signal, setpgid};
+use serde::de::DeserializeOwned;
 use std::ffi::{CString, OsString};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -14,8 +15,6 @@ use std::time::Duration;
 
 /// A helper that will end.
 pub struct HelperProcess {
-    /// What it is for.
-    pub(super) spec: HelperSpec,
     /// When it ends by itself, from its start.
     pub(super) deadline: Duration,
     /// Kills it when it runs out; dropping it would disarm it.
@@ -26,7 +25,7 @@ pub struct HelperProcess {
 pub(super) enum StartError {
     /// Its parent died before it could be tied to it.
     Orphan,
-    /// Something else.
+    /// The helper could not begin for another reason.
     Wrong(HelperError),
 }
 
@@ -37,7 +36,9 @@ impl From<HelperError> for StartError {
 }
 
 /// Ties this process to its parent and to its deadline, then reads what it is for.
-pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
+pub(super) fn begin<Spec: DeserializeOwned>(
+    args: &[OsString],
+) -> Result<(HelperProcess, Spec), StartError> {
     let usage = || {
         HelperError::new(
             "`helper MARK PARENT-PID DEADLINE-MS ROLE-JSON` is how the agent starts this",
@@ -74,11 +75,11 @@ pub(super) fn begin(args: &[OsString]) -> Result<HelperProcess, StartError> {
         .to_str()
         .and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(usage)?;
-    Ok(HelperProcess {
-        spec,
+    let process = HelperProcess {
         deadline,
         _deadline: timer,
-    })
+    };
+    Ok((process, spec))
 }
 
 /// Has the kernel kill this process after a time, even where it is stopped or stuck.

@@ -3,8 +3,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::growing;
 use super::evidence::{age, effect, effect_of_living};
-use super::spec::{AlteredPlace, Helper, HelperSpec, growing};
+use super::helper::{AlteredPlace, Helper};
+use super::memory::MemoryBallast;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -24,7 +26,7 @@ const MAX_OWED: Duration = Duration::from_millis(200);
 /// How long is watched before the load is called ready.
 const MEASURED_FOR: Duration = Duration::from_millis(40);
 
-/// Keeps processors busy.
+/// Keeps processors busy for a share of their time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct CpuLoad {
@@ -96,8 +98,10 @@ impl Helper for CpuLoad {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = MemoryBallast;
+
+    fn substitute(_: &Value) -> Option<MemoryBallast> {
+        Some(MemoryBallast::NONE)
     }
 }
 

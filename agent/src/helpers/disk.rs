@@ -3,8 +3,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::size;
 use super::evidence::{Taken, effect, effect_of_living};
-use super::spec::{AlteredPlace, Helper, HelperSpec, field, size};
+use super::helper::{AlteredPlace, Helper};
+use super::written::field;
 use crate::processes::ProcessTable;
 use backburn_experiments::wire::Effect;
 use nix::sys::signal::{SigSet, Signal};
@@ -129,14 +131,15 @@ impl Helper for DiskBallast {
         }
     }
 
-    fn substitute(written: &Value) -> Option<HelperSpec> {
-        let ballast = DiskBallast {
+    type Substitute = Self;
+
+    fn substitute(written: &Value) -> Option<Self> {
+        Some(DiskBallast {
             directory: field(written, "directory")?,
             bytes: 0,
             reserve_bytes: 0,
             name: field(written, "name")?,
-        };
-        Some(ballast.into())
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::bootstrap::HelperProcess;
 use super::evidence::effect;
-use super::spec::{AlteredPlace, Helper, HelperSpec};
+use super::helper::{AlteredPlace, Helper};
 use super::{HelperError, packet_filter};
 use crate::dns::{Alteration, AnswerFailure, Decision, NamePattern};
 use crate::netlink::{Family, PacketQueue, PacketVerdict, Socket};
@@ -142,7 +142,9 @@ impl Helper for AnswerFilter {
     }
 
     /// It leaves what its filter leaves.
-    fn substitute(written: &Value) -> Option<HelperSpec> {
+    type Substitute = PacketFilter;
+
+    fn substitute(written: &Value) -> Option<PacketFilter> {
         PacketFilter::substitute(written.get("filter")?)
     }
 }

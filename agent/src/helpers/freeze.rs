@@ -8,8 +8,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::listed;
 use super::evidence::effect;
-use super::spec::{AlteredPlace, Helper, HelperSpec, field, listed};
+use super::helper::{AlteredPlace, Helper};
+use super::written::field;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
 use nix::errno::Errno;
@@ -102,7 +104,7 @@ pub(crate) fn has_capability(capability: u32) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Freeze {
-    /// The processes.
+    /// The processes that are frozen, each with all its threads.
     pub victims: Vec<ProcessId>,
 }
 
@@ -178,9 +180,11 @@ impl Helper for Freeze {
         Ok(())
     }
 
-    fn substitute(written: &Value) -> Option<HelperSpec> {
+    type Substitute = Self;
+
+    fn substitute(written: &Value) -> Option<Self> {
         let victims = field(written, "victims")?;
-        Some(Freeze { victims }.into())
+        Some(Freeze { victims })
     }
 
     fn is_idle(&self, table: &ProcessTable) -> bool {

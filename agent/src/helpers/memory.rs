@@ -3,8 +3,9 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::{growing, size};
 use super::evidence::{Taken, age, effect, effect_of_living};
-use super::spec::{AlteredPlace, Helper, HelperSpec, growing, size};
+use super::helper::{AlteredPlace, Helper};
 use crate::metrics::memory_available;
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -23,7 +24,7 @@ const READY_AFTER: Duration = Duration::from_millis(200);
 /// How often is looked at what others need, once filled.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Takes memory.
+/// Takes memory as long as the helper lives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MemoryBallast {
@@ -34,6 +35,15 @@ pub struct MemoryBallast {
     /// The time over which taking it is spread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp: Option<HumanDuration>,
+}
+
+impl MemoryBallast {
+    /// Takes no memory and leaves nothing behind.
+    pub(super) const NONE: Self = MemoryBallast {
+        bytes: 0,
+        reserve_bytes: 0,
+        ramp: None,
+    };
 }
 
 impl Helper for MemoryBallast {
@@ -98,8 +108,10 @@ impl Helper for MemoryBallast {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = Self;
+
+    fn substitute(_: &Value) -> Option<Self> {
+        Some(Self::NONE)
     }
 }
 

@@ -12,14 +12,17 @@
 mod bootstrap;
 mod cpu;
 mod disk;
+mod display;
 mod dns_answers;
 mod evidence;
 mod freeze;
+mod helper;
 mod memory;
 mod packet_filter;
 mod proxy;
 mod spec;
 mod terminate;
+mod written;
 
 pub use crate::packet_filter::PacketFilter;
 pub use bootstrap::HelperProcess;
@@ -28,12 +31,13 @@ pub use disk::DiskBallast;
 pub use dns_answers::AnswerFilter;
 pub use freeze::{Freeze, NotTraceable, check_traceable};
 pub(crate) use freeze::{has_capability, yama_scope};
+pub use helper::{AlteredPlace, Helper};
 pub use memory::MemoryBallast;
 pub(crate) use proxy::bound;
 pub use proxy::{Proxy, Slicer, StreamEffects};
-pub(crate) use spec::field;
-pub use spec::{AlteredPlace, Helper, HelperSpec};
+pub use spec::HelperSpec;
 pub use terminate::Terminate;
+pub(crate) use written::field;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,9 +46,9 @@ use std::process::ExitCode;
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
 pub struct HelperError {
-    /// What went wrong.
+    /// What went wrong, for people.
     pub what: String,
-    /// What would do.
+    /// What makes it work, if that is known.
     pub hint: Option<String>,
 }
 
@@ -67,12 +71,12 @@ impl HelperError {
 /// Returns at once, with nothing done, where the parent is another than the one expected: then
 /// the agent has died since, and nobody would end this.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let life = match bootstrap::begin(&args) {
-        Ok(life) => life,
+    let (life, spec): (HelperProcess, HelperSpec) = match bootstrap::begin(&args) {
+        Ok(begun) => begun,
         Err(bootstrap::StartError::Orphan) => return ExitCode::FAILURE,
         Err(bootstrap::StartError::Wrong(failed)) => return bootstrap::fail(&failed),
     };
-    let ended = life.spec.helper().run(&life);
+    let ended = spec.helper().run(&life);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => bootstrap::fail(&failed),

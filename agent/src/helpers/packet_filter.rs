@@ -5,7 +5,7 @@
 use super::HelperError;
 use super::bootstrap::HelperProcess;
 use super::evidence::effect;
-use super::spec::{AlteredPlace, Helper, HelperSpec};
+use super::helper::{AlteredPlace, Helper};
 use crate::netlink::{Family, PacketQueue, Socket, errno};
 use crate::packet_filter::PacketFilter;
 use crate::processes::ProcessTable;
@@ -111,9 +111,11 @@ impl Helper for PacketFilter {
     }
 
     /// Whatever it does to packets, it made its tables and at the most a device for each direction.
-    fn substitute(written: &Value) -> Option<HelperSpec> {
+    type Substitute = Self;
+
+    fn substitute(written: &Value) -> Option<Self> {
         let mut most = json!({
-            "role": "filter", "table": written.get("table")?,
+            "table": written.get("table")?,
             "flows": {"protocol": "any", "direction": "both"},
             "harm": {"harm": "shape", "shape": {"corrupt": 0.0}},
         });

@@ -3,8 +3,10 @@
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::listed;
 use super::evidence::effect;
-use super::spec::{AlteredPlace, Helper, HelperSpec, listed};
+use super::helper::{AlteredPlace, Helper};
+use super::memory::MemoryBallast;
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Terminate {
-    /// The processes.
+    /// The processes that are asked to end, and killed after the grace.
     pub victims: Vec<ProcessId>,
     /// The time between SIGTERM and SIGKILL, in milliseconds.
     pub grace_ms: u64,
@@ -77,8 +79,10 @@ impl Helper for Terminate {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = MemoryBallast;
+
+    fn substitute(_: &Value) -> Option<MemoryBallast> {
+        Some(MemoryBallast::NONE)
     }
 
     fn effect_outlasts_helper(&self) -> bool {

@@ -3,7 +3,7 @@
 use super::{Namespaces, boot_id, trusted_files};
 use crate::changes::Change;
 use crate::faults::Plan;
-use crate::processes::{ProcessId, ProcessTable};
+use crate::processes::ProcessId;
 use backburn_experiments::wire::{InjectionId, InjectionRequest, UnrevertedInjection, Victim};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -102,20 +102,6 @@ impl LedgerEntry {
         })
     }
 
-    /// What somebody has to check: what could not be reverted, or cannot be seen from here. None if all is well as far as can be seen.
-    pub fn owed(&self, table: &ProcessTable) -> Option<UnrevertedInjection> {
-        let mut residue = self.stuck.clone();
-        let hidden = self.is_abandoned(table).err();
-        residue.extend(hidden.map(|hidden| hidden.to_string()));
-        (!residue.is_empty()).then(|| UnrevertedInjection {
-            injection: self.injection.clone(),
-            fault: self.fault.clone(),
-            residue,
-        })
-    }
-}
-
-impl LedgerEntry {
     /// How long the fault still acts; none if it should be over, or if that is not known.
     pub fn remaining(&self) -> Option<Duration> {
         if boot_id().ok().as_ref() != Some(&self.owner.boot) {

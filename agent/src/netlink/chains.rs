@@ -26,7 +26,7 @@ pub struct ForeignChain {
 /// A chain of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableChain {
-    /// Its name.
+    /// The name of the chain.
     pub name: String,
     /// Whether it is at a hook.
     pub hooked: bool,

@@ -56,22 +56,22 @@ pub enum Original {
 /// How a register is compared; bytes by bytes, so numbers must be in the network's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
-    /// Equal.
+    /// The register equals the value (`NFT_CMP_EQ`).
     Equal = 0,
-    /// Not equal.
+    /// The register differs from the value (`NFT_CMP_NEQ`).
     Unequal = 1,
-    /// Less.
+    /// The register is less than the value (`NFT_CMP_LT`).
     Less = 2,
-    /// At the most.
+    /// The register is at most the value (`NFT_CMP_LTE`).
     AtMost = 3,
-    /// At the least.
+    /// The register is at least the value (`NFT_CMP_GTE`).
     AtLeast = 5,
 }
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleVerdict {
-    /// It is dropped.
+    /// The packet is dropped (`NF_DROP`).
     Drop,
     /// Our chain has nothing against it.
     Accept,
@@ -93,7 +93,7 @@ pub enum Rejection {
 pub enum Expression {
     /// Loads a field of the packet.
     Payload {
-        /// From where.
+        /// The header that the offset counts from.
         base: Base,
         /// How far from there, in bytes.
         offset: u32,
@@ -118,7 +118,7 @@ pub enum Expression {
     SetMark,
     /// Goes on where the register is in a set; or is not.
     Lookup {
-        /// The set's name.
+        /// The name of the set that is searched.
         set: String,
         /// Whether it must be missing there.
         missing: bool,
@@ -134,25 +134,25 @@ pub enum Expression {
         /// Whether it is random; else they go round.
         random: bool,
     },
-    /// Decides.
+    /// Decides what becomes of the packet.
     Verdict(RuleVerdict),
     /// Drops the packet and tells its sender.
     Reject(Rejection),
     /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on, and with one who takes
     /// none it is freed, and whoever sent it is told that it went out.
     Queue {
-        /// Its number.
+        /// The number of the queue.
         number: u16,
         /// By the older `NFQUEUE` target, where the kernel has no step of its own for it.
         by_target: bool,
     },
-    /// Marks the packet.
+    /// Sets the mark of the packet.
     Mark(u32),
     /// Takes the packet away at a device's hook, and hands it to the device of this number.
     Forward(u32),
     /// Sends a copy by the device that the packet leaves by. The copy comes by the hook as well: it has this mark, and no other.
     Copy {
-        /// The mark.
+        /// The value of the mark.
         mark: u32,
     },
     /// Takes the packet away at a device's hook, and hands it to a device that there is not: it is freed there, and whoever
@@ -162,7 +162,7 @@ pub enum Expression {
 
 /// `NFT_REG_1`; register 0 is the verdict.
 const REGISTER: u32 = 1;
-/// `NFT_REG_2`.
+/// The second register, `NFT_REG_2`.
 const OTHER: u32 = 2;
 
 impl Expression {

@@ -5,9 +5,9 @@ use super::socket::{Family, Socket};
 use std::io;
 use std::net::IpAddr;
 
-/// `RTM_GETLINK`.
+/// Lists interfaces: `RTM_GETLINK` of rtnetlink(7).
 const GET_LINK: u16 = 18;
-/// `RTM_GETADDR`.
+/// Lists addresses: `RTM_GETADDR` of rtnetlink(7).
 const GET_ADDRESS: u16 = 22;
 /// The length of `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
@@ -16,12 +16,12 @@ const LINK_HEADER: usize = 16;
 /// `ARPHRD_LOOPBACK` of the kernel's `include/uapi/linux/if_arp.h`.
 pub const LOOPBACK: u16 = 772;
 
-/// An interface.
+/// An interface of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its number.
+    /// The number of the interface in its namespace.
     pub index: u32,
-    /// Its name.
+    /// The name of the interface, at most 15 bytes long.
     pub name: String,
     /// Its kind, e.g. `veth`; nothing where the kernel names none.
     pub kind: String,

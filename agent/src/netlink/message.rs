@@ -9,7 +9,7 @@ pub const NF_HEADER: usize = 4;
 
 /// `NLM_F_*` of the kernel's `include/uapi/linux/netlink.h`.
 pub mod flags {
-    /// `NLM_F_REQUEST`.
+    /// This is a request: `NLM_F_REQUEST` of netlink(7).
     pub const REQUEST: u16 = 0x01;
     /// `NLM_F_ACK`: an answer even where nothing went wrong.
     pub const ACK: u16 = 0x04;
@@ -19,7 +19,7 @@ pub mod flags {
     pub const DUMP: u16 = 0x300;
     /// `NLM_F_EXCL`: fail where it is there already.
     pub const EXCLUSIVE: u16 = 0x200;
-    /// `NLM_F_CREATE`.
+    /// What does not exist is created: `NLM_F_CREATE` of netlink(7).
     pub const CREATE: u16 = 0x400;
     /// `NLM_F_APPEND`: after those that are there.
     pub const APPEND: u16 = 0x800;
@@ -53,12 +53,12 @@ impl Payload {
         Payload(fixed.to_vec())
     }
 
-    /// What was written.
+    /// The bytes that were written so far.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// An attribute.
+    /// Adds an attribute with these bytes as its value.
     #[must_use]
     pub fn put(mut self, kind: u16, value: &[u8]) -> Self {
         // What does not fit would be cut off by the kernel's own field; no message of the agent's comes near it.
@@ -116,9 +116,9 @@ impl Message {
 /// A message that came from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelMessage<'a> {
-    /// Its kind.
+    /// The kind, which only the family of the message gives a meaning.
     pub kind: u16,
-    /// Its flags.
+    /// The flags of the header (`NLM_F_…`).
     pub flags: u16,
     /// The number of the message that it answers.
     pub sequence: u32,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Where `ip netns` keeps its names.
 pub const NAMED_NAMESPACES: &str = "/run/netns";
 
-/// A network namespace.
+/// A network namespace, recognized by its inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Namespace {
@@ -127,7 +127,7 @@ impl Namespace {
     reason = "a handle by which a path is looked at (`O_PATH`)"
 )]
 fn open(path: &Path) -> io::Result<File> {
-    /// `NSFS_MAGIC` of include/uapi/linux/magic.h.
+    /// The type of the file system of namespaces: `NSFS_MAGIC` of include/uapi/linux/magic.h.
     const NAMESPACES: u64 = 0x6e73_6673;
     let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fstatfs(&place)?.f_type as u64 != NAMESPACES {

@@ -50,9 +50,9 @@ pub struct QueuedPacket<'a> {
 /// How a packet goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PacketVerdict {
-    /// As it came.
+    /// The packet goes on as it came.
     Unchanged,
-    /// With this mark.
+    /// The packet goes on with this mark.
     Marked(u32),
     /// With this mark, and as these bytes from the IP header on.
     Replaced(u32, Vec<u8>),
@@ -130,7 +130,7 @@ impl PacketQueue {
         Payload::of(&[&[0, 0][..], &self.number.to_be_bytes()].concat())
     }
 
-    /// Its number.
+    /// The number of the queue, which rules name.
     pub fn number(&self) -> u16 {
         self.number
     }

@@ -24,7 +24,7 @@ const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 
 /// `NFT_TABLE_F_OWNER`: the table goes when its owner's socket is closed, and nobody else may change it. Since Linux 5.12.
 const OWNER: u32 = 2;
-/// `NFT_SET_CONSTANT`, `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`.
+/// Flags of a set: `NFT_SET_CONSTANT`, `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`.
 const CONSTANT: u32 = 2;
 const INTERVAL: u32 = 4;
 const TIMEOUT: u32 = 0x10;
@@ -93,15 +93,15 @@ impl Hook {
 /// What the values of a set are; the numbers are `nft`'s, for its listings only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// IPv4 addresses.
+    /// IPv4 addresses, as `nft` numbers the types of keys.
     V4 = 7,
-    /// IPv6 addresses.
+    /// IPv6 addresses, as `nft` numbers the types of keys.
     V6 = 8,
     /// Protocols on the wire.
     Protocol = 10,
-    /// Ports.
+    /// Ports of TCP and UDP.
     Port = 13,
-    /// Numbers.
+    /// Numbers of any meaning, four bytes long.
     Number = 4,
     /// Marks of packets, in the host's order.
     Mark = 19,
@@ -122,7 +122,7 @@ impl Key {
 pub struct Table<'a> {
     /// Which packets it sees.
     pub layer: TableFamily,
-    /// Its name.
+    /// The name of the set.
     pub name: &'a str,
 }
 
@@ -167,7 +167,7 @@ impl Table<'_> {
         }
     }
 
-    /// Empties a set.
+    /// Removes all elements of a set.
     pub fn empty(&self, set: &str) -> Message {
         self.message(DELETE_ELEMENTS, 0, format!("empty set {set}"), |body| {
             body.text(2, set)
@@ -366,9 +366,9 @@ impl Table<'_> {
 /// What a rule counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleCounter {
-    /// The rule's comment.
+    /// The comment of the rule, by which it is recognized.
     pub comment: String,
-    /// How many packets.
+    /// The number of packets that the rule has counted.
     pub packets: u64,
     /// How many bytes they had.
     pub bytes: u64,

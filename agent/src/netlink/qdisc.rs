@@ -13,7 +13,7 @@ const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const NEW_DISCIPLINE: u16 = 36;
 const GET_DISCIPLINE: u16 = 38;
-/// `struct tcmsg`.
+/// The length of `struct tcmsg`, in bytes.
 const DISCIPLINE_HEADER: usize = 20;
 /// The handle that a device's discipline is given, `1:`.
 const HANDLE: u32 = 1 << 16;
@@ -32,9 +32,9 @@ pub struct Qdisc {
 /// What netem is to do; chances are shares of `u32::MAX`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Netem {
-    /// In nanoseconds.
+    /// The mean delay, in nanoseconds.
     pub latency: i64,
-    /// In nanoseconds.
+    /// How far delays vary, in nanoseconds.
     pub jitter: i64,
     /// How much each delay is like the one before.
     pub correlation: u32,
@@ -71,7 +71,7 @@ impl Qdisc {
         }
     }
 
-    /// `netem`.
+    /// A `netem` discipline with these parameters.
     pub fn netem(netem: &Netem) -> Self {
         /// How many packets it holds at the most, as many as the agent's packet queues.
         const LIMIT: u32 = 1 << 18;

@@ -6,12 +6,12 @@ use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
+/// Requests of sock_diag(7): `SOCK_DIAG_BY_FAMILY` lists sockets, `SOCK_DESTROY` closes one.
 const LIST: u16 = 20;
 const DESTROY: u16 = 21;
-/// `AF_INET` and `AF_INET6`.
+/// The families of addresses: `AF_INET` and `AF_INET6`.
 const FAMILIES: [u8; 2] = [2, 10];
-/// `IPPROTO_TCP`.
+/// The protocol TCP: `IPPROTO_TCP`.
 const TCP: u8 = 6;
 /// A bit for each state but for those that listen, are closed, or only wait for stray packets: 1 is ESTABLISHED.
 const LIVE: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 12;
@@ -24,9 +24,9 @@ const CGROUP: u16 = 21;
 /// One end of a live TCP connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpConnection {
-    /// This end.
+    /// The address and port on this host.
     pub here: SocketAddr,
-    /// The other end.
+    /// The address and port of the peer.
     pub there: SocketAddr,
     /// The control group (version 2) that its socket was made in, by the kernel's number.
     pub cgroup: Option<u64>,
@@ -40,7 +40,7 @@ pub struct TcpConnection {
 pub struct ListeningSocket {
     /// Whether it is one of TCP; else it is one of UDP.
     pub tcp: bool,
-    /// Where.
+    /// The address and port that the socket is bound to.
     pub at: SocketAddr,
 }
 

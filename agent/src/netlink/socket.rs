@@ -14,7 +14,7 @@ use std::time::Duration;
 const ERROR: u16 = 2;
 /// `NLMSG_DONE`, the end of a list.
 const DONE: u16 = 3;
-/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
+/// What begins and ends a batch: `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// `NFNL_SUBSYS_NFTABLES`, whom a batch is for.
@@ -29,9 +29,9 @@ const MAX_DUMP_TRIES: usize = 20;
 /// Which part of the kernel is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Links and routes.
+    /// Interfaces, addresses, routes and qdiscs (`NETLINK_ROUTE`).
     Route,
-    /// Netfilter.
+    /// nf_tables and queues of packets (`NETLINK_NETFILTER`).
     Netfilter,
     /// Sockets, of everybody in the namespace.
     Diagnosis,

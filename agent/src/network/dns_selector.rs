@@ -9,6 +9,7 @@ use crate::helpers::{AnswerFilter, HelperSpec};
 use crate::packet_filter::{PacketEffect, Protocol, ReadAnswers};
 use crate::plan::{Plan, PlanContext};
 use crate::processes::{OneOrMany, ProcessSelector};
+use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use core::net::IpAddr;
@@ -43,8 +44,12 @@ pub struct DnsSelector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     /// Chance of each answer to be affected, in percent. Default: all answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
 }
 

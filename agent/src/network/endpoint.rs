@@ -110,7 +110,14 @@ pub(crate) fn names<'a>(
         })
 }
 
+/// Reads an endpoint.
+///
+/// # Errors
+/// It is neither an address, a network, a name nor a target. What is often written instead is named.
 pub(crate) fn read(text: &str) -> Result<WrittenEndpoint<'_>, String> {
+    if let Some(what) = often_mistaken(text) {
+        return Err(what);
+    }
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest
@@ -146,6 +153,52 @@ pub(crate) fn read(text: &str) -> Result<WrittenEndpoint<'_>, String> {
         Err(_) => return Err(format!("`{host}` is neither an address nor a host's name")),
     };
     Ok(WrittenEndpoint { host, port })
+}
+
+/// What is wrong with a text that other tools take for an endpoint.
+fn often_mistaken(text: &str) -> Option<String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let port = match (scheme.to_ascii_lowercase().as_str(), host.contains(':')) {
+            ("http" | "ws", false) => ":80",
+            ("https" | "wss", false) => ":443",
+            _ => "",
+        };
+        return Some(format!(
+            "`{text}` is a URL: write its host and port, `{host}{port}`"
+        ));
+    }
+    if text.contains('*') {
+        return Some(format!(
+            "`{text}` has a `*`: a network is written `10.0.0.0/8`, and every address is `0.0.0.0/0` or `::/0`"
+        ));
+    }
+    if text.contains('%') {
+        return Some(format!(
+            "`{text}` names an interface: write the address alone, and give `interface`"
+        ));
+    }
+    let is_address = |text: &str| text.trim().parse::<IpAddr>().is_ok();
+    if let Some((first, last)) = text.split_once('-')
+        && is_address(first)
+        && is_address(last)
+    {
+        return Some(format!(
+            "`{text}` is a range of addresses: write a network such as `10.0.0.0/28`, or a list"
+        ));
+    }
+    (text.contains(',') || text.contains(' ')).then(|| {
+        let items: Vec<String> = text
+            .split([',', ' '])
+            .filter(|item| !item.is_empty())
+            .map(|item| format!("\"{item}\""))
+            .collect();
+        format!(
+            "`{text}` has several endpoints: write a list, `[{}]`",
+            items.join(", ")
+        )
+    })
 }
 
 /// Whether this can be the name of a target.

@@ -5,7 +5,8 @@ use super::endpoint::{MAX_NETWORKS, ends, names, placed, read};
 use super::flow_location::FlowLocation;
 use super::flow_owner::{FlowOwner, flow_owner};
 use crate::packet_filter::{
-    Direction, Endpoint, FlowMatch, PacketEffect, PacketFilter, PortRange, Protocol, marks_held,
+    Direction, Endpoint, FlowMatch, PacketEffect, PacketFilter, Port, PortRange, Protocol,
+    marks_held,
 };
 use crate::plan::{Interface, NAMED_NAMESPACES, Namespace, Plan, PlanContext, kernel_refusal};
 use crate::processes::{OneOrMany, ProcessSelector};
@@ -58,25 +59,6 @@ pub struct FlowSelector {
     /// Default: false, which makes the plan warn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) strict: Option<bool>,
-}
-
-/// A port, or a range of ports.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum Port {
-    /// A port by its number.
-    Number(u16),
-    /// A range of ports: `8000-8010`.
-    Text(String),
-}
-
-impl Port {
-    fn range(&self) -> Result<PortRange, String> {
-        match self {
-            Port::Number(port) => port.to_string().parse(),
-            Port::Text(text) => text.parse(),
-        }
-    }
 }
 
 impl FlowSelector {
@@ -140,7 +122,10 @@ impl FlowSelector {
         }
         for (at, port) in placed("ports", &self.ports) {
             if let Err(what) = port.range() {
-                problems.push(Problem::new(at, what).hint("`5432`, or `\"8000-8010\"`"));
+                problems.push(
+                    Problem::new(at, what)
+                        .hint("for example `5432`, `\"8000-8010\"`, or a list of them"),
+                );
             }
         }
         if self.protocol == Some(Protocol::Icmp) {

@@ -12,9 +12,9 @@ use std::os::fd::AsFd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ControlConnection {
-    /// The end here.
+    /// The address and port on this host.
     pub here: SocketAddr,
-    /// The other one.
+    /// The address and port of the controller.
     pub there: SocketAddr,
 }
 

@@ -17,9 +17,9 @@ const SETS_EACH_TIME: u32 = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RefreshedName {
-    /// The name.
+    /// The name that is looked up again.
     pub name: String,
-    /// The port there.
+    /// The ports at the addresses of this name; all if none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortRange>,
     /// Whether flows come from there; else they go there.
@@ -35,7 +35,7 @@ pub struct NewEndpoints {
 }
 
 impl NewEndpoints {
-    /// How many addresses.
+    /// How many addresses were added.
     pub fn count(&self) -> usize {
         let ends = self.to.iter().chain(&self.from);
         ends.map(|end| end.networks.len()).sum()

@@ -3,7 +3,7 @@
 use super::Protocol;
 use crate::netlink::{Base, Compare, Expression, Key, Meta, Original, RuleVerdict};
 
-/// `ETH_P_IP` and `ETH_P_IPV6`.
+/// The protocols IPv4 and IPv6 in a frame: `ETH_P_IP` and `ETH_P_IPV6`.
 pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
 pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Numbers of transport protocols.
@@ -15,7 +15,7 @@ pub(super) const ICMPV6: u8 = 58;
 /// Where a field is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeaderOf {
-    /// In the packet.
+    /// As the packet itself says.
     Packet,
     /// In its connection, as that was before translation.
     Original,

@@ -28,9 +28,9 @@ const MAX_CHAIN_DEVICES: usize = 200;
 /// A chain that packets come to.
 #[derive(Debug)]
 pub(super) struct HookedChain {
-    /// Its name.
+    /// The name of the chain.
     pub name: String,
-    /// Where it sits.
+    /// The place in the way of packets.
     pub hook: Hook,
     /// Lower ones come first.
     pub priority: i32,
@@ -81,7 +81,7 @@ impl HookedChain {
 pub(super) struct HookedChains {
     /// In the IP layers.
     pub inet: Vec<HookedChain>,
-    /// At devices.
+    /// The chains at devices, where packets leave or arrive.
     pub netdev: Vec<HookedChain>,
 }
 

@@ -1,7 +1,6 @@
 //! What is done to which packets, as data: on a helper's command line, in the plan and in the
 //! ledger. `rules` writes it as nf_tables messages, `effects` holds what is done to packets, `device` the devices that shape.
 
-mod address;
 mod control_link;
 mod delay;
 mod device;
@@ -19,7 +18,7 @@ mod rules;
 mod ruleset;
 mod shaping;
 
-pub use address::{IpNetwork, PortRange};
+pub use crate::units::{IpNetwork, Port, PortRange};
 pub use control_link::ControlConnection;
 pub use delay::{Delay, Distribution, Overtake};
 pub use device::Shapers;
@@ -57,7 +56,7 @@ pub struct PacketFilter {
     /// The network namespace; the agent's own if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
-    /// Which packets.
+    /// The packets that the filter acts on.
     pub flows: FlowMatch,
     /// What is done to them.
     #[serde(rename = "harm")]
@@ -95,7 +94,7 @@ pub struct FlowMatch {
     /// The ports that they go to. Any where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortRange>,
-    /// Their protocol.
+    /// The protocol of the packets.
     pub protocol: Protocol,
     /// Which of their packets.
     pub direction: Direction,
@@ -123,9 +122,9 @@ pub struct FlowMatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Endpoint {
-    /// The addresses, sorted.
+    /// The addresses of the end, sorted.
     pub networks: Vec<IpNetwork>,
-    /// The port.
+    /// The ports at the end; all if none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortRange>,
 }
@@ -402,7 +401,7 @@ impl PacketFilter {
         Ok(netlink::within(self.namespace.as_ref(), look)?.unwrap_or_else(gone))
     }
 
-    /// Where, for people.
+    /// The namespace in which the filter acts, as the end of a sentence; empty for the agent's own.
     pub fn place(&self) -> String {
         match &self.namespace {
             None => String::new(),

@@ -1,11 +1,11 @@
 //! The messages for one nf_tables table, as they are collected, and what rules match by.
 
-use super::address::merged;
 use super::expressions::{
     HeaderOf, IPV4, Side, between, equal, field, kind_of, original_address, original_port,
 };
 use super::{Endpoint, PortRange};
 use crate::netlink::{Base, Expression, Key, Message, Meta, Table, TableFamily};
+use crate::units::merged;
 
 /// The messages for one table, as they come together.
 pub(super) struct RulesetBuilder<'a> {

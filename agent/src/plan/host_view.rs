@@ -148,7 +148,7 @@ pub trait HostView: fmt::Debug {
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All memory (`MemTotal`).
+    /// All memory of the host in bytes (`MemTotal`).
     pub total: u64,
     /// Memory that is available without swapping (`MemAvailable`).
     pub available: u64,
@@ -161,6 +161,8 @@ pub struct FileSystem {
     pub device: u64,
     /// The size of the whole file system.
     pub size: u64,
+    /// What is in use.
+    pub used: u64,
     /// What users other than root may still take.
     pub available: u64,
     /// Whether the path is a folder.

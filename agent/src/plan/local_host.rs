@@ -55,6 +55,7 @@ impl HostView for LocalHost {
         Ok(FileSystem {
             device: file.st_dev,
             size: system.f_blocks.saturating_mul(system.f_frsize),
+            used: (system.f_blocks.saturating_sub(system.f_bfree)).saturating_mul(system.f_frsize),
             available: system.f_bavail.saturating_mul(system.f_frsize),
             is_folder: rustix::fs::FileType::from_raw_mode(file.st_mode).is_dir(),
         })

@@ -128,10 +128,10 @@ impl<'a> Matcher<'a> {
             unit: s.unit.as_deref().map(whole_unit),
             cgroup: s.cgroup.as_deref(),
             container: s.container.as_deref(),
-            listening: s
-                .listening
-                .as_ref()
-                .map(|ports| ListeningSockets::new(table, ports.as_slice().to_vec())),
+            listening: s.listening.as_ref().map(|ports| {
+                let ranges = ports.as_slice().iter().filter_map(|port| port.range().ok());
+                ListeningSockets::new(table, ranges.collect())
+            }),
             any_network: s.says_where(),
             except,
             elsewhere: RefCell::default(),

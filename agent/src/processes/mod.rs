@@ -29,7 +29,7 @@ pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
-pub use signals::{SIGKILL, SignalState, signal_number};
+pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -1,6 +1,7 @@
 //! Which processes a fault hits, as people write it.
 
 use super::cgroup::cgroup_parts;
+use crate::units::Port;
 use backburn_experiments::Problem;
 use backburn_experiments::document::Select;
 use regex::Regex;
@@ -13,6 +14,7 @@ const SHORT_CONTAINER_ID: usize = 12;
 /// Selects processes. All criteria that are given must match, and at least one must be given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("title" = "process selector", "examples" = [{"name": "nginx"}]))]
 pub struct ProcessSelector {
     /// The full name of the program, as `ps -o comm` shows it. A list means any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,11 +40,11 @@ pub struct ProcessSelector {
     /// The id of a container, or at least its first 12 characters. Names of containers are not known to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// A TCP or UDP port that the process listens on. A list means any of them. The port is one of the agent's own network, or, with
+    /// A TCP or UDP port that the process listens on, or a range of ports: `"8000-8010"`. A list means any of them. The port is one of the agent's own network, or, with
     /// `container`, `cgroup`, `unit`, `pid`, `pid-file`, `parent-of` or `children-of`, one of the network of the process.
     /// Every process that holds the listening socket matches, so workers match as well as their master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listening: Option<OneOrMany<u16>>,
+    pub listening: Option<OneOrMany<Port>>,
     /// The process is the parent of this one, given by id or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_of: Option<Relative>,
@@ -206,11 +208,12 @@ fn problems_of(selector: &ProcessSelector, at: &str) -> Vec<Problem> {
             "a process id is 1 or more",
         );
     }
-    if s.listening
-        .as_ref()
-        .is_some_and(|ports| ports.as_slice().is_empty() || ports.as_slice().contains(&0))
-    {
-        wrong(".listening", "not a port".into(), "a port is 1 to 65535");
+    if s.listening.as_ref().is_some_and(|ports| {
+        let mut ports = ports.as_slice().iter();
+        ports.len() == 0 || ports.any(|port| port.range().is_err())
+    }) {
+        let hint = "a port is 1 to 65535: for example `8080`, or `\"8000-8010\"`";
+        wrong(".listening", "not a port".into(), hint);
     }
     if s.cgroup
         .as_deref()

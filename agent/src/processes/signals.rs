@@ -3,6 +3,9 @@
 
 use super::{ProcessId, ProcessTable};
 use rustix::process::Signal;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 /// The number of the signal that nobody can catch.
 pub const SIGKILL: i32 = 9;
@@ -11,6 +14,59 @@ pub const SIGKILL: i32 = 9;
 pub fn signal_number(name: &str) -> Option<i32> {
     let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
     Some(signal as i32)
+}
+
+/// A signal by its name without `SIG`, in capitals. It is read from `TERM`, `SIGTERM`, `sigterm`, `15` and `"15"`; a number without a name
+/// stays a number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignalName(pub String);
+
+impl From<i32> for SignalName {
+    fn from(number: i32) -> Self {
+        let name = nix::sys::signal::Signal::try_from(number).map(nix::sys::signal::Signal::as_str);
+        let name = name.map(|name| name.trim_start_matches("SIG").to_owned());
+        SignalName(name.unwrap_or_else(|_| number.to_string()))
+    }
+}
+
+impl<'de> Deserialize<'de> for SignalName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum NumberOrName {
+            Number(i32),
+            Name(String),
+        }
+        Ok(match NumberOrName::deserialize(deserializer)? {
+            NumberOrName::Number(number) => number.into(),
+            NumberOrName::Name(name) => match name.trim().parse::<i32>() {
+                Ok(number) => number.into(),
+                Err(_) => {
+                    let name = name.trim().to_uppercase();
+                    SignalName(name.strip_prefix("SIG").unwrap_or(&name).to_owned())
+                }
+            },
+        })
+    }
+}
+
+impl JsonSchema for SignalName {
+    fn schema_name() -> Cow<'static, str> {
+        "Signal".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "signal",
+            "description": "A signal, by its name or number",
+            "type": ["string", "integer"],
+            "pattern": r"^\s*[A-Za-z]*[0-9]*\s*$",
+            "minLength": 1,
+            "minimum": 1,
+            "maximum": 64,
+            "examples": ["TERM", "SIGTERM", 15]
+        })
+    }
 }
 
 /// How one process handles one signal, at the moment of the look.

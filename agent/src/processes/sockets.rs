@@ -2,6 +2,7 @@
 //! of each process's own, found again among the descriptors of the process.
 
 use super::ProcessTable;
+use crate::units::PortRange;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,14 +22,14 @@ pub(super) enum ListenerNetwork {
 
 /// The listening sockets of some ports, for each network; each network is read once.
 pub(super) struct ListeningSockets {
-    ports: Vec<u16>,
+    ports: Vec<PortRange>,
     /// The network of this thread, as its link reads; none with a made-up process table.
     own: Option<PathBuf>,
     networks: RefCell<BTreeMap<PathBuf, BTreeSet<u64>>>,
 }
 
 impl ListeningSockets {
-    pub(super) fn new(table: &ProcessTable, ports: Vec<u16>) -> Self {
+    pub(super) fn new(table: &ProcessTable, ports: Vec<PortRange>) -> Self {
         let is_real = table.root() == Path::new("/proc");
         let own = || std::fs::read_link("/proc/thread-self/ns/net").ok();
         let listening = ListeningSockets {
@@ -98,7 +99,7 @@ impl ListeningSockets {
                 let fields: Vec<&str> = line.split_ascii_whitespace().collect();
                 let (_, port) = fields.get(1)?.rsplit_once(':')?;
                 let port = u16::from_str_radix(port, 16).ok()?;
-                (self.ports.contains(&port) && *fields.get(3)? == state)
+                (self.ports.iter().any(|range| range.contains(port)) && *fields.get(3)? == state)
                     .then(|| fields.get(9)?.parse::<u64>().ok())?
             }));
         }

@@ -15,9 +15,23 @@ pub struct Rate(pub u64);
 /// The prefixes of `bit`, each with its factor.
 const BITS: [(&str, f64); 5] = [("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)];
 
+/// The factor of a prefix of `bit`, in either case; `Ki` and so on are powers of 1024. None if it is not a prefix.
+fn factor(prefix: &str) -> Option<f64> {
+    let binary = prefix.strip_suffix(['i', 'I']).filter(|p| !p.is_empty());
+    let letter = binary.unwrap_or(prefix);
+    let place = BITS
+        .iter()
+        .position(|(unit, _)| unit.eq_ignore_ascii_case(letter))?;
+    let power = i32::try_from(BITS.len() - 1 - place).ok()?;
+    let base: f64 = if binary.is_some() { 1024.0 } else { 1000.0 };
+    Some(base.powi(power))
+}
+
 impl FromStr for Rate {
     type Err = String;
 
+    /// Reads bits (`10Mbit/s`, `10 Mbps`, `10Mb/s`) and bytes (`1MiB/s`, `1MBps`, `1M`). A small `b` is a bit and a large one a byte,
+    /// as usual; the prefixes may be in either case. (`tc` alone means bytes by `bps`.)
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
@@ -25,23 +39,24 @@ impl FromStr for Rate {
             )
         };
         let trimmed = text.trim();
-        let trimmed = trimmed.strip_suffix("/s").unwrap_or(trimmed);
-        let Some(digits) = trimmed.strip_suffix("bit") else {
-            return trimmed
+        let per_second = ["/sec", "/s", "ps"]
+            .iter()
+            .find_map(|end| trimmed.strip_suffix(end));
+        let amount = per_second.unwrap_or(trimmed).trim_end();
+        let bits = ["bits", "bit", "Bit", "b"]
+            .iter()
+            .find_map(|unit| amount.strip_suffix(unit));
+        let Some(digits) = bits else {
+            return amount
                 .parse()
                 .map(|Size(bytes)| Rate(bytes))
                 .map_err(|_| wrong());
         };
-        let (digits, factor) = BITS
-            .iter()
-            .find_map(|(unit, factor)| {
-                let rest = digits
-                    .strip_suffix(unit)
-                    .or_else(|| digits.strip_suffix(&unit.to_lowercase()))
-                    .or_else(|| digits.strip_suffix(&unit.to_uppercase()))?;
-                Some((rest, *factor))
-            })
-            .ok_or_else(wrong)?;
+        let end = digits
+            .find(|c: char| c.is_ascii_alphabetic())
+            .unwrap_or(digits.len());
+        let (digits, prefix) = digits.split_at(end);
+        let factor = factor(prefix.trim()).ok_or_else(wrong)?;
         let amount: f64 = digits.trim().parse().map_err(|_| wrong())?;
         let bytes = amount * factor / 8.0;
         // An `f64` counts exactly up to here.
@@ -80,6 +95,10 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
+/// What can be a rate. The parser decides.
+const RATE_PATTERN: &str =
+    r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]?[iI]?([bB]its?|b|[bB]|[bB]ytes?)?)\s*(/s|/sec|ps)?\s*$";
+
 impl JsonSchema for Rate {
     fn schema_name() -> Cow<'static, str> {
         "Rate".into()
@@ -87,10 +106,12 @@ impl JsonSchema for Rate {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
+            "title": "rate",
             "description": "A rate: `\"10Mbit/s\"`, `\"1MiB/s\"`, or a number of bytes per second",
             "type": ["string", "integer"],
-            "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*([kKmMgGtT]?bit|[KMGT]i?B|kB|[KMG]|B)?(/s)?\\s*$",
-            "minimum": 0
+            "pattern": RATE_PATTERN,
+            "minimum": 0,
+            "examples": ["10Mbit/s", "1MiB/s"]
         })
     }
 }
@@ -111,6 +132,16 @@ mod tests {
             ("1MiB/s", 1 << 20),
             ("2MB", 2_000_000),
             ("1000", 1000),
+            ("1Mbps", 125_000),
+            ("1 mbps", 125_000),
+            ("1mbit", 125_000),
+            ("1 Mbit/s", 125_000),
+            ("1Mb/s", 125_000),
+            ("10 Mbits/sec", 1_250_000),
+            ("8Kibit", 1024),
+            ("1MBps", 1_000_000),
+            ("1MB/s", 1_000_000),
+            ("64k", 64 << 10),
         ] {
             assert_eq!(text.parse(), Ok(Rate(bytes)), "{text}");
         }

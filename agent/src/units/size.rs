@@ -10,21 +10,34 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-const UNITS: [(&str, u64); 13] = [
+/// The units, largest first; the first four are those in which sizes are shown. They are read in either case.
+const UNITS: [(&str, u64); 18] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
     ("MB", 1_000_000),
-    ("kB", 1_000),
     ("KB", 1_000),
+    ("T", 1 << 40),
     ("G", 1 << 30),
     ("M", 1 << 20),
     ("K", 1 << 10),
+    ("bytes", 1),
     ("B", 1),
 ];
+
+/// The text without this unit at its end, in whatever case.
+fn without_unit<'t>(text: &'t str, unit: &str) -> Option<&'t str> {
+    let start = text.len().checked_sub(unit.len())?;
+    let end = text.get(start..)?;
+    end.eq_ignore_ascii_case(unit).then(|| &text[..start])
+}
 
 impl FromStr for Size {
     type Err = String;
@@ -35,7 +48,7 @@ impl FromStr for Size {
         let trimmed = text.trim();
         let (digits, unit) = UNITS
             .iter()
-            .find_map(|(name, factor)| Some((trimmed.strip_suffix(name)?, *factor)))
+            .find_map(|(name, factor)| Some((without_unit(trimmed, name)?, *factor)))
             .unwrap_or((trimmed, 1));
         let digits = digits.trim();
         if let Ok(whole) = digits.parse::<u64>() {
@@ -102,6 +115,9 @@ pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T: FromStr<Err = String>
     }
 }
 
+/// What can be a size. The parser decides.
+const SIZE_PATTERN: &str = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?[bB]?|[bB]|[bB]ytes)?\s*$";
+
 impl JsonSchema for Size {
     fn schema_name() -> Cow<'static, str> {
         "Size".into()
@@ -109,10 +125,12 @@ impl JsonSchema for Size {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
+            "title": "size",
             "description": "A size: `\"100MiB\"`, `\"2GB\"`, or a number of bytes",
             "type": ["string", "integer"],
-            "pattern": "^\\s*[0-9]+(\\.[0-9]+)?\\s*([KMGT]i?B|kB|[KMG]|B)?\\s*$",
-            "minimum": 0
+            "pattern": SIZE_PATTERN,
+            "minimum": 0,
+            "examples": ["100MiB", "2GB"]
         })
     }
 }
@@ -130,6 +148,13 @@ mod tests {
             ("512", 512),
             ("10M", 10 << 20),
             ("1kB", 1_000),
+            ("100m", 100 << 20),
+            ("100mb", 100_000_000),
+            ("1g", 1 << 30),
+            ("1Gi", 1 << 30),
+            ("512 kib", 512 << 10),
+            ("2T", 2 << 40),
+            ("100 bytes", 100),
         ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }

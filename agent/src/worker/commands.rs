@@ -3,10 +3,49 @@
 use super::Worker;
 use crate::local_abort_rules::LocalAbortRules;
 use crate::probes::ProbeJob;
-use backburn_experiments::wire::{Cause, Command, Report};
+use backburn_experiments::protocol::UnreadableMessage;
+use backburn_experiments::wire::{Cause, Command, Refusal, Report};
 use std::time::Instant;
 
+/// How many kinds of unknown messages are logged.
+const MAX_LOGGED_UNKNOWN: usize = 16;
+
 impl Worker {
+    /// Answers a message that this version does not know or cannot read: a request is refused, and anything else is skipped. Rules that cannot
+    /// be watched count as triggered, since nobody else watches them.
+    pub(super) fn answer_unknown(&mut self, message: UnreadableMessage, why: &str) {
+        if self.unknown_messages.len() < MAX_LOGGED_UNKNOWN
+            && self.unknown_messages.insert(message.say.clone())
+        {
+            tracing::warn!(
+                say = message.say,
+                why,
+                "the controller sent a message that this version cannot read; upgrade the agent"
+            );
+        }
+        let what = format!(
+            "version {} of the agent cannot read the message `{}`",
+            env!("CARGO_PKG_VERSION"),
+            message.say
+        );
+        let hint = "upgrade the agent to the controller's version";
+        match (message.request, message.run) {
+            (Some(request), _) => self.link.send(&Report::Refused {
+                request,
+                refusal: Refusal::new("protocol", what).hint(hint),
+            }),
+            (None, Some(run)) if message.say == "watch" => {
+                self.link.send(&Report::AbortRuleTriggered {
+                    run: run.clone(),
+                    rule: "watch".into(),
+                    seen: format!("{what}; {hint}"),
+                });
+                self.engine.end_all(Some(&run), Cause::AbortRule);
+            }
+            (None, _) => {}
+        }
+    }
+
     /// Carries out a command of the controller. Nothing here waits.
     pub(super) fn handle_command(&mut self, command: Command) {
         // The controller is heard, so the last injection has not cut the connection.
@@ -54,8 +93,8 @@ impl Worker {
             Command::Watch { run, rules } => {
                 drop(self.watches.insert(run, LocalAbortRules::new(rules)))
             }
-            // Handled by the caller, whose loop it ends.
-            Command::Shutdown => {}
+            // Handled by the caller, whose loop they may end.
+            Command::Shutdown | Command::Welcome { .. } | Command::Refused { .. } => {}
         }
     }
 }

@@ -71,6 +71,7 @@ impl MadeHost {
                 FileSystem {
                     device: 7,
                     size: 100 * GIB,
+                    used: 90 * GIB,
                     available: 10 * GIB,
                     is_folder: true,
                 },

@@ -4,6 +4,7 @@ use super::handle::Liveness;
 use super::requests::{PendingRequests, locked};
 use super::{AgentHandle, EventKind, line};
 use backburn_experiments::HumanDuration;
+use backburn_experiments::protocol::UnreadableMessage;
 use backburn_experiments::wire::{Command, Report};
 use std::io;
 use std::mem::MaybeUninit;
@@ -28,6 +29,9 @@ const MAX_MISSED_HEARTBEATS: u32 = HEARTBEATS_PER_LEASE - 1;
 /// The longest line that is accepted, in bytes. A longer one does not come from an agent.
 const MAX_LINE_BYTES: usize = 4 << 20;
 
+/// How many messages that cannot be read are skipped on one connection.
+const MAX_SKIPPED_MESSAGES: u32 = 10_000;
+
 /// How much is read at once, in bytes.
 const READ_CHUNK_BYTES: usize = 4 << 10;
 
@@ -43,6 +47,8 @@ pub(crate) struct ConnectionDriver<S> {
     /// When the last heartbeat was sent.
     beat_at: tokio::time::Instant,
     incoming: Vec<u8>,
+    /// How many messages were skipped because this version cannot read them.
+    skipped: u32,
 }
 
 /// Connects to an agent over this stream. Returns a handle to it, and the task that has to [`run`](ConnectionDriver::run).
@@ -50,6 +56,7 @@ pub(crate) fn drive<S>(stream: S, lease: HumanDuration) -> (AgentHandle, Connect
     let (lines, outgoing) = mpsc::unbounded_channel();
     let pending = Arc::<Mutex<PendingRequests>>::default();
     let liveness = Arc::<Liveness>::default();
+    record_heard(&liveness);
     let handle = AgentHandle {
         lines,
         pending: Arc::clone(&pending),
@@ -64,6 +71,7 @@ pub(crate) fn drive<S>(stream: S, lease: HumanDuration) -> (AgentHandle, Connect
         missed: 0,
         beat_at: tokio::time::Instant::now(),
         incoming: Vec::new(),
+        skipped: 0,
     };
     (handle, driver)
 }
@@ -165,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     ) -> Result<(), String> {
         self.missed = 0;
         self.liveness.received.fetch_add(1, Ordering::Relaxed);
+        record_heard(&self.liveness);
         match self.liveness.unresponsive.swap(false, Ordering::Relaxed) {
             true => on_event(EventKind::RespondsAgain),
             false => Ok(()),
@@ -198,9 +207,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             if line.is_empty() {
                 continue;
             }
-            let report = serde_json::from_slice::<Report>(line)
-                .map_err(|error| format!("it sent an unknown report: {error}"))?;
-            self.take(report, on_event)?;
+            match serde_json::from_slice::<Report>(line) {
+                Ok(report) => self.take(report, on_event)?,
+                Err(error) => {
+                    let unreadable = UnreadableMessage::of(line)
+                        .ok_or_else(|| format!("it sent an unknown report: {error}"))?;
+                    self.skip(unreadable, &error)?;
+                }
+            }
         }
         self.incoming.drain(..from);
         if self.incoming.len() > MAX_LINE_BYTES {
@@ -211,6 +225,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         if self.incoming.is_empty() {
             // Ten thousand idle agents should not each keep the memory of their longest line.
             self.incoming = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Skips a message that this version does not know or cannot read, as a newer agent may send.
+    fn skip(
+        &mut self,
+        message: UnreadableMessage,
+        error: &serde_json::Error,
+    ) -> Result<(), String> {
+        if message.say == "hello" {
+            return Err(format!("its introduction cannot be read: {error}"));
+        }
+        if let Some(request) = message.request {
+            locked(&self.pending).forget(request);
+        }
+        self.skipped += 1;
+        match self.skipped {
+            1 => {
+                tracing::warn!(say = message.say, %error, "an agent sent a message that this version cannot read; upgrade the controller")
+            }
+            2..=MAX_SKIPPED_MESSAGES => {}
+            _ => {
+                return Err(format!(
+                    "it sent more than {MAX_SKIPPED_MESSAGES} messages that this version cannot read"
+                ));
+            }
         }
         Ok(())
     }
@@ -243,6 +284,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         }
         Ok(())
     }
+}
+
+fn record_heard(liveness: &Liveness) {
+    let now = jiff::Timestamp::now().as_millisecond();
+    liveness.heard.store(now, Ordering::Relaxed);
 }
 
 /// Reads what is there into a buffer on the stack first, so that ten thousand idle connections keep no buffers.

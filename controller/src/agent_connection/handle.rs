@@ -8,7 +8,8 @@ use backburn_experiments::wire::{
     Command, FaultDescription, InjectionId, InjectionRequest, PlanView, ProbeOutcome, Refusal,
     Report, UnrevertedInjection,
 };
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use jiff::Timestamp;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,6 +33,8 @@ pub(super) struct Liveness {
     last_request: AtomicU64,
     /// How many times something was received.
     pub(super) received: AtomicU64,
+    /// When something was last received, in milliseconds since 1970.
+    pub(super) heard: AtomicI64,
     /// Whether the agent has said that it answers heartbeats.
     pub(super) answers_heartbeats: AtomicBool,
     /// Whether the agent does not answer.
@@ -65,6 +68,11 @@ impl AgentHandle {
         self.liveness.unresponsive.load(Ordering::Relaxed)
     }
 
+    /// Whether the agent has said that it answers heartbeats.
+    pub(crate) fn answers_heartbeats(&self) -> bool {
+        self.liveness.answers_heartbeats.load(Ordering::Relaxed)
+    }
+
     /// Asks the agent for a sign of life now. Returns false if it does not answer heartbeats, so that silence proves nothing.
     pub(crate) fn request_heartbeat(&self, lease: HumanDuration) -> bool {
         let answer = self.liveness.answers_heartbeats.load(Ordering::Relaxed);
@@ -79,6 +87,12 @@ impl AgentHandle {
         self.liveness.received.load(Ordering::Relaxed)
     }
 
+    /// When something was last received from the agent; the time at which it connected if nothing was.
+    pub fn last_heard(&self) -> Timestamp {
+        let heard = self.liveness.heard.load(Ordering::Relaxed);
+        Timestamp::from_millisecond(heard).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// Measures a metric of the agent's host.
     ///
     /// # Errors
@@ -88,6 +102,7 @@ impl AgentHandle {
         let command = Command::Measure { request, metric };
         match self.request(request, command).await {
             Some(Report::Measured { value, .. }) => value,
+            Some(Report::Refused { refusal, .. }) => Err(refusal.to_string()),
             _ => Err(NO_ANSWER.into()),
         }
     }
@@ -102,6 +117,7 @@ impl AgentHandle {
         };
         match self.request(request, command).await {
             Some(Report::Probed { outcome, .. }) => outcome,
+            Some(Report::Refused { refusal, .. }) => ProbeOutcome::Broken(refusal.to_string()),
             _ => ProbeOutcome::Broken(NO_ANSWER.into()),
         }
     }
@@ -125,6 +141,7 @@ impl AgentHandle {
         let request = self.next_request_id();
         match self.request(request, Command::Examine { request }).await {
             Some(Report::Probed { outcome, .. }) => outcome,
+            Some(Report::Refused { refusal, .. }) => ProbeOutcome::Broken(refusal.to_string()),
             _ => ProbeOutcome::Broken(NO_ANSWER.into()),
         }
     }

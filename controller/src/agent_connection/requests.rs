@@ -107,6 +107,11 @@ impl PendingRequests {
         as_event.then_some(report)
     }
 
+    /// The answer to this request came, and cannot be read: it counts as none.
+    pub(super) fn forget(&mut self, request: u64) {
+        self.waiting.remove(&request);
+    }
+
     /// Nobody waits any more for an agent that does not answer. What it answers later comes as events.
     pub(super) fn give_up(&mut self) {
         self.waiting.clear();

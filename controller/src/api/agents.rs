@@ -8,8 +8,10 @@ use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
 use super::teams::visible;
-use super::types::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
-use crate::fleet::{ConnectedAgent, DrainGuard};
+use super::types::{
+    AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
+};
+use crate::fleet::{ConnectedAgent, DrainGuard, DuplicateAlert};
 use crate::pki::agent_registry::{LabelChange, RelabelError};
 use crate::store;
 use axum::Json;
@@ -28,7 +30,11 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent may take to examine its host.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(35);
 
-fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> AgentInfo {
+fn agent(
+    kept: store::EnrolledAgent,
+    connected: Option<ConnectedAgent>,
+    duplicate: Option<&DuplicateAlert>,
+) -> AgentInfo {
     let mut agent = AgentInfo {
         name: kept.name,
         connected: connected.is_some(),
@@ -41,6 +47,12 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
         version: None,
         address: None,
         since: None,
+        heard: kept.heard.map(|at| at.to_string()),
+        protocol: None,
+        duplicate: duplicate.map(|duplicate| DuplicateInfo {
+            address: duplicate.peer.to_string(),
+            at: duplicate.at.to_string(),
+        }),
         runs: Vec::new(),
         faults: Vec::new(),
         owed: Vec::new(),
@@ -51,6 +63,8 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
         agent.version = Some(connected.version);
         agent.address = Some(connected.peer.to_string());
         agent.since = Some(connected.since.to_string());
+        agent.heard = Some(connected.heard.to_string());
+        agent.protocol = Some(connected.protocol);
         agent.runs = connected.runs;
         agent.faults = connected.faults.to_vec();
         agent.owed = connected
@@ -60,6 +74,13 @@ fn agent(kept: store::EnrolledAgent, connected: Option<ConnectedAgent>) -> Agent
             .collect();
     }
     agent
+}
+
+fn shown(api: &Api, kept: store::EnrolledAgent) -> AgentInfo {
+    let fleet = api.service.fleet();
+    let (connected, duplicates) = (fleet.get(&kept.name), fleet.duplicates());
+    let duplicate = duplicates.get(&kept.name).copied();
+    agent(kept, connected, duplicate.as_ref())
 }
 
 /// Lists all agents by name, including those that are not connected.
@@ -81,9 +102,11 @@ pub async fn list(
     })
     .await?;
     let fleet = api.service.fleet();
+    let duplicates = fleet.duplicates();
     let agents = found.into_iter().map(|kept| {
         let connected = fleet.get(&kept.name);
-        agent(kept, connected)
+        let duplicate = duplicates.get(&kept.name);
+        agent(kept, connected, duplicate)
     });
     Ok(Json(agents.collect()))
 }
@@ -97,8 +120,7 @@ pub async fn get(
 ) -> Result<Json<AgentInfo>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let kept = blocking(move || store.agent(&name)).await?;
-    let connected = api.service.fleet().get(&kept.name);
-    Ok(Json(agent(kept, connected)))
+    Ok(Json(shown(&api, kept)))
 }
 
 /// Returns the faults that a connected agent can inject, with their arguments, as the agent describes them.
@@ -185,8 +207,7 @@ pub async fn label(
         })
     })
     .await?;
-    let connected = api.service.fleet().get(&kept.name);
-    Ok(Json(agent(kept, connected)))
+    Ok(Json(shown(&api, kept)))
 }
 
 /// How to revoke an agent.
@@ -220,5 +241,5 @@ pub async fn revoke(
     .await?;
     api.service.fleet().disconnect(&kept.name);
     drop(retired);
-    Ok(Json(agent(kept, None)))
+    Ok(Json(agent(kept, None, None)))
 }

@@ -85,6 +85,11 @@ impl Collector for ServiceCollector {
                 "Agents that are connected but do not answer",
                 service.fleet().unresponsive(),
             ),
+            (
+                "agents_duplicated",
+                "Agents whose identity a second host has used in the last 10 minutes",
+                service.fleet().duplicates().len(),
+            ),
             ("runs_open", "Runs that are open", going_on.len()),
             (
                 "injections_open",

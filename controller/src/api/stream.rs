@@ -25,6 +25,8 @@ const EVENTS_PER_READ: u32 = 200;
 /// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How often it is checked whether a run without a runner is closed.
+const CLOSE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is checked whether a run that waits for approval has started.
 const APPROVAL_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -167,12 +169,15 @@ impl Follower {
                         Err(_) => self.checked = Instant::now(),
                     }
                 },
-                None if kept.waiting => {
-                    // Subscribed before the next read, so that no event is missed once it has started.
-                    tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
+                None => {
+                    tokio::time::sleep(match kept.waiting {
+                        true => APPROVAL_POLL_INTERVAL,
+                        false => CLOSE_POLL_INTERVAL,
+                    })
+                    .await;
+                    // Subscribed before the next read, so that no event is missed of a run that was approved meanwhile.
                     self.changes = self.api.service.follow(&self.run);
                 }
-                None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }

@@ -1,44 +1,46 @@
 //! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict, each
 //! with the time when it began and how long it took. What XML cannot hold is replaced.
 
+use super::junit_xml::{TestCase, TestStatus, TestSuite, document};
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{
     Abort, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run,
 };
-use backburn_experiments::terminal_text::for_xml;
 use jiff::Timestamp;
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::time::Duration;
 
 /// The report as XML.
 pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
     let (run, verdict) = (&finished.run, &finished.verdict);
-    let mut suite = TestSuite::new(for_xml(title));
+    let mut suite = TestSuite {
+        name: title.to_owned(),
+        properties: vec![
+            ("run", run.id.clone()),
+            ("seed", run.seed.to_string()),
+            ("outcome", verdict.outcome.to_string()),
+        ],
+        ..TestSuite::default()
+    };
     if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
-        suite
-            .extra
-            .insert("timestamp".into(), timestamp(first.at).into());
-        suite.set_time(Duration::try_from_secs_f64(last.elapsed).unwrap_or_default());
+        suite.timestamp = Some(timestamp(first.at));
+        suite.time = Some(Duration::try_from_secs_f64(last.elapsed).unwrap_or_default());
     }
-    suite.add_property(("run", run.id.as_str()));
-    suite.add_property(("seed", run.seed.to_string().as_str()));
-    suite.add_property(("outcome", verdict.outcome.to_string().as_str()));
     for (name, probe) in &run.probes {
         let why = probe.why.as_deref().unwrap_or("out of tolerance");
         let outside = probe.before.outside + probe.during.outside + probe.after.outside;
         let unknown = probe.before.unknown + probe.during.unknown + probe.after.unknown;
         let within = probe.before.within + probe.during.within + probe.after.within;
         let status = if outside > 0 {
-            failed(
-                NonSuccessKind::Failure,
-                &format!("{outside} of {} samples: {why}", outside + unknown + within),
-            )
+            failed(format!(
+                "{outside} of {} samples: {why}",
+                outside + unknown + within
+            ))
         } else if unknown > 0 {
-            failed(NonSuccessKind::Error, why)
+            TestStatus::Error(why.to_owned())
         } else if within == 0 {
-            TestCaseStatus::skipped()
+            TestStatus::Skipped
         } else {
-            TestCaseStatus::success()
+            TestStatus::Passed
         };
         let samples = entries.iter().filter_map(|entry| match &entry.event {
             Event::Sampled { probe, took, .. } if probe == name => Some((entry.at, took.0)),
@@ -48,9 +50,9 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         let began = samples.map(|(at, _)| at).next();
         let mut case = case("hypothesis", name, status, began, took);
         if let Some(looks) = verdict.probes.iter().find(|looks| looks.probe == *name) {
-            case.set_system_out(for_xml(&looks.to_string()));
+            case.output = looks.to_string();
         }
-        suite.add_test_case(case);
+        suite.cases.push(case);
     }
     for entry in entries {
         let Event::ActivityFinished {
@@ -69,23 +71,17 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         let why = why.as_deref().unwrap_or("it ended with the run");
         let abort = aborted_by(run, *status);
         let status = match (status, judgement) {
-            (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => {
-                TestCaseStatus::success()
-            }
-            (_, Some(Judgement::Outside)) => failed(NonSuccessKind::Failure, why),
+            (ActivityStatus::Succeeded, None | Some(Judgement::Within)) => TestStatus::Passed,
+            (_, Some(Judgement::Outside)) => failed(why.to_owned()),
             (ActivityStatus::Aborted, _) => match abort {
-                Some(Abort { rule, reason, .. }) => {
-                    let mut status = failed(
-                        NonSuccessKind::Failure,
-                        &format!("ended by abort rule `{rule}`: {reason}"),
-                    );
-                    status.set_type(for_xml(rule));
-                    status
-                }
+                Some(Abort { rule, reason, .. }) => TestStatus::Failed {
+                    why: format!("ended by abort rule `{rule}`: {reason}"),
+                    rule: Some(rule.clone()),
+                },
                 // It ran in the background, and the method was over before it.
-                None => TestCaseStatus::skipped(),
+                None => TestStatus::Skipped,
             },
-            _ => failed(NonSuccessKind::Error, why),
+            _ => TestStatus::Error(why.to_owned()),
         };
         let began = entries.iter().find_map(|entry| match &entry.event {
             Event::ActivityStarted {
@@ -95,10 +91,12 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             } if (in_phase, at) == (phase, index) => Some(entry.at),
             _ => None,
         });
-        suite.add_test_case(case("method", activity, status, began, took.0));
+        suite
+            .cases
+            .push(case("method", activity, status, began, took.0));
     }
     let clean = if verdict.owed.is_empty() {
-        TestCaseStatus::success()
+        TestStatus::Passed
     } else {
         let residue: Vec<String> = verdict
             .owed
@@ -106,10 +104,10 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
             .map(|owed| format!("{}: {}", owed.injection, owed.residue.join("; ")))
             .chain(verdict.hint.as_ref().map(|hint| format!("hint: {hint}")))
             .collect();
-        failed(NonSuccessKind::Failure, &residue.join("\n"))
+        failed(residue.join("\n"))
     };
     let (began, took) = revert_time(entries);
-    suite.add_test_case(case(
+    suite.cases.push(case(
         "revert",
         "every injection is reverted",
         clean,
@@ -118,37 +116,35 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
     ));
     let reasons = verdict.reasons.join("\n");
     let outcome = match verdict.outcome {
-        Outcome::Held => TestCaseStatus::success(),
-        Outcome::Deviated | Outcome::NotClean => failed(NonSuccessKind::Failure, &reasons),
-        _ => failed(NonSuccessKind::Error, &reasons),
+        Outcome::Held => TestStatus::Passed,
+        Outcome::Deviated | Outcome::NotClean => failed(reasons),
+        _ => TestStatus::Error(reasons),
     };
     let ended = entries.last().map(|entry| entry.at);
     let name = verdict.outcome.to_string();
     let mut case = case("verdict", &name, outcome, ended, Duration::ZERO);
     if !verdict.notes.is_empty() {
-        case.set_system_out(for_xml(&verdict.notes.join("\n")));
+        case.output = verdict.notes.join("\n");
     }
-    suite.add_test_case(case);
-    let mut report = Report::new("backburn");
-    report.add_test_suite(suite);
-    report.to_string().unwrap_or_default()
+    suite.cases.push(case);
+    document("backburn", &suite)
 }
 
 fn case(
-    class: &str,
+    class: &'static str,
     name: &str,
-    status: TestCaseStatus,
+    status: TestStatus,
     began: Option<Timestamp>,
     took: Duration,
 ) -> TestCase {
-    let mut case = TestCase::new(for_xml(name), status);
-    case.set_classname(class);
-    case.set_time(took);
-    if let Some(began) = began {
-        case.extra
-            .insert("timestamp".into(), timestamp(began).into());
+    TestCase {
+        class,
+        name: name.to_owned(),
+        status,
+        time: took,
+        timestamp: began.map(timestamp),
+        output: String::new(),
     }
-    case
 }
 
 /// The abort that ended an activity, if one did.
@@ -185,10 +181,8 @@ fn timestamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
-fn failed(kind: NonSuccessKind, why: &str) -> TestCaseStatus {
-    let mut status = TestCaseStatus::non_success(kind);
-    status.set_message(for_xml(why));
-    status
+fn failed(why: String) -> TestStatus {
+    TestStatus::Failed { why, rule: None }
 }
 
 #[cfg(test)]

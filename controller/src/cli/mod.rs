@@ -6,10 +6,12 @@ mod demo;
 mod experiment_source;
 mod history;
 mod junit;
+mod junit_xml;
 mod manual;
 mod output;
 mod palette;
 mod plan;
+mod plan_view;
 mod progress;
 mod progress_lines;
 mod progress_tty;
@@ -229,6 +231,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Controller(command) => controller::main(&command),
         CliCommand::Apply(command) => remote::experiments::apply(&command),
         CliCommand::Experiments(command) => remote::experiments::main(&command),
+        CliCommand::Runs(command) if command.is_for_host() => history::runs(&command),
         CliCommand::Runs(command) => remote::runs::runs(&command),
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Login(command) => remote::login::login(&command),

@@ -69,7 +69,9 @@ impl Fleet {
         self.is_halted.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
+    pub(super) fn guardians(
+        &self,
+    ) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<EndedInjection>>> {
         (self.guardians.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 

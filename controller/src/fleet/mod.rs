@@ -5,26 +5,29 @@
 mod halt;
 mod labels;
 mod limits;
+mod membership;
 mod reservation;
 mod teams;
 
 pub use halt::AgentReverted;
 pub use labels::GrantedLabels;
+pub use membership::{DuplicateAlert, MembershipChange, MembershipRecord};
+pub use reservation::{AdmissionPolicy, DebtFilter, DrainGuard, Reservation};
 pub use teams::{TEAM_LABEL, TeamSet};
-pub use reservation::{AdmissionPolicy, DrainGuard, Reservation};
 
 use self::limits::{MAX_MESSAGES, MESSAGE_WINDOW, RateLimiter, validate_hello};
+use self::membership::MembershipLog;
 use crate::agent_connection::{AgentEvent, AgentHandle, EventKind, EventSender, drive};
 use backburn_experiments::HumanDuration;
-use backburn_experiments::labels::{Labels, facts};
-use backburn_experiments::wire::{EndedInjection, Hello, Report, UnrevertedInjection};
+use backburn_experiments::labels::Labels;
+use backburn_experiments::wire::{Command, EndedInjection, Report, UnrevertedInjection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long an agent keeps its faults after the last heartbeat from its controller.
 pub const FLEET_LEASE: HumanDuration = HumanDuration::seconds(30);
@@ -55,6 +58,7 @@ pub struct Fleet {
     deferred: Mutex<Option<Vec<(EventSender, AgentEvent)>>>,
     /// Changes whenever an agent connects or disconnects.
     seen: watch::Sender<u64>,
+    membership: MembershipLog,
     /// Lists of fault names, which many agents share, are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
     lease: HumanDuration,
@@ -77,6 +81,7 @@ struct Member {
 #[derive(Debug, Clone)]
 struct Introduction {
     version: String,
+    protocol: u32,
     /// What it says of its host, under the names of facts only.
     facts: Labels,
     faults: Arc<[String]>,
@@ -111,6 +116,8 @@ pub struct ConnectedAgent {
     pub name: String,
     /// The version of its program.
     pub version: String,
+    /// The version of the protocol that it speaks.
+    pub protocol: u32,
     /// What it says of its host, and the address that it connects from; without what is granted under the same names.
     pub facts: Labels,
     /// The faults that it can inject.
@@ -119,6 +126,8 @@ pub struct ConnectedAgent {
     pub peer: SocketAddr,
     /// The time at which it connected.
     pub since: jiff::Timestamp,
+    /// When it was last heard.
+    pub heard: jiff::Timestamp,
     /// Whether it has sent nothing for a lease, although it was asked.
     pub unresponsive: bool,
     /// The runs that have reserved it.
@@ -138,10 +147,12 @@ impl Member {
         ConnectedAgent {
             name: name.to_owned(),
             version: self.introduction.version.clone(),
+            protocol: self.introduction.protocol,
             facts: labels::shown_facts(&labels, &granted.labels),
             faults: Arc::clone(&self.introduction.faults),
             peer: self.peer,
             since: self.since,
+            heard: self.handle.last_heard(),
             unresponsive: self.handle.is_unresponsive(),
             runs: (claims.into_iter().flatten())
                 .map(|claim| claim.run.clone())
@@ -171,6 +182,7 @@ impl Fleet {
             guardians: Mutex::default(),
             deferred: Mutex::default(),
             seen: watch::Sender::new(0),
+            membership: MembershipLog::default(),
             known: Mutex::default(),
             lease,
         }
@@ -198,101 +210,83 @@ impl Fleet {
         let (handle, driver) = drive(stream, self.lease);
         let fleet = Arc::clone(self);
         let owner = name.to_owned();
-        let introduced = &OnceLock::new();
+        let admitted = &OnceLock::new();
+        let (introduce, introduced) = oneshot::channel();
+        let mut introduce = Some(introduce);
         let mut pace = RateLimiter::default();
-        let speaker = handle.clone();
-        let on_event = move |kind: EventKind| match (kind, introduced.get()) {
-            (EventKind::Report(report), None) => {
+        let on_event = move |kind: EventKind| {
+            if let Some(introduce) = introduce.take() {
+                let EventKind::Report(report) = kind else {
+                    return Ok(());
+                };
                 let Report::Hello(hello) = *report else {
                     return Err("it did not introduce itself first".to_owned());
                 };
                 validate_hello(&hello)?;
-                let connection = fleet.enter(&owner, hello, peer, speaker.clone());
-                introduced.get_or_init(|| connection);
-                Ok(())
+                introduce.send(hello).ok();
+                return Ok(());
             }
-            (kind, Some(&connection)) => {
-                match &kind {
-                    EventKind::Unresponsive(silence) => {
-                        tracing::warn!(agent = owner, %silence, "an agent is connected and does not answer");
-                    }
-                    EventKind::RespondsAgain => {
-                        tracing::warn!(agent = owner, "an agent answers again")
-                    }
-                    _ => {}
+            if !pace.allows() {
+                return Err(format!(
+                    "it sent more than {MAX_MESSAGES} messages within {} s",
+                    MESSAGE_WINDOW.as_secs()
+                ));
+            }
+            let Some(&connection) = admitted.get() else {
+                // Nothing was asked of it yet.
+                return Ok(());
+            };
+            match &kind {
+                EventKind::Unresponsive(silence) => {
+                    tracing::warn!(agent = owner, %silence, "an agent is connected and does not answer");
                 }
-                if !pace.allows() {
-                    return Err(format!(
-                        "it sent more than {MAX_MESSAGES} messages within {} s",
-                        MESSAGE_WINDOW.as_secs()
-                    ));
-                }
+                EventKind::RespondsAgain => tracing::warn!(agent = owner, "an agent answers again"),
                 // Runs need not know that ten thousand agents are alive.
-                if matches!(&kind, EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer))
-                {
+                EventKind::Report(report) if matches!(**report, Report::HeartbeatAnswer) => {
                     return Ok(());
                 }
-                match fleet.forward(&owner, connection, kind) {
-                    true => Ok(()),
-                    false => Err("another connection of this agent took its place".to_owned()),
+                _ => {}
+            }
+            match fleet.forward(&owner, connection, kind) {
+                true => Ok(()),
+                false => Err("another connection of this agent took its place".to_owned()),
+            }
+        };
+        let refused = &OnceLock::new();
+        let admission = async {
+            let hello = match tokio::time::timeout(HELLO_TIMEOUT, introduced).await {
+                Ok(Ok(hello)) => hello,
+                // The driver ends, and has the reason.
+                Ok(Err(_)) => return std::future::pending().await,
+                Err(_) => {
+                    return format!(
+                        "it did not introduce itself within {}",
+                        HumanDuration(HELLO_TIMEOUT)
+                    );
+                }
+            };
+            let says_protocol = hello.protocol.is_some();
+            match self.admit(name, hello, peer, &handle).await {
+                Ok(connection) => drop(admitted.set(connection)),
+                Err(refusal) => {
+                    refused.get_or_init(|| format!("it is refused: {refusal}"));
+                    if says_protocol {
+                        handle.send(Command::Refused { refusal });
+                    }
+                    handle.close();
                 }
             }
-            (_, None) => Ok(()),
-        };
-        let late = async {
-            tokio::time::sleep(HELLO_TIMEOUT).await;
-            if introduced.get().is_some() {
-                std::future::pending::<()>().await;
-            }
+            std::future::pending().await
         };
         let why = tokio::select! {
             why = driver.run(on_event) => why,
-            () = late => format!("it did not introduce itself within {}", HumanDuration(HELLO_TIMEOUT)),
+            why = admission => why,
         };
-        if let Some(connection) = introduced.get() {
+        let why = refused.get().cloned().unwrap_or(why);
+        if let Some(connection) = admitted.get() {
             self.leave(name, *connection, &why);
         }
         why
-    }
-
-    /// An agent has introduced itself. An earlier connection under its name is closed: an agent has one connection.
-    fn enter(&self, name: &str, hello: Hello, peer: SocketAddr, handle: AgentHandle) -> u64 {
-        let faults = self.once(hello.faults);
-        let (facts, ignored) = facts(hello.labels);
-        if !ignored.is_empty() {
-            // Agents of older versions send the labels that they joined with each time.
-            tracing::debug!(
-                agent = name,
-                ?ignored,
-                "an agent gives itself labels, which are ignored"
-            );
-        }
-        let mut members = self.members();
-        let before = members.remove(name);
-        let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let member = Member {
-            connection,
-            introduction: Introduction {
-                version: hello.version,
-                facts,
-                faults,
-                owed: hello.owed,
-                held: hello.held,
-                answers_heartbeats: hello.answers_heartbeats,
-            },
-            peer,
-            since: jiff::Timestamp::now(),
-            handle,
-            holders: Vec::new(),
-        };
-        members.insert(name.to_owned(), member);
-        drop(members);
-        if let Some(before) = before {
-            before.handle.close();
-            self.report_gone(before, "it has reconnected over another connection");
-        }
-        self.seen.send_modify(|count| *count += 1);
-        connection
     }
 
     /// The same list of names, kept once for all agents that give it.
@@ -320,6 +314,7 @@ impl Fleet {
         let gone = members.remove(name);
         drop(members);
         if let Some(gone) = gone {
+            self.record_gone(name, &gone, why);
             self.report_gone(gone, why);
         }
         self.seen.send_modify(|count| *count += 1);
@@ -386,7 +381,9 @@ impl Fleet {
         let member = self.members().remove(name);
         let Some(member) = member else { return };
         member.handle.close();
-        self.report_gone(member, "it was disconnected");
+        let why = "it was disconnected";
+        self.record_gone(name, &member, why);
+        self.report_gone(member, why);
         self.seen.send_modify(|count| *count += 1);
     }
 

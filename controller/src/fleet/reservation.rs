@@ -6,7 +6,7 @@ use super::{Claim, Fleet, Holder, Member, TeamSet};
 use crate::agent_connection::{AgentHandle, AgentSession, EventSender, Inventory};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::labels::Labels;
-use backburn_experiments::wire::{Hello, Refusal};
+use backburn_experiments::wire::{Hello, Refusal, UnrevertedInjection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ const HELD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 pub type AdmissionPolicy =
     Box<dyn Fn(&BTreeMap<String, Labels>, &[(String, Labels)]) -> Result<(), Refusal> + Send>;
 
+/// Keeps of what an agent says that it owes only what counts for a run.
+pub type DebtFilter =
+    Box<dyn Fn(&str, Vec<UnrevertedInjection>) -> Vec<UnrevertedInjection> + Send>;
+
 /// The agents that one run has reserved. They are released when this is dropped.
 pub struct Reservation {
     fleet: Arc<Fleet>,
@@ -29,6 +33,7 @@ pub struct Reservation {
     /// The reserved agents, and the connection that each was reserved over.
     names: BTreeMap<String, u64>,
     permit: AdmissionPolicy,
+    debts: DebtFilter,
     /// The teams whose agents the run may target; none means all.
     teams: TeamSet,
 }
@@ -46,6 +51,7 @@ impl Reservation {
             }),
             names: BTreeMap::new(),
             permit: Box::new(|_, _| Ok(())),
+            debts: Box::new(|_, owed| owed),
             teams: TeamSet::new(),
         }
     }
@@ -61,6 +67,13 @@ impl Reservation {
     #[must_use]
     pub fn permitted_by(mut self, permit: AdmissionPolicy) -> Self {
         self.permit = permit;
+        self
+    }
+
+    /// Counts of what agents say that they owe only what `debts` keeps.
+    #[must_use]
+    pub fn owing_only(mut self, debts: DebtFilter) -> Self {
+        self.debts = debts;
         self
     }
 
@@ -190,6 +203,11 @@ impl Reservation {
                 self.names.insert(name.clone(), member.connection);
             }
         }
+        drop((members, runs, draining));
+        for session in &mut sessions {
+            let owed = std::mem::take(&mut session.hello.owed);
+            session.hello.owed = (self.debts)(&session.hello.agent, owed);
+        }
         Ok(sessions)
     }
 
@@ -258,6 +276,8 @@ impl Reservation {
             };
             (session.hello.owed, session.hello.held) = (owed, held);
         }
+        let owed = std::mem::take(&mut session.hello.owed);
+        session.hello.owed = (self.debts)(name, owed);
         Ok(session)
     }
 }
@@ -350,6 +370,7 @@ fn take(
         owed: introduction.owed,
         held: introduction.held,
         answers_heartbeats: introduction.answers_heartbeats,
+        protocol: None,
     };
     AgentSession {
         hello,

@@ -170,6 +170,7 @@ impl AgentRegistry {
                     labels_by: is_confirmed.then(|| admission.by.clone()),
                     enrolled: Timestamp::now(),
                     revoked: None,
+                    heard: None,
                 };
                 (agent, agent_record("join", &issued.name, detail))
             }
@@ -192,7 +193,11 @@ impl AgentRegistry {
             .and_then(|_| self.store.put_agent(&agent))
             .map_err(|error| store_refusal(&error))?;
         self.fleet.grant(&agent.name, granted(&agent));
-        lock(&self.known).insert(agent.name, agent.serials.into_iter().collect());
+        lock(&self.known).insert(agent.name.clone(), agent.serials.into_iter().collect());
+        if let CertificateReason::Joining(_) = reason {
+            // Whoever is connected under this name has a certificate that is not valid any more.
+            self.fleet.disconnect(&agent.name);
+        }
         Ok(agent.labels)
     }
 

@@ -1,14 +1,13 @@
 //! The transport of DNS. A question to a server is a message of its own, so that no cache and no `hosts` file answers it; a question
 //! without one goes to the system's resolver, as every program's does.
 
+use super::dns_message::{Reply, question, read_reply, record_type};
 use super::{ProbeError, ProbeResult, io_error_text, tcp};
 use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::address::of_name_server;
 use backburn_experiments::probes::{DnsProvider, dns_answers, no_address, not_resolved};
-use hickory_proto::op::{Message, Query};
-use hickory_proto::rr::{Name, RecordType};
+use ring::rand::SecureRandom as _;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -23,8 +22,8 @@ pub(super) async fn measure(
     destinations: &DestinationRules,
 ) -> ProbeResult {
     let (name, record) = (&provider.name, provider.record_type());
-    let record = RecordType::from_str(&record)
-        .map_err(|_| ProbeError::Broken(format!("`{record}` is not a type of DNS record")))?;
+    let record = record_type(&record)
+        .ok_or_else(|| ProbeError::Broken(format!("`{record}` is not a type of DNS record")))?;
     if provider.is_for_system() {
         let found = tokio::net::lookup_host((name.as_str(), 0))
             .await
@@ -62,42 +61,35 @@ async fn first_nameserver() -> Result<String, ProbeError> {
 async fn ask(
     server: &str,
     name: &str,
-    record_type: RecordType,
+    record_type: u16,
     destinations: &DestinationRules,
 ) -> ProbeResult {
     let (host, port) = of_name_server(server).map_err(ProbeError::Broken)?;
-    let mut name =
-        Name::from_str(name).map_err(|error| ProbeError::Broken(format!("`{name}`: {error}")))?;
-    name.set_fqdn(true);
-    let mut question = Message::query();
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(name, record_type));
-    let bytes = question
-        .to_vec()
-        .map_err(|error| ProbeError::Broken(error.to_string()))?;
-    let mut reply = over_udp(&host, port, &bytes, question.metadata.id, destinations).await?;
-    if reply.metadata.truncation {
-        reply = over_tcp(&host, port, &bytes, destinations).await?;
+    // Nobody who cannot see the question can answer it.
+    let mut id = [0; 2];
+    ring::rand::SystemRandom::new()
+        .fill(&mut id)
+        .map_err(|_| ProbeError::Broken("the system has no random numbers".into()))?;
+    let question = question(u16::from_be_bytes(id), name, record_type)
+        .map_err(|why| ProbeError::Broken(format!("`{name}`: {why}")))?;
+    let read = |message: &[u8]| {
+        read_reply(message, record_type).filter(|reply| reply.id == u16::from_be_bytes(id))
+    };
+    let mut reply = over_udp(&host, port, &question, destinations, read).await?;
+    if reply.is_truncated {
+        reply = over_tcp(&host, port, &question, destinations, read).await?;
     }
-    let answers: Vec<String> = reply
-        .answers
-        .iter()
-        .filter(|record| record.record_type() == record_type)
-        .map(|record| record.data.to_string())
-        .collect();
-    Ok(dns_answers(
-        &reply.metadata.response_code.to_string(),
-        answers,
-    ))
+    Ok(dns_answers(reply.code, reply.answers))
 }
 
+/// `read` gives the answer to the question in a message; none if it is no such answer.
 async fn over_udp(
     host: &str,
     port: u16,
     question: &[u8],
-    id: u16,
     destinations: &DestinationRules,
-) -> Result<Message, ProbeError> {
+    read: impl Fn(&[u8]) -> Option<Reply>,
+) -> Result<Reply, ProbeError> {
     let network = |error| ProbeError::from_network(&error, &format!("asking {host}:{port}"));
     let server = tokio::net::lookup_host((host, port))
         .await
@@ -123,20 +115,21 @@ async fn over_udp(
             continue;
         };
         let length = received.map_err(network)?;
-        match Message::from_vec(&buffer[..length]) {
-            Ok(reply) if reply.metadata.id == id => return Ok(reply),
-            // An answer to another question, or noise.
-            _ => {}
+        // Anything else is an answer to another question, or noise.
+        if let Some(reply) = read(&buffer[..length]) {
+            return Ok(reply);
         }
     }
 }
 
+/// As [`over_udp`].
 async fn over_tcp(
     host: &str,
     port: u16,
     question: &[u8],
     destinations: &DestinationRules,
-) -> Result<Message, ProbeError> {
+    read: impl Fn(&[u8]) -> Option<Reply>,
+) -> Result<Reply, ProbeError> {
     let mut stream = tcp::connect(host, port, destinations).await?;
     let exchange = async {
         let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
@@ -150,9 +143,9 @@ async fn over_tcp(
     let reply = exchange
         .await
         .map_err(|error| ProbeError::from_network(&error, &format!("asking {host}:{port}")))?;
-    Message::from_vec(&reply).map_err(|error| {
+    read(&reply).ok_or_else(|| {
         ProbeError::NoAnswer(format!(
-            "{host}:{port} sent something that is not a DNS message: {error}"
+            "{host}:{port} sent something that is not an answer to the question"
         ))
     })
 }

@@ -1,7 +1,7 @@
 //! What probes may use of the host that measures them: the environment of programs, and the network.
 
 use backburn_experiments::destination::DestinationRules;
-use backburn_experiments::probes::{ProcessProvider, value_text};
+use backburn_experiments::probes::{ProcessProvider, value_text, variable_name_problem};
 use backburn_experiments::program_environment::{self, ProgramEnvironment};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -47,7 +47,7 @@ impl EnvironmentAccess {
             EnvironmentAccess::User => {
                 let mut variables = self.of_python();
                 for (name, value) in provider.env.iter().flatten() {
-                    if let Some(what) = program_environment::name_problem(name) {
+                    if let Some(what) = variable_name_problem(name) {
                         return Err(what);
                     }
                     variables.insert(name.clone(), value_text(value).into());

@@ -5,6 +5,7 @@
 
 mod capture;
 mod dns;
+mod dns_message;
 mod host_access;
 mod http;
 mod preflight;

@@ -67,7 +67,7 @@ impl Evaluator {
         if let Some(from) = self.activity.from.as_ref().filter(|_| context.is_fleet) {
             return self.measure_from(from, context).await;
         }
-        let measured = measure(&self.activity.provider, self.activity.timeout, context).await;
+        let measured = measure(&self.activity.provider, self.activity.time_limit(), context).await;
         let judged = match &self.judge {
             Some(Ok(judge)) => Some(self.judge(judge, &measured, context).await),
             Some(Err(why)) => Some((Judgement::Unknown, Some(why.clone()))),
@@ -87,7 +87,7 @@ impl Evaluator {
         let mut asked = tokio::task::JoinSet::new();
         for name in names {
             let (name, agent) = (name.clone(), context.agents.get(name).cloned());
-            let (provider, timeout) = (self.activity.provider.clone(), self.activity.timeout);
+            let (provider, timeout) = (self.activity.provider.clone(), self.activity.time_limit());
             asked.spawn(async move {
                 let limit = provider
                     .probe()
@@ -173,7 +173,7 @@ impl Evaluator {
             };
             match judge.probe(&value) {
                 Some(Ok((provider, inner))) => {
-                    measured = measure(&provider, None, context).await;
+                    measured = measure(&provider, provider.usual_time_limit(), context).await;
                     judge = inner;
                 }
                 Some(Err(why)) => return (Judgement::Unknown, Some(why)),

@@ -7,8 +7,10 @@
 mod approvals;
 mod failpoint;
 mod halt;
+mod issued_injections;
 mod local_program_policy;
 mod login;
+mod membership;
 mod otlp;
 mod policy;
 mod policy_file;

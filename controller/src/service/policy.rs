@@ -1,13 +1,13 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
-use crate::providers::{EnvironmentAccess, HostAccess};
 use super::RunLoad;
+use crate::providers::{EnvironmentAccess, HostAccess};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::document::{LabelMatch, Window};
-use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::problem::nearest;
+use backburn_experiments::program_environment::{AllowedProgram, ProgramEnvironment};
 use backburn_experiments::timetable::QuietHours;
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};

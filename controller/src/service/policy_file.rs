@@ -72,7 +72,8 @@ impl Service {
 
     fn audit_policy(&self, path: &Path, outcome: &str, detail: Value) -> Result<(), StoreError> {
         let path = path.display().to_string();
-        self.audit_own("load-policy", &path, outcome, detail).map(|_| ())
+        self.audit_own("load-policy", &path, outcome, detail)
+            .map(|_| ())
     }
 
     /// The names of tokens in the rules that no token has. Each is a warning in the log, because it may be made later.

@@ -12,19 +12,23 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 impl Service {
     /// Ends runs whose quiet hours have begun, and waits that are over, for as long as the controller runs.
     pub async fn keep_rules(self: Arc<Self>) {
+        let mut is_failing = false;
         loop {
             let service = Arc::clone(&self);
             let checked = tokio::task::spawn_blocking(move || {
                 service.end_quiet_runs(Timestamp::now());
                 service.end_lapsed_waits()
             });
-            match checked.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the runs that wait for approval could not be checked")
-                }
-                Err(_) => return,
+            let Ok(checked) = checked.await else {
+                return;
+            };
+            // A store that fails is reported once, and not every second.
+            if let Err(error) = &checked
+                && !is_failing
+            {
+                tracing::error!(%error, "the runs that wait for approval could not be checked");
             }
+            is_failing = checked.is_err();
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }

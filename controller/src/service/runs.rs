@@ -6,9 +6,11 @@ use super::policy::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
-use crate::fleet::{AdmissionPolicy, Reservation};
+use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
-use crate::store::{NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets};
+use crate::store::{
+    NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
+};
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::labels::Labels;
@@ -173,8 +175,7 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems =
-            local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        let problems = local_program_policy::problems(&experiment, &self.policy().allow_programs);
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),
@@ -370,6 +371,7 @@ impl Service {
         let permit = self.permit(&experiment, spec, approver, seed, Some(run));
         let (service, id) = (Arc::clone(&self), run.to_owned());
         let reservation = Reservation::new(Arc::clone(&self.fleet), run)
+            .owing_only(self.issued())
             .asked_by(&spec.who)
             .within(&spec.teams)
             .permitted_by(Box::new(move |agents, inventory| {
@@ -418,6 +420,8 @@ impl Service {
 
     /// Closes a run in the store, however long that takes, and drops it from memory.
     pub(super) fn close(self: &Arc<Self>, writer: WriteSource, run: &str, verdict: &Verdict) {
+        // Its agents are free from now on.
+        lock(&self.admitted).remove(run);
         let end = run_end(verdict);
         let close = || self.store.close_run(run, &end);
         while let Err(error) = self.failpoint.write(writer, close) {
@@ -432,7 +436,6 @@ impl Service {
         }
         self.audit_end(run, verdict.outcome);
         lock(&self.runs).remove(run);
-        lock(&self.admitted).remove(run);
         self.closed(run, verdict);
     }
 
@@ -443,6 +446,12 @@ impl Service {
             .or_default() += 1;
         self.schedules.send_modify(|count| *count += 1);
         self.send_trace(run);
+    }
+
+    /// Tells apart what an agent owes and what it invents.
+    fn issued(self: &Arc<Self>) -> DebtFilter {
+        let service = Arc::clone(self);
+        Box::new(move |agent, owed| service.issued_to(agent, owed))
     }
 
     /// What the policy says when the run is about to reserve agents. If `run` is given, the run counts for the policy's

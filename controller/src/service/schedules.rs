@@ -595,7 +595,7 @@ impl Service {
             access: self.policy().host_access(),
             ..ProbeContext::default()
         };
-        let value = match measure(&guard.provider, guard.timeout, &context).await {
+        let value = match measure(&guard.provider, guard.time_limit(), &context).await {
             ProbeOutcome::Output(value) => value,
             ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => {
                 return Err(refused(why));

@@ -21,7 +21,7 @@ pub use stored_secrets::{StoredSecrets, missing_secrets, put_secrets_back, take_
 use backburn_experiments::journal::JournalEntry;
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 
 /// A controller's store.
@@ -192,6 +192,12 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn agents(&self, after: Option<&str>, limit: u32) -> Result<Vec<EnrolledAgent>, StoreError>;
 
+    /// Records when agents were last heard. Names that are not known are skipped, and an earlier time than the one that is known is, too.
+    ///
+    /// # Errors
+    /// The disk.
+    fn agents_heard(&self, heard: &BTreeMap<String, Timestamp>) -> Result<(), StoreError>;
+
     /// Revokes an agent. One that was revoked before keeps the earlier time.
     ///
     /// # Errors
@@ -294,6 +300,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The disk.
     fn audit(&self, record: &AuditRecord) -> Result<AuditHead, StoreError>;
+
+    /// Appends entries to the audit log in this order, all or none, with one sync.
+    ///
+    /// # Errors
+    /// The disk.
+    fn audit_all(&self, records: &[AuditRecord]) -> Result<(), StoreError>;
 
     /// The audit log after the number `after` (0 for all), at most `limit` entries.
     ///

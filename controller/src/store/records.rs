@@ -246,6 +246,8 @@ pub struct EnrolledAgent {
     pub enrolled: Timestamp,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+    /// When it was last heard, as far as it was recorded; none if it never was connected.
+    pub heard: Option<Timestamp>,
 }
 
 /// A join token, with which one agent may join once.

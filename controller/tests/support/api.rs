@@ -167,6 +167,7 @@ impl TestController {
                 labels_by: Some("ada".into()),
                 enrolled: Timestamp::now(),
                 revoked: None,
+                heard: None,
             })
             .unwrap();
         let file = self.file(name);

@@ -10,7 +10,8 @@ use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
 use backburn_experiments::wire::{
-    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report, Victim,
+    Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
+    UnrevertedInjection, Victim,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -41,8 +42,10 @@ pub struct Manners {
     pub on_inject: Option<Arc<dyn Fn() + Send + Sync>>,
     /// The victims that it names whenever it plans or injects.
     pub victims: Option<Arc<dyn Fn() -> Vec<Victim> + Send + Sync>>,
-    /// Labels that it has.
+    /// Labels that it says of itself.
     pub labels: Vec<(String, String)>,
+    /// What it says that it owes.
+    pub owed: Vec<UnrevertedInjection>,
     /// What comes of each probe; whether the file is there, where nothing is said.
     pub probed: Option<ProbeOutcome>,
 }
@@ -276,6 +279,7 @@ pub async fn agent(
         agent: name,
         labels,
         recovered,
+        owed: manners.owed.clone(),
         ..Hello::default()
     }))
     .unwrap();
@@ -298,6 +302,8 @@ pub async fn agent(
         match command {
             Command::Heartbeat { .. }
             | Command::Watch { .. }
+            | Command::Welcome { .. }
+            | Command::Refused { .. }
             | Command::Examine { .. }
             | Command::Describe { .. } => {}
             Command::Probe { request, .. } => {

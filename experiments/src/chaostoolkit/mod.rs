@@ -7,7 +7,6 @@ mod differences;
 pub(crate) mod env_var_type;
 mod journal;
 pub(crate) mod jsonpath;
-pub(crate) mod python;
 
 pub(crate) use controls::check as check_controls;
 pub use controls::without_controls;

@@ -42,7 +42,10 @@ impl<'a> KnownFault<'a> {
             name: &description.name,
             one_shot: description.one_shot,
             check: Box::new(|arguments| {
-                schema::check(&description.schema, &Value::Object(arguments.clone()), "$")
+                let arguments = Value::Object(arguments.clone());
+                schema::accept(&description.schema, &arguments, "$")
+                    .err()
+                    .unwrap_or_default()
             }),
         }
     }

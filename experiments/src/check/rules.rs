@@ -3,7 +3,7 @@
 use super::activity::{check_target, part};
 use crate::document::{AbortRule, HostMetric, ProbeRef, Schedule, Target, Window};
 use crate::problem::{at_index, at_key, meant};
-use crate::timetable::{DAYS, Timetable};
+use crate::timetable::{self, Timetable, cron};
 use crate::{HumanDuration, Problem};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -147,10 +147,11 @@ fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Pro
         };
         problems.push(Problem::new(at, what).hint("exactly one of `cron`, `at` and `random`"));
     }
-    if let Some(what) = schedule.cron.as_deref().and_then(wrong_with_cron) {
-        problems.push(Problem::new(at_key(at, "cron"), what).hint(
-            "five fields: minute, hour, day of month, month, day of week, e.g. `0 10 * * MON-FRI`",
-        ));
+    if let Some(Err(problem)) = schedule.cron.as_deref().map(cron::expand) {
+        problems.push(Problem {
+            at: at_key(at, "cron"),
+            ..problem
+        });
     }
     if let Some(time) = schedule
         .at
@@ -158,8 +159,9 @@ fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Pro
         .filter(|time| time.parse::<jiff::Timestamp>().is_err())
     {
         problems.push(
-            Problem::new(at_key(at, "at"), format!("`{time}` is no time"))
-                .hint("e.g. `2026-12-01T10:00:00Z` (RFC 3339)"),
+            Problem::new(at_key(at, "at"), format!("`{time}` is no time")).hint(
+                "for example `2026-12-01T10:00:00Z`, or `2026-12-01T10:00:00+01:00` (RFC 3339)",
+            ),
         );
     }
     if let Some(random) = &schedule.random {
@@ -200,63 +202,10 @@ fn check_parts_of_schedule(schedule: &Schedule, at: &str, problems: &mut Vec<Pro
     }
 }
 
-const MONTHS: [&str; 12] = [
-    "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
-];
-
-/// What is wrong with a cron line, as far as its own text shows.
-fn wrong_with_cron(cron: &str) -> Option<String> {
-    let fields: Vec<&str> = cron.split_whitespace().collect();
-    let ranges = [
-        ("minute", 0, 59),
-        ("hour", 0, 23),
-        ("day of month", 1, 31),
-        ("month", 1, 12),
-        ("day of week", 0, 7),
-    ];
-    if fields.len() != ranges.len() {
-        return Some(format!(
-            "`{cron}` has {} fields, and 5 are wanted",
-            fields.len()
-        ));
-    }
-    for (field, (name, least, most)) in fields.iter().zip(ranges) {
-        let number = |text: &str| -> bool {
-            let words: &[&str] = match name {
-                "month" => &MONTHS,
-                "day of week" => &DAYS,
-                _ => &[],
-            };
-            let text = text.to_uppercase();
-            words.contains(&text.as_str())
-                || text
-                    .parse::<u32>()
-                    .is_ok_and(|number| (least..=most).contains(&number))
-        };
-        let fine = field.split(',').all(|part| {
-            let (span, step) = part
-                .split_once('/')
-                .map_or((part, None), |(span, step)| (span, Some(step)));
-            let span_fine = span == "*"
-                || match span.split_once('-') {
-                    Some((from, to)) => number(from) && number(to),
-                    None => {
-                        number(span) || (name == "day of month" && span.eq_ignore_ascii_case("L"))
-                    }
-                };
-            span_fine && step.is_none_or(|step| step.parse::<u32>().is_ok_and(|step| step > 0))
-        });
-        if !fine {
-            return Some(format!("`{field}` is no {name}"));
-        }
-    }
-    None
-}
-
 fn check_window(window: Option<&Window>, at: &str, problems: &mut Vec<Problem>) {
     let Some(window) = window else { return };
     for (index, day) in window.days.iter().enumerate() {
-        let is_day = |day: &str| DAYS.contains(&day.to_uppercase().as_str());
+        let is_day = |text: &str| timetable::day(text).is_some();
         let fine = match day.split_once('-') {
             Some((from, to)) => is_day(from) && is_day(to),
             None => is_day(day),
@@ -271,28 +220,12 @@ fn check_window(window: Option<&Window>, at: &str, problems: &mut Vec<Problem>) 
             );
         }
     }
-    let is_time = |text: &str| {
-        text.split_once(':').is_some_and(|(hour, minute)| {
-            let number = |text: &str| {
-                Some(text)
-                    .filter(|text| text.len() == 2)?
-                    .parse::<u8>()
-                    .ok()
-            };
-            matches!(
-                (number(hour), number(minute)),
-                (Some(0..=23), Some(0..=59)) | (Some(24), Some(0))
-            )
-        })
-    };
     if let Some(hours) = &window.hours {
-        let fine = hours
-            .split_once('-')
-            .is_some_and(|(from, to)| is_time(from) && is_time(to) && from != to);
+        let fine = timetable::hours(hours).is_some_and(|(from, to)| from != to);
         if !fine {
             problems.push(
                 Problem::new(at_key(at, "hours"), format!("`{hours}` are no hours"))
-                    .hint("e.g. `09:00-17:00`"),
+                    .hint("for example `09:00-17:00`, or `22:00-06:00` over midnight"),
             );
         }
     }

@@ -3,8 +3,8 @@
 use super::{Configured, Dry, Target, Tolerance};
 use crate::HumanDuration;
 use crate::probes::{
-    DnsProvider, HostProvider, HttpProvider, ProbeProvider, ProcessProvider, PrometheusProvider,
-    PythonProvider, TcpProvider, probe_providers,
+    DEFAULT_PROGRAM_TIMEOUT, DnsProvider, HostProvider, HttpProvider, ProbeProvider,
+    ProcessProvider, PrometheusProvider, PythonProvider, TcpProvider, probe_providers,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -161,4 +161,20 @@ pub enum TargetRef {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+impl Provider {
+    /// The longest that a probe of this provider may take if nothing else is said; none where the provider knows one itself.
+    pub fn usual_time_limit(&self) -> Option<HumanDuration> {
+        matches!(self, Provider::Process(_)).then_some(DEFAULT_PROGRAM_TIMEOUT)
+    }
+}
+
+impl Activity {
+    /// The longest that measuring it may take, unless its provider has a time-out of its own or one that is usual for its kind. A program
+    /// that measures has a limit, so that one that hangs is noticed; a program that acts may run until it ends by itself.
+    pub fn time_limit(&self) -> Option<HumanDuration> {
+        let usual = (self.kind == ActivityKind::Probe).then(|| self.provider.usual_time_limit());
+        self.timeout.or_else(|| usual.flatten())
+    }
 }

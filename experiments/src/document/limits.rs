@@ -1,7 +1,8 @@
 //! Who may be touched, how many, and what ends it: targets, blast radius, abort rules.
 
-use super::{Activity, HostMetric};
+use super::{Activity, HostMetric, Select};
 use crate::HumanDuration;
+use crate::percent::{self, Percent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,20 +29,6 @@ pub enum LabelMatch {
     Is(String),
     /// Any of these values.
     AnyOf(Vec<String>),
-}
-
-/// How many members of a set are selected.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Select {
-    /// All of them.
-    All,
-    /// This number. A smaller set is an error.
-    Count(#[schemars(range(min = 1))] u32),
-    /// This share in percent, rounded down. A share that rounds down to none is an error.
-    Percent(#[schemars(range(min = 0, max = 100))] f64),
-    /// A random share between 0 and this many percent, rounded down, but at least one member.
-    RandomMaxPercent(#[schemars(range(min = 0, max = 100))] f64),
 }
 
 /// The most that a run may touch. A plan that exceeds a limit is refused before anything is injected.
@@ -75,8 +62,12 @@ pub struct AgentCeiling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// As a percentage of the agents that match the target.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "percent::optional"
+    )]
+    #[schemars(with = "Option<Percent>")]
     pub percent: Option<f64>,
 }
 

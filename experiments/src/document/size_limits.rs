@@ -4,7 +4,7 @@
 use super::located_steps;
 use crate::Problem;
 use crate::problem::{MAX_PROBLEMS, at_key};
-use crate::substitute::{
+use crate::size_in_memory::{
     MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES, size_in_memory,
 };
 use serde_json::{Map, Value};

@@ -9,7 +9,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Tolerance {
-    /// The value equals this.
+    /// The value equals this. `true` is also met by a `tcp` probe that connected, and by a `dns` probe whose answer has at least one record.
     Boolean(bool),
     /// The value, or its `status` if it has one, equals this.
     Integer(i64),

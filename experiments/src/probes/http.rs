@@ -5,8 +5,8 @@ use super::{
     ProbeError, ProbeProvider, Transport, address, network_limit, put_value, value_text,
     written_address,
 };
-use crate::chaostoolkit::python;
 use crate::problem::at_key;
+use crate::python;
 use crate::{HumanDuration, Problem, json};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};

@@ -21,7 +21,8 @@ pub(crate) use http::base64;
 pub use http::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
 };
-pub use process::{ProcessProvider, exit_value, output_too_long};
+pub(crate) use process::DEFAULT_PROGRAM_TIMEOUT;
+pub use process::{ProcessProvider, exit_value, output_too_long, variable_name_problem};
 pub use prometheus::PrometheusProvider;
 pub use python::PythonProvider;
 pub use tcp::{TcpProvider, no_address, not_resolved};
@@ -50,8 +51,8 @@ macro_rules! probe_providers {
 }
 pub(crate) use probe_providers;
 
-use crate::wire::ProbeOutcome;
 use crate::{HumanDuration, Problem};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io;
@@ -72,6 +73,18 @@ pub enum ProbeError {
     /// What is measured did not answer: the sample is outside of its tolerance.
     NoAnswer(String),
     /// The check itself is broken: the sample is unknown.
+    Broken(String),
+}
+
+/// What measuring a probe gave, as agents send it and the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeOutcome {
+    /// The value.
+    Output(Value),
+    /// What is measured did not answer, and how that was seen: judged outside of the tolerance.
+    NoAnswer(String),
+    /// The check itself is broken: judged unknown.
     Broken(String),
 }
 

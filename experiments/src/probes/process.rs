@@ -2,15 +2,14 @@
 
 use super::{ProbeError, ProbeProvider, Transport, put_value};
 use crate::problem::at_key;
-use crate::program_environment::name_problem;
 use crate::{HumanDuration, Problem, argv};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// How long an agent lets a program run where neither the provider nor the activity has a time-out.
-const DEFAULT_PROGRAM_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
+/// How long the program of a probe may run where neither the provider nor the activity has a time-out; on an agent, of an action too.
+pub(crate) const DEFAULT_PROGRAM_TIMEOUT: HumanDuration = HumanDuration::seconds(60);
 
 /// A program that is run. Never through a shell.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +21,8 @@ pub struct ProcessProvider {
     /// A list is argv; an object is its keys and values in turn; a string is split into words, never given to a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
-    /// The longest it may take; then it is killed with its children.
+    /// The longest it may take; then it is killed with its children. A probe's default is 60 s; a program that is an action may run until it
+    /// ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
     /// Environment variables of the program. On an agent or a controller, its policy names those that may be set, and the program has no
@@ -74,7 +74,7 @@ impl ProbeProvider for ProcessProvider {
 
     fn problems(&self, at: &str) -> Vec<Problem> {
         let names = self.env.iter().flatten();
-        let names = names.filter_map(|(name, _)| name_problem(name));
+        let names = names.filter_map(|(name, _)| variable_name_problem(name));
         let at_env = at_key(at, "env");
         let mut problems: Vec<Problem> = names.map(|what| Problem::new(&at_env, what)).collect();
         let Some(Value::String(line)) = &self.arguments else {
@@ -90,4 +90,15 @@ impl ProbeProvider for ProcessProvider {
     fn take_value(&mut self, value: &Value) -> Option<Result<(), String>> {
         Some(put_value(&mut self.arguments, value))
     }
+}
+
+/// Why this cannot be the name of an environment variable.
+pub fn variable_name_problem(name: &str) -> Option<String> {
+    let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+    (!is_name).then(|| {
+        format!(
+            "`{}` is not the name of an environment variable",
+            name.escape_debug()
+        )
+    })
 }

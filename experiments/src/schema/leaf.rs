@@ -1,5 +1,6 @@
 //! What a schema says of one value alone: words, texts, numbers, types, and what to call them.
 
+use crate::percent::Percent;
 use crate::problem::{at_key, list_words, meant};
 use crate::{HumanDuration, Problem};
 use regex::Regex;
@@ -111,16 +112,55 @@ pub(super) fn check_text(
         .and_then(Value::as_str)
         .filter(|pattern| !matches(pattern, text))
     {
-        problems.push(Problem::new(
-            at,
-            format!("`{text}` does not match `{pattern}`"),
-        ));
+        let problem = || Problem::new(at, format!("`{text}` is not written as expected"));
+        let examples = unreadable(schema, &Value::String(text.to_owned()), at);
+        problems.push(match (examples, in_plain_words(pattern)) {
+            (Some(problem), _) => problem,
+            (None, Some(words)) => problem().hint(words),
+            (None, None) => problem(),
+        });
+    } else if is_percent(schema)
+        && let Ok(Percent(percent)) = text.parse()
+        && let Some(percent) = serde_json::Number::from_f64(percent)
+    {
+        check_number(schema, &percent, at, problems);
     }
     if schema.get("format").and_then(Value::as_str) == Some("duration")
         && let Err(what) = text.parse::<HumanDuration>()
     {
         problems.push(Problem::new(at, what));
     }
+}
+
+fn is_percent(schema: &Map<String, Value>) -> bool {
+    schema.get("format").and_then(Value::as_str) == Some("percent")
+}
+
+/// What a simple pattern asks for, in words. Patterns themselves are never shown: few people read them.
+fn in_plain_words(pattern: &str) -> Option<String> {
+    let start = pattern.strip_prefix('^')?;
+    let is_plain = !start.contains(|c| r"\.[]()*+?{}|$^".contains(c));
+    is_plain.then(|| format!("it has to begin with `{start}`"))
+}
+
+/// The problem of a value that cannot be read, with the examples of its schema; none where the schema has none.
+pub(super) fn unreadable(schema: &Map<String, Value>, value: &Value, at: &str) -> Option<Problem> {
+    let examples = schema.get("examples")?.as_array()?;
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("`{example}`"))
+        .collect();
+    let (last, first) = examples.split_last()?;
+    let examples = match first.is_empty() {
+        true => last.clone(),
+        false => format!("{} or {last}", first.join(", ")),
+    };
+    let title = schema.get("title").and_then(Value::as_str);
+    let title = title.unwrap_or("value");
+    Some(
+        Problem::new(at, format!("expected a {title}, got {}", shown(value)))
+            .hint(format!("for example {examples}")),
+    )
 }
 
 pub(super) fn check_number(
@@ -139,6 +179,10 @@ pub(super) fn check_number(
         // Past an i64 the parser keeps a u64 or a float.
         Some("int64") if number.as_i64().is_none() => (None, Some(i64::MAX as f64 - 1_024.0)),
         _ => (None, None),
+    };
+    let number = match is_percent(schema) {
+        true => format!("{value} %"),
+        false => number.to_string(),
     };
     let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
     let least = bound("minimum").or(format_least);

@@ -4,6 +4,7 @@
 //! `docs/decisions/schema-validation.md`.
 
 mod leaf;
+mod spelling;
 mod walk;
 
 use crate::{Problem, document::Document};
@@ -74,6 +75,22 @@ fn bound_integers(schema: &mut Value) {
 /// `required`, `enum`, `const`, `oneOf`, `anyOf`, `allOf`, bounds, `pattern`, and `format: duration`.
 pub fn check(schema: &Value, value: &Value, at: &str) -> Vec<Problem> {
     walk::check(schema, value, at)
+}
+
+/// The value as it is meant, if the schema allows it: known words may be written in another case, e.g. `TCP`.
+///
+/// # Errors
+/// Everything in the value that the schema does not allow.
+pub fn accept(schema: &Value, value: &Value, at: &str) -> Result<Value, Vec<Problem>> {
+    let problems = check(schema, value, at);
+    if problems.is_empty() {
+        return Ok(value.clone());
+    }
+    let meant = spelling::with_known_words(schema, value);
+    match meant != *value && check(schema, &meant, at).is_empty() {
+        true => Ok(meant),
+        false => Err(problems),
+    }
 }
 
 #[cfg(test)]

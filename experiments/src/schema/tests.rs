@@ -73,7 +73,7 @@ fn each_problem_of_a_faults_arguments_has_its_place_and_a_hint() {
                 "$.grace: `x` is not a duration: write `1m30s`, `250ms`, `PT90S` or a number of seconds",
                 "$.signals[0]: `Kil` is not known here / did you mean `Kill`? There are also `Term`",
                 "$.signals[1]: `3` stands where text is wanted",
-                "$.label: `A` does not match `^[a-z]+$`",
+                "$.label: `A` is not written as expected",
             ]
         );
         assert_eq!(

@@ -3,7 +3,7 @@
 
 use super::leaf::{
     check_number, check_text, check_words, is_type, matches, none_of_the_keys, shared_tag, shown,
-    single_keys, tag_of, unknown_word, wrong_type,
+    single_keys, tag_of, unknown_word, unreadable, wrong_type,
 };
 use crate::Problem;
 use crate::problem::{MAX_PROBLEMS, at_index, at_key, list_words, meant, nearest};
@@ -63,6 +63,9 @@ impl<'s> Check<'s> {
             self.visit(target, value, at, depth + 1, problems);
         }
         if !self.type_fits(schema, value) {
+            if let Some(problem) = unreadable(schema, value, at) {
+                return problems.push(problem);
+            }
             return problems.push(wrong_type(&self.types(schema, 0), schema, value, at));
         }
         for all in schema
@@ -73,10 +76,19 @@ impl<'s> Check<'s> {
         {
             self.visit(all, value, at, depth + 1, problems);
         }
+        let before = problems.len();
         for key in ["oneOf", "anyOf"] {
             if let Some(branches) = schema.get(key).and_then(Value::as_array) {
                 self.choose(branches, value, at, depth + 1, problems);
             }
+        }
+        if problems.len() > before
+            && !value.is_object()
+            && !value.is_array()
+            && let Some(problem) = unreadable(schema, value, at)
+        {
+            problems.truncate(before);
+            return problems.push(problem);
         }
         check_words(schema, value, at, problems);
         match value {

@@ -12,13 +12,14 @@ mod source;
 mod template;
 mod typed_value;
 
-pub(crate) use size::size_in_memory;
-pub use size::{MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES};
+pub use crate::size_in_memory::{
+    MAX_DEPTH, MAX_SUBSTITUTED_BYTES, MAX_VARIABLE_CHAIN, VALUE_BYTES,
+};
 
 use crate::Problem;
-use crate::chaostoolkit::python;
 use crate::document::located_steps;
 use crate::problem::{MAX_COMPARED_WORDS, MAX_PROBLEMS, at_index, at_key, list_words, nearest};
+use crate::python;
 use serde_json::{Map, Value};
 use size::Budget;
 use source::{is_read, is_source, resolve_one};

@@ -186,10 +186,7 @@ impl WeeklyWindow {
         }
         let hours = match &window.hours {
             None => None,
-            Some(text) => {
-                let (from, to) = text.split_once('-')?;
-                Some((time(from)?, time(to)?))
-            }
+            Some(text) => Some(hours(text)?),
         };
         Some(WeeklyWindow { days, hours })
     }
@@ -206,20 +203,42 @@ impl WeeklyWindow {
     }
 }
 
+/// Hours of a day, `09:00-17:00`, also without the minutes or a leading zero: `9-17`.
+pub(crate) fn hours(text: &str) -> Option<(Time, Time)> {
+    let (from, to) = text.split_once(['-', '–'])?;
+    Some((time(from.trim())?, time(to.trim())?))
+}
+
 /// `24:00` is the midnight after.
 fn time(text: &str) -> Option<Time> {
-    let (hour, minute) = text.split_once(':')?;
-    let (hour, minute): (i8, i8) = (hour.parse().ok()?, minute.parse().ok()?);
+    let (hour, minute) = text.split_once(':').unwrap_or((text, "00"));
+    let number = |text: &str| -> Option<i8> {
+        let is_number = matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| is_number)
+    };
+    let (hour, minute) = (number(hour)?, number(minute).filter(|_| minute.len() == 2)?);
     match (hour, minute) {
         (24, 0) => Some(Time::midnight()),
         _ => Time::new(hour, minute, 0, 0).ok(),
     }
 }
 
-/// How many days after Monday.
-fn day(text: &str) -> Option<usize> {
-    let text = text.to_uppercase();
-    super::DAYS.iter().position(|day| *day == text)
+/// How many days after Monday: `MON`, `mon`, `Monday`.
+pub(crate) fn day(text: &str) -> Option<usize> {
+    const NAMES: [&str; 7] = [
+        "MONDAY",
+        "TUESDAY",
+        "WEDNESDAY",
+        "THURSDAY",
+        "FRIDAY",
+        "SATURDAY",
+        "SUNDAY",
+    ];
+    let text = text.trim().to_uppercase();
+    super::DAYS
+        .iter()
+        .zip(NAMES)
+        .position(|(day, name)| *day == text || name == text)
 }
 
 fn dates(text: &str) -> Option<(Date, Date)> {

@@ -3,11 +3,13 @@
 //! zones come from the database that is compiled in, and chance comes from a seed.
 
 mod allowed_hours;
+pub(crate) mod cron;
 mod progress;
 #[cfg(test)]
 mod tests;
 
 pub use allowed_hours::QuietHours;
+pub(crate) use allowed_hours::{day, hours};
 pub use progress::{Progress, ScheduleDecision};
 
 use crate::document::{CatchUp, Overlap, Schedule};
@@ -74,10 +76,17 @@ impl Timetable {
             });
         let unread = |at: &str, what: String| Problem::new(at, what);
         let times = match (&schedule.cron, &schedule.at, &schedule.random) {
-            (Some(cron), None, None) => match cron.parse() {
-                Ok(cron) => Some(Recurrence::Cron(Box::new(cron))),
-                Err(error) => {
+            (Some(cron), None, None) => match cron::expand(cron).map(|cron| cron.parse()) {
+                Ok(Ok(cron)) => Some(Recurrence::Cron(Box::new(cron))),
+                Ok(Err(error)) => {
                     problems.push(unread("$.cron", format!("`{cron}`: {error}")));
+                    None
+                }
+                Err(problem) => {
+                    problems.push(Problem {
+                        at: "$.cron".into(),
+                        ..problem
+                    });
                     None
                 }
             },

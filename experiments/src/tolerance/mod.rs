@@ -7,12 +7,12 @@ mod number;
 mod reason;
 
 use crate::chaostoolkit::jsonpath;
-use crate::chaostoolkit::python::{at_most, equal, kind_of, truthy};
 use crate::document::{
     CompareOp, CompareTolerance, ProbeTolerance, Provider, RangeTolerance, RegexTolerance,
     Tolerance, ToleranceRule,
 };
 use crate::json;
+use crate::python::{at_most, equal, kind_of, truthy};
 use number::Numeric;
 use regex::Regex;
 use serde_json::Value;
@@ -27,6 +27,7 @@ pub struct CompiledTolerance(Criterion);
 #[derive(Debug, Clone)]
 enum Criterion {
     Is(Value),
+    SuccessOrIs(bool),
     StatusOrIs(i64),
     OneOf(Vec<Value>),
     Regex {
@@ -60,7 +61,7 @@ impl CompiledTolerance {
     /// Compiles a tolerance. The error says what of it is wrong: an expression or a path that cannot be read.
     pub fn compile(tolerance: &Tolerance) -> Result<CompiledTolerance, String> {
         let rule = match tolerance {
-            Tolerance::Boolean(flag) => Criterion::Is(Value::Bool(*flag)),
+            Tolerance::Boolean(flag) => Criterion::SuccessOrIs(*flag),
             Tolerance::Integer(number) => Criterion::StatusOrIs(*number),
             Tolerance::Text(text) => Criterion::Is(Value::String(text.clone())),
             Tolerance::AnyOf(list) => Criterion::OneOf(list.clone()),
@@ -118,6 +119,10 @@ impl CompiledTolerance {
     pub fn accepts(&self, value: &Value) -> Result<bool, String> {
         match &self.0 {
             Criterion::Is(wanted) => Ok(equal(value, wanted)),
+            Criterion::SuccessOrIs(wanted) => Ok(match success_of(value) {
+                Some(success) => success == *wanted,
+                None => equal(value, &Value::Bool(*wanted)),
+            }),
             Criterion::StatusOrIs(wanted) => Ok(equal(
                 status_of(value).unwrap_or(value),
                 &Value::from(*wanted),
@@ -192,6 +197,17 @@ impl CompiledTolerance {
     pub fn is_probe(&self) -> bool {
         matches!(self.0, Criterion::Probe { .. })
     }
+}
+
+/// Whether the value of a `tcp` or a `dns` probe says that it connected, or that the name has such a record. None for the values of
+/// all other probes, which never have exactly these keys.
+fn success_of(value: &Value) -> Option<bool> {
+    let fields = value.as_object().filter(|fields| fields.len() == 2)?;
+    if let (Some(connected), Some(_)) = (fields.get("connected"), fields.get("took")) {
+        return connected.as_bool();
+    }
+    let (code, answers) = (fields.get("code")?, fields.get("answers")?);
+    Some(code.as_str()? == "No Error" && !answers.as_array()?.is_empty())
 }
 
 fn compile_regex(pattern: &str) -> Result<Regex, String> {

@@ -43,6 +43,9 @@ impl ReasonWriter<'_> {
             Criterion::Is(wanted) => {
                 return format!("{judged} is out of tolerance {}", self.json(wanted));
             }
+            Criterion::SuccessOrIs(wanted) => {
+                return format!("{judged} is out of tolerance {wanted}");
+            }
             Criterion::StatusOrIs(wanted) => {
                 return format!("{judged} is out of tolerance {wanted}");
             }
@@ -87,6 +90,7 @@ impl ReasonWriter<'_> {
                 path: Some(path), ..
             } => self.found(path, value, None),
             Criterion::Is(_)
+            | Criterion::SuccessOrIs(_)
             | Criterion::Compare { path: None, .. }
             | Criterion::Probe { .. }
             | Criterion::Truthy => self.shown(value),

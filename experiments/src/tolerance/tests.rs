@@ -382,3 +382,33 @@ proptest! {
         prop_assert_eq!(with(">"), with("<=").map(|not_more| !not_more));
     }
 }
+
+#[test]
+fn true_of_tcp_and_dns_means_connected_and_resolved() {
+    let accepts = |flag: bool, value: Value| {
+        CompiledTolerance::compile(&Tolerance::Boolean(flag))
+            .unwrap()
+            .accepts(&value)
+            .unwrap()
+    };
+    let connected = json!({"connected": true, "took": 0.01});
+    let resolved = json!({"code": "No Error", "answers": ["192.0.2.1"]});
+    assert!(accepts(true, connected.clone()) && !accepts(false, connected));
+    assert!(accepts(true, resolved.clone()) && !accepts(false, resolved));
+    for unresolved in [
+        json!({"code": "No Error", "answers": []}),
+        json!({"code": "Non-Existent Domain", "answers": []}),
+    ] {
+        assert!(!accepts(true, unresolved.clone()), "{unresolved}");
+    }
+    // Values of other probes are compared as the Chaos Toolkit does.
+    assert!(accepts(true, json!(true)) && accepts(false, json!(false)));
+    for other in [
+        json!({"status": 200, "body": "", "headers": {}}),
+        json!({"connected": true}),
+        json!({"connected": true, "took": 1, "more": 1}),
+        json!("true"),
+    ] {
+        assert!(!accepts(true, other.clone()), "{other}");
+    }
+}

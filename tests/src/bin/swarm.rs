@@ -138,6 +138,7 @@ fn enrol(data: &Path, count: usize, swarm: &Arc<Swarm>) -> Result<Vec<Agent>, Wh
             labels_by: Some("admin".to_owned()),
             enrolled: jiff::Timestamp::now(),
             revoked: None,
+            heard: None,
         })?;
         let certificate = CertificateDer::from_pem_slice(signed.certificate.as_bytes())?;
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?;
@@ -383,7 +384,11 @@ impl Engine {
                 request,
                 faults: Vec::new(),
             }],
-            Command::Heartbeat { .. } | Command::Watch { .. } | Command::Shutdown => Vec::new(),
+            Command::Heartbeat { .. }
+            | Command::Watch { .. }
+            | Command::Welcome { .. }
+            | Command::Refused { .. }
+            | Command::Shutdown => Vec::new(),
         }
     }
 

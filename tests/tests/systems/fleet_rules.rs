@@ -80,7 +80,11 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         }
         assert_refused(&says(&fleet, "few", json!("all"), "100ms"), "policy", "one");
         assert!(!victims.iter().any(|victim| victim.is_paused()));
-        assert_eq!(fleet.says(&["runs", "--json"]).json(), json!([]));
+        // Each is a run that was not started; plans are none.
+        let runs = fleet.says(&["runs", "--json"]).json();
+        let runs = runs.as_array().expect("a list");
+        assert_eq!(runs.len(), 6, "{runs:#?}");
+        assert!(runs.iter().all(|run| run["outcome"] == "not-started" && run["exit-code"] == 3));
         // What is within the limits may be.
         assert_eq!(says(&fleet, "brief", one(), "100ms").code, 0);
         assert_eq!(says(&fleet, "few", one(), "100ms").code, 0);
@@ -97,6 +101,9 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         let waiting = fleet.says(&["approvals", "--json"]).json();
         let id = waiting[0]["id"].as_str().expect("one waits").to_owned();
         assert_eq!(id, told);
+        let shown = fleet.says(&["approvals", &id]).out;
+        assert!(shown.contains("on pay, seed") && shown.contains("hits process"), "{shown}");
+        assert_eq!(fleet.shown(&id)["state"], "waiting-for-approval");
         let same = fleet.says(&["approve", &id]);
         assert_eq!(same.code, 3, "{same:?}");
         assert!(same.err.contains("`admin` asked for this run"), "{same:?}");

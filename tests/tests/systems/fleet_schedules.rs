@@ -91,7 +91,8 @@ fn schedule_runs_once_despite_restarts() {
             assert_eq!(scheduled(&fleet, name).len(), 1, "{name}");
         }
         let all = fleet.says(&["runs", "--json"]).json();
-        assert_eq!(all.as_array().map(Vec::len), Some(3), "{all:#}");
+        // One of them was kept from starting by its guard.
+        assert_eq!(all.as_array().map(Vec::len), Some(4), "{all:#}");
 
         // What comes while the last run goes on is left out, and not made up for.
         let random = json!({"random": {"mean-time-between": "1s"}});

@@ -15,7 +15,7 @@ pub(super) struct Counters {
     bytes: OwnedFd,
 }
 
-/// What was counted.
+/// What the proxy has counted so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProxyCounts {
     /// Connections that were accepted.

@@ -12,8 +12,10 @@ pub use stream_effects::{Slicer, StreamEffects};
 
 use super::HelperError;
 use super::bootstrap::HelperProcess;
+use super::display::size;
 use super::evidence::{effect, effect_of_living};
-use super::spec::{AlteredPlace, Helper, HelperSpec, size};
+use super::helper::{AlteredPlace, Helper};
+use super::memory::MemoryBallast;
 use crate::precise_timer::use_precise_timers;
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
@@ -43,7 +45,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Proxy {
-    /// Where it listens.
+    /// The address at which the proxy accepts connections.
     pub listen: SocketAddr,
     /// Where it passes connections on to, as it was written.
     pub upstream_name: String,
@@ -183,8 +185,10 @@ impl Helper for Proxy {
         Ok(())
     }
 
-    fn substitute(_: &Value) -> Option<HelperSpec> {
-        Some(HelperSpec::leaves_nothing())
+    type Substitute = MemoryBallast;
+
+    fn substitute(_: &Value) -> Option<MemoryBallast> {
+        Some(MemoryBallast::NONE)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct StreamRelay {
 
 /// What is on its way.
 enum Buffer {
-    /// In the kernel.
+    /// The bytes wait in a pipe of the kernel and never enter this process.
     Pipe {
         out: OwnedFd,
         into: OwnedFd,

@@ -1,6 +1,6 @@
 //! What is done to what goes one way through a proxy, as people write it.
 
-use crate::units::Size;
+use crate::units::{Rate, Size, range_hint};
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,9 @@ pub struct StreamEffects {
     /// The latency of each piece is this much more or less, evenly spread. Nothing overtakes: this is TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<HumanDuration>,
-    /// The most that passes in a second, for each connection: `"100KB"`.
+    /// The most that passes in a second, for each connection: `"100KB"`, or in bits `"1Mbit/s"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth: Option<Size>,
+    pub bandwidth: Option<Rate>,
     /// It is cut into small pieces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slicer: Option<Slicer>,
@@ -81,15 +81,12 @@ impl StreamEffects {
             if let Some(span) = span
                 && (span.0.is_zero() || span > MAX_DELAY)
             {
-                wrong(
-                    key,
-                    format!("{span} is no time for this"),
-                    "more than nothing, and an hour at the most",
-                );
+                let what = format!("{span} is no time for this");
+                wrong(key, what, &range_hint(span, MAX_DELAY));
             }
         }
         for (key, size) in [
-            (".bandwidth", self.bandwidth),
+            (".bandwidth", self.bandwidth.map(|Rate(bytes)| Size(bytes))),
             (".limit-data", self.limit_data),
             (
                 ".slicer.size",
@@ -150,7 +147,7 @@ impl StreamEffects {
             _ => {}
         }
         if let Some(bandwidth) = self.bandwidth {
-            parts.push(format!("{bandwidth} a second at the most"));
+            parts.push(format!("{} a second at the most", Size(bandwidth.0)));
         }
         if let Some(slicer) = &self.slicer {
             let mut part = format!("in pieces of {}", slicer.size);

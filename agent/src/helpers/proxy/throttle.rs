@@ -10,7 +10,7 @@ const RATE_WINDOW: Duration = Duration::from_millis(10);
 
 /// How fast one way of one connection goes.
 pub(super) struct Throttle {
-    /// Bytes per second.
+    /// The rate in bytes per second; none if it is not limited.
     rate: Option<f64>,
     /// When the bandwidth is free again.
     free: Instant,
@@ -90,7 +90,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Size;
+    use crate::units::{Rate, Size};
     use backburn_experiments::HumanDuration;
     use rand_chacha::rand_core::SeedableRng as _;
 
@@ -103,7 +103,7 @@ mod tests {
         let start = Instant::now();
         let mut throttle = throttle(
             StreamEffects {
-                bandwidth: Some(Size(100_000)),
+                bandwidth: Some(Rate(100_000)),
                 ..StreamEffects::default()
             },
             start,

@@ -17,7 +17,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::time::Instant;
 
-/// Delays packets.
+/// Holds packets back in a queue of this process before they go on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DelayInQueue {

@@ -9,7 +9,7 @@ use super::{ActOnPackets, Share, Stage};
 use crate::netlink::{Expression, Hook, Meta};
 use serde::{Deserialize, Serialize};
 
-/// Duplicates packets.
+/// Sends a share of the packets twice.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Duplicate {

@@ -7,7 +7,7 @@ use super::{ActOnPackets, Share, Stage, arriving_early, lose_silently};
 use crate::netlink::Hook;
 use serde::{Deserialize, Serialize};
 
-/// Loses packets.
+/// Drops a share of the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Lose {

@@ -7,6 +7,7 @@ use super::super::ruleset::RulesetBuilder;
 use super::super::{Capabilities, PacketFilter};
 use super::{ActOnPackets, Stage, lose, lose_silently};
 use crate::netlink::{Expression, Key};
+use backburn_experiments::percent::{self, Percent};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use schemars::JsonSchema;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoseInBursts {
-    /// When.
+    /// How often bursts begin, and how long they last.
     pub bursts: BurstLoss,
     /// Seed for random selection.
     pub seed: u64,
@@ -27,18 +28,20 @@ pub struct LoseInBursts {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct BurstLoss {
     /// The chance, at each packet, that a good path becomes bad: `p`. Above 0.
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(deserialize_with = "percent::number")]
+    #[schemars(with = "Percent")]
     pub p: f64,
     /// The chance, at each packet, that a bad path becomes good again: `r`. Bursts are `100 / r` packets long on average. Above 0.
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(deserialize_with = "percent::number")]
+    #[schemars(with = "Percent")]
     pub r: f64,
     /// The chance of a packet to be lost on a bad path: `1-h`. 100 where left out.
-    #[serde(default = "all")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(default = "all", deserialize_with = "percent::number")]
+    #[schemars(with = "Percent")]
     pub loss_when_bad: f64,
     /// The chance of a packet to be lost on a good path: `1-k`. 0 where left out.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(default, deserialize_with = "percent::number")]
+    #[schemars(with = "Percent")]
     pub loss_when_good: f64,
 }
 

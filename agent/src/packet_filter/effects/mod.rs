@@ -193,7 +193,7 @@ impl fmt::Display for PacketEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Share {
-    /// All.
+    /// Every packet of the selected flows.
     All,
     /// Each with this chance, in percent.
     Percent(f64),

@@ -10,7 +10,7 @@ use crate::netlink::{Base, Compare, Expression, Hook, Rejection};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Rejects packets.
+/// Rejects packets with an answer to their sender.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Reject {

@@ -15,7 +15,7 @@ const LOOPBACK_NAME: &str = "lo";
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Shape {
-    /// How.
+    /// How the device shapes the packets.
     pub shape: Shaping,
 }
 

@@ -34,12 +34,32 @@ pub struct AgentInfo {
     pub address: Option<String>,
     /// When the agent connected; null while it is not connected.
     pub since: Option<String>,
+    /// When the agent was last heard; null if it never was connected. Of one that is not connected this may be up to 5 minutes too early after a
+    /// crash of the controller.
+    #[serde(default)]
+    pub heard: Option<String>,
+    /// The version of the protocol that the agent speaks; null while it is not connected.
+    #[serde(default)]
+    pub protocol: Option<u32>,
+    /// An alert that two hosts use the agent's identity; null while there is none. The second host is refused.
+    #[serde(default)]
+    pub duplicate: Option<DuplicateInfo>,
     /// The ids of the runs that use the agent. There are several only if all of them share it.
     pub runs: Vec<String>,
     /// The names of the faults that the agent can inject.
     pub faults: Vec<String>,
     /// Injections that the agent could not revert. They need a person's attention.
     pub owed: Vec<OwedInjection>,
+}
+
+/// Two hosts that use one identity.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Duplicate)]
+pub struct DuplicateInfo {
+    /// The address of the host that was refused.
+    pub address: String,
+    /// When it was refused last.
+    pub at: String,
 }
 
 /// A change of the labels that an agent is granted. Labels that it does not name stay as they are, and are confirmed.

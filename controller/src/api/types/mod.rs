@@ -7,21 +7,25 @@ mod experiments;
 mod halt;
 mod login;
 mod problem;
+mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
 mod tokens;
 
-pub use agents::{AgentInfo, DoctorFinding, FaultInfo, LabelsRequest, OwedInjection};
+pub use agents::{
+    AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
+};
 pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
-    RunPlan, StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
+    StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
 pub use login::{
     CodeLoginRequest, DeviceLoginInfo, DeviceLoginResult, PageLoginInfo, PageLoginRequest,
 };
 pub use problem::{DocumentProblem, ProblemDetails};
+pub use run_plan::RunPlan;
 pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
 };

@@ -1,6 +1,6 @@
 //! Runs, their journals, and approvals.
 
-use super::experiments::RunPlan;
+use super::run_plan::RunPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;

@@ -8,6 +8,7 @@ use backburn_experiments::journal::revert_hint;
 use backburn_experiments::labels::parse_labels;
 use backburn_experiments::terminal_text::escape;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Args)]
@@ -94,6 +95,24 @@ pub(in crate::cli) fn main(command: &AgentsCommand) -> Result<u8, CommandFailure
     Ok(0)
 }
 
+/// How long ago the agent was last heard.
+fn heard_ago(agent: &AgentInfo) -> String {
+    let heard = agent
+        .heard
+        .as_deref()
+        .and_then(|at| at.parse::<Timestamp>().ok());
+    let Some(heard) = heard else {
+        return "never".to_owned();
+    };
+    let seconds = Timestamp::now().duration_since(heard).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// The request that these words ask for.
 fn label_changes(words: &[String]) -> Result<LabelsRequest, String> {
     let is_set = |word: &&String| word.contains('=') || !word.ends_with('-');
@@ -117,7 +136,7 @@ fn pairs(labels: &BTreeMap<String, String>) -> String {
 
 fn print_agents(agents: &[AgentInfo]) {
     print_table(
-        ["NAME", "STATE", "OWES", "LABELS", "FACTS"],
+        ["NAME", "STATE", "OWES", "HEARD", "LABELS", "FACTS"],
         agents.iter().map(row),
         "no agents have joined",
     );
@@ -162,7 +181,7 @@ fn format_findings(findings: &[DoctorFinding]) -> String {
     out
 }
 
-fn row(agent: &AgentInfo) -> [String; 5] {
+fn row(agent: &AgentInfo) -> [String; 6] {
     let state = match (&agent.revoked, agent.connected, &agent.runs[..]) {
         (Some(_), _, _) => "revoked".to_owned(),
         (None, true, []) => "connected".to_owned(),
@@ -174,6 +193,10 @@ fn row(agent: &AgentInfo) -> [String; 5] {
         (true, []) => "unresponsive".to_owned(),
         (true, _) => format!("unresponsive, {state}"),
     };
+    let state = match &agent.duplicate {
+        Some(duplicate) => format!("{state}, DUPLICATE at {}", duplicate.address),
+        None => state,
+    };
     let owed = match agent.owed.len() {
         0 => String::new(),
         count => count.to_string(),
@@ -182,5 +205,12 @@ fn row(agent: &AgentInfo) -> [String; 5] {
         (None, false) => format!("{} (not confirmed)", pairs(&agent.labels)),
         _ => pairs(&agent.labels),
     };
-    [agent.name.clone(), state, owed, labels, pairs(&agent.facts)]
+    [
+        agent.name.clone(),
+        state,
+        owed,
+        heard_ago(agent),
+        labels,
+        pairs(&agent.facts),
+    ]
 }

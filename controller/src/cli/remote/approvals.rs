@@ -1,6 +1,6 @@
 //! Runs that wait for approval: listing, showing, approving, rejecting and withdrawing them.
 
-use super::super::plan::format_plan;
+use super::super::plan_view::format_plan;
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_stderr, runtime};
 use super::ControllerOptions;

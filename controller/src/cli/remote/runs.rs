@@ -4,7 +4,7 @@ use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::print_table;
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
-use super::super::{default_state, history, report};
+use super::super::{default_state, report};
 use super::client::{Client, path_segment, to_json};
 use super::follow::follow;
 use super::run_view;
@@ -220,6 +220,11 @@ pub(in crate::cli) struct RunsCommand {
 
 /// What the list of this host's runs needs of the command.
 impl RunsCommand {
+    /// Whether it is about the runs of this host: no controller is given, or it is left out on purpose.
+    pub(in crate::cli) fn is_for_host(&self) -> bool {
+        self.local || !self.controller.is_given()
+    }
+
     pub(in crate::cli) fn run(&self) -> Option<&str> {
         self.run.as_deref()
     }
@@ -252,11 +257,8 @@ impl RunsCommand {
     }
 }
 
-/// Runs `backburn runs`.
+/// Runs `backburn runs` for a controller.
 pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> {
-    if command.local || !command.controller.is_given() {
-        return history::runs(command);
-    }
     let client = command.controller.client()?;
     if let Some(run) = &command.run {
         if command.follow {

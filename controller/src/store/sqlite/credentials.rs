@@ -11,6 +11,7 @@ use crate::store::records::{
 use backburn_experiments::labels::{ADDRESS, Labels, is_fact};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
+use std::collections::BTreeMap;
 
 fn not_found(what: &str, name: &str) -> StoreError {
     StoreError::not_found(format!("there is no {what} `{name}`"))
@@ -33,8 +34,8 @@ fn inserted_or(inserted: usize, what: &str, name: &str) -> Result<(), StoreError
 }
 
 pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Result<(), StoreError> {
-    let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked, labels_by) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let statement = "INSERT OR REPLACE INTO agents (name, serials, labels, enrolled, revoked, labels_by, heard) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let parameters = params![
         agent.name,
         json(&agent.serials)?,
@@ -42,6 +43,7 @@ pub(super) fn put_agent(connection: &Connection, agent: &EnrolledAgent) -> Resul
         agent.enrolled.to_string(),
         agent.revoked.map(|at| at.to_string()),
         agent.labels_by,
+        agent.heard.map(|at| at.to_string()),
     ];
     change(connection, statement, parameters).map(|_| ())
 }
@@ -60,7 +62,21 @@ fn read_agent(row: &Row<'_>) -> rusqlite::Result<EnrolledAgent> {
         labels_by,
         enrolled: parsed(row, "enrolled")?,
         revoked: parsed_or_none(row, "revoked")?,
+        heard: parsed_or_none(row, "heard")?,
     })
+}
+
+pub(super) fn agents_heard(
+    connection: &Connection,
+    heard: &BTreeMap<String, Timestamp>,
+) -> Result<(), StoreError> {
+    // All times are written in the same form, in UTC: a later one is a greater text, up to fractions of a second.
+    let statement =
+        "UPDATE agents SET heard = ?2 WHERE name = ?1 AND (heard IS NULL OR heard < ?2)";
+    for (name, at) in heard {
+        change(connection, statement, [name, &at.to_string()])?;
+    }
+    Ok(())
 }
 
 pub(super) fn agent(connection: &Connection, name: &str) -> Result<EnrolledAgent, StoreError> {
@@ -278,7 +294,9 @@ mod tests {
         connection
             .execute_batch("INSERT INTO join_tokens VALUES ('t', printf('%064d', 1), 'ada', '2026-01-01T00:00:00Z', NULL)")
             .unwrap();
-        connection.execute_batch(include_str!("3.sql")).unwrap();
+        for step in [include_str!("3.sql"), include_str!("7.sql")] {
+            connection.execute_batch(step).unwrap();
+        }
         let mut kept = agent(&connection, "a").unwrap();
         assert_eq!(kept.labels, [("role".to_owned(), "db".to_owned())].into());
         assert_eq!(kept.labels_by, None, "nobody has granted them");

@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use open::StoreFolder;
 use rusqlite::Connection;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -304,6 +304,13 @@ impl Store for SqliteStore {
         })
     }
 
+    fn agents_heard(&self, heard: &BTreeMap<String, Timestamp>) -> Result<(), StoreError> {
+        let heard = heard.clone();
+        self.write("record when agents were heard", move |connection| {
+            credentials::agents_heard(connection, &heard)
+        })
+    }
+
     fn revoke_agent(&self, name: &str, at: Timestamp) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.write("revoke an agent", move |connection| {
@@ -411,6 +418,16 @@ impl Store for SqliteStore {
         let record = record.clone();
         self.write("append to the audit log", move |connection| {
             audit::append(connection, &record)
+        })
+    }
+
+    fn audit_all(&self, records: &[AuditRecord]) -> Result<(), StoreError> {
+        let records = records.to_vec();
+        self.write("append to the audit log", move |connection| {
+            for record in &records {
+                audit::append(connection, record)?;
+            }
+            Ok(())
         })
     }
 

@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     ),
     include_str!("5.sql"),
     include_str!("6.sql"),
+    include_str!("7.sql"),
 ];
 
 /// The version whose step separates secrets from documents.

@@ -143,9 +143,10 @@ const TABLES: &[ExportTable] = &[
             ("enrolled", Column::Time, false),
             ("revoked", Column::Time, true),
             ("labels_by", Column::Text, true),
+            ("heard", Column::Time, true),
         ],
-        select: "SELECT name, serials, labels, enrolled, revoked, labels_by FROM agents ORDER BY name",
-        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked, labels_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        select: "SELECT name, serials, labels, enrolled, revoked, labels_by, heard FROM agents ORDER BY name",
+        insert: "INSERT INTO agents (name, serials, labels, enrolled, revoked, labels_by, heard) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     },
     ExportTable {
         kind: "join-token",

@@ -33,7 +33,7 @@ fn each_mistake_has_its_place_and_what_would_do() {
             "/targets/web/select",
             json!("al"),
             "$.targets.web.select",
-            "`all`",
+            "`\"all\"`",
         ),
         (
             "/targets/web/select",
@@ -61,9 +61,9 @@ fn each_mistake_has_its_place_and_what_would_do() {
         ),
         (
             "/blast-radius/agents/percent",
-            json!("34"),
+            json!("a third"),
             "$.blast-radius.agents.percent",
-            "leave out the quotes",
+            "`\"25%\"`",
         ),
         (
             "/abort/0/probe",
@@ -279,7 +279,7 @@ fn each_mistake_has_its_place_and_what_would_do() {
             "/schedule/cron",
             json!("0 25 * * *"),
             "$.schedule.cron",
-            "`25` is no hour",
+            "`25` cannot be the hour",
         ),
         (
             "/schedule/cron",
@@ -295,13 +295,13 @@ fn each_mistake_has_its_place_and_what_would_do() {
         ),
         (
             "/schedule/window/hours",
-            json!("9-17"),
+            json!("9to5"),
             "$.schedule.window.hours",
             "09:00-17:00",
         ),
         (
             "/schedule/window/days/0",
-            json!("Monday"),
+            json!("Mo"),
             "$.schedule.window.days[0]",
             "`MON`",
         ),

@@ -1,6 +1,8 @@
 //! Addresses, networks and ports, as they are written and as ranges of bytes.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -129,9 +131,9 @@ impl<'de> Deserialize<'de> for IpNetwork {
 /// A port, or ports from one to another, both within: `80`, `8000-8010`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The first.
+    /// The first port of the range.
     pub first: u16,
-    /// The last.
+    /// The last port of the range, which belongs to it.
     pub last: u16,
 }
 
@@ -173,7 +175,10 @@ impl FromStr for PortRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = ["-", "..", ":"]
+            .iter()
+            .find_map(|between| text.split_once(between))
+            .unwrap_or((text, text));
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
         match (port(first), port(last)) {
             (Some(first), Some(last)) if first <= last => Ok(PortRange { first, last }),
@@ -198,8 +203,49 @@ impl<'de> Deserialize<'de> for PortRange {
     }
 }
 
+/// A port or a range of ports as it is written: `5432`, `"8000-8010"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Port {
+    /// A port by its number.
+    Number(u16),
+    /// A port, or a range of ports, as text.
+    Text(String),
+}
+
+impl Port {
+    /// The ports that it means.
+    ///
+    /// # Errors
+    /// It is not a port, or the range is empty.
+    pub fn range(&self) -> Result<PortRange, String> {
+        match self {
+            Port::Number(port) => port.to_string().parse(),
+            Port::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl JsonSchema for Port {
+    fn schema_name() -> Cow<'static, str> {
+        "Port".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "port",
+            "description": "A port, or a range of ports: `5432`, `\"8000-8010\"`",
+            "type": ["integer", "string"],
+            "pattern": r"^\s*[0-9]{1,5}\s*((-|:|\.\.)\s*[0-9]{1,5}\s*)?$",
+            "minimum": 1,
+            "maximum": 65535,
+            "examples": [5432, "8000-8010"]
+        })
+    }
+}
+
 /// Ranges sorted, with those that meet made one.
-pub(super) fn merged(mut ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn merged(mut ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
     ranges.sort();
     let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (first, last) in ranges {
