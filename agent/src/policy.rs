@@ -27,7 +27,7 @@ pub struct HostPolicy {
     pub deny_faults: Vec<String>,
     /// The only programs that a controller may run on this host, by `process` probes with a `from`: absolute paths, or names that are
     /// found in the programs' `PATH`. They run as the agent's user, with any arguments that the probe gives unless they stand here
-    /// as well: `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: none.
+    /// as well: `{"program": "/usr/lib/postgresql/15/bin/pg_isready", "arguments": ["-p", "5432"]}`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_programs: Vec<AllowedProgram>,
     /// The environment of these programs: `PATH`, and what stands here.

@@ -8,7 +8,7 @@ use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::tls::connection_error;
 use backburn_experiments::probes::{
     HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, ProbeError, ProbeResult,
-    body_too_long, not_resolved,
+    not_resolved,
 };
 use std::io;
 use ureq::config::Config;
@@ -39,16 +39,17 @@ pub(super) fn measure(
         if exchange.next(answer)? == NextStep::Send {
             continue;
         }
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER_BYTES as u64)
-            .read_to_vec()
-            .map_err(|error| http_error(error, exchange.request(), connect))?;
+        let reading = response.body_mut().with_config();
+        let body = match reading.limit(MAX_ANSWER_BYTES as u64).read_to_vec() {
+            Ok(body) => Some(body),
+            Err(ureq::Error::BodyExceedsLimit(_)) => None,
+            Err(error) => return Err(http_error(error, exchange.request(), connect).into()),
+        };
         return Ok(HttpExchange::value(
             response.status(),
             response.headers(),
-            &body,
+            body.as_deref(),
+            MAX_ANSWER_BYTES,
         ));
     }
 }
@@ -170,7 +171,6 @@ fn http_error(error: ureq::Error, request: &HttpRequest, connect: HumanDuration)
             let error = io::Error::new(ErrorKind::InvalidData, error);
             HttpError::Connect(connection_error(&error, &format!("TLS with `{host}`")))
         }
-        Error::BodyExceedsLimit(_) => HttpError::Exchange(body_too_long(MAX_ANSWER_BYTES)),
         Error::Timeout(_) | Error::Protocol(_) | Error::LargeResponseHeader(..) => {
             HttpError::Exchange(no_answer(format!("no answer in HTTP: {error}")))
         }

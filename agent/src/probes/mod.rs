@@ -15,7 +15,7 @@ use crate::children::{ChildAnswer, MAX_ANSWER_BYTES};
 use crate::policy::HostPolicy;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
-use backburn_experiments::probes::{ProbeError, ProbeResult, Transport};
+use backburn_experiments::probes::{HttpExchange, ProbeError, ProbeResult, Transport};
 use backburn_experiments::wire::ProbeOutcome;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, mpsc};
@@ -88,11 +88,17 @@ impl ProbeJob {
         let as_json = |outcome: ProbeResult| {
             serde_json::to_vec(&ProbeOutcome::from(outcome)).unwrap_or_default()
         };
-        let outcome = as_json(job.judge(answer));
-        match outcome.len() > MAX_ANSWER_BYTES {
-            true => as_json(answer_too_long()),
-            false => outcome,
-        }
+        let outcome = job.judge(answer);
+        // Of a web page that is too long, the status is worth something all the same.
+        let shorter = match &outcome {
+            Ok(value) => HttpExchange::without_body(value, MAX_ANSWER_BYTES),
+            Err(_) => None,
+        };
+        let candidates = [Some(outcome), shorter.map(Ok), Some(answer_too_long())];
+        let mut written = candidates.into_iter().flatten().map(as_json);
+        written
+            .find(|outcome| outcome.len() <= MAX_ANSWER_BYTES)
+            .unwrap_or_default()
     }
 
     fn measure(&self) -> ProbeResult {

@@ -5,9 +5,7 @@ use super::{MAX_OUTPUT_BYTES, ProbeError, ProbeResult, tcp, tls, within};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::tls::connection_error;
-use backburn_experiments::probes::{
-    HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep, body_too_long,
-};
+use backburn_experiments::probes::{HttpError, HttpExchange, HttpProvider, HttpRequest, NextStep};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -131,16 +129,17 @@ fn http_error(error: &hyper::Error) -> ProbeError {
 
 async fn read(response: Response<Incoming>) -> ProbeResult {
     let (parts, body) = response.into_parts();
-    let bytes = Limited::new(body, MAX_OUTPUT_BYTES)
-        .collect()
-        .await
-        .map_err(|error| match error.downcast_ref::<hyper::Error>() {
-            Some(error) => http_error(error),
-            None => body_too_long(MAX_OUTPUT_BYTES),
-        })?;
+    let bytes = match Limited::new(body, MAX_OUTPUT_BYTES).collect().await {
+        Ok(bytes) => Some(bytes.to_bytes()),
+        Err(error) => match error.downcast_ref::<hyper::Error>() {
+            Some(error) => return Err(http_error(error)),
+            None => None,
+        },
+    };
     Ok(HttpExchange::value(
         parts.status,
         &parts.headers,
-        &bytes.to_bytes(),
+        bytes.as_deref(),
+        MAX_OUTPUT_BYTES,
     ))
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub struct FleetPolicy {
     /// Whether experiments may run programs on the controller's host, by `process` and `python` providers without `from`: `true`, or a list of
     /// the only programs, which excludes `python`. An entry of the list is an absolute path, or has the arguments as well:
-    /// `{"program": "/usr/bin/redis-cli", "arguments": ["-p", "6379", "ping"]}`. Default: false.
+    /// `{"program": "/usr/lib/postgresql/15/bin/pg_isready", "arguments": ["-p", "5432"]}`. Default: false.
     #[serde(default)]
     pub allow_programs: ProgramPermission,
     /// The environment of these programs: `PATH`, and what stands here. Nothing else of the controller's own environment is passed on.
@@ -232,7 +232,7 @@ impl FleetPolicy {
                             at,
                             format!("`{}` is not an absolute path", program.program()),
                         )
-                        .hint("give e.g. `/usr/bin/redis-cli`"),
+                        .hint("give e.g. `/usr/lib/postgresql/15/bin/pg_isready`"),
                     ),
                 });
             }

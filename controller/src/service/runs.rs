@@ -175,7 +175,12 @@ impl Service {
 
     /// Checks that the policy allows the programs that the experiment would run on the controller's host.
     fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let problems = local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        let mut problems =
+            local_program_policy::problems(&experiment, &self.policy().allow_programs);
+        // The name of an activity may come from a file.
+        for problem in &mut problems {
+            experiment.redactor.errors().redact(&mut problem.what);
+        }
         match problems.is_empty() {
             true => Ok(experiment),
             false => Err(problems),

@@ -2,7 +2,7 @@
 //! redirects are followed, what is tried again, and what an answer is worth. Transports only connect, send and receive.
 
 use super::{
-    ProbeError, ProbeProvider, Transport, address, network_limit, put_value, value_text,
+    ProbeError, ProbeProvider, Transport, address, http_body, network_limit, put_value, value_text,
     written_address,
 };
 use crate::problem::at_key;
@@ -451,15 +451,25 @@ fn joined(from: &Uri, location: &str) -> String {
 
 impl HttpExchange {
     /// The value of an answer: `{status, headers, body}`; the body is parsed where its type says JSON.
-    pub fn value(status: StatusCode, answered: &HeaderMap, body: &[u8]) -> Value {
-        let text = String::from_utf8_lossy(body).into_owned();
+    ///
+    /// None stands for a body that is longer than `limit`, in bytes. A body that is not had makes no other part of the value worthless:
+    /// `body` is `null`, and `body_error` says why. What judges the body is *unknown* then.
+    pub fn value(
+        status: StatusCode,
+        answered: &HeaderMap,
+        body: Option<&[u8]>,
+        limit: usize,
+    ) -> Value {
+        let text = match body {
+            Some(bytes) => http_body::text_of(answered, bytes, limit),
+            None => Err(http_body::too_long(limit)),
+        };
         let is_json = answered.get(header::CONTENT_TYPE).is_some_and(says_json);
         // A server that says JSON and sends something else has answered all the same; so has one that
         // sends an object with a key twice, of which nobody knows what it means.
-        let body = if is_json {
-            json::read(&text).ok()
-        } else {
-            None
+        let body = match &text {
+            Ok(text) if is_json => json::read(text).ok(),
+            _ => None,
         };
         let mut headers = Map::new();
         for (name, value) in answered {
@@ -474,13 +484,27 @@ impl HttpExchange {
                 }
             }
         }
-        serde_json::json!({"status": status.as_u16(), "headers": headers, "body": body.unwrap_or(Value::String(text))})
+        let status = status.as_u16();
+        match text {
+            Ok(text) => {
+                let body = body.unwrap_or(Value::String(text));
+                serde_json::json!({"status": status, "headers": headers, "body": body})
+            }
+            Err(why) => {
+                serde_json::json!({"status": status, "headers": headers, "body": null, "body_error": why})
+            }
+        }
     }
-}
 
-/// The body is longer than this many bytes.
-pub fn body_too_long(limit: usize) -> ProbeError {
-    ProbeError::Broken(format!("the body is longer than {} MiB", limit >> 20))
+    /// A value of [`value`](HttpExchange::value) without its body, which is too long to be passed on. None for any other value.
+    pub fn without_body(value: &Value, limit: usize) -> Option<Value> {
+        let (status, headers) = (value.get("status")?, value.get("headers")?);
+        value.get("body")?;
+        let why = http_body::too_long(limit);
+        Some(
+            serde_json::json!({"status": status, "headers": headers, "body": null, "body_error": why}),
+        )
+    }
 }
 
 fn says_json(kind: &HeaderValue) -> bool {

@@ -9,6 +9,7 @@ pub mod address;
 mod dns;
 mod host;
 mod http;
+mod http_body;
 mod process;
 mod prometheus;
 mod python;
@@ -18,9 +19,7 @@ pub mod tls;
 pub use dns::{DnsProvider, dns_answers};
 pub use host::{HostMetric, HostProvider};
 pub(crate) use http::base64;
-pub use http::{
-    HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep, body_too_long,
-};
+pub use http::{HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep};
 pub(crate) use process::DEFAULT_PROGRAM_TIMEOUT;
 pub use process::{ProcessProvider, exit_value, output_too_long, variable_name_problem};
 pub use prometheus::PrometheusProvider;

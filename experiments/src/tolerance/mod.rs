@@ -57,6 +57,34 @@ enum Criterion {
     Truthy,
 }
 
+impl Criterion {
+    /// Whether the body of an HTTP answer may decide.
+    fn judges_body(&self) -> bool {
+        let is_other = |part: &str| part == "status" || part == "headers";
+        match self {
+            Criterion::StatusOrIs(_) | Criterion::OneOf(_) | Criterion::SuccessOrIs(_) => false,
+            Criterion::Regex { target, .. }
+            | Criterion::Jsonpath { target, .. }
+            | Criterion::Range { target, .. } => !target.as_deref().is_some_and(is_other),
+            Criterion::Compare {
+                path: Some(path), ..
+            } => {
+                let path = path.to_string();
+                let below = ["$.", "$['", "$[\""]
+                    .iter()
+                    .find_map(|root| path.strip_prefix(root));
+                let is_part = |c: char| c.is_alphanumeric() || c == '_';
+                let first = below.and_then(|below| below.split(|c| !is_part(c)).next());
+                !first.is_some_and(is_other)
+            }
+            Criterion::Is(_)
+            | Criterion::Compare { path: None, .. }
+            | Criterion::Probe { .. }
+            | Criterion::Truthy => true,
+        }
+    }
+}
+
 impl CompiledTolerance {
     /// Compiles a tolerance. The error says what of it is wrong: an expression or a path that cannot be read.
     pub fn compile(tolerance: &Tolerance) -> Result<CompiledTolerance, String> {
@@ -117,6 +145,11 @@ impl CompiledTolerance {
     /// expression that is given a number. A tolerance that is a probe has to be measured first:
     /// see [`CompiledTolerance::probe`].
     pub fn accepts(&self, value: &Value) -> Result<bool, String> {
+        if let Some(why) = value.get("body_error").and_then(Value::as_str)
+            && self.0.judges_body()
+        {
+            return Err(why.to_owned());
+        }
         match &self.0 {
             Criterion::Is(wanted) => Ok(equal(value, wanted)),
             Criterion::SuccessOrIs(wanted) => Ok(match success_of(value) {

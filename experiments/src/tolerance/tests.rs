@@ -384,6 +384,39 @@ proptest! {
 }
 
 #[test]
+fn answer_without_its_body_is_judged_by_its_status_and_is_unknown_otherwise() {
+    let value = json!({"status": 200, "headers": {"A": "b"}, "body": null, "body_error": "the body is longer than 16 MiB"});
+    let accepts = |tolerance: Value| {
+        let tolerance = serde_json::from_value(tolerance).unwrap_or_else(|error| panic!("{error}"));
+        let compiled = CompiledTolerance::compile(&tolerance).unwrap_or_else(|why| panic!("{why}"));
+        compiled.accepts(&value)
+    };
+    for tolerance in [
+        json!(200),
+        json!([200, 204]),
+        json!({"type": "range", "range": [200, 299], "target": "status"}),
+        json!({"type": "jsonpath", "path": "$.A", "target": "headers"}),
+        json!({"type": "compare", "path": "$.status", "op": "==", "value": 200}),
+    ] {
+        assert_eq!(accepts(tolerance.clone()), Ok(true), "{tolerance}");
+    }
+    assert_eq!(accepts(json!(201)), Ok(false));
+    for tolerance in [
+        json!({"type": "regex", "pattern": "x", "target": "body"}),
+        json!({"type": "jsonpath", "path": "$.a", "target": "body"}),
+        json!({"type": "jsonpath", "path": "$.body.a", "count": 0}),
+        json!({"type": "compare", "path": "$.body", "op": "!=", "value": 1}),
+        json!({"type": "compare", "path": "$..status", "op": "==", "value": 1}),
+    ] {
+        let said = accepts(tolerance.clone());
+        assert!(
+            said.as_ref().is_err_and(|why| why.contains("16 MiB")),
+            "{tolerance}: {said:?}"
+        );
+    }
+}
+
+#[test]
 fn true_of_tcp_and_dns_means_connected_and_resolved() {
     let accepts = |flag: bool, value: Value| {
         CompiledTolerance::compile(&Tolerance::Boolean(flag))

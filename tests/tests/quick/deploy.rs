@@ -4,7 +4,7 @@ use backburn::service::FleetPolicy;
 use backburn_tests::pages::{blocks, pages};
 use backburn_tests::programs::{backburn, backburn_agent, root};
 use backburn_tests::reference;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn file(name: &str) -> String {
@@ -104,7 +104,9 @@ fn deployed_settings_are_those_that_are_read() {
 
 #[test]
 fn controller_policies_of_deploy_are_accepted() {
-    let faults: Vec<&str> = (backburn_agent::faults::FAULTS.iter()).map(|fault| fault.name).collect();
+    let faults: Vec<&str> = (backburn_agent::faults::FAULTS.iter())
+        .map(|fault| fault.name)
+        .collect();
     FleetPolicy::load(&deploy("controller-policy.json"), &faults)
         .unwrap_or_else(|error| panic!("{error}"));
     let mut seen = 0;
@@ -140,4 +142,105 @@ fn wrong_policy_is_refused_with_every_problem() {
     ] {
         assert!(shown.contains(place), "{place}: {shown}");
     }
+}
+
+/// Programs that run whatever they are told, or reach whatever they are pointed at.
+const GENERAL_TOOLS: [&str; 34] = [
+    "sh",
+    "bash",
+    "dash",
+    "zsh",
+    "busybox",
+    "env",
+    "sudo",
+    "su",
+    "xargs",
+    "find",
+    "awk",
+    "gawk",
+    "sed",
+    "perl",
+    "python",
+    "python3",
+    "ruby",
+    "node",
+    "php",
+    "lua",
+    "java",
+    "curl",
+    "wget",
+    "nc",
+    "ncat",
+    "socat",
+    "ssh",
+    "rsync",
+    "tar",
+    "git",
+    "redis-cli",
+    "psql",
+    "mysql",
+    "openssl",
+];
+
+/// What is wrong with a program as an example of one to allow.
+fn problem_of_example(program: &str) -> Option<String> {
+    let path = Path::new(program);
+    let name = path.file_name().and_then(|name| name.to_str());
+    if name.is_none_or(|name| GENERAL_TOOLS.contains(&name)) {
+        return Some(format!("`{program}` is a general tool"));
+    }
+    // Debian's is a Perl script, which runs any version's program.
+    if name == Some("pg_isready") && !program.starts_with("/usr/lib/postgresql/") {
+        return Some(format!("`{program}` is a script on Debian"));
+    }
+    let begins = std::fs::read(path).ok()?;
+    (!begins.starts_with(b"\x7fELF")).then(|| format!("`{program}` is a script here"))
+}
+
+#[test]
+fn allowed_programs_of_the_docs_are_no_scripts_and_no_general_tools() {
+    for (program, is_fine) in [
+        ("/usr/bin/pg_isready", false),
+        ("pg_isready", false),
+        ("/bin/sh", false),
+        ("curl", false),
+        ("/usr/lib/postgresql/15/bin/pg_isready", true),
+    ] {
+        assert_eq!(problem_of_example(program).is_none(), is_fine, "{program}");
+    }
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    let policies = ["controller-policy.json"].map(file);
+    let pages = pages();
+    let examples = pages.iter().flat_map(|page| blocks(page));
+    let examples: Vec<String> = examples.map(|block| block.content).collect();
+    for text in examples.iter().chain(&policies) {
+        let Ok(policy) = serde_json::from_str::<serde_json::Value>(text) else {
+            continue;
+        };
+        let allowed = policy["allow-programs"].as_array();
+        for entry in allowed.into_iter().flatten() {
+            seen += 1;
+            let program = entry.as_str().or_else(|| entry["program"].as_str());
+            wrong.extend(problem_of_example(program.unwrap_or_default()));
+        }
+    }
+    assert!(seen >= 1, "no example allows a program");
+    // Examples within sentences: what is quoted as a policy's list.
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap_or_default();
+        for (start, _) in text.match_indices("\"program\": \"") {
+            let program = text[start..].split('"').nth(3).unwrap_or_default();
+            wrong.extend(problem_of_example(program));
+        }
+        for tool in [
+            "[\"/usr/bin/pg_isready\"]",
+            "[\"pg_isready\"]",
+            "[\"curl\"]",
+            "[\"sh\"]",
+        ] {
+            assert!(!text.contains(tool), "{page:?} allows {tool}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
